@@ -1,0 +1,1 @@
+"""The words that every package shares: records, interfaces, shapes, seeds, errors, checkpoints."""

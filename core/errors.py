@@ -1,0 +1,49 @@
+"""Errors that tell what was expected, what came and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+Part = TypeVar("Part")
+
+
+class UnknownName(KeyError):
+    """A registry has no member of that name; the message lists those it has."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.message = f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}"
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class MissingPackage(ImportError):
+    """An optional package is needed and not installed; the message says how to get it."""
+
+    def __init__(self, package: str, wanted_by: str) -> None:
+        super().__init__(f"{wanted_by} needs the package {package}: pip install {package}")
+
+
+class BadCheckpoint(ValueError):
+    """A checkpoint is damaged, incomplete, of another format or made for something else."""
+
+
+class BadEpisode(ValueError):
+    """An episode file is damaged or does not have the declared fields; the message names file and field."""
+
+
+class BadObservation(ValueError):
+    """An observation or goal does not have the size, dtype or cameras that the model was trained with."""
+
+
+def choose(known: Mapping[str, Part], name: str, kind: str = "name") -> Part:
+    """The member `name` of a registry.
+
+    Raises:
+        UnknownName: If there is none of that name; lists what exists.
+    """
+    if name not in known:
+        raise UnknownName(kind, name, known)
+    return known[name]
