@@ -171,9 +171,7 @@ class MpcSettings:
                 f"need horizon >= 1 and 1 <= execute <= horizon, got horizon={self.horizon}, execute={self.execute}"
             )
         if self.hold_below < 0 or not self.deadline_s > 0:
-            raise ValueError(
-                f"need hold_below >= 0 and deadline_s > 0, got {self.hold_below} and {self.deadline_s}"
-            )
+            raise ValueError(f"need hold_below >= 0 and deadline_s > 0, got {self.hold_below} and {self.deadline_s}")
 
 
 class PlanStatus(Enum):
