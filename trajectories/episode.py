@@ -1,0 +1,200 @@
+"""The schema of one recorded episode: which fields there are, their shapes and dtypes, and when they are sound.
+
+An episode has T observations and T actions; action t leads from observation t to t + 1, and the last one leads nowhere
+(windows drop it). Names are those of LeRobot, so that importers and exporters stay thin.
+
+    observation.images.<camera>  uint8   T h w 3   RGB
+    observation.state            float32 T P       proprioception (joint angles, gripper, end effector), SI units
+    observation.ee_pose          float32 T 6       x y z (m) and rotation vector (rad) of the end effector in the base
+    observation.gripper          float32 T 1       opening
+    action                       float32 T A       what was commanded, physical units
+    timestamp                    float64 T         seconds since the episode began, strictly rising
+    frame_index, episode_index, task_index  int64 T;   done  bool T
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from core.errors import BadEpisode
+from core.interfaces import Field
+
+IMAGES = "observation.images."
+STATE, EE_POSE, GRIPPER, ACTION = "observation.state", "observation.ee_pose", "observation.gripper", "action"
+TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, TASK_INDEX, DONE = (
+    "timestamp",
+    "frame_index",
+    "episode_index",
+    "task_index",
+    "done",
+)
+
+# name -> dtype, number of axes, size of the last axis (None: free), unit
+COLUMNS: dict[str, tuple[str, int, int | None, str]] = {
+    STATE: ("float32", 2, None, "SI"),
+    EE_POSE: ("float32", 2, 6, "m, rad"),
+    GRIPPER: ("float32", 2, 1, ""),
+    ACTION: ("float32", 2, None, "m, rad"),
+    TIMESTAMP: ("float64", 1, None, "s"),
+    FRAME_INDEX: ("int64", 1, None, ""),
+    EPISODE_INDEX: ("int64", 1, None, ""),
+    TASK_INDEX: ("int64", 1, None, ""),
+    DONE: ("bool", 1, None, ""),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One recorded episode.
+
+    Args:
+        arrays: Field name to array; the first axis of each is T.
+        metadata: What else is known, JSON values only: cameras, dt_s, seed, lab (parameters of the scene).
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Number of observations T."""
+        return int(self.arrays[TIMESTAMP].shape[0])
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Camera names in the order in which frames are stacked."""
+        return cameras_of(self.arrays, self.metadata)
+
+
+def cameras_of(names: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Camera names as the metadata orders them, else as the fields stand."""
+    listed = metadata.get("cameras")
+    if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
+        return tuple(listed)
+    return tuple(name.removeprefix(IMAGES) for name in names if name.startswith(IMAGES))
+
+
+def make_episode(
+    *,
+    frames: Mapping[str, np.ndarray],
+    proprio: np.ndarray,
+    actions: np.ndarray,
+    dt_s: float,
+    index: int,
+    metadata: Mapping[str, Any],
+) -> Episode:
+    """Build the columns from what a recorder has at hand.
+
+    Args:
+        frames: Camera name to uint8 `T h w 3`, in stacking order.
+        proprio: `T P` whose last seven numbers are gripper opening, end-effector position (m) and rotation vector (rad)
+            in the base frame.
+        actions: Commanded actions `T A`; the last one leads nowhere.
+        dt_s: Seconds between two observations.
+        index: Number of the episode in its log.
+        metadata: Further facts (lab parameters, seed); JSON values.
+    """
+    length = proprio.shape[0]
+    arrays = {IMAGES + camera: np.ascontiguousarray(images) for camera, images in frames.items()}
+    arrays |= {
+        STATE: proprio.astype(np.float32),
+        EE_POSE: proprio[:, -6:].astype(np.float32),
+        GRIPPER: proprio[:, -7:-6].astype(np.float32),
+        ACTION: actions.astype(np.float32),
+        TIMESTAMP: np.arange(length, dtype=np.float64) * dt_s,
+        FRAME_INDEX: np.arange(length, dtype=np.int64),
+        EPISODE_INDEX: np.full(length, index, dtype=np.int64),
+        TASK_INDEX: np.zeros(length, dtype=np.int64),
+        DONE: np.arange(length) == length - 1,
+    }
+    episode = Episode(arrays=arrays, metadata={**metadata, "cameras": list(frames), "dt_s": dt_s})
+    validate(episode, f"episode {index}")
+    return episode
+
+
+def fields_of(episode: Episode) -> dict[str, Field]:
+    """The declared fields of an episode: shape of one step, dtype, unit and rate."""
+    dt_s = episode.metadata.get("dt_s")
+    hz = 1.0 / dt_s if isinstance(dt_s, float) and dt_s > 0 else None
+    return {
+        name: Field(
+            shape=tuple(array.shape[1:]),
+            dtype=str(array.dtype),
+            unit="RGB" if name.startswith(IMAGES) else COLUMNS[name][3],
+            hz=hz,
+        )
+        for name, array in episode.arrays.items()
+    }
+
+
+def validate(episode: Episode, where: str) -> None:
+    """Check a whole episode: every column, its dtype, shape, length and values.
+
+    Args:
+        episode: What was read or is about to be written.
+        where: The file (or another name) that the message shall point to.
+
+    Raises:
+        BadEpisode: At the first fault; names `where` and the field.
+    """
+    arrays = episode.arrays
+    missing = [name for name in COLUMNS if name not in arrays]
+    if missing:
+        raise BadEpisode(f"{where}: field {missing[0]!r} is missing")
+    if not any(name.startswith(IMAGES) for name in arrays):
+        raise BadEpisode(f"{where}: there is no field {IMAGES}<camera>")
+    for camera in episode.cameras:
+        if IMAGES + camera not in arrays:
+            raise BadEpisode(f"{where}: field {IMAGES + camera!r} is missing although the metadata names that camera")
+    length = arrays[TIMESTAMP].shape[0] if arrays[TIMESTAMP].ndim else 0
+    if length < 1:
+        raise BadEpisode(f"{where}: field {TIMESTAMP!r}: the episode has no steps")
+    for name, array in arrays.items():
+        check_column(name, array, length=length, where=where)
+    check_order(arrays, where)
+
+
+def check_column(name: str, array: np.ndarray, *, length: int, where: str) -> None:
+    """Check dtype, shape, length and finiteness of one column.
+
+    Raises:
+        BadEpisode: If anything differs from the schema.
+    """
+    if name.startswith(IMAGES):
+        dtype, axes, last = "uint8", 4, 3
+    elif name in COLUMNS:
+        dtype, axes, last, _ = COLUMNS[name]
+    else:
+        raise BadEpisode(f"{where}: field {name!r} is not part of the schema")
+    if array.dtype != np.dtype(dtype):
+        raise BadEpisode(f"{where}: field {name!r} must have dtype {dtype}, got {array.dtype}")
+    if array.ndim != axes or (last is not None and array.shape[-1] != last) or 0 in array.shape[1:]:
+        ends = "" if last is None else f" ending in {last}"
+        raise BadEpisode(f"{where}: field {name!r} must have {axes} axes{ends}, got shape {array.shape}")
+    if array.shape[0] != length:
+        raise BadEpisode(f"{where}: field {name!r} has {array.shape[0]} steps where the timestamps have {length}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        step = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise BadEpisode(f"{where}: field {name!r} is not finite at step {step}")
+
+
+def check_order(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    """Check that time rises, frames count up from 0 and the episode has one index.
+
+    Raises:
+        BadEpisode: If they do not, or if cameras differ in image size.
+    """
+    if not (np.diff(arrays[TIMESTAMP]) > 0).all():
+        step = int(np.argmax(np.diff(arrays[TIMESTAMP]) <= 0)) + 1
+        raise BadEpisode(f"{where}: field {TIMESTAMP!r} does not rise at step {step}")
+    if not np.array_equal(arrays[FRAME_INDEX], np.arange(len(arrays[FRAME_INDEX]))):
+        raise BadEpisode(f"{where}: field {FRAME_INDEX!r} must count 0, 1, 2, ...")
+    if (arrays[EPISODE_INDEX] != arrays[EPISODE_INDEX][0]).any():
+        raise BadEpisode(f"{where}: field {EPISODE_INDEX!r} changes within the episode")
+    sizes = {array.shape[1:3] for name, array in arrays.items() if name.startswith(IMAGES)}
+    if len(sizes) > 1:
+        raise BadEpisode(f"{where}: field {IMAGES + '*'!r}: cameras differ in image size: {sorted(sizes)}")
