@@ -1,0 +1,103 @@
+"""Optimisers of action sequences: they know costs, not worlds.
+
+    result = PLANNERS["cem"](num_samples=300).plan(request)
+
+A planner holds settings only; all that it learns is in the `PlanResult`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from torch.optim import Adam
+
+from core.interfaces import Planner
+from planners.chain import Chain
+from planners.gradient import GradientPlanner
+from planners.noise import ColouredNoise, WhiteNoise
+from planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefit
+from planners.sampling import SamplingPlanner
+from planners.search import NoValidPlan
+
+
+def random_shooting(*, num_samples: int = 1024, initial_std: float = 0.7) -> SamplingPlanner:
+    """One round of random plans; the best one wins."""
+    return SamplingPlanner(refit=BestRefit(), num_samples=num_samples, num_iterations=1, initial_std=initial_std)
+
+
+def cem(
+    *,
+    num_samples: int = 256,
+    num_elites: int = 32,
+    num_iterations: int = 10,
+    initial_std: float = 0.5,
+    min_std: float = 0.01,
+    momentum: float = 0.1,
+) -> SamplingPlanner:
+    """The cross-entropy method: a Gaussian that follows its cheapest plans."""
+    return SamplingPlanner(
+        refit=EliteRefit(num_elites=num_elites, momentum=momentum),
+        num_samples=num_samples,
+        num_iterations=num_iterations,
+        initial_std=initial_std,
+        min_std=min_std,
+    )
+
+
+def gradient(
+    *, num_starts: int = 16, num_iterations: int = 30, learning_rate: float = 0.1, initial_std: float = 0.5
+) -> GradientPlanner:
+    """Adam from many starts; the learning rate is a share of half the width of the box per step."""
+    return GradientPlanner(
+        optimiser=partial(Adam, lr=learning_rate),
+        num_starts=num_starts,
+        num_iterations=num_iterations,
+        initial_std=initial_std,
+    )
+
+
+def cem_gradient(
+    *,
+    num_samples: int = 128,
+    num_elites: int = 16,
+    num_iterations: int = 5,
+    num_starts: int = 8,
+    num_steps: int = 15,
+    learning_rate: float = 0.05,
+) -> Chain:
+    """A short cross-entropy search whose best plan, and others near it, are refined by gradient steps."""
+    return Chain(
+        (
+            cem(num_samples=num_samples, num_elites=num_elites, num_iterations=num_iterations),
+            gradient(
+                num_starts=num_starts, num_iterations=num_steps, learning_rate=learning_rate, initial_std=0.1
+            ),
+        )
+    )
+
+
+PLANNERS: Mapping[str, Callable[..., Planner]] = {
+    "random_shooting": random_shooting,
+    "cem": cem,
+    "gradient": gradient,
+    "cem_gradient": cem_gradient,
+}
+
+__all__ = [
+    "PLANNERS",
+    "BestRefit",
+    "Chain",
+    "ColouredNoise",
+    "EliteRefit",
+    "Gaussian",
+    "GradientPlanner",
+    "NoValidPlan",
+    "SamplingPlanner",
+    "SoftmaxRefit",
+    "WhiteNoise",
+    "cem",
+    "cem_gradient",
+    "gradient",
+    "random_shooting",
+]

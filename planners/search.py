@@ -1,0 +1,178 @@
+"""The bookkeeping that all searches share: validity, best so far, trace, time, and the result."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from core.shapes import check_shape
+from core.types import Costs, Plan, PlanRequest, PlanResult, Plans, PlanStatus
+
+SETTLED_BELOW = 1e-3  # a last quarter that brings less than this share of the whole gain counts as converged
+
+
+class NoValidPlan(RuntimeError):
+    """No candidate had a finite cost and the request declares no fallback."""
+
+
+class Search:
+    """One search under way: what has been tried, what was best, and how much time is left.
+
+    A cost that is NaN or infinite, of either sign, marks an invalid candidate: it is counted and never wins. All
+    bookkeeping is done row by row, so that worlds never influence each other.
+
+    Args:
+        request: What is being searched for.
+    """
+
+    def __init__(self, request: PlanRequest) -> None:
+        self.request = request
+        self.started_s = request.clock()
+        self.best_plan = standing_still(request)
+        self.best_cost = request.box.low.new_full((request.batch,), torch.inf)
+        self.num_valid = torch.zeros(request.batch, dtype=torch.long, device=request.box.low.device)
+        self.evaluations = 0
+        self.trace: list[Tensor] = []
+
+    def seconds(self) -> float:
+        """Time since the search began, by the request's clock."""
+        return self.request.clock() - self.started_s
+
+    def out_of_time(self) -> bool:
+        """Whether the deadline has passed; costs nothing without a deadline."""
+        if self.request.deadline_s == float("inf"):
+            return False
+        if self.best_cost.is_cuda:
+            torch.cuda.synchronize(self.best_cost.device)
+        return self.seconds() >= self.request.deadline_s
+
+    def judge(self, plans: Plans) -> Costs:
+        """Evaluate plans `B S H A`, remember the best and return the costs `B S` as they came."""
+        costs = self.request.evaluate(plans)
+        check_shape(costs, "B S", B=plans.shape[0], S=plans.shape[1])
+        self._remember(plans.detach(), masked(costs.detach()))
+        return costs
+
+    def _remember(self, plans: Plans, costs: Costs) -> None:
+        cost, index = costs.min(dim=1)
+        plan = plans[torch.arange(plans.shape[0], device=plans.device), index]
+        better = cost < self.best_cost
+        self.best_plan = torch.where(better[:, None, None], plan, self.best_plan)
+        self.best_cost = torch.where(better, cost, self.best_cost)
+        self.num_valid = self.num_valid + costs.isfinite().sum(dim=1)
+        self.evaluations += plans.shape[1]
+        self.trace.append(self.best_cost)
+
+    def result(self, *, rounds: int) -> PlanResult:
+        """Close the search, which had a budget of `rounds` rounds.
+
+        Raises:
+            NoValidPlan: If a world has no valid candidate and the request has no fallback.
+        """
+        found = self.best_cost.isfinite()
+        trace = torch.stack(self.trace) if self.trace else self.best_cost.new_zeros(0, self.request.batch)
+        status = self._status(found, trace, rounds)
+        return PlanResult(
+            actions=or_fallback(self.best_plan, found, self.request),
+            cost=torch.where(found, self.best_cost, torch.nan),
+            status=status,
+            trace=trace,
+            iterations=len(self.trace),
+            evaluations=self.evaluations,
+            num_valid=self.num_valid,
+            seconds=self.seconds(),
+            warnings=self._warnings(status, rounds),
+        )
+
+    def _status(self, found: Tensor, trace: Tensor, rounds: int) -> tuple[PlanStatus, ...]:
+        """One status per world, the gravest that applies; the only place that waits for the device."""
+        stopped = len(self.trace) < rounds
+        rows = zip(found.tolist(), (self.num_valid < self.evaluations).tolist(), settled(trace).tolist(), strict=True)
+        return tuple(_gravest(found=f, stopped=stopped, degraded=d, converged=c) for f, d, c in rows)
+
+    def _warnings(self, status: tuple[PlanStatus, ...], rounds: int) -> tuple[str, ...]:
+        warnings = []
+        if len(self.trace) < rounds:
+            warnings.append(f"time ran out after {len(self.trace)} of {rounds} rounds")
+        counts = self.num_valid.tolist()
+        if self.evaluations and min(counts) < self.evaluations:
+            worlds = [world for world, count in enumerate(counts) if count < self.evaluations]
+            fewest = f"as few as {min(counts)} of {self.evaluations} candidates were valid"
+            warnings.append(f"some costs were not finite in worlds {worlds}: {fewest}")
+        lost = [world for world, state in enumerate(status) if state is PlanStatus.NO_VALID]
+        if lost:
+            warnings.append(f"the fallback is returned for worlds {lost}: nothing valid was found")
+        return tuple(warnings)
+
+
+def masked(costs: Costs) -> Costs:
+    """Costs with +inf in place of every value that is not finite (-inf too: it must not win)."""
+    return torch.where(costs.isfinite(), costs, torch.inf)
+
+
+def standing_still(request: PlanRequest) -> Plan:
+    """The plan `B H A` of zero actions, or of the nearest ones that the box allows."""
+    low = request.box.low
+    return request.box.clip(low.new_zeros(request.batch, request.horizon, request.box.dim))
+
+
+def first_guess(request: PlanRequest) -> Plan:
+    """Where a search begins `B H A`: the warm start, else standing still."""
+    return standing_still(request) if request.warm_start is None else request.box.clip(request.warm_start)
+
+
+def opening(request: PlanRequest, limit: int) -> Plans:
+    """The plans `B S H A` that every search tries as they are: first guess, standing still, the caller's candidates.
+
+    A candidate that is not finite is replaced by the first guess. Standing still gives way if there is no room.
+
+    Raises:
+        ValueError: If the caller's candidates leave no room within `limit`.
+    """
+    guess = first_guess(request)[:, None]
+    given = guess[:, :0]
+    if request.candidates is not None:
+        usable = request.candidates.isfinite().all(dim=-1).all(dim=-1)[..., None, None]
+        given = request.box.clip(torch.where(usable, request.candidates, guess))
+    if given.shape[1] >= limit:
+        raise ValueError(f"{given.shape[1]} candidates and the first guess do not fit into {limit} samples")
+    with_still = request.warm_start is not None and given.shape[1] + 2 <= limit
+    still = [standing_still(request)[:, None]] if with_still else []
+    return torch.cat([guess, *still, given], dim=1)
+
+
+def half_width(request: PlanRequest) -> Tensor:
+    """Half the width of the box on each axis `A`: the unit in which spreads and step sizes are given."""
+    return (request.box.high - request.box.low) / 2
+
+
+def or_fallback(plans: Plan, found: Tensor, request: PlanRequest) -> Plan:
+    """The plans `B H A` where `found` (B), the request's fallback elsewhere.
+
+    Raises:
+        NoValidPlan: If the fallback is needed and there is none.
+    """
+    if request.fallback is not None:
+        return torch.where(found[:, None, None], plans, request.box.clip(request.fallback))
+    if not all(found.tolist()):
+        lost = [world for world, ok in enumerate(found.tolist()) if not ok]
+        raise NoValidPlan(f"no candidate had a finite cost in worlds {lost}, and no fallback was given")
+    return plans
+
+
+def settled(trace: Tensor) -> Tensor:
+    """Which worlds `B` gained next to nothing in the last quarter of a trace `I B` (needs four rounds or more)."""
+    if len(trace) < 4:
+        return torch.zeros(trace.shape[1], dtype=torch.bool, device=trace.device)
+    late = trace[-1 - len(trace) // 4] - trace[-1]
+    return late <= SETTLED_BELOW * (trace[0] - trace[-1])
+
+
+def _gravest(*, found: bool, stopped: bool, degraded: bool, converged: bool) -> PlanStatus:
+    if not found:
+        return PlanStatus.NO_VALID
+    if stopped:
+        return PlanStatus.DEADLINE
+    if degraded:
+        return PlanStatus.DEGRADED
+    return PlanStatus.CONVERGED if converged else PlanStatus.MAX_ITER
