@@ -1,0 +1,144 @@
+"""The arm under Cartesian commands: one control step is a ramp of joint targets over a fixed number of physics steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from envs.control import InverseKinematics, rotation_matrix, rotation_vector
+from envs.labs import WORKSPACE_HIGH, WORKSPACE_LOW
+from envs.scene import Scene
+
+SUBSTEPS = 60
+RAMP_SUBSTEPS = 36
+DT_S = 0.24
+LARGEST_OPENING_M = 0.04
+HAND_DOWN = np.diag([1.0, -1.0, -1.0])
+CLEARANCE_M = 0.05
+BAD = (
+    mujoco.mjtWarning.mjWARN_BADQPOS,
+    mujoco.mjtWarning.mjWARN_BADQVEL,
+    mujoco.mjtWarning.mjWARN_BADQACC,
+    mujoco.mjtWarning.mjWARN_BADCTRL,
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the servos were last told: joint targets `(7,)`, hand orientation `(3, 3)` in the base frame, finger opening (m)."""
+
+    joints: np.ndarray
+    rotation: np.ndarray
+    opening_m: float
+
+    def controls(self) -> np.ndarray:
+        """The actuator targets `(9,)`."""
+        return np.concatenate([self.joints, [self.opening_m, self.opening_m]])
+
+
+class Arm:
+    """The robot of a scene.
+
+    Attributes:
+        command: What the servos were last told.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.home = np.array(scene.model.key_qpos[0][:7])
+        self.kinematics = InverseKinematics(scene.model, self.home)
+        self.command = Command(self.home, HAND_DOWN, float(scene.model.key_qpos[0][7]))
+
+    @property
+    def joints(self) -> np.ndarray:
+        """Measured arm joints `(7,)` in rad."""
+        return np.array(self.scene.data.qpos[:7])
+
+    def workspace(self) -> tuple[np.ndarray, np.ndarray]:
+        """Corners of the box, in the base frame, in which the hand is kept (never closer to the table than 5 cm)."""
+        low, high = np.array(WORKSPACE_LOW), np.array(WORKSPACE_HIGH)
+        table = self.scene.lab.table_height_m if self.scene.lab else 0.0
+        low[2] = max(low[2], table + CLEARANCE_M)
+        return low, high
+
+    def hand_pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """Measured position `(3,)` and rotation `(3, 3)` of the hand in the base frame."""
+        return self.kinematics.pose(self.joints)
+
+    def opening_m(self) -> float:
+        """Measured finger opening (each side), in metres."""
+        return float(self.scene.data.qpos[7])
+
+    def place(self, position: np.ndarray, rotation: np.ndarray = HAND_DOWN) -> float:
+        """Put the hand at a pose without simulating; returns the position error (m) that the posture leaves."""
+        joints, error = self.kinematics.solve(self.home, position, rotation)
+        joints, error = self.kinematics.solve(joints, position, rotation)
+        opening = float(self.scene.model.key_qpos[0][7])
+        data = self.scene.data
+        mujoco.mj_resetDataKeyframe(self.scene.model, data, 0)
+        data.qpos[:7] = joints
+        self.command = Command(joints, rotation, opening)
+        data.ctrl[:] = self.command.controls()
+        mujoco.mj_forward(self.scene.model, data)
+        return error
+
+    def next_command(self, action: np.ndarray, joints: np.ndarray, command: Command) -> Command:
+        """What to tell the servos for an action `(7,)`, given measured joints and the command before it."""
+        position, _ = self.kinematics.pose(joints)
+        low, high = self.workspace()
+        rotation = rotation_matrix(action[3:6]) @ command.rotation
+        target, _ = self.kinematics.solve(joints, np.clip(position + action[:3], low, high), rotation)
+        opening = np.clip(command.opening_m - action[6] * LARGEST_OPENING_M, 0.0, LARGEST_OPENING_M)
+        return Command(target, rotation, float(opening))
+
+    def ramp(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Actuator targets `(SUBSTEPS, 9)` that lead from one command to the next."""
+        share = np.minimum(1.0, np.arange(1, SUBSTEPS + 1) / RAMP_SUBSTEPS)[:, None]
+        return start + share * (end - start)
+
+    def move(self, action: np.ndarray) -> str | None:
+        """Simulate one control step.
+
+        Args:
+            action: `(7,)` command in metres, radians and gripper share.
+
+        Returns:
+            None, or what went wrong when the simulation broke down.
+        """
+        if not np.isfinite(action).all():
+            return f"the action holds values that are not finite: {action.tolist()}"
+        model, data = self.scene.model, self.scene.data
+        before, begun = self.warnings(), data.time
+        command = self.next_command(action, self.joints, self.command)
+        for controls in self.ramp(self.command.controls(), command.controls()):
+            data.ctrl[:] = controls
+            mujoco.mj_step(model, data)
+        self.command = command
+        self.scene.drift(data.time)
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_camlight(model, data)
+        return self._breakdown(before, begun)
+
+    def warnings(self) -> np.ndarray:
+        """How often MuJoCo has warned of each kind of breakdown."""
+        return np.array([self.scene.data.warning[kind].number for kind in BAD])
+
+    def _breakdown(self, before: np.ndarray, begun: float) -> str | None:
+        data = self.scene.data
+        raised = self.warnings() - before
+        if raised.any():
+            return "MuJoCo warned: " + ", ".join(kind.name for kind, more in zip(BAD, raised, strict=True) if more)
+        if not np.isfinite(data.qpos).all() or not np.isfinite(data.qvel).all():
+            return "the simulated state is not finite"
+        expected = begun + SUBSTEPS * self.scene.model.opt.timestep
+        if abs(data.time - expected) > 1e-6:
+            return f"simulated time went to {data.time:.3f} s instead of {expected:.3f} s"
+        return None
+
+    def proprio(self) -> np.ndarray:
+        """Seven joints (rad), finger opening (m), hand position (m) and rotation vector (rad) in the base frame: `(14,)`."""
+        position, rotation = self.hand_pose()
+        turned = rotation_vector(rotation @ HAND_DOWN.T)
+        return np.concatenate([self.joints, [self.opening_m()], position, turned]).astype(np.float32)

@@ -1,0 +1,259 @@
+"""Reach: bring the hand to where a goal image shows it, in a lab that may be like no other."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.errors import choose
+from core.seeding import numpy_generator
+from core.types import ActionBox, Observation
+from envs.arm import DT_S, HAND_DOWN, Arm, Command
+from envs.image_effects import degrade
+from envs.labs import SIDES, Lab, sample_lab
+from envs.render import Renderer
+from envs.scene import Scene
+
+LOGGER = logging.getLogger(__name__)
+NAME = "reach-v1"
+PROPRIO_DIM = 14
+LARGEST_STEP_M = 0.05
+NEAREST_GOAL_M, FARTHEST_GOAL_M = 0.10, 0.35
+REACHED_M = 0.05
+CONTROL_DIM = 7 + 9 + 1
+_STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS
+
+mujoco.set_mju_user_warning(lambda message: LOGGER.debug("MuJoCo: %s", message))  # no log file in the working directory
+
+
+class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
+    """An arm on a table that is to bring its hand to the place shown in the goal image.
+
+    Actions are 7 numbers per control step of 0.24 s: (dx, dy, dz) in metres in the robot's base frame, a rotation vector in
+    radians, and the share by which the gripper closes. `reach-v1` moves the position only: the other axes have zero width.
+    Observations: `frames` and `goal`, uint8 `(3 per camera, size, size)`, and `proprio` `(14,)` (see `Arm.proprio`).
+
+    Args:
+        cameras: Names of the cameras, in the order in which their channels are stacked: "left", "right".
+        image_size: Width and height of the pictures in pixels.
+        budget: Control steps per episode.
+        split: Where labs come from when `reset` is not given one.
+        render_mode: None or "rgb_array" (a 480 px picture from a third camera).
+
+    Raises:
+        UnknownName: If a camera is unknown.
+        ValueError: If sizes are not positive or the render mode is unknown.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT_S)}
+
+    def __init__(
+        self,
+        *,
+        cameras: tuple[str, ...] = ("left", "right"),
+        image_size: int = 96,
+        budget: int = 20,
+        split: str = "in",
+        render_mode: str | None = None,
+    ) -> None:
+        for camera in cameras:
+            choose(SIDES, camera, "camera")
+        if image_size < 8 or budget < 1 or not cameras:
+            raise ValueError(f"need cameras, image_size >= 8 and budget >= 1, got {cameras}, {image_size}, {budget}")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+        self.cameras, self.image_size, self.budget, self.split = tuple(cameras), image_size, budget, split
+        self.render_mode = render_mode
+        self.dt_s = DT_S
+        self.scene = Scene()
+        self.arm = Arm(self.scene)
+        self._renderer: Renderer | None = None
+        step = np.array([LARGEST_STEP_M] * 3 + [0.0] * 4, dtype=np.float32)
+        self.action_space = gymnasium.spaces.Box(-step, step, dtype=np.float32)
+        shape = (3 * len(cameras), image_size, image_size)
+        self.observation_space = gymnasium.spaces.Dict(
+            {
+                "frames": gymnasium.spaces.Box(0, 255, shape, np.uint8),
+                "goal": gymnasium.spaces.Box(0, 255, shape, np.uint8),
+                "proprio": gymnasium.spaces.Box(-np.inf, np.inf, (PROPRIO_DIM,), np.float32),
+            }
+        )
+        self._steps = 0
+        self._noise_seed = 0
+        self.start_m = self.goal_m = np.zeros(3)
+        self._goal_frames = np.zeros(shape, np.uint8)
+        self._frames = self._late_frames = self._goal_frames
+
+    @property
+    def lab(self) -> Lab:
+        """The lab of this episode."""
+        if self.scene.lab is None:
+            raise RuntimeError("call reset() first: there is no lab yet")
+        return self.scene.lab
+
+    @property
+    def action_box(self) -> ActionBox:
+        """Bounds of one action, in physical units."""
+        return ActionBox(low=torch.from_numpy(self.action_space.low), high=torch.from_numpy(self.action_space.high))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Begin an episode.
+
+        Args:
+            seed: Seed of start, goal and image noise (and of the lab, if none is given).
+            options: `lab` (a Lab), `start_m` and `goal_m` (hand positions `(3,)` in the base frame), all optional.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        lab = options.get("lab") or sample_lab(int(self.np_random.integers(2**31)), split=self.split)
+        self._enter(lab)
+        self._noise_seed = int(self.np_random.integers(2**62))
+        self.start_m, self.goal_m = self._start_and_goal(options.get("start_m"), options.get("goal_m"))
+        self._steps = 0
+        self._place(self.goal_m)
+        self._goal_frames = self._look(-1)
+        self._place(self.start_m)
+        self._frames = self._late_frames = self._look(0)
+        return self._observe(), self._info()
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+        """Carry out one command; an action outside of the bounds is clipped to them.
+
+        The episode terminates with `info["sim_error"]` if the simulation breaks down.
+        """
+        clipped = np.clip(np.asarray(action, dtype=np.float64), self.action_space.low, self.action_space.high)
+        sim_error = self.arm.move(clipped)
+        self._steps += 1
+        info = self._info()
+        if sim_error is not None:
+            info["sim_error"] = sim_error
+            return self._observe(), 0.0, True, False, info
+        self._late_frames, self._frames = self._frames, self._look(self._steps)
+        return self._observe(), -float(info["distance_m"]), False, self._steps >= self.budget, info
+
+    def state(self) -> NDArray[np.float64]:
+        """Physics state, last command and step count; `set_state(state())` changes nothing."""
+        model, data = self.scene.model, self.scene.data
+        physics = np.empty(mujoco.mj_stateSize(model, _STATE))
+        mujoco.mj_getState(model, data, physics, _STATE)
+        command = self.arm.command
+        control = np.concatenate([command.joints, command.rotation.ravel(), [command.opening_m]])
+        return np.concatenate([physics, control, [self._steps]])
+
+    def set_state(self, state: NDArray[np.float64]) -> None:
+        """Put the simulation into a recorded state of the same lab.
+
+        Raises:
+            ValueError: If the state has another length.
+        """
+        model, data = self.scene.model, self.scene.data
+        size = mujoco.mj_stateSize(model, _STATE)
+        if state.shape != (size + CONTROL_DIM + 1,):
+            raise ValueError(f"state must have shape ({size + CONTROL_DIM + 1},), got {state.shape}")
+        control = state[size : size + CONTROL_DIM]
+        self.arm.command = Command(control[:7].copy(), control[7:16].reshape(3, 3).copy(), float(control[16]))
+        self._steps = int(state[-1])
+        mujoco.mj_setState(model, data, state[:size], _STATE)
+        data.ctrl[:] = self.arm.command.controls()
+        self.scene.drift(data.time)
+        mujoco.mj_forward(model, data)
+        self._frames = self._late_frames = self._look(self._steps)
+
+    def goal(self) -> Observation:
+        """The goal image: this lab, these cameras, the hand at the goal."""
+        return Observation(frames=torch.from_numpy(self._goal_frames.copy())[None, None], cameras=self.cameras)
+
+    def observation(self) -> Observation:
+        """What the cameras and joints show now, as an agent takes it."""
+        frames = self._late_frames if self.lab.image.latency else self._frames
+        return Observation(
+            frames=torch.from_numpy(frames.copy())[None, None],
+            cameras=self.cameras,
+            proprio=torch.from_numpy(self.arm.proprio())[None, None],
+        )
+
+    def hand_m(self) -> NDArray[np.float64]:
+        """Position of the hand in the base frame, in metres."""
+        return self.arm.hand_pose()[0]
+
+    def distance_m(self) -> float:
+        """Distance of the hand from the goal, in metres."""
+        return float(np.linalg.norm(self.hand_m() - self.goal_m))
+
+    def success(self) -> bool:
+        """Whether the hand is within 5 cm of the goal."""
+        return self.distance_m() < REACHED_M
+
+    def picture(self, camera: str, size: int) -> NDArray[np.uint8]:
+        """A clean picture `(size, size, 3)` for people, without the lab camera's defects."""
+        return self._draw(camera, size)
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """A 480 px picture for people when the render mode is "rgb_array"."""
+        return self.picture("view", 384) if self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _enter(self, lab: Lab) -> None:
+        if self.scene.lab == lab:
+            return
+        self.scene.apply(lab)
+        if self._renderer is not None:
+            self._renderer.upload_textures()
+
+    def _place(self, position_m: NDArray[np.float64]) -> float:
+        error = self.arm.place(position_m, HAND_DOWN)
+        self.scene.drift(0.0)
+        return error
+
+    def _start_and_goal(
+        self, start_m: NDArray[np.float64] | None, goal_m: NDArray[np.float64] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        start = self._reachable() if start_m is None else np.asarray(start_m, dtype=np.float64)
+        if goal_m is not None:
+            return start, np.asarray(goal_m, dtype=np.float64)
+        while True:
+            goal = self._reachable()
+            if NEAREST_GOAL_M <= np.linalg.norm(goal - start) <= FARTHEST_GOAL_M:
+                return start, goal
+
+    def _reachable(self) -> NDArray[np.float64]:
+        low, high = self.arm.workspace()
+        while True:
+            point = self.np_random.uniform(low, high)
+            if self._place(point) < 0.003:
+                return point
+
+    def _draw(self, camera: str, size: int) -> NDArray[np.uint8]:
+        if self._renderer is None:
+            self._renderer = Renderer(self.scene.model)
+        return self._renderer.draw(self.scene.data, camera, size)
+
+    def _look(self, moment: int) -> NDArray[np.uint8]:
+        pictures = []
+        for camera in self.cameras:
+            rng = numpy_generator(self._noise_seed, camera, moment)
+            pictures.append(degrade(self._draw(camera, self.image_size), self.lab.image, rng).transpose(2, 0, 1))
+        return np.concatenate(pictures)
+
+    def _observe(self) -> dict[str, NDArray[Any]]:
+        frames = self._late_frames if self.lab.image.latency else self._frames
+        return {"frames": frames.copy(), "goal": self._goal_frames.copy(), "proprio": self.arm.proprio()}
+
+    def _info(self) -> dict[str, Any]:
+        distance = self.distance_m()
+        return {"distance_m": distance, "is_success": distance < REACHED_M, "lab": self.lab.name}

@@ -1,0 +1,104 @@
+"""Offscreen pictures of a MuJoCo scene, through EGL or OSMesa."""
+
+from __future__ import annotations
+
+import weakref
+
+
+import mujoco
+import numpy as np
+from PIL import Image
+
+from core.errors import MissingPackage
+
+HOW_TO_GET_GL = (
+    "no OpenGL could be opened for rendering without a display: install it with "
+    "'apt-get install -y --no-install-recommends libegl1 libgl1' (or set MUJOCO_GL to a backend that this machine has)"
+)
+SUPERSAMPLING = 2  # pictures are drawn this many times larger and averaged: cheaper than multisampling in software
+
+
+class NoOpenGL(MissingPackage):
+    """No OpenGL backend can be opened; the message says what to install."""
+
+    def __init__(self, cause: str) -> None:
+        ImportError.__init__(self, f"{HOW_TO_GET_GL} [{cause}]")
+
+
+class Renderer:
+    """Draws named cameras of a model.
+
+    Close it (or use it in a `with` block): an OpenGL context belongs to it.
+
+    Args:
+        model: The model to draw; its textures are sent again by `upload_textures`.
+
+    Raises:
+        NoOpenGL: If no OpenGL context can be created.
+    """
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        self.model = model
+        self._largest = min(int(model.vis.global_.offwidth), int(model.vis.global_.offheight))
+        try:
+            self._gl = mujoco.GLContext(self._largest, self._largest)
+            self._gl.make_current()
+            self._scene = mujoco.MjvScene(model, maxgeom=200)
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        except (AttributeError, ImportError, RuntimeError, OSError, TypeError) as error:
+            raise NoOpenGL(f"{type(error).__name__}: {error}") from error
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._option = mujoco.MjvOption()
+        self._free = weakref.finalize(self, _free, self._context, self._gl)  # also at exit, if nobody closes it
+
+    def upload_textures(self) -> None:
+        """Send the model's texture images to OpenGL again, after they were changed in place."""
+        self._gl.make_current()
+        for texture in range(self.model.ntex):
+            mujoco.mjr_uploadTexture(self.model, self._context, texture)
+
+    def draw(self, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
+        """Picture of one camera, anti-aliased.
+
+        Args:
+            data: State of the scene, with up-to-date kinematics.
+            camera: Name of a camera of the model.
+            size: Width and height in pixels.
+
+        Returns:
+            uint8 `(size, size, 3)`.
+
+        Raises:
+            ValueError: If the picture is larger than the offscreen buffer.
+        """
+        large = size * SUPERSAMPLING
+        if large > self._largest:
+            raise ValueError(f"image size {size} is too large: the offscreen buffer allows {self._largest // SUPERSAMPLING}")
+        self._gl.make_current()
+        view = mujoco.MjvCamera()
+        view.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        view.fixedcamid = self.model.camera(camera).id
+        mujoco.mjv_updateScene(
+            self.model, data, self._option, None, view, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene
+        )
+        viewport = mujoco.MjrRect(0, 0, large, large)
+        mujoco.mjr_render(viewport, self._scene, self._context)
+        pixels = np.empty((large, large, 3), dtype=np.uint8)
+        mujoco.mjr_readPixels(pixels, None, viewport, self._context)
+        return np.asarray(Image.fromarray(pixels[::-1]).reduce(SUPERSAMPLING))
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._free()
+
+    def __enter__(self) -> Renderer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _free(context: mujoco.MjrContext, gl: mujoco.GLContext) -> None:
+    gl.make_current()
+    context.free()
+    gl.free()
