@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import weakref
-
 
 import mujoco
 import numpy as np
@@ -16,6 +16,9 @@ HOW_TO_GET_GL = (
     "'apt-get install -y --no-install-recommends libegl1 libgl1' (or set MUJOCO_GL to a backend that this machine has)"
 )
 SUPERSAMPLING = 2  # pictures are drawn this many times larger and averaged: cheaper than multisampling in software
+
+
+_OPEN: weakref.WeakSet[Renderer] = weakref.WeakSet()
 
 
 class NoOpenGL(MissingPackage):
@@ -49,7 +52,10 @@ class Renderer:
             raise NoOpenGL(f"{type(error).__name__}: {error}") from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._option = mujoco.MjvOption()
-        self._free = weakref.finalize(self, _free, self._context, self._gl)  # also at exit, if nobody closes it
+        self._open = True
+        if not _OPEN:
+            atexit.register(_close_all)  # after the context exists, so that it runs before EGL itself is shut down
+        _OPEN.add(self)
 
     def upload_textures(self) -> None:
         """Send the model's texture images to OpenGL again, after they were changed in place."""
@@ -89,7 +95,12 @@ class Renderer:
 
     def close(self) -> None:
         """Free the OpenGL context."""
-        self._free()
+        if self._open:
+            self._open = False
+            _OPEN.discard(self)
+            self._gl.make_current()
+            self._context.free()
+            self._gl.free()
 
     def __enter__(self) -> Renderer:
         return self
@@ -98,7 +109,6 @@ class Renderer:
         self.close()
 
 
-def _free(context: mujoco.MjrContext, gl: mujoco.GLContext) -> None:
-    gl.make_current()
-    context.free()
-    gl.free()
+def _close_all() -> None:
+    for renderer in list(_OPEN):
+        renderer.close()
