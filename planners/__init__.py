@@ -70,9 +70,7 @@ def cem_gradient(
     return Chain(
         (
             cem(num_samples=num_samples, num_elites=num_elites, num_iterations=num_iterations),
-            gradient(
-                num_starts=num_starts, num_iterations=num_steps, learning_rate=learning_rate, initial_std=0.1
-            ),
+            gradient(num_starts=num_starts, num_iterations=num_steps, learning_rate=learning_rate, initial_std=0.1),
         )
     )
 

@@ -53,7 +53,7 @@ class ColouredNoise:
         frequency = torch.fft.rfftfreq(white.shape[2], device=white.device, dtype=white.dtype)
         frequency[0] = frequency[1]
         spectrum = torch.fft.rfft(white, dim=2) * (frequency ** (-self.beta / 2))[:, None]
-        coloured = torch.fft.irfft(spectrum, n=white.shape[2], dim=2)                  # (B, S, H, A)
+        coloured = torch.fft.irfft(spectrum, n=white.shape[2], dim=2)  # (B, S, H, A)
         gain = frequency.new_full((white.shape[2] // 2 + 1,), 2.0)
         gain[0] = 1.0
         if white.shape[2] % 2 == 0:

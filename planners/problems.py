@@ -140,7 +140,7 @@ class LinearQuadratic:
         state = self.start[:, None].expand(-1, plans.shape[1], -1)
         cost = plans.new_zeros(plans.shape[:2])
         for action in plans.unbind(dim=2):
-            state = state @ self.transition.T + action @ self.control.T                # (B, S, D)
+            state = state @ self.transition.T + action @ self.control.T  # (B, S, D)
             cost = cost + _form(state, self.state_weight) + _form(action, self.effort_weight)
         return cost + _form(state, self.final_weight)
 
@@ -215,7 +215,7 @@ def double_integrator(
     effort: float = 0.01,
     final: float = 5.0,
 ) -> LinearQuadratic:
-    """A pushed mass: v += dt a, p += dt v; costs |p - goal|^2 on the way, |a|^2, and |p - goal|^2 + 0.1 |v|^2 at the end.
+    """A pushed mass, v += dt a and p += dt v, that pays for |p - goal|^2, for |a|^2, and at the end for |v|^2 too.
 
     Args:
         start: Positions and velocities `B 2A`.

@@ -60,7 +60,7 @@ class EliteRefit:
 
     def __call__(self, old: Gaussian, plans: Plans, costs: Costs) -> Gaussian:
         """Plans B S H A and costs B S in; a Gaussian over B H A out."""
-        elite_costs, elites = cheapest(plans, costs, self.num_elites)                   # (B, E), (B, E, H, A)
+        elite_costs, elites = cheapest(plans, costs, self.num_elites)  # (B, E), (B, E, H, A)
         used = self._used(elite_costs, costs)
         mean, std = _moments(elites, used, self.correction)
         some, several = (used.sum(dim=1) > least for least in (0, 1))
@@ -72,7 +72,7 @@ class EliteRefit:
     def _used(self, elite_costs: Annotated[Tensor, "B E"], costs: Costs) -> Annotated[Tensor, "B E"]:
         """Which elites count: valid, and no larger a share of the valid plans than on a clean round."""
         share = costs.isfinite().sum(dim=1, keepdim=True) * self.num_elites / costs.shape[1]
-        quota = share.ceil().clamp(min=-(-self.num_elites // 3))                        # (B, 1)
+        quota = share.ceil().clamp(min=-(-self.num_elites // 3))  # (B, 1)
         rank = torch.arange(self.num_elites, device=costs.device)
         return elite_costs.isfinite() & (rank < quota)
 

@@ -78,7 +78,7 @@ class SamplingPlanner:
         """`num_samples` plans in the box: the given ones first, then random ones."""
         shape = (request.batch, self.num_samples, request.horizon, request.box.dim)
         noise = self.noise(shape, request.generator, like=request.box.low)
-        drawn = gaussian.mean[:, None] + gaussian.std[:, None] * noise                  # (B, S, H, A)
+        drawn = gaussian.mean[:, None] + gaussian.std[:, None] * noise  # (B, S, H, A)
         return request.box.clip(torch.cat([given, drawn[:, given.shape[1] :]], dim=1))
 
     def _carried_over(self, gaussian: Gaussian, plans: Plans, costs: Costs) -> Plans:

@@ -1,0 +1,230 @@
+"""The agent: perceive, remember, imagine, judge, act."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Annotated
+
+import torch
+from torch import Generator, Tensor
+
+from core.errors import BadObservation
+from core.interfaces import Cost, Dynamics, Memory, Perception, Planner
+from core.types import (
+    ActionBox,
+    Context,
+    Costs,
+    Goal,
+    Latents,
+    MpcSettings,
+    Observation,
+    Plan,
+    PlanRequest,
+    PlanResult,
+    Plans,
+    Rollout,
+    State,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLog:
+    """What happened inside the agent during one step: for videos, reports and curious people.
+
+    Args:
+        plan: The last search, or None if every world has stood still so far.
+        imagined: The future that the chosen plan was imagined to have `B H N D`, from the state it was made in.
+        planned: Whether the search was made in this step (it is older while a plan is being carried out).
+        present_cost: Goal cost of the present state `B`.
+        held: Worlds that stand still because they have arrived `B` (bool).
+        action: What was answered `B A`.
+        seconds: Time per stage: "perceive", "judge", "plan" and "imagine".
+    """
+
+    plan: PlanResult | None
+    imagined: Latents | None
+    planned: bool
+    present_cost: Annotated[Tensor, "B"]
+    held: Annotated[Tensor, "B"]
+    action: Annotated[Tensor, "B A"]
+    seconds: Mapping[str, float]
+
+
+class Agent:
+    """Moves towards a goal image by planning in a world model, for B worlds side by side.
+
+    Each step it perceives the observation, remembers it, judges the present, searches (every `settings.execute` steps)
+    for the plan whose imagined future is cheapest, and answers with that plan's next action. A world whose present
+    cost is below `settings.hold_below` answers with the zero action instead. Only observations reach the agent.
+
+    Args:
+        perception: Frames to latents.
+        memory: The last latents and the actions between them.
+        dynamics: The world model, learned or true.
+        cost: What is wanted.
+        planner: Searches for plans.
+        box: The actions that the robot accepts, in physical units.
+        settings: How far to look ahead and how often to plan anew.
+        generator: Source of the planner's randomness, on the device of the box.
+    """
+
+    def __init__(
+        self,
+        *,
+        perception: Perception,
+        memory: Memory,
+        dynamics: Dynamics,
+        cost: Cost,
+        planner: Planner,
+        box: ActionBox,
+        settings: MpcSettings,
+        generator: Generator,
+    ) -> None:
+        self.perception, self.memory, self.dynamics = perception, memory, dynamics
+        self.cost, self.planner = cost, planner
+        self.box, self.settings, self.generator = box, settings, generator
+        self.last: StepLog | None = None
+        self._goal: Goal | None = None
+        self._plan: Plan | None = None
+        self._result: PlanResult | None = None
+        self._imagined: Latents | None = None
+        self._age = 0
+
+    def reset(self, goal: Observation, *, sensors: Annotated[Tensor, "B Q"] | None = None) -> None:
+        """Begin an episode: encode the goal image once and forget everything else.
+
+        Args:
+            goal: The goal; its last frame counts.
+            sensors: Simulator sensors at the goal, for costs on true dynamics.
+        """
+        self._goal = Goal(latents=self.perception(goal)[:, -1], sensors=sensors)
+        self.memory.clear()
+        self.last = self._plan = self._result = self._imagined = None
+        self._age = 0
+
+    def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
+        """Choose the next action `B A`: physical units, finite, inside the box.
+
+        Raises:
+            RuntimeError: If `reset` was not called.
+            BadObservation: If the observation is not what the perception was made for, or has another batch than
+                the goal.
+        """
+        times = [perf_counter()]
+        self._perceive(observation)
+        times.append(perf_counter())
+        present = self.present_cost()
+        held = present < self.settings.hold_below
+        times.append(perf_counter())
+        due = not bool(held.all()) and (self._plan is None or self._age >= self.settings.execute)
+        if due:
+            self._think()
+            times.append(perf_counter())
+            self._imagined = self._imagine()
+            times.append(perf_counter())
+        action = self._next_action(held)
+        self.memory.did(action)
+        self.last = StepLog(
+            plan=self._result,
+            imagined=self._imagined,
+            planned=due,
+            present_cost=present,
+            held=held,
+            action=action,
+            seconds=_durations(times),
+        )
+        return action
+
+    @torch.no_grad()
+    def present_cost(self) -> Annotated[Tensor, "B"]:
+        """The cost `B` of the state seen last, as if it were all the future there is.
+
+        Where the goal is given by simulator sensors, those of one step of standing still stand for the present.
+        """
+        context, goal = self.memory.read(), self._known_goal()
+        still = self._still(context)[:, None, :1]
+        if goal.sensors is None:
+            rollout = Rollout(latents=context.latents[:, None, -1:])
+        else:
+            rollout = self.dynamics.rollout(context, still)
+        return self.cost(rollout, still, goal)[:, 0]
+
+    def _perceive(self, observation: Observation) -> None:
+        goal = self._known_goal()
+        state: State = self.perception(observation)[:, -1]
+        if state.shape != goal.latents.shape:
+            raise BadObservation(
+                f"the observation gives latents {tuple(state.shape)} and the goal gave {tuple(goal.latents.shape)}: "
+                "both need the same number of worlds and the same encoder"
+            )
+        self.memory.see(state)
+
+    def _think(self) -> None:
+        """Search for a new plan, from the last one shifted by what was carried out."""
+        context = self.memory.read()
+        still = self._still(context)
+        guess = (
+            None if self._plan is None else torch.cat([self._plan, still], dim=1)[:, self._age :][:, : still.shape[1]]
+        )
+        self._result = self.planner.plan(
+            PlanRequest(
+                evaluate=_Evaluator(self.dynamics, self.cost, context, self._known_goal()),
+                box=self.box,
+                batch=still.shape[0],
+                horizon=self.settings.horizon,
+                generator=self.generator,
+                warm_start=guess,
+                fallback=still if guess is None else guess,
+                deadline_s=self.settings.deadline_s,
+            )
+        )
+        self._plan, self._age = self._result.actions, 0
+
+    @torch.no_grad()
+    def _imagine(self) -> Latents:
+        """What the chosen plan is imagined to lead to, `B H N D`."""
+        assert self._plan is not None
+        return self.dynamics.rollout(self.memory.read(), self._plan[:, None]).latents[:, 0]
+
+    def _next_action(self, held: Annotated[Tensor, "B"]) -> Annotated[Tensor, "B A"]:
+        """The plan's next action, or zero for held worlds, whose plan is put aside until the next search."""
+        still = self._still(self.memory.read())
+        if self._plan is None or bool(held.all()):
+            self._plan, self._age = None, 0
+            return still[:, 0]
+        self._plan = torch.where(held[:, None, None], still, self._plan)
+        self._age += 1
+        return self.box.clip(self._plan[:, self._age - 1])
+
+    def _still(self, context: Context) -> Plan:
+        """The plan of zero actions `B H A`, or of the nearest ones that the box allows."""
+        shape = (context.latents.shape[0], self.settings.horizon, self.box.dim)
+        return self.box.clip(self.box.low.new_zeros(shape))
+
+    def _known_goal(self) -> Goal:
+        if self._goal is None:
+            raise RuntimeError("the agent has no goal yet: call reset(goal) before act(observation)")
+        return self._goal
+
+
+@dataclass(frozen=True)
+class _Evaluator:
+    """What the planner sees of the world: plans to costs; a future that broke down costs +inf."""
+
+    dynamics: Dynamics
+    cost: Cost
+    context: Context
+    goal: Goal
+
+    def __call__(self, plans: Plans) -> Costs:
+        rollout = self.dynamics.rollout(self.context, plans)
+        costs = self.cost(rollout, plans, self.goal)
+        return costs if rollout.valid is None else torch.where(rollout.valid, costs, torch.inf)
+
+
+def _durations(times: list[float]) -> dict[str, float]:
+    stages = ("perceive", "judge", "plan", "imagine")
+    spans = [after - before for before, after in zip(times, times[1:], strict=False)]
+    return dict(zip(stages, spans + [0.0] * (len(stages) - len(spans)), strict=True))
