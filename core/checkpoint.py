@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def unpack_state(tensors: Mapping[str, Tensor], layout: Any) -> Any:
             return [unpack_state(tensors, value) for value in values]
         case {"tuple": list(values)}:
             return tuple(unpack_state(tensors, value) for value in values)
-        case None | bool() | int() | str():
+        case None | bool() | int() | float() | str():
             return layout
     raise BadCheckpoint(f"the layout of the saved state is damaged or its tensors are not here: {str(layout)[:80]!r}")
 
@@ -157,12 +158,13 @@ def unpack_state(tensors: Mapping[str, Tensor], layout: Any) -> Any:
 def _pack(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     match value:
         case Tensor():
-            tensors[place] = value
-            return {"tensor": place}
+            name = place if place not in tensors else f"{place}#{len(tensors)}"  # "a.b" may also be b inside a
+            tensors[name] = value
+            return {"tensor": name}
         case None | bool() | int() | str():
             return value
         case float():
-            return {"float": value.hex() if value == value else "nan"}
+            return value if math.isfinite(value) else {"float": repr(value)}
         case Mapping():
             return {
                 "mapping": [[_key(key, place), _pack(item, f"{place}.{key}", tensors)] for key, item in value.items()]
@@ -193,11 +195,12 @@ def _load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _read(path: Path) -> bytes:
-    if not path.parent.is_dir():
-        raise BadCheckpoint(f"there is no checkpoint at {path.parent}")
-    if not path.is_file():
-        raise BadCheckpoint(f"the checkpoint {path.parent} is incomplete: {path.name} is missing")
-    return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not path.parent.is_dir():
+            raise BadCheckpoint(f"there is no checkpoint at {path.parent}") from error
+        raise BadCheckpoint(f"the checkpoint {path.parent} is incomplete: {path.name} is missing") from error
 
 
 def _from_json(data: bytes, path: Path) -> dict[str, Any]:
