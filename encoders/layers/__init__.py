@@ -1,0 +1,1 @@
+"""The only Transformer parts in the house: attention, blocks, positions, weight drawing."""

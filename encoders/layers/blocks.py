@@ -1,0 +1,174 @@
+"""Transformer blocks (plain and conditioned), feed-forward parts and projection heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from encoders.layers.attention import Attention
+
+ModulationInit = Callable[[nn.Linear, Generator | None], None]
+Attend = Callable[[Attention, Tensor], Tensor]
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an exact GELU between them.
+
+    Args:
+        width: Width of the tokens.
+        hidden: Width between the two maps.
+        norm: A part that the tokens pass first; by default none.
+        dropout: Share of entries dropped after each map in training.
+    """
+
+    def __init__(self, width: int, *, hidden: int, norm: nn.Module | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm = norm or nn.Identity()
+        self.up = nn.Linear(width, hidden)
+        self.activation = nn.GELU()
+        self.down = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform each token of `(..., width)`."""
+        hidden = self.dropout(self.activation(self.up(self.norm(x))))
+        return self.dropout(self.down(hidden))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm attention and feed-forward with residuals.
+
+        x = x + attention(norm(x));   x = x + feed_forward(norm(x))
+
+    Args:
+        width: Width of the tokens.
+        heads: Number of attention heads.
+        hidden: Width inside the feed-forward part.
+        eps: Constant of the layer norms.
+    """
+
+    def __init__(self, width: int, *, heads: int, hidden: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width, eps=eps)
+        self.attention = Attention(width, heads=heads)
+        self.norm_mlp = nn.LayerNorm(width, eps=eps)
+        self.mlp = FeedForward(width, hidden=hidden)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Transform tokens `(G, L, width)`; `mask` (L, L) is True where looking is allowed."""
+        x = x + self.attention(self.norm_attention(x), mask)
+        return x + self.mlp(self.norm_mlp(x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroModulation:
+    """Start a conditioned block as the identity: shift, scale and gate are all zero."""
+
+    def __call__(self, layer: nn.Linear, generator: Generator | None) -> None:
+        """Set the weights of the modulation layer."""
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedModulation:
+    """Start a conditioned block half open, so that all its weights learn from the first step.
+
+    Args:
+        gate: Initial value of both gates.
+        std: Spread of the initial modulation weights, which lets the condition matter at once.
+    """
+
+    gate: float = 0.5
+    std: float = 0.02
+
+    def __call__(self, layer: nn.Linear, generator: Generator | None) -> None:
+        """Set the weights of the modulation layer."""
+        nn.init.normal_(layer.weight, std=self.std, generator=generator)
+        nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            bias = layer.bias.view(6, -1)
+            bias[2] = self.gate
+            bias[5] = self.gate
+
+
+class AdaLNBlock(nn.Module):
+    """A Transformer block whose norms are shifted, scaled and gated by a condition (adaptive layer norm).
+
+        x = x + g1 * attention((1 + c1) * LN(x) + s1);   x = x + g2 * mlp((1 + c2) * LN(x) + s2)
+        (s1, c1, g1, s2, c2, g2) = Linear(SiLU(condition))
+
+    Args:
+        width: Width of tokens and condition.
+        attention: The attention part.
+        mlp: The feed-forward part.
+        modulation_init: Sets the initial weights of the linear map above.
+
+    Reference: Peebles and Xie 2023, arXiv:2212.09748, section 3.2.
+    """
+
+    def __init__(
+        self, width: int, *, attention: Attention, mlp: nn.Module, modulation_init: ModulationInit | None = None
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.attention = attention
+        self.mlp = mlp
+        self.to_modulation = nn.Linear(width, 6 * width)
+        self.modulation_init = modulation_init or ZeroModulation()
+        self.draw(None)
+
+    def draw(self, generator: Generator | None) -> None:
+        """Draw the weights that have a rule of their own."""
+        self.modulation_init(self.to_modulation, generator)
+
+    def modulation(self, condition: Tensor) -> Tensor:
+        """The six modulations, joined: condition `(..., width)` in, `(..., 6 width)` out."""
+        return self.to_modulation(nn.functional.silu(condition))
+
+    def forward(self, x: Tensor, modulation: Tensor, attend: Attend) -> Tensor:
+        """Transform the tokens of several frames.
+
+        Args:
+            x: Tokens `(G, T, N, width)`.
+            modulation: `(G, T, 6 width)`, one for all tokens of a frame.
+            attend: Runs the attention part on `(G, T, N, width)`; may give back the last frames alone.
+
+        Returns:
+            The frames that `attend` gave back, transformed.
+        """
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation.unsqueeze(-2).chunk(6, dim=-1)
+        mixed = attend(self.attention, torch.addcmul(shift, self.norm(x), 1 + scale))
+        kept = mixed.shape[1]
+        x = torch.addcmul(x[:, -kept:], gate[:, -kept:], mixed)
+        inner = torch.addcmul(shift_mlp[:, -kept:], self.norm(x), 1 + scale_mlp[:, -kept:])
+        return torch.addcmul(x, gate_mlp[:, -kept:], self.mlp(inner))
+
+
+class ProjectionHead(nn.Module):
+    """A linear map, a norm over the rows of the batch, GELU, and a second linear map; rows are all leading axes.
+
+    Args:
+        width: Width of the input.
+        hidden: Width between the two maps.
+        output: Width of the output.
+        norm: Builds the norm from its width.
+    """
+
+    def __init__(
+        self, width: int, *, hidden: int, output: int, norm: Callable[[int], nn.Module] = nn.BatchNorm1d
+    ) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden)
+        self.norm = norm(hidden)
+        self.activation = nn.GELU()
+        self.down = nn.Linear(hidden, output)
+        self.width = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform `(..., width)` row by row; batch statistics run over all rows."""
+        rows = self.activation(self.norm(self.up(x.flatten(0, -2))))
+        return self.down(rows).unflatten(0, x.shape[:-1])

@@ -1,0 +1,30 @@
+"""An encoder followed by a projection: still an encoder."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from torch import Tensor, nn
+
+from core.interfaces import Encoder
+from core.types import State
+
+
+class Projected(nn.Module):
+    """Encode, then project each token.
+
+    Args:
+        encoder: Gives tokens `(B, N, D')`.
+        projector: Maps tokens row by row to width D.
+        width: Width D of the projected tokens.
+    """
+
+    def __init__(self, encoder: Encoder, projector: nn.Module, *, width: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+        self.width = width
+
+    def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
+        """Encode a batch; `keep` names the tokens that are seen (None: all of them)."""
+        return self.projector(self.encoder(x) if keep is None else self.encoder(x, keep))

@@ -1,0 +1,13 @@
+"""World models: masks, targets, predictors, losses, and the agent that plans with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from world_model.objectives.dynamics import DynamicsObjective
+from world_model.recipes import leworldmodel
+
+RECIPES: dict[str, Callable[..., DynamicsObjective]] = {
+    "leworldmodel": leworldmodel.build,
+}
+"""Name of a system -> builder of its training loss."""

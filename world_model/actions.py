@@ -1,0 +1,78 @@
+"""From actions in physical units to numbers that a network likes, and to conditions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ActionMap(nn.Module):
+    """Standardise actions axis by axis; the constants travel with the weights.
+
+        out = (action - mean) / scale
+
+    Args:
+        scale: Size of a usual action on each axis `(A)`, in the axis's unit; positive.
+        mean: Usual action `(A)`; zero by default.
+
+    Raises:
+        ValueError: If a scale is not positive and finite, or the shapes differ.
+    """
+
+    scale: Tensor
+    mean: Tensor
+
+    def __init__(self, scale: Tensor, *, mean: Tensor | None = None) -> None:
+        super().__init__()
+        mean = torch.zeros_like(scale) if mean is None else mean
+        if scale.dim() != 1 or mean.shape != scale.shape:
+            raise ValueError(
+                f"scale and mean must be vectors of one length, got {tuple(scale.shape)} and {tuple(mean.shape)}"
+            )
+        if not bool((torch.isfinite(scale) & (scale > 0)).all()):
+            raise ValueError(f"action scales must be positive and finite, got {scale.tolist()}; give fixed axes 1")
+        self.register_buffer("scale", scale.detach().clone().float())
+        self.register_buffer("mean", mean.detach().clone().float())
+
+    def forward(self, actions: Tensor) -> Tensor:
+        """Standardise `(..., A)`.
+
+        Raises:
+            ValueError: If the actions have another number of axes.
+        """
+        if actions.shape[-1] != self.scale.shape[0]:
+            raise ValueError(f"this model knows actions of {self.scale.shape[0]} numbers, got {actions.shape[-1]}")
+        return (actions - self.mean) / self.scale
+
+
+class ActionEncoder(nn.Module):
+    """A linear map, then two more with a SiLU between them; each action by itself.
+
+    Args:
+        action_dim: Width A of an action (or block of actions).
+        smoothed: Width after the first map.
+        width: Width of the result.
+        expansion: Width between the last two maps, as a multiple of `width`.
+        action_map: Standardises the actions first; by default they come standardised.
+
+    Reference: Maes et al. 2026, arXiv:2603.19312.
+    """
+
+    def __init__(
+        self,
+        action_dim: int,
+        *,
+        smoothed: int = 10,
+        width: int,
+        expansion: int = 4,
+        action_map: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.action_map = action_map or nn.Identity()
+        self.smooth = nn.Linear(action_dim, smoothed)
+        self.up = nn.Linear(smoothed, expansion * width)
+        self.down = nn.Linear(expansion * width, width)
+
+    def forward(self, actions: Tensor) -> Tensor:
+        """Encode `(..., A)` to `(..., width)`."""
+        return self.down(nn.functional.silu(self.up(self.smooth(self.action_map(actions)))))

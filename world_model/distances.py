@@ -1,0 +1,68 @@
+"""Distances between predictions and targets: mean over everything, one number out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+class SquaredError(nn.Module):
+    """mean (prediction - target)^2."""
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Compare two tensors of one shape."""
+        return (prediction - target).square().mean()
+
+
+class AbsoluteError(nn.Module):
+    """mean |prediction - target|."""
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Compare two tensors of one shape."""
+        return (prediction - target).abs().mean()
+
+
+class SmoothAbsoluteError(nn.Module):
+    """Squared near zero, absolute beyond `beta` (smooth L1).
+
+    Args:
+        beta: Where the two meet.
+    """
+
+    def __init__(self, *, beta: float = 1.0) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Compare two tensors of one shape."""
+        return F.smooth_l1_loss(prediction, target, beta=self.beta)
+
+
+class CosineDistance(nn.Module):
+    """mean (2 - 2 cos) over the last axis."""
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Compare two tensors of one shape."""
+        return 2 - 2 * F.cosine_similarity(prediction, target, dim=-1).mean()
+
+
+class NormalisedTarget(nn.Module):
+    """Layer-norms the target (no weights) before a distance is taken.
+
+    Args:
+        distance: The distance.
+        eps: Constant of the layer norm.
+    """
+
+    def __init__(self, distance: Distance, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.distance = distance
+        self.eps = eps
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Compare a prediction with the normalised target."""
+        return self.distance(prediction, F.layer_norm(target, target.shape[-1:], eps=self.eps))

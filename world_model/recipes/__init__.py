@@ -1,0 +1,1 @@
+"""One file per named system: recipes choose and size parts."""

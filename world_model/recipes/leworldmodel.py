@@ -1,0 +1,172 @@
+"""LeWorldModel: one encoder, one predictor, two loss terms.
+
+    loss = |g(z_<=t, a_<=t) - z_t+1|^2 + w * SIGReg(z)         no EMA, no stop-gradient
+
+Reference: Maes et al. 2026, arXiv:2603.19312.  Presets "paper" and "tiny" have the published form; the weight 0.09 is
+that of the released training, the paper's text says 0.1.  Preset "lab" is our own form: rotations by the absolute frame
+number and a residual output, so that keys and values of a rollout can be kept exactly; half-open gates, since the runs
+are short; SIGReg over all frames of the batch at once, since the batches are small; optional proprioception and
+several tokens per state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Generator, Tensor, nn
+
+from core.errors import choose
+from core.interfaces import Encoder, Regulariser
+from encoders import VIT_MINI, VIT_TINY, VisionTransformer, ViTSizes
+from encoders.layers.blocks import GatedModulation, ProjectionHead
+from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from encoders.layers.weights import draw_weights
+from encoders.projected import Projected
+from world_model.actions import ActionEncoder, ActionMap
+from world_model.dynamics import LearnedDynamics
+from world_model.objectives.dynamics import DynamicsObjective
+from world_model.predictors.causal import CausalPredictor, DirectOutput, ProprioStream, ResidualOutput
+from world_model.predictors.frame_positions import RotaryPositions, WindowPositions
+from world_model.predictors.trunk import ConditionedTransformer, TrunkSizes
+from world_model.regularisers.sigreg import PooledOverTime, SIGReg
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes of a LeWorldModel: its encoder (if none is given), latent width, heads, predictor and window."""
+
+    encoder: ViTSizes
+    latent_dim: int
+    head_dim: int
+    trunk: TrunkSizes
+    window: int
+    form: Callable[..., CausalPredictor]
+    sigreg: Callable[[], Regulariser]
+
+
+def published(
+    sizes: Sizes, *, action_dim: int, action_map: nn.Module | None, proprio_scale: Tensor | None, num_tokens: int
+) -> CausalPredictor:
+    """The published predictor: learned positions that restart in each window, zero gates, a projection head."""
+    if proprio_scale is not None:
+        raise ValueError("the published form knows no proprioception; use the preset 'lab'")
+    width = sizes.latent_dim
+    return CausalPredictor(
+        trunk=ConditionedTransformer(width, sizes=sizes.trunk),
+        action_encoder=ActionEncoder(action_dim, width=width, action_map=action_map),
+        positions=WindowPositions(window=sizes.window, width=width, num_tokens=num_tokens),
+        output=DirectOutput(ProjectionHead(width, hidden=sizes.head_dim, output=width)),
+    )
+
+
+def rotary(
+    sizes: Sizes, *, action_dim: int, action_map: nn.Module | None, proprio_scale: Tensor | None, num_tokens: int
+) -> CausalPredictor:
+    """Our predictor: rotary frame numbers, half-open gates, residual output, optional proprioception."""
+    state, width = sizes.latent_dim, sizes.trunk.width
+    trunk = ConditionedTransformer(
+        state, sizes=sizes.trunk, cond_dim=width, output_dim=width, modulation_init=GatedModulation()
+    )
+    proprio = None if proprio_scale is None else ProprioStream(proprio_scale, cond_dim=width, raw_dim=width)
+    return CausalPredictor(
+        trunk=trunk,
+        action_encoder=ActionEncoder(action_dim, width=width, expansion=1, action_map=action_map),
+        positions=RotaryPositions(
+            window=sizes.window, head_dim=sizes.trunk.head_dim, width=state, num_tokens=num_tokens
+        ),
+        output=ResidualOutput(width, state_dim=state),
+        proprio=proprio,
+    )
+
+
+def _pooled() -> Regulariser:
+    return PooledOverTime(SIGReg(num_directions=256))
+
+
+PRESETS = {
+    "paper": Sizes(
+        encoder=VIT_TINY,
+        latent_dim=192,
+        head_dim=2048,
+        trunk=TrunkSizes(width=192, depth=6, heads=16, head_dim=64, mlp_dim=2048, dropout=0.1),
+        window=3,
+        form=published,
+        sigreg=SIGReg,
+    ),
+    "tiny": Sizes(
+        encoder=VIT_MINI,
+        latent_dim=16,
+        head_dim=32,
+        trunk=TrunkSizes(width=16, depth=2, heads=2, head_dim=8, mlp_dim=32),
+        window=3,
+        form=published,
+        sigreg=SIGReg,
+    ),
+    "lab": Sizes(
+        encoder=ViTSizes(image=96, patch=12, width=96, depth=4, heads=3, mlp_dim=384),
+        latent_dim=64,
+        head_dim=256,
+        trunk=TrunkSizes(width=128, depth=2, heads=4, head_dim=32, mlp_dim=256),
+        window=8,
+        form=rotary,
+        sigreg=_pooled,
+    ),
+}
+
+
+def build(
+    *,
+    preset: str = "paper",
+    action_dim: int,
+    action_scale: Tensor | None = None,
+    proprio_scale: Tensor | None = None,
+    encoder: Encoder | None = None,
+    num_tokens: int = 1,
+    sigreg_weight: float = 0.09,
+    generator: Generator | None = None,
+    **parts: Any,
+) -> DynamicsObjective:
+    """Assemble the training loss; `as_world_model` turns the trained result into a Dynamics.
+
+    Args:
+        preset: "paper", "tiny" or "lab".
+        action_dim: Width of an action, or of a block of actions.
+        action_scale: Size of a usual action per axis, in its unit; without it, actions must come standardised.
+        proprio_scale: Spread of each proprioceptive entry; without it, proprioception is not used.
+        encoder: The encoder; by default the preset's. One as wide as the latent is taken as it is, any other gets a
+            projection head.
+        num_tokens: Tokens of one state that the encoder gives.
+        sigreg_weight: Factor on SIGReg.
+        generator: Draws all initial weights; by default the global stream does.
+        **parts: Further parts of `DynamicsObjective`: preprocess, augment, target, distance, extra, open_loop.
+
+    Raises:
+        UnknownName: If there is no such preset.
+        ValueError: If the preset's form has no place for proprioception.
+    """
+    sizes = choose(PRESETS, preset, "preset")
+    encoder = encoder or VisionTransformer(sizes.encoder)
+    if encoder.width != sizes.latent_dim or preset != "lab":
+        head = ProjectionHead(encoder.width, hidden=sizes.head_dim, output=sizes.latent_dim)
+        encoder = Projected(encoder, head, width=sizes.latent_dim)
+    predictor = sizes.form(
+        sizes,
+        action_dim=action_dim,
+        action_map=None if action_scale is None else ActionMap(action_scale),
+        proprio_scale=proprio_scale,
+        num_tokens=num_tokens,
+    )
+    parts.setdefault("preprocess", NormalisePixels(mean=IMAGENET_MEAN, std=IMAGENET_STD))
+    objective = DynamicsObjective(
+        encoder=encoder, predictor=predictor, regularisers=[("sigreg", sigreg_weight, sizes.sigreg())], **parts
+    )
+    if generator is not None:
+        draw_weights(objective, generator)
+    return objective
+
+
+def as_world_model(objective: DynamicsObjective, *, max_bytes: int = 512 * 2**20) -> LearnedDynamics:
+    """The trained predictor as a Dynamics, with its whole window as context."""
+    return LearnedDynamics(objective.predictor, max_context=objective.predictor.positions.window, max_bytes=max_bytes)

@@ -1,0 +1,1 @@
+"""What keeps latents apart from each other."""
