@@ -1,0 +1,270 @@
+"""The rules of the house, read from the syntax trees of the packages: who may import whom, and what nobody may do."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("core", "encoders", "world_model", "planners", "envs", "trajectories")
+
+# Which packages each package may import, beside itself.
+ARROWS = {
+    "core": set(),
+    "encoders": {"core"},
+    "planners": {"core"},
+    "envs": {"core"},
+    "trajectories": {"core"},
+    "world_model": {"core", "encoders"},
+    "experiments": {*PACKAGES, "_path"},
+}
+
+# Where each package that is not Python's own may be imported: folders (and all below) or single files.
+EVERYWHERE = (*PACKAGES, "experiments")
+AT_HOME = {
+    "torch": EVERYWHERE,
+    "numpy": EVERYWHERE,
+    "safetensors": ("core/checkpoint.py", "encoders/adapters", "world_model/adapters"),
+    "einops": ("encoders", "world_model"),
+    "scipy": ("planners", "envs", "trajectories", "experiments"),
+    "PIL": ("envs", "trajectories", "experiments"),
+    "mujoco": ("envs",),
+    "dm_control": ("envs",),
+    "mujoco_warp": ("envs",),
+    "warp": ("envs",),
+    "mujoco_menagerie": ("envs",),
+    "gymnasium": ("envs", "trajectories"),
+    "imageio": ("envs/video.py", "experiments"),
+    "imageio_ffmpeg": ("envs/video.py", "experiments"),
+    "transformers": ("encoders/adapters", "world_model/adapters"),
+    "huggingface_hub": ("encoders/adapters", "world_model/adapters"),
+    "hydra": ("experiments",),
+    "omegaconf": ("experiments",),
+    "matplotlib": ("experiments",),
+    "tensorboard": ("experiments",),
+    "tqdm": ("experiments", "trajectories"),
+    "rich": ("experiments",),
+    "h5py": ("trajectories/formats",),
+    "pyarrow": ("trajectories/formats",),
+    "av": ("trajectories/formats",),
+    "minari": ("trajectories/formats",),
+    "zarr": ("trajectories/formats",),
+    "mcap": ("trajectories/formats",),
+    "mcap_ros2": ("trajectories/formats",),
+    "webdataset": ("trajectories/formats",),
+}
+
+# Heavy or optional: imported inside the function that needs them, so that everything else runs without.
+AT_USE = {
+    *("h5py", "pyarrow", "av", "minari", "zarr", "mcap", "mcap_ros2", "webdataset"),
+    *("mujoco_warp", "warp", "mujoco_menagerie", "transformers", "huggingface_hub"),
+}
+
+UNSAFE_CALLS = {
+    *("eval", "exec", "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads"),
+    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "dill.load", "joblib.load", "torch.hub.load"),
+}
+UNSAFE_ARGUMENTS = {("weights_only", False), ("allow_pickle", True)}
+SEEDED_NUMPY = {"default_rng", "Generator", "SeedSequence", "PCG64", "Philox", "BitGenerator"}
+GLOBAL_SEEDS = {"manual_seed", "seed", "initial_seed", "set_rng_state", "get_rng_state"}
+TORCH_DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"}
+
+Offence = tuple[int, str]
+Rule = Callable[[ast.Module, str], Iterator[Offence]]
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of every import, those inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, "." * node.level + (node.module or "")
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
+    """Every call whose target is a plain dotted name, e.g. `np.random.rand`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            yield node, ast.unparse(node.func)
+
+
+def wrong_arrow(tree: ast.Module, path: str) -> Iterator[Offence]:
+    package = path.split("/")[0]
+    for line, name in imports(tree):
+        top = name.split(".")[0]
+        if name.startswith("."):
+            yield line, f"imports {name} relatively: name the package"
+        elif top in ("tests", "experiments") and package != "experiments":
+            yield line, f"imports {name}: no package may look up to {top}"
+        elif top in PACKAGES and top != package and top not in ARROWS[package]:
+            allowed = ", ".join(sorted(ARROWS[package])) or "no other package"
+            yield line, f"imports {name}: {package} may import {allowed}"
+
+
+def stranger(tree: ast.Module, path: str) -> Iterator[Offence]:
+    for line, name in imports(tree):
+        top = name.split(".")[0]
+        if not top or top in sys.stdlib_module_names or top in ARROWS["experiments"] | {"experiments", "tests"}:
+            continue
+        if path.startswith("experiments/") and (ROOT / "experiments" / top).exists():
+            continue
+        homes = AT_HOME.get(top)
+        if homes is None:
+            yield line, f"imports {name}, which has no home in AT_HOME"
+        elif not any(path == home or path.startswith(f"{home}/") for home in homes):
+            yield line, f"imports {name}: it lives in {', '.join(homes)} only"
+
+
+def hasty_import(tree: ast.Module, path: str) -> Iterator[Offence]:
+    for node in tree.body:
+        for line, name in imports(node) if isinstance(node, ast.Import | ast.ImportFrom) else ():
+            if name.split(".")[0] in AT_USE:
+                yield line, f"imports {name} at the top: import it in the function that needs it"
+
+
+def printing(tree: ast.Module, path: str) -> Iterator[Offence]:
+    for call, name in calls(tree):
+        if name == "print":
+            yield call.lineno, "prints: use logging.getLogger(__name__)"
+
+
+def broad_except(tree: ast.Module, path: str) -> Iterator[Offence]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and ast.unparse(node.body[-1]) != "raise":  # tidying up may see all
+            caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            if any(kind is None or ast.unparse(kind) in ("Exception", "BaseException") for kind in caught):
+                yield node.lineno, "catches everything: name the errors that are expected"
+
+
+def unsafe_loading(tree: ast.Module, path: str) -> Iterator[Offence]:
+    for call, name in calls(tree):
+        if name in UNSAFE_CALLS:
+            yield call.lineno, f"calls {name}, which can run code out of a file"
+        for keyword in call.keywords:
+            value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
+            if (keyword.arg, value) in UNSAFE_ARGUMENTS:
+                yield call.lineno, f"passes {keyword.arg}={value}, which can run code out of a file"
+            if name.endswith("load_state_dict") and (keyword.arg, value) == ("strict", False):
+                yield call.lineno, "loads weights with strict=False: a wrong name would load nothing and run"
+
+
+def global_randomness(tree: ast.Module, path: str) -> Iterator[Offence]:
+    for line, name in imports(tree):
+        if name == "random":
+            yield line, "imports random: take a generator as an argument"
+    for call, name in calls(tree):
+        *scope, function = name.split(".")
+        if scope in (["np", "random"], ["numpy", "random"]) and function not in SEEDED_NUMPY:
+            yield call.lineno, f"calls {name}, which draws from numpy's global stream"
+        if name.split("(")[0] == name and scope[:1] == ["torch"] and function in GLOBAL_SEEDS:
+            yield call.lineno, f"calls {name}, which touches torch's global stream"
+        if scope == ["torch"] and function in TORCH_DRAWS and not any(k.arg == "generator" for k in call.keywords):
+            yield call.lineno, f"calls {name} without generator="
+
+
+def undocumented(tree: ast.Module, path: str) -> Iterator[Offence]:
+    if ast.get_docstring(tree) is None:
+        yield 1, "has no docstring that tells what the file is for"
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    for owner in (tree, *classes):
+        for node in owner.body:
+            named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            if named and not node.name.startswith("_") and ast.get_docstring(node) is None:
+                yield node.lineno, f"{node.name} has no docstring"
+
+
+IN_PACKAGES: tuple[Rule, ...] = (hasty_import, printing, broad_except, global_randomness, undocumented)
+IN_PACKAGES_AND_EXPERIMENTS: tuple[Rule, ...] = (wrong_arrow, stranger, unsafe_loading)
+
+SPECIMENS: list[tuple[Rule, str, str]] = [
+    (wrong_arrow, "planners/x.py", "def f():\n    from envs.reach import ReachEnv"),
+    (wrong_arrow, "core/x.py", "import encoders.vit"),
+    (wrong_arrow, "envs/x.py", "from experiments import train"),
+    (wrong_arrow, "envs/x.py", "from .reach import ReachEnv"),
+    (stranger, "planners/x.py", "import mujoco"),
+    (stranger, "envs/reach.py", "import imageio.v3"),
+    (stranger, "world_model/x.py", "from hydra.utils import instantiate"),
+    (stranger, "core/x.py", "import torchvision"),
+    (hasty_import, "trajectories/formats/hdf5.py", "import h5py"),
+    (printing, "core/x.py", "print('hello')"),
+    (broad_except, "core/x.py", "try:\n    f()\nexcept:\n    pass"),
+    (broad_except, "core/x.py", "try:\n    f()\nexcept (OSError, Exception):\n    pass"),
+    (unsafe_loading, "core/x.py", "torch.load(path, weights_only=False)"),
+    (unsafe_loading, "core/x.py", "np.load(path, allow_pickle=True)"),
+    (unsafe_loading, "core/x.py", "pickle.load(file)"),
+    (unsafe_loading, "core/x.py", "yaml.load(text)"),
+    (unsafe_loading, "core/x.py", "eval(text)"),
+    (unsafe_loading, "core/x.py", "network.load_state_dict(weights, strict=False)"),
+    (global_randomness, "core/x.py", "np.random.rand(3)"),
+    (global_randomness, "core/x.py", "torch.manual_seed(0)"),
+    (global_randomness, "core/x.py", "torch.randn(3)"),
+    (global_randomness, "core/x.py", "import random"),
+    (undocumented, "core/x.py", '"""What for."""\nclass A:\n    """One."""\n    def go(self): ...'),
+]
+
+
+def files_of(*folders: str) -> Iterator[tuple[str, ast.Module]]:
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
+
+
+def offences(rule: Rule, *folders: str) -> list[str]:
+    return [f"{path}:{line}: {what}" for path, tree in files_of(*folders) for line, what in rule(tree, path)]
+
+
+@pytest.mark.parametrize("rule", IN_PACKAGES_AND_EXPERIMENTS, ids=lambda rule: rule.__name__)
+def test_the_whole_house_is_free_of(rule: Rule):
+    found = offences(rule, *PACKAGES, "experiments")
+    assert not found, "\n".join(["", *found])
+
+
+@pytest.mark.parametrize("rule", IN_PACKAGES, ids=lambda rule: rule.__name__)
+def test_the_packages_are_free_of(rule: Rule):
+    found = offences(rule, *PACKAGES)
+    assert not found, "\n".join(["", *found])
+
+
+@pytest.mark.parametrize(("rule", "path", "text"), SPECIMENS, ids=lambda part: getattr(part, "__name__", None))
+def test_a_rule_sees_what_breaks_it(rule: Rule, path: str, text: str):
+    assert list(rule(ast.parse(text), path))
+
+
+def test_no_module_imports_itself_through_others():
+    trees = {
+        path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): tree for path, tree in files_of(*PACKAGES)
+    }
+    graph = {
+        module: {name for node in tree.body for _, name in _imported_modules(node, trees.keys()) if name != module}
+        for module, tree in trees.items()
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"modules import each other in a circle: {' -> '.join(error.args[1])}")
+
+
+def _imported_modules(node: ast.stmt, modules: object) -> Iterator[tuple[int, str]]:
+    """Modules of the house that a top-level statement imports; `from package import module` counts as the module."""
+    if not isinstance(node, ast.Import | ast.ImportFrom):
+        return
+    for line, name in imports(node):
+        names = {f"{name}.{alias.name}" for alias in node.names} if isinstance(node, ast.ImportFrom) else {name}
+        inner = {candidate for candidate in names if candidate in modules}
+        yield from ((line, found) for found in (inner or ({name} & set(modules))))
+
+
+def test_every_package_says_what_it_is_for():
+    missing = [
+        str(folder.relative_to(ROOT))
+        for package in PACKAGES
+        for folder in (ROOT / package, *(ROOT / package).rglob("*"))
+        if folder.is_dir() and list(folder.glob("*.py")) and not (folder / "__init__.py").exists()
+    ]
+    assert not missing, f"without __init__.py: {', '.join(missing)}"
