@@ -1,0 +1,209 @@
+"""What an experiment writes down: every episode, the protocol it was run under, and the summary of both."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.files import write_text
+
+FORMAT = "reach-report-v1"
+HELD_STEPS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeRecord:
+    """One episode of one method, whole: all tables and figures can be made again from these.
+
+    Args:
+        method: Name of the method, e.g. "world model" or "random".
+        lab: Name of the lab.
+        lab_index: Its number in the list of labs.
+        split: Ranges that the lab was drawn from: "in", "look", "all" or the name of one factor.
+        seed: Seed of the episode (start and goal).
+        start_m: Gripper position at the start (x, y, z).
+        goal_m: Gripper position at the goal (x, y, z).
+        distances_m: Distance from gripper to goal at every step, the start included; NaN after a diverged simulation.
+        imagined_m: Distance that the model itself believed in, per step, or None.
+        success_5cm: Whether the final pose is within 5 cm.
+        success_2cm: Whether the final pose is within 2 cm.
+        held_success_5cm: Whether each of the last three poses is within 5 cm.
+        ms_per_step: Milliseconds that each decision took.
+        clipped_share: Share of actions that the robot's limits cut, or None if not measured.
+        statuses: How each search ended, per decision.
+        video: Path of the film relative to the run folder, or None.
+
+    Raises:
+        ValueError: If there is no distance.
+    """
+
+    method: str
+    lab: str
+    lab_index: int
+    split: str
+    seed: int
+    start_m: tuple[float, ...]
+    goal_m: tuple[float, ...]
+    distances_m: tuple[float, ...]
+    imagined_m: tuple[float, ...] | None = None
+    success_5cm: bool
+    success_2cm: bool
+    held_success_5cm: bool
+    ms_per_step: tuple[float, ...] = ()
+    clipped_share: float | None = None
+    statuses: tuple[str, ...] = ()
+    video: str | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.distances_m):
+            raise ValueError(f"episode {self.seed} of {self.lab} has no distance, need at least that of the start")
+
+    @classmethod
+    def judged(cls, *, distances_m: Sequence[float], **rest: Any) -> EpisodeRecord:
+        """A record whose three success flags follow from the distances; `rest` are the other fields."""
+        last = [float(distance) for distance in distances_m][-HELD_STEPS:]
+        return cls(
+            distances_m=tuple(float(distance) for distance in distances_m),
+            success_5cm=bool(last) and last[-1] <= 0.05,
+            success_2cm=bool(last) and last[-1] <= 0.02,
+            held_success_5cm=bool(last) and all(distance <= 0.05 for distance in last),
+            **rest,
+        )
+
+    @property
+    def final_distance_m(self) -> float:
+        """Distance at the end; infinite if the simulation broke down, so that the episode sorts as the worst."""
+        last = self.distances_m[-1]
+        return last if math.isfinite(last) else math.inf
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What two methods must share to be compared: split, lab and seed."""
+        return (self.split, self.lab, self.lab_index, self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What was fixed before the first episode ran.
+
+    Args:
+        method: Name of the method that the headline is about.
+        split: Ranges that the headline's labs were drawn from.
+        labs: Number of labs.
+        episodes_per_lab: Episodes in each.
+        lab_seed: Seed of the list of labs.
+        seeds: Seeds of the episodes, or of the training runs that are pooled.
+        budget_steps: Actions per episode.
+        cameras: Names of the cameras that the model sees.
+        planner: Name and settings of the planner.
+        lab_list_hash: SHA-256 of the list of labs.
+        checkpoint_hash: SHA-256 of the weights.
+        thresholds_m: Distances that count as success; the first is the primary one.
+        versions: Version of each package that matters, and of Python.
+        commit: Commit of the code.
+        command: The command line.
+        hardware: Machine in words.
+    """
+
+    method: str
+    split: str
+    labs: int
+    episodes_per_lab: int
+    lab_seed: int
+    seeds: tuple[int, ...]
+    budget_steps: int
+    cameras: tuple[str, ...]
+    planner: Mapping[str, Any]
+    lab_list_hash: str
+    checkpoint_hash: str
+    thresholds_m: tuple[float, ...] = (0.05, 0.02)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    commit: str = ""
+    command: str = ""
+    hardware: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The whole result: what `report.json` holds.
+
+    Args:
+        protocol: What was fixed before.
+        summary: Numbers of the headline (see `summarise`).
+        baselines: The same numbers for each other method on the same episodes.
+        factors: The same numbers for each single factor out of range, or empty.
+        comparisons: Headline method against each baseline, on paired episodes (see `compare`).
+        episodes: Every episode of every method.
+    """
+
+    protocol: Protocol
+    summary: Mapping[str, Any]
+    baselines: Mapping[str, Mapping[str, Any]]
+    factors: Mapping[str, Mapping[str, Any]]
+    comparisons: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    episodes: tuple[EpisodeRecord, ...]
+
+    def of(self, method: str) -> tuple[EpisodeRecord, ...]:
+        """Episodes of one method on the headline's split."""
+        return tuple(e for e in self.episodes if e.method == method and e.split == self.protocol.split)
+
+    def to_json(self, path: Path | str) -> None:
+        """Write the report in one move; numbers that are not finite become null.
+
+        Raises:
+            OSError: If the disk is full or the place cannot be written to.
+        """
+        content = {"format": FORMAT, **plain(asdict(self))}
+        episodes = content.pop("episodes")
+        head = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False).removesuffix("\n}")
+        lines = ",\n".join(json.dumps(episode, allow_nan=False, ensure_ascii=False) for episode in episodes)
+        write_text(path, f'{head},\n "episodes": [\n{lines}\n]}}\n')
+
+    @classmethod
+    def from_json(cls, path: Path | str) -> Report:
+        """Read a report back; a null distance or time is NaN again.
+
+        Raises:
+            ValueError: If the file is damaged, of another format or lacks a field; the message names the file.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content.pop("format", None) != FORMAT:
+                raise ValueError(f"format is not {FORMAT}")
+            content["protocol"] = _revive(Protocol, content["protocol"])
+            content["episodes"] = tuple(_revive(EpisodeRecord, episode) for episode in content["episodes"])
+            return cls(**content)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} is no readable report: {error}") from error
+
+
+def plain(value: Any) -> Any:
+    """The same data in JSON's own types: tuples and arrays as lists, numbers that are not finite as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _revive(record: type[Any], content: dict[str, Any]) -> Any:
+    """A record out of its JSON form."""
+    known = {item.name: str(item.type) for item in fields(record)}
+    revived = {
+        name: _tuple(item) if known.get(name, "").startswith("tuple") else item for name, item in content.items()
+    }
+    return record(**revived)
+
+
+def _tuple(items: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    return None if items is None else tuple(math.nan if item is None else item for item in items)

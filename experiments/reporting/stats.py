@@ -1,0 +1,113 @@
+"""Intervals and tests for success rates: what a number of episodes in a number of labs can and cannot tell.
+
+Episodes of one lab resemble each other, so the lab is the unit of chance: Wilson's interval is given for comparison
+with other work, the bootstrap over labs is the one to believe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Z_95 = 1.96
+Floats = NDArray[np.float64]
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a success rate.
+
+        centre = (p + z^2 / 2n) / (1 + z^2 / n),   half = z sqrt(p (1 - p) / n + z^2 / 4n^2) / (1 + z^2 / n)
+
+    Args:
+        successes: Number of successes k, with p = k / n.
+        trials: Number of independent trials n.
+
+    Raises:
+        ValueError: If there is no trial, or not 0 <= k <= n.
+
+    Reference: Wilson 1927, Journal of the American Statistical Association 22.
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(f"need 0 <= successes <= trials and trials >= 1, got {successes} of {trials}")
+    rate, square = successes / trials, Z_95**2 / trials
+    centre = (rate + square / 2) / (1 + square)
+    half = Z_95 * np.sqrt(rate * (1 - rate) / trials + square / (4 * trials)) / (1 + square)
+    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+
+
+def cluster_bootstrap(
+    values: ArrayLike, clusters: Sequence[Hashable], *, generator: np.random.Generator, resamples: int = 10_000
+) -> tuple[float, float]:
+    """95 % percentile interval of a mean when values come in clusters: whole clusters are drawn with replacement.
+
+    Args:
+        values: One number per episode.
+        clusters: The cluster (lab) of each episode.
+        generator: Source of the draws.
+        resamples: Number of bootstrap samples.
+
+    Raises:
+        ValueError: If there are no values, or their number is not that of the cluster labels.
+
+    Reference: Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or not len(numbers) or len(numbers) != len(clusters):
+        raise ValueError(f"need one cluster label per value, got {numbers.shape} values and {len(clusters)} labels")
+    order = {cluster: index for index, cluster in enumerate(dict.fromkeys(clusters))}
+    member = np.array([order[cluster] for cluster in clusters])
+    sums = np.bincount(member, weights=numbers)
+    counts = np.bincount(member).astype(np.float64)
+    num_clusters = len(order)
+    draws = generator.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=resamples)
+    means = (draws @ sums) / (draws @ counts)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """Two-sided p-value of McNemar's exact test for two methods on the same episodes.
+
+    Under equal skill the episodes that only one of the two solves are a fair coin.
+
+    Raises:
+        ValueError: If the two lists differ in length.
+
+    Reference: McNemar 1947, Psychometrika 12.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"paired lists must have one length, got {len(first)} and {len(second)}")
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    if only_first + only_second == 0:
+        return 1.0
+    return float(stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust the p-values of a family of tests, such as all rows of one table (Holm 1979)."""
+    adjusted, highest = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def success_curve(final_distances_m: ArrayLike, thresholds_m: ArrayLike) -> Floats:
+    """Share of episodes whose final distance is within each threshold; a distance that is not finite never is."""
+    distances = np.asarray(final_distances_m, dtype=np.float64)
+    limits = np.asarray(thresholds_m, dtype=np.float64)
+    return (distances[None, :] <= limits[:, None]).mean(axis=1)  # (thresholds,)
+
+
+def area_under_curve(final_distances_m: ArrayLike, *, limit_m: float = 0.20) -> float:
+    """Area under the success curve between 0 and `limit_m`, divided by `limit_m`: 1 is perfect.
+
+    area = mean of max(0, 1 - d / limit), exactly, because each episode adds a step at its own distance d.
+    """
+    distances = np.asarray(final_distances_m, dtype=np.float64)
+    share = np.where(np.isfinite(distances), 1 - distances / limit_m, 0.0)
+    return float(np.clip(share, 0.0, 1.0).mean())
