@@ -1,0 +1,44 @@
+"""A linear head that reads displacements from latents: the metric in which an agent judges how far a goal is.
+
+    p_t = W z_t;     loss = mean over t of |(p_t - mean p) - (x_t - mean x)|^2,     x_t = a_0 + ... + a_{t-1}
+
+The target is the sum of the actions that lead from one frame of a window to another, so it needs nothing but the log:
+goal-conditioned inverse dynamics over many steps, with every later frame as a goal in hindsight (Andrychowicz et al. 2017,
+arXiv:1707.01495). Because the head is linear and sees one frame at a time, the latent has to lay space out straight: the
+distance |W (z - z_goal)| keeps growing with the true distance, where the plain latent distance levels off.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Generator, Tensor, nn
+
+from core.types import Latents
+
+
+class HindsightDisplacement(nn.Module):
+    """The displacement head and its loss.
+
+    Args:
+        width: Width of a flattened state, N times D.
+        axes: The leading action axes that are displacements (x, y, z by default).
+        unit_m: Length that counts as 1 in the loss, in metres.
+    """
+
+    def __init__(self, width: int, *, axes: int = 3, unit_m: float = 0.1) -> None:
+        super().__init__()
+        self.axes, self.unit_m = axes, unit_m
+        self.linear = nn.Linear(width, axes, bias=False)
+
+    def forward(self, latents: Latents, actions: Annotated[Tensor, "B T-1 A"], generator: Generator) -> Tensor:
+        """The loss of windows: latents B T N D and the actions B T-1 A (metres) between them -> one number."""
+        walked = torch.cumsum(actions[..., : self.axes] / self.unit_m, dim=1)
+        walked = torch.cat([torch.zeros_like(walked[:, :1]), walked], dim=1)  # (B, T, axes)
+        gap = self.linear(latents.flatten(-2)) - walked
+        return (gap - gap.mean(dim=1, keepdim=True)).square().sum(-1).mean()
+
+    def metres(self, latents: Annotated[Tensor, "... N D"]) -> Annotated[Tensor, "... axes"]:
+        """Where a state lies, up to a constant of the place, in metres: only differences have a meaning."""
+        return self.unit_m * self.linear(latents.flatten(-2))
