@@ -31,31 +31,50 @@ from core.seeding import generator
 
 ROOT = Path(__file__).resolve().parents[2]
 
-KILLS = """
+WRITER = """
 import os, random, signal, sys, time
-from pathlib import Path
 import torch
 from core.checkpoint import load_checkpoint, save_checkpoint
-from core.files import published
 
-folder, chance = Path(sys.argv[1]), random.Random(0)
+folder, chance = sys.argv[1], random.Random(0)
 save_checkpoint(folder, {"x": torch.zeros(200_000)}, {"step": 0})
-last = 0
-for _ in range(20):
+
+def start_writer(step):
     child = os.fork()
-    if child == 0:
-        step = last
-        while True:
-            step += 1
-            save_checkpoint(folder, {"x": torch.full((200_000,), float(step))}, {"step": step})
-    time.sleep(chance.uniform(0.0, 0.06))
+    while child == 0:
+        step += 1
+        save_checkpoint(folder, {"x": torch.full((200_000,), float(step))}, {"step": step})
+    return child
+
+def stop_writer(child):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+
+def load_newer(last):
     tensors, config = load_checkpoint(folder)
     assert (tensors["x"] == config["step"]).all(), "a mixture of two checkpoints"
     assert config["step"] >= last, "an older checkpoint came back"
-    last = config["step"]
-assert last > 0
+    return config["step"]
+"""
+
+KILLS = """
+step = 0
+for _ in range(20):
+    child = start_writer(step)
+    time.sleep(chance.uniform(0.0, 0.06))
+    stop_writer(child)
+    step = load_newer(step)
+assert step > 0
+"""
+
+READS = """
+step, child = 0, start_writer(0)
+try:
+    for _ in range(200):
+        step = load_newer(step)
+finally:
+    stop_writer(child)
+assert step > 0
 """
 
 
@@ -186,8 +205,9 @@ def test_a_full_disk_leaves_the_previous_checkpoint(saved, num_bytes):
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
-def test_a_trainer_killed_at_any_time_leaves_a_whole_checkpoint(tmp_path):
-    subprocess.run([sys.executable, "-c", KILLS, str(tmp_path / "model")], check=True, cwd=ROOT, timeout=120)
+@pytest.mark.parametrize("story", [KILLS, READS], ids=["killed_20_times", "read_200_times_meanwhile"])
+def test_a_reader_sees_whole_checkpoints_whatever_happens_to_the_writer(tmp_path, story):
+    subprocess.run([sys.executable, "-c", WRITER + story, str(tmp_path / "model")], check=True, cwd=ROOT, timeout=120)
 
 
 def test_a_reader_finds_the_older_checkpoint_in_mid_swap(saved):
