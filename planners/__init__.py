@@ -14,7 +14,7 @@ from torch.optim import Adam
 
 from core.interfaces import Planner
 from planners.chain import Chain
-from planners.gradient import GradientPlanner
+from planners.gradient import QUICK_BETAS, GradientPlanner
 from planners.noise import ColouredNoise, WhiteNoise
 from planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefit
 from planners.sampling import SamplingPlanner
@@ -46,11 +46,11 @@ def cem(
 
 
 def gradient(
-    *, num_starts: int = 16, num_iterations: int = 30, learning_rate: float = 0.1, initial_std: float = 0.5
+    *, num_starts: int = 16, num_iterations: int = 30, learning_rate: float = 0.15, initial_std: float = 0.5
 ) -> GradientPlanner:
     """Adam from many starts; the learning rate is a share of half the width of the box per step."""
     return GradientPlanner(
-        optimiser=partial(Adam, lr=learning_rate),
+        optimiser=partial(Adam, lr=learning_rate, betas=QUICK_BETAS),
         num_starts=num_starts,
         num_iterations=num_iterations,
         initial_std=initial_std,
@@ -64,7 +64,7 @@ def cem_gradient(
     num_iterations: int = 5,
     num_starts: int = 8,
     num_steps: int = 15,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.1,
 ) -> Chain:
     """A short cross-entropy search whose best plan, and others near it, are refined by gradient steps."""
     return Chain(

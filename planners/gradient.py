@@ -15,6 +15,9 @@ from core.types import Costs, PlanRequest, PlanResult, Plans
 from planners.noise import Noise, WhiteNoise
 from planners.search import Search, first_guess, half_width, opening
 
+# A search has a few dozen steps: Adam's usual memory of some 10 and 1000 of them is too long for it.
+QUICK_BETAS = (0.7, 0.9)
+
 OptimiserFactory = Callable[[Iterable[Tensor]], Optimizer]
 
 
@@ -36,7 +39,7 @@ class GradientPlanner:
         initial_std: Spread of the starts about the first guess, as a share of half the width of the box.
     """
 
-    optimiser: OptimiserFactory = field(default_factory=lambda: partial(Adam, lr=0.1))
+    optimiser: OptimiserFactory = field(default_factory=lambda: partial(Adam, lr=0.15, betas=QUICK_BETAS))
     noise: Noise = field(default_factory=WhiteNoise)
     num_starts: int = 16
     num_iterations: int = 30
@@ -63,13 +66,13 @@ class GradientPlanner:
         for iteration in range(self.num_iterations):
             if search.out_of_time():
                 break
-            plans = descent.plans()
             with torch.enable_grad():
+                plans = descent.plans()
                 costs = search.judge(plans)
-            if iteration + 1 < self.num_iterations:
-                descent.slope(plans, costs)
-                optimiser.step()
-                descent.project(costs)
+                if iteration + 1 < self.num_iterations:
+                    descent.u.grad = descent.slope(plans, costs)
+                    optimiser.step()
+                    descent.project(costs)
         return search.result(rounds=self.num_iterations)
 
     @torch.no_grad()
@@ -101,15 +104,15 @@ class _Descent:
         self.here = self.u.detach().clone()
         return self.box.clip(self.starts + self.half * (self.here - self.origin)).requires_grad_()
 
-    def slope(self, plans: Plans, costs: Costs) -> None:
-        """Put d cost / d u into `u.grad`; zero for each start where cost or gradient is not finite."""
+    def slope(self, plans: Plans, costs: Costs) -> Plans:
+        """The slope d cost / d u `B S H A`, zero for each start where cost or gradient is not finite."""
         valid = costs.isfinite()
-        total = torch.where(valid, costs, 0.0).sum()
+        total = torch.where(valid, costs, 0.0).sum()  # adds over worlds and starts: none enters another's slope
         (gradient,) = torch.autograd.grad(total, plans, allow_unused=True) if costs.requires_grad else (None,)
         if gradient is None:
             raise ValueError("the gradient planner needs a cost that is differentiable with respect to the plans")
         sound = (valid & gradient.isfinite().all(dim=-1).all(dim=-1))[..., None, None]
-        self.u.grad = torch.where(sound, gradient * self.half, 0.0)
+        return torch.where(sound, gradient * self.half, 0.0)
 
     @torch.no_grad()
     def project(self, costs: Costs) -> None:
