@@ -35,13 +35,33 @@ from world_model.regularisers.sigreg import PooledOverTime, SIGReg
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Sizes of a LeWorldModel: its encoder (if none is given), latent width, heads, predictor and window."""
+    """Sizes of a LeWorldModel.
+
+    Args:
+        encoder: The encoder, if none is given.
+        latent_dim: Width D of the states.
+        projector_dim: Width inside the projector.
+        output_head_dim: Width inside the head after the predictor (published form).
+        trunk: The predictor.
+        window: Frames that one prediction looks back on.
+        form: Builds the predictor.
+        sigreg: Builds the regulariser.
+        smoothed: Width after the action encoder's first map.
+        expansion: Width inside the action encoder, as a multiple of its output.
+        cond_dim: Width of the action encoder's output, by default D.
+        raw_dim: Width of the trunk's output, by default D.
+    """
 
     encoder: ViTSizes
     latent_dim: int
-    head_dim: int
+    projector_dim: int
+    output_head_dim: int
     trunk: TrunkSizes
     window: int
+    smoothed: int = 10
+    expansion: int = 4
+    cond_dim: int | None = None
+    raw_dim: int | None = None
     form: Callable[..., CausalPredictor]
     sigreg: Callable[[], Regulariser]
 
@@ -52,12 +72,12 @@ def published(
     """The published predictor: learned positions that restart in each window, zero gates, a projection head."""
     if proprio_scale is not None:
         raise ValueError("the published form knows no proprioception; use the preset 'lab'")
-    width = sizes.latent_dim
+    width, cond, raw = sizes.latent_dim, sizes.cond_dim or sizes.latent_dim, sizes.raw_dim or sizes.latent_dim
     return CausalPredictor(
-        trunk=ConditionedTransformer(width, sizes=sizes.trunk),
-        action_encoder=ActionEncoder(action_dim, width=width, action_map=action_map),
+        trunk=ConditionedTransformer(width, sizes=sizes.trunk, cond_dim=cond, output_dim=raw),
+        action_encoder=_action_encoder(sizes, action_dim, width=cond, action_map=action_map),
         positions=WindowPositions(window=sizes.window, width=width, num_tokens=num_tokens),
-        output=DirectOutput(ProjectionHead(width, hidden=sizes.head_dim, output=width)),
+        output=DirectOutput(ProjectionHead(raw, hidden=sizes.output_head_dim, output=width)),
     )
 
 
@@ -72,12 +92,18 @@ def rotary(
     proprio = None if proprio_scale is None else ProprioStream(proprio_scale, cond_dim=width, raw_dim=width)
     return CausalPredictor(
         trunk=trunk,
-        action_encoder=ActionEncoder(action_dim, width=width, expansion=1, action_map=action_map),
+        action_encoder=_action_encoder(sizes, action_dim, width=width, action_map=action_map),
         positions=RotaryPositions(
             window=sizes.window, head_dim=sizes.trunk.head_dim, width=state, num_tokens=num_tokens
         ),
         output=ResidualOutput(width, state_dim=state),
         proprio=proprio,
+    )
+
+
+def _action_encoder(sizes: Sizes, action_dim: int, *, width: int, action_map: nn.Module | None) -> ActionEncoder:
+    return ActionEncoder(
+        action_dim, width=width, smoothed=sizes.smoothed, expansion=sizes.expansion, action_map=action_map
     )
 
 
@@ -89,7 +115,8 @@ PRESETS = {
     "paper": Sizes(
         encoder=VIT_TINY,
         latent_dim=192,
-        head_dim=2048,
+        projector_dim=2048,
+        output_head_dim=2048,
         trunk=TrunkSizes(width=192, depth=6, heads=16, head_dim=64, mlp_dim=2048, dropout=0.1),
         window=3,
         form=published,
@@ -98,7 +125,8 @@ PRESETS = {
     "tiny": Sizes(
         encoder=VIT_MINI,
         latent_dim=16,
-        head_dim=32,
+        projector_dim=32,
+        output_head_dim=32,
         trunk=TrunkSizes(width=16, depth=2, heads=2, head_dim=8, mlp_dim=32),
         window=3,
         form=published,
@@ -107,9 +135,11 @@ PRESETS = {
     "lab": Sizes(
         encoder=ViTSizes(image=96, patch=12, width=96, depth=4, heads=3, mlp_dim=384),
         latent_dim=64,
-        head_dim=256,
+        projector_dim=256,
+        output_head_dim=256,
         trunk=TrunkSizes(width=128, depth=2, heads=4, head_dim=32, mlp_dim=256),
         window=8,
+        expansion=1,
         form=rotary,
         sigreg=_pooled,
     ),
@@ -118,7 +148,7 @@ PRESETS = {
 
 def build(
     *,
-    preset: str = "paper",
+    preset: str | Sizes = "paper",
     action_dim: int,
     action_scale: Tensor | None = None,
     proprio_scale: Tensor | None = None,
@@ -131,12 +161,12 @@ def build(
     """Assemble the training loss; `as_world_model` turns the trained result into a Dynamics.
 
     Args:
-        preset: "paper", "tiny" or "lab".
+        preset: "paper", "tiny", "lab", or sizes of your own.
         action_dim: Width of an action, or of a block of actions.
         action_scale: Size of a usual action per axis, in its unit; without it, actions must come standardised.
         proprio_scale: Spread of each proprioceptive entry; without it, proprioception is not used.
-        encoder: The encoder; by default the preset's. One as wide as the latent is taken as it is, any other gets a
-            projection head.
+        encoder: The encoder; by default the preset's. It gets a projection head, save in our own form if it is as wide
+            as the latent.
         num_tokens: Tokens of one state that the encoder gives.
         sigreg_weight: Factor on SIGReg.
         generator: Draws all initial weights; by default the global stream does.
@@ -146,10 +176,10 @@ def build(
         UnknownName: If there is no such preset.
         ValueError: If the preset's form has no place for proprioception.
     """
-    sizes = choose(PRESETS, preset, "preset")
+    sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
     encoder = encoder or VisionTransformer(sizes.encoder)
-    if encoder.width != sizes.latent_dim or preset != "lab":
-        head = ProjectionHead(encoder.width, hidden=sizes.head_dim, output=sizes.latent_dim)
+    if sizes.form is published or encoder.width != sizes.latent_dim:
+        head = ProjectionHead(encoder.width, hidden=sizes.projector_dim, output=sizes.latent_dim)
         encoder = Projected(encoder, head, width=sizes.latent_dim)
     predictor = sizes.form(
         sizes,

@@ -1,0 +1,38 @@
+"""Reference numbers: our parts must give what the published implementations gave."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.golden import dinowm, lewm, pldm, sigreg
+from tests.golden.cases import Case, find_cases
+
+CHECKS = {
+    "lewm": lewm.check,
+    "sigreg": sigreg.check,
+    "pldm": pldm.check,
+    "dinowm_predictor": dinowm.check,
+}
+"""Kind of a case -> what to run on it."""
+
+SHIPPED = Path(__file__).parent / "data"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        cases = find_cases([SHIPPED, *metafunc.config.getoption("--golden")])
+        metafunc.parametrize("case", cases, ids=[f"{case.path.parent.name}/{case.path.stem}" for case in cases])
+
+
+def test_reference_case_is_reproduced(case: Case) -> None:
+    if case.kind not in CHECKS:
+        pytest.skip(f"kind {case.kind!r} of {case.path.name} is not covered")
+    case.load()
+    CHECKS[case.kind](case)
+    case.finish()
+
+
+def test_shipped_cases_cover_network_and_regulariser() -> None:
+    assert {"lewm", "sigreg"} <= {case.kind for case in find_cases([SHIPPED])}

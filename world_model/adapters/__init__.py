@@ -1,0 +1,1 @@
+"""Foreign weights in and out: a name table per family, nothing more."""

@@ -1,0 +1,289 @@
+"""The released layout of LeWorldModel: `weights.pt` or safetensors with `config.json`, in both spellings of its keys."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from core.checkpoint import save_checkpoint
+from core.errors import BadCheckpoint
+from encoders import ViTSizes
+from world_model.objectives.dynamics import DynamicsObjective
+from world_model.predictors.trunk import TrunkSizes
+from world_model.recipes.leworldmodel import Sizes, build, published
+from world_model.regularisers.sigreg import SIGReg
+
+WEIGHT_FILES = ("weights.pt", "model.safetensors", "weights.safetensors")
+VIT_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16}
+
+# Our name -> released name, first match wins; {} is a block's number.
+OURS_TO_RELEASED = (
+    (r"^encoder\.encoder\.summary$", "encoder.embeddings.cls_token"),
+    (r"^encoder\.encoder\.positions$", "encoder.embeddings.position_embeddings"),
+    (r"^encoder\.encoder\.patches\.", "encoder.embeddings.patch_embeddings.projection."),
+    (r"^encoder\.encoder\.blocks\.(\d+)\.norm_attention\.", r"encoder.encoder.layer.\1.layernorm_before."),
+    (r"^encoder\.encoder\.blocks\.(\d+)\.norm_mlp\.", r"encoder.encoder.layer.\1.layernorm_after."),
+    (r"^encoder\.encoder\.blocks\.(\d+)\.attention\.to_qkv\.", r"encoder.encoder.layer.\1.attention.attention.qkv."),
+    (r"^encoder\.encoder\.blocks\.(\d+)\.attention\.output\.", r"encoder.encoder.layer.\1.attention.output.dense."),
+    (r"^encoder\.encoder\.blocks\.(\d+)\.mlp\.up\.", r"encoder.encoder.layer.\1.intermediate.dense."),
+    (r"^encoder\.encoder\.blocks\.(\d+)\.mlp\.down\.", r"encoder.encoder.layer.\1.output.dense."),
+    (r"^encoder\.encoder\.norm\.", "encoder.layernorm."),
+    (r"^encoder\.projector\.up\.", "projector.net.0."),
+    (r"^encoder\.projector\.norm\.", "projector.net.1."),
+    (r"^encoder\.projector\.down\.", "projector.net.3."),
+    (r"^predictor\.output\.head\.up\.", "pred_proj.net.0."),
+    (r"^predictor\.output\.head\.norm\.", "pred_proj.net.1."),
+    (r"^predictor\.output\.head\.down\.", "pred_proj.net.3."),
+    (r"^predictor\.action_encoder\.smooth\.", "action_encoder.patch_embed."),
+    (r"^predictor\.action_encoder\.up\.", "action_encoder.embed.0."),
+    (r"^predictor\.action_encoder\.down\.", "action_encoder.embed.2."),
+    (r"^predictor\.positions\.table$", "predictor.pos_embedding"),
+    (r"^predictor\.trunk\.blocks\.(\d+)\.attention\.norm\.", r"predictor.transformer.layers.\1.attn.norm."),
+    (r"^predictor\.trunk\.blocks\.(\d+)\.attention\.to_qkv\.", r"predictor.transformer.layers.\1.attn.to_qkv."),
+    (r"^predictor\.trunk\.blocks\.(\d+)\.attention\.output\.0\.", r"predictor.transformer.layers.\1.attn.to_out.0."),
+    (r"^predictor\.trunk\.blocks\.(\d+)\.mlp\.norm\.", r"predictor.transformer.layers.\1.mlp.net.0."),
+    (r"^predictor\.trunk\.blocks\.(\d+)\.mlp\.up\.", r"predictor.transformer.layers.\1.mlp.net.1."),
+    (r"^predictor\.trunk\.blocks\.(\d+)\.mlp\.down\.", r"predictor.transformer.layers.\1.mlp.net.4."),
+    (r"^predictor\.trunk\.blocks\.(\d+)\.to_modulation\.", r"predictor.transformer.layers.\1.adaLN_modulation.1."),
+    (r"^predictor\.trunk\.", "predictor.transformer."),
+)
+
+# The newer spelling of the encoder's inner keys -> the released one.
+NEWER_TO_RELEASED = (
+    (r"\.attention\.q_proj\.", ".attention.attention.query."),
+    (r"\.attention\.k_proj\.", ".attention.attention.key."),
+    (r"\.attention\.v_proj\.", ".attention.attention.value."),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+)
+QKV = ("query", "key", "value")
+
+
+def load_released(path: str | Path, *, config: Mapping[str, Any] | None = None) -> DynamicsObjective:
+    """Build a model of the released sizes and fill it with released weights.
+
+    Args:
+        path: A folder with weights and `config.json`, or a weight file.
+        config: The configuration; by default `config.json` beside the weights, if there is one.
+
+    Returns:
+        The training loss, in evaluation mode; its `encoder` and `predictor` make the world model.
+
+    Raises:
+        BadCheckpoint: If there is no weight file, it cannot be read safely, or its names or shapes do not fit.
+    """
+    file = _weight_file(Path(path))
+    tensors = released_spelling(read_weights(file))
+    if config is None:
+        beside = file.parent / "config.json"
+        config = _read_config(beside) if beside.exists() else {}
+    action_dim = _tensor(tensors, "action_encoder.patch_embed.weight").shape[1]
+    objective = build(preset=sizes_of(tensors, config), action_dim=action_dim)
+    fill(objective, tensors)
+    return objective.eval()
+
+
+def save_released(objective: DynamicsObjective, folder: str | Path, *, config: Mapping[str, Any]) -> None:
+    """Write a published-form model in the released names, as a checkpoint folder (safetensors and configuration)."""
+    save_checkpoint(folder, to_released(objective.state_dict()), config)
+
+
+def fill(objective: DynamicsObjective, tensors: Mapping[str, Tensor]) -> None:
+    """Copy released weights (any spelling) into a published-form model, all or nothing.
+
+    Raises:
+        BadCheckpoint: If a tensor is missing, unexpected or of another shape; lists all of them.
+    """
+    tensors = released_spelling(tensors)
+    own = objective.state_dict()
+    wanted = to_released(own)
+    missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
+    misshapen = [
+        f"{key} (expected {tuple(wanted[key].shape)}, got {tuple(tensors[key].shape)})"
+        for key in sorted(wanted.keys() & tensors.keys())
+        if wanted[key].shape != tensors[key].shape
+    ]
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    found = [f"{len(keys)} {fault}: {', '.join(keys)}" for fault, keys in faults.items() if keys]
+    if found:
+        raise BadCheckpoint(f"these weights do not fit this LeWorldModel: {'; '.join(found)}")
+    objective.load_state_dict({key: _from_released(key, value, tensors) for key, value in own.items()})
+
+
+def to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our names (of weights or of their gradients) to the released ones; joint projections are taken apart."""
+    released: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = _released_name(key)
+        if ".attention.qkv." in name:
+            for part, piece in zip(QKV, value.chunk(3, dim=0), strict=True):
+                released[name.replace(".qkv.", f".{part}.")] = piece
+        else:
+            released[name] = _released_shape(name, value)
+    return released
+
+
+def released_spelling(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Released names from either spelling, with or without the trainer's prefix `model.`; drops its SIGReg constants."""
+    plain = {key.removeprefix("model."): value for key, value in tensors.items()}
+    return {_older_name(key): value for key, value in plain.items() if not key.startswith("sigreg.")}
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a weight file; a trainer's file is opened at its `state_dict`.
+
+    Raises:
+        BadCheckpoint: If the file is missing, damaged, or holds more than tensors and plain values.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, OSError, RuntimeError, EOFError) as error:
+        raise BadCheckpoint(f"{file} cannot be read as weights: {error}") from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise BadCheckpoint(f"{file} should hold a table of tensors, found {type(loaded).__name__}")
+    return loaded
+
+
+def sizes_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Sizes:
+    """Sizes of a model: from its tensors where they tell, head numbers and dropout from the configuration.
+
+    Args:
+        tensors: Weights in released names.
+        config: The released configuration; may be empty, then the published head numbers are taken.
+
+    Raises:
+        BadCheckpoint: If a needed tensor is missing or the head numbers do not fit.
+    """
+    predictor = _section(config, "predictor")
+    table = _tensor(tensors, "predictor.pos_embedding")
+    trunk_norm = _tensor(tensors, "predictor.transformer.norm.weight")
+    inner = _tensor(tensors, "predictor.transformer.layers.0.attn.to_qkv.weight").shape[0] // 3
+    heads = int(predictor.get("heads", 16))
+    if inner % heads:
+        raise BadCheckpoint(f"{heads} predictor heads do not divide an attention width of {inner}")
+    head = _tensor(tensors, "pred_proj.net.0.weight")
+    first, last = _tensor(tensors, "action_encoder.patch_embed.weight"), _tensor(tensors, "action_encoder.embed.2.weight")
+    return Sizes(
+        encoder=_vit_sizes(tensors, _section(config, "encoder")),
+        latent_dim=table.shape[2],
+        projector_dim=_tensor(tensors, "projector.net.0.weight").shape[0],
+        output_head_dim=head.shape[0],
+        trunk=TrunkSizes(
+            width=trunk_norm.shape[0],
+            depth=_count(tensors, r"^predictor\.transformer\.layers\.(\d+)\."),
+            heads=heads,
+            head_dim=inner // heads,
+            mlp_dim=_tensor(tensors, "predictor.transformer.layers.0.mlp.net.1.weight").shape[0],
+            dropout=float(predictor.get("dropout", 0.1)),
+        ),
+        window=table.shape[1],
+        smoothed=first.shape[0],
+        expansion=last.shape[1] // last.shape[0],
+        cond_dim=last.shape[0],
+        raw_dim=head.shape[1],
+        form=published,
+        sigreg=SIGReg,
+    )
+
+
+def _vit_sizes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> ViTSizes:
+    patches = _tensor(tensors, "encoder.embeddings.patch_embeddings.projection.weight")
+    grid = _tensor(tensors, "encoder.embeddings.position_embeddings").shape[1] - 1
+    width, patch = patches.shape[0], patches.shape[2]
+    heads = config.get("num_attention_heads") or VIT_HEADS.get(str(config.get("size")), max(1, width // 64))
+    if width % int(heads):
+        raise BadCheckpoint(f"{heads} encoder heads do not divide a width of {width}")
+    return ViTSizes(
+        image=round(grid**0.5) * patch,
+        patch=patch,
+        width=width,
+        depth=_count(tensors, r"^encoder\.encoder\.layer\.(\d+)\."),
+        heads=int(heads),
+        mlp_dim=_tensor(tensors, "encoder.encoder.layer.0.intermediate.dense.weight").shape[0],
+        channels=patches.shape[1],
+        eps=float(config.get("layer_norm_eps", 1e-12)),
+    )
+
+
+def _released_name(key: str) -> str:
+    for pattern, name in OURS_TO_RELEASED:
+        renamed, hits = re.subn(pattern, name, key)
+        if hits:
+            return renamed
+    raise BadCheckpoint(f"{key} has no place in the released layout; only the published form can be written")
+
+
+def _older_name(key: str) -> str:
+    if not key.startswith("encoder."):
+        return key
+    key = re.sub(r"^encoder\.(?:encoder\.)?layers?\.(\d+)\.", r"encoder.encoder.layer.\1.", key)
+    for pattern, name in NEWER_TO_RELEASED:
+        key = re.sub(pattern, name, key)
+    return key
+
+
+def _released_shape(name: str, value: Tensor) -> Tensor:
+    if name == "action_encoder.patch_embed.weight":
+        return value.unsqueeze(-1)  # a convolution of width one: (10, A, 1)
+    return value.squeeze(2) if name == "predictor.pos_embedding" else value
+
+
+def _from_released(key: str, own: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    name = _released_name(key)
+    if ".attention.qkv." in name:
+        return torch.cat([tensors[name.replace(".qkv.", f".{part}.")] for part in QKV], dim=0)
+    return tensors[name].reshape(own.shape)
+
+
+def _tensor(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in tensors:
+        raise BadCheckpoint(f"these are not LeWorldModel weights: {name} is missing among {len(tensors)} tensors")
+    return tensors[name]
+
+
+def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    found = {int(match.group(1)) for match in (re.match(pattern, key) for key in tensors) if match}
+    return max(found, default=-1) + 1
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The first table of that name anywhere in a nested configuration."""
+    section = config.get(name)
+    if isinstance(section, Mapping):
+        return section
+    inner = (_section(value, name) for value in config.values() if isinstance(value, Mapping))
+    return next((found for found in inner if found), {})
+
+
+def _weight_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    for name in WEIGHT_FILES:
+        if (path / name).is_file():
+            return path / name
+    raise BadCheckpoint(f"no weights in {path}: expected one of {', '.join(WEIGHT_FILES)}")
+
+
+def _read_config(file: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise BadCheckpoint(f"{file} is not a readable configuration: {error}") from error
+    if not isinstance(config, dict):
+        raise BadCheckpoint(f"{file} should hold a table, found {type(config).__name__}")
+    return config
