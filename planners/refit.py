@@ -10,7 +10,6 @@ from torch import Tensor
 
 from core.types import Costs, Plan, Plans
 
-
 FEWEST_ELITES = 5  # fewer say too little about the spread (tried 2, 3, 5, 8 and a third, with 90 and 97 % invalid)
 
 

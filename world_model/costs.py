@@ -147,7 +147,7 @@ class WeightedSum(nn.Module):
             raise ValueError("a weighted sum needs at least one term")
         self.weights = {name: weight for name, (weight, _) in terms.items()}
         self.costs = {name: cost for name, (_, cost) in terms.items()}
-        self.modules_ = nn.ModuleDict({name: cost for name, cost in self.costs.items() if isinstance(cost, nn.Module)})
+        self.trainable = nn.ModuleDict({name: cost for name, cost in self.costs.items() if isinstance(cost, nn.Module)})
 
     def terms(self, rollout: Rollout, plans: Plans, goal: Goal) -> dict[str, Costs]:
         """Each weighted term `B S` by its name: for logs, and for whoever asks why."""
