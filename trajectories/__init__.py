@@ -1,1 +1,1 @@
-"""Robot logs: the episode schema, file formats, windows for training, statistics, and motion that is worth recording."""
+"""Robot logs: the episode schema, file formats, windows, statistics, and motion worth recording."""

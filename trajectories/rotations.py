@@ -24,9 +24,7 @@ def rotation_vector(quaternion: np.ndarray) -> np.ndarray:
 def multiply(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Quaternion product: the rotation `right` first, then `left`."""
     w1, v1, w2, v2 = left[..., :1], left[..., 1:], right[..., :1], right[..., 1:]
-    return np.concatenate(
-        [w1 * w2 - (v1 * v2).sum(-1, keepdims=True), w1 * v2 + w2 * v1 + np.cross(v1, v2)], axis=-1
-    )
+    return np.concatenate([w1 * w2 - (v1 * v2).sum(-1, keepdims=True), w1 * v2 + w2 * v1 + np.cross(v1, v2)], axis=-1)
 
 
 def rotation_between(start: np.ndarray, stop: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import BadEpisode
-from core.files import published
+from core.files import atomic_file
 from core.interfaces import Field
 from trajectories.episode import (
     EPISODE_INDEX,
@@ -56,7 +56,7 @@ def write_episode(path: Path, episode: Episode) -> None:
     validate(episode, path.name)
     text = json.dumps({"format_version": FORMAT_VERSION, **episode.metadata}, sort_keys=True, allow_nan=False)
 
-    with published(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_file(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(METADATA), text)
         for name, array in episode.arrays.items():
             with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
@@ -174,7 +174,8 @@ class NpzStore:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        indices = sorted(int(match[1]) for path in self.folder.glob("*.npz") if (match := FILE_NAME.fullmatch(path.name)))
+        names = (FILE_NAME.fullmatch(path.name) for path in self.folder.glob("*.npz"))
+        indices = sorted(int(match[1]) for match in names if match)
         if not indices:
             raise BadEpisode(f"{self.folder}: field 'episode_000000.npz': no episode in this folder")
         if indices != list(range(len(indices))):

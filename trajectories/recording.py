@@ -1,0 +1,162 @@
+"""Recording: one episode from an environment, and a log that grows in order, survives kills and ends in a manifest.
+
+Several processes record at once, so episodes are finished out of order. Each is first saved under `.staging/` and moves
+into the log when all before it are there: at any moment the log is a gapless row of whole episodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.random import Generator
+
+from core.errors import BadEpisode
+from core.files import write_json
+from core.types import ActionBox
+from trajectories.episode import Episode, make_episode
+from trajectories.formats.npz import FILE_NAME, FORMAT_VERSION, MANIFEST, episode_path, read_episode
+from trajectories.motion import Motion
+
+STAGING = ".staging"
+
+
+class Recordable(Protocol):
+    """What a recorder needs of an environment (gymnasium's interface, cameras and a time step)."""
+
+    cameras: tuple[str, ...]
+    dt_s: float
+
+    @property
+    def action_box(self) -> ActionBox:
+        """Bounds of one action."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Begin an episode."""
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
+        """Carry out one action."""
+
+
+def record_episode(
+    env: Recordable,
+    make_motion: Callable[[], Motion],
+    *,
+    index: int,
+    steps: int,
+    seed: int,
+    options: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    generator: Generator,
+) -> Episode:
+    """Let a motion run and keep what was seen and done.
+
+    An episode ends early if the environment terminates (the simulation broke down); that last step is left out.
+
+    Args:
+        env: The environment.
+        make_motion: Gives the motion of this episode, after the reset (the workspace may depend on the lab).
+        index: Number of the episode.
+        steps: Actions to carry out; steps + 1 observations are kept.
+        seed: Seed of the environment's reset.
+        options: Options of the reset.
+        metadata: What to keep beside the arrays, JSON values.
+        generator: The motion's randomness.
+    """
+    seen, _ = env.reset(seed=seed, options=dict(options))
+    motion = make_motion()
+    motion.start(seen["proprio"], generator)
+    frames, proprio, actions = [seen["frames"]], [seen["proprio"]], []
+    facts = dict(metadata)
+    for _ in range(steps):
+        action = motion(proprio[-1], generator)
+        seen, _, terminated, _, info = env.step(action)
+        if terminated:
+            facts["ended_by"] = str(info.get("sim_error", "terminated"))
+            break
+        frames.append(seen["frames"])
+        proprio.append(seen["proprio"])
+        actions.append(action)
+    actions.append(np.zeros_like(env.action_box.low.numpy()))
+    pictures = np.stack(frames)  # (T, C, h, w)
+    return make_episode(
+        frames={
+            name: pictures[:, 3 * i : 3 * i + 3].transpose(0, 2, 3, 1) for i, name in enumerate(env.cameras)
+        },
+        proprio=np.stack(proprio),
+        actions=np.stack(actions),
+        dt_s=float(env.dt_s),
+        index=index,
+        metadata={**facts, "seed": seed},
+    )  # fmt: skip
+
+
+def staged_path(folder: Path, index: int) -> Path:
+    """Where a finished episode waits for those before it."""
+    return episode_path(folder / STAGING, index)
+
+
+def publish_staged(folder: Path, done: int) -> int:
+    """Move waiting episodes into the log as long as the next number is there; returns the new count of episodes."""
+    while staged_path(folder, done).exists():
+        os.replace(staged_path(folder, done), episode_path(folder, done))
+        done += 1
+    return done
+
+
+def repair(folder: Path) -> set[int]:
+    """Bring a log that was interrupted anywhere into order; a second call changes nothing.
+
+    Half-written files go. Damaged episodes go, and whole ones behind a gap wait in the staging folder again.
+
+    Returns:
+        The numbers of all whole episodes, published or waiting.
+    """
+    staging = folder / STAGING
+    staging.mkdir(parents=True, exist_ok=True)
+    for draft in (*folder.glob(".*.tmp*"), *staging.glob(".*.tmp*")):
+        if draft.is_file():
+            draft.unlink()
+    good = {index for place in (folder, staging) for index in _whole_episodes(place)}
+    count = next(i for i in range(len(good) + 1) if i not in good)
+    for index in good:
+        held = episode_path(folder, index)
+        if index >= count and held.exists():
+            os.replace(held, staged_path(folder, index))
+    publish_staged(folder, next(i for i in range(len(good) + 1) if not episode_path(folder, i).exists()))
+    return good
+
+
+def write_manifest(folder: Path, lengths: Mapping[int, int], facts: Mapping[str, Any]) -> None:
+    """Declare the log complete: number, length and SHA-256 of every episode, and how it was made.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written.
+    """
+    episodes = [
+        {"file": path.name, "length": lengths[index], "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for index in sorted(lengths)
+        for path in [episode_path(folder, index)]
+    ]
+    write_json(folder / MANIFEST, {"format": "npz", "format_version": FORMAT_VERSION, **facts, "episodes": episodes})
+
+
+def _whole_episodes(folder: Path) -> list[int]:
+    """Numbers of the readable episodes of a folder; the others are deleted."""
+    good = []
+    for path in sorted(folder.glob("episode_*.npz")):
+        match = FILE_NAME.fullmatch(path.name)
+        if match is None:
+            continue
+        try:
+            read_episode(path)
+            good.append(int(match[1]))
+        except BadEpisode:
+            path.unlink()
+    return good

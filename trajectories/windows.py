@@ -1,0 +1,89 @@
+"""Windows of consecutive steps, cut from the episodes of a store; none of them crosses an episode."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+import numpy as np
+import torch
+
+from core.interfaces import EpisodeStore, Window
+from trajectories.actions import ActionPart, PoseDelta
+from trajectories.episode import IMAGES, STATE
+
+
+class Windows:
+    """Every window of `history + horizon` observations, ready for a DataLoader.
+
+    Frames of several cameras are stacked along C, three channels each. T observations come with T - 1 actions.
+
+    Args:
+        store: The log.
+        history: Observations that a model may look back on.
+        horizon: Observations that follow them.
+        cameras: Which cameras, in stacking order; None for all of the store.
+        actions: What counts as the action between two steps.
+        episodes: Which episodes; None for all.
+
+    Raises:
+        ValueError: If a size is not positive, a camera is unknown or no episode is long enough.
+    """
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        *,
+        history: int = 1,
+        horizon: int = 3,
+        cameras: Sequence[str] | None = None,
+        actions: ActionPart | None = None,
+        episodes: Sequence[int] | None = None,
+    ) -> None:
+        if history < 1 or horizon < 0:
+            raise ValueError(f"need history >= 1 and horizon >= 0, got history={history}, horizon={horizon}")
+        self.store, self.length = store, history + horizon
+        self.images = image_fields(store.fields, cameras)
+        self.actions = PoseDelta() if actions is None else actions
+        self.episodes = list(range(len(store.lengths)) if episodes is None else episodes)
+        counts = [max(store.lengths[episode] - self.length + 1, 0) for episode in self.episodes]
+        self.ends = list(accumulate(counts))
+        if not self.ends or self.ends[-1] == 0:
+            raise ValueError(f"no episode has the {self.length} steps of a window")
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, index: int) -> Window:
+        """The window of that number: frames `T C h w` (uint8), actions `T-1 A`, proprio `T P`."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        at = bisect_right(self.ends, index)
+        start = index - (self.ends[at - 1] if at else 0)
+        names = [*self.images, STATE, *self.actions.needs]
+        columns = self.store.read(self.episodes[at], start, start + self.length, names)
+        return {
+            "frames": torch.from_numpy(stack_cameras(columns, self.images)),
+            "actions": torch.from_numpy(self.actions(columns)),
+            "proprio": torch.from_numpy(columns[STATE].astype(np.float32)),
+        }
+
+
+def image_fields(fields: Mapping[str, object], cameras: Sequence[str] | None) -> list[str]:
+    """Field names of the cameras, in order.
+
+    Raises:
+        ValueError: If one is not recorded; lists those that are.
+    """
+    known = [name.removeprefix(IMAGES) for name in fields if name.startswith(IMAGES)]
+    wanted = known if cameras is None else list(cameras)
+    for camera in wanted:
+        if camera not in known:
+            raise ValueError(f"the log has no camera {camera!r}; it has {', '.join(known)}")
+    return [IMAGES + camera for camera in wanted]
+
+
+def stack_cameras(columns: Mapping[str, np.ndarray], images: Sequence[str]) -> np.ndarray:
+    """Frames `T C h w` from columns `T h w 3`, cameras stacked along C."""
+    return np.ascontiguousarray(np.concatenate([columns[name] for name in images], axis=-1).transpose(0, 3, 1, 2))
