@@ -45,6 +45,7 @@ COLUMNS: dict[str, tuple[str, int, int | None, str]] = {
     TASK_INDEX: ("int64", 1, None, ""),
     DONE: ("bool", 1, None, ""),
 }
+PICTURES: tuple[str, int, int | None, str] = ("uint8", 4, 3, "RGB")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,12 +165,9 @@ def check_column(name: str, array: np.ndarray, *, length: int, where: str) -> No
     Raises:
         BadEpisode: If anything differs from the schema.
     """
-    if name.startswith(IMAGES):
-        dtype, axes, last = "uint8", 4, 3
-    elif name in COLUMNS:
-        dtype, axes, last, _ = COLUMNS[name]
-    else:
+    if not name.startswith(IMAGES) and name not in COLUMNS:
         raise BadEpisode(f"{where}: field {name!r} is not part of the schema")
+    dtype, axes, last, _ = PICTURES if name.startswith(IMAGES) else COLUMNS[name]
     if array.dtype != np.dtype(dtype):
         raise BadEpisode(f"{where}: field {name!r} must have dtype {dtype}, got {array.dtype}")
     if array.ndim != axes or (last is not None and array.shape[-1] != last) or 0 in array.shape[1:]:

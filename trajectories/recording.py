@@ -16,7 +16,7 @@ import numpy as np
 from numpy.random import Generator
 
 from core.errors import BadEpisode
-from core.files import write_json
+from core.files import Json, write_json
 from core.types import ActionBox
 from trajectories.episode import Episode, make_episode
 from trajectories.formats.npz import FILE_NAME, FORMAT_VERSION, MANIFEST, episode_path, read_episode
@@ -139,7 +139,7 @@ def write_manifest(folder: Path, lengths: Mapping[int, int], facts: Mapping[str,
     Raises:
         OSError: If the disk is full or the folder cannot be written.
     """
-    episodes = [
+    episodes: list[Json] = [
         {"file": path.name, "length": lengths[index], "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         for index in sorted(lengths)
         for path in [episode_path(folder, index)]
