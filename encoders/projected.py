@@ -6,7 +6,6 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from core.interfaces import Encoder
 from core.types import State
 
 
@@ -19,7 +18,7 @@ class Projected(nn.Module):
         width: Width D of the projected tokens.
     """
 
-    def __init__(self, encoder: Encoder, projector: nn.Module, *, width: int) -> None:
+    def __init__(self, encoder: nn.Module, projector: nn.Module, *, width: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = projector

@@ -83,7 +83,8 @@ class VisionTransformer(nn.Module):
         for part in self.modules():
             if isinstance(part, nn.Linear | nn.Conv2d):
                 nn.init.trunc_normal_(part.weight, std=0.02, generator=generator)
-                nn.init.zeros_(part.bias)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
 
     def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
         """Encode images `(B, C, h, w)` to `(B, 1, D)` or `(B, K, D)`; `keep` names the patches that are seen."""

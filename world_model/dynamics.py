@@ -93,14 +93,14 @@ class LearnedDynamics:
 @contextmanager
 def evaluating(module: object) -> Iterator[None]:
     """Put a module into evaluation mode for a while (batch norms, dropout), and back."""
-    trained = isinstance(module, nn.Module) and module.training
-    if trained:
-        module.eval()
+    if not isinstance(module, nn.Module) or not module.training:
+        yield
+        return
+    module.eval()
     try:
         yield
     finally:
-        if trained:
-            module.train()
+        module.train()
 
 
 def _join(parts: list[tuple[Tensor | None, Tensor | None]], *, dim: int) -> tuple[Tensor | None, Tensor | None]:

@@ -74,8 +74,8 @@ class EMATarget(FrozenTarget):
         step = 1 - self.momentum(progress)
         for mine, theirs in zip(self.encoder.parameters(), encoder.parameters(), strict=True):
             mine.lerp_(theirs, step)
-        for mine, theirs in zip(self.encoder.buffers(), encoder.buffers(), strict=True):
-            mine.copy_(theirs)
+        for kept, new in zip(self.encoder.buffers(), encoder.buffers(), strict=True):
+            kept.copy_(new)
 
 
 def linear_momentum(start: float = 0.996, end: float = 1.0) -> Momentum:

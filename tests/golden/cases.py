@@ -44,7 +44,8 @@ class Case:
     def compare(
         self, name: str, actual: Tensor, expected: Tensor | float, tolerance: tuple[float, float] = OUTPUT
     ) -> None:
-        absolute, relative = tolerance
+        own = self.meta.get("tolerance", {})
+        absolute, relative = max(tolerance[0], own.get("atol", 0)), max(tolerance[1], own.get("rtol", 0))
         expected = torch.as_tensor(expected, dtype=torch.float64).squeeze()
         actual = actual.detach().to(torch.float64).squeeze()
         if actual.shape != expected.shape:

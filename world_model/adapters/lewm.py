@@ -94,9 +94,23 @@ def load_released(path: str | Path, *, config: Mapping[str, Any] | None = None) 
     return objective.eval()
 
 
-def save_released(objective: DynamicsObjective, folder: str | Path, *, config: Mapping[str, Any]) -> None:
-    """Write a published-form model in the released names, as a checkpoint folder (safetensors and configuration)."""
-    save_checkpoint(folder, to_released(objective.state_dict()), config)
+def save_released(objective: DynamicsObjective, folder: str | Path) -> None:
+    """Write a published-form model in the released names, as a checkpoint folder (safetensors and configuration).
+
+    Raises:
+        BadCheckpoint: If the model has parts that the published form does not know.
+    """
+    save_checkpoint(folder, to_released(objective.state_dict()), released_config(objective))
+
+
+def released_config(objective: DynamicsObjective) -> dict[str, Any]:
+    """What a configuration must tell since the tensors do not: head numbers, norm constant, dropout."""
+    parts: Any = objective
+    vit, trunk = parts.encoder.encoder.sizes, parts.predictor.trunk.sizes
+    return {
+        "encoder": {"num_attention_heads": vit.heads, "layer_norm_eps": vit.eps},
+        "predictor": {"heads": trunk.heads, "dim_head": trunk.head_dim, "dropout": trunk.dropout},
+    }
 
 
 def fill(objective: DynamicsObjective, tensors: Mapping[str, Tensor]) -> None:
@@ -150,7 +164,14 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, OSError, RuntimeError, EOFError) as error:
+    except (
+        safetensors.SafetensorError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        OSError,
+        RuntimeError,
+        EOFError,
+    ) as error:
         raise BadCheckpoint(f"{file} cannot be read as weights: {error}") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
@@ -177,7 +198,10 @@ def sizes_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Sizes:
     if inner % heads:
         raise BadCheckpoint(f"{heads} predictor heads do not divide an attention width of {inner}")
     head = _tensor(tensors, "pred_proj.net.0.weight")
-    first, last = _tensor(tensors, "action_encoder.patch_embed.weight"), _tensor(tensors, "action_encoder.embed.2.weight")
+    first, last = (
+        _tensor(tensors, "action_encoder.patch_embed.weight"),
+        _tensor(tensors, "action_encoder.embed.2.weight"),
+    )
     return Sizes(
         encoder=_vit_sizes(tensors, _section(config, "encoder")),
         latent_dim=table.shape[2],

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor, nn
 
-from core.interfaces import Batch, Encoder, Regulariser, TargetRule
+from core.interfaces import Batch, Regulariser
 from core.shapes import check_shape
 from core.types import Frames, Latents, Loss
 from encoders.layers.pixels import NormalisePixels
 from world_model.distances import Distance, SquaredError
 from world_model.predictors import RollingPredictor
-from world_model.targets import SharedTarget
+from world_model.targets import FrozenTarget, SharedTarget
 
 ExtraTerm = Callable[[Latents, Tensor, Generator], Tensor]
 Augment = Callable[[Frames, Generator], Frames]
@@ -60,11 +60,11 @@ class DynamicsObjective(nn.Module):
     def __init__(
         self,
         *,
-        encoder: Encoder,
+        encoder: nn.Module,
         predictor: RollingPredictor,
         preprocess: Callable[[Frames], Frames] | None = None,
         augment: Augment | None = None,
-        target: TargetRule | None = None,
+        target: SharedTarget | FrozenTarget | None = None,
         distance: Distance | None = None,
         regularisers: Sequence[tuple[str, float, Regulariser]] = (),
         extra: Sequence[tuple[str, float, ExtraTerm]] = (),
@@ -80,9 +80,10 @@ class DynamicsObjective(nn.Module):
         self.regularisers = tuple(regularisers)
         self.extra = tuple(extra)
         self.open_loop = open_loop
-        named = {name: part for name, _, part in (*self.regularisers, *self.extra) if isinstance(part, nn.Module)}
-        self.parts = nn.ModuleDict(named)
-        _refuse_equal_names([name for name, _, _ in (*self.regularisers, *self.extra)])
+        named: list[tuple[str, object]] = [(name, part) for name, _, part in self.regularisers]
+        named += [(name, part) for name, _, part in self.extra]
+        _refuse_equal_names([name for name, _ in named])
+        self.parts = nn.ModuleDict({name: part for name, part in named if isinstance(part, nn.Module)})
 
     def forward(self, batch: Batch, generator: Generator) -> Loss:
         """The loss of one batch.

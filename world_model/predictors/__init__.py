@@ -17,13 +17,15 @@ class ProprioPart(Protocol):
 
 
 class RollingPredictor(Protocol):
-    """A step predictor that can also feed its predictions back.
+    """A step predictor that can also feed its predictions back."""
 
-    Attributes:
-        proprio: Its part for proprioception, or None if it uses none.
-    """
+    @property
+    def proprio(self) -> ProprioPart | None:
+        """Its part for proprioception, or None if it uses none."""
 
-    proprio: ProprioPart | None
+    @property
+    def window(self) -> int:
+        """Frames that one prediction looks back on, its own included."""
 
     def __call__(
         self, latents: Latents, actions: Actions, proprio: Annotated[Tensor, "B T P"] | None = None

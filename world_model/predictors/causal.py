@@ -120,6 +120,11 @@ class CausalPredictor(nn.Module):
         self.output = output or DirectOutput()
         self.proprio = proprio
 
+    @property
+    def window(self) -> int:
+        """Frames that one prediction looks back on, its own included."""
+        return self.positions.window
+
     def forward(self, latents: Latents, actions: Actions, proprio: Annotated[Tensor, "B T P"] | None = None) -> Latents:
         """T latents and the T actions that leave them in, the T latents that follow out."""
         return self.predict(latents, actions, proprio)[0]
@@ -151,7 +156,7 @@ class CausalPredictor(nn.Module):
                 else "this predictor was built without proprioception, and some came"
             )
         embedded = self.action_encoder(actions)
-        return embedded if self.proprio is None else embedded + self.proprio.embed(proprio)
+        return embedded if self.proprio is None or proprio is None else embedded + self.proprio.embed(proprio)
 
     def look(self, latents: Latents, condition: Annotated[Tensor, "B T W"]) -> Tensor:
         """The trunk's output `(B, T, N, D')`, before the output part."""

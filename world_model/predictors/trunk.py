@@ -68,7 +68,7 @@ class ConditionedTransformer(nn.Module):
         self.sizes = sizes
         self.input_proj = _bridge(state_dim, width)
         self.cond_proj = _bridge(cond_dim or state_dim, width)
-        self.blocks = nn.ModuleList(
+        self.blocks: Sequence[AdaLNBlock] = nn.ModuleList(  # type: ignore[assignment]
             AdaLNBlock(
                 width,
                 attention=Attention(

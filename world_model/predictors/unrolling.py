@@ -74,7 +74,7 @@ class CachedUnrolling(_Unrolling):
         mask = frame_causal_mask(self.frame, self.num_tokens, window=window, device=latents.device)
         modulations = self.predictor.trunk.modulations(self.predictor.condition(actions, proprio))
         past = self._run(latents, modulations, [Attend(turn=turn, mask=mask) for _ in self.past])[1]
-        self.past = [(share(key, self.candidates), share(value, self.candidates)) for key, value in past]
+        self.past = [pair and (share(pair[0], self.candidates), share(pair[1], self.candidates)) for pair in past]
 
     def _look(self, modulations: list[Tensor]) -> Tensor:
         turn = self.predictor.positions.turner(self.frame, 1, self.num_tokens)

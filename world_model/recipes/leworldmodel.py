@@ -18,7 +18,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from core.errors import choose
-from core.interfaces import Encoder, Regulariser
+from core.interfaces import Regulariser
 from encoders import VIT_MINI, VIT_TINY, VisionTransformer, ViTSizes
 from encoders.layers.blocks import GatedModulation, ProjectionHead
 from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
@@ -152,7 +152,7 @@ def build(
     action_dim: int,
     action_scale: Tensor | None = None,
     proprio_scale: Tensor | None = None,
-    encoder: Encoder | None = None,
+    encoder: nn.Module | None = None,
     num_tokens: int = 1,
     sigreg_weight: float = 0.09,
     generator: Generator | None = None,
@@ -177,9 +177,10 @@ def build(
         ValueError: If the preset's form has no place for proprioception.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
-    encoder = encoder or VisionTransformer(sizes.encoder)
-    if sizes.form is published or encoder.width != sizes.latent_dim:
-        head = ProjectionHead(encoder.width, hidden=sizes.projector_dim, output=sizes.latent_dim)
+    encoder = VisionTransformer(sizes.encoder) if encoder is None else encoder
+    width: Any = encoder.width
+    if sizes.form is published or width != sizes.latent_dim:
+        head = ProjectionHead(width, hidden=sizes.projector_dim, output=sizes.latent_dim)
         encoder = Projected(encoder, head, width=sizes.latent_dim)
     predictor = sizes.form(
         sizes,
@@ -199,4 +200,4 @@ def build(
 
 def as_world_model(objective: DynamicsObjective, *, max_bytes: int = 512 * 2**20) -> LearnedDynamics:
     """The trained predictor as a Dynamics, with its whole window as context."""
-    return LearnedDynamics(objective.predictor, max_context=objective.predictor.positions.window, max_bytes=max_bytes)
+    return LearnedDynamics(objective.predictor, max_context=objective.predictor.window, max_bytes=max_bytes)
