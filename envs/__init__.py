@@ -1,8 +1,75 @@
-"""Simulated robots and labs: everything that imports mujoco or dm_control."""
+"""Simulated robots and labs: everything that imports mujoco or dm_control.
+
+    env = envs.make("reach-v1", image_size=96)
+    envs.register(); env = gymnasium.make("reach-v1")
+
+Importing this package is cheap and only chooses how MuJoCo shall draw; a task is imported when it is made.
+"""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-if not os.environ.get("DISPLAY"):  # must be set before mujoco is imported
-    os.environ.setdefault("MUJOCO_GL", "egl")
+from core.errors import choose
+from envs.backend import choose_backend
+
+if TYPE_CHECKING:
+    from gymnasium.vector import AsyncVectorEnv
+
+    from envs.reach import ReachEnv
+
+choose_backend()  # must happen before mujoco is imported
+
+
+def reach_v1(**settings: Any) -> ReachEnv:
+    """Bring the hand to where a goal image shows it (see `envs.reach.ReachEnv`)."""
+    from envs.reach import ReachEnv
+
+    return ReachEnv(**settings)
+
+
+ENVS: Mapping[str, Callable[..., Any]] = {"reach-v1": reach_v1}
+
+
+def make(name: str, **settings: Any) -> Any:
+    """Build a task by name.
+
+    Args:
+        name: A name of `ENVS`.
+        **settings: Arguments of the task's class.
+
+    Raises:
+        UnknownName: If there is no such task; lists what exists.
+    """
+    return choose(ENVS, name, "env")(**settings)
+
+
+def register() -> None:
+    """Tell gymnasium of every task, so that `gymnasium.make("reach-v1")` works; calling it again changes nothing."""
+    import gymnasium
+
+    for name, builder in ENVS.items():
+        if name not in gymnasium.registry:
+            gymnasium.register(name, entry_point=f"{__name__}:{builder.__name__}")
+
+
+def make_async(name: str, *, count: int, **settings: Any) -> AsyncVectorEnv:
+    """Several copies of a task, each in a process of its own.
+
+    The processes are started afresh rather than forked: a forked process would inherit OpenGL's state without the
+    threads behind it. A script that calls this needs the usual `if __name__ == "__main__"`.
+
+    Args:
+        name: A name of `ENVS`.
+        count: Number of processes.
+        **settings: Arguments of the task's class.
+
+    Raises:
+        UnknownName: If there is no such task.
+    """
+    from functools import partial
+
+    from gymnasium.vector import AsyncVectorEnv
+
+    return AsyncVectorEnv([partial(choose(ENVS, name, "env"), **settings)] * count, context="spawn")

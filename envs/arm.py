@@ -1,4 +1,4 @@
-"""The arm under Cartesian commands: one control step is a ramp of joint targets over a fixed number of physics steps."""
+"""The arm under Cartesian commands: one control step ramps the joint targets over a fixed number of physics steps."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ DT_S = 0.24
 LARGEST_OPENING_M = 0.04
 HAND_DOWN = np.diag([1.0, -1.0, -1.0])
 CLEARANCE_M = 0.05
+DEEPEST_OVERLAP_M = 0.02
 BAD = (
     mujoco.mjtWarning.mjWARN_BADQPOS,
     mujoco.mjtWarning.mjWARN_BADQVEL,
@@ -27,7 +28,13 @@ BAD = (
 
 @dataclass(frozen=True)
 class Command:
-    """What the servos were last told: joint targets `(7,)`, hand orientation `(3, 3)` in the base frame, finger opening (m)."""
+    """What the servos were last told.
+
+    Args:
+        joints: Joint targets `(7,)` in rad.
+        rotation: Orientation `(3, 3)` of the hand in the base frame.
+        opening_m: Finger opening (each side), in metres.
+    """
 
     joints: np.ndarray
     rotation: np.ndarray
@@ -107,9 +114,10 @@ class Arm:
         Returns:
             None, or what went wrong when the simulation broke down.
         """
-        if not np.isfinite(action).all():
-            return f"the action holds values that are not finite: {action.tolist()}"
         model, data = self.scene.model, self.scene.data
+        unfit = self._unfit(action)
+        if unfit is not None:
+            return unfit
         before, begun = self.warnings(), data.time
         command = self.next_command(action, self.joints, self.command)
         for controls in self.ramp(self.command.controls(), command.controls()):
@@ -125,6 +133,18 @@ class Arm:
         """How often MuJoCo has warned of each kind of breakdown."""
         return np.array([self.scene.data.warning[kind].number for kind in BAD])
 
+    def _unfit(self, action: np.ndarray) -> str | None:
+        """Why this step cannot be simulated: the action, the state, or bodies inside each other."""
+        data = self.scene.data
+        if not np.isfinite(action).all():
+            return f"the action holds values that are not finite: {action.tolist()}"
+        if not np.isfinite(data.qpos).all() or not np.isfinite(data.qvel).all():
+            return "the simulated state is not finite"
+        overlap_m = -float(data.contact.dist.min()) if data.ncon else 0.0
+        if overlap_m > DEEPEST_OVERLAP_M:
+            return f"bodies are {100 * overlap_m:.1f} cm inside each other"
+        return None
+
     def _breakdown(self, before: np.ndarray, begun: float) -> str | None:
         data = self.scene.data
         raised = self.warnings() - before
@@ -138,7 +158,7 @@ class Arm:
         return None
 
     def proprio(self) -> np.ndarray:
-        """Seven joints (rad), finger opening (m), hand position (m) and rotation vector (rad) in the base frame: `(14,)`."""
+        """Joints (7, rad), finger opening (m), position (m) and rotation vector (rad) of the hand in the base frame."""
         position, rotation = self.hand_pose()
         turned = rotation_vector(rotation @ HAND_DOWN.T)
         return np.concatenate([self.joints, [self.opening_m()], position, turned]).astype(np.float32)

@@ -1,9 +1,10 @@
 """Cartesian control of the arm: from a 7-number command to joint targets, by damped least squares.
 
-A command is (dx, dy, dz [m], rotation vector [rad], gripper): the position moves from where the hand *is*, the orientation
-from where it was *commanded* (so it cannot drift), the last number closes (+) or opens (-) the gripper by that share.
+A command is (dx, dy, dz [m], rotation vector [rad], gripper): the position moves from where the hand *is*, the
+orientation from where it was *commanded* (so it cannot drift), the last number closes (+) or opens (-) the gripper by
+that share.
 
-    dq = J^T (J J^T + damping^2 I)^-1 e + (I - J^+ J) gain (q_home - q)          (Wampler 1986; Nakamura & Hanafusa 1986)
+    dq = J^T (J J^T + damping^2 I)^-1 e + (I - J^+ J) gain (q_home - q)     (Wampler 1986; Nakamura & Hanafusa 1986)
 """
 
 from __future__ import annotations

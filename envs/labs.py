@@ -1,9 +1,9 @@
 """Labs: a seeded generator of the places that a robot may find itself in.
 
 A lab is a record of numbers; envs/scene.py builds it. Splits say which factors leave the training range:
-`train` (the logs) and `in` (other labs of the same ranges) none, `look` the appearance, `all` every factor, and a factor's
-own name that factor alone. Factors draw from independent streams, so lab 7 of `in` and lab 7 of `camera` differ in their
-cameras and in nothing else.
+`train` (the logs) and `in` (other labs of the same ranges) none, `look` the appearance, `all` every factor, and a
+factor's own name that factor alone. Factors draw from independent streams, so lab 7 of `in` and lab 7 of `camera`
+differ in their cameras and in nothing else.
 """
 
 from __future__ import annotations
@@ -78,8 +78,15 @@ class Distractor:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEffects:
-    """What the camera does to the picture: noise (standard deviation of 255), blur (px at 128 px), JPEG quality, gain,
-    latency in frames."""
+    """What the camera does to the picture.
+
+    Args:
+        noise: Standard deviation, of 255.
+        blur_px: Radius in pixels of a 128 px picture.
+        jpeg_quality: 100 for no compression.
+        gain: Factor on the brightness.
+        latency: Delay in frames.
+    """
 
     noise: float = 0.0
     blur_px: float = 0.0
@@ -184,6 +191,35 @@ def sample_lab(index: int, *, split: str = "train", seed: int = 0, level: Level 
     )
 
 
+def lab_from_dict(record: Mapping[str, Any]) -> Lab:
+    """The lab that `Lab.to_dict` wrote down: equal to it, number for number.
+
+    Raises:
+        ValueError: If an entry is missing or unknown.
+    """
+    try:
+        return Lab(
+            **{
+                **record,
+                "cameras": {name: CameraPose(**_tuples(pose)) for name, pose in record["cameras"].items()},
+                "lamps": tuple(Lamp(**_tuples(lamp)) for lamp in record["lamps"]),
+                "textures": {name: Texture(**texture) for name, texture in record["textures"].items()},
+                "link_rgb": tuple(record["link_rgb"]),
+                "distractors": tuple(Distractor(**_tuples(item)) for item in record["distractors"]),
+                "base_xy_m": tuple(record["base_xy_m"]),
+                "image": ImageEffects(**record["image"]),
+                "dynamics": BodyDynamics(**record["dynamics"]),
+            }
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this is no record of a lab: {error}") from error
+
+
+def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with tuples in place of lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+
+
 def labs_hash(labs: Sequence[Lab]) -> str:
     """A short fingerprint of a list of labs, for protocols."""
     text = json.dumps([lab.to_dict() for lab in labs], sort_keys=True)
@@ -236,7 +272,8 @@ def _distractors(
         cos, sin = np.cos(np.deg2rad(yaw_deg)), np.sin(np.deg2rad(yaw_deg))
         in_base = np.array([[cos, sin], [-sin, cos]]) @ (at - np.array(base_xy))
         under_hand = bool(
-            np.all(in_base > np.array(WORKSPACE_LOW[:2]) - 0.08) and np.all(in_base < np.array(WORKSPACE_HIGH[:2]) + 0.08)
+            np.all(in_base > np.array(WORKSPACE_LOW[:2]) - 0.08)
+            and np.all(in_base < np.array(WORKSPACE_HIGH[:2]) + 0.08)
         )
         height = rng.uniform(0.012, 0.022) if under_hand else rng.uniform(0.025, 0.075)
         heading = rng.uniform(-np.pi, np.pi)

@@ -1,7 +1,8 @@
 """What may vary between labs, and how far: one table of disjoint training, validation and held-out ranges.
 
-A continuous quantity has a union of intervals per level; a discrete one has a tuple of choices. Training logs draw every
-quantity from "train"; "validation" is for choosing settings; "held" is for the score. No interval overlaps another level's.
+A continuous quantity has a union of intervals per level; a discrete one has a tuple of choices. Training logs draw
+every quantity from "train"; "validation" is for choosing settings; "held" is for the score. No interval overlaps
+another level's.
 """
 
 from __future__ import annotations
@@ -51,8 +52,10 @@ class Choice:
         return values[int(rng.integers(len(values)))]
 
 
+Table = dict[str, Span | Choice]
+
 # Azimuth 0 looks the robot in the face; the right camera stands at minus these angles.
-CAMERA = {
+CAMERA: Table = {
     "azimuth": Span(((30, 60),), ((25, 30), (60, 65)), ((0, 25), (65, 85)), "deg"),
     "elevation": Span(((25, 40),), ((22, 25), (40, 43)), ((15, 22), (43, 55)), "deg"),
     "distance": Span(((1.0, 1.4),), ((0.95, 1.0), (1.4, 1.5)), ((0.85, 0.95), (1.5, 1.8)), "m"),
@@ -60,13 +63,13 @@ CAMERA = {
     "look_at": Span(((0, 0.03),), ((0.03, 0.04),), ((0.04, 0.08),), "m", signed=True),
     "fovy": Span(((45, 55),), ((42, 45), (55, 60)), ((38, 42), (60, 68)), "deg"),
 }
-LIGHT = {
+LIGHT: Table = {
     "count": Choice((2, 3), (2, 3), (1, 4)),
     "elevation": Span(((45, 90),), ((40, 45),), ((15, 40),), "deg"),
-    "intensity": Span(((0.5, 0.9),), ((0.45, 0.5), (0.9, 1.0)), ((0.2, 0.4), (1.0, 1.3)), "diffuse, summed over lights"),
+    "intensity": Span(((0.5, 0.9),), ((0.45, 0.5), (0.9, 1.0)), ((0.2, 0.4), (1.0, 1.3)), "diffuse, of all lights"),
     "tint": Span(((0, 0.05),), ((0.05, 0.08),), ((0.08, 0.20),), "of 1, per channel", signed=True),
 }
-TEXTURE = {
+TEXTURE: Table = {
     "seed": Choice(tuple(range(60)), tuple(range(60, 80)), tuple(range(80, 110))),
     "family": Choice(
         ("plain", "noise", "checker", "stripes"),
@@ -75,11 +78,11 @@ TEXTURE = {
     ),
     "hue": Span(((0.0, 0.62),), ((0.62, 0.70),), ((0.72, 0.98),), "of the colour circle"),
 }
-COLOUR = {
+COLOUR: Table = {
     "grey": Span(((0, 0.10),), ((0.10, 0.13),), ((0.13, 0.30),), "of the nominal brightness", signed=True),
     "tint": Choice((None,), (None,), (None, (0.55, 0.75, 1.0))),
 }
-CLUTTER = {
+CLUTTER: Table = {
     "count": Choice((0, 1, 2), (3,), (4, 5, 6)),
     "shape": Choice(
         ("box", "cylinder", "sphere"),
@@ -89,24 +92,24 @@ CLUTTER = {
     "hue": Span(((0.0, 0.62),), ((0.62, 0.70),), ((0.72, 0.98),), "of the colour circle"),
     "drift": Choice((0.0,), (0.0,), (0.0, 0.03)),  # m/s, of one object
 }
-BASE = {
+BASE: Table = {
     "shift": Span(((0, 0.05),), ((0.05, 0.10),), ((0.10, 0.20),), "m, on each axis", signed=True),
     "yaw": Span(((0, 5),), ((5, 10),), ((10, 25),), "deg", signed=True),
 }
-TABLE = {"height": Span(((0, 0.02),), ((0.02, 0.05),), ((0.05, 0.08),), "m", signed=True)}
-IMAGE = {
+TABLE: Table = {"height": Span(((0, 0.02),), ((0.02, 0.05),), ((0.05, 0.08),), "m", signed=True)}
+IMAGE: Table = {
     "noise": Span(((0, 4),), ((4, 5),), ((5, 12),), "of 255"),
     "blur": Span(((0, 0),), ((0, 0),), ((0, 1),), "px at 128 px"),
     "jpeg": Choice((95,), (85, 90), tuple(range(50, 81))),
     "gain": Span(((0.95, 1.05),), ((0.90, 0.95), (1.05, 1.10)), ((0.80, 0.90), (1.10, 1.25)), "of 1"),
     "latency": Choice((0,), (0,), (1,)),  # frames
 }
-DYNAMICS = {
+DYNAMICS: Table = {
     "damping": Span(((0, 0.10),), ((0.10, 0.15),), ((0.15, 0.30),), "of nominal", signed=True),
     "friction": Span(((0, 0.10),), ((0.10, 0.15),), ((0.15, 0.30),), "of nominal", signed=True),
     "servo": Span(((0, 0.10),), ((0.10, 0.15),), ((0.15, 0.30),), "of nominal", signed=True),
     "payload": Span(((0, 0),), ((0, 0.1),), ((0.1, 0.5),), "kg"),
 }
-RANGES: dict[str, dict[str, Span | Choice]] = dict(
+RANGES: dict[str, Table] = dict(
     zip(FACTORS, (CAMERA, LIGHT, TEXTURE, COLOUR, CLUTTER, BASE, TABLE, IMAGE, DYNAMICS), strict=True)
 )

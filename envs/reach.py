@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import gymnasium
-import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,29 +12,29 @@ from numpy.typing import NDArray
 from core.errors import choose
 from core.seeding import numpy_generator
 from core.types import ActionBox, Observation
-from envs.arm import DT_S, HAND_DOWN, Arm, Command
+from envs.arm import DT_S, HAND_DOWN, Arm
 from envs.image_effects import degrade
 from envs.labs import SIDES, Lab, sample_lab
-from envs.render import Renderer
-from envs.scene import Scene
+from envs.render import Drawer, make_renderer
+from envs.scene import Appearance, Scene
+from envs.snapshot import from_vector, restore, take
 
-LOGGER = logging.getLogger(__name__)
 NAME = "reach-v1"
 PROPRIO_DIM = 14
+PROPRIO_LIMIT = 10.0  # far beyond any angle (rad) or length (m) that the arm can have
 LARGEST_STEP_M = 0.05
 NEAREST_GOAL_M, FARTHEST_GOAL_M = 0.10, 0.35
 REACHED_M = 0.05
-CONTROL_DIM = 7 + 9 + 1
-_STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS
-
-mujoco.set_mju_user_warning(lambda message: LOGGER.debug("MuJoCo: %s", message))  # no log file in the working directory
+BREAKDOWN_REWARD = -1.0  # farther than any place in the workspace
+HELD_AXIS = 1e-6  # gymnasium wants every axis to have a width; what is sampled there is not carried out
 
 
 class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     """An arm on a table that is to bring its hand to the place shown in the goal image.
 
-    Actions are 7 numbers per control step of 0.24 s: (dx, dy, dz) in metres in the robot's base frame, a rotation vector in
-    radians, and the share by which the gripper closes. `reach-v1` moves the position only: the other axes have zero width.
+    Actions are 7 numbers per control step of 0.24 s: (dx, dy, dz) in metres in the robot's base frame, a rotation
+    vector in radians, and the share by which the gripper closes. `reach-v1` moves the position only: in `action_box` the
+    other axes have zero width, and every action is clipped to that box.
     Observations: `frames` and `goal`, uint8 `(3 per camera, size, size)`, and `proprio` `(14,)` (see `Arm.proprio`).
 
     Args:
@@ -44,11 +42,13 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         image_size: Width and height of the pictures in pixels.
         budget: Control steps per episode.
         split: Where labs come from when `reset` is not given one.
-        render_mode: None or "rgb_array" (a 480 px picture from a third camera).
+        render_mode: None or "rgb_array" (a 384 px picture from a third camera).
+        appearance: What the arm looks like: "primitives", or "meshes" of an installed package (see `envs.meshes`).
 
     Raises:
         UnknownName: If a camera is unknown.
-        ValueError: If sizes are not positive or the render mode is unknown.
+        ValueError: If sizes are not positive, or render mode or appearance are unknown.
+        MissingPackage: If meshes are asked for and no package has them.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT_S)}
@@ -61,6 +61,7 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         budget: int = 20,
         split: str = "in",
         render_mode: str | None = None,
+        appearance: Appearance = "primitives",
     ) -> None:
         for camera in cameras:
             choose(SIDES, camera, "camera")
@@ -71,20 +72,24 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.cameras, self.image_size, self.budget, self.split = tuple(cameras), image_size, budget, split
         self.render_mode = render_mode
         self.dt_s = DT_S
-        self.scene = Scene()
+        self.scene = Scene(appearance)
         self.arm = Arm(self.scene)
-        self._renderer: Renderer | None = None
-        step = np.array([LARGEST_STEP_M] * 3 + [0.0] * 4, dtype=np.float32)
-        self.action_space = gymnasium.spaces.Box(-step, step, dtype=np.float32)
+        self._renderer: Drawer | None = None
+        step = torch.tensor([LARGEST_STEP_M] * 3 + [0.0] * 4)
+        self._box = ActionBox(low=-step, high=step)
+        self._low, self._high = self._box.low.double().numpy(), self._box.high.double().numpy()
+        width = np.maximum(step.numpy(), np.float32(HELD_AXIS))
+        self.action_space = gymnasium.spaces.Box(-width, width, dtype=np.float32)
         shape = (3 * len(cameras), image_size, image_size)
-        self.observation_space = gymnasium.spaces.Dict(
+        self.observation_space: gymnasium.Space[Any] = gymnasium.spaces.Dict(
             {
                 "frames": gymnasium.spaces.Box(0, 255, shape, np.uint8),
                 "goal": gymnasium.spaces.Box(0, 255, shape, np.uint8),
-                "proprio": gymnasium.spaces.Box(-np.inf, np.inf, (PROPRIO_DIM,), np.float32),
+                "proprio": gymnasium.spaces.Box(-PROPRIO_LIMIT, PROPRIO_LIMIT, (PROPRIO_DIM,), np.float32),
             }
         )
         self._steps = 0
+        self._broken = False
         self._noise_seed = 0
         self.start_m = self.goal_m = np.zeros(3)
         self._goal_frames = np.zeros(shape, np.uint8)
@@ -100,7 +105,7 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     @property
     def action_box(self) -> ActionBox:
         """Bounds of one action, in physical units."""
-        return ActionBox(low=torch.from_numpy(self.action_space.low), high=torch.from_numpy(self.action_space.high))
+        return self._box
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -117,38 +122,32 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self._enter(lab)
         self._noise_seed = int(self.np_random.integers(2**62))
         self.start_m, self.goal_m = self._start_and_goal(options.get("start_m"), options.get("goal_m"))
-        self._steps = 0
+        self._steps, self._broken = 0, False
         self._place(self.goal_m)
         self._goal_frames = self._look(-1)
         self._place(self.start_m)
         self._frames = self._late_frames = self._look(0)
         return self._observe(), self._info()
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Carry out one command; an action outside of the bounds is clipped to them.
 
-        The episode terminates with `info["sim_error"]` if the simulation breaks down.
+        The episode terminates with `info["sim_error"]` if the simulation breaks down; pictures then stay as they were.
         """
-        clipped = np.clip(np.asarray(action, dtype=np.float64), self.action_space.low, self.action_space.high)
-        sim_error = self.arm.move(clipped)
+        wanted = np.asarray(action, dtype=np.float64)
+        allowed = np.clip(wanted, self._low, self._high) if np.isfinite(wanted).all() else wanted
+        sim_error = self.arm.move(allowed)
         self._steps += 1
+        self._broken = sim_error is not None
         info = self._info()
-        if sim_error is not None:
-            info["sim_error"] = sim_error
-            return self._observe(), 0.0, True, False, info
+        if self._broken:
+            return self._observe(), BREAKDOWN_REWARD, True, False, {**info, "sim_error": sim_error}
         self._late_frames, self._frames = self._frames, self._look(self._steps)
         return self._observe(), -float(info["distance_m"]), False, self._steps >= self.budget, info
 
     def state(self) -> NDArray[np.float64]:
-        """Physics state, last command and step count; `set_state(state())` changes nothing."""
-        model, data = self.scene.model, self.scene.data
-        physics = np.empty(mujoco.mj_stateSize(model, _STATE))
-        mujoco.mj_getState(model, data, physics, _STATE)
-        command = self.arm.command
-        control = np.concatenate([command.joints, command.rotation.ravel(), [command.opening_m]])
-        return np.concatenate([physics, control, [self._steps]])
+        """Physics, last command and step count (see `envs.snapshot`); `set_state(state())` changes nothing."""
+        return take(self.scene.model, self.scene.data, self.arm.command, self._steps).vector()
 
     def set_state(self, state: NDArray[np.float64]) -> None:
         """Put the simulation into a recorded state of the same lab.
@@ -156,17 +155,10 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         Raises:
             ValueError: If the state has another length.
         """
-        model, data = self.scene.model, self.scene.data
-        size = mujoco.mj_stateSize(model, _STATE)
-        if state.shape != (size + CONTROL_DIM + 1,):
-            raise ValueError(f"state must have shape ({size + CONTROL_DIM + 1},), got {state.shape}")
-        control = state[size : size + CONTROL_DIM]
-        self.arm.command = Command(control[:7].copy(), control[7:16].reshape(3, 3).copy(), float(control[16]))
-        self._steps = int(state[-1])
-        mujoco.mj_setState(model, data, state[:size], _STATE)
-        data.ctrl[:] = self.arm.command.controls()
-        self.scene.drift(data.time)
-        mujoco.mj_forward(model, data)
+        snapshot = from_vector(self.scene.model, state)
+        self.arm.command, self._steps, self._broken = snapshot.command, snapshot.steps, False
+        self.scene.drift(float(snapshot.physics[0]))
+        restore(self.scene.model, self.scene.data, snapshot)
         self._frames = self._late_frames = self._look(self._steps)
 
     def goal(self) -> Observation:
@@ -187,8 +179,8 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         return self.arm.hand_pose()[0]
 
     def distance_m(self) -> float:
-        """Distance of the hand from the goal, in metres."""
-        return float(np.linalg.norm(self.hand_m() - self.goal_m))
+        """Distance of the hand from the goal, in metres; infinite after a breakdown of the simulation."""
+        return float("inf") if self._broken else float(np.linalg.norm(self.hand_m() - self.goal_m))
 
     def success(self) -> bool:
         """Whether the hand is within 5 cm of the goal."""
@@ -198,8 +190,8 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         """A clean picture `(size, size, 3)` for people, without the lab camera's defects."""
         return self._draw(camera, size)
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """A 480 px picture for people when the render mode is "rgb_array"."""
+    def render(self) -> NDArray[np.uint8] | None:
+        """A 384 px picture for people when the render mode is "rgb_array"."""
         return self.picture("view", 384) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
@@ -240,7 +232,7 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     def _draw(self, camera: str, size: int) -> NDArray[np.uint8]:
         if self._renderer is None:
-            self._renderer = Renderer(self.scene.model)
+            self._renderer = make_renderer(self.scene.model)
         return self._renderer.draw(self.scene.data, camera, size)
 
     def _look(self, moment: int) -> NDArray[np.uint8]:
@@ -252,7 +244,12 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     def _observe(self) -> dict[str, NDArray[Any]]:
         frames = self._late_frames if self.lab.image.latency else self._frames
-        return {"frames": frames.copy(), "goal": self._goal_frames.copy(), "proprio": self.arm.proprio()}
+        return {"frames": frames.copy(), "goal": self._goal_frames.copy(), "proprio": self._felt()}
+
+    def _felt(self) -> NDArray[np.float32]:
+        """Proprioception; after a breakdown, numbers that are finite and in range, and nothing more."""
+        felt = self.arm.proprio()
+        return np.clip(np.nan_to_num(felt), -PROPRIO_LIMIT, PROPRIO_LIMIT) if self._broken else felt
 
     def _info(self) -> dict[str, Any]:
         distance = self.distance_m()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import os
 import weakref
+from importlib.util import find_spec
+from typing import Protocol
 
 import mujoco
 import numpy as np
 from PIL import Image
 
 from core.errors import MissingPackage
+from envs.backend import NOTE
 
 HOW_TO_GET_GL = (
     "no OpenGL could be opened for rendering without a display: install it with "
-    "'apt-get install -y --no-install-recommends libegl1 libgl1' (or set MUJOCO_GL to a backend that this machine has)"
+    "'apt-get install -y --no-install-recommends libegl1 libgl1', or render without it: pip install mujoco-warp"
 )
 SUPERSAMPLING = 2  # pictures are drawn this many times larger and averaged: cheaper than multisampling in software
 
@@ -25,7 +29,36 @@ class NoOpenGL(MissingPackage):
     """No OpenGL backend can be opened; the message says what to install."""
 
     def __init__(self, cause: str) -> None:
-        ImportError.__init__(self, f"{HOW_TO_GET_GL} [{cause}]")
+        ImportError.__init__(self, f"{HOW_TO_GET_GL} [{os.environ.get(NOTE) or cause}]")
+
+
+class Drawer(Protocol):
+    """What draws a scene."""
+
+    def draw(self, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
+        """Picture `(size, size, 3)` of a named camera."""
+
+    def upload_textures(self) -> None:
+        """Take note of a model that was changed in place."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+
+def make_renderer(model: mujoco.MjModel) -> Drawer:
+    """OpenGL where it can be opened, else MuJoCo Warp's ray-caster if that package is installed.
+
+    Raises:
+        NoOpenGL: If there is neither; says what to install.
+    """
+    try:
+        return Renderer(model)
+    except NoOpenGL:
+        if find_spec("mujoco_warp") is None:
+            raise
+    from envs.render_warp import WarpRenderer
+
+    return WarpRenderer(model)
 
 
 class Renderer:
@@ -48,7 +81,7 @@ class Renderer:
             self._gl.make_current()
             self._scene = mujoco.MjvScene(model, maxgeom=200)
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-        except (AttributeError, ImportError, RuntimeError, OSError, TypeError) as error:
+        except (AttributeError, ImportError, RuntimeError, OSError, TypeError, mujoco.FatalError) as error:
             raise NoOpenGL(f"{type(error).__name__}: {error}") from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._option = mujoco.MjvOption()
@@ -79,7 +112,8 @@ class Renderer:
         """
         large = size * SUPERSAMPLING
         if large > self._largest:
-            raise ValueError(f"image size {size} is too large: the offscreen buffer allows {self._largest // SUPERSAMPLING}")
+            largest = self._largest // SUPERSAMPLING
+            raise ValueError(f"image size {size} is too large: the offscreen buffer allows {largest}")
         self._gl.make_current()
         view = mujoco.MjvCamera()
         view.type = mujoco.mjtCamera.mjCAMERA_FIXED

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal, get_args
 
 import mujoco
 import numpy as np
 
 from envs.labs import SURFACES, WORKSPACE_HIGH, WORKSPACE_LOW, CameraPose, Distractor, Lab
+from envs.meshes import attach_meshes
 from envs.textures import paint
 
+LOGGER = logging.getLogger(__name__)
+Appearance = Literal["primitives", "meshes"]
 ASSETS = Path(__file__).parent / "assets"
 ARM_JOINTS = tuple(f"joint{number}" for number in range(1, 8))
 NUM_CLUTTER = 6
@@ -26,22 +31,44 @@ SHAPES = {
 }
 
 
-@lru_cache(maxsize=1)
-def _nominal() -> mujoco.MjModel:
-    return mujoco.MjModel.from_xml_path(str(ASSETS / "reach.xml"))
+mujoco.set_mju_user_warning(lambda message: LOGGER.debug("MuJoCo: %s", message))  # no log file in the working directory
+
+
+def compile_model(appearance: Appearance) -> mujoco.MjModel:
+    """A model of its own, before any lab is set up."""
+    path = str(ASSETS / "reach.xml")
+    if appearance == "primitives":
+        return mujoco.MjModel.from_xml_path(path)
+    spec = mujoco.MjSpec.from_file(path)
+    attach_meshes(spec)
+    return spec.compile()
+
+
+@lru_cache(maxsize=2)
+def _nominal(appearance: Appearance) -> mujoco.MjModel:
+    return compile_model(appearance)
 
 
 class Scene:
     """Model and data of one simulated lab.
 
+    Args:
+        appearance: What the arm looks like; it moves the same.
+
     Attributes:
         model, data: The MuJoCo model and state; every scene has its own.
         lab: The lab that is set up now, or None before the first `apply`.
+
+    Raises:
+        ValueError: If the appearance is unknown.
+        MissingPackage: If meshes are asked for and no package has them.
     """
 
-    def __init__(self) -> None:
-        self.nominal = _nominal()
-        self.model = mujoco.MjModel.from_xml_path(str(ASSETS / "reach.xml"))
+    def __init__(self, appearance: Appearance = "primitives") -> None:
+        if appearance not in get_args(Appearance):
+            raise ValueError(f"appearance must be one of {get_args(Appearance)}, got {appearance!r}")
+        self.nominal = _nominal(appearance)
+        self.model = compile_model(appearance)
         self.data = mujoco.MjData(self.model)
         self.lab: Lab | None = None
         self.base_in_world = np.zeros(3)
@@ -90,14 +117,16 @@ class Scene:
         self.model.body_pos[base] = [*lab.base_xy_m, 0.0]
         self.model.body_quat[base] = [np.cos(angle / 2), 0, 0, np.sin(angle / 2)]
         self.base_in_world = np.array([*lab.base_xy_m, 0.0])
-        self.base_rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1.0]])
+        cos, sin = np.cos(angle), np.sin(angle)
+        self.base_rotation = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]])
         table = self.model.body("table").id
         self.model.body_pos[table, 2] = self.nominal.body_pos[table, 2] + lab.table_height_m
 
     def _place_camera(self, name: str, pose: CameraPose) -> None:
         """Aim at the workspace centre plus an offset; azimuth counts in the world, so the base's yaw shows."""
         azimuth, elevation, roll = np.deg2rad([pose.azimuth_deg, pose.elevation_deg, pose.roll_deg])
-        outward = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
+        cos, sin = np.cos(azimuth), np.sin(azimuth)
+        outward = np.array([np.cos(elevation) * cos, np.cos(elevation) * sin, np.sin(elevation)])
         target = self.to_world(CENTRE_IN_BASE) + np.array(pose.look_at_offset_m)
         right = np.cross([0.0, 0.0, 1.0], outward)
         right /= np.linalg.norm(right)

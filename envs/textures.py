@@ -23,7 +23,9 @@ def paint(texture: Texture, size: int) -> np.ndarray:
     pattern = choose(FAMILIES, texture.family, "texture family")(size, rng)
     saturation, value = rng.uniform(0.05, 0.65), rng.uniform(0.25, 0.9)
     first = hsv(texture.hue, saturation, value)
-    second = hsv(texture.hue + rng.uniform(-0.04, 0.04), saturation * rng.uniform(0.5, 1.0), value * rng.uniform(0.55, 0.9))
+    second = hsv(
+        texture.hue + rng.uniform(-0.04, 0.04), saturation * rng.uniform(0.5, 1.0), value * rng.uniform(0.55, 0.9)
+    )
     rgb = first + pattern[..., None] * (second - first)
     return np.round(255 * np.clip(rgb, 0, 1)).astype(np.uint8)
 

@@ -1,0 +1,41 @@
+"""Which OpenGL MuJoCo shall draw with; chosen once, before mujoco is imported, and without importing it.
+
+MuJoCo opens the libraries of the backend named by MUJOCO_GL while it is imported and fails there if they are missing.
+So they are tried first: without a usable one drawing is switched off, physics works, and a renderer says what to do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+LIBRARIES = {"egl": ("libEGL.so.1", "libGL.so.1"), "osmesa": ("libOSMesa.so.8",)}
+OFF = "disable"
+SWITCHES = {"disable", "disabled", "off", "false", "0", "enable", "enabled", "on", "true", "1", "glfw", "glx"}
+NOTE = "MUJOCO_GL_NOTE"  # in the environment, so that child processes know it, too
+
+
+def choose_backend() -> None:
+    """Set MUJOCO_GL on a Linux machine: what it names if that can be loaded, else EGL or OSMesa, else nothing."""
+    if not sys.platform.startswith("linux") or "mujoco" in sys.modules:
+        return
+    wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
+    if not wanted and os.environ.get("DISPLAY"):
+        return
+    if wanted in SWITCHES:
+        return
+    usable = [name for name in ([wanted] if wanted else LIBRARIES) if name in LIBRARIES and loads(name)]
+    os.environ["MUJOCO_GL"] = usable[0] if usable else OFF
+    if not usable:
+        os.environ[NOTE] = f"MUJOCO_GL={wanted} is not to be had" if wanted else "neither EGL nor OSMesa is installed"
+
+
+def loads(backend: str) -> bool:
+    """Whether the shared libraries of a backend can be opened."""
+    try:
+        for library in LIBRARIES[backend]:
+            ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

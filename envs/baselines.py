@@ -1,0 +1,76 @@
+"""Policies that need no learning, to compare with: stand still, move at random, and know everything."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.types import ActionBox
+
+
+class Reaching(Protocol):
+    """What a baseline may look at; more than an agent may."""
+
+    goal_m: NDArray[np.float64]
+
+    @property
+    def action_box(self) -> ActionBox:
+        """Bounds of one action."""
+
+    def hand_m(self) -> NDArray[np.float64]:
+        """Position of the hand in the base frame, in metres."""
+
+
+class Policy(Protocol):
+    """Chooses actions without planning."""
+
+    def act(self, env: Reaching) -> NDArray[np.float32]:
+        """The next action `(7,)`, in physical units."""
+
+
+class DoNothing:
+    """Always stands still."""
+
+    def act(self, env: Reaching) -> NDArray[np.float32]:
+        """Zeros `(7,)`."""
+        return np.zeros(env.action_box.dim, dtype=np.float32)
+
+
+class RandomActions:
+    """Draws every action uniformly from the box.
+
+    Args:
+        generator: Source of the randomness, on the CPU.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def act(self, env: Reaching) -> NDArray[np.float32]:
+        """A random action `(7,)`."""
+        box = env.action_box
+        share = torch.rand(box.dim, generator=self.generator)
+        return box.clip(box.low + share * (box.high - box.low)).numpy()
+
+
+class OracleIK:
+    """Drives the hand straight to the true goal position, in steps as long as the box allows along that line.
+
+    Args:
+        env: Where goal and hand are read from.
+    """
+
+    def __init__(self, env: Reaching) -> None:
+        self.env = env
+
+    def act(self, env: Reaching | None = None) -> NDArray[np.float32]:
+        """The action `(7,)` towards the goal."""
+        env = env or self.env
+        high = env.action_box.high.numpy()[:3]
+        gap = env.goal_m - env.hand_m()
+        action = np.zeros(env.action_box.dim, dtype=np.float32)
+        action[:3] = gap / max(1.0, float(np.max(np.abs(gap) / high)))
+        return action

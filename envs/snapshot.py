@@ -1,0 +1,79 @@
+"""The full state of a robot task as one vector of float64: physics, last command, step count, the solver's first guess.
+
+With that guess (the accelerations of the step before) a restored simulation goes on bit for bit as the original did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.arm import Command
+
+PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
+GUESS = mujoco.mjtState.mjSTATE_WARMSTART
+COMMAND_DIM = 7 + 9 + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """One moment of a simulation.
+
+    Args:
+        physics: Time (s), positions, velocities and activations, as MuJoCo orders them.
+        command: What the servos were last told.
+        steps: Control steps since the episode began.
+        guess: Accelerations of the last physics step.
+    """
+
+    physics: NDArray[np.float64]
+    command: Command
+    steps: int
+    guess: NDArray[np.float64]
+
+    def vector(self) -> NDArray[np.float64]:
+        """All numbers in one row."""
+        command = [self.command.joints, self.command.rotation.ravel(), [self.command.opening_m, self.steps]]
+        return np.concatenate([self.physics, *command, self.guess])
+
+
+def snapshot_dim(model: mujoco.MjModel) -> int:
+    """Length of a snapshot's vector."""
+    return mujoco.mj_stateSize(model, PHYSICS) + COMMAND_DIM + 1 + mujoco.mj_stateSize(model, GUESS)
+
+
+def from_vector(model: mujoco.MjModel, vector: NDArray[np.float64]) -> Snapshot:
+    """The snapshot that a vector holds.
+
+    Raises:
+        ValueError: If the vector has another length.
+    """
+    if vector.shape != (snapshot_dim(model),):
+        raise ValueError(f"state must have shape ({snapshot_dim(model)},), got {vector.shape}")
+    vector = np.array(vector, dtype=np.float64)
+    physics, command, steps, guess = np.split(vector, np.cumsum([mujoco.mj_stateSize(model, PHYSICS), COMMAND_DIM, 1]))
+    return Snapshot(
+        physics=physics,
+        command=Command(command[:7], command[7:16].reshape(3, 3), float(command[16])),
+        steps=int(steps[0]),
+        guess=guess,
+    )
+
+
+def take(model: mujoco.MjModel, data: mujoco.MjData, command: Command, steps: int) -> Snapshot:
+    """The present moment of a simulation."""
+    physics, guess = (np.empty(mujoco.mj_stateSize(model, part)) for part in (PHYSICS, GUESS))
+    mujoco.mj_getState(model, data, physics, PHYSICS)
+    mujoco.mj_getState(model, data, guess, GUESS)
+    return Snapshot(physics=physics, command=command, steps=steps, guess=guess)
+
+
+def restore(model: mujoco.MjModel, data: mujoco.MjData, snapshot: Snapshot) -> None:
+    """Put a simulation back to that moment; everything that follows from the state is computed again."""
+    mujoco.mj_setState(model, data, snapshot.physics, PHYSICS)
+    data.ctrl[:] = snapshot.command.controls()
+    mujoco.mj_forward(model, data)
+    mujoco.mj_setState(model, data, snapshot.guess, GUESS)
