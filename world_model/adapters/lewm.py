@@ -1,4 +1,4 @@
-"""The released layout of LeWorldModel: `weights.pt` or safetensors with `config.json`, in both spellings of its keys."""
+"""The released layout of LeWorldModel: `weights.pt` or safetensors with `config.json`, both spellings of its keys."""
 
 from __future__ import annotations
 
@@ -18,55 +18,16 @@ from torch import Tensor
 from core.checkpoint import save_checkpoint
 from core.errors import BadCheckpoint
 from encoders import ViTSizes
+from world_model.adapters.lewm_names import NEWER_TO_RELEASED, OURS_TO_RELEASED
 from world_model.objectives.dynamics import DynamicsObjective
+from world_model.predictors.forms import LeWMSizes, published
 from world_model.predictors.trunk import TrunkSizes
-from world_model.recipes.leworldmodel import Sizes, build, published
+from world_model.recipes.leworldmodel import build
 from world_model.regularisers.sigreg import SIGReg
 
 WEIGHT_FILES = ("weights.pt", "model.safetensors", "weights.safetensors")
 VIT_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16}
 
-# Our name -> released name, first match wins; {} is a block's number.
-OURS_TO_RELEASED = (
-    (r"^encoder\.encoder\.summary$", "encoder.embeddings.cls_token"),
-    (r"^encoder\.encoder\.positions$", "encoder.embeddings.position_embeddings"),
-    (r"^encoder\.encoder\.patches\.", "encoder.embeddings.patch_embeddings.projection."),
-    (r"^encoder\.encoder\.blocks\.(\d+)\.norm_attention\.", r"encoder.encoder.layer.\1.layernorm_before."),
-    (r"^encoder\.encoder\.blocks\.(\d+)\.norm_mlp\.", r"encoder.encoder.layer.\1.layernorm_after."),
-    (r"^encoder\.encoder\.blocks\.(\d+)\.attention\.to_qkv\.", r"encoder.encoder.layer.\1.attention.attention.qkv."),
-    (r"^encoder\.encoder\.blocks\.(\d+)\.attention\.output\.", r"encoder.encoder.layer.\1.attention.output.dense."),
-    (r"^encoder\.encoder\.blocks\.(\d+)\.mlp\.up\.", r"encoder.encoder.layer.\1.intermediate.dense."),
-    (r"^encoder\.encoder\.blocks\.(\d+)\.mlp\.down\.", r"encoder.encoder.layer.\1.output.dense."),
-    (r"^encoder\.encoder\.norm\.", "encoder.layernorm."),
-    (r"^encoder\.projector\.up\.", "projector.net.0."),
-    (r"^encoder\.projector\.norm\.", "projector.net.1."),
-    (r"^encoder\.projector\.down\.", "projector.net.3."),
-    (r"^predictor\.output\.head\.up\.", "pred_proj.net.0."),
-    (r"^predictor\.output\.head\.norm\.", "pred_proj.net.1."),
-    (r"^predictor\.output\.head\.down\.", "pred_proj.net.3."),
-    (r"^predictor\.action_encoder\.smooth\.", "action_encoder.patch_embed."),
-    (r"^predictor\.action_encoder\.up\.", "action_encoder.embed.0."),
-    (r"^predictor\.action_encoder\.down\.", "action_encoder.embed.2."),
-    (r"^predictor\.positions\.table$", "predictor.pos_embedding"),
-    (r"^predictor\.trunk\.blocks\.(\d+)\.attention\.norm\.", r"predictor.transformer.layers.\1.attn.norm."),
-    (r"^predictor\.trunk\.blocks\.(\d+)\.attention\.to_qkv\.", r"predictor.transformer.layers.\1.attn.to_qkv."),
-    (r"^predictor\.trunk\.blocks\.(\d+)\.attention\.output\.0\.", r"predictor.transformer.layers.\1.attn.to_out.0."),
-    (r"^predictor\.trunk\.blocks\.(\d+)\.mlp\.norm\.", r"predictor.transformer.layers.\1.mlp.net.0."),
-    (r"^predictor\.trunk\.blocks\.(\d+)\.mlp\.up\.", r"predictor.transformer.layers.\1.mlp.net.1."),
-    (r"^predictor\.trunk\.blocks\.(\d+)\.mlp\.down\.", r"predictor.transformer.layers.\1.mlp.net.4."),
-    (r"^predictor\.trunk\.blocks\.(\d+)\.to_modulation\.", r"predictor.transformer.layers.\1.adaLN_modulation.1."),
-    (r"^predictor\.trunk\.", "predictor.transformer."),
-)
-
-# The newer spelling of the encoder's inner keys -> the released one.
-NEWER_TO_RELEASED = (
-    (r"\.attention\.q_proj\.", ".attention.attention.query."),
-    (r"\.attention\.k_proj\.", ".attention.attention.key."),
-    (r"\.attention\.v_proj\.", ".attention.attention.value."),
-    (r"\.attention\.o_proj\.", ".attention.output.dense."),
-    (r"\.mlp\.fc1\.", ".intermediate.dense."),
-    (r"\.mlp\.fc2\.", ".output.dense."),
-)
 QKV = ("query", "key", "value")
 
 
@@ -149,7 +110,7 @@ def to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def released_spelling(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Released names from either spelling, with or without the trainer's prefix `model.`; drops its SIGReg constants."""
+    """Released names from either spelling, with or without `model.`; drops the trainer's SIGReg constants."""
     plain = {key.removeprefix("model."): value for key, value in tensors.items()}
     return {_older_name(key): value for key, value in plain.items() if not key.startswith("sigreg.")}
 
@@ -180,7 +141,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def sizes_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Sizes:
+def sizes_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> LeWMSizes:
     """Sizes of a model: from its tensors where they tell, head numbers and dropout from the configuration.
 
     Args:
@@ -202,7 +163,7 @@ def sizes_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Sizes:
         _tensor(tensors, "action_encoder.patch_embed.weight"),
         _tensor(tensors, "action_encoder.embed.2.weight"),
     )
-    return Sizes(
+    return LeWMSizes(
         encoder=_vit_sizes(tensors, _section(config, "encoder")),
         latent_dim=table.shape[2],
         projector_dim=_tensor(tensors, "projector.net.0.weight").shape[0],
