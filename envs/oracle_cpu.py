@@ -17,9 +17,9 @@ from torch import Tensor
 
 from core.shapes import check_shape
 from core.types import Context, Latents, Observation, Plans, Rollout
-from envs.arm import SUBSTEPS, Command
+from envs.arm import SUBSTEPS
 from envs.reach import ReachEnv
-from envs.snapshot import Snapshot, from_vector, snapshot_dim
+from envs.snapshot import GUESS, PHYSICS, Snapshot, from_vector, snapshot_dim
 
 HAND_SENSORS = 3
 Array = NDArray[np.float64]
@@ -107,8 +107,7 @@ class TrueDynamics:
         states = np.full((count, horizon, begin.shape[1]), np.nan)
         hands = np.full((count, horizon, HAND_SENSORS), np.nan)
         model, kinematics = self.env.scene.model, self.env.arm.kinematics
-        sound = np.isfinite(begin).all(axis=1)
-        alive = {row: from_vector(model, begin[row]) for row in range(count) if sound[row]}
+        alive = {row: from_vector(model, begin[row]) for row in range(count) if np.isfinite(begin[row]).all()}
         for step in range(horizon):
             alive = self._advance(alive, actions[:, step])
             for row, now in alive.items():
@@ -137,7 +136,12 @@ class TrueDynamics:
         )
         whole = self._unbroken(paths, [now.physics[0] for now in before.values()])
         return {
-            row: self._arrived(path, commands[row], now.steps + 1, control)
+            row: Snapshot(
+                physics=path[-1].copy(),
+                command=commands[row],
+                steps=now.steps + 1,
+                guess=self._guess(path[-2], control[-1], now.guess),
+            )
             for (row, now), path, control, fine in zip(before.items(), paths, controls, whole, strict=True)
             if fine
         }
@@ -151,10 +155,11 @@ class TrueDynamics:
         on_time = np.abs(paths[:, :, 0] - np.array(began_s)[:, None] - due).max(axis=1) < 1e-6
         return on_time & np.isfinite(paths).all(axis=(1, 2))
 
-    def _arrived(self, path: Array, command: Command, steps: int, controls: Array) -> Snapshot:
-        """The end of a path; the solver's first guess there comes from the last but one physics step."""
+    def _guess(self, physics: Array, controls: Array, first: Array) -> Array:
+        """The accelerations of one physics step, from which the solver of the next one sets out."""
         model, data = self.env.scene.model, self._scratch[0]
-        mujoco.mj_setState(model, data, path[-2], mujoco.mjtState.mjSTATE_FULLPHYSICS)
-        data.ctrl[:] = controls[-1]
+        mujoco.mj_setState(model, data, physics, PHYSICS)
+        mujoco.mj_setState(model, data, first, GUESS)
+        data.ctrl[:] = controls
         mujoco.mj_forward(model, data)
-        return Snapshot(physics=path[-1].copy(), command=command, steps=steps, guess=data.qacc.copy())
+        return data.qacc.copy()

@@ -33,8 +33,8 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     """An arm on a table that is to bring its hand to the place shown in the goal image.
 
     Actions are 7 numbers per control step of 0.24 s: (dx, dy, dz) in metres in the robot's base frame, a rotation
-    vector in radians, and the share by which the gripper closes. `reach-v1` moves the position only: in `action_box` the
-    other axes have zero width, and every action is clipped to that box.
+    vector in radians, and the share by which the gripper closes. `reach-v1` moves the position only: in `action_box`
+    the other axes have zero width, and every action is clipped to that box.
     Observations: `frames` and `goal`, uint8 `(3 per camera, size, size)`, and `proprio` `(14,)` (see `Arm.proprio`).
 
     Args:
