@@ -44,17 +44,19 @@ def draw_path(
 
     Points that are not finite (behind the camera) break the line.
     """
+    shade, halo = _canvas(image)  # a dark rim, so that the line is seen before any background
     overlay, draw = _canvas(image)
     last = max(1, len(points) - 1)
     for index, (a, b) in enumerate(zip(points, points[1:], strict=False)):
         if all(map(math.isfinite, (*a, *b))):
             alpha = 1 - (1 - end_alpha) * index / last
             ends = [tuple(SMOOTHING * value for value in point) for point in (a, b)]
+            halo.line(ends, fill=(*INK, round(130 * alpha)), width=round(SMOOTHING * (width + 2)))
             draw.line(ends, fill=(*colour, round(255 * alpha)), width=round(SMOOTHING * width))
             _dot(draw, b, radius=width / 2, fill=(*colour, round(255 * alpha)))
     if points and all(map(math.isfinite, points[-1])):
         _dot(draw, points[-1], radius=1.5 * width, fill=(*colour, 255))
-    return _merge(image, overlay)
+    return _merge(_merge(image, shade), overlay)
 
 
 def draw_crosshair(

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from experiments.reporting.folder import write_folder
 from experiments.reporting.record import EpisodeRecord, Protocol, Report
+from experiments.reporting.sheet import Tile, contact_sheet
 from experiments.reporting.summary import compare, make_report, summarise
 
-__all__ = ["EpisodeRecord", "Protocol", "Report", "compare", "make_report", "summarise"]
+__all__ = [
+    "EpisodeRecord",
+    "Protocol",
+    "Report",
+    "Tile",
+    "compare",
+    "contact_sheet",
+    "make_report",
+    "summarise",
+    "write_folder",
+]

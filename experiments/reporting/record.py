@@ -65,14 +65,26 @@ class EpisodeRecord:
             raise ValueError(f"episode {self.seed} of {self.lab} has no distance, need at least that of the start")
 
     @classmethod
-    def judged(cls, *, distances_m: Sequence[float], **rest: Any) -> EpisodeRecord:
-        """A record whose three success flags follow from the distances; `rest` are the other fields."""
-        last = [float(distance) for distance in distances_m][-HELD_STEPS:]
+    def judged(
+        cls,
+        *,
+        distances_m: Sequence[float],
+        imagined_m: Sequence[float] | None = None,
+        ms_per_step: Sequence[float] = (),
+        **rest: Any,
+    ) -> EpisodeRecord:
+        """A record whose three success flags follow from the distances; `rest` are the other fields.
+
+        Curves may be any sequence of numbers; they are kept to the micrometre and the microsecond.
+        """
+        distances = _rounded(distances_m, digits=6)
         return cls(
-            distances_m=tuple(float(distance) for distance in distances_m),
-            success_5cm=bool(last) and last[-1] <= 0.05,
-            success_2cm=bool(last) and last[-1] <= 0.02,
-            held_success_5cm=bool(last) and all(distance <= 0.05 for distance in last),
+            distances_m=distances,
+            imagined_m=None if imagined_m is None else _rounded(imagined_m, digits=6),
+            ms_per_step=_rounded(ms_per_step, digits=3),
+            success_5cm=all(distance <= 0.05 for distance in distances[-1:]),
+            success_2cm=all(distance <= 0.02 for distance in distances[-1:]),
+            held_success_5cm=all(distance <= 0.05 for distance in distances[-HELD_STEPS:]),
             **rest,
         )
 
@@ -194,6 +206,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _rounded(values: Sequence[float], *, digits: int) -> tuple[float, ...]:
+    return tuple(round(float(value), digits) for value in values)
 
 
 def _revive(record: type[Any], content: dict[str, Any]) -> Any:

@@ -96,6 +96,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def quantiles(values: ArrayLike, shares: ArrayLike) -> Floats:
+    """Quantiles along the first axis; values may be infinite, and so is a quantile that falls beside such a value.
+
+    Linear interpolation alone would turn `inf * 0` into NaN.
+    """
+    numbers = np.sort(np.asarray(values, dtype=np.float64), axis=0)
+    places = np.asarray(shares, dtype=np.float64) * (len(numbers) - 1)
+    below = np.floor(places).astype(int)
+    part = (places - below).reshape(-1, *[1] * (numbers.ndim - 1))
+    low, high = numbers[below], numbers[np.minimum(below + 1, len(numbers) - 1)]
+    with np.errstate(invalid="ignore"):
+        return np.where((part == 0) | (low == high), low, low + part * (high - low))
+
+
 def success_curve(final_distances_m: ArrayLike, thresholds_m: ArrayLike) -> Floats:
     """Share of episodes whose final distance is within each threshold; a distance that is not finite never is."""
     distances = np.asarray(final_distances_m, dtype=np.float64)

@@ -12,10 +12,11 @@ from scipy import stats
 
 from core.seeding import numpy_generator
 from experiments.reporting.record import EpisodeRecord, Protocol, Report
-from experiments.reporting.stats import area_under_curve, cluster_bootstrap, holm, mcnemar, wilson
+from experiments.reporting.stats import area_under_curve, cluster_bootstrap, holm, mcnemar, quantiles, wilson
 
 Row = dict[str, Any]
-NOTHING_YET_M = 1e-6
+AT_GOAL_M = 1e-6
+FAR_M = 10.0  # stands for "diverged" in a test on ranks
 
 
 def summarise(records: Sequence[EpisodeRecord]) -> Row:
@@ -114,8 +115,8 @@ def _paired(pairs: Sequence[tuple[EpisodeRecord, EpisodeRecord]]) -> Row:
     second = [other.success_5cm for _, other in pairs]
     gain = np.array(first, dtype=np.float64) - np.array(second, dtype=np.float64)
     labs = [lab_of(mine) for mine, _ in pairs]
-    closer = [(mine.final_distance_m, other.final_distance_m) for mine, other in pairs]
-    gaps = np.array([a - b for a, b in closer if math.isfinite(a) and math.isfinite(b)])
+    final = [(min(mine.final_distance_m, FAR_M), min(other.final_distance_m, FAR_M)) for mine, other in pairs]
+    gaps = np.array([mine - other for mine, other in final])
     return {
         "pairs": len(pairs),
         "difference": float(gain.mean()),
@@ -129,8 +130,7 @@ def _quantile(values: NDArray[np.float64], share: float) -> float | None:
     """A quantile; None if there are no values or if it falls among infinite ones."""
     if not len(values):
         return None
-    with np.errstate(invalid="ignore"):
-        found = float(np.quantile(values, share))
+    found = float(quantiles(values, [share])[0])
     return found if math.isfinite(found) else None
 
 
@@ -141,7 +141,7 @@ def _closest(record: EpisodeRecord) -> float:
 def _progress(record: EpisodeRecord) -> float:
     """1 - d_T / d_0; an episode that began at its goal made all of the way if it ended there."""
     start = record.distances_m[0]
-    if start < NOTHING_YET_M:
+    if start < AT_GOAL_M:
         return 1.0 if record.success_5cm else 0.0
     return 1 - record.final_distance_m / start
 
