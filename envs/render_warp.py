@@ -1,6 +1,7 @@
 """Pictures without OpenGL: MuJoCo Warp's ray-caster, on the CPU.
 
-Slower to start (its kernels are compiled once and kept on disk) and close to the OpenGL pictures, not equal to them.
+Slower to start (its kernels are compiled once and kept on disk) and close to the OpenGL pictures, not equal to them:
+overexposed surfaces come out brighter.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ class WarpRenderer:
 
     def __init__(self, model: mujoco.MjModel) -> None:
         try:
-            import mujoco_warp
             import warp
+
+            warp.config.quiet = True
+            import mujoco_warp
         except ImportError as error:
             raise MissingPackage("mujoco-warp", "envs.render_warp") from error
-        warp.config.quiet = True
         self.model = model
         self._warp: Any = warp
         self._caster: Any = mujoco_warp
