@@ -34,6 +34,7 @@ class StepLog:
     """What happened inside the agent during one step: for videos, reports and curious people.
 
     Args:
+        present: The state that was perceived `B N D`.
         plan: The last search, or None if every world has stood still so far.
         imagined: The future that the chosen plan was imagined to have `B H N D`, from the state it was made in.
         planned: Whether the search was made in this step (it is older while a plan is being carried out).
@@ -43,6 +44,7 @@ class StepLog:
         seconds: Time per stage: "perceive", "judge", "plan" and "imagine".
     """
 
+    present: State
     plan: PlanResult | None
     imagined: Latents | None
     planned: bool
@@ -113,7 +115,7 @@ class Agent:
                 the goal.
         """
         times = [perf_counter()]
-        self._perceive(observation)
+        state = self._perceive(observation)
         times.append(perf_counter())
         present = self.present_cost()
         held = present < self.settings.hold_below
@@ -127,6 +129,7 @@ class Agent:
         action = self._next_action(held)
         self.memory.did(action)
         self.last = StepLog(
+            present=state,
             plan=self._result,
             imagined=self._imagined,
             planned=due,
@@ -151,7 +154,7 @@ class Agent:
             rollout = self.dynamics.rollout(context, still)
         return self.cost(rollout, still, goal)[:, 0]
 
-    def _perceive(self, observation: Observation) -> None:
+    def _perceive(self, observation: Observation) -> State:
         goal = self._known_goal()
         state: State = self.perception(observation)[:, -1]
         if state.shape != goal.latents.shape:
@@ -160,6 +163,7 @@ class Agent:
                 "both need the same number of worlds and the same encoder"
             )
         self.memory.see(state)
+        return state
 
     def _think(self) -> None:
         """Search for a new plan, from the last one shifted by what was carried out."""

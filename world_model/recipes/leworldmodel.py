@@ -11,8 +11,10 @@ several tokens per state.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Generator, Tensor, nn
 
 from core.errors import choose
@@ -73,7 +75,7 @@ def build(
     *,
     preset: str | LeWMSizes = "paper",
     action_dim: int,
-    action_scale: Tensor | None = None,
+    action_scale: Tensor | Sequence[float] | None = None,
     proprio_scale: Tensor | None = None,
     encoder: nn.Module | None = None,
     num_tokens: int = 1,
@@ -108,7 +110,7 @@ def build(
     predictor = sizes.form(
         sizes,
         action_dim=action_dim,
-        action_map=None if action_scale is None else ActionMap(action_scale),
+        action_map=None if action_scale is None else ActionMap(torch.as_tensor(action_scale)),
         proprio_scale=proprio_scale,
         num_tokens=num_tokens,
     )

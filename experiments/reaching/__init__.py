@@ -1,0 +1,1 @@
+"""The reaching experiment: methods, episodes, films."""

@@ -1,0 +1,65 @@
+"""An album of logged frames: what an imagined state looks like, shown by the logged frame that lies nearest to it.
+
+A world model without a decoder cannot paint what it imagines, but it can point at the most similar thing that it has seen.
+The album is one JPEG sheet of square tiles beside the weights, with the place that the model reads from each frame.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from core.errors import BadCheckpoint
+from core.files import write_bytes, write_text
+
+SHEET, PLACES = "album.jpg", "album.json"
+COLUMNS = 16
+
+
+@dataclass(frozen=True)
+class Album:
+    """Logged frames `(G, size, size, 3)` of one camera and the place `(G, 3)` that the model reads from each, in metres."""
+
+    frames: NDArray[np.uint8]
+    places: NDArray[np.float64]
+
+    def nearest(self, place: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The frame whose place is nearest."""
+        return self.frames[int(np.argmin(np.linalg.norm(self.places - place, axis=1)))]
+
+
+def save_album(folder: Path, album: Album, *, quality: int = 85) -> None:
+    """Write sheet and places beside a checkpoint."""
+    count, size = album.frames.shape[:2]
+    rows = -(-count // COLUMNS)
+    tiles = np.zeros((rows * COLUMNS, size, size, 3), np.uint8)
+    tiles[:count] = album.frames
+    sheet = tiles.reshape(rows, COLUMNS, size, size, 3).transpose(0, 2, 1, 3, 4).reshape(rows * size, COLUMNS * size, 3)
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, format="JPEG", quality=quality, subsampling=0)
+    write_bytes(folder / SHEET, buffer.getvalue())
+    write_text(folder / PLACES, json.dumps({"size": size, "places_m": np.round(album.places, 4).tolist()}))
+
+
+def load_album(folder: Path) -> Album | None:
+    """The album beside a checkpoint, or None if it has none.
+
+    Raises:
+        BadCheckpoint: If it is damaged.
+    """
+    if not (folder / SHEET).exists():
+        return None
+    try:
+        notes = json.loads((folder / PLACES).read_text())
+        size, places = int(notes["size"]), np.array(notes["places_m"], dtype=np.float64)
+        sheet = np.asarray(Image.open(folder / SHEET).convert("RGB"))
+        tiles = sheet.reshape(sheet.shape[0] // size, size, COLUMNS, size, 3).transpose(0, 2, 1, 3, 4)
+        return Album(tiles.reshape(-1, size, size, 3)[: len(places)], places)
+    except (OSError, KeyError, ValueError, UnidentifiedImageError) as error:
+        raise BadCheckpoint(f"the album in {folder} is damaged: {error}") from error

@@ -1,0 +1,137 @@
+"""Episodes of one lab: every method from the same starts to the same goals."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from core.seeding import seed_of
+from envs.labs import Lab
+from envs.reach import ReachEnv
+from experiments.reaching.films import Film, open_film, worst
+from experiments.reaching.methods import WORLD_MODEL, Methods, ModelPlayer, timed_act
+from experiments.reporting import EpisodeRecord, Tile
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabJob:
+    """What one worker does in one go.
+
+    Args:
+        lab: The lab.
+        index: Its number in the list of labs.
+        split: The split that it stands for in the report.
+        episodes: Episodes per method.
+        seed: Base seed of starts and goals.
+        budget: Control steps per episode.
+        cameras, image_size: What the model sees.
+        methods: Builds the players.
+        names: The methods to play.
+        film: Where the film of the world model's episodes goes, or None.
+    """
+
+    lab: Lab
+    index: int
+    split: str
+    episodes: int
+    seed: int
+    budget: int
+    cameras: tuple[str, ...]
+    image_size: int
+    methods: Methods
+    names: tuple[str, ...]
+    film: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabResult:
+    """The episodes of one lab, and the world model's worst one for the contact sheet."""
+
+    index: int
+    records: tuple[EpisodeRecord, ...]
+    tile: Tile | None
+
+
+def play_lab(job: LabJob) -> LabResult:
+    """Play every episode of every method in one lab (in a worker process)."""
+    torch.set_num_threads(1)
+    env = _environment(job.cameras, job.image_size, job.budget)
+    records: list[EpisodeRecord] = []
+    tiles: list[Tile] = []
+    for name in job.names:
+        filmed = job.film if name == WORLD_MODEL else None
+        with open_film(filmed, env, job.methods.checkpoint) as film:
+            for episode in range(job.episodes):
+                records.append(play_episode(job, name, episode, env, film))
+            if film is not None:
+                tiles.extend(film.finals)
+    return LabResult(index=job.index, records=tuple(records), tile=worst(tiles))
+
+
+def play_episode(job: LabJob, name: str, episode: int, env: ReachEnv, film: Film | None) -> EpisodeRecord:
+    """Play one episode; start, goal and image noise depend on lab and episode alone, not on the method."""
+    seed = seed_of(job.seed, job.lab.seed, job.lab.index, episode)
+    env.reset(seed=seed, options={"lab": job.lab})
+    player = job.methods.player(name, env, stream=seed)
+    player.begin(env)
+    distances, believed, times, statuses = [env.distance_m()], [], [], []
+    if film is not None and isinstance(player, ModelPlayer):
+        film.begin(env, episode)
+    for _ in range(job.budget):
+        action, ms = timed_act(player, env)
+        believed.append(player.believes_m())
+        times.append(ms)
+        statuses.append(player.status())
+        if film is not None and isinstance(player, ModelPlayer):
+            film.show(env, player, distances)
+        _, _, broken, _, _ = env.step(action)
+        distances.append(float("nan") if broken else env.distance_m())
+        if broken:
+            break
+    if film is not None:
+        film.end(env, distances)
+    return EpisodeRecord.judged(
+        method=name,
+        lab=job.lab.name,
+        lab_index=job.index,
+        split=job.split,
+        seed=seed,
+        start_m=tuple(env.start_m.tolist()),
+        goal_m=tuple(env.goal_m.tolist()),
+        distances_m=distances,
+        imagined_m=None if np.isnan(believed).all() else believed,
+        ms_per_step=times,
+        statuses=tuple(statuses) if any(statuses) else (),
+        video=None if film is None else f"videos/{film.path.name}",
+    )
+
+
+def play_all(jobs: Sequence[LabJob], *, workers: int) -> Iterator[LabResult]:
+    """Play jobs in processes of their own, as they come; with one worker in this process."""
+    if workers == 1:
+        yield from map(play_lab, jobs)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+        futures = [pool.submit(play_lab, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@lru_cache(maxsize=1)
+def _environment(cameras: tuple[str, ...], image_size: int, budget: int) -> ReachEnv:
+    """The one environment (and OpenGL context) of this process."""
+    return ReachEnv(cameras=cameras, image_size=image_size, budget=budget)

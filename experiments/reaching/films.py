@@ -1,0 +1,93 @@
+"""Films of the world model at work: camera with the imagined path, goal, and what the imagined end looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.drawing import draw_crosshair, draw_path, panels, sparkline
+from envs.reach import ReachEnv
+from envs.video import VideoWriter
+from experiments.reaching.album import Album, load_album
+from experiments.reaching.methods import ModelPlayer
+from experiments.reporting import Tile
+
+PANEL = 224
+SUCCESS_M = 0.05
+Picture = NDArray[np.uint8]
+
+
+@lru_cache(maxsize=2)
+def album_at(folder: Path) -> Album | None:
+    """The album of a checkpoint, read once per process."""
+    return load_album(folder)
+
+
+class Film:
+    """The film of one lab: its episodes one after another.
+
+    Attributes:
+        path: Where it will be published.
+        finals: How each episode ended.
+    """
+
+    def __init__(self, writer: VideoWriter, path: Path, album: Album | None) -> None:
+        self.writer, self.path, self.album = writer, path, album
+        self.finals: list[Tile] = []
+        self._goal: Picture = np.zeros((PANEL, PANEL, 3), np.uint8)
+        self._episode = 0
+
+    def begin(self, env: ReachEnv, episode: int) -> None:
+        """Photograph the goal: the hand is put there for a moment, and back."""
+        self._episode = episode
+        here = env.state()
+        env.arm.place(env.goal_m)
+        self._goal = env.picture(env.cameras[0], PANEL)
+        env.set_state(here)
+
+    def show(self, env: ReachEnv, player: ModelPlayer, distances_m: Sequence[float]) -> None:
+        """One frame: what the camera sees with the plan drawn in, the goal, the imagined end of the plan."""
+        camera = env.cameras[0]
+        imagined = player.imagined()
+        path_m = env.hand_m() + np.concatenate([np.zeros((1, 3)), imagined - player.present()])
+        path = [tuple(point) for point in (PANEL * env.scene.project(path_m, camera)).tolist()]
+        target = tuple((PANEL * env.scene.project(env.goal_m, camera)).tolist())
+        seen = draw_crosshair(draw_path(env.picture(camera, PANEL), path), target)
+        columns = [(f"camera ({camera})", seen), ("goal image", self._goal)]
+        if self.album is not None:
+            columns.append(("imagined (nearest logged frame)", self.album.nearest(imagined[-1])))
+        self._write(env, columns, distances_m)
+
+    def end(self, env: ReachEnv, distances_m: Sequence[float]) -> None:
+        """The last frame, and the tile for the contact sheet."""
+        final = env.picture(env.cameras[0], PANEL)
+        gone = float(distances_m[-1])
+        blank = [] if self.album is None else [("", np.full_like(final, 255))]
+        self._write(env, [("end", final), ("goal image", self._goal), *blank], distances_m)
+        self.finals.append(
+            Tile(lab=env.lab.name, final=final, goal=self._goal, distance_m=gone, success=gone < SUCCESS_M)
+        )
+
+    def _write(self, env: ReachEnv, columns: list[tuple[str, Picture]], distances_m: Sequence[float]) -> None:
+        frame = panels(columns, height=PANEL)
+        self.writer.write(sparkline(frame, distances_m, total=env.budget + 1))
+
+
+@contextmanager
+def open_film(path: Path | None, env: ReachEnv, checkpoint: Path) -> Iterator[Film | None]:
+    """A film that is published when the block ends well, or None where there is no path."""
+    if path is None:
+        yield None
+        return
+    with VideoWriter(path, env.metadata["render_fps"]) as writer:
+        yield Film(writer, path, album_at(checkpoint))
+
+
+def worst(tiles: Sequence[Tile]) -> Tile | None:
+    """The episode that ended farthest from its goal."""
+    return max(tiles, key=lambda tile: tile.distance_m if np.isfinite(tile.distance_m) else np.inf, default=None)

@@ -1,0 +1,278 @@
+"""The methods that are compared: agents with a learned or the true world, and policies that plan nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.errors import BadCheckpoint, choose
+from core.interfaces import Cost, Planner
+from core.seeding import generator
+from core.types import MpcSettings
+from envs.baselines import DoNothing, OracleIK, Policy, RandomActions
+from envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
+from envs.reach import ReachEnv
+from planners import PLANNERS
+from world_model.agent import Agent
+from world_model.costs import Effort, GoalDistance, SensorGoalDistance, WeightedSum
+from world_model.memory import ShortTermMemory
+from world_model.pretrained import WorldModel, load_world_model
+
+WORLD_MODEL = "world model"
+TRUE_DYNAMICS = "true dynamics"
+FROZEN = "frozen random encoder"
+BASELINES = ("do nothing", "random", "oracle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """How the agents plan.
+
+    Args:
+        planner: Name of a planner.
+        arguments: Its arguments.
+        horizon: Steps that a plan looks ahead.
+        effort: Weight of the actions' size against the squared distance (m^2); damps the last steps.
+        hold_m: Stand still while the goal seems nearer than this (m).
+        deadline_s: Seconds that one plan may take.
+    """
+
+    planner: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    horizon: int = 2
+    effort: float = 0.0
+    hold_m: float = 0.0
+    deadline_s: float = float("inf")
+
+    def build(self) -> Planner:
+        """The planner.
+
+        Raises:
+            UnknownName: If there is no planner of that name.
+            ValueError: If it does not take one of the arguments.
+        """
+        try:
+            return choose(PLANNERS, self.planner, "planner")(**self.arguments)
+        except TypeError as error:
+            raise ValueError(f"planner={self.planner}: {error}") from error
+
+    def mpc(self) -> MpcSettings:
+        """The agent's settings; the cost is a squared distance."""
+        return MpcSettings(horizon=self.horizon, hold_below=self.hold_m**2, deadline_s=self.deadline_s)
+
+
+class Player(Protocol):
+    """Plays episodes, one at a time."""
+
+    def begin(self, env: ReachEnv) -> None:
+        """Take up the goal of a new episode."""
+
+    def act(self, env: ReachEnv) -> NDArray[np.float32]:
+        """The next action `(7,)`."""
+
+    def believes_m(self) -> float:
+        """How far the player itself thinks the goal is (m), NaN if it has no opinion."""
+
+    def status(self) -> str:
+        """How its last search ended, or an empty string."""
+
+
+class PolicyPlayer:
+    """A policy without plans."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def begin(self, env: ReachEnv) -> None:
+        """Nothing to take up."""
+
+    def act(self, env: ReachEnv) -> NDArray[np.float32]:
+        """The policy's action `(7,)`."""
+        return self.policy.act(env)
+
+    def believes_m(self) -> float:
+        """No opinion."""
+        return float("nan")
+
+    def status(self) -> str:
+        """No search."""
+        return ""
+
+
+class ModelPlayer:
+    """The agent with a learned world model: it is given images and nothing else.
+
+    Args:
+        model: The world model.
+        env: Tells the action box.
+        settings: How to plan.
+        seed: Seed of the planner.
+    """
+
+    def __init__(self, model: WorldModel, env: ReachEnv, settings: PlanSettings, *, seed: int) -> None:
+        model.check_robot(box=env.action_box, cameras=env.cameras, image_size=env.image_size, dt_s=env.dt_s)
+        self.model = model
+        box = env.action_box
+        self.agent = Agent(
+            perception=model.perception,
+            memory=ShortTermMemory(max_frames=2, action_dim=box.dim),
+            dynamics=model.dynamics,
+            cost=_cost(GoalDistance(steps="all", metric=model.metres), settings, box.high),
+            planner=settings.build(),
+            box=box,
+            settings=settings.mpc(),
+            generator=generator(seed, "planner"),
+        )
+        self._goal_at: Tensor | None = None
+
+    def begin(self, env: ReachEnv) -> None:
+        """Encode the goal image."""
+        goal = env.goal()
+        self.agent.reset(goal)
+        self._goal_at = self._place(self.model.perception(goal)[:, -1])
+
+    def act(self, env: ReachEnv) -> NDArray[np.float32]:
+        """Perceive, plan, answer `(7,)`."""
+        return self.agent.act(env.observation())[0].numpy().astype(np.float32)
+
+    def present(self) -> NDArray[np.float32]:
+        """Where the model thinks the hand is `(3,)`, in metres up to a constant of the place."""
+        assert self.agent.last is not None
+        return self._place(self.agent.last.present)[0].numpy()
+
+    def imagined(self) -> NDArray[np.float32]:
+        """Where the last plan is imagined to lead `(H, 3)`, in the same frame; empty before the first plan."""
+        last = self.agent.last
+        if last is None or last.imagined is None or bool(last.held.all()):
+            return self.present()[None]
+        return self._place(last.imagined)[0].numpy()
+
+    def believes_m(self) -> float:
+        """Distance of the present state from the goal as the model measures it (m)."""
+        assert self._goal_at is not None
+        return float(np.linalg.norm(self.present() - self._goal_at[0].numpy()))
+
+    def status(self) -> str:
+        """How the last search ended, or that the agent holds still."""
+        last = self.agent.last
+        if last is None or bool(last.held.all()):
+            return "hold"
+        return last.plan.status[0].value if last.plan is not None else ""
+
+    def _place(self, latents: Tensor) -> Tensor:
+        with torch.no_grad():
+            return latents.flatten(-2) if self.model.metres is None else self.model.metres(latents)
+
+
+class TruePlayer:
+    """The same planner with the simulator as its world and the true distance as its cost: the planner's upper bound.
+
+    A planner that needs gradients cannot plan in a simulator; `settings` then names the sampling planner to use instead.
+    """
+
+    def __init__(self, env: ReachEnv, settings: PlanSettings, *, seed: int) -> None:
+        self.dynamics = TrueDynamics(env)
+        box = env.action_box
+        self.agent = Agent(
+            perception=StatePerception(env),
+            memory=ShortTermMemory(max_frames=1, action_dim=box.dim),
+            dynamics=self.dynamics,
+            cost=_cost(SensorGoalDistance(steps="all"), settings, box.high),
+            planner=settings.build(),
+            box=box,
+            settings=settings.mpc(),
+            generator=generator(seed, "planner"),
+        )
+
+    def begin(self, env: ReachEnv) -> None:
+        """Take up the true goal position."""
+        self.agent.reset(env.observation(), sensors=true_goal(env))
+
+    def act(self, env: ReachEnv) -> NDArray[np.float32]:
+        """Plan in the simulator, answer `(7,)`."""
+        return self.agent.act(env.observation())[0].numpy().astype(np.float32)
+
+    def believes_m(self) -> float:
+        """The true distance at the last step (m)."""
+        assert self.agent.last is not None
+        return float(self.agent.last.present_cost[0].clamp_min(0).sqrt())
+
+    def status(self) -> str:
+        """How the last search ended."""
+        last = self.agent.last
+        return last.plan.status[0].value if last is not None and last.plan is not None else ""
+
+
+@lru_cache(maxsize=4)
+def world_model_at(folder: Path, device: str) -> WorldModel:
+    """A published world model, read once per process."""
+    return load_world_model(folder, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Methods:
+    """Builds players by the name of their method.
+
+    Args:
+        checkpoint: Folder of the world model.
+        frozen: Folder of the control whose encoder was never trained, or None.
+        settings: How the agents plan.
+        sampling: How the agent with true dynamics plans.
+        device: Where the networks run.
+        seed: Seed of planners and of the random policy.
+    """
+
+    checkpoint: Path
+    frozen: Path | None
+    settings: PlanSettings
+    sampling: PlanSettings
+    device: str = "cpu"
+    seed: int = 0
+
+    def names(self) -> tuple[str, ...]:
+        """Every method that can be played, the world model first."""
+        frozen = () if self.frozen is None else (FROZEN,)
+        return (WORLD_MODEL, *frozen, TRUE_DYNAMICS, *BASELINES)
+
+    def player(self, name: str, env: ReachEnv, *, stream: int) -> Player:
+        """A player for one episode; `stream` tells its random numbers from other episodes'."""
+        seed = self.seed + stream
+        match name:
+            case "world model":
+                return ModelPlayer(world_model_at(self.checkpoint, self.device), env, self.settings, seed=seed)
+            case "frozen random encoder":
+                if self.frozen is None:
+                    raise BadCheckpoint("no checkpoint of the control with a frozen random encoder was given")
+                return ModelPlayer(world_model_at(self.frozen, self.device), env, self.settings, seed=seed)
+            case "true dynamics":
+                return TruePlayer(env, self.sampling, seed=seed)
+            case "do nothing":
+                return PolicyPlayer(DoNothing())
+            case "random":
+                return PolicyPlayer(RandomActions(generator(seed, "random policy")))
+            case "oracle":
+                return PolicyPlayer(OracleIK(env))
+        raise ValueError(f"unknown method {name!r}; known: {', '.join(self.names())}")
+
+
+def timed_act(player: Player, env: ReachEnv) -> tuple[NDArray[np.float32], float]:
+    """The player's action and the milliseconds that it took."""
+    start = time.perf_counter()
+    action = player.act(env)
+    return action, 1000 * (time.perf_counter() - start)
+
+
+def _cost(goal: GoalDistance | SensorGoalDistance, settings: PlanSettings, high: Tensor) -> Cost:
+    """Squared distance (m^2) plus the effort, whose unit is the squared longest step."""
+    if settings.effort == 0:
+        return goal
+    return WeightedSum({"goal": (1.0, goal), "effort": (settings.effort, Effort(scale=high))})

@@ -1,0 +1,222 @@
+"""Reach image goals in labs that no training log contained: `python experiments/zero_shot_reach.py`.
+
+Without an argument the shipped world model plays two episodes in each of ten labs of unseen looks, beside its baselines,
+and leaves numbers, figures, films and a page that shows them all. `--help` lists the options.
+"""
+
+from __future__ import annotations
+
+import _path  # noqa: F401  isort: skip
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+import torch._dynamo  # before the first OpenGL context: loading it later crashes some drivers
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+import envs  # noqa: F401  chooses the OpenGL backend
+from core.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
+from envs.labs import SPLITS, labs_hash, sample_lab
+from envs.ranges import FACTORS
+from envs.reach import ReachEnv
+from experiments.reaching.episodes import LabJob, LabResult, play_all
+from experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods, PlanSettings, world_model_at
+from experiments.reporting import EpisodeRecord, Protocol, Report, make_report, write_folder
+
+SHIPPED = Path(__file__).parent / "checkpoints"
+NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach_random")}
+SAMPLING = {"cem", "random_shooting"}
+PACKAGES = ("torch", "mujoco", "numpy", "gymnasium")
+MISTAKES = (BadCheckpoint, BadObservation, MissingPackage, UnknownName, ValueError, OSError)
+
+
+def main_settings(cfg: DictConfig) -> tuple[PlanSettings, PlanSettings]:
+    """How the world model plans, and how the true dynamics do: with the same planner if it can do without gradients."""
+    chosen: dict[str, Any] = OmegaConf.to_container(cfg.planner, resolve=True)  # type: ignore[assignment]
+    name = str(chosen.pop("_target_", "")).rsplit(".", 1)[-1]
+    settings = PlanSettings(planner=name, arguments=chosen, horizon=cfg.horizon, effort=cfg.effort, hold_m=cfg.hold_m)
+    return settings, settings if name in SAMPLING else replace(settings, planner="cem", arguments={})
+
+
+def methods_of(cfg: DictConfig) -> Methods:
+    """The methods to compare.
+
+    Raises:
+        UnknownName: If there is no shipped checkpoint for that number of cameras.
+    """
+    shipped, control = choose({str(count): names for count, names in NAMES.items()}, str(cfg.cameras), "cameras")
+    frozen = Path(cfg.control) if cfg.control else SHIPPED / control
+    settings, sampling = main_settings(cfg)
+    return Methods(
+        checkpoint=Path(cfg.checkpoint) if cfg.checkpoint else SHIPPED / shipped,
+        frozen=frozen if cfg.control or (frozen.exists() and not cfg.checkpoint) else None,
+        settings=settings,
+        sampling=sampling,
+        device=cfg.device,
+        seed=cfg.seed,
+    )
+
+
+def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
+    """Every lab to be played: those of the split with all methods, those of single factors with the world model."""
+    interface = world_model_at(methods.checkpoint, cfg.device).interface
+    choose(SPLITS, cfg.split, "split")
+    if min(cfg.labs, cfg.episodes, cfg.budget, cfg.workers) < 1:
+        raise ValueError("labs, episodes, budget and workers must be at least 1")
+    alone = cfg.split == "all" if cfg.factors is None else cfg.factors
+    jobs = []
+    for split in (cfg.split, *(FACTORS if alone else ())):
+        if split == cfg.split and jobs:
+            continue
+        headline = split == cfg.split
+        for index in range(cfg.labs):
+            lab = sample_lab(index, split=split, seed=cfg.lab_seed, level=cfg.level)
+            film = Path(cfg.out) / "videos" / f"{lab.name}.mp4" if cfg.films and headline else None
+            names = methods.names() if headline and cfg.baselines else (WORLD_MODEL,)
+            jobs.append(
+                LabJob(
+                    lab=lab,
+                    index=index,
+                    split=split,
+                    episodes=cfg.episodes,
+                    seed=cfg.lab_seed,
+                    budget=cfg.budget,
+                    cameras=interface.cameras,
+                    image_size=interface.image_size,
+                    methods=methods,
+                    names=names,
+                    film=film,
+                )
+            )
+    return jobs
+
+
+def preflight(job: LabJob) -> None:
+    """Try everything once in this process, so that mistakes are told before the work begins."""
+    env = ReachEnv(cameras=job.cameras, image_size=job.image_size, budget=job.budget)
+    try:
+        env.reset(seed=0, options={"lab": job.lab})
+        for name in job.names:
+            job.methods.player(name, env, stream=0).begin(env)
+        (job.film.parent.parent if job.film else Path(".")).mkdir(parents=True, exist_ok=True)
+    finally:
+        env.close()
+
+
+def play(jobs: list[LabJob], *, workers: int) -> list[LabResult]:
+    """Play all labs with live progress."""
+    results: list[LabResult] = []
+    done: list[EpisodeRecord] = []
+    with tqdm(total=len(jobs), unit="lab", desc="reaching") as bar:
+        for result in play_all(jobs, workers=workers):
+            results.append(result)
+            done += [r for r in result.records if r.method == WORLD_MODEL]
+            reached = sum(record.success_5cm for record in done)
+            bar.set_postfix_str(f"{reached}/{len(done)} within 5 cm")
+            bar.update()
+    return sorted(results, key=lambda result: result.index)
+
+
+def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protocol:
+    """What was fixed before the first episode."""
+    labs = [job.lab for job in jobs if job.split == cfg.split]
+    return Protocol(
+        method=WORLD_MODEL,
+        split=cfg.split,
+        labs=cfg.labs,
+        episodes_per_lab=cfg.episodes,
+        lab_seed=cfg.lab_seed,
+        seeds=(cfg.seed,),
+        budget_steps=cfg.budget,
+        cameras=jobs[0].cameras,
+        planner={
+            "name": methods.settings.planner,
+            **methods.settings.arguments,
+            "horizon": cfg.horizon,
+            "effort": cfg.effort,
+            "hold_m": cfg.hold_m,
+            "true dynamics plan with": methods.sampling.planner,
+        },
+        lab_list_hash=labs_hash(labs),
+        checkpoint_hash=world_model_at(methods.checkpoint, cfg.device).fingerprint,
+        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        commit=_commit(),
+        command=shlex.join(["python", "experiments/zero_shot_reach.py", *sys.argv[1:]]),
+        hardware=f"{os.cpu_count()} x {platform.machine()}, {cfg.workers} processes, device {cfg.device}",
+    )
+
+
+def print_table(report: Report) -> None:
+    """The result on one screen."""
+    table = Table(title=f"Reaching image goals, split '{report.protocol.split}'")
+    for column in (
+        "method",
+        "episodes",
+        "within 5 cm",
+        "95 % interval",
+        "within 2 cm",
+        "held 5 cm",
+        "median cm",
+        "ms p50",
+    ):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    rows = {WORLD_MODEL: report.summary, **report.baselines}
+    rows |= {f"{WORLD_MODEL}, {factor} out of range": row for factor, row in report.factors.items()}
+    for name, row in rows.items():
+        low, high = row["wilson_95"]
+        median, ms = row["median_final_distance_m"], row["ms_per_step_p50"]
+        table.add_row(
+            name,
+            str(row["episodes"]),
+            f"{row['success_5cm']:.1%}",
+            f"{low:.1%} - {high:.1%}",
+            f"{row['success_2cm']:.1%}",
+            f"{row['held_success_5cm']:.1%}",
+            "-" if median is None else f"{100 * median:.2f}",
+            "-" if ms is None else f"{ms:.1f}",
+        )
+    Console().print(table)
+
+
+def _commit() -> str:
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return asked.stdout.strip() or "unknown"
+
+
+@hydra.main(version_base=None, config_path="../configs", config_name="zero_shot_reach")
+def main(cfg: DictConfig) -> None:
+    """Play, judge, write, and say where the result lies."""
+    torch.set_num_threads(1)
+    try:
+        methods = methods_of(cfg)
+        jobs = jobs_of(cfg, methods)
+        preflight(jobs[0])
+        if cfg.baselines and FROZEN not in methods.names():
+            Console(stderr=True).print(f"no checkpoint of the '{FROZEN}' control: it is left out")
+        results = play(jobs, workers=cfg.workers)
+        records = [record for result in results for record in result.records]
+        report = make_report(protocol_of(cfg, methods, jobs), records)
+        page = write_folder(report, cfg.out, tiles=[result.tile for result in results if result.tile is not None])
+    except MISTAKES as error:
+        sys.exit(f"zero_shot_reach: {error}")
+    print_table(report)
+    Console().print(f"report, figures and films: {page}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

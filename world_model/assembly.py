@@ -1,0 +1,61 @@
+"""Systems built from plain configuration: the same nested `_target_` form that hydra uses, limited to our own parts.
+
+A checkpoint carries such a configuration, and a stranger's checkpoint must not be able to call anything else: only names of
+`PARTS` are ever looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from core.errors import choose
+from encoders.convnet import KeypointEncoder
+from encoders.layers.pixels import NormalisePixels
+from encoders.vit import VisionTransformer, ViTSizes
+from world_model.augment import Augmentation, ColourJitter, Patches, ViewJitter
+from world_model.displacement import HindsightDisplacement
+from world_model.objectives.dynamics import OpenLoop
+from world_model.recipes import leworldmodel
+
+TARGET = "_target_"
+_PARTS: tuple[Callable[..., Any], ...] = (
+    leworldmodel.build,
+    KeypointEncoder,
+    NormalisePixels,
+    VisionTransformer,
+    ViTSizes,
+    HindsightDisplacement,
+    OpenLoop,
+    Augmentation,
+    ColourJitter,
+    ViewJitter,
+    Patches,
+)
+PARTS: dict[str, Callable[..., Any]] = {f"{part.__module__}.{part.__qualname__}": part for part in _PARTS}
+
+
+def assemble(spec: Any, **arguments: Any) -> Any:
+    """Build what a configuration describes.
+
+    Args:
+        spec: Mappings with a `_target_` become the part of that name, called with the other entries; other mappings, lists
+            and plain values stay what they are, their entries assembled.
+        **arguments: Further arguments of the outermost part.
+
+    Raises:
+        UnknownName: If a `_target_` is none of `PARTS`.
+        TypeError: If a part does not take an argument; the message names the part.
+    """
+    if isinstance(spec, Mapping):
+        entries = {str(key): assemble(value) for key, value in spec.items() if key != TARGET}
+        if TARGET not in spec:
+            return entries
+        part = choose(PARTS, str(spec[TARGET]), "part")
+        try:
+            return part(**entries, **arguments)
+        except TypeError as error:
+            raise TypeError(f"{spec[TARGET]}: {error}") from error
+    if isinstance(spec, list | tuple):
+        return [assemble(entry) for entry in spec]
+    return spec

@@ -1,0 +1,162 @@
+"""A trained world model as the parts of an agent, and the folder that it is kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.checkpoint import checkpoint_hash, load_checkpoint, load_strict, save_checkpoint
+from core.errors import BadCheckpoint
+from core.types import ActionBox
+from encoders.layers.pixels import NormalisePixels
+from world_model.assembly import assemble
+from world_model.displacement import HindsightDisplacement
+from world_model.dynamics import LearnedDynamics
+from world_model.objectives.dynamics import DynamicsObjective
+from world_model.perception import ImagePerception
+
+DISPLACEMENT = "displacement"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interface:
+    """What a world model was trained to see and to command; checked before it meets a robot.
+
+    Args:
+        cameras: Names of the cameras, in the order of their channels.
+        image_size: Width and height of the pictures in pixels.
+        actions: Name of each action axis, with its unit.
+        dt_s: Seconds between two observations.
+        log: What it was trained on, in words.
+    """
+
+    cameras: tuple[str, ...]
+    image_size: int
+    actions: tuple[str, ...]
+    dt_s: float
+    log: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings."""
+        return {
+            "cameras": list(self.cameras),
+            "image_size": self.image_size,
+            "actions": list(self.actions),
+            "dt_s": self.dt_s,
+            "log": self.log,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModel:
+    """A trained world model, ready for an agent.
+
+    Args:
+        objective: Encoder, predictor and heads.
+        interface: What it sees and commands.
+        perception: Frames to latents.
+        dynamics: Plans to imagined latents.
+        metres: Maps latents `... N D` to places `... 3` whose differences are metres, or None without such a head.
+        fingerprint: Short hash of the weights.
+    """
+
+    objective: DynamicsObjective
+    interface: Interface
+    perception: ImagePerception
+    dynamics: LearnedDynamics
+    metres: Callable[[Tensor], Tensor] | None
+    fingerprint: str = ""
+
+    def check_robot(self, *, box: ActionBox, cameras: Sequence[str], image_size: int, dt_s: float) -> None:
+        """Refuse a robot that this model was not trained for.
+
+        Raises:
+            BadCheckpoint: With what the model knows and what the robot has.
+        """
+        known, facts = self.interface, []
+        if box.dim != len(known.actions):
+            facts.append(
+                f"actions of {len(known.actions)} numbers ({', '.join(known.actions)}), the robot takes {box.dim}"
+            )
+        if tuple(cameras) != known.cameras:
+            facts.append(f"cameras {known.cameras}, the robot has {tuple(cameras)}")
+        if image_size != known.image_size:
+            facts.append(f"pictures of {known.image_size} px, the robot gives {image_size} px")
+        if abs(dt_s - known.dt_s) > 1e-6:
+            facts.append(f"steps of {known.dt_s} s, the robot makes steps of {dt_s} s")
+        if facts:
+            raise BadCheckpoint("this world model was trained for another robot: it knows " + "; ".join(facts))
+
+
+def as_world_model(objective: DynamicsObjective, interface: Interface, *, fingerprint: str = "") -> WorldModel:
+    """The parts of an agent around a trained objective."""
+    preprocess = objective.preprocess
+    if not isinstance(preprocess, NormalisePixels):
+        raise BadCheckpoint(f"expected pixels normalised by constants, got {type(preprocess).__name__}")
+    mean, std = (value.flatten() / 255 for value in (preprocess.mean, preprocess.std))
+    head = objective.parts[DISPLACEMENT] if DISPLACEMENT in objective.parts else None
+    return WorldModel(
+        objective=objective,
+        interface=interface,
+        perception=ImagePerception(
+            objective.encoder,
+            cameras=interface.cameras,
+            image_size=(interface.image_size, interface.image_size),
+            mean=mean.expand(3).tolist(),
+            std=std.expand(3).tolist(),
+        ),
+        dynamics=LearnedDynamics(objective.predictor, max_context=1),
+        metres=head.metres if isinstance(head, HindsightDisplacement) else None,
+        fingerprint=fingerprint,
+    )
+
+
+def save_world_model(
+    folder: str | Path,
+    objective: nn.Module,
+    *,
+    system: Mapping[str, Any],
+    interface: Interface,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Publish a world model: weights, the configuration that builds it, and what it sees and commands.
+
+    Args:
+        folder: Where; replaced as a whole, never half written.
+        objective: The trained objective.
+        system: The configuration that `assemble` builds it from.
+        interface: What it was trained to see and command.
+        training: How it came to be (settings, seed, steps, scores), for people.
+    """
+    config = {"system": dict(system), "interface": interface.to_dict(), "training": dict(training or {})}
+    save_checkpoint(folder, objective.state_dict(), config)
+
+
+def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") -> WorldModel:
+    """Read a published world model.
+
+    Raises:
+        BadCheckpoint: If the folder is missing, damaged, of a newer format, or does not describe a world model.
+    """
+    tensors, config = load_checkpoint(folder)
+    try:
+        interface = Interface(
+            cameras=tuple(config["interface"]["cameras"]),
+            image_size=int(config["interface"]["image_size"]),
+            actions=tuple(config["interface"]["actions"]),
+            dt_s=float(config["interface"]["dt_s"]),
+            log=str(config["interface"].get("log", "")),
+        )
+        objective = assemble(config["system"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadCheckpoint(f"{folder} does not describe a world model of this version: {error}") from error
+    if not isinstance(objective, DynamicsObjective):
+        raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, not a world model")
+    load_strict(objective, tensors, str(folder))
+    objective.to(device).eval().requires_grad_(False)
+    return as_world_model(objective, interface, fingerprint=checkpoint_hash(folder))
