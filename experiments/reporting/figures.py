@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from core.files import atomic_file
-from experiments.reporting.record import Report
+from experiments.reporting.record import Report, split_name
 from experiments.reporting.stats import quantiles, success_curve, wilson
 
 BLUE, GREEN, RED, INK, FAINT, RULE = "#0072B2", "#009E73", "#D55E00", "#262B33", "#8A8F98", "#DEDCD5"
@@ -139,6 +139,10 @@ def distance_per_lab(axes: Axes, report: Report) -> None:
         axes.plot([place, place], [min(values), max(values)], color=RULE, lw=2.2, zorder=1)
         colours = [GREEN if value <= MARKS_CM[1] else RED for value in values]
         axes.scatter([place] * len(values), values, s=20, c=colours, edgecolors="white", linewidths=0.5, zorder=3)
+        lost = [value for value in values if value > max([7.0, *known])]
+        axes.scatter([place] * len(lost), lost, s=46, c=RED, marker="X", edgecolors="white", linewidths=0.5, zorder=4)
+    if len(known) < sum(map(len, columns)):
+        axes.scatter([], [], s=46, c=RED, marker="X", label="simulation diverged")
     axes.scatter([], [], s=20, c=GREEN, label="within 5 cm")
     axes.scatter([], [], s=20, c=RED, label="not within 5 cm")
     axes.legend(frameon=False, loc="upper right")
@@ -151,7 +155,7 @@ def distance_per_lab(axes: Axes, report: Report) -> None:
 
 def success_per_factor(axes: Axes, report: Report) -> None:
     """Success at 5 cm with one factor out of its training range at a time, with Wilson's whiskers."""
-    rows = [(f"{report.protocol.split} (headline)", report.summary), *report.factors.items()]
+    rows = [(f"{split_name(report.protocol.split)} (headline)", report.summary), *report.factors.items()]
     rows.sort(key=lambda row: row[1]["success_5cm"])
     for place, (_, row) in enumerate(rows):
         colour = BLUE if row is report.summary else INK
@@ -160,10 +164,12 @@ def success_per_factor(axes: Axes, report: Report) -> None:
         axes.plot([0, rate], [place, place], color=colour, lw=5, alpha=0.14, solid_capstyle="butt")
         axes.plot([low, high], [place, place], color=colour, lw=1.8)
         axes.plot(rate, place, "o", color=colour, ms=6.5, mec="white")
-        axes.text(115, place, f"{rate:.0f} %", va="center", ha="right", color=colour, clip_on=False)
+        axes.text(
+            115, place, f"{rate:.1f} %".replace(".0 %", " %"), va="center", ha="right", color=colour, clip_on=False
+        )
     axes.grid(visible=False, axis="y")
     axes.set(xlim=(0, 115), ylim=(-0.6, len(rows) - 0.4), xlabel="episodes within 5 cm (%)", xticks=range(0, 101, 20))
-    axes.set_yticks(range(len(rows)), [name.replace("_", " ") for name, _ in rows])
+    axes.set_yticks(range(len(rows)), [split_name(name) for name, _ in rows])
     axes.tick_params(axis="y", length=0)
     axes.set_title("What breaks it: one factor out of range at a time")
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from core.files import write_text
-from experiments.reporting.record import EpisodeRecord, Report, plain
+from experiments.reporting.record import EpisodeRecord, Report, plain, split_name
 from experiments.reporting.style import CSS, SCRIPT
 
 LABS_OF = {
@@ -64,7 +64,7 @@ def _headline(report: Report) -> str:
     low, high = row["bootstrap_95"]
     labs = LABS_OF.get(protocol.split, f"labs with {protocol.split.replace('_', ' ')} outside the training range")
     cards = [
-        (_percent(row["success_5cm"]), f"end within 5 cm; 95 % interval {100 * low:.0f} to {100 * high:.0f} %"),
+        (_percent(row["success_5cm"]), f"end within 5 cm; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"),
         (_cm(row["median_final_distance_m"]), "median final distance to the goal"),
         (_percent(row["held_success_5cm"]), "hold the goal for the last three steps"),
         (_ms(row["ms_per_step_p50"]), f"median time per decision; p95 {_ms(row['ms_per_step_p95'])}"),
@@ -79,14 +79,14 @@ def _headline(report: Report) -> str:
 
 
 def _methods(report: Report) -> str:
-    heads = ["method", "episodes within 5 cm", "Wilson 95 %", "over labs 95 %", "2 cm", "held", "median", "quartiles",
-             "ms p50", "against it", "p (McNemar)"]  # fmt: skip
+    heads = ["method", "episodes within 5 cm", "Wilson 95 %", "over labs 95 %", "2 cm", "held", "median (IQR), cm",
+             "ms p50", "headline ahead by", "p"]  # fmt: skip
     rows = [_method_row(report.protocol.method, report.summary, None, own=True)]
     for name, row in report.baselines.items():
         rows.append(_method_row(name, row, report.comparisons.get(name), own=False))
     note = (
-        "Bars: success with Wilson's interval. “Against it”: the headline's success minus this method's on the same "
-        "episodes, in points, with the bootstrap interval over labs; p-values are exact, Holm-adjusted over the rows."
+        "Bars: success with Wilson's interval. “Headline ahead by”: its success minus this method's on the same "
+        "episodes, in points, with the bootstrap interval over labs; p: McNemar's exact test, Holm-adjusted over rows."
     )
     return _section("Against other methods", _table(heads, rows) + f'<p class="note">{note}</p>')
 
@@ -100,8 +100,7 @@ def _method_row(name: str, row: Mapping[str, Any], against: Mapping[str, Any] | 
         _interval(row["bootstrap_95"]),
         _percent(row["success_2cm"]),
         _percent(row["held_success_5cm"]),
-        _cm(row["median_final_distance_m"]),
-        f"{_cm(low, unit='')} – {_cm(high)}",
+        f"{_cm(row['median_final_distance_m'], unit='')} ({_cm(low, unit='')} – {_cm(high, unit='')})",
         _ms(row["ms_per_step_p50"], unit=""),
         "" if against is None else f"{100 * against['difference']:+.1f} ({_interval(against['bootstrap_95'])})",
         "" if against is None else _p_value(against["mcnemar_p"]),
@@ -115,7 +114,7 @@ def _factors(report: Report) -> str:
     heads = ["factor out of range", "episodes within 5 cm", "Wilson 95 %", "2 cm", "median", "episodes", "labs"]
     rows = []
     for name, row in sorted(report.factors.items(), key=lambda item: float(item[1]["success_5cm"])):
-        cells = [escape(name.replace("_", " ")), _bar(row), _interval(row["wilson_95"]), _percent(row["success_2cm"]),
+        cells = [escape(split_name(name)), _bar(row), _interval(row["wilson_95"]), _percent(row["success_2cm"]),
                  _cm(row["median_final_distance_m"]), str(row["episodes"]), str(row["labs"])]  # fmt: skip
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     return _section("One factor at a time", _table(heads, rows))
@@ -201,7 +200,7 @@ def _image(path: Path, text: str) -> str:
 def _bar(row: Mapping[str, Any]) -> str:
     rate, (low, high) = 100 * row["success_5cm"], (100 * bound for bound in row["wilson_95"])
     whisker = f'<u style="left:{low:.1f}%;width:{high - low:.1f}%"></u>'
-    return f'<span class="bar"><i style="width:{rate:.1f}%"></i>{whisker}</span>{_percent(row["success_5cm"])}'
+    return f'<span class="bar"><i style="width:{rate:.1f}%"></i>{whisker}</span><b>{_percent(row["success_5cm"])}</b>'
 
 
 def _distance(episode: EpisodeRecord) -> str:

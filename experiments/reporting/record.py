@@ -195,6 +195,11 @@ class Report:
             raise ValueError(f"{path} is no readable report: {error}") from error
 
 
+def split_name(split: str) -> str:
+    """How a split is called before people."""
+    return {"in": "all in range", "all": "all factors at once"}.get(split, split.replace("_", " "))
+
+
 def plain(value: Any) -> Any:
     """The same data in JSON's own types: tuples and arrays as lists, numbers that are not finite as None."""
     if isinstance(value, Mapping):

@@ -8,7 +8,7 @@ CSS = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 15px/1.55 "Inter", "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 56px 28px 96px; }
+main { max-width: 1180px; margin: 0 auto; padding: 56px 28px 96px; }
 h1 { font-size: 34px; line-height: 1.2; letter-spacing: -0.015em; margin: 0 0 10px; max-width: 24em; }
 h2 { font-size: 20px; margin: 56px 0 14px; letter-spacing: -0.01em; }
 p.lead { color: var(--faint); font-size: 16.5px; margin: 0 0 30px; max-width: 46em; }
@@ -18,20 +18,22 @@ p.note { color: var(--faint); font-size: 13.5px; max-width: 60em; }
 .card b { display: block; font-size: 30px; line-height: 1.15; letter-spacing: -0.02em; }
 .card span { color: var(--faint); font-size: 13.5px; }
 .wide { overflow-x: auto; background: #fff; border: 1px solid var(--rule); border-radius: 10px; }
-table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: 9px 14px; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
+td .bar + b { display: inline-block; min-width: 3.9em; font-weight: inherit; }
+a { color: var(--blue); text-decoration: none; }
+th, td { padding: 9px 8px; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--faint); font-weight: 500; font-size: 12.5px; }
 tr:last-child td { border-bottom: 0; }
 th:first-child, td:first-child { text-align: left; }
 tr.own td { font-weight: 600; background: #f1f7fb; }
 td.good { color: var(--good); } td.bad { color: var(--bad); }
-.bar { position: relative; display: inline-block; width: 150px; height: 12px; background: #f0eee8; border-radius: 6px;
-  vertical-align: -1px; margin-right: 10px; }
+.bar { position: relative; display: inline-block; width: 90px; height: 12px; background: #f0eee8; border-radius: 6px;
+  vertical-align: -1px; margin-right: 4px; }
 .bar i, .bar u { position: absolute; display: block; }
 .bar i { left: 0; top: 0; bottom: 0; background: #a9c9de; border-radius: 6px; }
 .bar u { top: 5px; height: 2px; background: var(--ink); }
 tr.own .bar i { background: var(--blue); }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(460px, 1fr)); gap: 14px; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(460px, 1fr)); gap: 14px; align-items: start; }
 .figures img, .sheet img { width: 100%; display: block; background: #fff; border: 1px solid var(--rule);
   border-radius: 10px; padding: 12px; }
 .sheet img { padding: 0; }
