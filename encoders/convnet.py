@@ -2,12 +2,13 @@
 
     p_k = sum over pixels of softmax(heat_k) * (x, y)            (spatial soft arg-max: Finn et al. 2016, arXiv:1509.06113)
 
-Points move with the robot and keep still under changes of colour, and they are finer than a pixel: the reasons why a model
-of 0.4 M parameters can be trained on a laptop and still tell centimetres at 96 pixels.
+Points move with the robot, keep still under changes of colour, and are finer than a pixel: the reasons why a model of
+0.4 M parameters can be trained on a laptop and still tell centimetres at 96 pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -62,7 +63,7 @@ class KeypointTrunk(nn.Module):
         keypoints: Number of points.
     """
 
-    def __init__(self, *, widths: tuple[int, int, int, int], keypoints: int) -> None:
+    def __init__(self, *, widths: Sequence[int], keypoints: int) -> None:
         super().__init__()
         half, quarter, eighth, coarse = widths
         self.stem = nn.Sequential(halve(CHANNELS_PER_CAMERA, half, 4), halve(half, quarter, 3), Residual(quarter))
@@ -103,13 +104,13 @@ class KeypointEncoder(nn.Module):
         *,
         num_cameras: int = 2,
         width: int = 64,
-        widths: tuple[int, int, int, int] = (16, 32, 64, 96),
+        widths: Sequence[int] = (16, 32, 64, 96),
         keypoints: int = 32,
         hidden: int = 256,
     ) -> None:
         super().__init__()
         self.num_cameras, self.width = num_cameras, width
-        self.trunk = KeypointTrunk(widths=tuple(widths), keypoints=keypoints)
+        self.trunk = KeypointTrunk(widths=widths, keypoints=keypoints)
         self.join = nn.Sequential(
             nn.Linear(num_cameras * self.trunk.width, hidden),
             nn.LayerNorm(hidden),

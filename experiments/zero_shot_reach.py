@@ -1,6 +1,6 @@
 """Reach image goals in labs that no training log contained: `python experiments/zero_shot_reach.py`.
 
-Without an argument the shipped world model plays two episodes in each of ten labs of unseen looks, beside its baselines,
+Without an argument the shipped world model plays two episodes in each of ten labs of unseen looks, beside baselines,
 and leaves numbers, figures, films and a page that shows them all. `--help` lists the options.
 """
 

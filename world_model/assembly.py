@@ -1,7 +1,7 @@
 """Systems built from plain configuration: the same nested `_target_` form that hydra uses, limited to our own parts.
 
-A checkpoint carries such a configuration, and a stranger's checkpoint must not be able to call anything else: only names of
-`PARTS` are ever looked up.
+A checkpoint carries such a configuration, and a stranger's checkpoint must not be able to call anything else: only
+names of `PARTS` are ever looked up.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def assemble(spec: Any, **arguments: Any) -> Any:
     """Build what a configuration describes.
 
     Args:
-        spec: Mappings with a `_target_` become the part of that name, called with the other entries; other mappings, lists
-            and plain values stay what they are, their entries assembled.
+        spec: Mappings with a `_target_` become the part of that name, called with the other entries; other mappings,
+            lists and plain values stay what they are, their entries assembled.
         **arguments: Further arguments of the outermost part.
 
     Raises:

@@ -96,7 +96,7 @@ class ViewJitter:
 
 
 class Patches:
-    """Puts plain rectangles into the pictures of a window, at the same place in all of its frames: things that stand about.
+    """Puts plain rectangles into the pictures of a window, in the same place in all frames: things that stand about.
 
     Args:
         count: Rectangles per camera.

@@ -3,9 +3,9 @@
     p_t = W z_t;     loss = mean over t of |(p_t - mean p) - (x_t - mean x)|^2,     x_t = a_0 + ... + a_{t-1}
 
 The target is the sum of the actions that lead from one frame of a window to another, so it needs nothing but the log:
-goal-conditioned inverse dynamics over many steps, with every later frame as a goal in hindsight (Andrychowicz et al. 2017,
-arXiv:1707.01495). Because the head is linear and sees one frame at a time, the latent has to lay space out straight: the
-distance |W (z - z_goal)| keeps growing with the true distance, where the plain latent distance levels off.
+goal-conditioned inverse dynamics over many steps, with every later frame as a goal in hindsight (Andrychowicz et al.
+2017, arXiv:1707.01495). Because the head is linear and sees one frame at a time, the latent has to lay space out
+straight: |W (z - z_goal)| keeps growing with the true distance, where the plain latent distance levels off.
 """
 
 from __future__ import annotations

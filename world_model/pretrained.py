@@ -99,7 +99,7 @@ def as_world_model(objective: DynamicsObjective, interface: Interface, *, finger
     if not isinstance(preprocess, NormalisePixels):
         raise BadCheckpoint(f"expected pixels normalised by constants, got {type(preprocess).__name__}")
     mean, std = (value.flatten() / 255 for value in (preprocess.mean, preprocess.std))
-    head = objective.parts[DISPLACEMENT] if DISPLACEMENT in objective.parts else None
+    head = dict(objective.parts.items()).get(DISPLACEMENT)
     return WorldModel(
         objective=objective,
         interface=interface,

@@ -1,6 +1,6 @@
 """An album of logged frames: what an imagined state looks like, shown by the logged frame that lies nearest to it.
 
-A world model without a decoder cannot paint what it imagines, but it can point at the most similar thing that it has seen.
+A world model without a decoder cannot paint what it imagines, but it can point at the most similar thing it has seen.
 The album is one JPEG sheet of square tiles beside the weights, with the place that the model reads from each frame.
 """
 
@@ -24,7 +24,7 @@ COLUMNS = 16
 
 @dataclass(frozen=True)
 class Album:
-    """Logged frames `(G, size, size, 3)` of one camera and the place `(G, 3)` that the model reads from each, in metres."""
+    """Logged frames `(G, size, size, 3)` of one camera and the place `(G, 3)` (m) that the model reads in each."""
 
     frames: NDArray[np.uint8]
     places: NDArray[np.float64]

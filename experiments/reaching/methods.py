@@ -176,7 +176,7 @@ class ModelPlayer:
 class TruePlayer:
     """The same planner with the simulator as its world and the true distance as its cost: the planner's upper bound.
 
-    A planner that needs gradients cannot plan in a simulator; `settings` then names the sampling planner to use instead.
+    A planner that needs gradients cannot plan in a simulator; `settings` then names a sampling planner instead.
     """
 
     def __init__(self, env: ReachEnv, settings: PlanSettings, *, seed: int) -> None:
