@@ -1,8 +1,8 @@
 """A small convolutional encoder that sees *where* things are: feature maps become points by a soft arg-max.
 
-    p_k = sum over pixels of softmax(heat_k) * (x, y)            (spatial soft arg-max: Finn et al. 2016, arXiv:1509.06113)
+    p_k = sum over pixels of softmax(heat_k) * (x, y)   (spatial soft arg-max: Finn et al. 2016, arXiv:1509.06113)
 
-Points move with the robot, keep still under changes of colour, and are finer than a pixel: the reasons why a model of
+Points move with the robot, keep still under changes of colour and are finer than a pixel: the reasons why a model of
 0.4 M parameters can be trained on a laptop and still tell centimetres at 96 pixels.
 """
 

@@ -55,3 +55,5 @@ ACTION_PARTS: dict[str, type[PoseDelta] | type[CommandedActions]] = {
     PoseDelta.name: PoseDelta,
     CommandedActions.name: CommandedActions,
 }
+
+ACTION_NAMES = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
