@@ -18,12 +18,12 @@ NOTE = "MUJOCO_GL_NOTE"  # in the environment, so that child processes know it, 
 
 def choose_backend() -> None:
     """Set MUJOCO_GL on a Linux machine: what it names if that can be loaded, else EGL or OSMesa, else nothing."""
-    if not sys.platform.startswith("linux") or "mujoco" in sys.modules:
-        return
     wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
-    if not wanted and os.environ.get("DISPLAY"):
+    if not sys.platform.startswith("linux") or wanted in SWITCHES or (not wanted and os.environ.get("DISPLAY")):
         return
-    if wanted in SWITCHES:
+    if "mujoco" in sys.modules:
+        if not wanted:
+            os.environ[NOTE] = "mujoco was imported before envs: import envs first, or set MUJOCO_GL=egl"
         return
     usable = [name for name in ([wanted] if wanted else LIBRARIES) if name in LIBRARIES and loads(name)]
     os.environ["MUJOCO_GL"] = usable[0] if usable else OFF

@@ -133,8 +133,13 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         """Carry out one command; an action outside of the bounds is clipped to them.
 
         The episode terminates with `info["sim_error"]` if the simulation breaks down; pictures then stay as they were.
+
+        Raises:
+            ValueError: If the action has another shape than `(7,)`.
         """
         wanted = np.asarray(action, dtype=np.float64)
+        if wanted.shape != self._low.shape:
+            raise ValueError(f"an action of {NAME} has shape {self._low.shape}, got {wanted.shape}")
         allowed = np.clip(wanted, self._low, self._high) if np.isfinite(wanted).all() else wanted
         sim_error = self.arm.move(allowed)
         self._steps += 1
@@ -151,6 +156,8 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     def set_state(self, state: NDArray[np.float64]) -> None:
         """Put the simulation into a recorded state of the same lab.
+
+        A late camera then shows the present, for the frame before is not part of the state.
 
         Raises:
             ValueError: If the state has another length.

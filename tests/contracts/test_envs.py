@@ -126,6 +126,12 @@ def test_a_state_of_another_length_is_refused(env):
         env.set_state(np.zeros(3))
 
 
+def test_an_action_of_another_shape_is_refused(env):
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="shape"):
+        env.step(np.zeros(3, dtype=np.float32))
+
+
 def test_goal_and_observation_have_the_declared_cameras_and_sizes(env):
     env.reset(seed=0)
     for observation in (env.goal(), env.observation()):

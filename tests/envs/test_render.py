@@ -193,6 +193,11 @@ def test_where_nothing_draws_the_physics_works_and_one_sentence_helps(wanted, pr
     assert "apt-get install -y --no-install-recommends libegl1 libgl1" in last and "mujoco-warp" in last
 
 
+def test_importing_mujoco_first_is_named_as_the_cause():
+    run = in_a_process(f"{NO_WARP}\nimport mujoco\n{PHYSICS}\nenv.reset(seed=0)")
+    assert run.returncode == 1 and "import envs first" in run.stderr.strip().splitlines()[-1], run.stderr
+
+
 @pytest.mark.parametrize("wanted", ["", "egl"])
 def test_egl_is_taken_where_it_can_be_loaded(renderable, wanted):
     if not loads("egl"):
