@@ -49,10 +49,11 @@ class Data:
     held: FrameBank
     window: int
     batch: int
+    max_stride: int
 
     def draw(self, stream: torch.Generator) -> dict[str, torch.Tensor]:
         """One batch of windows."""
-        return self.train.sample(self.batch, self.window, generator=stream)
+        return self.train.sample(self.batch, self.window, generator=stream, max_stride=self.max_stride)
 
 
 def load_data(cfg: DictConfig, device: torch.device) -> Data:
@@ -62,7 +63,9 @@ def load_data(cfg: DictConfig, device: torch.device) -> Data:
         Path(cfg.data), cameras=cfg.cameras, actions=part, progress=lambda episodes: tqdm(episodes, desc="log")
     )
     train, held = bank.to(device).split(float(cfg.validation), generator=generator(0, "validation labs"))
-    return Data(train=train, held=held, window=int(cfg.window), batch=int(cfg.batch))
+    return Data(
+        train=train, held=held, window=int(cfg.window), batch=int(cfg.batch), max_stride=int(cfg.max_stride)
+    )
 
 
 def system_of(cfg: DictConfig, bank: FrameBank) -> dict[str, Any]:
@@ -163,29 +166,39 @@ def train(cfg: DictConfig) -> Path:
         monitor = Monitor(
             data.train, data.held, objective=objective, window=data.window, frames=int(cfg.probe), seed=int(cfg.seed)
         )
-        done = 0 if start is None else start.step
-        with (
-            closing(Journal(folder, done=done)) as journal,
-            tqdm(total=settings.steps, initial=done, unit="step") as bar,
-        ):
-            callbacks = Callbacks(
-                log=Display(journal, bar),
-                evaluate=monitor,
-                save=keeper.save,
-                tick=lambda step: bar.update(),
-                stop=Stop(),
-            )
-            state = fit(
-                objective,
-                data.draw,
-                settings=settings,
-                seed=int(cfg.seed),
-                device=device,
-                callbacks=callbacks,
-                start=start,
-            )
-        keeper.publish(state)
+        keeper.publish(run(objective, data, settings, seed=int(cfg.seed), keeper=keeper, monitor=monitor, start=start))
     return folder / CHECKPOINT
+
+
+def run(
+    objective: nn.Module,
+    data: Data,
+    settings: FitSettings,
+    *,
+    seed: int,
+    keeper: Keeper,
+    monitor: Monitor,
+    start: FitState | None,
+) -> FitState:
+    """The training itself, with its journal, progress bar and signals."""
+    done = 0 if start is None else start.step
+    with (
+        closing(Journal(keeper.folder, done=done)) as journal,
+        tqdm(total=settings.steps, initial=done, unit="step", desc="training") as bar,
+        Stop() as stop,
+    ):
+        callbacks = Callbacks(
+            log=Display(journal, bar), evaluate=monitor, save=keeper.save, tick=lambda step: bar.update(), stop=stop
+        )
+        return fit(
+            objective,
+            data.draw,
+            settings=settings,
+            seed=seed,
+            device=next(objective.parameters()).device,
+            callbacks=callbacks,
+            start=start,
+        )
 
 
 class Display:
@@ -204,16 +217,25 @@ class Display:
 
 
 class Stop:
-    """Turns a signal into a request to save and end."""
+    """Turns a signal into a request to save and end; inside a `with` block only."""
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+        self.before: list[Any] = []
 
     def __call__(self) -> bool:
         """Whether to end now."""
         return self.asked
+
+    def __enter__(self) -> Stop:
+        self.before = [signal.signal(number, self._ask) for number in self.SIGNALS]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in zip(self.SIGNALS, self.before, strict=True):
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: object) -> None:
         if self.asked:  # the second one does not wait

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,18 @@ class FrameBank:
         """How many windows of that many observations there are."""
         return int((self._lengths() - length + 1).clamp_min(0).sum())
 
-    def sample(self, batch: int, length: int, *, generator: torch.Generator) -> dict[str, Tensor]:
+    def sample(
+        self, batch: int, length: int, *, generator: torch.Generator, max_stride: int = 1
+    ) -> dict[str, Tensor]:
         """Draw windows evenly from all there are; none crosses an episode.
 
         Args:
             batch: Windows B.
             length: Observations T of each.
             generator: A CPU generator; it alone decides which windows come.
+            max_stride: With more than 1, every second window takes not each step of the log but each second, third, ...,
+                up to this stride; its actions are those of the steps in between, added up (exact for displacements,
+                good for the small rotations of one step).
 
         Returns:
             frames `B T C h w` (uint8), actions `B T-1 A`, proprio `B T P`, episode `B`.
@@ -86,22 +92,29 @@ class FrameBank:
         Raises:
             ValueError: If no episode has that many steps.
         """
-        ends = (self._lengths() - length + 1).clamp_min(0).cumsum(0)
-        total = int(ends[-1]) if len(ends) else 0
-        if total == 0:
-            raise ValueError(f"no episode has the {length} steps of a window")
-        drawn = torch.randint(total, (batch,), generator=generator)
-        place = torch.searchsorted(ends, drawn, right=True)
-        before = torch.cat([ends.new_zeros(1), ends])[place]
+        strides = torch.ones(batch, dtype=torch.int64)
+        if max_stride > 1:
+            wide = torch.randint(1, max_stride + 1, (batch,), generator=generator)
+            strides = torch.where(torch.rand(batch, generator=generator) < 0.5, strides, wide)
+        spans = (length - 1) * torch.arange(max_stride + 1) + 1  # observations from first to last, by stride
+        ends = (self._lengths() - spans[:, None] + 1).clamp_min(0).cumsum(1)[strides]  # (B, episodes)
+        if not len(self.episodes) or int(ends[:, -1].min()) == 0:
+            raise ValueError(f"no episode has the {int(spans[strides.max()])} steps of a window")
+        drawn = (torch.rand(batch, generator=generator, dtype=torch.float64) * ends[:, -1]).long()
+        place = torch.searchsorted(ends, drawn[:, None], right=True)[:, 0]
+        before = torch.cat([ends.new_zeros(batch, 1), ends], dim=1).gather(1, place[:, None])[:, 0]
         episode = self.episodes[place]
-        return self.windows_at(self.offsets[episode] + drawn - before, length) | {"episode": episode}
+        starts = self.offsets[episode] + drawn - before
+        return self.windows_at(starts, length, strides=strides) | {"episode": episode}
 
-    def windows_at(self, starts: Tensor, length: int) -> dict[str, Tensor]:
-        """The windows that begin at the given steps `B` of the bank."""
-        steps = (starts[:, None] + torch.arange(length)).to(self.frames.device)  # (B, T)
+    def windows_at(self, starts: Tensor, length: int, *, strides: Tensor | None = None) -> dict[str, Tensor]:
+        """The windows that begin at the given steps `B` of the bank and take every stride-th step `B` (each, by default)."""
+        strides = torch.ones_like(starts) if strides is None else strides
+        steps = (starts[:, None] + strides[:, None] * torch.arange(length)).to(self.frames.device)  # (B, T)
+        so_far = _rows(self._walked, steps)
         return {
             "frames": _rows(self.frames, steps),
-            "actions": _rows(self.actions, steps[:, :-1]),
+            "actions": (so_far[:, 1:] - so_far[:, :-1]).to(self.actions.dtype),
             "proprio": _rows(self.proprio, steps),
         }
 
@@ -124,6 +137,12 @@ class FrameBank:
         return replace(
             self, frames=self.frames.to(device), actions=self.actions.to(device), proprio=self.proprio.to(device)
         )
+
+    @cached_property
+    def _walked(self) -> Tensor:
+        """Sum of all actions before each step of the bank, `G A` in float64."""
+        total = self.actions.double().cumsum(0)
+        return torch.cat([torch.zeros_like(total[:1]), total[:-1]])
 
     def _lengths(self) -> Tensor:
         return self.offsets[self.episodes + 1] - self.offsets[self.episodes]
