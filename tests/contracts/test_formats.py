@@ -1,0 +1,248 @@
+"""Every log format: what is written comes back, and what is damaged is refused with file and field."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import time
+import zipfile
+
+import numpy as np
+import pytest
+
+from core.errors import BadEpisode
+from trajectories.episode import ACTION, EPISODE_INDEX, IMAGES, STATE, TIMESTAMP, Episode
+from trajectories.formats import FORMATS
+from trajectories.formats.npz import MANIFEST, METADATA, NpzStore, episode_path, read_episode, write_episode
+from trajectories.recording import write_manifest
+from trajectories.synthetic import synthetic_episode, synthetic_log
+
+DRAWS = np.random.default_rng(0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return synthetic_log(tmp_path / "log", episodes=3)
+
+
+def rewrite(path, contents, compress=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compress) as archive:
+        for name, data in contents.items():
+            archive.writestr(name, data)
+
+
+def npy(array, *, descr=None, shape=None, allow_pickle=False):
+    """A .npy file, with a header that may lie."""
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, version=(1, 0), allow_pickle=allow_pickle)
+    if descr is None and shape is None:
+        return file.getvalue()
+    header = repr({"descr": descr or array.dtype.str, "fortran_order": False, "shape": shape or array.shape}) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + array.tobytes()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_is_written_is_read_back(name, folder):
+    store = FORMATS[name](folder)
+    assert list(store.lengths) == [8, 9, 10]
+    for index in range(3):
+        wanted = synthetic_episode(index, length=8 + index)
+        got = store.read(index, 0, 8 + index, list(store.fields))
+        assert got.keys() == wanted.arrays.keys()
+        assert all(np.array_equal(got[k], wanted.arrays[k]) and got[k].dtype == wanted.arrays[k].dtype for k in got)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_part_of_an_episode_is_that_part(name, folder):
+    store = FORMATS[name](folder)
+    whole = store.read(1, 0, 9, [ACTION, TIMESTAMP])
+    part = store.read(1, 3, 6, [ACTION, TIMESTAMP])
+    assert all(np.array_equal(part[key], whole[key][3:6]) for key in whole)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("start, stop", [(-1, 3), (2, 2), (0, 99)])
+def test_a_range_outside_of_the_episode_is_refused(name, folder, start, stop):
+    with pytest.raises(IndexError, match="episode 0 of 8"):
+        FORMATS[name](folder).read(0, start, stop, [ACTION])
+
+
+def test_metadata_comes_back(folder):
+    metadata = NpzStore(folder).metadata(2)
+    assert metadata["cameras"] == ["left", "right"] and metadata["lab_index"] == 1
+
+
+def test_an_unwritten_file_leaves_nothing_behind(tmp_path):
+    bad = Episode(arrays={**synthetic_episode(0).arrays, ACTION: np.full((8, 7), np.nan, np.float32)}, metadata={})
+    with pytest.raises(BadEpisode, match="'action' is not finite"):
+        write_episode(episode_path(tmp_path, 0), bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_a_truncated_file_is_refused(folder, share):
+    path = episode_path(folder, 1)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(BadEpisode, match="episode_000001.npz"):
+        read_episode(path)
+
+
+def test_flipped_bits_are_refused_or_change_nothing(folder):
+    path = episode_path(folder, 0)
+    sound, wanted = path.read_bytes(), synthetic_episode(0)
+    refused = 0
+    for _ in range(300):
+        data = bytearray(sound)
+        place = int(DRAWS.integers(len(data)))
+        data[place] ^= 1 << int(DRAWS.integers(8))
+        path.write_bytes(data)
+        try:
+            got = read_episode(path)
+        except BadEpisode:
+            refused += 1
+            continue
+        assert all(np.array_equal(got.arrays[key], wanted.arrays[key]) for key in wanted.arrays)
+    assert refused > 240  # the rest lies in parts of the zip directory that say nothing (times, attributes)
+
+
+def mutated(**changes):
+    return {**members_of_sound(), **{name + ".npy": npy(array) for name, array in changes.items()}}
+
+
+def members_of_sound():
+    episode = synthetic_episode(0)
+    metadata = json.dumps({"format_version": 1, **episode.metadata}).encode()
+    return {METADATA: metadata, **{name + ".npy": npy(array) for name, array in episode.arrays.items()}}
+
+
+SOUND = synthetic_episode(0).arrays
+LEFT = IMAGES + "left"
+
+
+def poisoned(name, value):
+    array = SOUND[name].copy()
+    array.reshape(-1)[len(array) // 2] = value
+    return {name: array}
+
+
+FAULTS = {
+    "nan action": poisoned(ACTION, np.nan),
+    "infinite state": poisoned(STATE, np.inf),
+    "nan time": poisoned(TIMESTAMP, np.nan),
+    "time stands": poisoned(TIMESTAMP, 0.0),
+    "double action": {ACTION: SOUND[ACTION].astype(np.float64)},
+    "float frames": {LEFT: SOUND[LEFT].astype(np.float32)},
+    "flat frames": {LEFT: SOUND[LEFT].reshape(8, -1)},
+    "grey frames": {LEFT: SOUND[LEFT][..., :1]},
+    "cameras differ": {LEFT: SOUND[LEFT][:, :8]},
+    "short action": {ACTION: SOUND[ACTION][:-1]},
+    "no steps": {name: array[:0] for name, array in SOUND.items()},
+    "mixed index": poisoned(EPISODE_INDEX, 7),
+    "frames miscounted": poisoned("frame_index", 0),
+    "stray field": {"secret": SOUND[ACTION]},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broken_field_is_named(tmp_path, fault):
+    path = tmp_path / "episode_000000.npz"
+    rewrite(path, mutated(**FAULTS[fault]))
+    with pytest.raises(BadEpisode, match=r"episode_000000.npz: field '"):
+        read_episode(path)
+
+
+@pytest.mark.parametrize("name", list(SOUND))
+def test_a_missing_field_is_named(tmp_path, name):
+    path = tmp_path / "episode_000000.npz"
+    contents = members_of_sound()
+    del contents[name + ".npy"]
+    rewrite(path, contents)
+    with pytest.raises(BadEpisode, match=name):
+        read_episode(path)
+
+
+LIES = {
+    "huge shape": npy(SOUND[ACTION], shape=(2**60, 7)),
+    "overflowing shape": npy(SOUND[ACTION], shape=(2**62, 2**62)),
+    "negative shape": npy(SOUND[ACTION], shape=(-1, 7)),
+    "boolean shape": npy(SOUND[ACTION], shape=(True, 56)),
+    "object array": npy(np.array([{}], dtype=object), allow_pickle=True),
+    "object header": npy(SOUND[ACTION], descr="|O"),
+    "big endian": npy(SOUND[ACTION], descr=">f4"),
+    "code in header": b"\x93NUMPY\x01\x00" + struct.pack("<H", 30) + b"__import__('os').abort()      \n",
+    "no header": b"hello",
+    "nested header": b"\x93NUMPY\x01\x00" + struct.pack("<H", 4000) + b"(" * 4000,
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lying_header_is_refused_at_once(tmp_path, lie):
+    path = tmp_path / "episode_000000.npz"
+    rewrite(path, {**members_of_sound(), ACTION + ".npy": LIES[lie]})
+    begun = time.monotonic()
+    with pytest.raises(BadEpisode, match="'action'"):
+        read_episode(path)
+    assert time.monotonic() - begun < 1.0
+
+
+@pytest.mark.parametrize("offset", [20, 24])  # compressed and plain size in the central directory
+def test_a_lying_directory_is_refused(folder, offset):
+    path = episode_path(folder, 0)
+    data = bytearray(path.read_bytes())
+    entry = data.rfind(b"PK\x01\x02")
+    data[entry + offset : entry + offset + 4] = struct.pack("<I", 2**32 - 2)
+    path.write_bytes(data)
+    with pytest.raises(BadEpisode, match="episode_000000.npz"):
+        read_episode(path)
+
+
+def test_a_zip_bomb_is_refused(tmp_path):
+    path = tmp_path / "episode_000000.npz"
+    rewrite(path, {**members_of_sound(), ACTION + ".npy": bytes(2**24)}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(BadEpisode, match="uncompressed"):
+        read_episode(path)
+
+
+def test_metadata_that_is_not_json_is_refused(tmp_path):
+    path = tmp_path / "episode_000000.npz"
+    for text in (b"{", b"[]", b'{"format_version": 99}', b"[" * 100_000):
+        rewrite(path, {**members_of_sound(), METADATA: text})
+        with pytest.raises(BadEpisode, match=METADATA):
+            read_episode(path)
+
+
+def test_a_gap_in_the_numbers_is_refused(folder):
+    episode_path(folder, 1).unlink()
+    with pytest.raises(BadEpisode, match="episode_000001.npz"):
+        NpzStore(folder)
+
+
+def test_a_renamed_episode_is_refused(folder):
+    episode_path(folder, 2).replace(episode_path(folder, 0))
+    write_episode(episode_path(folder, 2), synthetic_episode(2))
+    with pytest.raises(BadEpisode, match="moved or renamed"):
+        NpzStore(folder)
+
+
+def test_a_manifest_that_counts_otherwise_is_refused(folder):
+    write_manifest(folder, dict(enumerate([8, 9, 10])), {})
+    NpzStore(folder)
+    episode_path(folder, 2).unlink()
+    with pytest.raises(BadEpisode, match=MANIFEST):
+        NpzStore(folder)
+
+
+def test_an_episode_of_another_size_is_refused(folder):
+    write_episode(episode_path(folder, 2), synthetic_episode(2, length=10, image_size=12))
+    store = NpzStore(folder)
+    with pytest.raises(BadEpisode, match="differs|shape"):
+        store.episode(2)
+    with pytest.raises(BadEpisode, match="the log has"):
+        store.read(2, 0, 4, [LEFT])
+
+
+def test_an_empty_folder_is_no_log(tmp_path):
+    with pytest.raises(BadEpisode, match="no episode"):
+        NpzStore(tmp_path)

@@ -1,0 +1,89 @@
+"""collect.py: the log does not depend on the number of workers, goes on after a signal, and keeps to its settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from core.files import write_json
+from experiments.collect import Collection, settle
+from trajectories.formats.npz import NpzStore
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["labs=2", "episodes=2", "steps=3", "image_size=16"]
+PLAN = Collection(
+    labs=2, episodes=2, steps=3, image_size=16, cameras=("left", "right"), split="train", lab_seed=0, seed=0
+)
+
+
+def start(folder, *overrides):
+    command = [sys.executable, str(ROOT / "experiments/collect.py"), f"out={folder}", *SMALL, *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, cwd=folder.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finish(worker):
+    out, err = worker.communicate(timeout=120)
+    return worker.returncode, out, err
+
+
+def digests(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.npz")}
+
+
+@pytest.mark.render
+def test_a_stopped_log_goes_on_and_equals_one_that_ran_through(tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    code, out, err = finish(start(whole, "workers=1"))
+    assert code == 0 and "4 episodes, 16 observations" in out, err
+    worker = start(stopped, "workers=2", "labs=50")
+    deadline = time.monotonic() + 90
+    while not list(stopped.glob("*.npz")) and worker.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    worker.send_signal(signal.SIGTERM)
+    code, _, err = finish(worker)
+    assert code == 1 and "the same command continues it" in err and not (stopped / "manifest.json").exists()
+    count = len(NpzStore(stopped))
+    (stopped / "collect.json").unlink()
+    code, out, err = finish(start(stopped, "workers=2", f"labs={max(2, (count + 3) // 2)}"))
+    assert code == 0, err
+    assert digests(whole).items() <= digests(stopped).items()
+    store = NpzStore(whole)
+    assert store.metadata(3)["lab_index"] == 1 and store.metadata(3)["lab"]["split"] == "train"
+    assert len(json.loads((whole / "manifest.json").read_text())["episodes"]) == 4
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "stopped"}
+
+
+def test_other_settings_are_not_mixed_into_a_log(tmp_path):
+    settle(PLAN, tmp_path)
+    with pytest.raises(ValueError, match=r"steps=3 \(asked for 4\)"):
+        settle(replace(PLAN, steps=4), tmp_path)
+
+
+def test_more_labs_extend_a_log_and_fewer_are_refused(tmp_path):
+    settle(PLAN, tmp_path)
+    settle(replace(PLAN, labs=5), tmp_path)
+    with pytest.raises(ValueError, match="holds 5 labs"):
+        settle(PLAN, tmp_path)
+
+
+def test_settings_written_by_hand_are_read(tmp_path):
+    write_json(tmp_path / "collect.json", {**asdict(PLAN), "cameras": ["left", "right"]})
+    settle(PLAN, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["labs", "episodes", "steps"])
+def test_nothing_to_record_is_refused(name):
+    with pytest.raises(ValueError, match=name):
+        replace(PLAN, **{name: 0})

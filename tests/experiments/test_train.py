@@ -1,0 +1,159 @@
+"""train.py: leaves a world model behind, goes on to the same bits after a kill, and refuses what cannot work."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from core.checkpoint import load_checkpoint
+from core.errors import BadEpisode, UnknownName
+from experiments.train import MISTAKES, train
+from experiments.training.journal import Busy, only_writer
+from experiments.training.monitor import probe
+from trajectories.synthetic import synthetic_log
+from world_model.pretrained import load_world_model
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = [
+    "++system.encoder.widths=[8,8,8,8]",
+    "++system.encoder.keypoints=4",
+    "++system.encoder.hidden=16",
+    "fit.steps=12",
+    "fit.save_every=4",
+    "fit.log_every=2",
+    "fit.evaluate_every=6",
+    "batch=4",
+    "window=4",
+    "++max_stride=2",
+    "probe=16",
+    "validation=0.34",
+]
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    return synthetic_log(tmp_path_factory.mktemp("log"), episodes=6)
+
+
+def configured(log, out, *overrides):
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        return compose("train", [*TINY, f"data={log}", f"out={out}", *overrides])
+
+
+@pytest.fixture(scope="module")
+def whole(log, tmp_path_factory):
+    """The run folder of a training that was never interrupted."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(configured(log, out))
+    return out
+
+
+def state_of(out):
+    return load_checkpoint(out / "state")[0]
+
+
+def metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_training_leaves_all_that_is_needed(whole):
+    assert {"config.yaml", "origin.json", "metrics.jsonl", "tensorboard", "state", "checkpoint"} <= {
+        path.name for path in whole.iterdir()
+    }
+    numbers = {name for entry in metrics(whole) for name in entry}
+    assert {"loss", "held/loss", "health/effective_rank", "health/std_ratio", "probe/hand_r2"} <= numbers
+    assert [entry["step"] for entry in metrics(whole) if "loss" in entry] == [2, 4, 6, 8, 10, 12]
+
+
+def test_the_world_model_loads(whole):
+    model = load_world_model(whole / "checkpoint")
+    assert model.interface.cameras == ("left", "right") and model.interface.image_size == 16
+    assert len(model.interface.actions) == 7 and model.interface.dt_s == 0.25
+
+
+def test_the_published_weights_are_the_averaged_ones(whole):
+    shown, state = load_checkpoint(whole / "checkpoint")[0], state_of(whole)
+    assert all(torch.equal(value, state["state.average." + name]) for name, value in shown.items())
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(log, whole, tmp_path):
+    out = tmp_path / "killed"
+    command = [sys.executable, str(ROOT / "experiments/train.py"), *TINY, f"data={log}", f"out={out}"]
+    worker = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "state" / "manifest.json").exists() and worker.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    worker.kill()
+    worker.wait()
+    train(configured(log, out))
+    assert all(torch.equal(value, state_of(whole)[name]) for name, value in state_of(out).items())
+    assert metrics(out) == metrics(whole)
+    assert not list(tmp_path.glob("*.log"))
+
+
+def test_a_finished_training_is_left_as_it_is(log, whole):
+    before = state_of(whole)
+    train(configured(log, whole))
+    assert all(torch.equal(value, before[name]) for name, value in state_of(whole).items())
+
+
+def test_a_frozen_part_keeps_its_weights(log, tmp_path):
+    train(configured(log, tmp_path / "a", "freeze=[encoder]", "fit.steps=2"))
+    train(configured(log, tmp_path / "b", "freeze=[encoder]", "fit.steps=4"))
+    first, second = (load_checkpoint(tmp_path / name / "checkpoint")[0] for name in "ab")
+    assert all(torch.equal(first[name], second[name]) for name in first if name.startswith("encoder."))
+    assert any(not torch.equal(first[name], second[name]) for name in first if name.startswith("predictor."))
+
+
+@pytest.mark.parametrize(
+    "override, error, words",
+    [
+        ("fit.steps=24", ValueError, "other settings of fit"),
+        ("resume=never", ValueError, "holds a training of 12 steps"),
+        ("resume=maybe", ValueError, "auto or never"),
+        ("freeze=[soul]", ValueError, "cannot freeze 'soul'"),
+        ("actions=wishes", UnknownName, "commanded"),
+        ("cameras=[wrist]", ValueError, "left, right"),
+        ("system.action_dim=5", ValueError, "actions of 5 numbers"),
+        ("fit.warmup=2", ValueError, "warmup"),
+        ("window=3", ValueError, "other settings of window"),
+        ("validation=0", ValueError, "0% of 3 groups"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_sentence(log, whole, override, error, words):
+    assert issubclass(error, MISTAKES)
+    with pytest.raises(error, match=words):
+        train(configured(log, whole, override))
+
+
+def test_windows_longer_than_every_episode_are_refused(log, tmp_path):
+    with pytest.raises(ValueError, match="no episode has the"):
+        train(configured(log, tmp_path / "out", "window=99"))
+
+
+def test_a_folder_without_a_log_is_refused(tmp_path):
+    with pytest.raises(BadEpisode, match="no episode"):
+        train(configured(tmp_path, tmp_path / "out"))
+
+
+def test_two_trainings_do_not_share_a_folder(log, tmp_path):
+    with only_writer(tmp_path / "run"), pytest.raises(Busy, match="another training"):
+        train(configured(log, tmp_path / "run"))
+
+
+def test_the_probe_finds_a_linear_map():
+    draws = torch.Generator().manual_seed(0)
+    latents = torch.randn(40, 3, 8, generator=draws)
+    places = latents @ torch.randn(8, 3, generator=draws)
+    numbers = probe((latents[:30], places[:30]), (latents[30:], places[30:]))
+    assert numbers["probe/hand_r2"] > 0.99

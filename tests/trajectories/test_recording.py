@@ -1,0 +1,132 @@
+"""Recording: alignment of what was done with what was seen, and logs that survive interruptions in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core.seeding import numpy_generator
+from core.types import ActionBox
+from trajectories.episode import ACTION, DONE, EE_POSE, IMAGES
+from trajectories.formats.npz import NpzStore, episode_path, read_episode, write_episode
+from trajectories.motion import RandomWalk, Reach
+from trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
+from trajectories.synthetic import synthetic_episode, synthetic_log
+
+STEP = torch.tensor([0.05, 0.05, 0.05, 0, 0, 0, 0])
+BOX = ActionBox(low=-STEP, high=STEP)
+
+
+class Hand:
+    """An environment that is a point; its pictures show the number of steps."""
+
+    cameras, dt_s, action_box = ("left", "right"), 0.25, BOX
+
+    def __init__(self, breaks_at=-1):
+        self.breaks_at = breaks_at
+
+    def reset(self, *, seed=None, options=None):
+        self.place, self.steps = np.array([0.45, 0.0, 0.2]), 0
+        return self.see(), {}
+
+    def step(self, action):
+        self.place, self.steps = self.place + action[:3], self.steps + 1
+        broken = self.steps == self.breaks_at
+        return self.see(), 0.0, broken, False, {"sim_error": "it blew up"} if broken else {}
+
+    def see(self):
+        frames = np.full((6, 8, 8), self.steps, np.uint8)
+        frames[3:] += 100
+        proprio = np.concatenate([np.zeros(7), [0.04], self.place, np.zeros(3)]).astype(np.float32)
+        return {"frames": frames, "proprio": proprio}
+
+
+def record(env, steps=5):
+    return record_episode(
+        env, lambda: RandomWalk(Reach(box=BOX)), index=0, steps=steps, seed=1, options={}, metadata={"lab_index": 0},
+        generator=numpy_generator(0),
+    )  # fmt: skip
+
+
+def test_an_episode_has_as_many_actions_as_observations_and_they_are_aligned():
+    arrays = record(Hand()).arrays
+    assert {array.shape[0] for array in arrays.values()} == {6}
+    assert np.allclose(np.diff(arrays[EE_POSE][:, :3], axis=0), arrays[ACTION][:-1, :3], atol=1e-6)
+    assert arrays[IMAGES + "left"][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert arrays[IMAGES + "right"][:, 0, 0, 0].tolist() == [100, 101, 102, 103, 104, 105]
+    assert arrays[DONE].tolist() == [False] * 5 + [True] and not arrays[ACTION][-1].any()
+
+
+def test_a_breakdown_ends_the_episode_before_it():
+    episode = record(Hand(breaks_at=3))
+    assert episode.length == 3 and episode.metadata["ended_by"] == "it blew up"
+
+
+def test_episodes_are_published_in_order_only(tmp_path):
+    for index in (1, 2):
+        write_episode(staged_path(tmp_path, index), synthetic_episode(index))
+    assert publish_staged(tmp_path, 0) == 0
+    write_episode(staged_path(tmp_path, 0), synthetic_episode(0))
+    assert publish_staged(tmp_path, 0) == 3
+    assert len(NpzStore(tmp_path)) == 3
+
+
+def test_repair_brings_an_interrupted_log_into_order_and_then_changes_nothing(tmp_path):
+    synthetic_log(tmp_path, episodes=5)
+    damaged = episode_path(tmp_path, 2)
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    write_episode(staged_path(tmp_path, 6), synthetic_episode(6))
+    (tmp_path / ".episode_000007.123.tmp.npz").write_bytes(b"half")
+    assert repair(tmp_path) == {0, 1, 3, 4, 6}
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    assert len(NpzStore(tmp_path)) == 2 and not any("tmp" in Path(name).name for name in before)
+    assert repair(tmp_path) == {0, 1, 3, 4, 6} and before == sorted(str(path) for path in tmp_path.rglob("*"))
+    write_episode(staged_path(tmp_path, 2), synthetic_episode(2))
+    assert publish_staged(tmp_path, 2) == 5
+
+
+def test_a_manifest_knows_each_file(tmp_path):
+    synthetic_log(tmp_path, episodes=2)
+    write_manifest(tmp_path, {0: 8, 1: 9}, {"seed": 3})
+    assert len(NpzStore(tmp_path)) == 2
+
+
+RECORDER = """
+import sys
+from pathlib import Path
+from trajectories.recording import publish_staged, repair, staged_path
+from trajectories.formats.npz import write_episode
+from trajectories.synthetic import synthetic_episode
+folder = Path(sys.argv[1])
+good = repair(folder)
+done = publish_staged(folder, 0) if not good else len(good)
+for index in range(done, 100_000):
+    write_episode(staged_path(folder, index), synthetic_episode(index, image_size=32))
+    done = publish_staged(folder, done)
+    print(index, flush=True)
+"""
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_a_killed_recorder_loses_no_saved_episode(tmp_path, round_):
+    command = [sys.executable, "-c", RECORDER, str(tmp_path)]
+    saved = -1
+    for attempt in range(2):
+        worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."})
+        assert worker.stdout is not None
+        saved = int(worker.stdout.readline())
+        time.sleep(0.03 + 0.041 * round_ + 0.017 * attempt)
+        worker.send_signal(signal.SIGKILL)
+        rest = worker.stdout.read().split("\n")
+        worker.wait()
+        saved = max([saved, *(int(line) for line in rest[:-1] if line)])
+        assert repair(tmp_path) >= set(range(saved + 1))
+    assert all(read_episode(path).length == 8 for path in NpzStore(tmp_path).paths)
