@@ -63,9 +63,7 @@ def load_data(cfg: DictConfig, device: torch.device) -> Data:
         Path(cfg.data), cameras=cfg.cameras, actions=part, progress=lambda episodes: tqdm(episodes, desc="log")
     )
     train, held = bank.to(device).split(float(cfg.validation), generator=generator(0, "validation labs"))
-    return Data(
-        train=train, held=held, window=int(cfg.window), batch=int(cfg.batch), max_stride=int(cfg.max_stride)
-    )
+    return Data(train=train, held=held, window=int(cfg.window), batch=int(cfg.batch), max_stride=int(cfg.max_stride))
 
 
 def system_of(cfg: DictConfig, bank: FrameBank) -> dict[str, Any]:

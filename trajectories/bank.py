@@ -73,18 +73,16 @@ class FrameBank:
         """How many windows of that many observations there are."""
         return int((self._lengths() - length + 1).clamp_min(0).sum())
 
-    def sample(
-        self, batch: int, length: int, *, generator: torch.Generator, max_stride: int = 1
-    ) -> dict[str, Tensor]:
+    def sample(self, batch: int, length: int, *, generator: torch.Generator, max_stride: int = 1) -> dict[str, Tensor]:
         """Draw windows evenly from all there are; none crosses an episode.
 
         Args:
             batch: Windows B.
             length: Observations T of each.
             generator: A CPU generator; it alone decides which windows come.
-            max_stride: With more than 1, every second window takes not each step of the log but each second, third, ...,
-                up to this stride; its actions are those of the steps in between, added up (exact for displacements,
-                good for the small rotations of one step).
+            max_stride: With more than 1, every second window takes not each step of the log but each second, third,
+                ..., up to this stride; its actions are those of the steps in between, added up (exact for
+                displacements, good for the small rotations of one step).
 
         Returns:
             frames `B T C h w` (uint8), actions `B T-1 A`, proprio `B T P`, episode `B`.
@@ -108,7 +106,7 @@ class FrameBank:
         return self.windows_at(starts, length, strides=strides) | {"episode": episode}
 
     def windows_at(self, starts: Tensor, length: int, *, strides: Tensor | None = None) -> dict[str, Tensor]:
-        """The windows that begin at the given steps `B` of the bank and take every stride-th step `B` (each, by default)."""
+        """The windows that begin at the steps `B` of the bank and take every stride-th step `B` (each, by default)."""
         strides = torch.ones_like(starts) if strides is None else strides
         steps = (starts[:, None] + strides[:, None] * torch.arange(length)).to(self.frames.device)  # (B, T)
         so_far = _rows(self._walked, steps)

@@ -85,6 +85,17 @@ def test_samples_stay_inside_their_episode_and_reach_every_window(bank):
     assert len(batch["proprio"][:, 0].unique(dim=0)) == bank.num_windows(4)
 
 
+def test_strided_windows_add_up_the_actions_in_between_and_stay_inside(bank):
+    batch = bank.sample(500, 3, generator=generator(4), max_stride=3)
+    moved = batch["proprio"][:, 1:, -6:-3] - batch["proprio"][:, :-1, -6:-3]
+    assert torch.allclose(batch["actions"][..., :3], moved, atol=1e-6)
+    steps = [(bank.proprio == row).all(1).nonzero().flatten()[0] for row in batch["proprio"].flatten(0, 1)]
+    places = torch.stack(steps).unflatten(0, (500, 3))
+    strides = places.diff(dim=1)
+    assert (strides[:, :1] == strides).all() and strides.unique().tolist() == [1, 2, 3]
+    assert (places < bank.offsets[batch["episode"] + 1][:, None]).all()
+
+
 def test_the_same_generator_draws_the_same_batch(bank):
     one, two = (bank.sample(8, 3, generator=generator(7, "batch", 3)) for _ in range(2))
     assert all(torch.equal(one[key], two[key]) for key in one)
