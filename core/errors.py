@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Part = TypeVar("Part")
 
 
-class UnknownName(KeyError):
+class _Told(Exception):
+    """An error that crosses from a worker process to its parent with the message it was told with.
+
+    Python would call the constructor again with the finished message in place of its arguments.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _told_again, (type(self), self.args, self.__dict__)
+
+
+class UnknownName(_Told, KeyError):
     """A registry has no member of that name; the message lists those it has."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
@@ -19,7 +29,7 @@ class UnknownName(KeyError):
         return self.message
 
 
-class MissingPackage(ImportError):
+class MissingPackage(_Told, ImportError):
     """An optional package is needed and not installed; the message says how to get it."""
 
     def __init__(self, package: str, wanted_by: str) -> None:
@@ -47,3 +57,9 @@ def choose(known: Mapping[str, Part], name: str, kind: str = "name") -> Part:
     if name not in known:
         raise UnknownName(kind, name, known)
     return known[name]
+
+
+def _told_again(kind: type[_Told], args: tuple[Any, ...], facts: Mapping[str, Any]) -> _Told:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
