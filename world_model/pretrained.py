@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from core.checkpoint import checkpoint_hash, load_checkpoint, load_strict, save_checkpoint
 from core.errors import BadCheckpoint
-from core.types import ActionBox
+from core.types import ActionBox, Context, Observation
 from encoders.layers.pixels import NormalisePixels
 from world_model.assembly import assemble
 from world_model.displacement import HindsightDisplacement
@@ -21,6 +21,8 @@ from world_model.objectives.dynamics import DynamicsObjective
 from world_model.perception import ImagePerception
 
 DISPLACEMENT = "displacement"
+MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a configuration can bring about that is well-formed and yet describes no network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,11 @@ class WorldModel:
 
 
 def as_world_model(objective: DynamicsObjective, interface: Interface, *, fingerprint: str = "") -> WorldModel:
-    """The parts of an agent around a trained objective."""
+    """The parts of an agent around a trained objective.
+
+    Raises:
+        BadCheckpoint: If the objective prepares its pictures by anything but `NormalisePixels`.
+    """
     preprocess = objective.preprocess
     if not isinstance(preprocess, NormalisePixels):
         raise BadCheckpoint(f"expected pixels normalised by constants, got {type(preprocess).__name__}")
@@ -141,7 +147,8 @@ def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") 
     """Read a published world model.
 
     Raises:
-        BadCheckpoint: If the folder is missing, damaged, of a newer format, or does not describe a world model.
+        BadCheckpoint: If the folder is missing, damaged, of a newer format, or does not describe a world model whose
+            parts fit each other.
     """
     tensors, config = load_checkpoint(folder)
     try:
@@ -153,10 +160,28 @@ def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") 
             log=str(config["interface"].get("log", "")),
         )
         objective = assemble(config["system"])
-    except (KeyError, TypeError, ValueError) as error:
+    except MISFITS as error:
         raise BadCheckpoint(f"{folder} does not describe a world model of this version: {error}") from error
     if not isinstance(objective, DynamicsObjective):
         raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, not a world model")
     load_strict(objective, tensors, str(folder))
-    objective.to(device).eval().requires_grad_(False)
-    return as_world_model(objective, interface, fingerprint=checkpoint_hash(folder))
+    objective.eval().requires_grad_(False)
+    model = as_world_model(objective, interface, fingerprint=checkpoint_hash(folder))
+    try:
+        _try_out(model)
+    except MISFITS as error:
+        said = f"{len(interface.cameras)} x {interface.image_size} px, {len(interface.actions)} action axes"
+        raise BadCheckpoint(f"the network in {folder} does not fit its own interface ({said}): {error}") from error
+    objective.to(device)
+    return model
+
+
+def _try_out(model: WorldModel) -> None:
+    """See one black picture and imagine one step."""
+    known = model.interface
+    frames = torch.zeros(1, 1, 3 * len(known.cameras), known.image_size, known.image_size, dtype=torch.uint8)
+    latents = model.perception(Observation(frames=frames, cameras=known.cameras))
+    if model.metres is not None:
+        model.metres(latents)
+    actions = torch.zeros(1, 1, 1, len(known.actions))
+    model.dynamics.rollout(Context(latents=latents, actions=actions[:, 0, :0]), actions)

@@ -1,0 +1,70 @@
+"""A world model small enough for tests, untrained: the shipped system with narrow parts."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.seeding import generator
+from encoders.layers.weights import draw_weights
+from world_model.assembly import assemble
+from world_model.objectives.dynamics import DynamicsObjective
+from world_model.pretrained import Interface, save_world_model
+
+SIZE = 32
+ACTIONS = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
+SYSTEM: dict[str, Any] = {
+    "_target_": "world_model.recipes.leworldmodel.build",
+    "preset": "lab",
+    "action_dim": 7,
+    "action_scale": [0.05, 0.05, 0.05, 1.0, 1.0, 1.0, 1.0],
+    "encoder": {
+        "_target_": "encoders.convnet.KeypointEncoder",
+        "num_cameras": 2,
+        "width": 64,
+        "widths": [8, 8, 8, 8],
+        "keypoints": 4,
+        "hidden": 16,
+    },
+    "preprocess": {
+        "_target_": "encoders.layers.pixels.NormalisePixels",
+        "mean": [0.45, 0.45, 0.45],
+        "std": [0.25, 0.25, 0.25],
+    },
+    "open_loop": {"_target_": "world_model.objectives.dynamics.OpenLoop", "weight": 1.0},
+    "extra": [["displacement", 1.0, {"_target_": "world_model.displacement.HindsightDisplacement", "width": 64}]],
+}
+
+
+def system(**changes: Any) -> dict[str, Any]:
+    """A copy of the tiny system with other entries at the top."""
+    return copy.deepcopy(SYSTEM) | changes
+
+
+def interface(**changes: Any) -> Interface:
+    """What the tiny world model sees and commands."""
+    facts: dict[str, Any] = {"cameras": ("left", "right"), "image_size": SIZE, "actions": ACTIONS, "dt_s": 0.24}
+    return Interface(**facts | changes)
+
+
+def objective(seed: int = 0, **changes: Any) -> DynamicsObjective:
+    """An untrained tiny world model; the seed decides its weights."""
+    made: DynamicsObjective = assemble(system(**changes))
+    draw_weights(made, generator(seed))
+    return made
+
+
+def save(folder: Path, *, seed: int = 0, described: dict[str, Any] | None = None, **facts: Any) -> Path:
+    """Publish one and return its folder; `described` is told as its system instead, `facts` change the interface."""
+    save_world_model(folder, objective(seed), system=described or system(), interface=interface(**facts))
+    return folder
+
+
+def frames(worlds: int = 2, times: int = 3, *, seed: int = 0, channels: int = 6, size: int = SIZE) -> torch.Tensor:
+    """Noise as a camera gives it, uint8 `B T C h w`."""
+    return torch.randint(
+        0, 256, (worlds, times, channels, size, size), dtype=torch.uint8, generator=generator(seed, "frames")
+    )
