@@ -1,0 +1,120 @@
+"""What every recipe of the shelf promises, in its smallest size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import pytest
+import torch
+
+from core.checkpoint import load_checkpoint, load_strict, save_checkpoint
+from core.seeding import generator
+from tests import tiny
+from world_model import RECIPES
+from world_model.objectives.dynamics import DynamicsObjective
+
+ACTION_DIM = 7
+NUM_STEPS = 40  # of the 150 that the house allows: enough for the smallest sizes
+
+ARM = "the arm's own form"  # a recipe's other forms stand beside it
+
+
+def make(name: str) -> DynamicsObjective:
+    if name == ARM:
+        return tiny.objective()
+    return RECIPES[name](
+        preset="tiny", action_dim=ACTION_DIM, action_scale=torch.full((ACTION_DIM,), 0.1), generator=generator(0)
+    )
+
+
+def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
+    """Windows `T = 4` whose frames hold a blob that moves as the actions say."""
+    size, channels = (tiny.SIZE, 6) if name == ARM else (28, 3)
+    draw = generator(1)
+    actions = 0.1 * torch.randn(worlds, 3, ACTION_DIM, generator=draw)
+    start = torch.rand(worlds, 1, 2, generator=draw) - 0.5
+    place = torch.cat([start, start + actions[..., :2].cumsum(1)], dim=1)[..., None, None]
+    axis = torch.linspace(-1, 1, size)
+    blob = torch.exp(-10 * ((axis - place[:, :, 0]) ** 2 + (axis[:, None] - place[:, :, 1]) ** 2))
+    return {"frames": (255 * blob).to(torch.uint8)[:, :, None].repeat(1, 1, channels, 1, 1), "actions": actions}
+
+
+def step(objective: DynamicsObjective, name: str, *, rate: float, number: int = 0) -> torch.Tensor:
+    """One step of plain descent; zero gates let nothing through before the first one."""
+    objective.zero_grad()
+    loss = objective(batch(name), generator(2, number)).total
+    loss.backward()
+    with torch.no_grad():
+        for weight in objective.parameters():
+            weight.sub_(rate * weight.grad)
+    return loss.detach()
+
+
+@pytest.fixture(params=[*sorted(RECIPES), ARM])
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_the_loss_is_finite_and_its_terms_are_only_for_reading(name):
+    loss = make(name)(batch(name), generator(2))
+    assert loss.total.isfinite() and loss.total.dim() == 0
+    assert all(term.isfinite() and not term.requires_grad for term in loss.terms.values())
+
+
+def test_gradient_reaches_every_trainable_weight(name):
+    objective = make(name)
+    for number in range(2):
+        step(objective, name, rate=0.01, number=number)
+    trainable = [(key, weight) for key, weight in objective.named_parameters() if weight.requires_grad]
+    assert trainable and not [key for key, weight in trainable if not weight.grad.abs().sum() > 0]
+
+
+def test_no_target_receives_gradient(name):
+    objective = make(name)
+    step(objective, name, rate=0.0)
+    assert all(weight.grad is None for weight in objective.target.parameters()) or not list(objective.target.children())
+
+
+def test_the_loss_of_one_batch_falls_by_two_fifths(name):
+    objective = make(name)
+    optimiser = torch.optim.AdamW(objective.parameters(), lr=3e-3)
+    losses = []
+    for number in range(NUM_STEPS):
+        loss = objective(batch(name), generator(2, number)).total
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    first, last = torch.stack(losses[:5]).mean(), torch.stack(losses[-5:]).mean()  # SIGReg draws anew at each step
+    assert last < 0.6 * first
+
+
+def test_a_round_trip_through_a_checkpoint_keeps_every_bit(name, tmp_path):
+    objective = make(name).eval()
+    save_checkpoint(tmp_path / "model", objective.state_dict(), {})
+    again = copy.deepcopy(objective)
+    with torch.no_grad():
+        for weight in again.parameters():
+            weight.zero_()
+    load_strict(again, load_checkpoint(tmp_path / "model")[0], name)
+    frames = batch(name)["frames"]
+    assert torch.equal(again.encode(frames), objective.encode(frames))
+    assert torch.equal(again(batch(name), generator(2)).total, objective(batch(name), generator(2)).total)
+
+
+def test_the_same_seeds_give_the_same_loss(name):
+    first, second = (make(name)(batch(name), generator(2)).total for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_other_draws_give_another_loss(name):
+    objective = make(name)
+    assert not torch.equal(*(objective(batch(name), generator(seed)).total for seed in (2, 3)))
+
+
+def test_encoding_and_losses_leave_weights_and_targets_as_they_were(name):
+    objective = make(name).eval()
+    before = {key: value.clone() for key, value in objective.state_dict().items()}
+    objective(batch(name), generator(2)).total.backward()
+    assert all(torch.equal(value, before[key]) for key, value in objective.state_dict().items())
