@@ -13,6 +13,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,18 +29,21 @@ from tqdm import tqdm
 
 import envs  # noqa: F401  chooses the OpenGL backend
 from core.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
-from envs.labs import SPLITS, labs_hash, sample_lab
+from envs.labs import labs_hash, sample_lab
 from envs.ranges import FACTORS
 from envs.reach import ReachEnv
+from experiments.command_line import run
 from experiments.reaching.episodes import LabJob, LabResult, play_all
-from experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods, PlanSettings, world_model_at
+from experiments.reaching.films import album_at
+from experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods, ModelPlayer, PlanSettings, world_model_at
+from experiments.reaching.options import check_options, claim_folder
 from experiments.reporting import EpisodeRecord, Protocol, Report, make_report, write_folder
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach_random")}
 SAMPLING = {"cem", "random_shooting"}
 PACKAGES = ("torch", "mujoco", "numpy", "gymnasium")
-MISTAKES = (BadCheckpoint, BadObservation, MissingPackage, UnknownName, ValueError, OSError)
+MISTAKES = (BadCheckpoint, BadObservation, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 
 
 def main_settings(cfg: DictConfig) -> tuple[PlanSettings, PlanSettings]:
@@ -54,13 +58,15 @@ def methods_of(cfg: DictConfig) -> Methods:
     """The methods to compare.
 
     Raises:
-        UnknownName: If there is no shipped checkpoint for that number of cameras.
+        UnknownName: If there is no shipped checkpoint for that number of cameras, or no such planner.
+        ValueError: If the planner does not take one of its arguments.
     """
     shipped, control = choose({str(count): names for count, names in NAMES.items()}, str(cfg.cameras), "cameras")
-    frozen = Path(cfg.control) if cfg.control else SHIPPED / control
+    frozen = Path(str(cfg.control)) if cfg.control else SHIPPED / control
     settings, sampling = main_settings(cfg)
+    settings.build(), sampling.build()
     return Methods(
-        checkpoint=Path(cfg.checkpoint) if cfg.checkpoint else SHIPPED / shipped,
+        checkpoint=Path(str(cfg.checkpoint)) if cfg.checkpoint else SHIPPED / shipped,
         frozen=frozen if cfg.control or (frozen.exists() and not cfg.checkpoint) else None,
         settings=settings,
         sampling=sampling,
@@ -72,19 +78,12 @@ def methods_of(cfg: DictConfig) -> Methods:
 def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
     """Every lab to be played: those of the split with all methods, those of single factors with the world model."""
     interface = world_model_at(methods.checkpoint, cfg.device).interface
-    choose(SPLITS, cfg.split, "split")
-    if min(cfg.labs, cfg.episodes, cfg.budget, cfg.workers) < 1:
-        raise ValueError("labs, episodes, budget and workers must be at least 1")
-    alone = cfg.split == "all" if cfg.factors is None else cfg.factors
+    with_factors = cfg.split == "all" if cfg.factors is None else cfg.factors
     jobs = []
-    for split in (cfg.split, *(FACTORS if alone else ())):
-        if split == cfg.split and jobs:
-            continue
+    for split in dict.fromkeys((cfg.split, *(FACTORS if with_factors else ()))):
         headline = split == cfg.split
         for index in range(cfg.labs):
             lab = sample_lab(index, split=split, seed=cfg.lab_seed, level=cfg.level)
-            film = Path(cfg.out) / "videos" / f"{lab.name}.mp4" if cfg.films and headline else None
-            names = methods.names() if headline and cfg.baselines else (WORLD_MODEL,)
             jobs.append(
                 LabJob(
                     lab=lab,
@@ -96,8 +95,8 @@ def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
                     cameras=interface.cameras,
                     image_size=interface.image_size,
                     methods=methods,
-                    names=names,
-                    film=film,
+                    names=methods.names() if headline and cfg.baselines else (WORLD_MODEL,),
+                    film=Path(str(cfg.out)) / "videos" / f"{lab.name}.mp4" if headline and cfg.films else None,
                 )
             )
     return jobs
@@ -109,8 +108,12 @@ def preflight(job: LabJob) -> None:
     try:
         env.reset(seed=0, options={"lab": job.lab})
         for name in job.names:
-            job.methods.player(name, env, stream=0).begin(env)
-        (job.film.parent.parent if job.film else Path(".")).mkdir(parents=True, exist_ok=True)
+            player = job.methods.player(name, env, stream=0)
+            player.begin(env)
+            if isinstance(player, ModelPlayer):
+                player.act(env)
+        if job.film is not None:
+            album_at(job.methods.checkpoint)
     finally:
         env.close()
 
@@ -159,21 +162,18 @@ def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protoc
 
 
 def print_table(report: Report) -> None:
-    """The result on one screen."""
-    table = Table(title=f"Reaching image goals, split '{report.protocol.split}'")
-    for column in (
-        "method",
-        "episodes",
-        "within 5 cm",
-        "95 % interval",
-        "within 2 cm",
-        "held 5 cm",
-        "median cm",
-        "ms p50",
-    ):
-        table.add_column(column, justify="left" if column == "method" else "right")
+    """The result on one screen of 80 columns."""
+    table = Table(
+        title=f"Reaching image goals, split '{report.protocol.split}'",
+        caption="share of episodes that end within 5 cm (with its 95 % interval), within 2 cm, and stay within 5 cm; "
+        "median distance at the end; time per decision",
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("method")
+    for column in ("runs", "5 cm", "95 %", "2 cm", "stay", "median", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
     rows = {WORLD_MODEL: report.summary, **report.baselines}
-    rows |= {f"{WORLD_MODEL}, {factor} out of range": row for factor, row in report.factors.items()}
+    rows |= {f"{factor} out of range": row for factor, row in report.factors.items()}
     for name, row in rows.items():
         low, high = row["wilson_95"]
         median, ms = row["median_final_distance_m"], row["ms_per_step_p50"]
@@ -181,11 +181,11 @@ def print_table(report: Report) -> None:
             name,
             str(row["episodes"]),
             f"{row['success_5cm']:.1%}",
-            f"{low:.1%} - {high:.1%}",
+            f"{low:.0%} - {high:.0%}",
             f"{row['success_2cm']:.1%}",
             f"{row['held_success_5cm']:.1%}",
-            "-" if median is None else f"{100 * median:.2f}",
-            "-" if ms is None else f"{ms:.1f}",
+            "-" if median is None else f"{100 * median:.2f} cm",
+            "-" if ms is None else f"{ms:.0f} ms",
         )
     Console().print(table)
 
@@ -203,15 +203,19 @@ def main(cfg: DictConfig) -> None:
     """Play, judge, write, and say where the result lies."""
     torch.set_num_threads(1)
     try:
+        check_options(cfg)
         methods = methods_of(cfg)
         jobs = jobs_of(cfg, methods)
         preflight(jobs[0])
+        claim_folder(Path(str(cfg.out)))
         if cfg.baselines and FROZEN not in methods.names():
             Console(stderr=True).print(f"no checkpoint of the '{FROZEN}' control: it is left out")
         results = play(jobs, workers=cfg.workers)
         records = [record for result in results for record in result.records]
         report = make_report(protocol_of(cfg, methods, jobs), records)
-        page = write_folder(report, cfg.out, tiles=[result.tile for result in results if result.tile is not None])
+        page = write_folder(
+            report, Path(str(cfg.out)), tiles=[result.tile for result in results if result.tile is not None]
+        )
     except MISTAKES as error:
         sys.exit(f"zero_shot_reach: {error}")
     print_table(report)
@@ -219,4 +223,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main, name="zero_shot_reach")

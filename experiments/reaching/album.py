@@ -60,6 +60,9 @@ def load_album(folder: Path) -> Album | None:
         size, places = int(notes["size"]), np.array(notes["places_m"], dtype=np.float64)
         sheet = np.asarray(Image.open(folder / SHEET).convert("RGB"))
         tiles = sheet.reshape(sheet.shape[0] // size, size, COLUMNS, size, 3).transpose(0, 2, 1, 3, 4)
-        return Album(tiles.reshape(-1, size, size, 3)[: len(places)], places)
-    except (OSError, KeyError, ValueError, UnidentifiedImageError) as error:
+        frames = tiles.reshape(-1, size, size, 3)
+        if places.ndim != 2 or not 0 < len(places) <= len(frames):
+            raise ValueError(f"{len(frames)} frames and places of shape {places.shape}")
+        return Album(frames[: len(places)], places)
+    except (OSError, ArithmeticError, KeyError, TypeError, ValueError, UnidentifiedImageError) as error:
         raise BadCheckpoint(f"the album in {folder} is damaged: {error}") from error

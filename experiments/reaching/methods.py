@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from core.errors import BadCheckpoint, choose
 from core.interfaces import Cost, Planner
 from core.seeding import generator
-from core.types import MpcSettings
+from core.types import ActionBox, MpcSettings, Observation
 from envs.baselines import DoNothing, OracleIK, Policy, RandomActions
 from envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
 from envs.reach import ReachEnv
@@ -121,7 +121,8 @@ class ModelPlayer:
     def __init__(self, model: WorldModel, env: ReachEnv, settings: PlanSettings, *, seed: int) -> None:
         model.check_robot(box=env.action_box, cameras=env.cameras, image_size=env.image_size, dt_s=env.dt_s)
         self.model = model
-        box = env.action_box
+        self.device = next(model.objective.parameters()).device
+        box = ActionBox(low=env.action_box.low.to(self.device), high=env.action_box.high.to(self.device))
         self.agent = Agent(
             perception=model.perception,
             memory=ShortTermMemory(max_frames=2, action_dim=box.dim),
@@ -130,36 +131,37 @@ class ModelPlayer:
             planner=settings.build(),
             box=box,
             settings=settings.mpc(),
-            generator=generator(seed, "planner"),
+            generator=generator(seed, "planner", device=self.device),
         )
-        self._goal_at: Tensor | None = None
+        self._goal_at: NDArray[np.float32] | None = None
 
     def begin(self, env: ReachEnv) -> None:
         """Encode the goal image."""
-        goal = env.goal()
+        goal = self._here(env.goal())
         self.agent.reset(goal)
-        self._goal_at = self._place(self.model.perception(goal)[:, -1])
+        self._goal_at = self._place(self.model.perception(goal)[0, -1])
 
     def act(self, env: ReachEnv) -> NDArray[np.float32]:
-        """Perceive, plan, answer `(7,)`."""
-        return self.agent.act(env.observation())[0].numpy().astype(np.float32)
+        """Perceive, plan, answer `(7,)`; the observation is all that the agent gets of the environment."""
+        return self.agent.act(self._here(env.observation()))[0].cpu().numpy().astype(np.float32)
 
     def present(self) -> NDArray[np.float32]:
         """Where the model thinks the hand is `(3,)`, in metres up to a constant of the place."""
         assert self.agent.last is not None
-        return self._place(self.agent.last.present)[0].numpy()
+        return self._place(self.agent.last.present[0])
 
     def imagined(self) -> NDArray[np.float32]:
         """Where the last plan is imagined to lead `(H, 3)`, in the same frame; empty before the first plan."""
         last = self.agent.last
         if last is None or last.imagined is None or bool(last.held.all()):
             return self.present()[None]
-        return self._place(last.imagined)[0].numpy()
+        return self._place(last.imagined[0])
 
     def believes_m(self) -> float:
-        """Distance of the present state from the goal as the model measures it (m)."""
-        assert self._goal_at is not None
-        return float(np.linalg.norm(self.present() - self._goal_at[0].numpy()))
+        """Distance of the present state from the goal as the model measures it (m), NaN if it cannot."""
+        if self.model.metres is None or self._goal_at is None:
+            return float("nan")
+        return float(np.linalg.norm(self.present() - self._goal_at))
 
     def status(self) -> str:
         """How the last search ended, or that the agent holds still."""
@@ -168,9 +170,16 @@ class ModelPlayer:
             return "hold"
         return last.plan.status[0].value if last.plan is not None else ""
 
-    def _place(self, latents: Tensor) -> Tensor:
+    def _here(self, observation: Observation) -> Observation:
+        """The pictures on the model's device; the model sees nothing else."""
+        return Observation(frames=observation.frames.to(self.device), cameras=observation.cameras)
+
+    def _place(self, latents: Annotated[Tensor, "... N D"]) -> NDArray[np.float32]:
+        """Where states lie `... 3` (m); the origin for all of them if the model has no head that tells."""
+        if self.model.metres is None:
+            return np.zeros((*latents.shape[:-2], 3), np.float32)
         with torch.no_grad():
-            return latents.flatten(-2) if self.model.metres is None else self.model.metres(latents)
+            return self.model.metres(latents).cpu().numpy()
 
 
 class TruePlayer:

@@ -1,0 +1,84 @@
+"""The options of the reaching experiment, checked before any work begins."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.errors import choose
+from envs.labs import SPLITS
+
+COUNTS = ("labs", "episodes", "budget", "horizon", "workers")
+SEEDS = ("seed", "lab_seed")
+AMOUNTS = ("effort", "hold_m")
+SWITCHES = ("baselines", "films", "factors")
+LEVELS = {"held", "validation"}
+OTHERS = ("planner", "out", "split", "level", "cameras", "checkpoint", "control", "device")
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options that no run could use.
+
+    Raises:
+        UnknownName: If the split is unknown.
+        ValueError: If an option is missing or has an unknown name, or has a value of another kind or out of range.
+    """
+    known = (*COUNTS, *SEEDS, *AMOUNTS, *SWITCHES, *OTHERS)
+    for name in options:
+        if name not in known:
+            raise ValueError(f"there is no option {name!r}; known: {', '.join(sorted(known))}")
+    for name in known:
+        if name not in options:
+            raise ValueError(f"the option {name} is missing")
+    for name in (*COUNTS, *SEEDS):
+        value = options[name]
+        if type(value) is not int or (name in COUNTS and value < 1):
+            raise ValueError(f"{name} must be a whole number{' from 1' if name in COUNTS else ''}, got {value!r}")
+    for name in AMOUNTS:
+        value = options[name]
+        if type(value) not in (int, float) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a number from 0, got {value!r}")
+    for name in SWITCHES:
+        if not isinstance(options[name], bool | None):
+            raise ValueError(f"{name} must be true or false, got {options[name]!r}")
+    choose(SPLITS, str(options["split"]), "split")
+    if options["level"] not in LEVELS:
+        raise ValueError(f"level must be held or validation, got {options['level']!r}")
+    usable_device(str(options["device"]))
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: If it is none, or is not to be had on this machine.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}: use cpu, cuda or cuda:1") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device={name} is not supported: use cpu, cuda or cuda:1")
+    found = torch.cuda.device_count() if device.type == "cuda" and torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ValueError(f"device={name}: PyTorch finds {found} usable GPUs here; use device=cpu")
+    return device
+
+
+def claim_folder(folder: Path) -> None:
+    """Make the run folder and see that files can be written there.
+
+    Raises:
+        OSError: If they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"out={folder} cannot be written to: {error.strerror}") from error
