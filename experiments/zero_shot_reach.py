@@ -6,7 +6,7 @@ and leaves numbers, figures, films and a page that shows them all. `--help` list
 
 from __future__ import annotations
 
-import _path  # noqa: F401  isort: skip
+import _path  # isort: skip
 
 import os
 import platform
@@ -198,7 +198,7 @@ def _commit() -> str:
     return asked.stdout.strip() or "unknown"
 
 
-@hydra.main(version_base=None, config_path="../configs", config_name="zero_shot_reach")
+@hydra.main(version_base=None, config_path=str(_path.ROOT / "configs"), config_name="zero_shot_reach")
 def main(cfg: DictConfig) -> None:
     """Play, judge, write, and say where the result lies."""
     torch.set_num_threads(1)

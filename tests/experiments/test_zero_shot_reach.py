@@ -1,0 +1,272 @@
+"""The whole command, with a world model that was never trained, and every mistake that a stranger can make."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from core.checkpoint import load_checkpoint, save_checkpoint
+from tests import tiny
+
+SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "zero_shot_reach.py"
+TINY = [
+    "labs=2",
+    "episodes=1",
+    "budget=2",
+    "horizon=1",
+    "workers=1",
+    "planner=random_shooting",
+    "planner.num_samples=8",
+]
+METHODS = ["do nothing", "frozen random encoder", "oracle", "random", "true dynamics"]
+SUMMARY = {
+    "episodes", "labs", "success_5cm", "success_2cm", "held_success_5cm", "wilson_95", "bootstrap_95",
+    "median_final_distance_m", "ms_per_step_p50", "ms_per_step_p95", "solved_at_start",
+}  # fmt: skip
+PROTOCOL = {
+    "thresholds_m", "budget_steps", "seeds", "lab_seed", "lab_list_hash", "checkpoint_hash", "planner", "split",
+    "cameras", "versions", "commit", "command",
+}  # fmt: skip
+TIMES = ("ms_per_step", "ms_per_step_p50", "ms_per_step_p95")
+
+
+def reach(*options: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder of its own."""
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *options],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+
+
+def refused(*options: str, cwd: Path, words: str, **environment: str) -> None:
+    """The command answers with one sentence that holds the words, and leaves nothing behind."""
+    before = sorted(cwd.rglob("*"))
+    done = reach(*options, cwd=cwd, **environment)
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode == 1 and done.stdout == "", done.stderr
+    assert len(lines) == 1 and lines[0].startswith("zero_shot_reach: ") and words in lines[0], done.stderr
+    assert sorted(cwd.rglob("*")) == before
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny.save(tmp_path_factory.mktemp("checkpoints") / "model")
+
+
+@pytest.fixture(scope="module")
+def played(renderable, checkpoint, tmp_path_factory):
+    """The folder that the command leaves, and what it said."""
+    cwd = tmp_path_factory.mktemp("played")
+    control = tiny.save(cwd / "control", seed=1)
+    done = reach(*TINY, f"checkpoint={checkpoint}", f"control={control}", "out=run", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd / "run", done
+
+
+@pytest.fixture(scope="module")
+def report(played):
+    return json.loads((played[0] / "report.json").read_text())
+
+
+@pytest.mark.render
+def test_the_run_folder_holds_films_figures_sheet_and_page(played):
+    folder, done = played
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "contact_sheet.png", "figures", "report.html", "report.json", "videos",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (folder / "videos").iterdir()) == ["look-000.mp4", "look-001.mp4"]
+    assert all(path.stat().st_size > 1000 for path in folder.rglob("*.*"))
+    assert {path.stem for path in (folder / "figures").iterdir()} >= {"distance_over_steps", "success_over_threshold"}
+    assert "report.html" in done.stdout and "world model" in done.stdout
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["control", "run"]
+
+
+@pytest.mark.render
+def test_the_report_has_every_number_that_was_promised(report):
+    assert report["summary"].keys() >= SUMMARY and report["protocol"].keys() >= PROTOCOL
+    assert report["summary"]["episodes"] == report["summary"]["labs"] == 2
+    assert all(report["protocol"][key] not in (None, "", [], {}) for key in PROTOCOL)
+    assert report["protocol"]["thresholds_m"] == [0.05, 0.02]
+
+
+@pytest.mark.render
+def test_every_baseline_stands_beside_the_score(report):
+    assert sorted(report["baselines"]) == METHODS
+    assert all(row["episodes"] == 2 and row.keys() >= SUMMARY for row in report["baselines"].values())
+
+
+@pytest.mark.render
+def test_all_methods_play_the_same_episodes(report):
+    played = {}
+    for episode in report["episodes"]:
+        key = (episode["lab"], episode["seed"], *episode["start_m"], *episode["goal_m"], episode["distances_m"][0])
+        played.setdefault(episode["method"], set()).add(key)
+    assert len(played) == 1 + len(METHODS) and len(set(map(frozenset, played.values()))) == 1
+
+
+@pytest.mark.render
+def test_every_episode_is_told_whole(report):
+    for episode in report["episodes"]:
+        assert len(episode["distances_m"]) == 3 and len(episode["ms_per_step"]) == 2
+        assert episode["success_5cm"] == (episode["distances_m"][-1] <= 0.05)
+    films = [episode["video"] for episode in report["episodes"] if episode["method"] == "world model"]
+    assert films == ["videos/look-000.mp4", "videos/look-001.mp4"]
+
+
+@pytest.mark.render
+def test_the_same_command_gives_the_same_numbers(played, report, checkpoint, tmp_path):
+    """With two processes and without films: neither may matter."""
+    control = played[0].parent / "control"
+    options = [*TINY, f"checkpoint={checkpoint}", f"control={control}", "out=run", "workers=2", "films=false"]
+    assert reach(*options, cwd=tmp_path).returncode == 0
+    again = json.loads((tmp_path / "run" / "report.json").read_text())
+    for part in ("summary", "baselines", "comparisons"):
+        assert timeless(again[part]) == timeless(report[part])
+    first, second = (sorted(map(episode_line, content["episodes"])) for content in (report, again))
+    assert first == second
+    assert again["protocol"]["lab_list_hash"] == report["protocol"]["lab_list_hash"]
+
+
+def timeless(value):
+    if isinstance(value, dict):
+        return {key: timeless(entry) for key, entry in value.items() if key not in TIMES}
+    return value
+
+
+def episode_line(episode: dict) -> str:
+    return json.dumps({**timeless(episode), "video": None}, sort_keys=True)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["labz=3"], "there is no option 'labz'; known: planner, out, labs"),
+        (["+labz=3"], "there is no option 'labz'; known: baselines"),
+        (["--labs=3"], "without dashes: labs=3"),
+        (["labs"], "cannot read 'labs': options are written option=value"),
+        (["split=moon"], "unknown split 'moon'; known: all, base, camera"),
+        (["level=train"], "level must be held or validation, got 'train'"),
+        (["planner=hope"], "unknown planner 'hope'; known: cem, cem_gradient, gradient, random_shooting"),
+        (["planner.luck=3"], "there is no option 'planner.luck'; known: num_samples"),
+        (["+planner.luck=3"], "unexpected keyword argument 'luck'"),
+        (["planner.num_samples=0"], "num_samples >= 32"),
+        (["planner._target_=os.system"], "unknown planner 'system'"),
+        (["labs=0"], "labs must be a whole number from 1, got 0"),
+        (["episodes=-1"], "episodes must be a whole number from 1, got -1"),
+        (["budget=2.5"], "budget must be a whole number from 1, got 2.5"),
+        (["horizon=far"], "horizon must be a whole number from 1, got 'far'"),
+        (["workers=true"], "workers must be a whole number from 1, got True"),
+        (["lab_seed=x"], "lab_seed must be a whole number, got 'x'"),
+        (["hold_m=-0.1"], "hold_m must be a number from 0, got -0.1"),
+        (["effort=nan"], "effort must be a number from 0, got nan"),
+        (["films=perhaps"], "films must be true or false, got 'perhaps'"),
+        (["cameras=3"], "unknown cameras '3'; known: 1, 2"),
+        (["device=abacus"], "unknown device 'abacus'"),
+        (["device=meta"], "device=meta is not supported"),
+        (["device=cuda:99"], "usable GPUs here; use device=cpu"),
+        (["checkpoint=nowhere"], "there is no checkpoint at nowhere"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_mistaken_option_is_told_in_one_sentence(options, words, tmp_path, in_process):
+    in_process(options, words, tmp_path)
+
+
+@pytest.fixture
+def in_process(monkeypatch, capsys):
+    """As `refused`, in this process: a tenth of the time. The subprocesses below show that it is the same."""
+    import experiments.zero_shot_reach as script  # here, for `conftest` has to set the path first
+    from experiments.command_line import run
+
+    def check(options, words, cwd):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *options])
+        with pytest.raises(SystemExit) as caught:
+            run(script.main, name="zero_shot_reach")
+        told = str(caught.value.code)
+        assert words in told and "\n" not in told and told.startswith("zero_shot_reach: ")
+        assert capsys.readouterr().out == "" and not list(cwd.iterdir())
+
+    return check
+
+
+def broken_copy(checkpoint: Path, place: Path, change) -> Path:
+    """A valid checkpoint of the same weights that says something else about itself."""
+    tensors, config = load_checkpoint(checkpoint)
+    change(config)
+    save_checkpoint(place, tensors, config)
+    return place
+
+
+@pytest.mark.render
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda c: c["interface"].update(actions=["dx"] * 6), "does not fit its own interface"),
+        (lambda c: c["interface"].update(cameras=["wrist", "right"]), "unknown camera 'wrist'; known: left, right"),
+        (lambda c: c["interface"].update(image_size=5), "need cameras, image_size >= 8"),
+        (lambda c: c["interface"].update(image_size=1024), "image size 1024 is too large"),
+        (lambda c: c["interface"].update(dt_s=0.1), "steps of 0.1 s, the robot makes steps of 0.24 s"),
+        (lambda c: c["system"].update(encoder={"_target_": "os.system"}), "unknown part 'os.system'"),
+    ],
+    ids=["actions", "camera", "too small", "too large", "time step", "target"],
+)
+def test_a_checkpoint_for_something_else_is_refused(change, words, checkpoint, tmp_path, in_process):
+    place = broken_copy(checkpoint, tmp_path / "models" / "odd", change)
+    (tmp_path / "work").mkdir()
+    in_process([*TINY, f"checkpoint={place}", "out=run"], words, tmp_path / "work")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_checkpoint_is_refused(damage, checkpoint, tmp_path, in_process):
+    place = broken_copy(checkpoint, tmp_path / "model", lambda config: None)
+    data = bytearray((place / "model.safetensors").read_bytes())
+    data[len(data) // 2] ^= 1
+    (place / "model.safetensors").write_bytes(data[: len(data) // 2] if damage == "truncated" else data)
+    (tmp_path / "work").mkdir()
+    words = "cut short" if damage == "truncated" else "is damaged: its SHA-256 differs"
+    in_process([*TINY, f"checkpoint={place}", "out=run"], words, tmp_path / "work")
+
+
+@pytest.mark.render
+def test_a_control_with_other_eyes_is_refused_before_the_work(checkpoint, tmp_path, in_process):
+    control = broken_copy(checkpoint, tmp_path / "control", lambda c: c["interface"].update(image_size=48))
+    (tmp_path / "work").mkdir()
+    options = [*TINY, f"checkpoint={checkpoint}", f"control={control}", "out=run"]
+    in_process(options, "pictures of 48 px, the robot gives 32 px", tmp_path / "work")
+
+
+@pytest.mark.render
+def test_a_damaged_album_is_refused_before_the_work(checkpoint, tmp_path, in_process):
+    place = broken_copy(checkpoint, tmp_path / "model", lambda config: None)
+    (place / "album.jpg").write_bytes(b"no picture")
+    (place / "album.json").write_text('{"size": 8, "places_m": [[0, 0, 0]]}')
+    (tmp_path / "work").mkdir()
+    in_process([*TINY, f"checkpoint={place}", "out=run"], "the album in", tmp_path / "work")
+
+
+@pytest.mark.render
+def test_a_place_that_cannot_be_written_is_told_before_the_work(checkpoint, tmp_path, in_process):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "work").mkdir()
+    options = [*TINY, f"checkpoint={checkpoint}", f"out={tmp_path}/file/run"]
+    in_process(options, "cannot be written to: Not a directory", tmp_path / "work")
+
+
+@pytest.mark.parametrize("backend", ["disable", "nonsense"])
+def test_missing_opengl_says_what_to_install(backend, checkpoint, tmp_path):
+    if find_spec("mujoco_warp") is not None:
+        pytest.skip("the ray-caster draws here without OpenGL")
+    options = [*TINY, f"checkpoint={checkpoint}", "out=run"]
+    refused(*options, cwd=tmp_path, MUJOCO_GL=backend, words="apt-get install -y")
