@@ -10,6 +10,11 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import Container, DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+HYDRA_FLAGS = (
+    *("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion"),
+    *("config-path", "config-name", "config-dir", "experimental-rerun", "info"),
+)
+
 
 def run(command: Callable[[], None], *, name: str) -> None:
     """Run a hydra command; a mistake in its options, or Ctrl-C, ends it with one sentence on stderr and status 1.
@@ -52,6 +57,4 @@ def _known(parent: Container | None) -> str:
 
 def _is_option(word: str) -> bool:
     """Whether a word with dashes is none of hydra's own flags."""
-    flags = ("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion")
-    flags += ("config-path", "config-name", "config-dir", "experimental-rerun", "info")
-    return word[2:].partition("=")[0] not in flags
+    return word[2:].partition("=")[0] not in HYDRA_FLAGS

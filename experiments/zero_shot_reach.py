@@ -11,6 +11,7 @@ import _path  # isort: skip
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
@@ -154,6 +155,8 @@ def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protoc
         },
         lab_list_hash=labs_hash(labs),
         checkpoint_hash=world_model_at(methods.checkpoint, cfg.device).fingerprint,
+        level=cfg.level,
+        control_hash=world_model_at(methods.frozen, cfg.device).fingerprint if FROZEN in jobs[0].names else "",
         versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         commit=_commit(),
         command=shlex.join(["python", "experiments/zero_shot_reach.py", *sys.argv[1:]]),
@@ -191,6 +194,8 @@ def print_table(report: Report) -> None:
 
 
 def _commit() -> str:
+    if shutil.which("git") is None:
+        return "unknown"
     asked = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
         cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
@@ -207,12 +212,13 @@ def main(cfg: DictConfig) -> None:
         methods = methods_of(cfg)
         jobs = jobs_of(cfg, methods)
         preflight(jobs[0])
+        protocol = protocol_of(cfg, methods, jobs)
         claim_folder(Path(str(cfg.out)))
         if cfg.baselines and FROZEN not in methods.names():
             Console(stderr=True).print(f"no checkpoint of the '{FROZEN}' control: it is left out")
         results = play(jobs, workers=cfg.workers)
         records = [record for result in results for record in result.records]
-        report = make_report(protocol_of(cfg, methods, jobs), records)
+        report = make_report(protocol, records)
         page = write_folder(
             report, Path(str(cfg.out)), tiles=[result.tile for result in results if result.tile is not None]
         )

@@ -116,6 +116,8 @@ class Protocol:
         planner: Name and settings of the planner.
         lab_list_hash: SHA-256 of the list of labs.
         checkpoint_hash: SHA-256 of the weights.
+        level: Where the factors of the split come from: "held" for scores, "validation" while settings are chosen.
+        control_hash: SHA-256 of the weights of the control with a frozen random encoder, if it plays.
         thresholds_m: Distances that count as success; the first is the primary one.
         versions: Version of each package that matters, and of Python.
         commit: Commit of the code.
@@ -134,6 +136,8 @@ class Protocol:
     planner: Mapping[str, Any]
     lab_list_hash: str
     checkpoint_hash: str
+    level: str = "held"
+    control_hash: str = ""
     thresholds_m: tuple[float, ...] = (0.05, 0.02)
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str = ""

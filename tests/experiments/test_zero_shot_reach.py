@@ -31,7 +31,7 @@ SUMMARY = {
 }  # fmt: skip
 PROTOCOL = {
     "thresholds_m", "budget_steps", "seeds", "lab_seed", "lab_list_hash", "checkpoint_hash", "planner", "split",
-    "cameras", "versions", "commit", "command",
+    "cameras", "versions", "commit", "command", "level", "control_hash",
 }  # fmt: skip
 TIMES = ("ms_per_step", "ms_per_step_p50", "ms_per_step_p95")
 
@@ -262,6 +262,13 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(checkpoint, tmp_
     (tmp_path / "work").mkdir()
     options = [*TINY, f"checkpoint={checkpoint}", f"out={tmp_path}/file/run"]
     in_process(options, "cannot be written to: Not a directory", tmp_path / "work")
+
+
+def test_a_machine_without_git_is_fine(monkeypatch):
+    import experiments.zero_shot_reach as script
+
+    monkeypatch.setenv("PATH", "")
+    assert script._commit() == "unknown"
 
 
 @pytest.mark.parametrize("backend", ["disable", "nonsense"])
