@@ -3,7 +3,7 @@
     p_k = sum over pixels of softmax(heat_k) * (x, y)   (spatial soft arg-max: Finn et al. 2016, arXiv:1509.06113)
 
 Points move with the robot, keep still under changes of colour and are finer than a pixel: the reasons why a model of
-0.4 M parameters can be trained on a laptop and still tell centimetres at 96 pixels.
+half a million parameters can be trained on a laptop and still tell centimetres at 64 pixels.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self,
         *,
         cameras: tuple[str, ...] = ("left", "right"),
-        image_size: int = 96,
+        image_size: int = 64,
         budget: int = 20,
         split: str = "in",
         render_mode: str | None = None,
