@@ -42,7 +42,8 @@ from experiments.reporting import EpisodeRecord, Protocol, Report, make_report, 
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach_random")}
-SAMPLING = {"cem", "random_shooting"}
+SAMPLING = {"cem", "random_shooting"}  # planners that do without gradients
+SHORT_SEARCH = {"num_samples": 32, "num_elites": 6, "num_iterations": 5}
 PACKAGES = ("torch", "mujoco", "numpy", "gymnasium")
 MISTAKES = (BadCheckpoint, BadObservation, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 
@@ -52,7 +53,7 @@ def main_settings(cfg: DictConfig) -> tuple[PlanSettings, PlanSettings]:
     chosen: dict[str, Any] = OmegaConf.to_container(cfg.planner, resolve=True)  # type: ignore[assignment]
     name = str(chosen.pop("_target_", "")).rsplit(".", 1)[-1]
     settings = PlanSettings(planner=name, arguments=chosen, horizon=cfg.horizon, effort=cfg.effort, hold_m=cfg.hold_m)
-    return settings, settings if name in SAMPLING else replace(settings, planner="cem", arguments={})
+    return settings, settings if name in SAMPLING else replace(settings, planner="cem", arguments=SHORT_SEARCH)
 
 
 def methods_of(cfg: DictConfig) -> Methods:
