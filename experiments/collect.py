@@ -31,6 +31,7 @@ from tqdm import tqdm
 from core.errors import BadEpisode
 from core.files import write_json
 from core.seeding import numpy_generator, seed_of
+from experiments.command_line import run as run_command
 from trajectories.formats.npz import MANIFEST, NpzStore, write_episode
 from trajectories.motion import Reach, reward_free_motion
 from trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
@@ -211,4 +212,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, name="collect")

@@ -19,6 +19,7 @@ from core.checkpoint import load_checkpoint, save_checkpoint
 from core.errors import BadCheckpoint, BadEpisode
 from core.seeding import generator
 from core.types import Observation
+from experiments.command_line import run as run_command
 from experiments.reaching.album import Album, save_album
 from trajectories.bank import FrameBank, load_bank
 from world_model.pretrained import WorldModel, load_world_model
@@ -62,4 +63,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, name="publish")

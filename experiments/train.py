@@ -26,6 +26,7 @@ from tqdm import tqdm
 from core.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
 from core.errors import BadCheckpoint, BadEpisode, UnknownName, choose
 from core.seeding import generator
+from experiments.command_line import run as run_command
 from experiments.training.journal import Busy, Journal, note_origin, only_writer
 from experiments.training.monitor import Monitor
 from trajectories.actions import ACTION_NAMES, ACTION_PARTS
@@ -260,4 +261,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, name="train")
