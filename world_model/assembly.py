@@ -13,7 +13,7 @@ from core.errors import choose
 from encoders.convnet import KeypointEncoder
 from encoders.layers.pixels import NormalisePixels
 from encoders.vit import VisionTransformer, ViTSizes
-from world_model.augment import Augmentation, ColourJitter, Patches, ViewJitter
+from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
 from world_model.displacement import HindsightDisplacement
 from world_model.objectives.dynamics import OpenLoop
 from world_model.recipes import leworldmodel
@@ -31,6 +31,7 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     ColourJitter,
     ViewJitter,
     Patches,
+    SensorNoise,
 )
 PARTS: dict[str, Callable[..., Any]] = {f"{part.__module__}.{part.__qualname__}": part for part in _PARTS}
 

@@ -120,3 +120,20 @@ class Patches:
             )
             views = torch.where(inside, colour, views)
         return views
+
+
+class SensorNoise:
+    """Adds the noise of a poor or badly lit camera, of another strength for every frame of every camera.
+
+    Args:
+        strongest: Largest standard deviation, on the scale 0 to 1.
+    """
+
+    def __init__(self, *, strongest: float = 0.05) -> None:
+        self.strongest = strongest
+
+    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
+        """Pictures `B T V 3 h w` in and out."""
+        strength = _uniform((*views.shape[:3], 1, 1, 1), 0, self.strongest, generator, views)
+        noise = torch.randn(views.shape, generator=generator, device=generator.device).to(views.device)
+        return views + strength * noise

@@ -7,10 +7,10 @@ import torch
 
 from core.seeding import generator
 from tests import tiny
-from world_model.augment import Augmentation, ColourJitter, Patches, ViewJitter
+from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
 
 SIZE = tiny.SIZE
-CHANGES = {"colour": ColourJitter(), "view": ViewJitter(), "patches": Patches()}
+CHANGES = {"colour": ColourJitter(), "view": ViewJitter(), "patches": Patches(), "noise": SensorNoise()}
 
 
 def still_window(*, worlds: int = 3, times: int = 4, cameras: int = 2) -> torch.Tensor:
@@ -113,3 +113,9 @@ def _centre(views: torch.Tensor) -> torch.Tensor:
     x = torch.linspace(-1, 1, SIZE)
     total = mass.sum(dim=(-2, -1))
     return torch.stack([(mass.sum(-2) @ x) / total, (mass.sum(-1) @ x) / total], dim=-1)
+
+
+def test_noise_differs_in_strength_between_frames_and_cameras_and_stays_below_its_bound():
+    window = still_window()
+    spread = (SensorNoise(strongest=0.1)(window, generator(0)) - window).std(dim=(-3, -2, -1)).flatten()
+    assert spread.max() < 0.11 and spread.min() < 0.04 and spread.unique().numel() == spread.numel()
