@@ -13,7 +13,7 @@ from core.errors import choose
 from encoders.convnet import KeypointEncoder
 from encoders.layers.pixels import NormalisePixels
 from encoders.vit import VisionTransformer, ViTSizes
-from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
+from world_model.augment import Augmentation, CameraSwap, ColourJitter, Patches, SensorNoise, ViewJitter
 from world_model.displacement import HindsightDisplacement
 from world_model.objectives.dynamics import OpenLoop
 from world_model.recipes import leworldmodel
@@ -32,6 +32,7 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     ViewJitter,
     Patches,
     SensorNoise,
+    CameraSwap,
 )
 PARTS: dict[str, Callable[..., Any]] = {f"{part.__module__}.{part.__qualname__}": part for part in _PARTS}
 

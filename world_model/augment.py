@@ -6,6 +6,7 @@ predict); the picture plane moves once per window and camera, as if the camera s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -41,6 +42,11 @@ def _uniform(shape: Sequence[int], low: float, high: float, generator: Generator
     return (low + (high - low) * drawn).to(like.device)
 
 
+def _factor(shape: Sequence[int], largest: float, generator: Generator, like: Tensor) -> Tensor:
+    bound = math.log(largest)
+    return _uniform(shape, -bound, bound, generator, like).exp()
+
+
 class ColourJitter:
     """New colours for every frame of every camera: mixed channels, another tone curve, another exposure.
 
@@ -73,26 +79,43 @@ class ViewJitter:
         shift: Largest shift as a share of half the picture.
         scale: Largest factor of size (and, inverted, the smallest).
         turn_rad: Largest turn in radians.
+        stretch: Largest factor of height against width (and, inverted, the smallest): a camera higher up or lower down.
     """
 
-    def __init__(self, *, shift: float = 0.12, scale: float = 1.2, turn_rad: float = 0.07) -> None:
-        self.shift, self.scale, self.turn_rad = shift, scale, turn_rad
+    def __init__(
+        self, *, shift: float = 0.12, scale: float = 1.2, turn_rad: float = 0.07, stretch: float = 1.0
+    ) -> None:
+        self.shift, self.scale, self.turn_rad, self.stretch = shift, scale, turn_rad, stretch
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
         """Pictures `B T V 3 h w` in and out."""
         batch, frames, cameras = views.shape[:3]
         one = (batch, cameras)
-        log_scale = torch.log(torch.tensor(self.scale)).item()
-        size = _uniform(one, -log_scale, log_scale, generator, views).exp()
+        size = _factor(one, self.scale, generator, views)
+        tall = _factor(one, self.stretch, generator, views) if self.stretch != 1 else torch.ones_like(size)
         turn = _uniform(one, -self.turn_rad, self.turn_rad, generator, views)
         move = _uniform((*one, 2), -self.shift, self.shift, generator, views)
         cos, sin = size * turn.cos(), size * turn.sin()
-        matrix = torch.stack([cos, -sin, move[..., 0], sin, cos, move[..., 1]], dim=-1).unflatten(-1, (2, 3))
+        rows = [cos, -sin, move[..., 0], tall * sin, tall * cos, move[..., 1]]
+        matrix = torch.stack(rows, dim=-1).unflatten(-1, (2, 3))
         matrix = matrix[:, None].expand(-1, frames, -1, -1, -1).flatten(0, 2)
         pictures = views.flatten(0, 2)
         grid = functional.affine_grid(matrix, list(pictures.shape), align_corners=False)
         moved = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
         return moved.unflatten(0, (batch, frames, cameras))
+
+
+class CameraSwap:
+    """Lets the cameras of a window change places: where a camera stands must be read from its picture.
+
+    With a camera always on the same side its side would be known beforehand, and angles between the sides never met.
+    """
+
+    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
+        """Pictures `B T V 3 h w` in and out."""
+        batch, cameras = views.shape[0], views.shape[2]
+        order = _uniform((batch, cameras), 0, 1, generator, views).argsort(-1)
+        return views[torch.arange(batch, device=views.device)[:, None], :, order].transpose(1, 2)
 
 
 class Patches:

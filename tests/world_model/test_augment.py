@@ -7,10 +7,16 @@ import torch
 
 from core.seeding import generator
 from tests import tiny
-from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
+from world_model.augment import Augmentation, CameraSwap, ColourJitter, Patches, SensorNoise, ViewJitter
 
 SIZE = tiny.SIZE
-CHANGES = {"colour": ColourJitter(), "view": ViewJitter(), "patches": Patches(), "noise": SensorNoise()}
+CHANGES = {
+    "colour": ColourJitter(),
+    "swap": CameraSwap(),
+    "view": ViewJitter(stretch=1.2),
+    "patches": Patches(),
+    "noise": SensorNoise(),
+}
 
 
 def still_window(*, worlds: int = 3, times: int = 4, cameras: int = 2) -> torch.Tensor:
@@ -57,7 +63,7 @@ def test_what_moves_the_picture_moves_all_frames_of_a_window_alike(name):
     assert not torch.allclose(changed, still_window(), atol=0.01)
 
 
-@pytest.mark.parametrize("name", sorted(CHANGES))
+@pytest.mark.parametrize("name", sorted(CHANGES.keys() - {"swap"}))
 def test_cameras_and_worlds_are_changed_independently(name):
     changed = CHANGES[name](still_window(), generator(0))
     assert not torch.allclose(changed[:, :, 0], changed[:, :, 1], atol=0.01)
@@ -119,3 +125,19 @@ def test_noise_differs_in_strength_between_frames_and_cameras_and_stays_below_it
     window = still_window()
     spread = (SensorNoise(strongest=0.1)(window, generator(0)) - window).std(dim=(-3, -2, -1)).flatten()
     assert spread.max() < 0.11 and spread.min() < 0.04 and spread.unique().numel() == spread.numel()
+
+
+def test_swapped_cameras_keep_their_pictures_and_stay_swapped_for_the_whole_window():
+    window = torch.rand(32, 3, 2, 3, 4, 4, generator=generator(0))
+    swapped = CameraSwap()(window, generator(1))
+    stayed = [torch.equal(new, old) for new, old in zip(swapped, window, strict=True)]
+    turned = [torch.equal(new, old.flip(1)) for new, old in zip(swapped, window, strict=True)]
+    assert all(a != b for a, b in zip(stayed, turned, strict=True))
+    assert 4 < sum(turned) < 28
+
+
+def test_stretching_changes_the_height_of_things_alone():
+    window = still_window(worlds=16, times=1, cameras=1)
+    stretched = ViewJitter(shift=0, scale=1, turn_rad=0, stretch=1.5)(window, generator(0))
+    rows, columns = (lambda v: (v[:, 0, 0, 0, :, SIZE // 2], v[:, 0, 0, 0, SIZE // 2]))(stretched)
+    assert rows.std(dim=0).max() > 10 * columns.std(dim=0)[SIZE // 4 : -SIZE // 4].min()
