@@ -1,4 +1,4 @@
-"""Transformer blocks (plain and conditioned), feed-forward parts and projection heads."""
+"""Transformer blocks (plain, rotary and conditioned), feed-forward parts and projection heads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from encoders.layers.attention import Attention
+from encoders.layers.positions import Angles, rotate
 
 ModulationInit = Callable[[nn.Linear, Generator | None], None]
 Attend = Callable[[Attention, Tensor], Tensor]
@@ -48,18 +49,49 @@ class TransformerBlock(nn.Module):
         heads: Number of attention heads.
         hidden: Width inside the feed-forward part.
         eps: Constant of the layer norms.
+        qkv_bias: Whether the joint projection has a bias.
     """
 
-    def __init__(self, width: int, *, heads: int, hidden: int, eps: float = 1e-6) -> None:
+    def __init__(self, width: int, *, heads: int, hidden: int, eps: float = 1e-6, qkv_bias: bool = True) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(width, eps=eps)
-        self.attention = Attention(width, heads=heads)
+        self.attention = Attention(width, heads=heads, qkv_bias=qkv_bias)
         self.norm_mlp = nn.LayerNorm(width, eps=eps)
         self.mlp = FeedForward(width, hidden=hidden)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Transform tokens `(G, L, width)`; `mask` (L, L) is True where looking is allowed."""
         x = x + self.attention(self.norm_attention(x), mask)
+        return x + self.mlp(self.norm_mlp(x))
+
+
+class RotaryBlock(TransformerBlock):
+    """A pre-norm block whose queries and keys are turned by their places: the block of the whole V-JEPA 2 family.
+
+    `forward` is `finish(x, *project(x, angles))`; a cache calls the two itself and joins remembered keys and values in
+    between. Parameters have the names of `TransformerBlock`.
+
+    Reference: Assran et al. 2025, arXiv:2506.09985, section 2.1.
+    """
+
+    def forward(self, x: Tensor, angles: Angles, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Transform tokens.
+
+        Args:
+            x: `(B, L, width)`.
+            angles: Of `AxialRotary.table`, for all samples `(L, head_dim)` or for each `(B, L, head_dim)`.
+            mask: `(L, L)` or anything that broadcasts to `(B, heads, L, L)`, True where looking is allowed.
+        """
+        return self.finish(x, *self.project(x, angles), mask)
+
+    def project(self, x: Tensor, angles: Angles) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys (both turned) and values of tokens `(B, L, width)`, each `(B, heads, L, head_dim)`."""
+        query, key, value = self.attention.project(self.norm_attention(x))
+        return rotate(query, angles), rotate(key, angles), value
+
+    def finish(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend from the tokens `x` `(B, L, width)` to all keys and values given, then feed forward."""
+        x = x + self.attention.mix(query, key, value, mask)
         return x + self.mlp(self.norm_mlp(x))
 
 

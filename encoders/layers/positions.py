@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple, get_args
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Pairing = Literal["tiled", "interleaved"]
 
 
 def sincos_1d(places: Tensor, width: int, *, base: float = 10_000.0) -> Tensor:
@@ -89,3 +93,109 @@ class Rotary(nn.Module):
         cosine, sine = (part.to(x.dtype) for part in table)
         first, second = x.chunk(2, dim=-1)
         return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+
+
+class Angles(NamedTuple):
+    """Cosines and sines `... L head_dim` in float32 by which `rotate` turns the channels of L tokens."""
+
+    cosine: Tensor
+    sine: Tensor
+
+
+class AxialRotary:
+    """Rotary positions in time, row and column: a third of a head's channels turns with each coordinate.
+
+        out_2i   = x_2i   cos(angle_2i)   - x_2i+1 sin(angle_2i)
+        out_2i+1 = x_2i+1 cos(angle_2i+1) + x_2i   sin(angle_2i+1)       angle = coordinate * 10000^(-j / (m / 2))
+
+    Each coordinate has m = 2 floor(floor(head_dim / 3) / 2) channels with m / 2 frequencies j; channels that are left
+    over never turn. "interleaved" gives both channels of a pair the same frequency (j = c // 2), which is a rotation.
+    "tiled" writes the frequencies twice one after the other (j = c mod m / 2): no rotation, but the weights of V-JEPA 2
+    were trained with it and work with nothing else. V-JEPA 2.1 is "interleaved".
+
+    There are no buffers: angles are computed in float32 whatever the dtype and device of the network.
+
+    Args:
+        head_dim: Width of one head, at least 6.
+        pairing: Which frequency each channel of a pair has.
+
+    Raises:
+        ValueError: If the head is too narrow for three coordinates, or `pairing` is unknown.
+
+    Reference: Assran et al. 2025, arXiv:2506.09985, section 2.1; Su et al. 2021, arXiv:2104.09864.
+    """
+
+    def __init__(self, head_dim: int, *, pairing: Pairing) -> None:
+        if pairing not in get_args(Pairing):
+            raise ValueError(f"pairing must be one of {get_args(Pairing)}, got {pairing!r}")
+        if head_dim < 6:
+            raise ValueError(f"three coordinates need at least 6 channels per head, got {head_dim}: use fewer heads")
+        self.head_dim = head_dim
+        self.pairing = pairing
+        self.segment = 2 * (head_dim // 3 // 2)
+
+    def table(self, places: Tensor) -> Angles:
+        """Angles of tokens at `places`.
+
+        Args:
+            places: `(..., L, 3)`: time, row and column of each token, whole or fractional numbers. A coordinate of zero
+                turns nothing.
+
+        Returns:
+            Cosines and sines `(..., L, head_dim)` in float32.
+        """
+        half = self.segment // 2
+        steps = torch.arange(half, device=places.device, dtype=torch.float32)
+        frequencies = 1.0 / 10_000.0 ** (steps / half)
+        spread = frequencies.repeat(2) if self.pairing == "tiled" else frequencies.repeat_interleave(2)
+        angles = (places.float()[..., None] * spread).flatten(-2)  # (..., L, 3 m)
+        angles = F.pad(angles, (0, self.head_dim - angles.shape[-1]))
+        return Angles(angles.cos(), angles.sin())
+
+
+def rotate(x: Tensor, angles: Angles) -> Tensor:
+    """Turn queries or keys by a table of `AxialRotary`.
+
+    Args:
+        x: `(B, heads, L, head_dim)`, any floating dtype; the arithmetic is done in float32 at least.
+        angles: For all samples `(L, head_dim)`, or for each `(B, L, head_dim)`.
+
+    Returns:
+        The same shape and dtype as `x`.
+    """
+    cosine, sine = (part.unsqueeze(-3) for part in angles)  # (1 or B, 1, L, head_dim)
+    return (x * cosine + _quarter_turn(x) * sine).to(x.dtype)
+
+
+def grid_places(
+    frames: int, rows: int, columns: int, *, device: torch.device | str | None = None, span: int | None = None
+) -> Tensor:
+    """Time, row and column of every token of a grid, in the order time, row, column.
+
+    Args:
+        frames: Steps of time, in tokens.
+        rows: Rows of tokens.
+        columns: Columns of tokens.
+        device: Where the result lives.
+        span: Stretch rows and columns so that each runs from 0 to span - 1 (a single row or column stays at 0); None
+            counts them one by one.
+
+    Returns:
+        `(frames rows columns, 3)` in float32.
+    """
+    row, column = (_coordinate(size, span, device) for size in (rows, columns))
+    grid = torch.meshgrid(_coordinate(frames, None, device), row, column, indexing="ij")
+    return torch.stack(grid, dim=-1).flatten(0, 2)
+
+
+def _coordinate(size: int, span: int | None, device: torch.device | str | None) -> Tensor:
+    steps = torch.arange(size, device=device, dtype=torch.float32)
+    return steps if span is None or size == 1 else steps * ((span - 1) / (size - 1))
+
+
+def _quarter_turn(x: Tensor) -> Tensor:
+    """`(x1, x2) -> (-x2, x1)` for neighbouring channels; a last channel without a neighbour becomes zero."""
+    if x.shape[-1] % 2:
+        return F.pad(_quarter_turn(x[..., :-1]), (0, 1))
+    first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((-second, first), dim=-1).flatten(-2)
