@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden import dinowm, lewm, pldm, sigreg
+from tests.golden import dinowm, lewm, pldm, sigreg, vjepa2_ac
 from tests.golden.cases import Case, find_cases
 
 CHECKS = {
@@ -14,6 +14,9 @@ CHECKS = {
     "sigreg": sigreg.check,
     "pldm": pldm.check,
     "dinowm_predictor": dinowm.check,
+    "vjepa2_ac_predictor": vjepa2_ac.check_predictor,
+    "vjepa2_ac_rollout": vjepa2_ac.check_rollout,
+    "pose_helpers": vjepa2_ac.check_poses,
 }
 """Kind of a case -> what to run on it."""
 

@@ -1,0 +1,131 @@
+"""Kinds of V-JEPA 2-AC: predictor, rollout, losses, planner, representation of frames, and poses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.types import Context
+from tests.golden.cases import Case
+from world_model.adapters.vjepa2_ac import fill
+from world_model.dynamics import LearnedDynamics
+from world_model.poses import euler_to_matrix, in_camera, integrate, pose_motion
+from world_model.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
+from world_model.predictors.trunk import frame_causal_mask
+
+EXACT = (1e-8, 1e-7)
+SINGLE = (1e-5, 1e-5)
+
+
+def predictor_of(case: Case, *, normalise: nn.Module | None = None) -> BlockCausalPredictor:
+    config: dict[str, Any] = case.meta["config"]
+    rows, columns = (side // config["patch_size"] for side in config["img_size"])
+    sizes = BlockCausalSizes(
+        state_dim=config["embed_dim"],
+        rows=rows,
+        columns=columns,
+        width=config["predictor_embed_dim"],
+        depth=config["depth"],
+        heads=config["num_heads"],
+        mlp_dim=int(config["predictor_embed_dim"] * config["mlp_ratio"]),
+        cameras=config["use_extrinsics"],
+        eps=config["norm_eps"],
+    )
+    predictor = BlockCausalPredictor(sizes, normalise=normalise)
+    fill(predictor, case.under("param."))
+    return predictor.eval()
+
+
+def normed(latents: Tensor) -> Tensor:
+    return F.layer_norm(latents, latents.shape[-1:])
+
+
+@torch.no_grad()
+def check_predictor(case: Case) -> None:
+    """Teacher forcing: every block's stream, the mask, the outputs, and that no output sees a later frame."""
+    predictor = predictor_of(case, normalise=nn.Identity())
+    count = predictor.num_patches
+    latents = case.tensors["in.tokens"].unflatten(1, (-1, count))
+    actions, states, cameras = (case.tensors.get(f"in.{name}") for name in ("actions", "states", "extrinsics"))
+    assert actions is not None
+    streams: list[Tensor] = []
+    for block in predictor.blocks:
+        block.register_forward_hook(lambda *call: streams.append(call[-1]))
+    out, _ = predictor.predict(latents, actions, states, cameras=cameras)
+    case.check("out.tokens", out.flatten(1, 2))
+    for number, stream in enumerate(streams):
+        case.check(f"out.block.{number}", stream)
+    mask = frame_causal_mask(
+        latents.shape[1], count + predictor.num_leading, window=latents.shape[1], device=latents.device
+    )
+    case.check("out.attn_mask", torch.ones(1) if mask is None else mask.to(torch.uint8))
+    shorter = case.tensors["out.tokens_prefix"].shape[1] // count
+    given = [None if x is None else x[:, :shorter] for x in (latents, actions, states, cameras)]
+    prefix, _ = predictor.predict(given[0], given[1], given[2], cameras=given[3])  # type: ignore[arg-type]
+    case.check("out.tokens_prefix", prefix.flatten(1, 2))
+
+
+@torch.no_grad()
+def check_rollout(case: Case) -> None:
+    """The cached rollout, and the one that runs everything anew, with and without the layer norm."""
+    raw, goal = case.tensors["in.z0_raw"], case.tensors["in.goal_raw"]
+    plans, poses = case.tensors["in.actions"], case.tensors["in.pose0"]
+    past = case.tensors.get("in.past_actions", plans[:, :0])
+    for name, norm in (("normed", normed), ("raw", nn.Identity())):
+        predictor = predictor_of(case, normalise=None if name == "normed" else nn.Identity())
+        start, wanted = norm(raw), norm(goal)
+        context = Context(latents=start, actions=past, proprio=poses)
+        found = LearnedDynamics(predictor, max_context=start.shape[1]).rollout(context, plans[:, None])
+        assert found.proprio is not None
+        frames = torch.cat([start, found.latents[:, 0]], dim=1)
+        course = torch.cat([poses, found.proprio[:, 0]], dim=1)
+        case.check(f"out.{name}.z", frames)
+        again, poses_again = anew(predictor, start, torch.cat([past, plans], dim=1), poses)
+        case.check(f"out.{name}.z", again)
+        for angles in (course, poses_again):
+            case.compare(f"{name} rotations", rotations(angles), rotations(case.tensors[f"out.{name}.poses"]))
+        case.check(f"out.{name}.poses", course)
+        energy = (frames - wanted[:, None]).abs().mean(dim=(-2, -1))
+        case.check(f"out.{name}.energy_per_step", energy)
+        case.check(f"out.{name}.energy", energy[:, -1])
+
+
+def anew(predictor: BlockCausalPredictor, latents: Tensor, actions: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
+    """The rollout of one plan per world with nothing kept: every step runs the whole history."""
+    first = poses.shape[1]
+    for step in range(first, actions.shape[1] + 1):
+        out, _ = predictor.predict(latents, actions[:, :step], poses)
+        latents = torch.cat([latents, out[:, -1:]], dim=1)
+        poses = torch.cat([poses, integrate(poses[:, -1:], actions[:, step - 1 : step])], dim=1)
+    return latents, poses
+
+
+def rotations(poses: Tensor) -> Tensor:
+    return euler_to_matrix(poses[..., 3:6])
+
+
+def check_poses(case: Case) -> None:
+    """Motions between poses, poses after motions, and poses as a camera sees them."""
+    course, motions = case.tensors["in.traj"], case.tensors["in.actions"]
+    deltas = pose_motion(course[:-1], course[1:])
+    stepwise = course[:1]
+    for motion in deltas:
+        stepwise = torch.cat([stepwise, integrate(stepwise[-1], motion)[None]])
+    found = {
+        "out.traj_deltas": deltas,
+        "out.pair_deltas": deltas,
+        "out.new_pose": integrate(course, motions),
+        "out.new_pose_f32": integrate(course.float(), motions.float()),
+        "out.integrated": stepwise,
+        "out.camera_frame": in_camera(course, case.tensors["in.extrinsics"]),
+    }
+    for name, poses in found.items():
+        expected = case.tensors[name]
+        tolerance = SINGLE if expected.dtype == torch.float32 else EXACT
+        case.checked.add(name)
+        case.compare(f"{name} rotations", rotations(poses), rotations(expected), tolerance)
+        places = [0, 1, 2, 6]
+        case.compare(f"{name} places", poses[..., places], expected[..., places], tolerance)
