@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated
 
 import torch
 from torch import Tensor
+
+from core.actions import ActionBox as ActionBox
+from core.actions import ActionGroup as ActionGroup
 
 Frames = Annotated[Tensor, "B T C h w"]
 Latents = Annotated[Tensor, "B T N D"]
@@ -28,6 +31,7 @@ Actions = Annotated[Tensor, "B T A"]
 Plan = Annotated[Tensor, "B H A"]
 Plans = Annotated[Tensor, "B S H A"]
 Costs = Annotated[Tensor, "B S"]
+Streams = torch.Generator | Sequence[torch.Generator]  # one for all worlds, or one for each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,45 +114,6 @@ class Loss:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActionBox:
-    """The actions that the robot accepts, in physical units: an axis-parallel box.
-
-    An axis of zero width (low = high) is held fixed.
-
-    Args:
-        low: Smallest value of each axis `A`.
-        high: Largest value of each axis `A`.
-
-    Raises:
-        ValueError: If the bounds differ in shape, are not finite or cross.
-    """
-
-    low: Annotated[Tensor, "A"]
-    high: Annotated[Tensor, "A"]
-
-    def __post_init__(self) -> None:
-        if self.low.shape != self.high.shape or self.low.dim() != 1:
-            raise ValueError(
-                f"action bounds must be two vectors of one length, got shapes {tuple(self.low.shape)} and "
-                f"{tuple(self.high.shape)}"
-            )
-        if not bool(torch.isfinite(self.low).all() and torch.isfinite(self.high).all()):
-            raise ValueError("action bounds must be finite: a planner samples between them")
-        if bool((self.low > self.high).any()):
-            axes = (self.low > self.high).nonzero().flatten().tolist()
-            raise ValueError(f"action bounds cross (low > high) on axes {axes}")
-
-    @property
-    def dim(self) -> int:
-        """Number of action axes A."""
-        return int(self.low.shape[0])
-
-    def clip(self, actions: Tensor) -> Tensor:
-        """Nearest actions inside the box; the last axis of `actions` is A."""
-        return torch.minimum(torch.maximum(actions, self.low), self.high)
-
-
-@dataclass(frozen=True, kw_only=True)
 class MpcSettings:
     """How an agent plans again and again.
 
@@ -186,37 +151,87 @@ class PlanStatus(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Costs of plans together with readings that must not be positive.
+
+    A plan is feasible if every reading is <= 0; its violation is the sum of its positive readings. Feasible plans are
+    ranked by cost, all others come after them, ranked by violation.
+
+    Args:
+        costs: `B S`.
+        readings: g of each constraint, `B S Q`, met where g <= 0; a reading that is not finite makes a plan invalid.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+
+    costs: Costs
+    readings: Annotated[Tensor, "B S Q"]
+
+    def __post_init__(self) -> None:
+        if self.readings.dim() != 3 or self.readings.shape[:2] != self.costs.shape:
+            raise ValueError(
+                f"expected costs (B, S) and readings (B, S, Q), got {tuple(self.costs.shape)} and "
+                f"{tuple(self.readings.shape)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepModel:
+    """The world one step at a time, for planners that search over states as well: all steps of a plan side by side.
+
+    Args:
+        start: The present state `B N D`.
+        follow: Where each action leads: the states `B S H N D` in which the actions of the plans `B S H A` are taken
+            (the first one is the start) -> the states after them `B S H N D`, step by step apart.
+        imagine: The true course of plans, fed back step by step: `B S H A` -> the states after each `B S H N D`.
+        judge: Cost `B S` of a course of states `B S H N D` and its plans; for the states that `imagine` gives it is the
+            cost that `evaluate` gives. It takes courses of any length.
+    """
+
+    start: State
+    follow: Callable[[Imagined, Plans], Imagined]
+    imagine: Callable[[Plans], Imagined]
+    judge: Callable[[Imagined, Plans], Costs | Scores]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanRequest:
     """A search that is asked of a planner: it sees a function from plans to costs, never a world.
 
     Args:
         evaluate: Maps plans `B S H A` (physical units) to costs `B S`; lower is better. Non-finite costs mark invalid
-            candidates. Gradient planners need it to be differentiable.
-        box: Bounds of each single action.
+            candidates. With constraints it gives `Scores`. Gradient planners need it to be differentiable.
+        box: The single actions that are allowed.
         batch: Number of worlds B that are planned side by side.
         horizon: Plan length H.
-        generator: Source of all randomness of the search, on the device of the box.
+        generator: Source of all randomness of the search, on the device of the box: one for all worlds, or a sequence
+            of one per world, which gives each world the plan that it would get alone.
         warm_start: A first guess `B H A` (the last plan, shifted), or None.
         candidates: Further plans `B S H A` to try as they are (a policy's proposal, a retrieved segment), or None.
         fallback: What to do when no candidate is valid `B H A`, or None to raise.
         deadline_s: Seconds after which the best plan so far is returned.
         clock: Gives the present time in seconds; replaced in tests.
+        steps: The world one step at a time, for planners that search over states too, or None.
     """
 
-    evaluate: Callable[[Plans], Costs]
+    evaluate: Callable[[Plans], Costs | Scores]
     box: ActionBox
     batch: int
     horizon: int
-    generator: torch.Generator
+    generator: Streams
     warm_start: Plan | None = None
     candidates: Plans | None = None
     fallback: Plan | None = None
     deadline_s: float = math.inf
     clock: Callable[[], float] = time.monotonic
+    steps: StepModel | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.horizon < 1:
             raise ValueError(f"need batch >= 1 and horizon >= 1, got batch={self.batch}, horizon={self.horizon}")
+        if not isinstance(self.generator, torch.Generator) and len(self.generator) != self.batch:
+            raise ValueError(f"need one generator, or one per world ({self.batch}), got {len(self.generator)}")
         shape = (self.batch, self.horizon, self.box.dim)
         for name in ("warm_start", "fallback"):
             plan = getattr(self, name)
@@ -241,12 +256,15 @@ class PlanResult:
         actions: The plan `B H A`.
         cost: Its cost `B`; NaN for a world whose status is NO_VALID.
         status: One per world.
-        trace: Best cost so far after each iteration `I B` (never rises).
+        trace: Best cost so far after each iteration `I B` (never rises); +inf until a plan is valid and feasible.
         iterations: Rounds of the search.
         evaluations: Candidate plans scored, per world.
         num_valid: Candidates with a finite cost `B`.
         seconds: Time taken, by the request's clock.
         warnings: What the caller should know, in sentences.
+        elites: Good plans `B S H A` that are worth another try: shifted in time, candidates of the next request. None
+            if the planner keeps none.
+        violation: How far the plan breaks the constraints `B` (sum of the positive readings), or None without any.
     """
 
     actions: Plan
@@ -258,3 +276,5 @@ class PlanResult:
     num_valid: Annotated[Tensor, "B"]
     seconds: float
     warnings: tuple[str, ...] = field(default=())
+    elites: Plans | None = None
+    violation: Annotated[Tensor, "B"] | None = None

@@ -61,7 +61,7 @@ def _with_fallback(request: PlanRequest) -> PlanRequest:
 
 def _join(first: PlanResult, second: PlanResult) -> PlanResult:
     """The better of two results for each world, with one trace over both."""
-    better = _or_inf(second.cost) < _or_inf(first.cost)
+    better = _is_better(second, first)
     trace = torch.cat([first.trace, second.trace])
     return PlanResult(
         actions=torch.where(better[:, None, None], second.actions, first.actions),
@@ -73,25 +73,48 @@ def _join(first: PlanResult, second: PlanResult) -> PlanResult:
         num_valid=first.num_valid + second.num_valid,
         seconds=first.seconds + second.seconds,
         warnings=first.warnings + second.warnings,
+        violation=_joined_violation(first, second, better),
     )
+
+
+def _is_better(one: PlanResult, other: PlanResult) -> Tensor:
+    """Where a result's plan beats another's `B`: by violation first, then by cost."""
+    cheaper = _or_inf(one.cost) < _or_inf(other.cost)
+    if one.violation is None or other.violation is None:
+        return cheaper
+    mine, theirs = _or_inf(one.violation), _or_inf(other.violation)
+    return (mine < theirs) | ((mine == theirs) & cheaper)
+
+
+def _joined_violation(first: PlanResult, second: PlanResult, better: Tensor) -> Tensor | None:
+    if first.violation is None or second.violation is None:
+        return first.violation if second.violation is None else second.violation
+    return torch.where(better, second.violation, first.violation)
 
 
 def _joined_status(first: PlanStatus, second: PlanStatus) -> PlanStatus:
     """The later stage's word, unless an earlier stage found a plan, was cut short or met invalid candidates."""
     if PlanStatus.NO_VALID in (first, second):
-        return first if second is PlanStatus.NO_VALID else PlanStatus.DEGRADED
+        return first if second is PlanStatus.NO_VALID else _no_better(second)
+    if PlanStatus.INFEASIBLE in (first, second):
+        return second if first is PlanStatus.INFEASIBLE else first  # the feasible plan is the better one
     for grave in (PlanStatus.DEADLINE, PlanStatus.DEGRADED):
         if grave in (first, second):
             return grave
     return second
 
 
+def _no_better(status: PlanStatus) -> PlanStatus:
+    """A stage's status after one that found nothing valid."""
+    return status if status is PlanStatus.INFEASIBLE else PlanStatus.DEGRADED
+
+
 def _out_of_time(whole: PlanResult, done: int, stages: int) -> PlanResult:
     """The result of the stages so far, marked as cut short."""
-    lost = PlanStatus.NO_VALID
+    lost = (PlanStatus.NO_VALID, PlanStatus.INFEASIBLE)
     return dataclasses.replace(
         whole,
-        status=tuple(state if state is lost else PlanStatus.DEADLINE for state in whole.status),
+        status=tuple(state if state in lost else PlanStatus.DEADLINE for state in whole.status),
         warnings=(*whole.warnings, f"time ran out after {done} of {stages} stages"),
     )
 

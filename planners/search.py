@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.shapes import check_shape
-from core.types import Costs, Plan, PlanRequest, PlanResult, Plans, PlanStatus
+from core.types import Costs, Plan, PlanRequest, PlanResult, Plans, PlanStatus, Scores
 
 SETTLED_BELOW = 1e-3  # a last quarter that brings less than this share of the whole gain counts as converged
 
@@ -18,7 +18,8 @@ class NoValidPlan(RuntimeError):
 class Search:
     """One search under way: what has been tried, what was best, and how much time is left.
 
-    A cost that is NaN or infinite, of either sign, marks an invalid candidate: it is counted and never wins. All
+    A cost that is NaN or infinite, of either sign, marks an invalid candidate: it is counted and never wins. Where the
+    request has constraints, a feasible plan beats all that are not, and those are ranked by their violation. All
     bookkeeping is done row by row, so that worlds never influence each other.
 
     Args:
@@ -30,6 +31,7 @@ class Search:
         self.started_s = request.clock()
         self.best_plan = standing_still(request)
         self.best_cost = request.box.low.new_full((request.batch,), torch.inf)
+        self.best_violation: Tensor | None = None  # known once constraints are seen
         self.num_valid = torch.zeros(request.batch, dtype=torch.long, device=request.box.low.device)
         self.evaluations = 0
         self.trace: list[Tensor] = []
@@ -47,21 +49,51 @@ class Search:
         return self.seconds() >= self.request.deadline_s
 
     def judge(self, plans: Plans) -> Costs:
-        """Evaluate plans `B S H A`, remember the best and return the costs `B S` as they came."""
-        costs = self.request.evaluate(plans)
-        check_shape(costs, "B S", B=plans.shape[0], S=plans.shape[1])
-        self._remember(plans.detach(), masked(costs.detach()))
-        return costs
+        """Evaluate plans `B S H A`, remember the best and return costs `B S` to rank them by.
 
-    def _remember(self, plans: Plans, costs: Costs) -> None:
-        cost, index = costs.min(dim=1)
-        plan = plans[torch.arange(plans.shape[0], device=plans.device), index]
-        better = cost < self.best_cost
-        self.best_plan = torch.where(better[:, None, None], plan, self.best_plan)
-        self.best_cost = torch.where(better, cost, self.best_cost)
+        Without constraints these are the costs as they came, with their gradient; see `ranked` for the others.
+        """
+        return ranked(self.score(plans))
+
+    def score(self, plans: Plans) -> Scores:
+        """Evaluate plans `B S H A`, remember the best and return costs and constraint readings as they came."""
+        given = self.request.evaluate(plans)
+        check_shape(given.costs if isinstance(given, Scores) else given, "B S", B=plans.shape[0], S=plans.shape[1])
+        scores = given if isinstance(given, Scores) else without_constraints(given)
+        self._remember(plans.detach(), scores)
+        return scores
+
+    def _remember(self, plans: Plans, scores: Scores) -> None:
+        costs, violation = masked(scores.costs.detach()), None
+        if scores.readings.shape[-1] > 0:
+            violation = violations(scores)
+            costs = torch.where(violation.isfinite(), costs, torch.inf)
+            violation = torch.where(costs.isfinite(), violation, torch.inf)
         self.num_valid = self.num_valid + costs.isfinite().sum(dim=1)
         self.evaluations += plans.shape[1]
-        self.trace.append(self.best_cost)
+        self._keep_best(plans, costs, violation)
+        self.trace.append(self._traced())
+
+    def _keep_best(self, plans: Plans, costs: Costs, violation: Tensor | None) -> None:
+        """Put the best plan of a round in the place of the best so far wherever it is better."""
+        if violation is not None:
+            least = violation.min(dim=1, keepdim=True).values
+            costs = torch.where(violation == least, costs, torch.inf)
+        cost, index = costs.min(dim=1)
+        better = cost < self.best_cost
+        if violation is not None:
+            before = torch.full_like(cost, torch.inf) if self.best_violation is None else self.best_violation
+            better = (least[:, 0] < before) | ((least[:, 0] == before) & better)
+            self.best_violation = torch.where(better, least[:, 0], before)
+        plan = plans[torch.arange(plans.shape[0], device=plans.device), index]
+        self.best_plan = torch.where(better[:, None, None], plan, self.best_plan)
+        self.best_cost = torch.where(better, cost, self.best_cost)
+
+    def _traced(self) -> Tensor:
+        """The best cost so far `B`, +inf where nothing feasible is known."""
+        if self.best_violation is None:
+            return self.best_cost
+        return torch.where(self.best_violation > 0, torch.inf, self.best_cost)
 
     def result(self, *, rounds: int) -> PlanResult:
         """Close the search, which had a budget of `rounds` rounds.
@@ -71,6 +103,7 @@ class Search:
         """
         found = self.best_cost.isfinite()
         trace = torch.stack(self.trace) if self.trace else self.best_cost.new_zeros(0, self.request.batch)
+        violation = self.best_violation
         status = self._status(found, trace, rounds)
         return PlanResult(
             actions=or_fallback(self.best_plan, found, self.request),
@@ -82,13 +115,16 @@ class Search:
             num_valid=self.num_valid,
             seconds=self.seconds(),
             warnings=self._warnings(status, rounds),
+            violation=None if violation is None else torch.where(found, violation, torch.nan),
         )
 
     def _status(self, found: Tensor, trace: Tensor, rounds: int) -> tuple[PlanStatus, ...]:
         """One status per world, the gravest that applies; the only place that waits for the device."""
         stopped = len(self.trace) < rounds
-        rows = zip(found.tolist(), (self.num_valid < self.evaluations).tolist(), settled(trace).tolist(), strict=True)
-        return tuple(_gravest(found=f, stopped=stopped, degraded=d, converged=c) for f, d, c in rows)
+        broken = torch.zeros_like(found) if self.best_violation is None else self.best_violation > 0
+        flags = (found, broken, self.num_valid < self.evaluations, settled(trace))
+        rows = torch.stack(flags, dim=1).tolist()
+        return tuple(_gravest(found=f, broken=b, stopped=stopped, degraded=d, converged=c) for f, b, d, c in rows)
 
     def _warnings(self, status: tuple[PlanStatus, ...], rounds: int) -> tuple[str, ...]:
         warnings = []
@@ -99,10 +135,46 @@ class Search:
             worlds = [world for world, count in enumerate(counts) if count < self.evaluations]
             fewest = f"as few as {min(counts)} of {self.evaluations} candidates were valid"
             warnings.append(f"some costs were not finite in worlds {worlds}: {fewest}")
+        broken = [world for world, state in enumerate(status) if state is PlanStatus.INFEASIBLE]
+        if broken:
+            warnings.append(f"no plan met the constraints in worlds {broken}: the least violating is returned")
         lost = [world for world, state in enumerate(status) if state is PlanStatus.NO_VALID]
         if lost:
             warnings.append(f"the fallback is returned for worlds {lost}: nothing valid was found")
         return tuple(warnings)
+
+
+def without_constraints(costs: Costs) -> Scores:
+    """Costs `B S` as scores with no constraint readings."""
+    return Scores(costs=costs, readings=costs.new_zeros(*costs.shape, 0))
+
+
+def violations(scores: Scores) -> Costs:
+    """Sum of the positive readings of each plan `B S`; +inf where a reading is not finite."""
+    readings = scores.readings.detach()
+    total = readings.clamp(min=0).sum(dim=-1)
+    return torch.where(readings.isfinite().all(dim=-1), total, torch.inf)
+
+
+def ranked(scores: Scores) -> Costs:
+    """One cost per plan `B S` that ranks feasible plans by cost and all others after them, by violation.
+
+    Feasible plans keep their cost. In a world that has some, the others follow the dearest of them in equal steps; in a
+    world that has none, the violation itself is the cost. Invalid plans get +inf. Without constraints the costs come
+    back as they are.
+    """
+    if scores.readings.shape[-1] == 0:
+        return scores.costs
+    violation, costs = violations(scores), masked(scores.costs)
+    valid = violation.isfinite() & costs.isfinite()
+    feasible = valid & (violation == 0)
+    dearest = torch.where(feasible, costs, -torch.inf).amax(dim=1, keepdim=True)
+    cheapest = torch.where(feasible, costs, torch.inf).amin(dim=1, keepdim=True)
+    some = dearest.isfinite()
+    span = torch.maximum(dearest - cheapest, 1e-3 * dearest.abs()).clamp(min=torch.finfo(costs.dtype).tiny)
+    place = violation.argsort(dim=1, stable=True).argsort(dim=1) + 1  # 1 is the least violation
+    behind = torch.where(some, dearest + span * place / place.shape[1], violation)
+    return torch.where(feasible, costs, torch.where(valid, behind, torch.inf))
 
 
 def masked(costs: Costs) -> Costs:
@@ -165,12 +237,15 @@ def settled(trace: Tensor) -> Tensor:
     if len(trace) < 4:
         return torch.zeros(trace.shape[1], dtype=torch.bool, device=trace.device)
     late = trace[-1 - len(trace) // 4] - trace[-1]
-    return late <= SETTLED_BELOW * (trace[0] - trace[-1])
+    first = torch.where(trace.isfinite(), trace, -torch.inf).amax(dim=0)  # +inf stands until a plan is feasible
+    return late <= SETTLED_BELOW * (first - trace[-1])
 
 
-def _gravest(*, found: bool, stopped: bool, degraded: bool, converged: bool) -> PlanStatus:
+def _gravest(*, found: bool, broken: bool, stopped: bool, degraded: bool, converged: bool) -> PlanStatus:
     if not found:
         return PlanStatus.NO_VALID
+    if broken:
+        return PlanStatus.INFEASIBLE
     if stopped:
         return PlanStatus.DEADLINE
     if degraded:
