@@ -35,11 +35,13 @@ class FrozenTarget(nn.Module):
 
     Args:
         encoder: The encoder to copy.
+        finish: What its tokens pass before they are compared (a layer norm without weights, say); by default nothing.
     """
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, *, finish: nn.Module | None = None) -> None:
         super().__init__()
         self.encoder = copy.deepcopy(encoder).requires_grad_(False).eval()
+        self.finish = finish or nn.Identity()
 
     def train(self, mode: bool = True) -> FrozenTarget:
         """Stay in evaluation mode."""
@@ -48,7 +50,7 @@ class FrozenTarget(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor, online: Tensor | None) -> State:
         """Encode x with the copy."""
-        return self.encoder(x)
+        return self.finish(self.encoder(x))
 
     def update(self, encoder: nn.Module, progress: float) -> None:
         """Nothing to follow."""
@@ -62,10 +64,13 @@ class EMATarget(FrozenTarget):
     Args:
         encoder: The encoder to follow.
         momentum: m as a function of the training progress in [0, 1].
+        finish: As of a frozen target.
     """
 
-    def __init__(self, encoder: nn.Module, *, momentum: Momentum | None = None) -> None:
-        super().__init__(encoder)
+    def __init__(
+        self, encoder: nn.Module, *, momentum: Momentum | None = None, finish: nn.Module | None = None
+    ) -> None:
+        super().__init__(encoder, finish=finish)
         self.momentum = momentum or linear_momentum()
 
     @torch.no_grad()
@@ -81,3 +86,8 @@ class EMATarget(FrozenTarget):
 def linear_momentum(start: float = 0.996, end: float = 1.0) -> Momentum:
     """A momentum that grows evenly from `start` to `end` over the training."""
     return lambda progress: start + (end - start) * progress
+
+
+def constant_momentum(value: float = 0.99925) -> Momentum:
+    """The same momentum throughout; the default is that of V-JEPA 2 (arXiv:2506.09985)."""
+    return lambda progress: value

@@ -11,12 +11,15 @@ class LatentNorm(nn.Module):
 
     Args:
         eps: Constant under the root.
+        groups: Equal parts of the channels that are normalised each by itself (levels that stand side by side).
     """
 
-    def __init__(self, *, eps: float = 1e-5) -> None:
+    def __init__(self, *, eps: float = 1e-5, groups: int = 1) -> None:
         super().__init__()
         self.eps = eps
+        self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `(..., D)`."""
-        return F.layer_norm(x, x.shape[-1:], eps=self.eps)
+        parts = x.unflatten(-1, (self.groups, -1))
+        return F.layer_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2)
