@@ -1,0 +1,39 @@
+"""Cutting clips into tubelets: the first layer of a video Transformer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+
+class TubeletPatches(nn.Module):
+    """One linear map of every box of `tubelet` frames and `patch` x `patch` pixels (a convolution without overlap).
+
+    Args:
+        channels: Channels of a frame.
+        width: Width D of the tokens.
+        patch: Side of a box in pixels.
+        tubelet: Frames in a box.
+    """
+
+    def __init__(self, channels: int, width: int, *, patch: int, tubelet: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, channels, tubelet, patch, patch))
+        self.bias = nn.Parameter(torch.empty(width))
+        self.patch, self.tubelet = patch, tubelet
+        self.draw(None)
+
+    def draw(self, generator: Generator | None) -> None:
+        """Draw the weights: a normal distribution of spread 0.02, biases zero."""
+        nn.init.trunc_normal_(self.weight, std=0.02, generator=generator)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Clips `(B, T, C, h, w)` to a grid of tokens `(B, T / tubelet, h / patch, w / patch, D)`.
+
+        Frames and pixels that do not fill a box must have been refused before.
+        """
+        boxes = x.unflatten(4, (-1, self.patch)).unflatten(3, (-1, self.patch)).unflatten(1, (-1, self.tubelet))
+        boxes = boxes.permute(0, 1, 4, 6, 3, 2, 5, 7)  # (B, times, rows, columns, C, tubelet, patch, patch)
+        return F.linear(boxes.flatten(4), self.weight.flatten(1), self.bias)
