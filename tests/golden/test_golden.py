@@ -16,6 +16,7 @@ CHECKS = {
     "dinowm_predictor": dinowm.check,
     "vjepa2_ac_predictor": vjepa2_ac.check_predictor,
     "vjepa2_ac_rollout": vjepa2_ac.check_rollout,
+    "vjepa2_ac_losses": vjepa2_ac.check_losses,
     "pose_helpers": vjepa2_ac.check_poses,
 }
 """Kind of a case -> what to run on it."""

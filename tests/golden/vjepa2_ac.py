@@ -9,9 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.types import Context
+from encoders.layers.normed import LatentNorm
 from tests.golden.cases import Case
 from world_model.adapters.vjepa2_ac import fill
+from world_model.distances import AbsoluteError
 from world_model.dynamics import LearnedDynamics
+from world_model.objectives.autoregression import Autoregression
+from world_model.objectives.dynamics import Course, DynamicsObjective
 from world_model.poses import euler_to_matrix, in_camera, integrate, pose_motion
 from world_model.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 from world_model.predictors.trunk import frame_causal_mask
@@ -129,3 +133,48 @@ def check_poses(case: Case) -> None:
         case.compare(f"{name} rotations", rotations(poses), rotations(expected), tolerance)
         places = [0, 1, 2, 6]
         case.compare(f"{name} places", poses[..., places], expected[..., places], tolerance)
+
+
+@torch.no_grad()
+def check_losses(case: Case) -> None:
+    """Teacher forcing and roll-out, with the poses of the log; all numbers of steps that the case has."""
+    predictor = predictor_of(case)
+    frames = case.tensors["in.h_raw"].unflatten(1, (-1, predictor.num_patches))
+    batch = {"frames": frames[:, :, None], "actions": case.tensors["in.actions"], "proprio": case.tensors["in.states"]}
+    lengths = sorted(int(key.rsplit(".", 1)[-1]) for key in case.under("out.") if key.startswith("z_ar."))
+    for steps in lengths:
+        kept: dict[str, Tensor] = {}
+        part = _Watched(Autoregression(steps=steps), kept)
+        objective = DynamicsObjective(
+            encoder=_NormOnly(),
+            predictor=predictor,
+            preprocess=nn.Identity(),
+            distance=AbsoluteError(),
+            open_loop=part,
+        )
+        loss = objective(batch, torch.Generator())
+        case.check("out.z_tf", kept["z_tf"].flatten(1, 2))
+        case.check("out.loss_teacher_forcing", loss.terms["prediction"])
+        case.check(f"out.z_ar.{steps}", kept["z_ar"].flatten(1, 2))
+        case.check(f"out.loss_rollout.{steps}", loss.terms["open_loop"])
+        case.check(f"out.loss_total.{steps}", loss.total)
+
+
+class _NormOnly(nn.Module):
+    """Stands for a frozen encoder whose tokens are given as one channel of a picture."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return LatentNorm()(x[:, 0])
+
+
+class _Watched:
+    """A loss on fed-back predictions that also keeps what it saw."""
+
+    weight = 1.0
+
+    def __init__(self, inner: Autoregression, kept: dict[str, Tensor]) -> None:
+        self.inner, self.kept = inner, kept
+
+    def __call__(self, course: Course) -> Tensor:
+        self.kept.update(z_tf=course.predicted, z_ar=self.inner.fed_back(course))
+        return self.inner(course)

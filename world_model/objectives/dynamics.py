@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Protocol
 
 from torch import Generator, Tensor, nn
 
@@ -20,8 +21,42 @@ Augment = Callable[[Frames, Generator], Frames]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Course:
+    """A batch as a loss on fed-back predictions sees it.
+
+    Args:
+        predictor: The predictor.
+        latents: True latents `B T N D`.
+        targets: What must be matched `B T N D`.
+        actions: `B T-1 A`.
+        proprio: `B T P`, or None.
+        predicted: What the predictor made of the first T - 1 true latents `B T-1 N D`.
+        distance: Between prediction and target.
+    """
+
+    predictor: RollingPredictor
+    latents: Latents
+    targets: Latents
+    actions: Annotated[Tensor, "B T-1 A"]
+    proprio: Annotated[Tensor, "B T P"] | None
+    predicted: Latents
+    distance: Distance
+
+
+class FedBack(Protocol):
+    """A loss on predictions that are fed back."""
+
+    @property
+    def weight(self) -> float:
+        """Factor on the loss."""
+
+    def __call__(self, course: Course) -> Tensor:
+        """One number."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OpenLoop:
-    """An additional loss on predictions that are fed back.
+    """A loss on a rollout as a planner sees it: poses and latents are those that the predictor itself imagines.
 
     Args:
         weight: Factor on the loss.
@@ -32,6 +67,15 @@ class OpenLoop:
     weight: float
     steps: int | None = None
     context: int = 1
+
+    def __call__(self, course: Course) -> Tensor:
+        """Distance of the imagined latents from the targets."""
+        start, count = self.context, course.actions.shape[1]
+        steps = min(self.steps or count, count - start + 1)
+        plans = course.actions[:, None, start - 1 : start - 1 + steps]
+        known = None if course.proprio is None else course.proprio[:, :start]
+        imagined, _ = course.predictor.rollout(course.latents[:, :start], course.actions[:, : start - 1], plans, known)
+        return course.distance(imagined[:, 0], course.targets[:, start : start + steps])
 
 
 class DynamicsObjective(nn.Module):
@@ -52,7 +96,7 @@ class DynamicsObjective(nn.Module):
         regularisers: (name, weight, part); each sees one sample set over the worlds per time step and token
             `(T N, B, D)`.
         extra: (name, weight, part); parts get latents B T N D, actions B T-1 A and a generator, and may have weights.
-        open_loop: Settings of the loss on fed-back predictions, or None.
+        open_loop: The loss on fed-back predictions, or None.
 
     Reference: Maes et al. 2026, arXiv:2603.19312.
     """
@@ -68,7 +112,7 @@ class DynamicsObjective(nn.Module):
         distance: Distance | None = None,
         regularisers: Sequence[tuple[str, float, Regulariser]] = (),
         extra: Sequence[tuple[str, float, ExtraTerm]] = (),
-        open_loop: OpenLoop | None = None,
+        open_loop: FedBack | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -96,9 +140,17 @@ class DynamicsObjective(nn.Module):
         check_shape(actions, "B T A", B=sizes["B"], T=sizes["T"] - 1)
         proprio = batch.get("proprio") if self.predictor.proprio is not None else None
         latents, targets = self._encode(frames, generator)
-        weighted = self._one_step(latents, targets, actions, proprio)
+        known = None if proprio is None else proprio[:, :-1]
+        predicted, after = self.predictor.predict(latents[:, :-1], actions, known)
+        weighted = {"prediction": (1.0, self.distance(predicted, targets[:, 1:]))}
+        if proprio is not None and after is not None and self.predictor.proprio is not None:
+            weighted["proprio"] = (1.0, self.predictor.proprio.gap(after, proprio[:, 1:]))
         if self.open_loop is not None:
-            weighted["open_loop"] = (self.open_loop.weight, self._fed_back(latents, targets, actions, proprio))
+            course = Course(
+                predictor=self.predictor, latents=latents, targets=targets, actions=actions, proprio=proprio,
+                predicted=predicted, distance=self.distance,
+            )  # fmt: skip
+            weighted["open_loop"] = (self.open_loop.weight, self.open_loop(course))
         samples = latents.permute(1, 2, 0, 3).flatten(0, 1)  # (T N, B, D)
         for name, weight, regulariser in self.regularisers:
             weighted[name] = (weight, regulariser(samples, generator))
@@ -123,25 +175,6 @@ class DynamicsObjective(nn.Module):
         online = self.encoder(images)
         targets = self.target(images, online)
         return online.unflatten(0, frames.shape[:2]), targets.unflatten(0, frames.shape[:2])
-
-    def _one_step(
-        self, latents: Latents, targets: Latents, actions: Tensor, proprio: Tensor | None
-    ) -> dict[str, tuple[float, Tensor]]:
-        known = None if proprio is None else proprio[:, :-1]
-        predicted, after = self.predictor.predict(latents[:, :-1], actions, known)
-        terms = {"prediction": (1.0, self.distance(predicted, targets[:, 1:]))}
-        if proprio is not None and after is not None and self.predictor.proprio is not None:
-            terms["proprio"] = (1.0, self.predictor.proprio.gap(after, proprio[:, 1:]))
-        return terms
-
-    def _fed_back(self, latents: Latents, targets: Latents, actions: Tensor, proprio: Tensor | None) -> Tensor:
-        assert self.open_loop is not None
-        start = self.open_loop.context
-        steps = min(self.open_loop.steps or actions.shape[1], actions.shape[1] - start + 1)
-        plans = actions[:, None, start - 1 : start - 1 + steps]
-        known = None if proprio is None else proprio[:, :start]
-        imagined, _ = self.predictor.rollout(latents[:, :start], actions[:, : start - 1], plans, known)
-        return self.distance(imagined[:, 0], targets[:, start : start + steps])
 
 
 def total_of(weighted: dict[str, tuple[float, Tensor]]) -> Loss:
