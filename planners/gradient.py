@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +12,8 @@ import torch._dynamo  # optimisers load it at their first step, which may crash 
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from core.types import Costs, PlanRequest, PlanResult, Plans
+from core.types import Costs, PlanRequest, PlanResult, Plans, Streams
+from planners.constraints import AugmentedLagrangian, Constrained, Treatment
 from planners.noise import Noise, WhiteNoise
 from planners.search import Search, first_guess, half_width, opening
 
@@ -26,9 +28,9 @@ class GradientPlanner:
     """Search by gradient descent from several starts.
 
     The optimiser moves u in [-1, 1], with action = middle + half_width * u, so that its step size is a share of the box
-    and units do not matter; after each step u is projected back. A start whose cost or gradient is not finite is left
-    out of that step and put back to where it was last valid; it never touches another start. The best plan ever scored
-    is returned.
+    and units do not matter; after each step u is projected back onto the allowed actions. A start whose cost or
+    gradient is not finite is left out of that step and put back to where it was last valid; it never touches another
+    start. The best plan ever scored is returned.
 
     Args:
         optimiser: Makes the optimiser of u; it must step without a closure and treat each entry on its own (as SGD and
@@ -37,6 +39,9 @@ class GradientPlanner:
         num_starts: Plans that descend side by side (S).
         num_iterations: Scored positions of each start (I); one step fewer is taken.
         initial_std: Spread of the starts about the first guess, as a share of half the width of the box.
+        step_noise: Standard deviation of normal noise on u after each step but the last, falling linearly to 0 over the
+            search, in the unit of u; it helps starts out of shallow dips.
+        constraints: What is descended where the request has constraints.
     """
 
     optimiser: OptimiserFactory = field(default_factory=lambda: partial(Adam, lr=0.15, betas=QUICK_BETAS))
@@ -44,6 +49,8 @@ class GradientPlanner:
     num_starts: int = 16
     num_iterations: int = 30
     initial_std: float = 0.5
+    step_noise: float = 0.0
+    constraints: Treatment = field(default_factory=AugmentedLagrangian)
 
     def __post_init__(self) -> None:
         if self.num_starts < 1 or self.num_iterations < 1 or self.initial_std < 0:
@@ -51,29 +58,37 @@ class GradientPlanner:
                 f"need num_starts >= 1, num_iterations >= 1 and initial_std >= 0, got {self.num_starts}, "
                 f"{self.num_iterations} and {self.initial_std}"
             )
+        if self.step_noise < 0:
+            raise ValueError(f"need step_noise >= 0, got {self.step_noise}")
 
     def plan(self, request: PlanRequest) -> PlanResult:
         """Search within the request's budget.
 
         Raises:
-            ValueError: If the cost is not differentiable with respect to the plans, has another shape than `B S`, or
-                the caller's candidates do not fit.
+            ValueError: If the cost is not differentiable with respect to the plans, has another shape than `B S`, the
+                caller's candidates do not fit, or the optimiser needs a closure.
             NoValidPlan: If no plan is valid and there is no fallback.
         """
         search = Search(request)
-        descent = _Descent(self._starts(request), request)
-        optimiser = self.optimiser([descent.u])
+        descent = Descent(self._starts(request), request)
+        optimiser = stepping_alone(self.optimiser([descent.u]))
+        constrained = Constrained(self.constraints)
         for iteration in range(self.num_iterations):
             if search.out_of_time():
                 break
             with torch.enable_grad():
                 plans = descent.plans()
-                costs = search.judge(plans)
+                costs = constrained.cost(search.score(plans))
                 if iteration + 1 < self.num_iterations:
                     descent.u.grad = descent.slope(plans, costs)
                     optimiser.step()
+                    descent.shake(self._noise_at(iteration), request.generator)
                     descent.project(costs)
         return search.result(rounds=self.num_iterations)
+
+    def _noise_at(self, iteration: int) -> float:
+        """Size of the step noise after this iteration: it is gone at the last step."""
+        return self.step_noise * max(0.0, 1 - (iteration + 1) / max(1, self.num_iterations - 1))
 
     @torch.no_grad()
     def _starts(self, request: PlanRequest) -> Plans:
@@ -85,7 +100,22 @@ class GradientPlanner:
         return request.box.clip(torch.cat([given, drawn[:, given.shape[1] :]], dim=1))
 
 
-class _Descent:
+def stepping_alone(optimiser: Optimizer) -> Optimizer:
+    """The optimiser, if it steps from the gradient alone.
+
+    Raises:
+        ValueError: If it calls the cost by itself (as LBFGS does): its line search would tie all plans together.
+    """
+    closure = inspect.signature(type(optimiser).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"{type(optimiser).__name__} needs a closure and mixes all plans into one step; use an optimiser that "
+            "treats each entry on its own, such as SGD, RMSprop, Adam or AdamW"
+        )
+    return optimiser
+
+
+class Descent:
     """The moving starts, in shares of the box.
 
     Plans are formed as start + half * (u - u_at_start): the first positions are the starts themselves, to the last bit.
@@ -115,9 +145,24 @@ class _Descent:
         return torch.where(sound, gradient * self.half, 0.0)
 
     @torch.no_grad()
+    def shake(self, size: float, generator: Streams) -> None:
+        """Add normal noise of this size to u, before it is projected."""
+        if size > 0:
+            worlds, starts, steps, axes = self.u.shape
+            self.u.add_(WhiteNoise()((worlds, starts, steps, axes), generator, like=self.u), alpha=size)
+
+    @torch.no_grad()
     def project(self, costs: Costs) -> None:
-        """After a step: back into the box, or to the last valid place where the cost (of `here`) was not finite."""
+        """After a step: back to allowed actions, or to the last valid place where the cost of `here` was not finite."""
         valid = costs.isfinite()[..., None, None]
         self.last_valid = torch.where(valid, self.here, self.last_valid)
-        moved = self.u.clamp(-1, 1)
+        moved = self._allowed(self.u.clamp(-1, 1))
         self.u.copy_(torch.where(valid & moved.isfinite(), moved, self.last_valid))
+
+    def _allowed(self, u: Plans) -> Plans:
+        """The u of the allowed actions near those of `u`: limits on groups of axes are no limits on each axis."""
+        if not self.box.groups:
+            return u
+        middle = self.box.low + self.half
+        actions = self.box.clip(middle + self.half * u)
+        return torch.where(self.half > 0, (actions - middle) / self.half, 0.0).clamp(-1, 1)
