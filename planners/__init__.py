@@ -14,6 +14,7 @@ from torch.optim import Adam
 
 from core.interfaces import Planner
 from planners.chain import Chain
+from planners.covariance import CovarianceRefit
 from planners.gradient import QUICK_BETAS, GradientPlanner
 from planners.noise import ColouredNoise, WhiteNoise
 from planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefit
@@ -42,6 +43,56 @@ def cem(
         num_iterations=num_iterations,
         initial_std=initial_std,
         min_std=min_std,
+    )
+
+
+def icem(
+    *,
+    num_samples: int = 128,
+    num_elites: int = 16,
+    num_iterations: int = 10,
+    initial_std: float = 0.5,
+    min_std: float = 0.005,
+    momentum: float = 0.1,
+    beta: float = 1.0,
+    num_kept: int = 5,
+    decay: float = 1.25,
+) -> SamplingPlanner:
+    """The cross-entropy method for real time: coloured noise, kept plans, ever smaller rounds, the mean at last."""
+    return SamplingPlanner(
+        refit=EliteRefit(num_elites=num_elites, momentum=momentum),
+        noise=ColouredNoise(beta=beta),
+        num_samples=num_samples,
+        num_iterations=num_iterations,
+        initial_std=initial_std,
+        min_std=min_std,
+        num_kept=num_kept,
+        decay=decay,
+        try_mean="last",
+    )
+
+
+def mppi(
+    *,
+    num_samples: int = 256,
+    num_elites: int = 64,
+    num_iterations: int = 10,
+    initial_std: float = 0.5,
+    min_std: float = 0.01,
+    temperature: float = 0.3,
+    std_momentum: float = 0.1,
+) -> SamplingPlanner:
+    """Path-integral control: weights fall exponentially with the cost, the spread follows the weighted plans."""
+    refit = SoftmaxRefit(temperature=temperature, num_elites=num_elites, std_momentum=std_momentum, unit="spread")
+    return SamplingPlanner(
+        refit=refit, num_samples=num_samples, num_iterations=num_iterations, initial_std=initial_std, min_std=min_std
+    )
+
+
+def cma(*, num_samples: int = 32, num_iterations: int = 30, initial_std: float = 0.5) -> SamplingPlanner:
+    """Covariance matrix adaptation: learns which entries of a plan belong together; many small rounds."""
+    return SamplingPlanner(
+        refit=CovarianceRefit(), num_samples=num_samples, num_iterations=num_iterations, initial_std=initial_std
     )
 
 
@@ -78,6 +129,9 @@ def cem_gradient(
 PLANNERS: Mapping[str, Callable[..., Planner]] = {
     "random_shooting": random_shooting,
     "cem": cem,
+    "icem": icem,
+    "mppi": mppi,
+    "cma": cma,
     "gradient": gradient,
     "cem_gradient": cem_gradient,
 }
@@ -87,6 +141,7 @@ __all__ = [
     "BestRefit",
     "Chain",
     "ColouredNoise",
+    "CovarianceRefit",
     "EliteRefit",
     "Gaussian",
     "GradientPlanner",
@@ -96,6 +151,9 @@ __all__ = [
     "WhiteNoise",
     "cem",
     "cem_gradient",
+    "cma",
     "gradient",
+    "icem",
+    "mppi",
     "random_shooting",
 ]

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Annotated, Literal, Protocol
 
 import torch
 from torch import Generator, Tensor
 
-from core.types import Plans
+from core.types import Plans, Streams
 
 Shape = tuple[int, int, int, int]
+Unit = Literal["spectrum", "sequence"]
 
 
 class Noise(Protocol):
     """Draws noise for a set of plans."""
 
-    def __call__(self, shape: Shape, generator: Generator, like: Tensor) -> Plans:
-        """Noise of shape (B, S, H, A), with the dtype and on the device of `like`."""
+    def __call__(self, shape: Shape, generator: Streams, like: Tensor) -> Plans:
+        """Noise of shape (B, S, H, A), with the dtype and on the device of `like`.
+
+        With one generator per world, each world's noise comes from its own, as if it were drawn alone.
+        """
 
 
 @dataclass(frozen=True)
 class WhiteNoise:
     """Independent normal numbers."""
 
-    def __call__(self, shape: Shape, generator: Generator, like: Tensor) -> Plans:
+    def __call__(self, shape: Shape, generator: Streams, like: Tensor) -> Plans:
         """Noise of shape (B, S, H, A)."""
-        return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+        if isinstance(generator, Generator):
+            return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+        drawn = torch.empty(shape, device=like.device, dtype=like.dtype)
+        for world, own in enumerate(generator):
+            drawn[world].normal_(generator=own)
+        return drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,26 +47,40 @@ class ColouredNoise:
 
     Args:
         beta: Exponent of the power spectrum; 0 is white, 2 resembles a random walk.
+        white: Draws what is coloured.
+        unit: What has unit variance: "spectrum" scales by the power that the spectrum has on average, so that some
+            sequences are wilder than others; "sequence" scales each one by its own standard deviation over time.
 
     Reference: Pinneri et al. 2020, arXiv:2008.06389, section 3.1.
     """
 
     beta: float = 2.0
+    white: Noise = field(default_factory=WhiteNoise)
+    unit: Unit = "spectrum"
 
-    def __call__(self, shape: Shape, generator: Generator, like: Tensor) -> Plans:
+    def __post_init__(self) -> None:
+        if self.unit not in ("spectrum", "sequence"):
+            raise ValueError(f"unit must be 'spectrum' or 'sequence', got {self.unit!r}")
+
+    def __call__(self, shape: Shape, generator: Streams, like: Tensor) -> Plans:
         """Noise of shape (B, S, H, A)."""
-        white = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+        white = self.white(shape, generator, like)
         return self.shape_in_time(white) if shape[2] > 1 else white
 
     def shape_in_time(self, white: Plans) -> Plans:
         """Colour white noise `B S H A` along H; the lowest frequency stands in for the constant part."""
-        frequency = torch.fft.rfftfreq(white.shape[2], device=white.device, dtype=white.dtype)
-        frequency[0] = frequency[1]
-        spectrum = torch.fft.rfft(white, dim=2) * (frequency ** (-self.beta / 2))[:, None]
-        coloured = torch.fft.irfft(spectrum, n=white.shape[2], dim=2)  # (B, S, H, A)
-        gain = frequency.new_full((white.shape[2] // 2 + 1,), 2.0)
-        gain[0] = 1.0
-        if white.shape[2] % 2 == 0:
-            gain[-1] = 1.0
-        power = (gain * frequency**-self.beta).sum() / white.shape[2]
-        return coloured / power.sqrt()
+        coloured = torch.matmul(_filter(white.shape[2], self.beta).to(white), white)  # (B, S, H, A)
+        if self.unit == "spectrum":
+            return coloured
+        own = coloured.std(dim=2, keepdim=True, correction=1)
+        return coloured / own.clamp(min=torch.finfo(white.dtype).tiny)
+
+
+@lru_cache(maxsize=64)
+def _filter(steps: int, beta: float) -> Annotated[Tensor, "H H"]:
+    """The matrix that colours a white sequence: its spectrum times f^(-beta/2), scaled to unit variance."""
+    frequency = torch.fft.rfftfreq(steps, dtype=torch.float64)
+    frequency[0] = frequency[1]
+    spectrum = torch.fft.rfft(torch.eye(steps, dtype=torch.float64), dim=0)
+    mixed = torch.fft.irfft(spectrum * (frequency ** (-beta / 2))[:, None], n=steps, dim=0)
+    return mixed / mixed.square().sum(dim=1, keepdim=True).sqrt()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -19,6 +20,14 @@ class Gaussian:
 
     mean: Plan
     std: Plan
+
+    def around(self, noise: Plans) -> Plans:
+        """Plans `B S H A` that standard noise of that shape leads to."""
+        return torch.addcmul(self.mean[:, None], self.std[:, None], noise)
+
+    def at_least(self, std: Annotated[Tensor, "A"]) -> Self:
+        """The same with a standard deviation of `std` per axis or more."""
+        return dataclasses.replace(self, std=torch.maximum(self.std, std))
 
 
 class Refit(Protocol):
@@ -83,21 +92,29 @@ class EliteRefit:
 class SoftmaxRefit:
     """Move the mean to the average of the cheapest plans, weighted by exp(-(cost - least) / temperature) (MPPI).
 
-    The standard deviation stays as it is.
-
     Args:
-        temperature: In the unit of the cost; small values follow the best plan alone.
+        temperature: Small values follow the best plan alone.
         num_elites: Plans that are averaged, or None for all of them.
+        std_momentum: Share of the old standard deviation that is kept; the rest is that of the weighted plans. 1 never
+            adapts.
+        unit: What the temperature is measured in: the "cost" itself, or the "spread" of the averaged plans' costs
+            (their mean above the least), which makes the search blind to the scale of the cost.
 
-    Reference: Williams et al. 2017, arXiv:1707.02342.
+    Reference: Williams et al. 2017, arXiv:1707.02342; adaptive spread as in Hansen et al. 2024, arXiv:2310.16828.
     """
 
     temperature: float
     num_elites: int | None = None
+    std_momentum: float = 1.0
+    unit: Literal["cost", "spread"] = "cost"
 
     def __post_init__(self) -> None:
         if not self.temperature > 0 or (self.num_elites is not None and self.num_elites < 1):
             raise ValueError(f"need temperature > 0 and num_elites >= 1, got {self.temperature} and {self.num_elites}")
+        if not 0 <= self.std_momentum <= 1:
+            raise ValueError(f"need 0 <= std_momentum <= 1, got {self.std_momentum}")
+        if self.unit not in ("cost", "spread"):
+            raise ValueError(f"unit must be 'cost' or 'spread', got {self.unit!r}")
 
     @property
     def min_samples(self) -> int:
@@ -107,12 +124,25 @@ class SoftmaxRefit:
     def __call__(self, old: Gaussian, plans: Plans, costs: Costs) -> Gaussian:
         """Plans B S H A and costs B S in; a Gaussian over B H A out."""
         elite_costs, elites = cheapest(plans, costs, self.num_elites or plans.shape[1])
-        valid = elite_costs.isfinite()
-        least = torch.where(valid[:, :1], elite_costs[:, :1], 0.0)
-        weights = torch.where(valid, (-(elite_costs - least) / self.temperature).exp(), 0.0).to(plans.dtype)
-        total = weights.sum(dim=1)[:, None, None]
-        mean = (weights[:, :, None, None] * elites).sum(dim=1) / total.clamp(min=torch.finfo(plans.dtype).tiny)
-        return Gaussian(torch.where(total > 0, mean, old.mean), old.std)
+        weights = self._weights(elite_costs).to(plans.dtype)[:, :, None, None]  # (B, E, 1, 1), sums to 1 or 0
+        found = weights.sum(dim=1) > 0
+        mean = torch.where(found, (weights * elites).sum(dim=1), old.mean)
+        if self.std_momentum == 1:
+            return Gaussian(mean, old.std)
+        spread = (weights * (elites - mean[:, None]) ** 2).sum(dim=1).sqrt()
+        keep = self.std_momentum
+        return Gaussian(mean, torch.where(found, keep * old.std + (1 - keep) * spread, old.std))
+
+    def _weights(self, costs: Annotated[Tensor, "B E"]) -> Annotated[Tensor, "B E"]:
+        """Weights that sum to 1, or all 0 where no cost is finite; costs come in rising order."""
+        valid = costs.isfinite()
+        above = torch.where(valid, costs - torch.where(valid[:, :1], costs[:, :1], 0.0), 0.0)
+        unit = torch.ones_like(above[:, :1])
+        if self.unit == "spread":
+            unit = above.sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(min=1)
+        smallest = torch.finfo(above.dtype).tiny
+        weights = torch.where(valid, (-above / (self.temperature * unit).clamp(min=smallest)).exp(), 0.0)
+        return weights / weights.sum(dim=1, keepdim=True).clamp(min=smallest)
 
 
 @dataclass(frozen=True)

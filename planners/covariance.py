@@ -1,0 +1,204 @@
+"""A refit that learns which entries of a plan belong together: covariance matrix adaptation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+import torch
+from torch import Tensor
+
+from core.types import Costs, Plans
+from planners.refit import FEWEST_ELITES, Gaussian, cheapest
+
+FARTHEST = 10.0  # a plan further than this many standard deviations teaches no more than one at that distance
+SMALLEST = 1 / 32  # least standard deviation, in units of the last place of the first one
+FASTEST = 1.5  # most that the overall standard deviation grows in a round
+
+
+@dataclass(frozen=True)
+class Correlated(Gaussian):
+    """A normal distribution over whole plans: deviations are std * (root @ noise), over the D = H A entries of a plan.
+
+    Args:
+        covariance: Of the deviations in units of `std`, `B D D`; its mean variance is 1.
+        root: Its lower Cholesky factor.
+        drift: Smoothed path of the mean in units of `std`, `B D`.
+        stride: The same path in units in which chance alone would give it unit variance, `B D`.
+        widest: Largest standard deviation at the beginning, `B 1 1`.
+        age: Rounds so far.
+    """
+
+    covariance: Annotated[Tensor, "B D D"]
+    root: Annotated[Tensor, "B D D"]
+    drift: Annotated[Tensor, "B D"]
+    stride: Annotated[Tensor, "B D"]
+    widest: Annotated[Tensor, "B 1 1"]
+    age: int
+
+    def around(self, noise: Plans) -> Plans:
+        """Plans `B S H A` that standard noise of that shape leads to."""
+        mixed = noise.flatten(2) @ self.root.mT  # (B, S, D)
+        return torch.addcmul(self.mean[:, None], self.std[:, None], mixed.view_as(noise))
+
+
+class _Rates(NamedTuple):
+    """How fast each quantity follows a round, `B 1` each; `mass` is the number of plans that the weights amount to."""
+
+    mass: Tensor
+    stride: Tensor
+    damping: Tensor
+    drift: Tensor
+    rank_one: Tensor
+    rank_many: Tensor
+    length: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class CovarianceRefit:
+    """Fit a normal distribution over whole plans, whose covariance and size follow the path of its mean.
+
+    Entries of a plan that make up for each other (pushing now or later) are found out and searched along, which a
+    spread per entry cannot do. The mean moves to the log-rank-weighted mean of the cheaper plans; the covariance learns
+    from them and from the path of the mean; the overall size grows while the mean keeps its direction and shrinks
+    while it turns. Where costs are not finite, fewer plans count, in proportion; with none, nothing changes.
+
+    It learns best from many small rounds: some 4 + 3 ln(H A) plans or a few times as many.
+
+    Args:
+        share: Part of a round whose plans count, the cheapest ones.
+
+    Reference: Hansen 2016, "The CMA evolution strategy: a tutorial", arXiv:1604.00772.
+    """
+
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"need 0 < share <= 1, got {self.share}")
+
+    @property
+    def min_samples(self) -> int:
+        """As few plans as say anything about a spread."""
+        return FEWEST_ELITES
+
+    def __call__(self, old: Gaussian, plans: Plans, costs: Costs) -> Gaussian:
+        """Plans B S H A and costs B S in; a distribution over B H A out."""
+        before = old if isinstance(old, Correlated) else _uncorrelated(old)
+        count = min(plans.shape[1], max(FEWEST_ELITES, math.ceil(self.share * plans.shape[1])))
+        elite_costs, elites = cheapest(plans, costs, count)
+        weights, some = self._weights(elite_costs, costs)
+        rates = _rates(weights, before)
+        return _where(some, _moved(before, _deviations(before, elites), weights, rates), before)
+
+    def _weights(self, elite_costs: Annotated[Tensor, "B E"], costs: Costs) -> tuple[Annotated[Tensor, "B E"], Tensor]:
+        """Log-rank weights that sum to 1, and the worlds `B` that have a valid plan at all."""
+        valid = costs.isfinite().sum(dim=1, keepdim=True)
+        quota = (valid * self.share).clamp(min=FEWEST_ELITES).minimum(valid)  # (B, 1)
+        rank = torch.arange(1, elite_costs.shape[1] + 1, device=costs.device, dtype=costs.dtype)
+        weights = ((quota + 0.5).log() - rank.log()).clamp(min=0) * elite_costs.isfinite()
+        return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9), valid[:, 0] > 0
+
+
+def _uncorrelated(old: Gaussian) -> Correlated:
+    """The distribution that a search begins with, as one that can learn."""
+    nothing = old.mean.flatten(1).new_zeros(old.mean.flatten(1).shape)
+    alone = torch.eye(nothing.shape[1], dtype=nothing.dtype, device=nothing.device).expand(len(nothing), -1, -1)
+    widest = torch.cat([old.std.flatten(1), nothing.new_zeros(len(nothing), 1)], dim=1).amax(dim=1)[:, None, None]
+    return Correlated(old.mean, old.std, alone, alone, nothing, nothing, widest, 0)
+
+
+def _deviations(before: Correlated, plans: Annotated[Tensor, "B E H A"]) -> Annotated[Tensor, "B E D"]:
+    """How far plans are from the mean, in standard deviations; 0 on fixed entries."""
+    std = before.std[:, None]
+    apart = torch.where(std > 0, (plans - before.mean[:, None]) / torch.where(std > 0, std, 1.0), 0.0)
+    farthest = FARTHEST * math.sqrt(max(1, before.mean[0].numel()))
+    return apart.clamp(-farthest, farthest).flatten(2)
+
+
+def _rates(weights: Annotated[Tensor, "B E"], before: Correlated) -> _Rates:
+    """The customary rates for the number of entries n that are free to move (reference, table 1)."""
+    n = (before.std > 0).flatten(1).sum(dim=1, keepdim=True).clamp(min=1).to(weights.dtype)  # (B, 1)
+    mass = 1 / weights.square().sum(dim=1, keepdim=True).clamp(min=1e-9)
+    stride = (mass + 2) / (n + mass + 5)
+    rank_one = 2 / ((n + 1.3) ** 2 + mass)
+    return _Rates(
+        mass=mass,
+        stride=stride,
+        damping=1 + 2 * (((mass - 1) / (n + 1)).clamp(min=0).sqrt() - 1).clamp(min=0) + stride,
+        drift=(4 + mass / n) / (n + 4 + 2 * mass / n),
+        rank_one=rank_one,
+        rank_many=torch.minimum(1 - rank_one, 2 * (mass - 2 + 1 / mass) / ((n + 2) ** 2 + mass)).clamp(min=0),
+        length=n.sqrt() * (1 - 1 / (4 * n) + 1 / (21 * n * n)),
+    )
+
+
+def _moved(
+    before: Correlated, deviations: Annotated[Tensor, "B E D"], weights: Annotated[Tensor, "B E"], rates: _Rates
+) -> Correlated:
+    """One round of learning."""
+    step = (weights[:, None] @ deviations)[:, 0]  # (B, D)
+    plain = torch.linalg.solve_triangular(before.root, step[:, :, None], upper=False)[:, :, 0]
+    stride = _smoothed(before.stride, plain, rates.stride, rates.mass)
+    length = stride.norm(dim=1, keepdim=True)
+    chance = (1 - (1 - rates.stride) ** (2 * (before.age + 1))).sqrt() * rates.length
+    calm = length < (1.4 + 2 / (rates.length**2 + 1)) * chance  # while the size jumps, the drift says nothing of shape
+    drift = _smoothed(before.drift, step * calm, rates.drift, rates.mass)
+    covariance, root, scale = _learned(before, deviations, weights, drift, rates)
+    growth = (rates.stride / rates.damping * (length / rates.length - 1)).exp().clamp(max=FASTEST)[:, :, None]
+    std = before.std * growth * scale[:, :, None]
+    least = SMALLEST * torch.finfo(std.dtype).eps * before.widest
+    return Correlated(
+        mean=before.mean + before.std * step.view_as(before.mean),
+        std=torch.where(before.std > 0, torch.maximum(std, least), 0.0),
+        covariance=covariance,
+        root=root,
+        drift=drift / scale,
+        stride=stride,
+        widest=before.widest,
+        age=before.age + 1,
+    )
+
+
+def _smoothed(path: Tensor, step: Tensor, rate: Tensor, mass: Tensor) -> Tensor:
+    """A path of the mean that forgets at `rate` and keeps unit variance under chance."""
+    return (1 - rate) * path + (rate * (2 - rate) * mass).sqrt() * step
+
+
+def _learned(
+    before: Correlated,
+    deviations: Annotated[Tensor, "B E D"],
+    weights: Annotated[Tensor, "B E"],
+    drift: Annotated[Tensor, "B D"],
+    rates: _Rates,
+) -> tuple[Tensor, Tensor, Annotated[Tensor, "B 1"]]:
+    """Covariance with mean variance 1, its root, and the standard deviation that was divided out."""
+    one, many = rates.rank_one[:, :, None], rates.rank_many[:, :, None]
+    forgotten = (1 - one - many) * before.covariance
+    fixed = (before.std == 0).flatten(1).to(drift.dtype)
+    learned = torch.baddbmm(forgotten, deviations.mT, deviations * (many * weights[:, :, None]))
+    learned = learned + one * (drift[:, :, None] * drift[:, None]) + torch.diag_embed((one + many)[:, :, 0] * fixed)
+    spread = learned.diagonal(dim1=1, dim2=2)
+    variance = (spread.sum(dim=1, keepdim=True) / max(1, spread.shape[1])).clamp(min=1e-12)
+    covariance = learned / variance[:, :, None]
+    covariance = (covariance + covariance.mT) / 2
+    root, failed = torch.linalg.cholesky_ex(covariance + 1e-6 * torch.eye(spread.shape[1]).to(covariance))
+    sound = (failed == 0)[:, None, None]
+    return (
+        torch.where(sound, covariance, before.covariance),
+        torch.where(sound, root, before.root),
+        torch.where(sound[:, 0], variance.sqrt(), 1.0),
+    )
+
+
+def _where(some: Annotated[Tensor, "B"], new: Correlated, old: Correlated) -> Correlated:
+    """The new distribution for the worlds that found something, the old one for the others."""
+
+    def pick(name: str) -> Tensor:
+        fresh, stale = getattr(new, name), getattr(old, name)
+        return torch.where(some.view(-1, *[1] * (fresh.dim() - 1)), fresh, stale)
+
+    names = ("mean", "std", "covariance", "root", "drift", "stride", "widest")
+    return dataclasses.replace(new, **{name: pick(name) for name in names})
