@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden import dinowm, lewm, pldm, sigreg, vjepa2_ac
+from tests.golden import dinowm, lewm, pldm, sigreg, vjepa2_ac, vjepa2_encoder
 from tests.golden.cases import Case, find_cases
 
 CHECKS = {
@@ -17,6 +17,11 @@ CHECKS = {
     "vjepa2_ac_predictor": vjepa2_ac.check_predictor,
     "vjepa2_ac_rollout": vjepa2_ac.check_rollout,
     "vjepa2_ac_losses": vjepa2_ac.check_losses,
+    "vjepa2_ac_planner": vjepa2_ac.check_planner,
+    "cem_planner": vjepa2_ac.check_toy_planner,
+    "vjepa2_encoder": vjepa2_encoder.check_v2,
+    "vjepa2_1_encoder": vjepa2_encoder.check_v21,
+    "preprocessing": vjepa2_encoder.check_preprocessing,
     "pose_helpers": vjepa2_ac.check_poses,
 }
 """Kind of a case -> what to run on it."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.types import Context
+from core.types import ActionBox, Context, Goal, PlanRequest
 from encoders.layers.normed import LatentNorm
+from planners.hand import Gripper, HandCEM
 from tests.golden.cases import Case
 from world_model.adapters.vjepa2_ac import fill
+from world_model.costs import GoalDistance, absolute
 from world_model.distances import AbsoluteError
 from world_model.dynamics import LearnedDynamics
 from world_model.objectives.autoregression import Autoregression
@@ -178,3 +181,76 @@ class _Watched:
     def __call__(self, course: Course) -> Tensor:
         self.kept.update(z_tf=course.predicted, z_ar=self.inner.fed_back(course))
         return self.inner(course)
+
+
+class _Recorded:
+    """Noise of a case, one round after the other: `(I, H, S, 4)` for x, y, z and the gripper."""
+
+    def __init__(self, noise: Tensor) -> None:
+        self.rounds = iter(noise.transpose(1, 2))
+
+    def __call__(self, shape: Sequence[int], generator: object, like: Tensor) -> Tensor:
+        drawn = next(self.rounds)  # (S, H, 4)
+        noise = like.new_zeros(tuple(shape))
+        noise[0, ..., [0, 1, 2, 6]] = drawn
+        return noise
+
+
+def planned(noise: Tensor, options: dict[str, Any], evaluate: Callable[[Tensor], Tensor]) -> Tensor:
+    """The plans `(I, H, 7)` after one round, two rounds, and so on."""
+    reach = options.get("maxnorm", 0.05)
+    box = ActionBox(
+        low=torch.tensor([-reach] * 3 + [0.0] * 3 + [-1.0]), high=torch.tensor([reach] * 3 + [0.0] * 3 + [1.0])
+    )
+    found = []
+    for rounds in range(1, len(noise) + 1):
+        planner = HandCEM(
+            num_samples=options["samples"],
+            num_elites=options.get("topk", 10),
+            num_iterations=rounds,
+            momentum_mean=options.get("momentum_mean", 0.25),
+            momentum_std=options.get("momentum_std", 0.95),
+            gripper=Gripper(
+                momentum_mean=options.get("momentum_mean_gripper", 0.15),
+                momentum_std=options.get("momentum_std_gripper", 0.15),
+                close_from=options.get("close_gripper"),
+            ),
+            fixed={int(axis): value for axis, value in options.get("axis", {}).items()},
+            noise=_Recorded(noise),  # type: ignore[arg-type]
+        )
+        request = PlanRequest(
+            evaluate=evaluate, box=box, batch=1, horizon=options["rollout"], generator=torch.Generator()
+        )
+        found.append(planner.plan(request).actions[0])
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def check_toy_planner(case: Case) -> None:
+    """The planner over a linear world, every variant, after every round."""
+    frame, goal, change = (case.tensors[f"in.{name}"] for name in ("context", "goal", "dynamics"))
+
+    def evaluate(plans: Tensor) -> Tensor:
+        moved = (plans @ change).sum(dim=2).unflatten(-1, frame.shape[-2:])
+        return (frame[0, -1] + moved - goal[0, -1]).abs().mean(dim=(-2, -1))
+
+    for name, options in case.meta["variants"].items():
+        options = {**case.meta["defaults_of_unlisted_options"], **options}
+        plans = planned(case.tensors[f"in.noise.{name}"], options, evaluate)
+        case.check(f"out.action_after_iter.{name}", plans)
+
+
+@torch.no_grad()
+def check_planner(case: Case) -> None:
+    """The planner over the predictor, after every round; the energy is that of the last frame."""
+    options = {**case.meta["config"]["mpc_args"], "close_gripper": case.meta["config"]["close_gripper"]}
+    predictor = predictor_of(case, normalise=None if case.meta["config"]["normalize_reps"] else nn.Identity())
+    start, poses = case.tensors["in.z0"].unflatten(1, (-1, predictor.num_patches)), case.tensors["in.pose"]
+    context = Context(latents=start, actions=start.new_zeros(1, 0, 7), proprio=poses)
+    goal = Goal(latents=case.tensors["in.goal"].unflatten(1, (-1, predictor.num_patches))[:, -1])
+    cost = GoalDistance(steps="last", distance=absolute)
+    dynamics = LearnedDynamics(predictor)
+    plans = planned(
+        case.tensors["in.noise"], options, lambda plans: cost(dynamics.rollout(context, plans), plans, goal)
+    )
+    case.check("out.action_after_iter", plans, (1e-4, 1e-3))
