@@ -1,0 +1,165 @@
+"""Reading released V-JEPA 2 files: a trainer's `.pt`, or a folder with `model.safetensors` and `config.json`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from core.errors import BadCheckpoint
+from encoders.adapters.names import from_hugging_face, without_prefixes
+
+logger = logging.getLogger(__name__)
+
+ENCODER_SECTIONS = ("ema_encoder", "target_encoder", "encoder")
+"""Where a trainer's file may keep the encoder, the one that was released first."""
+
+OTHER_HEADS = ("pooler.", "classifier.")
+"""Parts of Hugging Face files that are neither encoder nor predictor: probes of a single task."""
+
+UNREADABLE = (safetensors.SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError)
+_SCALAR = np.float64(0).__reduce__()[0]
+_PLAIN_NUMBERS: list[Any] = [
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType),
+]
+"""What a trainer's loss or epoch may be beside Python's own numbers: nothing that runs code."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """The contents of a released file, spelled as the authors do and without prefixes.
+
+    Args:
+        source: The file, for messages.
+        section: Which of the file's encoders this is.
+        encoder: Weights of the encoder.
+        predictor: Weights of the predictor; empty if the file has none.
+        config: `config.json` of the Hugging Face layout, or empty.
+    """
+
+    source: str
+    section: str
+    encoder: Mapping[str, Tensor]
+    predictor: Mapping[str, Tensor] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_released(path: str | Path, *, section: str | None = None) -> Released:
+    """Read a released file of either layout. No code of the file is run, and large files are mapped, not copied.
+
+    Args:
+        path: A `.pt` or `.safetensors` file, or a folder that holds one.
+        section: Which encoder of a trainer's file to take; by default the first of `ENCODER_SECTIONS` that it has, but
+            `encoder` from a file with an action-conditioned predictor.
+
+    Raises:
+        BadCheckpoint: If there is no such file, it is damaged, or it holds no encoder.
+    """
+    files = _weight_files(Path(path))
+    source = str(files[0])
+    if files[0].suffix == ".safetensors":
+        tensors: dict[str, Tensor] = {}
+        for file in files:
+            tensors |= _read(file)
+        beside = files[0].parent / "config.json"
+        released = sort_hugging_face(tensors, _read_json(beside) if beside.is_file() else {}, source=source)
+    else:
+        released = sort_trainer(_read(files[0]), source=source, section=section)
+    logger.info("%s: encoder of %d tensors from %r", source, len(released.encoder), released.section)
+    return released
+
+
+def sort_trainer(content: Mapping[str, Any], *, source: str, section: str | None = None) -> Released:
+    """What a trainer's dictionary holds; optimiser state and counters are passed over.
+
+    Raises:
+        BadCheckpoint: If there is no encoder, or not the wanted one.
+    """
+    sections = {str(name): value for name, value in content.items() if _is_table(value)}
+    if not sections and _is_table(content):
+        sections = {"encoder": content}
+    predictor = without_prefixes(sections.get("predictor", {}), source)
+    present = [name for name in ENCODER_SECTIONS if name in sections]
+    if "action_encoder.weight" in predictor and "encoder" in present:
+        present.insert(0, "encoder")
+    wanted = section or next(iter(present), None)
+    if wanted is None or wanted not in sections:
+        top = ", ".join(list(map(str, content))[:8]) or "nothing"
+        known = section or f"one of {', '.join(ENCODER_SECTIONS)}"
+        raise BadCheckpoint(f"{source} holds no encoder: expected {known} at its top, it has {top}")
+    encoder = without_prefixes(sections[wanted], source)
+    return Released(source=source, section=wanted, encoder=encoder, predictor=predictor)
+
+
+def sort_hugging_face(tensors: Mapping[str, Tensor], config: Mapping[str, Any], *, source: str) -> Released:
+    """What a Hugging Face state dictionary holds, respelled; the heads of `OTHER_HEADS` are passed over.
+
+    Raises:
+        BadCheckpoint: If there is no encoder.
+    """
+    plain = {name: value for name, value in tensors.items() if not name.startswith(OTHER_HEADS)}
+    spelled = from_hugging_face(plain)
+    predictor = {name: value for name, value in spelled.items() if name.startswith(("predictor", "mask_tokens."))}
+    encoder = {name: value for name, value in spelled.items() if name not in predictor}
+    if not encoder:
+        raise BadCheckpoint(f"{source} holds no encoder among its {len(tensors)} tensors")
+    return Released(source=source, section="encoder", encoder=encoder, predictor=predictor, config=config)
+
+
+def _weight_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise BadCheckpoint(f"there is no file or folder {path}")
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        parts = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        return [path / part for part in parts]
+    found = [path / "model.safetensors"] if (path / "model.safetensors").is_file() else sorted(path.glob("*.pt"))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise BadCheckpoint(
+            f"expected model.safetensors or one .pt file in {path}, found {names}: name the file itself"
+        )
+    return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        with torch.serialization.safe_globals(_PLAIN_NUMBERS):
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadCheckpoint(f"{file} cannot be read as weights (cut short? download it again): {reason}") from error
+    if not isinstance(content, dict):
+        raise BadCheckpoint(f"{file} should hold a table of tensors, found {type(content).__name__}")
+    return content
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise BadCheckpoint(f"{file} is not readable JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BadCheckpoint(f"{file} should hold a table, found {type(value).__name__}")
+    return value
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value is a state dictionary: names to tensors, at least one."""
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(entry, Tensor) for entry in value.values())

@@ -1,0 +1,59 @@
+"""Released weights into a network of ours: every key accounted for, all faults in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import BadCheckpoint
+
+NUM_NAMES_SHOWN = 10
+
+
+def fill(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    spelling: Callable[[str], str],
+    title: str,
+    dtype: torch.dtype | None = torch.float32,
+    ignored: Collection[str] = (),
+) -> None:
+    """Give a module released weights if, and only if, names and shapes agree one to one.
+
+    The weights become the module's own (nothing is copied into what was there), so it may be built on the meta device.
+
+    Args:
+        module: Takes the weights; its buffers that are saved count as weights.
+        tensors: Weights in the released spelling.
+        spelling: Maps a name of `module.state_dict()` to the released one.
+        title: What the module is called in the error message.
+        dtype: Of the filled weights; None keeps what the file has.
+        ignored: Released names that need no place here.
+
+    Raises:
+        BadCheckpoint: If a name is missing, unexpected or of another shape; lists all three kinds.
+    """
+    own = module.state_dict()
+    names = {spelling(key): key for key in own}
+    faults = {
+        "missing": sorted(names.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - names.keys() - set(ignored)),
+        "of another shape": [
+            f"{name} (expected {tuple(own[key].shape)}, got {tuple(tensors[name].shape)})"
+            for name, key in names.items()
+            if name in tensors and tensors[name].shape != own[key].shape
+        ],
+    }
+    found = [f"{len(keys)} {fault}: {_some(keys)}" for fault, keys in faults.items() if keys]
+    if found:
+        raise BadCheckpoint(f"these weights do not fit {title}: {'; '.join(found)}")
+    weights = {key: tensors[name].detach().to(dtype=dtype, copy=True) for name, key in names.items()}
+    module.load_state_dict(weights, strict=True, assign=True)
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - NUM_NAMES_SHOWN
+    return ", ".join(names[:NUM_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,101 @@
+"""The released encoders of the V-JEPA 2 family: their sizes, forms and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from encoders.video import VideoSizes, VideoTransformer
+
+NUM_LEVELS = 4
+PRETRAINING_PIXELS = 256
+"""Side of the pictures to whose patch grid V-JEPA 2.1 stretches its places."""
+
+
+def vjepa2(sizes: VideoSizes, *, recompute: bool = False) -> VideoTransformer:
+    """The encoder of V-JEPA 2: tiled rotary places, one norm, no path for pictures.
+
+    Reference: Assran et al. 2025, arXiv:2506.09985.
+    """
+    return VideoTransformer(sizes, pairing="tiled", recompute=recompute)
+
+
+def vjepa2_1(sizes: VideoSizes, *, recompute: bool = False) -> VideoTransformer:
+    """The encoder of V-JEPA 2.1: stretched, interleaved rotary places, four normed levels, a path for pictures.
+
+    Raises:
+        ValueError: If four levels do not divide the depth.
+
+    Reference: V-JEPA 2.1, arXiv:2603.14482.
+    """
+    return VideoTransformer(
+        sizes,
+        pairing="interleaved",
+        span=PRETRAINING_PIXELS // sizes.patch,
+        levels=even_levels(sizes.depth),
+        pictures=True,
+        recompute=recompute,
+    )
+
+
+def even_levels(depth: int) -> tuple[int, ...]:
+    """The last block of each quarter of the depth: 12 blocks have their levels at 2, 5, 8 and 11.
+
+    Raises:
+        ValueError: If four does not divide the depth.
+    """
+    if depth % NUM_LEVELS or depth < NUM_LEVELS:
+        raise ValueError(f"{NUM_LEVELS} levels need a depth that {NUM_LEVELS} divides, got {depth} blocks")
+    return tuple(depth // NUM_LEVELS * (level + 1) - 1 for level in range(NUM_LEVELS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """A released encoder.
+
+    Args:
+        form: Builds the network from its sizes: `vjepa2` or `vjepa2_1`.
+        sizes: Its sizes.
+        image: Side of the pictures it was trained with at last, in pixels.
+        file: The authors' file.
+        repository: Where Hugging Face has it, or None.
+        section: Where the authors' file keeps it, or None for the usual places.
+    """
+
+    form: Callable[..., VideoTransformer]
+    sizes: VideoSizes
+    image: int
+    file: str
+    repository: str | None = None
+    section: str | None = None
+
+    def __call__(self, *, recompute: bool = False) -> VideoTransformer:
+        """Build the network with fresh weights."""
+        return self.form(self.sizes, recompute=recompute)
+
+
+BASE = VideoSizes(width=768, depth=12, heads=12, mlp_dim=3072)
+LARGE = VideoSizes(width=1024, depth=24, heads=16, mlp_dim=4096)
+HUGE = VideoSizes(width=1280, depth=32, heads=16, mlp_dim=5120)
+GIANT = VideoSizes(width=1408, depth=40, heads=22, mlp_dim=6144)
+GIGANTIC = VideoSizes(width=1664, depth=48, heads=26, mlp_dim=8192)
+
+RELEASES: dict[str, Release] = {
+    "vjepa2_vitl": Release(
+        form=vjepa2, sizes=LARGE, image=256, file="vitl.pt", repository="facebook/vjepa2-vitl-fpc64-256"
+    ),
+    "vjepa2_vith": Release(
+        form=vjepa2, sizes=HUGE, image=256, file="vith.pt", repository="facebook/vjepa2-vith-fpc64-256"
+    ),
+    "vjepa2_vitg": Release(
+        form=vjepa2, sizes=GIANT, image=256, file="vitg.pt", repository="facebook/vjepa2-vitg-fpc64-256"
+    ),
+    "vjepa2_vitg_384": Release(
+        form=vjepa2, sizes=GIANT, image=384, file="vitg-384.pt", repository="facebook/vjepa2-vitg-fpc64-384"
+    ),
+    "vjepa2_ac_vitg": Release(form=vjepa2, sizes=GIANT, image=256, file="vjepa2-ac-vitg.pt", section="encoder"),
+    "vjepa2_1_vitb": Release(form=vjepa2_1, sizes=BASE, image=384, file="vjepa2_1_vitb_dist_vitG_384.pt"),
+    "vjepa2_1_vitl": Release(form=vjepa2_1, sizes=LARGE, image=384, file="vjepa2_1_vitl_dist_vitG_384.pt"),
+    "vjepa2_1_vitg": Release(form=vjepa2_1, sizes=GIANT, image=384, file="vjepa2_1_vitg_384.pt"),
+    "vjepa2_1_vit_gigantic": Release(form=vjepa2_1, sizes=GIGANTIC, image=384, file="vjepa2_1_vitG_384.pt"),
+}
