@@ -1,6 +1,7 @@
 """Simulated robots and labs: everything that imports mujoco or dm_control.
 
     env = envs.make("reach-v1", image_size=96)
+    task = envs.make_task("reach-v1")  # with true dynamics, cost, goal and baselines: ready to plan in
     envs.register(); env = gymnasium.make("reach-v1")
 
 Importing this package is cheap and only chooses how MuJoCo shall draw; a task is imported when it is made.
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gymnasium.vector import AsyncVectorEnv
 
     from envs.reach import ReachEnv
+    from envs.task import Task
 
 choose_backend()  # must happen before mujoco is imported
 
@@ -43,6 +45,22 @@ def make(name: str, **settings: Any) -> Any:
         UnknownName: If there is no such task; lists what exists.
     """
     return choose(ENVS, name, "env")(**settings)
+
+
+def make_task(name: str, *, num_threads: int | None = 1, **settings: Any) -> Task:
+    """Build a task together with its true dynamics, cost and baselines; nothing is drawn unless cameras are named.
+
+    Args:
+        name: A name of `ENVS`.
+        num_threads: CPU threads of the true dynamics; None for all that this process may use.
+        **settings: Arguments of the task's class.
+
+    Raises:
+        UnknownName: If there is no such task; lists what exists.
+    """
+    from envs.task import task_of
+
+    return task_of(name, make(name, **{"cameras": (), **settings}), num_threads=num_threads)
 
 
 def register() -> None:

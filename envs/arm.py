@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
+from envs.breakdown import broken, unfit, warnings
 from envs.control import InverseKinematics, rotation_matrix, rotation_vector
 from envs.labs import WORKSPACE_HIGH, WORKSPACE_LOW
 from envs.scene import Scene
@@ -18,12 +19,7 @@ LARGEST_OPENING_M = 0.04
 HAND_DOWN = np.diag([1.0, -1.0, -1.0])
 CLEARANCE_M = 0.05
 DEEPEST_OVERLAP_M = 0.02
-BAD = (
-    mujoco.mjtWarning.mjWARN_BADQPOS,
-    mujoco.mjtWarning.mjWARN_BADQVEL,
-    mujoco.mjtWarning.mjWARN_BADQACC,
-    mujoco.mjtWarning.mjWARN_BADCTRL,
-)
+RAMP_SHARE = np.minimum(1.0, np.arange(1, SUBSTEPS + 1) / RAMP_SUBSTEPS)
 
 
 @dataclass(frozen=True)
@@ -48,12 +44,17 @@ class Command:
 class Arm:
     """The robot of a scene.
 
+    Args:
+        scene: Where it stands.
+        heights_m: Lowest and highest place of the hand above the table, or None for the workspace's own.
+
     Attributes:
         command: What the servos were last told.
     """
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, *, heights_m: tuple[float, float] | None = None) -> None:
         self.scene = scene
+        self.heights_m = heights_m
         self.home = np.array(scene.model.key_qpos[0][:7])
         self.kinematics = InverseKinematics(scene.model, self.home)
         self.command = Command(self.home, HAND_DOWN, float(scene.model.key_qpos[0][7]))
@@ -64,9 +65,12 @@ class Arm:
         return np.array(self.scene.data.qpos[:7])
 
     def workspace(self) -> tuple[np.ndarray, np.ndarray]:
-        """Corners of the box, in the base frame, in which the hand is kept (never closer to the table than 5 cm)."""
+        """Corners of the box, in the base frame, in which the hand is kept (5 cm above the table, if nothing else)."""
         low, high = np.array(WORKSPACE_LOW), np.array(WORKSPACE_HIGH)
         table = self.scene.lab.table_height_m if self.scene.lab else 0.0
+        if self.heights_m is not None:
+            low[2], high[2] = table + self.heights_m[0], table + self.heights_m[1]
+            return low, high
         low[2] = max(low[2], table + CLEARANCE_M)
         return low, high
 
@@ -102,8 +106,7 @@ class Arm:
 
     def ramp(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Actuator targets `(SUBSTEPS, 9)` that lead from one command to the next."""
-        share = np.minimum(1.0, np.arange(1, SUBSTEPS + 1) / RAMP_SUBSTEPS)[:, None]
-        return start + share * (end - start)
+        return start + RAMP_SHARE[:, None] * (end - start)
 
     def move(self, action: np.ndarray) -> str | None:
         """Simulate one control step.
@@ -115,10 +118,10 @@ class Arm:
             None, or what went wrong when the simulation broke down.
         """
         model, data = self.scene.model, self.scene.data
-        unfit = self._unfit(action)
-        if unfit is not None:
-            return unfit
-        before, begun = self.warnings(), data.time
+        reason = unfit(action, data, DEEPEST_OVERLAP_M)
+        if reason is not None:
+            return reason
+        before, due_s = warnings(data), data.time + SUBSTEPS * model.opt.timestep
         command = self.next_command(action, self.joints, self.command)
         for controls in self.ramp(self.command.controls(), command.controls()):
             data.ctrl[:] = controls
@@ -127,35 +130,7 @@ class Arm:
         self.scene.drift(data.time)
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
-        return self._breakdown(before, begun)
-
-    def warnings(self) -> np.ndarray:
-        """How often MuJoCo has warned of each kind of breakdown."""
-        return np.array([self.scene.data.warning[kind].number for kind in BAD])
-
-    def _unfit(self, action: np.ndarray) -> str | None:
-        """Why this step cannot be simulated: the action, the state, or bodies inside each other."""
-        data = self.scene.data
-        if not np.isfinite(action).all():
-            return f"the action holds values that are not finite: {action.tolist()}"
-        if not np.isfinite(data.qpos).all() or not np.isfinite(data.qvel).all():
-            return "the simulated state is not finite"
-        overlap_m = -float(data.contact.dist.min()) if data.ncon else 0.0
-        if overlap_m > DEEPEST_OVERLAP_M:
-            return f"bodies are {100 * overlap_m:.1f} cm inside each other"
-        return None
-
-    def _breakdown(self, before: np.ndarray, begun: float) -> str | None:
-        data = self.scene.data
-        raised = self.warnings() - before
-        if raised.any():
-            return "MuJoCo warned: " + ", ".join(kind.name for kind, more in zip(BAD, raised, strict=True) if more)
-        if not np.isfinite(data.qpos).all() or not np.isfinite(data.qvel).all():
-            return "the simulated state is not finite"
-        expected = begun + SUBSTEPS * self.scene.model.opt.timestep
-        if abs(data.time - expected) > 1e-6:
-            return f"simulated time went to {data.time:.3f} s instead of {expected:.3f} s"
-        return None
+        return broken(data, before, due_s)
 
     def proprio(self) -> np.ndarray:
         """Joints (7, rad), finger opening (m), position (m) and rotation vector (rad) of the hand in the base frame."""

@@ -1,12 +1,11 @@
-"""The simulator itself as a world model: every candidate plan is simulated from the present state, on all CPU threads.
+"""The simulator itself as a world model: every candidate plan is simulated from the present state, on CPU threads.
 
-The upper bound for any learned model, and the judge of planners. It reads the environment and never disturbs it.
+The upper bound for any learned model, and the judge of planners. It reads a task's plant and never disturbs the task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import mujoco
 import mujoco.rollout
@@ -17,12 +16,24 @@ from torch import Tensor
 
 from core.shapes import check_shape
 from core.types import Context, Latents, Observation, Plans, Rollout
-from envs.arm import SUBSTEPS
-from envs.reach import ReachEnv
-from envs.snapshot import GUESS, PHYSICS, Snapshot, from_vector, snapshot_dim
+from envs.breakdown import unbroken
+from envs.plant import GUESS, PHYSICS, Array, Layout, Plant, layout_of
 
-HAND_SENSORS = 3
-Array = NDArray[np.float64]
+BYTES_PER_NUMBER = 8
+
+
+class Simulated(Protocol):
+    """An environment whose truth can be read."""
+
+    @property
+    def plant(self) -> Plant:
+        """What is simulated."""
+
+    def state(self) -> Array:
+        """The full state as one row (see `envs.plant`)."""
+
+    def goal_sensors(self) -> Array:
+        """What the plant's sensors read at the goal `(Q,)`."""
 
 
 class StatePerception:
@@ -32,7 +43,7 @@ class StatePerception:
         env: The environment that the observations come from; only its present is known.
     """
 
-    def __init__(self, env: ReachEnv) -> None:
+    def __init__(self, env: Simulated) -> None:
         self.env = env
 
     def __call__(self, observation: Observation) -> Latents:
@@ -48,118 +59,164 @@ class StatePerception:
         return torch.from_numpy(self.env.state())[None, None, None]
 
 
-def true_goal(env: ReachEnv) -> Annotated[Tensor, "B Q"]:
-    """What the sensors of `TrueDynamics` read at the goal: hand position `(1, 3)` in the base frame (m), float64."""
-    return torch.from_numpy(np.array(env.goal_m, dtype=np.float64))[None]
+def true_goal(env: Simulated) -> Annotated[Tensor, "B Q"]:
+    """What the sensors of `TrueDynamics` read at the goal, `(1, Q)` float64."""
+    return torch.from_numpy(np.array(env.goal_sensors(), dtype=np.float64))[None]
 
 
 class TrueDynamics:
-    """Simulates plans in the lab that the environment is in now.
+    """Simulates plans in the task as it is now (its model, its lab).
 
-    Latents are full states (see `ReachEnv.state`) of one token in float64; sensors are the hand's position in the base
-    frame (m). A candidate whose simulation breaks down is not valid, and NaN from that step on. Not differentiable.
+    Latents are full states of one token in float64; sensors are the plant's. A candidate whose simulation breaks down
+    (a state that is not finite, a clock that does not advance, a warning of MuJoCo, bodies deep inside each other) is
+    not valid, and NaN from that step on; other candidates do not notice. Not differentiable.
+    Where a plant's signals need no feedback, several steps are simulated in one go, and the solver's first guess is
+    known for the last of them only: it is zero in the others, from which a rollout goes on equal to the solver's
+    tolerance instead of bit for bit.
 
     Args:
         env: The environment; its model is read, its state is left alone.
         num_threads: CPU threads to simulate with.
+        memory_mib: Largest size of the arrays of one batch of rows; more rows are simulated in several batches.
 
     Raises:
-        ValueError: If num_threads is not positive.
+        ValueError: If num_threads or memory_mib is not positive.
     """
 
-    def __init__(self, env: ReachEnv, *, num_threads: int = 1) -> None:
-        if num_threads < 1:
-            raise ValueError(f"need num_threads >= 1, got {num_threads}")
+    def __init__(self, env: Simulated, *, num_threads: int = 1, memory_mib: float = 256.0) -> None:
+        if num_threads < 1 or not memory_mib > 0:
+            raise ValueError(f"need num_threads >= 1 and memory_mib > 0, got {num_threads} and {memory_mib}")
         self.env = env
+        self.num_threads = num_threads
+        self.memory_mib = memory_mib
         self._pool = mujoco.rollout.Rollout(nthread=num_threads if num_threads > 1 else 0)
-        self._scratch = [mujoco.MjData(env.scene.model) for _ in range(num_threads)]
+        self._known: mujoco.MjModel | None = None
+        self._scratch: list[mujoco.MjData] = []
 
     def rollout(self, context: Context, plans: Plans) -> Rollout:
-        """Simulate candidate plans `B S H A` from the last state of the context.
+        """Simulate candidate plans `B S H A`, clipped to the box, from the last state of the context.
 
         Raises:
             ValueError: If shapes do not fit or the latents are not float64.
         """
-        sizes = check_shape(plans, "B S H A", A=self.env.action_box.dim)
-        dim = snapshot_dim(self.env.scene.model)
-        check_shape(context.latents, "B T N D", B=sizes["B"], N=1, D=dim)
-        if context.latents.dtype != torch.float64:
-            raise ValueError(f"true states are float64: in {context.latents.dtype} they would not be exact any more")
-        count = sizes["B"] * sizes["S"]
-        actions = plans.detach().to("cpu", torch.float64).reshape(count, sizes["H"], -1).numpy()
-        begin = context.latents[:, -1, 0].detach().cpu().repeat_interleave(sizes["S"], dim=0).numpy()
-        states, hands = self._simulate(begin, actions)
-        valid = np.isfinite(states[:, -1]).all(axis=-1)
-        shape = (sizes["B"], sizes["S"], sizes["H"])
-        return Rollout(
-            latents=torch.from_numpy(states).reshape(*shape, 1, dim),
-            sensors=torch.from_numpy(hands).reshape(*shape, HAND_SENSORS),
-            valid=torch.from_numpy(valid).reshape(shape[:2]),
-        )
+        return roll_out(self.env.plant, self._simulate, context, plans, memory_mib=self.memory_mib)
 
     def close(self) -> None:
         """End the threads."""
         self._pool.close()
 
     def _simulate(self, begin: Array, actions: Array) -> tuple[Array, Array]:
-        """States and hand positions after every step; NaN where a row broke down."""
-        count, horizon = actions.shape[:2]
-        states = np.full((count, horizon, begin.shape[1]), np.nan)
-        hands = np.full((count, horizon, HAND_SENSORS), np.nan)
-        model, kinematics = self.env.scene.model, self.env.arm.kinematics
-        alive = {row: from_vector(model, begin[row]) for row in range(count) if np.isfinite(begin[row]).all()}
-        for step in range(horizon):
-            alive = self._advance(alive, actions[:, step])
-            for row, now in alive.items():
-                states[row, step] = now.vector()
-                hands[row, step] = kinematics.pose(now.physics[1:8])[0]
-        return states, hands
+        """States `(R, H, D)` and sensors `(R, H, Q)` of rows; NaN from where a row broke down."""
+        plant = self.env.plant
+        self._get_ready(plant.model)
+        layout = layout_of(plant.model, plant.memory_dim)
+        horizon = actions.shape[1]
+        states = np.full((len(begin), horizon, layout.dim), np.nan)
+        sensors = np.full((len(begin), horizon, len(plant.sensors)), np.nan)
+        now = np.where(self._overlapping(plant, begin)[:, None], np.nan, begin)
+        for start in range(0, horizon, plant.span):
+            part = slice(start, min(start + plant.span, horizon))
+            rows = np.flatnonzero(np.isfinite(now).all(axis=1))
+            if not rows.size:
+                break
+            states[rows, part], sensors[rows, part] = self._advance(plant, layout, now[rows], actions[rows, part])
+            now = states[:, part.stop - 1]
+        return states, sensors
 
-    def _advance(self, before: dict[int, Snapshot], actions: Array) -> dict[int, Snapshot]:
-        """One control step of each row; rows that break down are left out of the answer."""
-        before = {row: now for row, now in before.items() if np.isfinite(actions[row]).all()}
-        if not before:
-            return {}
-        arm, box = self.env.arm, self.env.action_box
-        low, high = box.low.double().numpy(), box.high.double().numpy()
-        commands = {
-            row: arm.next_command(np.clip(actions[row], low, high), now.physics[1:8], now.command)
-            for row, now in before.items()
-        }
-        controls = np.stack([arm.ramp(now.command.controls(), commands[row].controls()) for row, now in before.items()])
-        paths, _ = self._pool.rollout(
-            self.env.scene.model,
-            self._scratch,
-            np.stack([now.physics for now in before.values()]),
-            controls,
-            initial_warmstart=np.stack([now.guess for now in before.values()]),
+    def _advance(self, plant: Plant, layout: Layout, begin: Array, actions: Array) -> tuple[Array, Array]:
+        """States and sensors of one span of K control steps; one physics step more is simulated to read sensors."""
+        physics, memory, steps, guess = layout.split(begin)
+        count, num_steps = actions.shape[:2]
+        sane = np.isfinite(actions).all(axis=2)
+        signals, memories = plant.controls(physics, memory, np.where(sane[..., None], actions, 0.0))
+        padded = np.concatenate([signals, signals[:, -1:]], axis=1)
+        path, sensed = self._pool.rollout(
+            plant.model, self._scratch, np.ascontiguousarray(physics), padded, initial_warmstart=guess.copy()
         )
-        whole = self._unbroken(paths, [now.physics[0] for now in before.values()])
-        return {
-            row: Snapshot(
-                physics=path[-1].copy(),
-                command=commands[row],
-                steps=now.steps + 1,
-                guess=self._guess(path[-2], control[-1], now.guess),
-            )
-            for (row, now), path, control, fine in zip(before.items(), paths, controls, whole, strict=True)
-            if fine
-        }
+        ends = np.arange(1, num_steps + 1) * plant.substeps
+        fine = unbroken(path, physics[:, 0], plant.model.opt.timestep)[:, ends - 1]
+        fine &= np.logical_and.accumulate(sane, axis=1)
+        guesses = np.zeros((count, num_steps, layout.guess_dim))
+        for row in np.flatnonzero(fine[:, -1]):
+            before = path[row, -3] if path.shape[1] > 2 else physics[row]
+            guesses[row, -1] = self._guess(plant.model, before, signals[row, -1], guess[row])
+            fine[row, -1] = not self._too_deep(plant)
+        counted = steps[:, None] + np.arange(1, num_steps + 1)[:, None]  # (R, K, 1)
+        after = np.concatenate([path[:, ends - 1], memories, counted, guesses], axis=2)
+        sensors = plant.read(path[:, ends - 1], sensed[:, ends])
+        return np.where(fine[..., None], after, np.nan), np.where(fine[..., None], sensors, np.nan)
 
-    def _unbroken(self, paths: Array, began_s: Sequence[float]) -> NDArray[np.bool_]:
-        """Which paths `(rows, SUBSTEPS, state)` are finite and never jump in time.
+    def _overlapping(self, plant: Plant, begin: Array) -> NDArray[np.bool_]:
+        """Which rows begin with bodies deeper inside each other than the plant allows; equal rows are looked at once."""
+        size = mujoco.mj_stateSize(plant.model, PHYSICS)
+        data, last, verdict = self._scratch[0], np.full(size, np.nan), False
+        found = np.zeros(len(begin), dtype=bool)
+        for row in np.flatnonzero(np.isfinite(begin).all(axis=1)):
+            if not np.array_equal(begin[row, :size], last):
+                last = begin[row, :size]
+                mujoco.mj_setState(plant.model, data, last, PHYSICS)
+                mujoco.mj_fwdPosition(plant.model, data)
+                verdict = self._too_deep(plant)
+            found[row] = verdict
+        return found
 
-        MuJoCo resets a diverging simulation on its own, to a finite pose that may even look good; its clock betrays it.
-        """
-        due = self.env.scene.model.opt.timestep * np.arange(1, SUBSTEPS + 1)
-        on_time = np.abs(paths[:, :, 0] - np.array(began_s)[:, None] - due).max(axis=1) < 1e-6
-        return on_time & np.isfinite(paths).all(axis=(1, 2))
+    def _too_deep(self, plant: Plant) -> bool:
+        data = self._scratch[0]
+        return data.ncon > 0 and float(data.contact.dist.min()) < -plant.deepest_overlap_m
 
-    def _guess(self, physics: Array, controls: Array, first: Array) -> Array:
+    def _guess(self, model: mujoco.MjModel, physics: Array, controls: Array, first: Array) -> Array:
         """The accelerations of one physics step, from which the solver of the next one sets out."""
-        model, data = self.env.scene.model, self._scratch[0]
+        data = self._scratch[0]
         mujoco.mj_setState(model, data, physics, PHYSICS)
         mujoco.mj_setState(model, data, first, GUESS)
         data.ctrl[:] = controls
         mujoco.mj_forward(model, data)
         return data.qacc.copy()
+
+    def _get_ready(self, model: mujoco.MjModel) -> None:
+        if self._known is not model:
+            self._known = model
+            self._scratch = [mujoco.MjData(model) for _ in range(self.num_threads)]
+
+
+class Simulate(Protocol):
+    """How rows are simulated."""
+
+    def __call__(self, begin: Array, actions: Array) -> tuple[Array, Array]:
+        """States `(R, H, D)` and sensors `(R, H, Q)` of rows that begin at `(R, D)`; NaN where one broke down."""
+
+
+def roll_out(plant: Plant, simulate: Simulate, context: Context, plans: Plans, *, memory_mib: float) -> Rollout:
+    """Check what came, simulate it in batches of rows that fit the memory, and put the answer into its shape.
+
+    Raises:
+        ValueError: If shapes do not fit or the latents are not float64.
+    """
+    sizes = check_shape(plans, "B S H A", A=plant.box.dim)
+    dim = layout_of(plant.model, plant.memory_dim).dim
+    check_shape(context.latents, "B T N D", B=sizes["B"], N=1, D=dim)
+    if context.latents.dtype != torch.float64:
+        raise ValueError(f"true states are float64: in {context.latents.dtype} they would not be exact any more")
+    count = sizes["B"] * sizes["S"]
+    low, high = plant.box.low.double().cpu().numpy(), plant.box.high.double().cpu().numpy()
+    actions = plans.detach().to("cpu", torch.float64).reshape(count, sizes["H"], -1).numpy()
+    actions = np.clip(actions, low, high)
+    actions[~np.isfinite(plans.detach().cpu().reshape(actions.shape).numpy())] = np.nan  # not clipped to a bound
+    begin = context.latents[:, -1, 0].detach().cpu().repeat_interleave(sizes["S"], dim=0).numpy()
+    batch = rows_at_once(plant, sizes["H"], memory_mib)
+    parts = [simulate(begin[at : at + batch], actions[at : at + batch]) for at in range(0, count, batch)]
+    states, sensors = (np.concatenate(part) for part in zip(*parts, strict=True))
+    shape = (sizes["B"], sizes["S"], sizes["H"])
+    return Rollout(
+        latents=torch.from_numpy(states).reshape(*shape, 1, dim),
+        sensors=torch.from_numpy(sensors).reshape(*shape, len(plant.sensors)),
+        valid=torch.from_numpy(np.isfinite(states[:, -1]).all(axis=-1)).reshape(shape[:2]),
+    )
+
+
+def rows_at_once(plant: Plant, horizon: int, memory_mib: float) -> int:
+    """How many rows may be simulated side by side: their paths, signals and sensors of one span fit the memory."""
+    model = plant.model
+    steps = min(plant.span, horizon) * plant.substeps + 1
+    numbers = steps * (2 * mujoco.mj_stateSize(model, PHYSICS) + 2 * model.nu + model.nsensordata)
+    return max(1, int(memory_mib * 2**20 / (BYTES_PER_NUMBER * numbers)))

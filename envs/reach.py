@@ -2,47 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
-import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.errors import choose
-from core.seeding import numpy_generator
-from core.types import ActionBox, Observation
-from envs.arm import DT_S, HAND_DOWN, Arm
-from envs.image_effects import degrade
-from envs.labs import SIDES, Lab, sample_lab
-from envs.render import Drawer, make_renderer
+from core.interfaces import Cost
+from core.types import ActionBox
+from envs.arm import Arm
+from envs.arm_plant import ArmPlant
+from envs.baselines import OracleIK, Policy
+from envs.costs import SensorCost, apart
 from envs.scene import Appearance, Scene
-from envs.snapshot import from_vector, restore, take
+from envs.tabletop import TabletopEnv
 
-NAME = "reach-v1"
-PROPRIO_DIM = 14
-PROPRIO_LIMIT = 10.0  # far beyond any angle (rad) or length (m) that the arm can have
 LARGEST_STEP_M = 0.05
 NEAREST_GOAL_M, FARTHEST_GOAL_M = 0.10, 0.35
-REACHED_M = 0.05
-BREAKDOWN_REWARD = -1.0  # farther than any place in the workspace
-HELD_AXIS = 1e-6  # gymnasium wants every axis to have a width; what is sampled there is not carried out
 
 
-class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
+class ReachEnv(TabletopEnv):
     """An arm on a table that is to bring its hand to the place shown in the goal image.
 
-    Actions are 7 numbers per control step of 0.24 s: (dx, dy, dz) in metres in the robot's base frame, a rotation
-    vector in radians, and the share by which the gripper closes. `reach-v1` moves the position only: in `action_box`
-    the other axes have zero width, and every action is clipped to that box.
-    Observations: `frames` and `goal`, uint8 `(3 per camera, size, size)`, and `proprio` `(14,)` (see `Arm.proprio`).
+    `reach-v1` moves the position only: in `action_box` the other axes have zero width. See `TabletopEnv` for actions,
+    observations and arguments.
 
     Args:
-        cameras: Names of the cameras, in the order in which their channels are stacked: "left", "right".
+        cameras: Names of the cameras: "left", "right", both or none.
         image_size: Width and height of the pictures in pixels.
         budget: Control steps per episode.
         split: Where labs come from when `reset` is not given one.
-        render_mode: None or "rgb_array" (a 384 px picture from a third camera).
+        render_mode: None or "rgb_array".
         appearance: What the arm looks like: "primitives", or "meshes" of an installed package (see `envs.meshes`).
 
     Raises:
@@ -51,7 +41,10 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         MissingPackage: If meshes are asked for and no package has them.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT_S)}
+    name: ClassVar[str] = "reach-v1"
+    reached_m: ClassVar[float] = 0.05
+    horizon = 8
+    describe = "Bring the hand to a place 10 to 35 cm away; reached within 5 cm."
 
     def __init__(
         self,
@@ -63,201 +56,46 @@ class ReachEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         render_mode: str | None = None,
         appearance: Appearance = "primitives",
     ) -> None:
-        for camera in cameras:
-            choose(SIDES, camera, "camera")
-        if image_size < 8 or budget < 1 or not cameras:
-            raise ValueError(f"need cameras, image_size >= 8 and budget >= 1, got {cameras}, {image_size}, {budget}")
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        self.cameras, self.image_size, self.budget, self.split = tuple(cameras), image_size, budget, split
-        self.render_mode = render_mode
-        self.dt_s = DT_S
-        self.scene = Scene(appearance)
-        self.arm = Arm(self.scene)
-        self._renderer: Drawer | None = None
         step = torch.tensor([LARGEST_STEP_M] * 3 + [0.0] * 4)
-        self._box = ActionBox(low=-step, high=step)
-        self._low, self._high = self._box.low.double().numpy(), self._box.high.double().numpy()
-        width = np.maximum(step.numpy(), np.float32(HELD_AXIS))
-        self.action_space = gymnasium.spaces.Box(-width, width, dtype=np.float32)
-        shape = (3 * len(cameras), image_size, image_size)
-        self.observation_space: gymnasium.Space[Any] = gymnasium.spaces.Dict(
-            {
-                "frames": gymnasium.spaces.Box(0, 255, shape, np.uint8),
-                "goal": gymnasium.spaces.Box(0, 255, shape, np.uint8),
-                "proprio": gymnasium.spaces.Box(-PROPRIO_LIMIT, PROPRIO_LIMIT, (PROPRIO_DIM,), np.float32),
-            }
-        )
-        self._steps = 0
-        self._broken = False
-        self._noise_seed = 0
-        self.start_m = self.goal_m = np.zeros(3)
-        self._goal_frames = np.zeros(shape, np.uint8)
-        self._frames = self._late_frames = self._goal_frames
-
-    @property
-    def lab(self) -> Lab:
-        """The lab of this episode."""
-        if self.scene.lab is None:
-            raise RuntimeError("call reset() first: there is no lab yet")
-        return self.scene.lab
-
-    @property
-    def action_box(self) -> ActionBox:
-        """Bounds of one action, in physical units."""
-        return self._box
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Begin an episode.
-
-        Args:
-            seed: Seed of start, goal and image noise (and of the lab, if none is given).
-            options: `lab` (a Lab), `start_m` and `goal_m` (hand positions `(3,)` in the base frame), all optional.
-        """
-        super().reset(seed=seed)
-        options = options or {}
-        lab = options.get("lab") or sample_lab(int(self.np_random.integers(2**31)), split=self.split)
-        self._enter(lab)
-        self._noise_seed = int(self.np_random.integers(2**62))
-        self.start_m, self.goal_m = self._start_and_goal(options.get("start_m"), options.get("goal_m"))
-        self._steps, self._broken = 0, False
-        self._place(self.goal_m)
-        self._goal_frames = self._look(-1)
-        self._place(self.start_m)
-        self._frames = self._late_frames = self._look(0)
-        return self._observe(), self._info()
-
-    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """Carry out one command; an action outside of the bounds is clipped to them.
-
-        The episode terminates with `info["sim_error"]` if the simulation breaks down; pictures then stay as they were.
-
-        Raises:
-            ValueError: If the action has another shape than `(7,)`.
-        """
-        wanted = np.asarray(action, dtype=np.float64)
-        if wanted.shape != self._low.shape:
-            raise ValueError(f"an action of {NAME} has shape {self._low.shape}, got {wanted.shape}")
-        allowed = np.clip(wanted, self._low, self._high) if np.isfinite(wanted).all() else wanted
-        sim_error = self.arm.move(allowed)
-        self._steps += 1
-        self._broken = sim_error is not None
-        info = self._info()
-        if self._broken:
-            return self._observe(), BREAKDOWN_REWARD, True, False, {**info, "sim_error": sim_error}
-        self._late_frames, self._frames = self._frames, self._look(self._steps)
-        return self._observe(), -float(info["distance_m"]), False, self._steps >= self.budget, info
-
-    def state(self) -> NDArray[np.float64]:
-        """Physics, last command and step count (see `envs.snapshot`); `set_state(state())` changes nothing."""
-        return take(self.scene.model, self.scene.data, self.arm.command, self._steps).vector()
-
-    def set_state(self, state: NDArray[np.float64]) -> None:
-        """Put the simulation into a recorded state of the same lab.
-
-        A late camera then shows the present, for the frame before is not part of the state.
-
-        Raises:
-            ValueError: If the state has another length.
-        """
-        snapshot = from_vector(self.scene.model, state)
-        self.arm.command, self._steps, self._broken = snapshot.command, snapshot.steps, False
-        self.scene.drift(float(snapshot.physics[0]))
-        restore(self.scene.model, self.scene.data, snapshot)
-        self._frames = self._late_frames = self._look(self._steps)
-
-    def goal(self) -> Observation:
-        """The goal image: this lab, these cameras, the hand at the goal."""
-        return Observation(frames=torch.from_numpy(self._goal_frames.copy())[None, None], cameras=self.cameras)
-
-    def observation(self) -> Observation:
-        """What the cameras and joints show now, as an agent takes it."""
-        frames = self._late_frames if self.lab.image.latency else self._frames
-        return Observation(
-            frames=torch.from_numpy(frames.copy())[None, None],
-            cameras=self.cameras,
-            proprio=torch.from_numpy(self.arm.proprio())[None, None],
+        arm = Arm(Scene(appearance))
+        super().__init__(
+            arm,
+            ArmPlant(arm, box=ActionBox(low=-step, high=step), read_out=("ee_in_base",)),
+            cameras=cameras,
+            image_size=image_size,
+            budget=budget,
+            split=split,
+            render_mode=render_mode,
         )
 
-    def hand_m(self) -> NDArray[np.float64]:
-        """Position of the hand in the base frame, in metres."""
-        return self.arm.hand_pose()[0]
+    def goal_sensors(self) -> NDArray[np.float64]:
+        """Where the hand shall be, in the base frame (m)."""
+        return self.goal_m
 
-    def distance_m(self) -> float:
-        """Distance of the hand from the goal, in metres; infinite after a breakdown of the simulation."""
-        return float("inf") if self._broken else float(np.linalg.norm(self.hand_m() - self.goal_m))
+    def cost(self) -> Cost:
+        """Distance of the hand from the goal (m), mean over the plan."""
+        return SensorCost(apart((0, 1, 2)))
 
-    def success(self) -> bool:
-        """Whether the hand is within 5 cm of the goal."""
-        return self.distance_m() < REACHED_M
+    def oracle(self) -> Policy:
+        """Drives straight to the goal."""
+        return OracleIK(self)
 
-    def picture(self, camera: str, size: int) -> NDArray[np.uint8]:
-        """A clean picture `(size, size, 3)` for people, without the lab camera's defects."""
-        return self._draw(camera, size)
-
-    def render(self) -> NDArray[np.uint8] | None:
-        """A 384 px picture for people when the render mode is "rgb_array"."""
-        return self.picture("view", 384) if self.render_mode == "rgb_array" else None
-
-    def close(self) -> None:
-        """Free the OpenGL context."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-
-    def _enter(self, lab: Lab) -> None:
-        if self.scene.lab == lab:
+    def _choose(self, options: dict[str, Any]) -> None:
+        start, goal = options.get("start_m"), options.get("goal_m")
+        self.start_m = self._reachable() if start is None else np.asarray(start, dtype=np.float64)
+        if goal is not None:
+            self.goal_m = np.asarray(goal, dtype=np.float64)
             return
-        self.scene.apply(lab)
-        if self._renderer is not None:
-            self._renderer.upload_textures()
-
-    def _place(self, position_m: NDArray[np.float64]) -> float:
-        error = self.arm.place(position_m, HAND_DOWN)
-        self.scene.drift(0.0)
-        return error
-
-    def _start_and_goal(
-        self, start_m: NDArray[np.float64] | None, goal_m: NDArray[np.float64] | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        start = self._reachable() if start_m is None else np.asarray(start_m, dtype=np.float64)
-        if goal_m is not None:
-            return start, np.asarray(goal_m, dtype=np.float64)
         while True:
-            goal = self._reachable()
-            if NEAREST_GOAL_M <= np.linalg.norm(goal - start) <= FARTHEST_GOAL_M:
-                return start, goal
+            self.goal_m = self._reachable()
+            if NEAREST_GOAL_M <= np.linalg.norm(self.goal_m - self.start_m) <= FARTHEST_GOAL_M:
+                return
 
-    def _reachable(self) -> NDArray[np.float64]:
-        low, high = self.arm.workspace()
-        while True:
-            point = self.np_random.uniform(low, high)
-            if self._place(point) < 0.003:
-                return point
+    def _show_goal(self) -> None:
+        self._place(self.goal_m)
 
-    def _draw(self, camera: str, size: int) -> NDArray[np.uint8]:
-        if self._renderer is None:
-            self._renderer = make_renderer(self.scene.model)
-        return self._renderer.draw(self.scene.data, camera, size)
+    def _begin(self) -> None:
+        self._place(self.start_m)
 
-    def _look(self, moment: int) -> NDArray[np.uint8]:
-        pictures = []
-        for camera in self.cameras:
-            rng = numpy_generator(self._noise_seed, camera, moment)
-            pictures.append(degrade(self._draw(camera, self.image_size), self.lab.image, rng).transpose(2, 0, 1))
-        return np.concatenate(pictures)
-
-    def _observe(self) -> dict[str, NDArray[Any]]:
-        frames = self._late_frames if self.lab.image.latency else self._frames
-        return {"frames": frames.copy(), "goal": self._goal_frames.copy(), "proprio": self._felt()}
-
-    def _felt(self) -> NDArray[np.float32]:
-        """Proprioception; after a breakdown, numbers that are finite and in range, and nothing more."""
-        felt = self.arm.proprio()
-        return np.clip(np.nan_to_num(felt), -PROPRIO_LIMIT, PROPRIO_LIMIT) if self._broken else felt
-
-    def _info(self) -> dict[str, Any]:
-        distance = self.distance_m()
-        return {"distance_m": distance, "is_success": distance < REACHED_M, "lab": self.lab.name}
+    def _gap_m(self) -> float:
+        return float(np.linalg.norm(self.hand_m() - self.goal_m))

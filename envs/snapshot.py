@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.arm import Command
+from envs.plant import GUESS, PHYSICS
 
-PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
-GUESS = mujoco.mjtState.mjSTATE_WARMSTART
 COMMAND_DIM = 7 + 9 + 1
 
 

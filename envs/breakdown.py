@@ -1,0 +1,67 @@
+"""Signs that a simulation broke down: the same for one environment and for many rows side by side.
+
+MuJoCo resets a diverging simulation on its own, to a finite pose that may even look good, and counts a warning.
+`mujoco.rollout` freezes a row at the first warning. In both cases the clock of the simulation betrays it.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.plant import Array
+
+CLOCK_TOLERANCE_S = 1e-6
+LARGEST_NUMBER = 1e6  # no position (m, rad) or speed of a working robot comes near it
+
+
+def warnings(data: mujoco.MjData) -> NDArray[np.int64]:
+    """How often MuJoCo has warned of each kind."""
+    return np.array([kind.number for kind in data.warning])
+
+
+def unfit(action: Array, data: mujoco.MjData, deepest_overlap_m: float = np.inf) -> str | None:
+    """Why a step cannot be simulated: the action, the state, or bodies inside each other; None if it can."""
+    if not np.isfinite(action).all():
+        return f"the action holds values that are not finite: {np.asarray(action).tolist()}"
+    if not np.isfinite(data.qpos).all() or not np.isfinite(data.qvel).all():
+        return "the simulated state is not finite"
+    overlap_m = -float(data.contact.dist.min()) if data.ncon else 0.0
+    if overlap_m > deepest_overlap_m:
+        return f"bodies are {100 * overlap_m:.1f} cm inside each other"
+    return None
+
+
+def broken(data: mujoco.MjData, before: NDArray[np.int64], due_s: float) -> str | None:
+    """What went wrong while simulating up to `due_s`, given the warnings `before`; None if all is well."""
+    raised = np.flatnonzero(warnings(data) - before)
+    if raised.size:
+        return "MuJoCo warned: " + ", ".join(mujoco.mjtWarning(int(kind)).name for kind in raised)
+    if not np.isfinite(data.qpos).all() or not np.isfinite(data.qvel).all():
+        return "the simulated state is not finite"
+    if abs(data.time - due_s) > CLOCK_TOLERANCE_S:
+        return f"simulated time went to {data.time:.3f} s instead of {due_s:.3f} s"
+    if max(np.abs(data.qpos).max(initial=0.0), np.abs(data.qvel).max(initial=0.0)) > LARGEST_NUMBER:
+        return f"a position or speed is beyond {LARGEST_NUMBER:.0e}"
+    return None
+
+
+def unbroken(physics: Array, began_s: Array, timestep_s: float) -> NDArray[np.bool_]:
+    """Up to where each row is sound.
+
+    Args:
+        physics: Physics `(R, n + 1, F)` after each of n physics steps and of one more, time first.
+        began_s: Time `(R,)` at which each row began.
+        timestep_s: Length of a physics step.
+
+    Returns:
+        `(R, n)`: whether the row was finite, on time and within bounds after that step and after all before it. A
+        warning in the last step shows in the one more, where the row is frozen.
+    """
+    count = physics.shape[1] - 1
+    due_s = began_s[:, None] + timestep_s * np.arange(1, count + 1)
+    on_time = np.abs(physics[:, :count, 0] - due_s) < CLOCK_TOLERANCE_S
+    within = (np.abs(physics[:, :count, 1:]) <= LARGEST_NUMBER).all(axis=-1)  # False for NaN, too
+    moving = physics[:, 1:, 0] != physics[:, :count, 0]
+    return np.logical_and.accumulate(on_time & within & moving, axis=1)

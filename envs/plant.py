@@ -1,0 +1,141 @@
+"""What true dynamics must know of a task: the model, what an action does to the actuators, what its sensors are.
+
+A plant has no state. The state of a task is one row of float64, in the order of `Layout`:
+
+    physics (time, positions, velocities, activations) | memory (last command) | step count | the solver's first guess
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from core.types import ActionBox
+
+Array = NDArray[np.float64]
+PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
+GUESS = mujoco.mjtState.mjSTATE_WARMSTART
+WHOLE_PLAN = 1_000_000
+
+
+class Plant(Protocol):
+    """The part of a task that a planner's true dynamics simulates.
+
+    Axis letters: R rows (worlds times candidates), K control steps, A action, Q sensors.
+
+    Attributes:
+        model: The MuJoCo model; a reset of the task may put another one in its place.
+        box: Bounds of one action, in physical units.
+        substeps: Physics steps per control step.
+        memory_dim: Numbers that are carried from step to step beside the physics.
+        span: Control steps whose actuator signals follow from the actions alone, without looking at the physics that
+            the first of them leads to: 1 for feedback at every step, `WHOLE_PLAN` for none at all.
+        sensors: Name and unit of each of the Q sensors.
+        deepest_overlap_m: Bodies deeper inside each other than this count as a breakdown; infinite for no such rule.
+    """
+
+    box: ActionBox
+    substeps: int
+    memory_dim: int
+    span: int
+    sensors: tuple[str, ...]
+    deepest_overlap_m: float
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        """The MuJoCo model as it is now."""
+
+    def controls(self, physics: Array, memory: Array, actions: Array) -> tuple[Array, Array]:
+        """Actuator signals of up to `span` control steps.
+
+        Args:
+            physics: Present physics `(R, F)`.
+            memory: Present memory `(R, memory_dim)`.
+            actions: Actions `(R, K, A)` inside the box, K at most `span`.
+
+        Returns:
+            Signals `(R, K * substeps, nu)`, and the memory after each control step `(R, K, memory_dim)`.
+        """
+
+    def read(self, physics: Array, sensordata: Array) -> Array:
+        """Sensors `(R, K, Q)` of physics `(R, K, F)` and of the model's own sensors there `(R, K, nsensordata)`."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of a state row are.
+
+    Args:
+        physics_dim: Numbers of the physics.
+        memory_dim: Numbers of the memory.
+        guess_dim: Numbers of the solver's first guess.
+    """
+
+    physics_dim: int
+    memory_dim: int
+    guess_dim: int
+
+    @property
+    def dim(self) -> int:
+        """Length of a row."""
+        return self.physics_dim + self.memory_dim + 1 + self.guess_dim
+
+    def split(self, rows: Array) -> tuple[Array, Array, Array, Array]:
+        """Physics, memory, step count and guess of rows `(..., dim)`."""
+        ends = np.cumsum([self.physics_dim, self.memory_dim, 1])
+        physics, memory, steps, guess = np.split(rows, ends, axis=-1)
+        return physics, memory, steps, guess
+
+
+def layout_of(model: mujoco.MjModel, memory_dim: int) -> Layout:
+    """The layout of a task's state rows."""
+    return Layout(mujoco.mj_stateSize(model, PHYSICS), memory_dim, mujoco.mj_stateSize(model, GUESS))
+
+
+Reading = Callable[[Array, Array], Array]
+
+
+class DirectPlant:
+    """A task whose actions are the actuator signals, held for a whole control step.
+
+    Args:
+        model: The MuJoCo model.
+        box: Bounds of one action; as many axes as the model has actuators.
+        substeps: Physics steps per control step.
+        sensors: Name and unit of each sensor.
+        reading: Maps physics `(R, K, F)` and the model's sensors `(R, K, n)` to sensors `(R, K, Q)`.
+
+    Raises:
+        ValueError: If the box does not have one axis per actuator, or substeps is not positive.
+    """
+
+    memory_dim = 0
+    span = WHOLE_PLAN
+    deepest_overlap_m = math.inf
+
+    def __init__(
+        self, model: mujoco.MjModel, *, box: ActionBox, substeps: int, sensors: tuple[str, ...], reading: Reading
+    ) -> None:
+        if box.dim != model.nu or substeps < 1:
+            raise ValueError(
+                f"need one action axis per actuator ({model.nu}) and substeps >= 1, got {box.dim} and {substeps}"
+            )
+        self.model = model
+        self.box = box
+        self.substeps = substeps
+        self.sensors = sensors
+        self._reading = reading
+
+    def controls(self, physics: Array, memory: Array, actions: Array) -> tuple[Array, Array]:
+        """The actions themselves, each held for `substeps` physics steps."""
+        return np.repeat(actions, self.substeps, axis=1), np.zeros((*actions.shape[:2], 0))
+
+    def read(self, physics: Array, sensordata: Array) -> Array:
+        """Sensors `(R, K, Q)`."""
+        return self._reading(physics, sensordata)

@@ -1,0 +1,188 @@
+"""A task as a planner benchmark takes it: true dynamics, a cost of simulator sensors, a goal, and baselines.
+
+task = envs.make_task("push-v1")
+task.reset(seed=3)
+result = planner.plan(PlanRequest(evaluate=task.objective(), box=task.box, batch=1, horizon=task.horizon, ...))
+task.step(result.actions[0, 0])
+task.success()
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.interfaces import Cost, Dynamics, Perception
+from core.types import ActionBox, Context, Costs, Goal, Observation, Plans
+from envs.baselines import DoNothing, Policy, RandomActions
+from envs.oracle_cpu import StatePerception, TrueDynamics
+from envs.plant import Array, Plant
+
+
+class PlannableEnv(Protocol):
+    """What an environment offers so that one can plan in it without learning anything (all of `envs.ENVS` do)."""
+
+    plant: Plant
+    dt_s: float
+    budget: int
+    horizon: int
+    describe: str
+
+    @property
+    def action_box(self) -> ActionBox:
+        """Bounds of one action."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Carry out one action."""
+
+    def state(self) -> Array:
+        """The full state as one row."""
+
+    def set_state(self, state: Array) -> None:
+        """Go back to a state."""
+
+    def observation(self) -> Observation:
+        """What cameras and joints show now."""
+
+    def goal_sensors(self) -> Array:
+        """What the plant's sensors read at the goal `(Q,)`."""
+
+    def success(self) -> bool:
+        """Whether the goal is reached now."""
+
+    def cost(self) -> Cost:
+        """The task's own cost of imagined futures."""
+
+    def oracle(self) -> Policy | None:
+        """A policy that knows everything, where there is one."""
+
+    def close(self) -> None:
+        """Free everything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Everything that a planner needs on true dynamics, and everything that judges it.
+
+    Args:
+        name: Name of the environment.
+        env: The environment; begin an episode with `reset` before anything else.
+        dynamics: Its own simulator behind the Dynamics protocol.
+        perception: Perceives its full state.
+        cost: Cost of imagined futures, B S; infinite where a candidate's simulation broke down.
+        baselines: Makers of policies without planning, by name: "nothing", "random" (given a generator), and "oracle"
+            where one exists.
+        horizon: Steps that a plan should look ahead.
+        describe: The task in a sentence, with what counts as success.
+    """
+
+    name: str
+    env: PlannableEnv
+    dynamics: Dynamics
+    perception: Perception
+    cost: Cost
+    horizon: int
+    describe: str
+    baselines: Mapping[str, Callable[[torch.Generator], Policy]] = field(default_factory=dict)
+
+    @property
+    def box(self) -> ActionBox:
+        """Bounds of one action."""
+        return self.env.action_box
+
+    @property
+    def dt_s(self) -> float:
+        """Seconds per action."""
+        return self.env.dt_s
+
+    @property
+    def budget(self) -> int:
+        """Actions per episode."""
+        return self.env.budget
+
+    def reset(self, *, seed: int) -> None:
+        """Begin the episode of a seed."""
+        self.env.reset(seed=seed)
+
+    def step(self, action: Tensor | NDArray[Any]) -> dict[str, Any]:
+        """Carry out one action `(A,)`; returns gymnasium's info with `terminated` and `truncated` added."""
+        _, _, terminated, truncated, info = self.env.step(np.asarray(action, dtype=np.float32))
+        return {**info, "terminated": terminated, "truncated": truncated}
+
+    def success(self) -> bool:
+        """Whether the goal is reached now."""
+        return self.env.success()
+
+    def context(self) -> Context:
+        """The present state, as the dynamics takes it: latents `1 1 1 D`, float64."""
+        latents = torch.from_numpy(self.env.state())[None, None, None]
+        return Context(latents=latents, actions=torch.zeros(1, 0, self.box.dim))
+
+    def goal(self) -> Goal:
+        """The goal: what the sensors read there `1 Q`; the latents are the present ones, for want of a goal state."""
+        latents = torch.from_numpy(self.env.state())[None, None]
+        return Goal(latents=latents, sensors=torch.from_numpy(np.array(self.env.goal_sensors()))[None])
+
+    def objective(self) -> Callable[[Plans], Costs]:
+        """The cost of plans `1 S H A` from the present state on; what happens to the environment later is not seen."""
+        context, goal = self.context(), self.goal()
+
+        def evaluate(plans: Plans) -> Costs:
+            return self.cost(self.dynamics.rollout(context, plans), plans, goal).to(plans.dtype)
+
+        return evaluate
+
+    def close(self) -> None:
+        """End the threads and free the environment."""
+        close = getattr(self.dynamics, "close", None)
+        if close is not None:
+            close()
+        self.env.close()
+
+
+def task_of(name: str, env: PlannableEnv, *, num_threads: int | None = 1) -> Task:
+    """Put a task together.
+
+    Args:
+        name: What to call it.
+        env: The environment.
+        num_threads: CPU threads of the true dynamics; None for all that this process may use.
+    """
+    baselines: dict[str, Callable[[torch.Generator], Policy]] = {
+        "nothing": lambda generator: DoNothing(),
+        "random": RandomActions,
+    }
+    if env.oracle() is not None:
+        baselines["oracle"] = lambda generator: _oracle(env)
+    return Task(
+        name=name,
+        env=env,
+        dynamics=TrueDynamics(env, num_threads=usable_threads() if num_threads is None else num_threads),
+        perception=StatePerception(env),
+        cost=env.cost(),
+        horizon=env.horizon,
+        describe=env.describe,
+        baselines=baselines,
+    )
+
+
+def usable_threads() -> int:
+    """CPU threads that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _oracle(env: PlannableEnv) -> Policy:
+    policy = env.oracle()
+    if policy is None:
+        raise ValueError("this task has no oracle")
+    return policy
