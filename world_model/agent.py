@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Annotated
 
@@ -27,6 +27,7 @@ from core.types import (
     Rollout,
     State,
 )
+from world_model.pace import Moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,13 +141,40 @@ class Agent:
         )
         return action
 
-    @torch.no_grad()
+    def think(self, moments: Sequence[Moment], guess: Plan | None) -> PlanResult:
+        """Search for a plan without acting or remembering: what `RecedingHorizon` runs, in a thread of its own.
+
+        A world whose present cost is below `settings.hold_below` gets the plan of standing still.
+
+        Args:
+            moments: Observations and the actions between them, oldest first.
+            guess: A first guess `B H A`, or None.
+
+        Raises:
+            RuntimeError: If `reset` was not called.
+            BadObservation: If an observation is not what the perception was made for, or has another batch than the
+                goal.
+        """
+        states = [self._encode(moment.observation) for moment in moments]
+        actions = [moment.action for moment in moments[:-1] if moment.action is not None]
+        between = (
+            torch.stack(actions, dim=1) if actions else self.box.low.new_zeros(states[0].shape[0], 0, self.box.dim)
+        )
+        context = Context(latents=torch.stack(states, dim=1), actions=between)
+        result = self._search(context, guess)
+        held = self._cost_of(context) < self.settings.hold_below
+        return replace(result, actions=torch.where(held[:, None, None], self._still(context), result.actions))
+
     def present_cost(self) -> Annotated[Tensor, "B"]:
         """The cost `B` of the state seen last, as if it were all the future there is.
 
         Where the goal is given by simulator sensors, those of one step of standing still stand for the present.
         """
-        context, goal = self.memory.read(), self._known_goal()
+        return self._cost_of(self.memory.read())
+
+    @torch.no_grad()
+    def _cost_of(self, context: Context) -> Annotated[Tensor, "B"]:
+        goal = self._known_goal()
         still = self._still(context)[:, None, :1]
         if goal.sensors is None:
             rollout = Rollout(latents=context.latents[:, None, -1:])
@@ -155,6 +183,11 @@ class Agent:
         return self.cost(rollout, still, goal)[:, 0]
 
     def _perceive(self, observation: Observation) -> State:
+        state = self._encode(observation)
+        self.memory.see(state)
+        return state
+
+    def _encode(self, observation: Observation) -> State:
         goal = self._known_goal()
         state: State = self.perception(observation)[:, -1]
         if state.shape != goal.latents.shape:
@@ -162,7 +195,6 @@ class Agent:
                 f"the observation gives latents {tuple(state.shape)} and the goal gave {tuple(goal.latents.shape)}: "
                 "both need the same number of worlds and the same encoder"
             )
-        self.memory.see(state)
         return state
 
     def _think(self) -> None:
@@ -172,7 +204,12 @@ class Agent:
         guess = (
             None if self._plan is None else torch.cat([self._plan, still], dim=1)[:, self._age :][:, : still.shape[1]]
         )
-        self._result = self.planner.plan(
+        self._result = self._search(context, guess)
+        self._plan, self._age = self._result.actions, 0
+
+    def _search(self, context: Context, guess: Plan | None) -> PlanResult:
+        still = self._still(context)
+        return self.planner.plan(
             PlanRequest(
                 evaluate=_Evaluator(self.dynamics, self.cost, context, self._known_goal()),
                 box=self.box,
@@ -184,7 +221,6 @@ class Agent:
                 deadline_s=self.settings.deadline_s,
             )
         )
-        self._plan, self._age = self._result.actions, 0
 
     @torch.no_grad()
     def _imagine(self) -> Latents:
