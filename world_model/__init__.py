@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from world_model.objectives.dynamics import DynamicsObjective
-from world_model.recipes import leworldmodel
+from world_model.recipes import leworldmodel, vjepa2_ac
 
 RECIPES: dict[str, Callable[..., DynamicsObjective]] = {
     "leworldmodel": leworldmodel.build,
+    "vjepa2_ac": vjepa2_ac.build,
 }
 """Name of a system -> builder of its training loss."""

@@ -17,6 +17,7 @@ from world_model.objectives.dynamics import DynamicsObjective
 ACTION_DIM = 7
 NUM_STEPS = 40  # of the 150 that the house allows: enough for the smallest sizes
 
+WITHOUT_DRAWS = {"vjepa2_ac"}
 ARM = "the arm's own form"  # a recipe's other forms stand beside it
 
 
@@ -37,7 +38,9 @@ def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
     place = torch.cat([start, start + actions[..., :2].cumsum(1)], dim=1)[..., None, None]
     axis = torch.linspace(-1, 1, size)
     blob = torch.exp(-10 * ((axis - place[:, :, 0]) ** 2 + (axis[:, None] - place[:, :, 1]) ** 2))
-    return {"frames": (255 * blob).to(torch.uint8)[:, :, None].repeat(1, 1, channels, 1, 1), "actions": actions}
+    frames = (255 * blob).to(torch.uint8)[:, :, None].repeat(1, 1, channels, 1, 1)
+    walked = torch.cat([torch.zeros_like(actions[:, :1]), actions.cumsum(1)], dim=1)
+    return {"frames": frames, "actions": actions, "proprio": walked.clamp(-0.9, 0.9)}
 
 
 def step(objective: DynamicsObjective, name: str, *, rate: float, number: int = 0) -> torch.Tensor:
@@ -47,7 +50,8 @@ def step(objective: DynamicsObjective, name: str, *, rate: float, number: int = 
     loss.backward()
     with torch.no_grad():
         for weight in objective.parameters():
-            weight.sub_(rate * weight.grad)
+            if weight.requires_grad:
+                weight.sub_(rate * weight.grad)
     return loss.detach()
 
 
@@ -109,6 +113,8 @@ def test_the_same_seeds_give_the_same_loss(name):
 
 
 def test_other_draws_give_another_loss(name):
+    if name in WITHOUT_DRAWS:
+        pytest.skip("nothing is drawn in this loss")
     objective = make(name)
     assert not torch.equal(*(objective(batch(name), generator(seed)).total for seed in (2, 3)))
 

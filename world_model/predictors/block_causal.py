@@ -62,6 +62,8 @@ class BlockCausalPredictor(nn.Module):
     Args:
         sizes: All sizes.
         reader: Reads poses out of proprioception and motions out of actions; by default both come as they are.
+        motion_map: Standardises motions `(..., 7)` before they are embedded; by default nothing does.
+        pose_map: Likewise for poses.
         normalise: What a prediction passes before it is compared or fed back; by default a layer norm without weights,
             which the latents that come in must have passed, too.
 
@@ -76,6 +78,8 @@ class BlockCausalPredictor(nn.Module):
         sizes: BlockCausalSizes,
         *,
         reader: GivenPose | ArmPose | None = None,
+        motion_map: nn.Module | None = None,
+        pose_map: nn.Module | None = None,
         normalise: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -94,6 +98,7 @@ class BlockCausalPredictor(nn.Module):
         self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.output = nn.Linear(sizes.width, sizes.state_dim)
         self.proprio: GivenPose | ArmPose = reader or GivenPose()
+        self.motion_map, self.pose_map = motion_map or nn.Identity(), pose_map or nn.Identity()
         self.normalise = normalise or LatentNorm()
         self.rotary = AxialRotary(sizes.width // sizes.heads, pairing="tiled")
         self.draw(None)
@@ -243,7 +248,7 @@ class BlockCausalPredictor(nn.Module):
             )
             raise ValueError(f"this predictor {known}")
         dtype = patches.dtype
-        leading = [self.motion(motions.to(dtype)), self.pose(poses.to(dtype))]
+        leading = [self.motion(self.motion_map(motions).to(dtype)), self.pose(self.pose_map(poses).to(dtype))]
         if self.camera is not None and cameras is not None:
             leading.append(self.camera(cameras.to(dtype)))
         return torch.cat([torch.stack(leading, dim=2), patches], dim=2)

@@ -1,0 +1,126 @@
+"""V-JEPA 2-AC: a frozen video encoder, and a block-causal predictor that learns what actions do.
+
+    loss = |g(z_<=t, a_<=t, s_<=t) - z_t+1| + |g fed back - z|        mean L1 on layer-normed latents
+
+Reference: Assran et al. 2025, arXiv:2506.09985, section 3.  The preset "giant" has the released sizes; its targets are
+the frozen encoder's own view (`SharedTarget` of an encoder that does not change: the same numbers as a second copy, at
+half the cost).  "small" learns on one processor core from pictures of 64 px: motions and poses come standardised there,
+for a short training has no time to find their scale, and heads have 32 channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from core.errors import choose
+from encoders.frozen import FrozenFrames
+from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from encoders.layers.weights import draw_weights
+from encoders.video import VideoSizes, VideoTransformer
+from world_model.actions import ActionMap
+from world_model.distances import AbsoluteError
+from world_model.dynamics import LearnedDynamics
+from world_model.objectives.autoregression import Autoregression, Fed
+from world_model.objectives.dynamics import DynamicsObjective
+from world_model.poses import POSE_DIM, ArmPose, GivenPose
+from world_model.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
+
+POSE_MEAN = (0.45, 0.0, 0.25, 0.0, 0.0, 0.0, 0.5)
+POSE_SCALE = (0.15, 0.2, 0.15, 1.0, 1.0, 1.0, 0.5)
+"""Where an arm's hand usually is, and how far from there, in the units of a pose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionConditionedSizes:
+    """Sizes of a V-JEPA 2-AC.
+
+    Args:
+        encoder: Of the frozen encoder.
+        predictor: Of the predictor.
+    """
+
+    encoder: VideoSizes
+    predictor: BlockCausalSizes
+
+
+PRESETS = {
+    "giant": ActionConditionedSizes(
+        encoder=VideoSizes(width=1408, depth=40, heads=22, mlp_dim=6144),
+        predictor=BlockCausalSizes(state_dim=1408, rows=16, columns=16, width=1024, depth=24, heads=16, mlp_dim=4096),
+    ),
+    "small": ActionConditionedSizes(
+        encoder=VideoSizes(width=96, depth=4, heads=3, mlp_dim=384, patch=8),
+        predictor=BlockCausalSizes(state_dim=96, rows=8, columns=8, width=128, depth=4, heads=4, mlp_dim=512),
+    ),
+    "tiny": ActionConditionedSizes(
+        encoder=VideoSizes(width=32, depth=2, heads=2, mlp_dim=64, patch=7),
+        predictor=BlockCausalSizes(state_dim=32, rows=4, columns=4, width=48, depth=2, heads=2, mlp_dim=96),
+    ),
+}
+
+
+def build(
+    *,
+    preset: str | ActionConditionedSizes = "giant",
+    action_dim: int = POSE_DIM,
+    action_scale: Tensor | Sequence[float] | None = None,
+    pose_scale: Sequence[float] | None = None,
+    pose_mean: Sequence[float] = POSE_MEAN,
+    encoder: nn.Module | None = None,
+    reader: GivenPose | ArmPose | None = None,
+    steps: int = 2,
+    fed: Fed = "first",
+    generator: Generator | None = None,
+    **parts: Any,
+) -> DynamicsObjective:
+    """Assemble the training loss; `as_world_model` turns the trained result into a Dynamics.
+
+    Args:
+        preset: A name of `PRESETS`, or sizes of your own.
+        action_dim: Numbers of an action: 7.
+        action_scale: Size of a usual motion per axis; without it motions come in metres and radians, as released.
+        pose_scale: Spread of usual poses per axis; without it poses come as they are, as released.
+        pose_mean: Usual pose; counts with `pose_scale` alone.
+        encoder: The encoder that is frozen; by default one of the preset's sizes.
+        reader: Reads poses out of proprioception and motions out of actions; by default they come as they are.
+        steps: Steps of the roll-out loss.
+        fed: See `Autoregression`; "second" is the published training of the released weights.
+        generator: Draws all initial weights, the encoder's too; by default the global stream does.
+        **parts: Further parts of `DynamicsObjective`: preprocess, augment, extra, open_loop.
+
+    Raises:
+        UnknownName: If there is no such preset.
+        ValueError: If actions have another width, or the encoder another one than the predictor expects.
+    """
+    sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
+    if action_dim != POSE_DIM:
+        raise ValueError(
+            f"V-JEPA 2-AC takes actions of {POSE_DIM} numbers (x y z, rotation, gripper), got {action_dim}"
+        )
+    frozen = FrozenFrames(VideoTransformer(sizes.encoder, pairing="tiled") if encoder is None else encoder)
+    if frozen.width != sizes.predictor.state_dim:
+        raise ValueError(
+            f"the encoder gives tokens of width {frozen.width}, the predictor expects {sizes.predictor.state_dim}"
+        )
+    predictor = BlockCausalPredictor(
+        sizes.predictor,
+        reader=reader,
+        motion_map=None if action_scale is None else ActionMap(torch.as_tensor(action_scale)),
+        pose_map=None if pose_scale is None else ActionMap(torch.tensor(pose_scale), mean=torch.tensor(pose_mean)),
+    )
+    parts.setdefault("preprocess", NormalisePixels(mean=IMAGENET_MEAN, std=IMAGENET_STD))
+    parts.setdefault("open_loop", Autoregression(steps=steps, fed=fed))
+    objective = DynamicsObjective(encoder=frozen, predictor=predictor, distance=AbsoluteError(), **parts)
+    if generator is not None:
+        draw_weights(objective, generator)
+    return objective
+
+
+def as_world_model(objective: DynamicsObjective, *, max_bytes: int = 512 * 2**20) -> LearnedDynamics:
+    """The trained predictor as a Dynamics, with its whole window as context."""
+    return LearnedDynamics(objective.predictor, max_context=objective.predictor.window, max_bytes=max_bytes)
