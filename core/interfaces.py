@@ -115,6 +115,14 @@ class Dynamics(Protocol):
         """Imagine what each candidate plan leads to."""
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """Dynamics whose futures are kept small in memory: plans are imagined and judged so many at a time."""
+
+    def at_once(self, context: Context, horizon: int) -> int:
+        """Candidates per world, at least one."""
+
+
 class Cost(Protocol):
     """Judges imagined futures: lower is better."""
 
@@ -135,8 +143,8 @@ class Memory(Protocol):
     def clear(self) -> None:
         """Forget everything."""
 
-    def see(self, latents: State) -> None:
-        """Append what was just perceived."""
+    def see(self, latents: State, proprio: Annotated[Tensor, "B P"] | None = None) -> None:
+        """Append what was just perceived, with proprioception if the robot tells it."""
 
     def did(self, action: Annotated[Tensor, "B A"]) -> None:
         """Append what was just done."""

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from core.errors import BadObservation
-from core.interfaces import Cost, Dynamics, Memory, Perception, Planner
+from core.interfaces import Bounded, Cost, Dynamics, Memory, Perception, Planner
 from core.types import (
     ActionBox,
     Context,
@@ -102,9 +102,19 @@ class Agent:
             goal: The goal; its last frame counts.
             sensors: Simulator sensors at the goal, for costs on true dynamics.
         """
-        self._goal = Goal(latents=self.perception(goal)[:, -1], sensors=sensors)
+        self.aim(goal, sensors=sensors)
         self.memory.clear()
-        self.last = self._plan = self._result = self._imagined = None
+        self.last = None
+
+    def aim(self, goal: Observation, *, sensors: Annotated[Tensor, "B Q"] | None = None) -> None:
+        """Go on towards another goal: the memory stays, the plan for the old one goes.
+
+        Args:
+            goal: The goal; its last frame counts.
+            sensors: Simulator sensors at the goal, for costs on true dynamics.
+        """
+        self._goal = Goal(latents=self.perception(goal)[:, -1], sensors=sensors)
+        self._plan = self._result = self._imagined = None
         self._age = 0
 
     def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
@@ -160,7 +170,9 @@ class Agent:
         between = (
             torch.stack(actions, dim=1) if actions else self.box.low.new_zeros(states[0].shape[0], 0, self.box.dim)
         )
-        context = Context(latents=torch.stack(states, dim=1), actions=between)
+        felt = [newest for moment in moments if (newest := _newest(moment.observation)) is not None]
+        proprio = torch.stack(felt, dim=1) if len(felt) == len(moments) else None
+        context = Context(latents=torch.stack(states, dim=1), actions=between, proprio=proprio)
         result = self._search(context, guess)
         held = self._cost_of(context) < self.settings.hold_below
         return replace(result, actions=torch.where(held[:, None, None], self._still(context), result.actions))
@@ -184,7 +196,7 @@ class Agent:
 
     def _perceive(self, observation: Observation) -> State:
         state = self._encode(observation)
-        self.memory.see(state)
+        self.memory.see(state, _newest(observation))
         return state
 
     def _encode(self, observation: Observation) -> State:
@@ -259,9 +271,20 @@ class _Evaluator:
     goal: Goal
 
     def __call__(self, plans: Plans) -> Costs:
+        if isinstance(self.dynamics, Bounded):
+            count = self.dynamics.at_once(self.context, plans.shape[2])
+            return torch.cat([self._judge(part) for part in plans.split(count, dim=1)], dim=1)
+        return self._judge(plans)
+
+    def _judge(self, plans: Plans) -> Costs:
         rollout = self.dynamics.rollout(self.context, plans)
         costs = self.cost(rollout, plans, self.goal)
         return costs if rollout.valid is None else torch.where(rollout.valid, costs, torch.inf)
+
+
+def _newest(observation: Observation) -> Annotated[Tensor, "B P"] | None:
+    """The last proprioception, if there is any."""
+    return None if observation.proprio is None else observation.proprio[:, -1]
 
 
 def _durations(times: list[float]) -> dict[str, float]:

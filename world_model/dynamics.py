@@ -70,6 +70,11 @@ class LearnedDynamics:
         assert latents is not None
         return Rollout(latents=latents, proprio=proprio)
 
+    def at_once(self, context: Context, horizon: int) -> int:
+        """Candidates per world whose futures of `horizon` steps fit into `max_bytes`; at least one."""
+        worlds, _, num_tokens, _ = context.latents.shape
+        return self._chunk(worlds, num_tokens, horizon)[1]
+
     def _imagine(self, context: Context, plans: Plans, first: int) -> tuple[Tensor | None, Tensor | None]:
         here = slice(first, first + plans.shape[0])
         proprio = context.proprio if self.predictor.proprio is not None else None

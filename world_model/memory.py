@@ -28,26 +28,33 @@ class ShortTermMemory:
         self.action_dim = action_dim
         self._latents: deque[Tensor] = deque(maxlen=max_frames)
         self._actions: deque[Tensor] = deque(maxlen=max_frames - 1)
+        self._proprio: deque[Tensor] = deque(maxlen=max_frames)
         self._saw_last = False
 
     def clear(self) -> None:
         """Forget everything."""
         self._latents.clear()
         self._actions.clear()
+        self._proprio.clear()
         self._saw_last = False
 
-    def see(self, latents: State) -> None:
-        """Append what was just perceived, `B N D`.
+    def see(self, latents: State, proprio: Annotated[Tensor, "B P"] | None = None) -> None:
+        """Append what was just perceived: latents `B N D`, and proprioception `B P` if the robot tells it.
 
         Raises:
             RuntimeError: If nothing was done since the last state.
-            ValueError: If the shape differs from what is remembered.
+            ValueError: If a shape differs from what is remembered, or proprioception comes sometimes.
         """
         if self._saw_last:
             raise RuntimeError("two states without an action between them: call did(action) first, or clear()")
         check_shape(latents, "B N D")
         if self._latents:
             check_shape(latents, "B N D", **dict(zip("BND", self._latents[-1].shape, strict=True)))
+            if (proprio is None) != (len(self._proprio) == 0):
+                raise ValueError("proprioception must come with every state or with none since clear()")
+        if proprio is not None:
+            check_shape(proprio, "B P", B=latents.shape[0])
+            self._proprio.append(proprio.detach())
         self._latents.append(latents.detach())
         self._saw_last = True
 
@@ -73,6 +80,8 @@ class ShortTermMemory:
         if not self._saw_last:
             raise RuntimeError("nothing was seen since the last action: call see(latents) before read()")
         latents = torch.stack(tuple(self._latents), dim=1)  # (B, T, N, D)
+        proprio = torch.stack(tuple(self._proprio), dim=1) if self._proprio else None  # (B, T, P)
         if self._actions:
-            return Context(latents=latents, actions=torch.stack(tuple(self._actions), dim=1))
-        return Context(latents=latents, actions=latents.new_zeros(latents.shape[0], 0, self.action_dim))
+            return Context(latents=latents, actions=torch.stack(tuple(self._actions), dim=1), proprio=proprio)
+        none = latents.new_zeros(latents.shape[0], 0, self.action_dim)
+        return Context(latents=latents, actions=none, proprio=proprio)
