@@ -17,6 +17,7 @@ from planners.chain import Chain
 from planners.covariance import CovarianceRefit
 from planners.gradient import QUICK_BETAS, GradientPlanner
 from planners.noise import ColouredNoise, WhiteNoise
+from planners.optimisers import Paces
 from planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefit
 from planners.sampling import SamplingPlanner
 from planners.search import NoValidPlan
@@ -97,11 +98,16 @@ def cma(*, num_samples: int = 32, num_iterations: int = 30, initial_std: float =
 
 
 def gradient(
-    *, num_starts: int = 16, num_iterations: int = 30, learning_rate: float = 0.15, initial_std: float = 0.5
+    *,
+    num_starts: int = 16,
+    num_iterations: int = 30,
+    learning_rate: float = 0.25,
+    slowest: float = 0.1,
+    initial_std: float = 0.5,
 ) -> GradientPlanner:
-    """Adam from many starts; the learning rate is a share of half the width of the box per step."""
+    """Adam from many starts, at paces down to `slowest`; its rate is a share of half the width of the box per step."""
     return GradientPlanner(
-        optimiser=partial(Adam, lr=learning_rate, betas=QUICK_BETAS),
+        optimiser=Paces(make=partial(Adam, lr=learning_rate, betas=QUICK_BETAS), slowest=slowest),
         num_starts=num_starts,
         num_iterations=num_iterations,
         initial_std=initial_std,
@@ -146,6 +152,7 @@ __all__ = [
     "Gaussian",
     "GradientPlanner",
     "NoValidPlan",
+    "Paces",
     "SamplingPlanner",
     "SoftmaxRefit",
     "WhiteNoise",

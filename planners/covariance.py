@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
@@ -196,9 +195,16 @@ def _learned(
 def _where(some: Annotated[Tensor, "B"], new: Correlated, old: Correlated) -> Correlated:
     """The new distribution for the worlds that found something, the old one for the others."""
 
-    def pick(name: str) -> Tensor:
-        fresh, stale = getattr(new, name), getattr(old, name)
+    def pick(fresh: Tensor, stale: Tensor) -> Tensor:
         return torch.where(some.view(-1, *[1] * (fresh.dim() - 1)), fresh, stale)
 
-    names = ("mean", "std", "covariance", "root", "drift", "stride", "widest")
-    return dataclasses.replace(new, **{name: pick(name) for name in names})
+    return Correlated(
+        mean=pick(new.mean, old.mean),
+        std=pick(new.std, old.std),
+        covariance=pick(new.covariance, old.covariance),
+        root=pick(new.root, old.root),
+        drift=pick(new.drift, old.drift),
+        stride=pick(new.stride, old.stride),
+        widest=old.widest,
+        age=new.age,
+    )

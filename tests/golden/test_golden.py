@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden import dinowm, lewm, pldm, sigreg, vjepa2_ac, vjepa2_encoder
+from tests.golden import dinowm, lewm, planner_quality, planner_trace, pldm, sigreg, vjepa2_ac, vjepa2_encoder
 from tests.golden.cases import Case, find_cases
 
 CHECKS = {
     "lewm": lewm.check,
     "sigreg": sigreg.check,
     "pldm": pldm.check,
+    "planner_trace": planner_trace.check,
+    "planner_quality": planner_quality.check,
     "dinowm_predictor": dinowm.check,
     "vjepa2_ac_predictor": vjepa2_ac.check_predictor,
     "vjepa2_ac_rollout": vjepa2_ac.check_rollout,
