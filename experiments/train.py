@@ -70,6 +70,8 @@ def load_data(cfg: DictConfig, device: torch.device) -> Data:
 def system_of(cfg: DictConfig, bank: FrameBank) -> dict[str, Any]:
     """The system's configuration, completed by what the log says; a checkpoint carries exactly this."""
     system: dict[str, Any] = OmegaConf.to_container(cfg.system, resolve=True)  # type: ignore[assignment]
+    if "action_dim" not in system:  # it learns from pictures alone
+        return system
     if system.get("action_dim") != bank.action_dim:
         raise ValueError(
             f"the system takes actions of {system.get('action_dim')} numbers, the log has {bank.action_dim}"
@@ -96,6 +98,11 @@ def build_objective(system: Mapping[str, Any], *, seed: int, freeze: list[str]) 
     return objective
 
 
+def action_names(bank: FrameBank) -> tuple[str, ...]:
+    """Name and unit of each action axis, or its number."""
+    return ACTION_NAMES if bank.action_dim == len(ACTION_NAMES) else tuple(map(str, range(bank.action_dim)))
+
+
 class Keeper:
     """Publishes the state of a training and the world model that it has come to."""
 
@@ -106,9 +113,12 @@ class Keeper:
         self.settings = OmegaConf.to_container(cfg, resolve=True)
         self.shown = copy.deepcopy(objective)
         log = f"{len(bank.episodes)} episodes, {bank.num_steps} observations of {cfg.data}"
-        names = ACTION_NAMES if bank.action_dim == len(ACTION_NAMES) else tuple(map(str, range(bank.action_dim)))
         self.interface = Interface(
-            cameras=bank.cameras, image_size=bank.frames.shape[-1], actions=names, dt_s=bank.dt_s, log=log
+            cameras=bank.cameras,
+            image_size=bank.frames.shape[-1],
+            actions=action_names(bank) if "action_dim" in system else (),
+            dt_s=bank.dt_s,
+            log=log,
         )
 
     def save(self, state: FitState) -> None:

@@ -81,12 +81,20 @@ def probe(train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> dict[str
     inputs, places = (x.flatten(0, 1).double() for x in train)
     centre, middle = inputs.mean(0), places.mean(0)
     x, y = inputs - centre, places - middle
-    penalty = RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype) * x.var().clamp_min(1e-12)
-    weights = torch.linalg.solve(x.T @ x + penalty, x.T @ y)
+    penalty = RIDGE * len(x) * x.var().clamp_min(1e-12)
+    weights = _ridge(x, y, penalty)
     inputs, places = (x.flatten(0, 1).double() for x in held)
     missed = (inputs - centre) @ weights + middle - places
     share = 1 - missed.square().sum() / (places - places.mean(0)).square().sum().clamp_min(1e-12)
     return {"probe/hand_r2": float(share), "probe/hand_median_cm": 100 * float(missed.norm(dim=1).median())}
+
+
+def _ridge(x: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
+    """Ridge regression of `G Q` on `G D`; with more dimensions than samples it is solved among the samples."""
+    identity = torch.eye(min(x.shape), dtype=x.dtype)
+    if x.shape[1] <= len(x):
+        return torch.linalg.solve(x.T @ x + penalty * identity, x.T @ y)
+    return x.T @ torch.linalg.solve(x @ x.T + penalty * identity, y)
 
 
 def _hand(batch: Mapping[str, Tensor]) -> Tensor:

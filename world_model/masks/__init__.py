@@ -4,4 +4,7 @@ from __future__ import annotations
 
 from world_model.masks.tubes import LegacyTubes, Tubes
 
-__all__ = ["LegacyTubes", "Tubes"]
+TUBES: dict[str, type[Tubes]] = {"tubes": Tubes, "legacy_tubes": LegacyTubes}
+"""Name -> sampler of tube masks."""
+
+__all__ = ["TUBES", "LegacyTubes", "Tubes"]

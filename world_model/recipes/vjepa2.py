@@ -1,0 +1,135 @@
+"""V-JEPA 2: a video encoder that learns by filling in hidden tubes.
+
+    loss = mean over {short, long} masks of |g(f(x seen), places) - LN(f_ema(x))[places]|
+
+Reference: Assran et al. 2025, arXiv:2506.09985.  The presets "large", "huge", "giant" and "giant_384" have the released
+sizes; "small" learns on one processor core from pictures of 64 px, where heads have 32 channels and the target follows
+faster, since such runs have thousands of steps and not hundreds of thousands.  Masks are drawn by our own sampler, whose
+lists are cut without preference for early times; masks="legacy_tubes" draws those of the published training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Generator
+
+from core.errors import choose
+from encoders.layers.normed import LatentNorm
+from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from encoders.layers.weights import draw_weights
+from encoders.video import VideoSizes, VideoTransformer
+from world_model.masks import TUBES
+from world_model.masks.tubes import Tubes
+from world_model.objectives.masked import Change, MaskedObjective, MaskTask, Stream
+from world_model.predictors.masked import MaskedSizes, RotaryMaskedPredictor
+from world_model.targets import EMATarget, Momentum, constant_momentum, linear_momentum
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingSizes:
+    """Sizes of a masked pretraining on clips.
+
+    Args:
+        encoder: Of the encoder.
+        predictor: Of the predictor.
+        image: Side of the square pictures in pixels.
+        frames: Frames of a clip.
+        momentum: Of the target, over the progress.
+    """
+
+    encoder: VideoSizes
+    predictor: MaskedSizes
+    image: int
+    frames: int
+    momentum: Momentum = constant_momentum()
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Times, rows and columns of the tokens of a clip."""
+        side = self.image // self.encoder.patch
+        return self.frames // self.encoder.tubelet, side, side
+
+
+def _released(width: int, depth: int, heads: int, mlp_dim: int, *, image: int = 256) -> PretrainingSizes:
+    return PretrainingSizes(
+        encoder=VideoSizes(width=width, depth=depth, heads=heads, mlp_dim=mlp_dim),
+        predictor=MaskedSizes(inputs=width, outputs=width),
+        image=image,
+        frames=16,
+    )
+
+
+PRESETS = {
+    "large": _released(1024, 24, 16, 4096),
+    "huge": _released(1280, 32, 16, 5120),
+    "giant": _released(1408, 40, 22, 6144),
+    "giant_384": _released(1408, 40, 22, 6144, image=384),
+    "small": PretrainingSizes(
+        encoder=VideoSizes(width=96, depth=4, heads=3, mlp_dim=384, patch=8),
+        predictor=MaskedSizes(inputs=96, outputs=96, width=64, depth=3, heads=2, mlp_dim=256, mask_tokens=2),
+        image=64,
+        frames=8,
+        momentum=linear_momentum(0.99, 1.0),
+    ),
+    "tiny": PretrainingSizes(
+        encoder=VideoSizes(width=32, depth=2, heads=2, mlp_dim=64, patch=7),
+        predictor=MaskedSizes(inputs=32, outputs=32, width=24, depth=2, heads=2, mlp_dim=48, mask_tokens=2),
+        image=28,
+        frames=4,
+        momentum=linear_momentum(0.99, 1.0),
+    ),
+}
+
+
+def build(
+    *,
+    preset: str | PretrainingSizes = "large",
+    masks: str = "tubes",
+    augment: Change | None = None,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+    generator: Generator | None = None,
+    **parts: Any,
+) -> MaskedObjective:
+    """Assemble the training loss; its `published` encoder is what other systems build on.
+
+    Args:
+        preset: A name of `PRESETS`, or sizes of your own.
+        masks: Which sampler, by its name in `TUBES`.
+        augment: Changes raw frames `B T C h w` in training, or None.
+        mean: Mean of the pixels' colours on the scale 0 to 1.
+        std: Their spread.
+        generator: Draws all initial weights; by default the global stream does.
+        **parts: Further parts of `MaskedObjective`: distance, regularisers.
+
+    Raises:
+        UnknownName: If there is no such preset or sampler.
+    """
+    sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
+    encoder = VideoTransformer(sizes.encoder, pairing="tiled")
+    predictor = RotaryMaskedPredictor(sizes.predictor, grid=sizes.grid[1:], pairing="tiled")
+    if generator is not None:
+        draw_weights(encoder, generator)
+        draw_weights(predictor, generator)
+    pixels = NormalisePixels(mean=mean, std=std)
+    tasks = clip_tasks(sizes.grid, choose(TUBES, masks, "mask sampler"))
+    clips = Stream("frames", tasks, prepare=pixels, augment=augment)
+    return MaskedObjective(
+        encoder=encoder,
+        predictor=predictor,
+        streams=[clips],
+        target=EMATarget(encoder, momentum=sizes.momentum, finish=LatentNorm()),  # a copy: after the weights are drawn
+        still=pixels,
+        **parts,
+    )
+
+
+def clip_tasks(grid: tuple[int, int, int], tubes: Callable[..., Tubes], **hints: Any) -> list[MaskTask]:
+    """The two ways of hiding of the published trainings: many small tubes, and two large ones."""
+    return [
+        MaskTask(name="short", sampler=tubes(grid=grid, num_blocks=8, area=(0.15, 0.15)), hints=hints),
+        MaskTask(name="long", sampler=tubes(grid=grid, num_blocks=2, area=(0.7, 0.7)), hints=hints),
+    ]
