@@ -18,7 +18,6 @@ from envs.arm_plant import ArmPlant
 from envs.image_effects import degrade
 from envs.labs import SIDES, Lab, sample_lab
 from envs.render import Drawer, make_renderer
-from envs.scene import Scene
 from envs.snapshot import from_vector, restore, take
 
 PROPRIO_DIM = 14
