@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from encoders.video import VideoSizes, VideoTransformer
 
 NUM_LEVELS = 4
+UNEVEN_LEVELS = {48: (11, 23, 37, 47)}
+"""Depths whose released levels are not the ends of its quarters."""
+
 PRETRAINING_PIXELS = 256
 """Side of the pictures to whose patch grid V-JEPA 2.1 stretches its places."""
 
@@ -32,21 +35,21 @@ def vjepa2_1(sizes: VideoSizes, *, recompute: bool = False) -> VideoTransformer:
         sizes,
         pairing="interleaved",
         span=PRETRAINING_PIXELS // sizes.patch,
-        levels=even_levels(sizes.depth),
+        levels=levels_of(sizes.depth),
         pictures=True,
         recompute=recompute,
     )
 
 
-def even_levels(depth: int) -> tuple[int, ...]:
-    """The last block of each quarter of the depth: 12 blocks have their levels at 2, 5, 8 and 11.
+def levels_of(depth: int) -> tuple[int, ...]:
+    """The blocks whose outputs V-JEPA 2.1 joins: the last of each quarter, except that the deepest network differs.
 
     Raises:
         ValueError: If four does not divide the depth.
     """
     if depth % NUM_LEVELS or depth < NUM_LEVELS:
         raise ValueError(f"{NUM_LEVELS} levels need a depth that {NUM_LEVELS} divides, got {depth} blocks")
-    return tuple(depth // NUM_LEVELS * (level + 1) - 1 for level in range(NUM_LEVELS))
+    return UNEVEN_LEVELS.get(depth) or tuple(depth // NUM_LEVELS * (level + 1) - 1 for level in range(NUM_LEVELS))
 
 
 @dataclass(frozen=True, kw_only=True)
