@@ -1,37 +1,76 @@
-"""What counts as the action between two recorded steps: the command that was given, or the motion that was measured."""
+"""What counts as the action between two recorded steps: the command that was given, or the motion that was measured.
+
+Each part also goes back: from a first step and the actions that follow it to the steps that they lead to. The record of
+`describe` in a checkpoint names the part; `action_part` builds it again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from trajectories.episode import ACTION, EE_POSE, GRIPPER
-from trajectories.rotations import rotation_between
+from core.errors import choose
+from trajectories.columns import base_name, take
+from trajectories.episode import ACTION, EE_POSE, GRIPPER, STATE, TIMESTAMP
+from trajectories.rotations import (
+    apply_rotation,
+    euler_of_quaternion,
+    quaternion,
+    quaternion_of_euler,
+    rotation_between,
+    rotation_vector,
+)
+
+Columns = Mapping[str, np.ndarray]
 
 
 class ActionPart(Protocol):
     """Turns the columns of T steps into the T - 1 actions between them."""
 
-    name: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]]
+    @property
+    def name(self) -> str:
+        """The part's name in `ACTION_PARTS`."""
 
-    def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The columns that it looks at."""
+
+    def __call__(self, columns: Columns) -> np.ndarray:
         """Columns of T steps in, actions `T-1 A` (float32, physical units) out."""
 
+    def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """Where actions `T-1 A` lead from the first step (columns of one step): the columns of all T steps."""
 
+
+@dataclass(frozen=True)
 class CommandedActions:
-    """The actions that the robot was asked for; the last of T leads nowhere and is dropped."""
+    """The actions that the robot was asked for; the last of T leads nowhere and is dropped.
 
+    Args:
+        column: Where they stand.
+    """
+
+    column: str = ACTION
     name: ClassVar[str] = "commanded"
-    needs: ClassVar[tuple[str, ...]] = (ACTION,)
 
-    def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The column of the commands."""
+        return (base_name(self.column),)
+
+    def __call__(self, columns: Columns) -> np.ndarray:
         """Columns of T steps in, actions `T-1 A` out."""
-        return columns[ACTION][:-1].astype(np.float32)
+        return take(columns, self.column)[:-1].astype(np.float32)
+
+    def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """The commands themselves; the last step has none and gets zeros."""
+        return {self.column: np.concatenate([actions, np.zeros_like(actions[:1])])}
 
 
+@dataclass(frozen=True)
 class PoseDelta:
     """The measured motion of the end effector, as in V-JEPA 2-AC (arXiv:2506.09985, section 3.1).
 
@@ -43,17 +82,102 @@ class PoseDelta:
     name: ClassVar[str] = "pose_delta"
     needs: ClassVar[tuple[str, ...]] = (EE_POSE, GRIPPER)
 
-    def __call__(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    def __call__(self, columns: Columns) -> np.ndarray:
         """Columns of T steps in, actions `T-1 7` out."""
         pose, gripper = columns[EE_POSE].astype(np.float64), columns[GRIPPER].astype(np.float64)
         moved = np.diff(pose[:, :3], axis=0)
         turned = rotation_between(pose[:-1, 3:], pose[1:, 3:])
         return np.concatenate([moved, turned, np.diff(gripper, axis=0)], axis=1).astype(np.float32)
 
+    def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """Pose `T 6` and gripper `T 1` that the actions lead to."""
+        pose, gripper = first[EE_POSE].astype(np.float64), first[GRIPPER].astype(np.float64)
+        exact = actions.astype(np.float64)
+        turns = [pose[0, 3:]]
+        for turn in exact[:, 3:6]:
+            turns.append(apply_rotation(turn, turns[-1]))
+        places = np.concatenate([pose[:1, :3], pose[:1, :3] + exact[:, :3].cumsum(0)])
+        openings = np.concatenate([gripper[:1], gripper[:1] + exact[:, 6:].cumsum(0)])
+        return {EE_POSE: np.concatenate([places, np.stack(turns)], axis=1), GRIPPER: openings}
 
-ACTION_PARTS: dict[str, type[PoseDelta] | type[CommandedActions]] = {
+
+@dataclass(frozen=True)
+class EulerPoseDelta:
+    """The same motion with its rotation as extrinsic xyz Euler angles, as the released V-JEPA 2-AC weights take it."""
+
+    name: ClassVar[str] = "pose_delta_euler"
+    needs: ClassVar[tuple[str, ...]] = (EE_POSE, GRIPPER)
+
+    def __call__(self, columns: Columns) -> np.ndarray:
+        """Columns of T steps in, actions `T-1 7` out."""
+        action = PoseDelta()(columns)
+        action[:, 3:6] = euler_of_quaternion(quaternion(action[:, 3:6].astype(np.float64)))
+        return action
+
+    def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """Pose `T 6` (rotation vector) and gripper `T 1` that the actions lead to."""
+        turned = actions.astype(np.float64)
+        turned[:, 3:6] = rotation_vector(quaternion_of_euler(turned[:, 3:6]))
+        return PoseDelta().follow(first, turned)
+
+
+@dataclass(frozen=True)
+class JointVelocity:
+    """How fast each joint moved on the way to the next step.
+
+        a_t = (q_{t+1} - q_t) / (t_{t+1} - t_t)
+
+    Radians per second (metres per second for sliding joints).
+
+    Args:
+        column: Where the joint angles stand, such as `observation.state[0:7]`.
+    """
+
+    column: str = f"{STATE}[0:7]"
+    name: ClassVar[str] = "joint_velocity"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The column of the joints, and the time."""
+        return (base_name(self.column), TIMESTAMP)
+
+    def __call__(self, columns: Columns) -> np.ndarray:
+        """Columns of T steps in, actions `T-1 A` out."""
+        moved = np.diff(take(columns, self.column).astype(np.float64), axis=0)
+        return (moved / np.diff(columns[TIMESTAMP])[:, None]).astype(np.float32)
+
+    def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """Joints `T A` that the actions lead to; `first` has the joints of one step and the times of all T."""
+        start = take(first, self.column)[:1].astype(np.float64)
+        steps = actions.astype(np.float64) * np.diff(first[TIMESTAMP])[:, None]
+        return {self.column: np.concatenate([start, start + steps.cumsum(0)])}
+
+
+ACTION_PARTS: dict[str, type[PoseDelta] | type[EulerPoseDelta] | type[CommandedActions] | type[JointVelocity]] = {
     PoseDelta.name: PoseDelta,
+    EulerPoseDelta.name: EulerPoseDelta,
     CommandedActions.name: CommandedActions,
+    JointVelocity.name: JointVelocity,
 }
 
 ACTION_NAMES = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
+
+
+def describe(part: PoseDelta | EulerPoseDelta | CommandedActions | JointVelocity) -> dict[str, Any]:
+    """A part as a JSON value for a checkpoint: its name and arguments."""
+    return {"name": part.name, **asdict(part)}
+
+
+def action_part(description: Mapping[str, Any]) -> PoseDelta | EulerPoseDelta | CommandedActions | JointVelocity:
+    """The part that `describe` described.
+
+    Raises:
+        UnknownName: If there is no such part.
+        ValueError: If it has no such argument.
+    """
+    kind = choose(ACTION_PARTS, str(description.get("name")), "action part")
+    arguments = {key: value for key, value in description.items() if key != "name"}
+    known = {field.name for field in fields(kind)}
+    if not arguments.keys() <= known:
+        raise ValueError(f"{kind.name} takes {sorted(known) or 'no arguments'}, got {sorted(arguments)}")
+    return kind(**arguments)

@@ -6,7 +6,6 @@ into the log when all before it are there: at any moment the log is a gapless ro
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,10 +15,10 @@ import numpy as np
 from numpy.random import Generator
 
 from core.errors import BadEpisode
-from core.files import Json, write_json
 from core.types import ActionBox
 from trajectories.episode import Episode, make_episode
-from trajectories.formats.npz import FILE_NAME, FORMAT_VERSION, MANIFEST, episode_path, read_episode
+from trajectories.formats.npz import FILE_NAME, episode_path, read_episode
+from trajectories.formats.npz_writer import write_manifest as write_manifest
 from trajectories.motion import Motion
 
 STAGING = ".staging"
@@ -131,20 +130,6 @@ def repair(folder: Path) -> set[int]:
             os.replace(held, staged_path(folder, index))
     publish_staged(folder, next(i for i in range(len(good) + 1) if not episode_path(folder, i).exists()))
     return good
-
-
-def write_manifest(folder: Path, lengths: Mapping[int, int], facts: Mapping[str, Any]) -> None:
-    """Declare the log complete: number, length and SHA-256 of every episode, and how it was made.
-
-    Raises:
-        OSError: If the disk is full or the folder cannot be written.
-    """
-    episodes: list[Json] = [
-        {"file": path.name, "length": lengths[index], "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for index in sorted(lengths)
-        for path in [episode_path(folder, index)]
-    ]
-    write_json(folder / MANIFEST, {"format": "npz", "format_version": FORMAT_VERSION, **facts, "episodes": episodes})
 
 
 def _whole_episodes(folder: Path) -> list[int]:

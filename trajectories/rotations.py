@@ -38,3 +38,28 @@ def rotation_between(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
     """
     inverse = quaternion(start.astype(np.float64)) * np.array([1.0, -1.0, -1.0, -1.0])
     return rotation_vector(multiply(quaternion(stop.astype(np.float64)), inverse))
+
+
+def quaternion_of_euler(angles: np.ndarray) -> np.ndarray:
+    """Unit quaternions (w x y z) of roll, pitch, yaw `... 3` in rad about the fixed axes x, y, z, in this order."""
+    half = angles.astype(np.float64) / 2
+    zero = np.zeros_like(half[..., 0])
+    cos, sin = np.cos(half), np.sin(half)
+    roll = np.stack([cos[..., 0], sin[..., 0], zero, zero], axis=-1)
+    pitch = np.stack([cos[..., 1], zero, sin[..., 1], zero], axis=-1)
+    yaw = np.stack([cos[..., 2], zero, zero, sin[..., 2]], axis=-1)
+    return multiply(yaw, multiply(pitch, roll))
+
+
+def euler_of_quaternion(quaternion: np.ndarray) -> np.ndarray:
+    """Roll, pitch, yaw `... 3` (pitch within a quarter turn) of unit quaternions `... 4`; inverse of the above."""
+    w, x, y, z = np.moveaxis(quaternion, -1, 0)
+    roll = np.arctan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
+    pitch = np.arcsin(np.clip(2 * (w * y - z * x), -1, 1))
+    yaw = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+    return np.stack([roll, pitch, yaw], axis=-1)
+
+
+def apply_rotation(turn: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Rotation vectors `... 3` of R(turn) R(start): where `rotation_between` came from."""
+    return rotation_vector(multiply(quaternion(turn.astype(np.float64)), quaternion(start.astype(np.float64))))

@@ -1,11 +1,92 @@
-"""Log formats: one file each, all behind the EpisodeStore protocol."""
+"""Log formats: one file each, all behind the EpisodeStore protocol; `open_log` finds out which one lies before it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from core.interfaces import EpisodeStore
+from core.errors import choose
+from trajectories.formats.base import Log, fault
+from trajectories.formats.droid import TABLE, DroidReader
+from trajectories.formats.films import FilmsReader, find_tables
+from trajectories.formats.h5 import open_h5
+from trajectories.formats.hdf5 import Hdf5Reader
+from trajectories.formats.lerobot import INFO, open_lerobot
+from trajectories.formats.lerobot_writer import write_lerobot
+from trajectories.formats.mcap import McapReader
+from trajectories.formats.minari import MAIN, MinariReader
 from trajectories.formats.npz import NpzStore
+from trajectories.formats.npz_writer import write_npz
+from trajectories.formats.robomimic import RobomimicReader, write_robomimic
 
-FORMATS: dict[str, Callable[[Path], EpisodeStore]] = {"npz": NpzStore}
+FORMATS: dict[str, Callable[[Path], Log]] = {
+    "npz": NpzStore,
+    "lerobot": open_lerobot,
+    "droid": DroidReader,
+    "robomimic": RobomimicReader,
+    "minari": MinariReader,
+    "hdf5": Hdf5Reader,
+    "films": FilmsReader,
+    "mcap": McapReader,
+}
+WRITERS: dict[str, Callable[..., Path]] = {
+    "npz": write_npz,
+    "lerobot": write_lerobot,
+    "robomimic": write_robomimic,
+}
+
+
+def detect(path: str | Path) -> str:
+    """The name in `FORMATS` of the log that lies at a path.
+
+    Raises:
+        BadEpisode: If there is nothing, or nothing that is known; tells what was looked for.
+    """
+    path = Path(path)
+    if path.is_file():
+        kind = {".mcap": "mcap", ".h5": "hdf5", ".hdf5": "hdf5"}.get(path.suffix)
+        if kind == "hdf5" and _has_demonstrations(path):
+            return "robomimic"
+        if kind:
+            return kind
+    elif path.is_dir():
+        for name, marks in _MARKS.items():
+            if marks(path):
+                return name
+    else:
+        raise fault(str(path), field="file", problem="does not exist", remedy="name an existing log")
+    sought = "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, or films with tables"
+    raise fault(
+        path, field="format", problem="is none that is known", remedy=f"looked for {sought}; or give format=..."
+    )
+
+
+def open_log(path: str | Path, *, format: str | None = None) -> Log:  # noqa: A002
+    """The reader of a log.
+
+    Args:
+        path: A folder or file.
+        format: Its format; found out by default.
+
+    Raises:
+        BadEpisode: If it is unknown or damaged.
+        UnknownName: If there is no such format.
+        MissingPackage: If the format needs a package that is not installed.
+    """
+    return choose(FORMATS, format or detect(path), "log format")(Path(path))
+
+
+def _has_demonstrations(path: Path) -> bool:
+    with open_h5(path) as file:
+        return "data" in file and any(str(name).startswith("demo") for name in file["data"])
+
+
+_MARKS: dict[str, Callable[[Path], bool]] = {
+    "npz": lambda path: any(path.glob("episode_*.npz")),
+    "lerobot": lambda path: (path / INFO).exists(),
+    "minari": lambda path: (path / MAIN).exists(),
+    "mcap": lambda path: any(path.glob("*.mcap")),
+    "droid": lambda path: next(path.rglob(TABLE), None) is not None,
+    "hdf5": lambda path: any(path.glob("*.hdf5")) or any(path.glob("*.h5")),
+    "films": lambda path: bool(find_tables(path)),
+}

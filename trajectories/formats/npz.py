@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -172,8 +172,10 @@ class NpzStore:
             episode has other fields than the first.
     """
 
+    format: ClassVar[str] = "npz"
+
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = self.path = Path(folder)
         names = (FILE_NAME.fullmatch(path.name) for path in self.folder.glob("*.npz"))
         indices = sorted(int(match[1]) for match in names if match)
         if not indices:
@@ -228,6 +230,10 @@ class NpzStore:
     def metadata(self, index: int) -> dict[str, Any]:
         """The JSON block of one episode."""
         return read_members(self.paths[index], ())[1]
+
+    def sources(self, index: int) -> tuple[Path, ...]:
+        """The file of one episode."""
+        return (self.paths[index],)
 
     def _length(self, index: int) -> int:
         path = self.paths[index]

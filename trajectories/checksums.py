@@ -1,0 +1,121 @@
+"""SHA-256 sums beside a log, whatever its format: bit rot that no decoder notices is noticed here.
+
+A folder carries `checksums.json`; a log that is one file carries `<file>.checksums.json` beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from core.errors import BadEpisode
+from core.files import write_json
+
+NAME = "checksums.json"
+CHUNK = 1 << 20
+
+
+def checksums_path(log: Path) -> Path:
+    """Where the sums of a log stand."""
+    return log / NAME if log.is_dir() else log.with_name(f"{log.name}.{NAME}")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def write_checksums(log: Path, *, place: Path | None = None) -> Path:
+    """Note size and SHA-256 of every file of a log.
+
+    Args:
+        log: A folder or a single file.
+        place: Where to write; by default where `Checksums` looks for it.
+
+    Raises:
+        OSError: If the place cannot be written.
+    """
+    place = checksums_path(log) if place is None else place
+    root = log if log.is_dir() else log.parent
+    files = _files(log) if log.is_dir() else [log]
+    entries = {
+        path.relative_to(root).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files
+    }
+    write_json(place, {"files": entries})
+    return place
+
+
+class Checksums:
+    """The noted sums of a log, compared with each file when it is first used.
+
+    Args:
+        log: The folder or file; without noted sums nothing is compared.
+
+    Raises:
+        BadEpisode: If the notes themselves are unreadable.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.root = log if log.is_dir() else log.parent
+        self.noted = _noted(checksums_path(log))
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    def check(self, path: Path) -> None:
+        """Compare one file with its note, once as long as it does not change.
+
+        Raises:
+            BadEpisode: If it is missing, cut short or altered.
+        """
+        name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else ""
+        entry = self.noted.get(name)
+        if entry is None:
+            return
+        try:
+            facts = path.stat()
+        except OSError as error:
+            raise BadEpisode(f"{name}: field 'file' is missing although {NAME} lists it: restore the file") from error
+        state = (facts.st_size, facts.st_mtime_ns)
+        if self._seen.get(name) == state:
+            return
+        if facts.st_size != entry[0] or file_sha256(path) != entry[1]:
+            raise BadEpisode(
+                f"{name}: field 'file' is damaged: size or SHA-256 differ from {NAME}; restore the file, or delete "
+                f"{NAME} if the change was meant"
+            )
+        self._seen[name] = state
+
+    def check_all(self, names: Iterable[str] | None = None) -> None:
+        """Compare all noted files (or those named).
+
+        Raises:
+            BadEpisode: At the first that differs.
+        """
+        for name in self.noted if names is None else names:
+            self.check(self.root / name)
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files of a folder but hidden ones and the sums themselves."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.name != NAME
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def _noted(path: Path) -> dict[str, tuple[int, str]]:
+    if not path.exists():
+        return {}
+    try:
+        entries = json.loads(path.read_bytes())["files"]
+        return {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+        raise BadEpisode(f"{path.name}: field 'files' is unreadable ({error}); write the sums anew") from error

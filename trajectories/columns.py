@@ -1,0 +1,45 @@
+"""Columns by name, and parts of them: `observation.state[0:7]` is the first seven axes of `observation.state`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+SLICE = re.compile(r"(.+)\[(\d+):(\d+)\]")
+
+
+def base_name(column: str) -> str:
+    """The recorded column that a name refers to."""
+    match = SLICE.fullmatch(column)
+    return match[1] if match else column
+
+
+def width(column: str, sizes: Mapping[str, tuple[int, ...]]) -> int:
+    """Number of axes of a column, given the step shapes of the recorded ones.
+
+    Raises:
+        ValueError: If it is not recorded, no vector or too narrow; lists what is there.
+    """
+    name, match = base_name(column), SLICE.fullmatch(column)
+    if name not in sizes:
+        raise ValueError(f"the log has no field {name!r}; it has {', '.join(sizes)}")
+    shape = sizes[name]
+    if len(shape) > 1:
+        raise ValueError(f"field {name!r} has steps of shape {shape}, expected a vector")
+    full = shape[0] if shape else 1
+    if match is None:
+        return full
+    start, stop = int(match[2]), int(match[3])
+    if not start < stop <= full:
+        raise ValueError(f"{column!r} asks for axes {start}..{stop - 1} of a field with {full}")
+    return stop - start
+
+
+def take(columns: Mapping[str, np.ndarray], column: str) -> np.ndarray:
+    """A column or part of one as `T A`."""
+    name, match = base_name(column), SLICE.fullmatch(column)
+    rows = columns[column] if column in columns else columns[name]
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    return rows[:, int(match[2]) : int(match[3])] if match and column not in columns else rows

@@ -1,0 +1,155 @@
+"""Raw DROID episodes: a folder each with `trajectory.h5`, `metadata_*.json` and films under `recordings/MP4`.
+
+Robot state is kept at 15 Hz: `observation/robot_state/cartesian_position` (x y z in m, extrinsic xyz Euler angles in
+rad), `gripper_position` (0 open, 1 closed), joints; `action/*` holds what was commanded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from core.interfaces import Field
+from trajectories.episode import IMAGES
+from trajectories.formats.base import LogReader, cameras_in, fault, read_json
+from trajectories.formats.h5 import datasets, field_of, member_of, open_h5, read_rows
+from trajectories.formats.videos import VideoFile
+
+HZ = 15.0
+TABLE, FILMS = "trajectory.h5", "recordings/MP4"
+STATES = "observation/robot_state/"
+UNITS = {"cartesian_position": "m, rad", "joint_positions": "rad", "joint_velocities": "rad/s", "gripper_position": "",
+         "joint_position": "rad", "joint_velocity": "rad/s", "cartesian_velocity": "m/s, rad/s"}  # fmt: skip
+
+
+class DroidReader(LogReader):
+    """Raw DROID episodes below a folder, at any depth.
+
+    Cameras are named by the keys of `metadata_*.json` (`left`, `wrist`, `ext1`, ...), without `_mp4_path`; without such
+    a file by the films' own names.
+
+    Args:
+        path: One episode's folder, or any folder above.
+
+    Raises:
+        BadEpisode: If an episode is damaged, or has other cameras or fields than the first.
+    """
+
+    format: ClassVar[str] = "droid"
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self.folders = sorted(table.parent for table in self.path.rglob(TABLE))
+        if not self.folders:
+            raise fault(self.path, field=TABLE, problem="is nowhere below this folder", remedy="name a DROID folder")
+        self.dt_s = 1.0 / HZ
+        self.films = [self._films_of(index) for index in range(len(self.folders))]
+        self.lengths = [self._length(index) for index in range(len(self.folders))]
+        self._open: dict[Path, VideoFile] = {}
+        self.datasets: dict[str, str] = {}
+        self.fields = self._read_fields()
+        self.cameras = cameras_in(self.fields)
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        """The episode's own JSON, with its folder and task."""
+        found = self._header(index)
+        return {"folder": self.folders[index].name, "tasks": [str(found.get("current_task", ""))], **found}
+
+    def where(self, index: int) -> str:
+        """The folder and table of an episode (every table has the same name)."""
+        return f"{self.folders[index].name}/{TABLE}"
+
+    def sources(self, index: int) -> tuple[Path, ...]:
+        """Table, header and films of one episode."""
+        headers = sorted(self.folders[index].glob("metadata_*.json"))
+        return (self.folders[index] / TABLE, *headers, *self.films[index].values())
+
+    def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Steps start..stop-1 of the named fields."""
+        path = self.folders[episode] / TABLE
+        columns = {}
+        with open_h5(path) as file:
+            for name in names:
+                if not name.startswith(IMAGES):
+                    dataset = member_of(file, self.datasets[name], where=path, field=self.datasets[name])
+                    self._check_length(dataset, episode, self.datasets[name])
+                    columns[name] = read_rows(dataset, start, stop, where=path, field=self.datasets[name])
+        return columns | {n: self._frames(episode, start, stop, n) for n in names if n.startswith(IMAGES)}
+
+    def _frames(self, episode: int, start: int, stop: int, name: str) -> np.ndarray:
+        path = self.films[episode].get(name.removeprefix(IMAGES))
+        if path is None:
+            remedy = "leave the episode out or choose other cameras"
+            raise fault(self.where(episode), field=name, problem="has no film", remedy=remedy, episode=episode)
+        if path not in self._open:
+            while len(self._open) > 8:
+                self._open.pop(next(iter(self._open)))
+            self._open[path] = VideoFile(path)
+        if len(self._open[path]) != self.lengths[episode]:
+            problem = f"has {len(self._open[path])} frames, {TABLE} has {self.lengths[episode]} steps"
+            remedy = "leave the episode out: its pictures would be shifted"
+            where = f"{self.folders[episode].name}/{path.name}"
+            raise fault(where, field=name, problem=problem, remedy=remedy, episode=episode)
+        return self._open[path].read(start, stop)
+
+    def _films_of(self, index: int) -> dict[str, Path]:
+        """Camera name to film, only of films that are in the episode's own folder."""
+        place = self.folders[index] / FILMS
+        named = {
+            key.removesuffix("_mp4_path"): place / Path(str(value).replace("\\", "/")).name
+            for key, value in self._header(index).items()
+            if key.endswith("_mp4_path") and value
+        }
+        there = {camera: film for camera, film in named.items() if film.is_file()}
+        plain = sorted(film for film in place.glob("*.mp4") if "stereo" not in film.name)
+        return there or {film.stem: film for film in plain}
+
+    def _header(self, index: int) -> dict[str, Any]:
+        found = sorted(self.folders[index].glob("metadata_*.json"))
+        if not found:
+            return {}
+        self.checksums.check(found[0])
+        return read_json(found[0])
+
+    def _length(self, index: int) -> int:
+        """Steps of an episode, from the pose that each of them has."""
+        path = self.folders[index] / TABLE
+        self.checksums.check(path)
+        name = STATES + "cartesian_position"
+        with open_h5(path) as file:
+            dataset = member_of(file, name, where=path, field=name)
+            length = int(dataset.shape[0]) if getattr(dataset, "shape", None) else 0
+        noted = self._header(index).get("trajectory_length")
+        if length < 1 or (isinstance(noted, int) and noted != length):
+            problem = f"has {length} steps" + ("" if noted is None else f", the header notes {noted}")
+            raise fault(self.where(index), field=name, problem=problem, remedy="restore the episode", episode=index)
+        return length
+
+    def _check_length(self, dataset: Any, episode: int, name: str) -> None:
+        if not getattr(dataset, "shape", None) or dataset.shape[0] != self.lengths[episode]:
+            problem = f"has shape {getattr(dataset, 'shape', None)}, the episode has {self.lengths[episode]} steps"
+            raise fault(self.where(episode), field=name, problem=problem, remedy="restore it", episode=episode)
+
+    def _read_fields(self) -> dict[str, Field]:
+        path, films = self.folders[0] / TABLE, self.films[0]
+        fields = {}
+        for camera, film in sorted(films.items()):
+            fields[IMAGES + camera] = Field((*VideoFile(film).size, 3), "uint8", "RGB", HZ)
+        with open_h5(path) as file:
+            for name, dataset in datasets(file, path).items():
+                field = _rename(name)
+                if field is not None and dataset.dtype.kind in "fiub" and dataset.shape:
+                    self.datasets[field] = name
+                    unit = UNITS.get(field.rpartition(".")[2], "")
+                    fields[field] = field_of(dataset, where=path, field=name, unit=unit, hz=HZ)
+        return fields
+
+
+def _rename(name: str) -> str | None:
+    """`observation.<state>` and `action.<command>`; controller details and times are left out."""
+    if name.startswith(STATES):
+        return "observation." + name.removeprefix(STATES).replace("/", ".")
+    return "action." + name.removeprefix("action/") if name.startswith("action/") and name.count("/") == 1 else None

@@ -1,0 +1,227 @@
+"""Folders of films with a table beside them: the log of whoever filmed a robot and wrote down its numbers.
+
+    episode_0/{table.csv, left.mp4, wrist.mp4}          a folder per episode, or
+    episode_0.csv  episode_0_left.mp4  episode_0.mp4    files that begin alike
+
+Tables are .csv with a header line, or .parquet. Columns `state_0, state_1` (or `state.0`, `state[0]`) are one vector.
+A film has one frame per row.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from core.interfaces import Field
+from trajectories.episode import ACTION, COLUMNS, DONE, FRAME_INDEX, IMAGES, STATE, TIMESTAMP
+from trajectories.formats.base import LogReader, cameras_in, fault
+from trajectories.formats.h5log import numbered
+from trajectories.formats.tables import Table
+from trajectories.formats.videos import VideoFile
+
+VECTOR = re.compile(r"(.+?)[._\[](\d+)\]?")
+KNOWN = {"actions": ACTION, "state": STATE, "time": TIMESTAMP, "time_s": TIMESTAMP, "t": TIMESTAMP, "done": DONE}
+FILM_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
+MAX_CELLS = 200_000_000
+
+
+class FilmsReader(LogReader):
+    """Films and tables.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        BadEpisode: If a table has no film, row and frame counts differ, or episodes have other columns or cameras than
+            the first.
+    """
+
+    format: ClassVar[str] = "films"
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self.tables = find_tables(self.path)
+        if not self.tables:
+            raise fault(self.path, field="file", problem="holds no .csv or .parquet", remedy="see docs/logs.md")
+        self.films = [films_beside(table) for table in self.tables]
+        self._rows: dict[Path, dict[str, np.ndarray]] = {}
+        self._open: dict[Path, VideoFile] = {}
+        self.lengths = [self._length(index) for index in range(len(self.tables))]
+        first = self._table(0)
+        self.dt_s = _time_step(first, self._film(next(iter(self.films[0].values()))).fps if self.films[0] else 0.0)
+        hz = 1.0 / self.dt_s if self.dt_s > 0 else None
+        self.fields = {
+            IMAGES + camera: Field((*self._film(film).size, 3), "uint8", "RGB", hz)
+            for camera, film in self.films[0].items()
+        } | {name: Field(rows.shape[1:], str(rows.dtype), _unit(name), hz) for name, rows in first.items()}
+        self.cameras = cameras_in(self.fields)
+
+    def sources(self, index: int) -> tuple[Path, ...]:
+        """Table and films of one episode."""
+        return (self.tables[index], *self.films[index].values())
+
+    def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Steps start..stop-1 of the named fields."""
+        rows = self._table(episode)
+        found = {}
+        for name in names:
+            if name.startswith(IMAGES):
+                found[name] = self._frames(episode, start, stop, name)
+            elif name not in rows:
+                raise fault(self.tables[episode], field=name, problem="is missing", episode=episode)
+            else:
+                found[name] = rows[name][start:stop]
+        return found
+
+    def _frames(self, episode: int, start: int, stop: int, name: str) -> np.ndarray:
+        path = self.films[episode].get(name.removeprefix(IMAGES))
+        if path is None:
+            raise fault(self.tables[episode], field=name, problem="has no film beside the table", episode=episode)
+        film = self._film(path)
+        if len(film) != self.lengths[episode]:
+            problem = f"has {len(film)} frames, {self.tables[episode].name} has {self.lengths[episode]} rows"
+            raise fault(path, field=name, problem=problem, remedy="one frame belongs to one row", episode=episode)
+        return film.read(start, stop)
+
+    def _film(self, path: Path) -> VideoFile:
+        if path not in self._open:
+            while len(self._open) > 8:
+                self._open.pop(next(iter(self._open)))
+            self.checksums.check(path)
+            self._open[path] = VideoFile(path)
+        return self._open[path]
+
+    def _table(self, episode: int) -> dict[str, np.ndarray]:
+        path = self.tables[episode]
+        if path not in self._rows:
+            while len(self._rows) > 16:
+                self._rows.pop(next(iter(self._rows)))
+            self.checksums.check(path)
+            self._rows[path] = read_table(path)
+        return self._rows[path]
+
+    def _length(self, episode: int) -> int:
+        length = len(next(iter(self._table(episode).values())))
+        if length < 1:
+            raise fault(self.tables[episode], field="file", problem="has no rows", episode=episode)
+        return length
+
+
+def find_tables(path: Path) -> list[Path]:
+    """The tables of a folder or of its subfolders, in the order of the numbers in their names."""
+
+    def inside(folder: Path) -> list[Path]:
+        found = [p for p in folder.iterdir() if p.suffix in (".csv", ".parquet") and not p.name.startswith(".")]
+        return numbered(found)
+
+    here = inside(path)
+    if here:
+        return [table for table in here if films_beside(table)] or here
+    folders = numbered(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [table for folder in folders for table in inside(folder)[:1] if films_beside(table)]
+
+
+def films_beside(table: Path) -> dict[str, Path]:
+    """Camera name to film: those named after the table, or all of the folder if it has but this table."""
+    films = sorted(p for p in table.parent.iterdir() if p.suffix in FILM_SUFFIXES and not p.name.startswith("."))
+    stem = table.stem
+    own = {
+        film.stem[len(stem) :].strip("_.-") or "camera": film
+        for film in films
+        if film.stem == stem or (film.stem.startswith(stem) and film.stem[len(stem)] in "_.-")
+    }
+    alone = sum(p.suffix in (".csv", ".parquet") for p in table.parent.iterdir()) == 1
+    return own or ({film.stem: film for film in films} if alone else {})
+
+
+def read_table(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a table by field name; numbered columns are put side by side.
+
+    Raises:
+        BadEpisode: If it is no table of numbers.
+    """
+    if path.suffix == ".parquet":
+        table = Table(path)
+        columns = {name: table.array(name) for name in table.columns}
+    else:
+        columns = _read_csv(path)
+    grouped: dict[str, dict[int, np.ndarray]] = {}
+    found: dict[str, np.ndarray] = {}
+    for name, column in columns.items():
+        match = VECTOR.fullmatch(name)
+        if match and column.ndim == 1:
+            grouped.setdefault(match[1], {})[int(match[2])] = column
+        else:
+            found[_house_name(name)] = column
+    for name, axes in grouped.items():
+        if sorted(axes) != list(range(len(axes))):
+            raise fault(path, field=name, problem=f"has the axes {sorted(axes)}", remedy="count them 0, 1, 2, ...")
+        found[_house_name(name)] = np.stack([axes[axis] for axis in range(len(axes))], axis=1)
+    return {name: _house_dtype(name, column) for name, column in found.items()}
+
+
+def _read_csv(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = list(csv.reader(file))
+        if len(set(header)) != len(header) or not header:
+            raise fault(path, field="header", problem="has no or equal names", remedy="name each column once")
+        for number, line in enumerate(lines):
+            if len(line) != len(header):
+                problem = f"has {len(line)} cells in row {number}, the header has {len(header)}"
+                raise fault(path, field="file", problem=problem, remedy="restore the table")
+        cells = np.array([[_number(cell) for cell in line] for line in lines], dtype=np.float64)
+    except FileNotFoundError as error:
+        raise fault(path, field="file", problem="is missing", remedy="restore it") from error
+    except UnicodeDecodeError as error:
+        raise fault(path, field="file", problem=f"is no text ({error})", remedy="restore the table") from error
+    except (csv.Error, OSError) as error:
+        raise fault(path, field="file", problem=f"is unreadable ({error})", remedy="restore the table") from error
+    except ValueError as error:
+        if isinstance(error, _told()):
+            raise
+        raise fault(
+            path, field="file", problem=f"holds what is no number ({error})", remedy="drop that column"
+        ) from error
+    cells = cells.reshape(len(lines), len(header))
+    return {name.strip(): cells[:, column] for column, name in enumerate(header)}
+
+
+def _told() -> type[Exception]:
+    from core.errors import BadEpisode
+
+    return BadEpisode
+
+
+def _number(cell: str) -> float:
+    text = cell.strip().lower()
+    return {"true": 1.0, "false": 0.0}[text] if text in ("true", "false") else float(text)
+
+
+def _house_name(name: str) -> str:
+    return KNOWN.get(name, name)
+
+
+def _house_dtype(name: str, column: np.ndarray) -> np.ndarray:
+    if name in COLUMNS and name != TIMESTAMP and column.dtype.kind in "fiub":
+        return column.astype(COLUMNS[name][0]) if np.isfinite(column).all() else column
+    if name in (TIMESTAMP, FRAME_INDEX):
+        return column.astype(COLUMNS[name][0])
+    return column.astype(np.float32) if column.dtype == np.float64 else column
+
+
+def _unit(name: str) -> str:
+    return COLUMNS[name][3] if name in COLUMNS else ""
+
+
+def _time_step(rows: dict[str, np.ndarray], fps: float) -> float:
+    """Seconds between two rows: from the times, else from the film's rate."""
+    times = rows.get(TIMESTAMP)
+    if times is not None and len(times) > 1 and np.isfinite(times).all() and np.median(np.diff(times)) > 0:
+        return float(np.median(np.diff(times)))
+    return 1.0 / fps if fps > 0 else 0.0

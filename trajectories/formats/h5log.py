@@ -1,0 +1,184 @@
+"""What the HDF5 layouts share: episodes are groups whose datasets have time as their first axis."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import BadEpisode
+from core.interfaces import Field
+from trajectories.episode import COLUMNS, FRAME_INDEX, IMAGES, TIMESTAMP
+from trajectories.formats.base import LogReader, cameras_in, fault, image_shape
+from trajectories.formats.h5 import datasets, field_of, member_of, open_h5, read_rows
+from trajectories.formats.pictures import decode_picture, picture_size
+
+NUMBERED = re.compile(r"(.*?)(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class H5Episode:
+    """Where one episode lies.
+
+    Args:
+        path: The file.
+        group: The group in it; "/" for the whole file.
+        length: Observations T.
+        start: First row of the datasets, for episodes that share them.
+    """
+
+    path: Path
+    group: str
+    length: int
+    start: int = 0
+
+
+class H5Log(LogReader):
+    """Base of the HDF5 readers; a subclass finds the episodes and names the fields."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self.files = self._find_files()
+        if not self.files:
+            raise fault(self.path, field="file", problem="holds no HDF5 file", remedy="name the folder of the log")
+        for file in self.files:
+            self.checksums.check(file)
+        self.episodes = [episode for file in self.files for episode in self._episodes_of(file)]
+        if not self.episodes:
+            raise fault(self.files[0], field="file", problem="holds no episode", remedy="record one first")
+        self.lengths = [episode.length for episode in self.episodes]
+        for index, episode in enumerate(self.episodes):
+            if episode.length < 1:
+                raise fault(episode.path, field=episode.group, problem="has no steps", episode=index)
+        self.paths_in_group: dict[str, str] = {}
+        self.encoded: set[str] = set()
+        self.channels_first: set[str] = set()
+        self.fields = self._read_fields()
+        self.cameras = cameras_in(self.fields)
+
+    def sources(self, index: int) -> tuple[Path, ...]:
+        """The file of one episode."""
+        return (self.episodes[index].path,)
+
+    def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Steps start..stop-1 of the named fields."""
+        here = self.episodes[episode]
+        with open_h5(here.path) as file:
+            group = member_of(file, here.group, where=here.path, field=here.group)
+            return {name: self._column(group, here, start, stop, name) for name in names}
+
+    @abstractmethod
+    def _episodes_of(self, path: Path) -> list[H5Episode]:
+        """The episodes of one file, in order."""
+
+    @abstractmethod
+    def _rename(self, dataset: str) -> str | None:
+        """The field of a dataset named from its group, or None for what is no field."""
+
+    def _find_files(self) -> list[Path]:
+        if self.path.is_file():
+            return [self.path]
+        return numbered(p for p in self.path.iterdir() if p.suffix in (".h5", ".hdf5") and not p.name.startswith("."))
+
+    def _hz(self) -> float | None:
+        return 1.0 / self.dt_s if self.dt_s > 0 else None
+
+    def _read_fields(self) -> dict[str, Field]:
+        """Fields from the first episode; all others must have the same."""
+        first = self.episodes[0]
+        fields: dict[str, Field] = {}
+        with open_h5(first.path) as file:
+            group = member_of(file, first.group, where=first.path, field=first.group)
+            for name, dataset in sorted(datasets(group, first.path).items(), key=_in_their_order):
+                field = self._rename(name)
+                if field is not None and dataset.shape and self._fits(dataset.shape[0], first, field):
+                    declared = self._declare(field, dataset, first)
+                    if declared is not None:
+                        final = IMAGES + field.rpartition(".")[2] if declared.unit == "RGB" else field
+                        fields[final] = declared
+                        self.paths_in_group[final] = name
+                        for marked in (self.encoded, self.channels_first):
+                            if field in marked:
+                                marked.add(final)
+        if not fields:
+            raise fault(first.path, field=first.group, problem="holds no dataset with time as first axis", episode=0)
+        return fields
+
+    def _fits(self, rows: int, episode: H5Episode, field: str) -> bool:
+        """Whether a dataset has a row for each step."""
+        return rows == episode.length or (episode.start > 0 or rows > episode.length)
+
+    def _declare(self, name: str, dataset: Any, episode: H5Episode) -> Field | None:
+        import h5py
+
+        if h5py.check_vlen_dtype(dataset.dtype) == np.uint8:
+            return self._declare_encoded(name, dataset, episode)
+        if dataset.dtype.kind not in "fiub":
+            return None
+        unit = COLUMNS.get(name, ("", 0, 0, ""))[3]
+        field = field_of(dataset, where=episode.path, field=name, unit=unit, hz=self._hz())
+        if field.dtype == "uint8" and len(field.shape) == 3 and 3 in (field.shape[0], field.shape[2]):
+            if field.shape[2] != 3:
+                self.channels_first.add(name)
+            ordered = field.shape if field.shape[2] == 3 else (*field.shape[1:], 3)
+            return Field(image_shape(ordered, where=episode.path, field=name), "uint8", "RGB", self._hz())
+        if name == TIMESTAMP:
+            return Field((), "float64", "s", self._hz())
+        return Field((), "int64", "", self._hz()) if name == FRAME_INDEX else field
+
+    def _declare_encoded(self, name: str, dataset: Any, episode: H5Episode) -> Field | None:
+        """Rows of bytes: pictures, one JPEG or PNG per step."""
+        try:
+            shape = picture_size(dataset[0].tobytes())
+        except (OSError, ValueError, IndexError, RuntimeError) as error:
+            raise fault(episode.path, field=name, problem=f"holds no pictures ({error})", episode=0) from error
+        self.encoded.add(name)
+        return Field(image_shape(shape, where=episode.path, field=name), "uint8", "RGB", self._hz())
+
+    def _column(self, group: Any, here: H5Episode, start: int, stop: int, name: str) -> np.ndarray:
+        path, field = self.paths_in_group[name], self.fields[name]
+        dataset = member_of(group, path, where=here.path, field=f"{here.group}/{path}")
+        full = f"{here.group.strip('/')}/{path}".strip("/")
+        rows = self._rows(dataset, here, here.start + start, here.start + stop, full)
+        if name in self.encoded:
+            return self._decode(rows, field, here, full)
+        if name in self.channels_first:
+            rows = np.ascontiguousarray(rows.transpose(0, 2, 3, 1))
+        if name in (TIMESTAMP, FRAME_INDEX):
+            rows = rows.reshape(len(rows)).astype(field.dtype)
+        return rows
+
+    def _rows(self, dataset: Any, here: H5Episode, start: int, stop: int, full: str) -> np.ndarray:
+        if not here.start and dataset.shape and dataset.shape[0] < here.length:
+            problem = f"has {dataset.shape[0]} steps, the episode has {here.length}"
+            raise fault(here.path, field=full, problem=problem, remedy="record it anew", episode=self._number(here))
+        return read_rows(dataset, start, stop, where=here.path, field=full)
+
+    def _decode(self, rows: np.ndarray, field: Field, here: H5Episode, full: str) -> np.ndarray:
+        try:
+            return np.stack([decode_picture(bytes(row), field.shape) for row in rows])
+        except (BadEpisode, OSError, ValueError, SyntaxError) as error:
+            problem = f"holds a damaged picture ({error})"
+            raise fault(here.path, field=full, problem=problem, episode=self._number(here)) from error
+
+    def _number(self, here: H5Episode) -> int:
+        return self.episodes.index(here)
+
+
+def numbered(things: Iterable[Any]) -> list[Any]:
+    """Paths or names in the order of the numbers in them (`demo_10` after `demo_9`)."""
+
+    def key(thing: Any) -> list[tuple[str, int]]:
+        return [(text, int(number)) for text, number in NUMBERED.findall(str(thing))] or [(str(thing), -1)]
+
+    return sorted(things, key=key)
+
+
+def _in_their_order(item: tuple[str, Any]) -> tuple[bool, str]:
+    """Actions last, as the house lists them."""
+    return item[0].startswith("action"), item[0]

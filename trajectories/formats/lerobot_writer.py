@@ -1,0 +1,213 @@
+"""Writes LeRobotDataset v3.0: tables of 100 MB, films of 200 MB, statistics per episode and over all.
+
+The whole dataset appears at once: a full disk or a kill leaves nothing half written under its name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from core import __version__
+from core.files import atomic_folder
+from trajectories.checksums import NAME, write_checksums
+from trajectories.episode import EPISODE_INDEX, FRAME_INDEX, IMAGES, TASK_INDEX, TIMESTAMP
+from trajectories.formats.base import Log, fault
+from trajectories.formats.lerobot import INFO, ORIGIN, THEIR_NAMES
+from trajectories.formats.pictures import encode_png
+from trajectories.formats.summary import merge, picture_summary, summary
+from trajectories.formats.tables import image_column, write_table
+from trajectories.formats.videos import ENCODERS, VideoEncoder
+
+Frames = Literal["image", "h264", "av1", "h264_lossless"]
+DATA_MB, VIDEO_MB, CHUNK = 100, 200, 1000
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
+COUNTERS = (TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, "index", TASK_INDEX)
+NO_TASK = "no task given"
+
+
+def write_lerobot(
+    log: Log, folder: Path, *, frames: Frames = "h264", progress: Callable[[Iterable[int]], Iterable[int]] = iter
+) -> Path:
+    """Write any log as LeRobotDataset v3.0.
+
+    Args:
+        log: What to write; its rate must be a whole number of steps per second.
+        folder: Where the dataset shall stand; replaced as a whole if it stands there.
+        frames: Films in a codec, or `image` for PNG pictures inside the tables (every bit is kept).
+        progress: Wraps the loop over episodes (a progress bar).
+
+    Raises:
+        ValueError: If the rate or the way of keeping frames does not suit.
+        BadEpisode: If an episode is damaged or its times are uneven.
+        OSError: If the disk is full; nothing is left under the name.
+    """
+    fps = round(1 / log.dt_s) if log.dt_s > 0 else 0
+    if fps < 1 or abs(fps * log.dt_s - 1) > 1e-6:
+        raise ValueError(f"LeRobot counts whole frames per second, this log has steps of {log.dt_s} s: give hz=...")
+    if frames != "image" and frames not in ENCODERS:
+        raise ValueError(f"unknown frames {frames!r}; known: image, {', '.join(ENCODERS)}")
+    with atomic_folder(folder) as draft:
+        _Writer(log, draft, fps=fps, frames=frames).write(progress)
+        write_checksums(draft, place=draft / NAME)
+    return folder
+
+
+class _Writer:
+    """One pass over a log."""
+
+    def __init__(self, log: Log, folder: Path, *, fps: int, frames: str) -> None:
+        self.log, self.folder, self.fps, self.frames = log, folder, fps, frames
+        self.images = [IMAGES + camera for camera in log.cameras]
+        self.rows = [n for n in log.fields if n not in self.images and n not in COUNTERS]
+        self.parts: list[dict[str, Any]] = []
+        self.part_bytes = self.data_file = self.first = 0
+        self.films = {name: _Films(folder, name, fps=fps, codec=frames) for name in self.images}
+        self.tasks: dict[str, int] = {}
+        self.entries: list[dict[str, Any]] = []
+        self.summaries: list[dict[str, dict[str, Any]]] = []
+
+    def write(self, progress: Callable[[Iterable[int]], Iterable[int]]) -> None:
+        for index in progress(range(len(self.log.lengths))):
+            self._episode(index)
+        self._flush()
+        for film in self.films.values():
+            film.close()
+        self._meta()
+
+    def _episode(self, index: int) -> None:
+        length = self.log.lengths[index]
+        columns = self.log.read(index, 0, length, [*self.rows, *self.images, *self._clock()])
+        self._check_clock(columns, index)
+        task = str((self.log.metadata(index).get("tasks") or [NO_TASK])[0])
+        task_index = self.tasks.setdefault(task, len(self.tasks))
+        part: dict[str, Any] = {THEIR_NAMES.get(name, name): _flat(columns[name]) for name in self.rows}
+        part |= {
+            TIMESTAMP: (np.arange(length) / self.fps).astype(np.float32),
+            FRAME_INDEX: np.arange(length),
+            EPISODE_INDEX: np.full(length, index),
+            "index": np.arange(self.first, self.first + length),
+            TASK_INDEX: np.full(length, task_index),
+        }
+        found = {name: summary(values) for name, values in part.items()}
+        found |= {name: picture_summary(columns[name]) for name in self.images}
+        entry: dict[str, Any] = {
+            "episode_index": index, "tasks": [task], "length": length,
+            "dataset_from_index": self.first, "dataset_to_index": self.first + length,
+            "data/chunk_index": self.data_file // CHUNK, "data/file_index": self.data_file % CHUNK,
+            "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0,
+        }  # fmt: skip
+        for name in self.images:
+            if self.frames == "image":
+                part[name] = [encode_png(picture) for picture in columns[name]]
+                self.part_bytes += sum(len(picture) for picture in part[name])
+                part[name] = image_column(part[name])
+            else:
+                entry |= self.films[name].add(columns[name])
+        entry |= {f"stats/{name}/{key}": value for name, facts in found.items() for key, value in facts.items()}
+        self.entries.append(entry)
+        self.summaries.append(found)
+        self.parts.append(part)
+        self.part_bytes += sum(values.nbytes for values in part.values() if isinstance(values, np.ndarray))
+        self.first += length
+        if self.part_bytes > DATA_MB << 20:
+            self._flush()
+
+    def _clock(self) -> list[str]:
+        return [TIMESTAMP] if TIMESTAMP in self.log.fields else []
+
+    def _check_clock(self, columns: Mapping[str, np.ndarray], index: int) -> None:
+        times = columns.get(TIMESTAMP)
+        if times is not None and np.abs(times - times[0] - np.arange(len(times)) / self.fps).max() > 0.5 / self.fps:
+            problem = f"is uneven, LeRobot needs steps of 1/{self.fps} s"
+            raise fault(self.log.path, field=TIMESTAMP, problem=problem, remedy="resample the log", episode=index)
+
+    def _flush(self) -> None:
+        if self.parts:
+            place = DATA_PATH.format(chunk_index=self.data_file // CHUNK, file_index=self.data_file % CHUNK)
+            write_table(self.folder / place, *self.parts)
+            self.parts, self.part_bytes, self.data_file = [], 0, self.data_file + 1
+
+    def _meta(self) -> None:
+        write_table(
+            self.folder / EPISODES_PATH, {key: [entry[key] for entry in self.entries] for key in self.entries[0]}
+        )
+        write_table(
+            self.folder / "meta/tasks.parquet",
+            {"task_index": np.array(list(self.tasks.values())), "task": list(self.tasks)},
+        )
+        total = {name: merge([found[name] for found in self.summaries]) for name in self.summaries[0]}
+        origin = {"episodes": [self.log.metadata(index) for index in range(len(self.log.lengths))]}
+        for name, value in (("meta/stats.json", total), (INFO, self._info()), (ORIGIN, origin)):
+            (self.folder / name).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "codebase_version": "v3.0", "robot_type": self.log.metadata(0).get("robot_type"), "fps": self.fps,
+            "total_episodes": len(self.entries), "total_frames": self.first, "total_tasks": len(self.tasks),
+            "chunks_size": CHUNK, "data_files_size_in_mb": DATA_MB, "video_files_size_in_mb": VIDEO_MB,
+            "splits": {"train": f"0:{len(self.entries)}"}, "data_path": DATA_PATH,
+            "video_path": None if self.frames == "image" else VIDEO_PATH,
+            "features": {THEIR_NAMES.get(name, name): self._feature(name) for name in (*self.images, *self.rows)}
+            | {name: _counter(name) for name in COUNTERS}, "written_by": f"jepa-mpc {__version__}",
+        }  # fmt: skip
+
+    def _feature(self, name: str) -> dict[str, Any]:
+        shape = list(self.log.fields[name].shape)
+        if name not in self.images:
+            return {"dtype": self.log.fields[name].dtype, "shape": shape or [1], "names": None}
+        feature: dict[str, Any] = {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
+        if self.frames != "image":
+            encoder, pixels, _ = ENCODERS[self.frames]
+            codec = "av1" if "av1" in encoder else "h264"
+            feature |= {
+                "dtype": "video",
+                "info": {
+                    "video.height": shape[0], "video.width": shape[1], "video.codec": codec, "video.pix_fmt": pixels,
+                    "video.is_depth_map": False, "video.fps": self.fps, "video.channels": 3, "has_audio": False,
+                },
+            }  # fmt: skip
+        return feature
+
+
+class _Films:
+    """The films of one camera, begun anew when one has grown large."""
+
+    def __init__(self, folder: Path, key: str, *, fps: int, codec: str) -> None:
+        self.folder, self.key, self.fps, self.codec, self.number = folder, key, fps, codec, -1
+        self.film: VideoEncoder | None = None
+
+    def add(self, pictures: np.ndarray) -> dict[str, Any]:
+        if self.film is None or self.film.written_bytes() > VIDEO_MB << 20:
+            self.close()
+            self.number += 1
+            numbers = {"chunk_index": self.number // CHUNK, "file_index": self.number % CHUNK}
+            path = self.folder / VIDEO_PATH.format(video_key=self.key, **numbers)
+            self.film = VideoEncoder(path, fps=self.fps, codec=self.codec).__enter__()  # type: ignore[arg-type]
+        begins = self.film.count / self.fps
+        self.film.write(pictures)
+        facts = {"chunk_index": self.number // CHUNK, "file_index": self.number % CHUNK, "from_timestamp": begins}
+        return {
+            f"videos/{self.key}/{name}": value
+            for name, value in {**facts, "to_timestamp": self.film.count / self.fps}.items()
+        }
+
+    def close(self) -> None:
+        if self.film is not None:
+            self.film.__exit__(None, None, None)
+            self.film = None
+
+
+def _flat(column: np.ndarray) -> np.ndarray:
+    """Lists of one number are stored as the number."""
+    return column[:, 0] if column.ndim == 2 and column.shape[1] == 1 else column
+
+
+def _counter(name: str) -> dict[str, Any]:
+    return {"dtype": "float32" if name == TIMESTAMP else "int64", "shape": [1], "names": None}

@@ -1,0 +1,97 @@
+"""Minari datasets: `data/main_data.hdf5` with `episode_<i>/{observations, actions, ...}` and `data/metadata.json`.
+
+Read with h5py alone. Minari keeps one observation more than actions; the last action here is zero and leads nowhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from trajectories.episode import ACTION
+from trajectories.formats.base import fault, read_json
+from trajectories.formats.h5 import datasets, member_of, open_h5, read_rows
+from trajectories.formats.h5log import H5Episode, H5Log, numbered
+
+MAIN, METADATA = "data/main_data.hdf5", "data/metadata.json"
+SKIPPED = ("infos",)
+
+
+class MinariReader(H5Log):
+    """A Minari dataset that is kept as HDF5.
+
+    A dictionary of observations becomes `observation.<key>`; a single array is `observation.state`, or a camera if it
+    is a picture.
+
+    Args:
+        path: The dataset's folder (the one that holds `data/`).
+
+    Raises:
+        BadEpisode: If it is kept in another way, damaged or miscounted.
+    """
+
+    format: ClassVar[str] = "minari"
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        """Name of the dataset."""
+        return {"dataset": str(self.header.get("dataset_id", self.path.name))}
+
+    def _find_files(self) -> list[Path]:
+        self.checksums.check(self.path / METADATA)
+        self.header = read_json(self.path / METADATA)
+        kept = self.header.get("data_format", "hdf5")
+        if kept != "hdf5":
+            remedy = "write it anew with data_format='hdf5'"
+            raise fault(self.path / METADATA, field="data_format", problem=f"is {kept!r}", remedy=remedy)
+        hz = self.header.get("render_fps")
+        self.dt_s = 1.0 / hz if isinstance(hz, int | float) and hz > 0 else 0.0
+        return [self.path / MAIN]
+
+    def _episodes_of(self, path: Path) -> list[H5Episode]:
+        with open_h5(path) as file:
+            names = numbered(name for name in file if str(name).startswith("episode_"))
+            episodes = [H5Episode(path=path, group=name, length=_length(file, name, path)) for name in names]
+        steps = sum(episode.length - 1 for episode in episodes)
+        for field, counted in (("total_episodes", len(episodes)), ("total_steps", steps)):
+            if field in self.header and self.header[field] != counted:
+                problem = f"is {self.header[field]!r}, {MAIN} holds {counted}"
+                raise fault(self.path / METADATA, field=field, problem=problem, remedy="restore the dataset")
+        return episodes
+
+    def _rename(self, dataset: str) -> str | None:
+        head, _, rest = dataset.partition("/")
+        if head in SKIPPED or "_index_" in rest:
+            return None
+        if head == "observations":
+            return "observation." + rest.replace("/", ".") if rest else "observation.state"
+        return {"actions": ACTION}.get(head, head) if not rest else f"{head}.{rest.replace('/', '.')}"
+
+    def _fits(self, rows: int, episode: H5Episode, field: str) -> bool:
+        return rows in (episode.length, episode.length - 1)
+
+    def _rows(self, dataset: Any, here: H5Episode, start: int, stop: int, full: str) -> np.ndarray:
+        """Rows of the file; one row of zeros where there is one action fewer than observations."""
+        count = dataset.shape[0] if dataset.shape else -1
+        if count != here.length - 1:
+            return super()._rows(dataset, here, start, stop, full)
+        if start == count:
+            return np.zeros((1, *dataset.shape[1:]), dataset.dtype)
+        rows = read_rows(dataset, start, min(stop, count), where=here.path, field=full)
+        return rows if stop <= count else np.concatenate([rows, np.zeros_like(rows[:1])])
+
+
+def _length(file: Any, name: str, path: Path) -> int:
+    """Observations of one episode: one more than its actions."""
+    group = member_of(file, name, where=path, field=name)
+    found = datasets(group, path)
+    sizes = {key: data.shape[0] for key, data in found.items() if key.split("/")[0] == "observations" and data.shape}
+    actions = {key: data.shape[0] for key, data in found.items() if key.split("/")[0] == "actions" and data.shape}
+    if not sizes or len(set(sizes.values())) != 1:
+        raise fault(path, field=f"{name}/observations", problem=f"is missing or has unequal lengths {sizes}")
+    length = next(iter(sizes.values()))
+    if not actions or set(actions.values()) != {length - 1}:
+        problem = f"must have one step fewer than the {length} observations, got {actions}"
+        raise fault(path, field=f"{name}/actions", problem=problem, remedy="restore the file")
+    return length
