@@ -16,8 +16,10 @@ from core.interfaces import Planner
 from planners.chain import Chain
 from planners.covariance import CovarianceRefit
 from planners.gradient import QUICK_BETAS, GradientPlanner
+from planners.knots import KnotPlanner, Spline
 from planners.noise import ColouredNoise, WhiteNoise
 from planners.optimisers import Paces
+from planners.refined import RefinedSamplingPlanner
 from planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefit
 from planners.sampling import SamplingPlanner
 from planners.search import NoValidPlan
@@ -132,6 +134,45 @@ def cem_gradient(
     )
 
 
+def grad_cem(
+    *,
+    num_samples: int = 128,
+    num_elites: int = 16,
+    num_iterations: int = 8,
+    num_refined: int = 16,
+    num_steps: int = 2,
+    learning_rate: float = 0.1,
+    initial_std: float = 0.5,
+    min_std: float = 0.01,
+    momentum: float = 0.1,
+) -> RefinedSamplingPlanner:
+    """The cross-entropy method whose cheapest plans take gradient steps in each round."""
+    return RefinedSamplingPlanner(
+        refit=EliteRefit(num_elites=num_elites, momentum=momentum),
+        optimiser=partial(Adam, lr=learning_rate, betas=QUICK_BETAS),
+        num_samples=num_samples,
+        num_refined=num_refined,
+        num_steps=num_steps,
+        num_iterations=num_iterations,
+        initial_std=initial_std,
+        min_std=min_std,
+    )
+
+
+def cem_knots(
+    *,
+    num_knots: int = 4,
+    spline: Spline = "cubic",
+    num_samples: int = 128,
+    num_elites: int = 16,
+    num_iterations: int = 8,
+    min_std: float = 0.01,
+) -> KnotPlanner:
+    """The cross-entropy method over a few knots of each plan: far fewer numbers to find for a long horizon."""
+    search = cem(num_samples=num_samples, num_elites=num_elites, num_iterations=num_iterations, min_std=min_std)
+    return KnotPlanner(planner=search, num_knots=num_knots, spline=spline)
+
+
 PLANNERS: Mapping[str, Callable[..., Planner]] = {
     "random_shooting": random_shooting,
     "cem": cem,
@@ -140,6 +181,8 @@ PLANNERS: Mapping[str, Callable[..., Planner]] = {
     "cma": cma,
     "gradient": gradient,
     "cem_gradient": cem_gradient,
+    "grad_cem": grad_cem,
+    "cem_knots": cem_knots,
 }
 
 __all__ = [
@@ -151,14 +194,18 @@ __all__ = [
     "EliteRefit",
     "Gaussian",
     "GradientPlanner",
+    "KnotPlanner",
     "NoValidPlan",
+    "RefinedSamplingPlanner",
     "Paces",
     "SamplingPlanner",
     "SoftmaxRefit",
     "WhiteNoise",
     "cem",
     "cem_gradient",
+    "cem_knots",
     "cma",
+    "grad_cem",
     "gradient",
     "icem",
     "mppi",

@@ -46,8 +46,8 @@ class AugmentedLagrangian:
     """
 
     weight: float = 5.0
-    growth: float = 1.5
-    max_weight: float = 1e4
+    growth: float = 1.1
+    max_weight: float = 50.0
     every: int = 3
     margin: float = 1e-3
 
@@ -93,8 +93,8 @@ class Penalty:
     """
 
     weight: float = 10.0
-    growth: float = 1.2
-    max_weight: float = 1e4
+    growth: float = 1.05
+    max_weight: float = 100.0
     margin: float = 1e-2
 
     def __post_init__(self) -> None:
