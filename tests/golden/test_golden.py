@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden import dinowm, lewm, planner_quality, planner_trace, pldm, sigreg, vjepa2_ac, vjepa2_encoder
+from tests.golden import (
+    dinowm,
+    lewm,
+    planner_quality,
+    planner_trace,
+    pldm,
+    sigreg,
+    vjepa2_ac,
+    vjepa2_encoder,
+    vjepa2_masked,
+)
 from tests.golden.cases import Case, find_cases
 
 CHECKS = {
@@ -23,6 +33,11 @@ CHECKS = {
     "cem_planner": vjepa2_ac.check_toy_planner,
     "vjepa2_encoder": vjepa2_encoder.check_v2,
     "vjepa2_1_encoder": vjepa2_encoder.check_v21,
+    "mask_collator": vjepa2_masked.check_masks,
+    "vjepa2_predictor": vjepa2_masked.check_v2_predictor,
+    "vjepa2_1_predictor": vjepa2_masked.check_v21_predictor,
+    "vjepa2_masked_loss": vjepa2_masked.check_v2_loss,
+    "vjepa2_1_dense_loss": vjepa2_masked.check_v21_loss,
     "preprocessing": vjepa2_encoder.check_preprocessing,
     "pose_helpers": vjepa2_ac.check_poses,
 }

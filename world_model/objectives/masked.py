@@ -19,6 +19,7 @@ from world_model.objectives.seen import SeenLoss
 from world_model.targets import FrozenTarget, SharedTarget
 
 Prepare = Callable[[Tensor], Tensor]
+Otherwise = Callable[[Batch], Tensor]
 Change = Callable[[Tensor, Generator], Tensor]
 
 
@@ -41,11 +42,12 @@ class Stream(nn.Module):
     """One kind of input and the ways in which it is masked.
 
     Args:
-        key: Its entry in the batch; a batch without it skips the stream.
+        key: Its entry in the batch.
         tasks: Every way of hiding; their losses are averaged.
         prepare: Turns the entry into what the encoder takes.
         augment: Changes the raw entry in training mode, or None.
         weight: Share of the stream in the loss.
+        otherwise: Makes the entry out of others where the batch has none; by default the stream is skipped then.
 
     Raises:
         ValueError: If there is no task or two have one name.
@@ -59,6 +61,7 @@ class Stream(nn.Module):
         prepare: Prepare | None = None,
         augment: Change | None = None,
         weight: float = 1.0,
+        otherwise: Otherwise | None = None,
     ) -> None:
         super().__init__()
         names = [task.name for task in tasks]
@@ -67,10 +70,15 @@ class Stream(nn.Module):
         self.key, self.tasks, self.weight = key, tuple(tasks), weight
         self.prepare = prepare or nn.Identity()
         self.augment = augment
+        self.otherwise = otherwise
+
+    def finds(self, batch: Batch) -> bool:
+        """Whether the batch has something for this stream."""
+        return self.key in batch or (self.otherwise is not None and "frames" in batch)
 
     def take(self, batch: Batch, generator: Generator) -> Tensor:
         """The encoder's input."""
-        raw = batch[self.key]
+        raw = batch[self.key] if self.otherwise is None or self.key in batch else self.otherwise(batch)
         if self.training and self.augment is not None:
             raw = self.augment(raw, generator)
         return self.prepare(raw)
@@ -131,7 +139,7 @@ class MaskedObjective(nn.Module):
         Raises:
             ValueError: If the batch has none of the streams' entries.
         """
-        present = [stream for stream in self.streams if stream.key in batch]
+        present = [stream for stream in self.streams if stream.finds(batch)]
         if not present:
             wanted = ", ".join(stream.key for stream in self.streams)
             raise ValueError(f"the batch must hold one of {wanted}; it holds {', '.join(batch) or 'nothing'}")
@@ -209,6 +217,11 @@ class MaskedObjective(nn.Module):
             for index, block in enumerate(masks.targets.unbind(dim=1))
         ]
         return torch.stack(each).mean()
+
+
+def first_frames(batch: Batch) -> Frames:
+    """The first frame of each clip, `B 1 C h w`."""
+    return batch["frames"][:, :1]
 
 
 def gather_tokens(tokens: Tensor, at: Tensor) -> Tensor:

@@ -225,6 +225,4 @@ class DenseMaskedPredictor(RotaryMaskedPredictor):
 def _embedding(sizes: MaskedSizes) -> nn.Module:
     if sizes.hidden is None:
         return nn.Linear(sizes.inputs, sizes.width)
-    return nn.Sequential(
-        nn.Linear(sizes.inputs, sizes.hidden), nn.GELU(), nn.Linear(sizes.hidden, sizes.width)
-    )
+    return nn.Sequential(nn.Linear(sizes.inputs, sizes.hidden), nn.GELU(), nn.Linear(sizes.hidden, sizes.width))

@@ -20,7 +20,8 @@ from core.errors import choose
 from encoders.layers.normed import LatentNorm
 from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from encoders.layers.weights import draw_weights
-from encoders.video import VideoSizes, VideoTransformer
+from encoders.released import GIANT, HUGE, LARGE, vjepa2
+from encoders.video import VideoSizes
 from world_model.masks import TUBES
 from world_model.masks.tubes import Tubes
 from world_model.objectives.masked import Change, MaskedObjective, MaskTask, Stream
@@ -53,20 +54,16 @@ class PretrainingSizes:
         return self.frames // self.encoder.tubelet, side, side
 
 
-def _released(width: int, depth: int, heads: int, mlp_dim: int, *, image: int = 256) -> PretrainingSizes:
-    return PretrainingSizes(
-        encoder=VideoSizes(width=width, depth=depth, heads=heads, mlp_dim=mlp_dim),
-        predictor=MaskedSizes(inputs=width, outputs=width),
-        image=image,
-        frames=16,
-    )
+def _released(encoder: VideoSizes, *, image: int = 256) -> PretrainingSizes:
+    predictor = MaskedSizes(inputs=encoder.width, outputs=encoder.width)
+    return PretrainingSizes(encoder=encoder, predictor=predictor, image=image, frames=16)
 
 
 PRESETS = {
-    "large": _released(1024, 24, 16, 4096),
-    "huge": _released(1280, 32, 16, 5120),
-    "giant": _released(1408, 40, 22, 6144),
-    "giant_384": _released(1408, 40, 22, 6144, image=384),
+    "large": _released(LARGE),
+    "huge": _released(HUGE),
+    "giant": _released(GIANT),
+    "giant_384": _released(GIANT, image=384),
     "small": PretrainingSizes(
         encoder=VideoSizes(width=96, depth=4, heads=3, mlp_dim=384, patch=8),
         predictor=MaskedSizes(inputs=96, outputs=96, width=64, depth=3, heads=2, mlp_dim=256, mask_tokens=2),
@@ -109,7 +106,7 @@ def build(
         UnknownName: If there is no such preset or sampler.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
-    encoder = VideoTransformer(sizes.encoder, pairing="tiled")
+    encoder = vjepa2(sizes.encoder)
     predictor = RotaryMaskedPredictor(sizes.predictor, grid=sizes.grid[1:], pairing="tiled")
     if generator is not None:
         draw_weights(encoder, generator)

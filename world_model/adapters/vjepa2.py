@@ -1,0 +1,139 @@
+"""Released masked predictors of V-JEPA 2 and 2.1: their key names, their sizes, and loading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from core.errors import BadCheckpoint
+from encoders.adapters.files import Released
+from encoders.adapters.filling import fill
+from encoders.adapters.names import block_rules, respell
+from encoders.adapters.vjepa2 import describe
+from encoders.released import PRETRAINING_PIXELS, vjepa2_1
+from world_model.predictors.masked import DenseMaskedPredictor, MaskedSizes, RotaryMaskedPredictor
+
+POSITION_TABLE = "predictor_pos_embed"
+"""A table of constants that some files carry and that no released predictor uses."""
+
+HEADS = 12
+"""Heads of every released predictor; no shape tells them."""
+
+TAGS = {"video_mod_embed": 0, "img_mod_embed": 1}
+RULES = (
+    *block_rules("blocks", "predictor_blocks"),
+    (r"^embed\.", "predictor_embed."),
+    (r"^norm\.", "predictor_norm."),
+    (r"^to_wanted\.", "predictor_proj."),
+    (r"^to_seen\.", "predictor_proj_context."),
+)
+
+
+def predictor_spelling(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The authors' names for the weights of one of our predictors (or their gradients)."""
+    spelled: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if name == "mask_tokens":
+            spelled |= {f"mask_tokens.{index}": token[None, None] for index, token in enumerate(value)}
+        elif name == "tags":
+            spelled |= {their: value[index][None, None] for their, index in TAGS.items()}
+        else:
+            spelled[respell(name, RULES)] = value
+    return spelled
+
+
+def fill_predictor(
+    predictor: RotaryMaskedPredictor, tensors: Mapping[str, Tensor], *, title: str = "predictor"
+) -> None:
+    """Give a predictor released weights if, and only if, names and shapes agree one to one.
+
+    Args:
+        predictor: One of ours; may be on the meta device.
+        tensors: Weights in the authors' spelling, without prefixes.
+        title: What it is called in the error message.
+
+    Raises:
+        BadCheckpoint: If a name is missing, unexpected or of another shape; lists all of them.
+    """
+    joined = _join(_join(tensors, "mask_tokens", _numbered(tensors, "mask_tokens")), "tags", list(TAGS))
+    fill(
+        predictor,
+        joined,
+        spelling=lambda name: respell(name, RULES),
+        title=title,
+        ignored=(POSITION_TABLE,),
+    )
+
+
+def sizes_of(tensors: Mapping[str, Tensor], *, heads: int = HEADS) -> MaskedSizes:
+    """Sizes of a released predictor from the shapes of its weights.
+
+    Args:
+        tensors: In the authors' spelling.
+        heads: Attention heads.
+
+    Raises:
+        BadCheckpoint: If a weight that tells a size is missing.
+    """
+    two_layers = "predictor_embed.2.weight" in tensors
+    first = _need(tensors, "predictor_embed.0.weight" if two_layers else "predictor_embed.weight")
+    numbers = [int(match[1]) for name in tensors if (match := re.match(r"predictor_blocks\.(\d+)\.", name))]
+    return MaskedSizes(
+        inputs=first.shape[1],
+        outputs=_need(tensors, "predictor_proj.weight").shape[0],
+        width=_need(tensors, "predictor_norm.weight").shape[0],
+        depth=1 + max(numbers, default=-1),
+        heads=heads,
+        mlp_dim=_need(tensors, "predictor_blocks.0.mlp.fc1.weight").shape[0],
+        mask_tokens=len(_numbered(tensors, "mask_tokens")),
+        hidden=first.shape[0] if two_layers else None,
+    )
+
+
+def load_predictor(released: Released, *, image: int = PRETRAINING_PIXELS, heads: int = HEADS) -> RotaryMaskedPredictor:
+    """The masked predictor beside a released encoder, in evaluation mode.
+
+    The places of a V-JEPA 2.1 predictor are stretched as in its training; its public loader leaves them as they are,
+    and no file tells which the weights expect.
+
+    Args:
+        released: A file that was read.
+        image: Side of the pictures that it will be asked about, in pixels.
+        heads: Attention heads.
+
+    Raises:
+        BadCheckpoint: If the file has no predictor, or weights that do not fit.
+    """
+    if not released.predictor:
+        raise BadCheckpoint(f"{released.source} holds an encoder and no predictor: take the authors' .pt file")
+    encoder, sizes = describe(released), sizes_of(released.predictor, heads=heads)
+    grid = (image // encoder.sizes.patch,) * 2
+    predictor: RotaryMaskedPredictor
+    if encoder.form is vjepa2_1:
+        predictor = DenseMaskedPredictor(sizes, grid=grid, span=PRETRAINING_PIXELS // encoder.sizes.patch)
+    else:
+        predictor = RotaryMaskedPredictor(sizes, grid=grid)
+    fill_predictor(predictor, released.predictor, title=f"the predictor of {released.source}")
+    return predictor.eval()
+
+
+def _numbered(tensors: Mapping[str, Tensor], name: str) -> list[str]:
+    found = [key for key in tensors if re.fullmatch(rf"{name}\.\d+", key)]
+    return sorted(found, key=lambda key: int(key.rpartition(".")[2]))
+
+
+def _join(tensors: Mapping[str, Tensor], name: str, parts: list[str]) -> dict[str, Tensor]:
+    """Vectors that stand alone in the file as rows of one weight of ours; left as they are if one is missing."""
+    if not parts or any(part not in tensors for part in parts):
+        return dict(tensors)
+    rest = {key: value for key, value in tensors.items() if key not in parts}
+    return rest | {name: torch.stack([tensors[part].flatten() for part in parts])}
+
+
+def _need(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in tensors:
+        raise BadCheckpoint(f"these are not the weights of a masked predictor: {name} is missing")
+    return tensors[name]

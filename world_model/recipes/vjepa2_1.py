@@ -1,0 +1,121 @@
+"""V-JEPA 2.1: V-JEPA 2 with dense features, learned from clips and pictures at once.
+
+    loss = |g(seen) - y|[hidden] + lambda |g'(seen) - y|[seen] / sqrt(d)        y: four depths of f_ema, each LN'ed
+    d: distance of a seen token to the nearest hidden one;  lambda rises from 0 to 0.5 early in the training
+
+Reference: V-JEPA 2.1, arXiv:2603.14482.  Presets "giant" and "gigantic" have the released sizes; "small" learns on one
+processor core.  Pictures are frames of the same batch unless it brings some of its own (`images`, `B 1 C h w`); the
+published training draws both from separate sets.  The released base and large encoders were distilled from a larger one
+and not trained this way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Generator
+
+from core.errors import choose
+from encoders.layers.normed import LatentNorm
+from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from encoders.layers.weights import draw_weights
+from encoders.released import GIANT, GIGANTIC, NUM_LEVELS, PRETRAINING_PIXELS, vjepa2_1
+from encoders.video import AllLevels, VideoSizes
+from world_model.masks import TUBES
+from world_model.objectives.masked import Change, MaskedObjective, MaskTask, Stream, first_frames
+from world_model.objectives.seen import InverseRootDistance, Nearness, Ramp, SeenLoss
+from world_model.predictors.masked import DenseMaskedPredictor, MaskedSizes
+from world_model.recipes.vjepa2 import PRESETS as SMALLER
+from world_model.recipes.vjepa2 import PretrainingSizes, clip_tasks
+from world_model.targets import EMATarget
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseSizes(PretrainingSizes):
+    """Sizes of a dense masked pretraining.
+
+    Args:
+        ramp: Weight of the loss on seen tokens over the progress.
+    """
+
+    ramp: Ramp = Ramp(start=15 / 135, stop=30 / 135, height=0.5)  # noqa: RUF009  frozen
+
+
+def _released(encoder: VideoSizes) -> DenseSizes:
+    joined = NUM_LEVELS * encoder.width
+    predictor = MaskedSizes(inputs=joined, outputs=joined, depth=24, mask_tokens=8, hidden=encoder.width)
+    return DenseSizes(encoder=encoder, predictor=predictor, image=256, frames=16)
+
+
+def _reduced(name: str) -> DenseSizes:
+    """The sizes of V-JEPA 2 of that name, with four blocks and levels."""
+    base = SMALLER[name]
+    encoder = replace(base.encoder, depth=NUM_LEVELS)
+    joined = NUM_LEVELS * encoder.width
+    predictor = replace(base.predictor, inputs=joined, outputs=joined, hidden=encoder.width)
+    return DenseSizes(
+        encoder=encoder, predictor=predictor, image=base.image, frames=base.frames, momentum=base.momentum
+    )
+
+
+PRESETS = {
+    "giant": _released(GIANT),
+    "gigantic": _released(GIGANTIC),
+    "small": _reduced("small"),
+    "tiny": _reduced("tiny"),
+}
+
+
+def build(
+    *,
+    preset: str | DenseSizes = "giant",
+    masks: str = "tubes",
+    augment: Change | None = None,
+    picture_weight: float = 1.0,
+    nearness: Nearness | None = None,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+    generator: Generator | None = None,
+    **parts: Any,
+) -> MaskedObjective:
+    """Assemble the training loss; its `published` encoder is what other systems build on.
+
+    Args:
+        preset: A name of `PRESETS`, or sizes of your own.
+        masks: Which sampler, by its name in `TUBES`.
+        augment: Changes raw frames `B T C h w` in training, or None.
+        picture_weight: Weight of the pictures' loss beside the clips' weight of 1.
+        nearness: Weight of each seen token; by default the inverse root of its distance.
+        mean: Mean of the pixels' colours on the scale 0 to 1.
+        std: Their spread.
+        generator: Draws all initial weights; by default the global stream does.
+        **parts: Further parts of `MaskedObjective`: distance, regularisers.
+
+    Raises:
+        UnknownName: If there is no such preset or sampler.
+    """
+    sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
+    encoder = AllLevels(vjepa2_1(sizes.encoder))
+    span = PRETRAINING_PIXELS // sizes.encoder.patch
+    predictor = DenseMaskedPredictor(sizes.predictor, grid=sizes.grid[1:], span=span)
+    if generator is not None:
+        draw_weights(encoder, generator)
+        draw_weights(predictor, generator)
+    tubes, pixels = choose(TUBES, masks, "mask sampler"), NormalisePixels(mean=mean, std=std)
+    one = (1, *sizes.grid[1:])
+    blocks = MaskTask(
+        name="blocks", sampler=tubes(grid=one, num_blocks=10, area=(0.15, 0.15)), hints={"modality": "image"}
+    )
+    return MaskedObjective(
+        encoder=encoder,
+        predictor=predictor,
+        streams=[
+            Stream("frames", clip_tasks(sizes.grid, tubes), prepare=pixels, augment=augment),
+            Stream("images", [blocks], prepare=pixels, augment=augment, weight=picture_weight, otherwise=first_frames),
+        ],
+        target=EMATarget(encoder, momentum=sizes.momentum, finish=LatentNorm(groups=NUM_LEVELS)),
+        seen_loss=SeenLoss(nearness=nearness or InverseRootDistance(sizes.grid[1:]), ramp=sizes.ramp),
+        still=pixels,
+        **parts,
+    )
