@@ -14,6 +14,8 @@ from core.types import Plans, Streams
 Shape = tuple[int, int, int, int]
 Unit = Literal["spectrum", "sequence"]
 
+SHORT_PLAN = 128  # numbers per plan up to which one multiplication by a larger matrix is faster than many small ones
+
 
 class Noise(Protocol):
     """Draws noise for a set of plans."""
@@ -69,7 +71,12 @@ class ColouredNoise:
 
     def shape_in_time(self, white: Plans) -> Plans:
         """Colour white noise `B S H A` along H; the lowest frequency stands in for the constant part."""
-        coloured = torch.matmul(_filter(white.shape[2], self.beta).to(white), white)  # (B, S, H, A)
+        steps, actions = white.shape[2:]
+        if steps * actions <= SHORT_PLAN:
+            mixing = _filter(steps, self.beta, actions, white.dtype, white.device)
+            coloured = (white.flatten(2) @ mixing.T).view_as(white)
+        else:
+            coloured = _filter(steps, self.beta, 1, white.dtype, white.device) @ white  # (B, S, H, A)
         if self.unit == "spectrum":
             return coloured
         own = coloured.std(dim=2, keepdim=True, correction=1)
@@ -77,10 +84,13 @@ class ColouredNoise:
 
 
 @lru_cache(maxsize=64)
-def _filter(steps: int, beta: float) -> Annotated[Tensor, "H H"]:
-    """The matrix that colours a white sequence: its spectrum times f^(-beta/2), scaled to unit variance."""
+def _filter(
+    steps: int, beta: float, actions: int, dtype: torch.dtype, device: torch.device
+) -> Annotated[Tensor, "D D"]:
+    """The matrix that colours white plans, flattened to D = H `actions`: spectrum times f^(-beta/2), unit variance."""
     frequency = torch.fft.rfftfreq(steps, dtype=torch.float64)
     frequency[0] = frequency[1]
     spectrum = torch.fft.rfft(torch.eye(steps, dtype=torch.float64), dim=0)
     mixed = torch.fft.irfft(spectrum * (frequency ** (-beta / 2))[:, None], n=steps, dim=0)
-    return mixed / mixed.square().sum(dim=1, keepdim=True).sqrt()
+    mixed = mixed / mixed.square().sum(dim=1, keepdim=True).sqrt()
+    return torch.kron(mixed.contiguous(), torch.eye(actions, dtype=torch.float64)).to(device, dtype)
