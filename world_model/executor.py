@@ -71,8 +71,8 @@ class RecedingHorizon:
 
     Each `tick` takes the newest observation in, takes over a plan that has become ready, starts the next search if none
     is under way, and answers with the running plan's action for this time. Without a plan that is fresh enough it
-    holds, and after `stop_after_s` of that it stops. The search sees the observations and actions in one piece only: when an
-    observation was missed, its history begins anew.
+    holds, and after `stop_after_s` of that it stops. The search sees the observations and actions in one piece only:
+    when an observation was missed, its history begins anew.
 
     Discarded and counted in `counts`, by reason: observations that are "duplicate" (or out of order), "late" or "from
     the future"; plans that are "outdated" on arrival, "invalid" (not finite, or no world has a valid plan), or

@@ -170,9 +170,11 @@ class CausalPredictor(nn.Module):
         """About how many bytes a rollout needs for one candidate of one world, when no gradient is kept."""
         sizes, frames = self.trunk.sizes, self.positions.window
         inner = sizes.heads * sizes.head_dim
-        per_token = 4 * inner + 2 * sizes.mlp_dim + 6 * sizes.width + 2 * sizes.depth * inner
+        looked_back_on = frames if self.positions.restarts else min(2 * frames, frames + horizon)
+        per_token = 4 * inner + 2 * sizes.mlp_dim + 6 * sizes.width
         per_step = 6 * sizes.width * sizes.depth
-        return 4 * (frames * num_tokens * per_token + horizon * per_step)
+        numbers = frames * per_token + 2 * sizes.depth * looked_back_on * inner
+        return self.trunk.dtype.itemsize * (numbers * num_tokens + horizon * per_step)
 
     def start(
         self,
@@ -181,10 +183,11 @@ class CausalPredictor(nn.Module):
         *,
         candidates: int,
         proprio: Annotated[Tensor, "B T P"] | None = None,
+        horizon: int | None = None,
     ) -> CachedUnrolling | WindowedUnrolling:
-        """Read a context once and stand ready for `candidates` futures per world: call `step(action)` on the result."""
+        """Stand ready for `candidates` futures of a context: call `step(action)` on the result (`horizon` times)."""
         unrolling = WindowedUnrolling if self.positions.restarts else CachedUnrolling
-        return unrolling(self, latents, actions, candidates=candidates, proprio=proprio)
+        return unrolling(self, latents, actions, candidates=candidates, proprio=proprio, horizon=horizon)
 
     def rollout(
         self,
@@ -210,7 +213,7 @@ class CausalPredictor(nn.Module):
         sizes = check_shape(latents, "B T N D")
         plan_sizes = check_shape(plans, "B S H A", B=sizes["B"])
         check_shape(actions, "B T A", B=sizes["B"], T=sizes["T"] - 1, A=plan_sizes["A"])
-        unrolling = self.start(latents, actions, candidates=plan_sizes["S"], proprio=proprio)
+        unrolling = self.start(latents, actions, candidates=plan_sizes["S"], proprio=proprio, horizon=plan_sizes["H"])
         if proprio is not None:
             steps = [(unrolling.step(plans[:, :, h]), unrolling.proprio) for h in range(plan_sizes["H"])]
             after = torch.stack([joints for _, joints in steps if joints is not None], dim=1)

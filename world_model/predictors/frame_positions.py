@@ -24,8 +24,8 @@ class FramePositions(Protocol):
     window: int
     restarts: bool
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Mark states `(G, T, N, D)` of consecutive frames."""
+    def embed(self, x: Tensor, *, first: int = 0) -> Tensor:
+        """Mark states `(G, T, N, D)` of consecutive frames, the first of which stands at place `first`."""
 
     def turner(self, first: int, num_frames: int, num_tokens: int) -> Turn:
         """What to do with queries and keys `(G, heads, T N, head_dim)` of the frames from number `first` on."""
@@ -52,15 +52,16 @@ class WindowPositions(nn.Module):
         """Draw the table."""
         nn.init.normal_(self.table, generator=generator)
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Add the table to states `(G, T, N, D)`.
+    def embed(self, x: Tensor, *, first: int = 0) -> Tensor:
+        """Add the table, from place `first` of the window on, to states `(G, T, N, D)`.
 
         Raises:
             ValueError: If there are more frames than the window holds.
         """
-        if x.shape[1] > self.window:
-            raise ValueError(f"this predictor sees at most {self.window} frames at once, got {x.shape[1]}")
-        return x + self.table[:, : x.shape[1]]
+        end = first + x.shape[1]
+        if end > self.window:
+            raise ValueError(f"this predictor sees at most {self.window} frames at once, got {end}")
+        return x + self.table[:, first:end]
 
     def turner(self, first: int, num_frames: int, num_tokens: int) -> Turn:
         """Queries and keys stay as they are."""
@@ -92,7 +93,7 @@ class RotaryPositions(nn.Module):
         if self.tokens is not None:
             nn.init.normal_(self.tokens, std=0.2, generator=generator)
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, *, first: int = 0) -> Tensor:
         """Tell the tokens of a state `(G, T, N, D)` apart."""
         return x if self.tokens is None else x + self.tokens
 

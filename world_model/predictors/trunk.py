@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from encoders.layers.attention import Attention
 from encoders.layers.blocks import AdaLNBlock, FeedForward, ModulationInit
 from world_model.predictors.frame_positions import Turn
+from world_model.predictors.kept import Kept, KeyValue
 
-KeyValue = tuple[Tensor, Tensor]
+__all__ = ["Attend", "AttendLast", "ConditionedTransformer", "KeyValue", "TrunkSizes", "frame_causal_mask"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,55 +88,66 @@ class ConditionedTransformer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.output_proj = _bridge(width, output_dim or state_dim)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that its weights have; states and conditions are brought to it."""
+        return self.norm.weight.dtype
+
     def modulations(self, condition: Tensor) -> list[Tensor]:
         """One modulation `(..., 6 width)` per block for conditions `(..., cond_dim)`."""
-        condition = self.cond_proj(condition)
+        condition = self.cond_proj(condition.to(self.dtype))
         return [block.modulation(condition) for block in self.blocks]
 
-    def forward(self, states: Tensor, modulations: Sequence[Tensor], ways: Sequence[Attend]) -> Tensor:
+    def forward(self, states: Tensor, modulations: Sequence[Tensor], ways: Sequence[Attend | AttendLast]) -> Tensor:
         """Run all blocks: states `(G, T, N, D)`, a modulation and a way to attend per block.
 
         Returns:
             `(G, T', N, output_dim)`; T' frames are left over by the ways to attend.
         """
-        x = self.input_proj(states)
+        x = self.input_proj(states.to(self.dtype))
         for block, modulation, attend in zip(self.blocks, modulations, ways, strict=True):
             x = block(x, modulation, attend)
         return self.output_proj(self.norm(x))
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Attend:
     """Attention over the tokens of all frames, after those of kept keys and values.
 
     Args:
         turn: Marks queries and keys with their frame.
-        mask: `(L, L)`, True where looking is allowed, or None for everywhere.
-        past: Keys and values `(G, heads, L', head_dim)` of earlier frames, or None.
+        mask: `(L, L' + L)`, True where looking is allowed, or None for everywhere.
+        kept: Keys and values of earlier frames, to which the new ones are added; None keeps none.
     """
 
     turn: Turn
     mask: Tensor | None = None
-    past: KeyValue | None = None
-    seen: KeyValue = field(init=False)
+    kept: Kept | None = None
 
     def __call__(self, attention: Attention, x: Tensor) -> Tensor:
-        """Attend over `(G, T, N, width)`; afterwards `seen` holds all keys and values, old ones first."""
+        """Attend over `(G, T, N, width)`."""
         query, key, value = attention.project(x.flatten(1, 2))
         key = self.turn(key)
-        if self.past is not None:
-            key, value = torch.cat([self.past[0], key], dim=2), torch.cat([self.past[1], value], dim=2)
-        self.seen = key, value
+        if self.kept is not None:
+            key, value = self.kept.extend(key, value)
         return attention.mix(self.turn(query), key, value, self.mask).view_as(x)
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AttendLast:
-    """Attention of the last frame's tokens alone, over all frames (no positions in queries and keys)."""
+    """Attention of the last frame's tokens alone, over all frames (no positions in queries and keys).
+
+    Args:
+        kept: As in `Attend`.
+    """
+
+    kept: Kept | None = None
 
     def __call__(self, attention: Attention, x: Tensor) -> Tensor:
         """Attend over `(G, T, N, width)`; gives `(G, 1, N, width)` back."""
         query, key, value = attention.project_last(x.flatten(1, 2), x.shape[2])
+        if self.kept is not None:
+            key, value = self.kept.extend(key, value)
         return attention.mix(query, key, value).unsqueeze(1)
 
 

@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from world_model.predictors.trunk import Attend, AttendLast, KeyValue, frame_causal_mask
+from world_model.predictors.kept import Kept
+from world_model.predictors.trunk import Attend, AttendLast, frame_causal_mask
 
 if TYPE_CHECKING:
     from world_model.predictors.causal import CausalPredictor
 
 
 class _Unrolling:
-    """What both ways share: the newest state of each candidate, worlds and candidates flattened to one axis."""
+    """What both ways share: the newest state of each candidate, worlds and candidates flattened to one axis.
 
-    def __init__(self, predictor: CausalPredictor, latents: Tensor, *, candidates: int, proprio: Tensor | None) -> None:
+    Args:
+        predictor: The predictor.
+        latents: Context `(B, T, N, D)`, shared by the candidates.
+        actions: `(B, T-1, A)` between them, in the predictor's units.
+        candidates: Number of plans S per world.
+        proprio: `(B, T, P)`, or None.
+        horizon: Steps that will be taken, if known; memory for them is set aside.
+    """
+
+    def __init__(
+        self,
+        predictor: CausalPredictor,
+        latents: Tensor,
+        actions: Tensor,
+        *,
+        candidates: int,
+        proprio: Tensor | None = None,
+        horizon: int | None = None,
+    ) -> None:
         self.predictor = predictor
         self.candidates = candidates
-        self.worlds = latents.shape[0]
+        self.worlds, num_frames, self.num_tokens = latents.shape[:3]
         self.state = share(latents[:, -1], candidates)  # (B S, N, D)
         self.proprio = None if proprio is None else share(proprio[:, -1], candidates)  # (B S, P)
+        self.past = latents[:, :-1]  # (B, T-1, N, D)
+        self.past_modulations: list[Tensor] = []
+        if num_frames > 1:
+            before = None if proprio is None else proprio[:, :-1]
+            self.past_modulations = predictor.trunk.modulations(predictor.condition(actions, before))
+        window = predictor.positions.window
+        frames = 2 * window if horizon is None else min(2 * window, num_frames - 1 + horizon)
+        self.room = frames * self.num_tokens
 
     def step(self, actions: Tensor) -> Tensor:
         """Go on by one action per candidate: `(B, S, A)` in, the states `(B, S, N, D)` that follow out."""
@@ -39,113 +66,80 @@ class _Unrolling:
     def _look(self, modulations: list[Tensor]) -> Tensor:
         raise NotImplementedError
 
+    def _read_past(self, first: int, *, room: int) -> list[Kept]:
+        """The keys and values of each block for the context's frames from `first` on, made once per world."""
+        limit = self.predictor.positions.window * self.num_tokens
+        kept = [Kept(limit=limit) for _ in self.predictor.trunk.blocks]
+        past = self.past[:, first:]
+        num_frames = past.shape[1]
+        if num_frames:
+            positions = self.predictor.positions
+            turn = positions.turner(0, num_frames, self.num_tokens)
+            mask = frame_causal_mask(num_frames, self.num_tokens, window=positions.window, device=past.device)
+            modulations = [modulation[:, first:] for modulation in self.past_modulations]
+            ways = [Attend(turn=turn, mask=mask, kept=store) for store in kept]
+            self.predictor.trunk(positions.embed(past), modulations, ways)
+        return [store.shared(self.candidates, room=room) for store in kept]
+
 
 class CachedUnrolling(_Unrolling):
-    """One new frame per step over kept keys and values; equal to running all frames anew, for absolute positions.
+    """One new frame per step over kept keys and values; equal to running all frames anew, for absolute positions."""
 
-    Args:
-        predictor: The predictor, whose positions must not restart.
-        latents: Context `(B, T, N, D)`, shared by the candidates.
-        actions: `(B, T-1, A)` between them, in the predictor's units.
-        candidates: Number of plans S per world.
-        proprio: `(B, T, P)`, or None.
-    """
-
-    def __init__(
-        self,
-        predictor: CausalPredictor,
-        latents: Tensor,
-        actions: Tensor,
-        *,
-        candidates: int,
-        proprio: Tensor | None = None,
-    ) -> None:
-        super().__init__(predictor, latents, candidates=candidates, proprio=proprio)
-        self.frame = latents.shape[1] - 1
-        self.num_tokens = latents.shape[2]
-        self.keep = (predictor.positions.window - 1) * self.num_tokens
-        self.past: list[KeyValue | None] = [None] * len(predictor.trunk.blocks)
-        if self.frame:
-            self._read_past(latents[:, :-1], actions, None if proprio is None else proprio[:, :-1])
-
-    def _read_past(self, latents: Tensor, actions: Tensor, proprio: Tensor | None) -> None:
-        turn = self.predictor.positions.turner(0, self.frame, self.num_tokens)
-        window = self.predictor.positions.window
-        mask = frame_causal_mask(self.frame, self.num_tokens, window=window, device=latents.device)
-        modulations = self.predictor.trunk.modulations(self.predictor.condition(actions, proprio))
-        past = self._run(latents, modulations, [Attend(turn=turn, mask=mask) for _ in self.past])[1]
-        self.past = [pair and (share(pair[0], self.candidates), share(pair[1], self.candidates)) for pair in past]
+    kept: list[Kept] | None = None
+    frame = 0
 
     def _look(self, modulations: list[Tensor]) -> Tensor:
+        if self.kept is None:
+            self.kept, self.frame = self._read_past(0, room=self.room), self.past.shape[1]
         turn = self.predictor.positions.turner(self.frame, 1, self.num_tokens)
-        ways = [Attend(turn=turn, past=past) for past in self.past]
-        raw, self.past = self._run(self.state[:, None], modulations, ways)
+        ways = [Attend(turn=turn, kept=store) for store in self.kept]
         self.frame += 1
-        return raw[:, 0]
-
-    def _run(
-        self, states: Tensor, modulations: list[Tensor], ways: list[Attend]
-    ) -> tuple[Tensor, list[KeyValue | None]]:
-        raw = self.predictor.trunk(self.predictor.positions.embed(states), modulations, ways)
-        return raw, [self._recent(way.seen) for way in ways]
-
-    def _recent(self, seen: KeyValue) -> KeyValue | None:
-        if not self.keep:
-            return None
-        return seen[0][:, :, -self.keep :], seen[1][:, :, -self.keep :]
+        return self.predictor.trunk(self.predictor.positions.embed(self.state[:, None]), modulations, ways)[:, 0]
 
 
 class WindowedUnrolling(_Unrolling):
-    """The last window anew in each step, as positions that restart demand; modulations once, last frame last.
+    """The last window anew in each step, as positions that restart demand, with all that need not be done left out.
 
-    Exact: modulations depend on the action alone, and after the last block's attention only the newest frame matters.
-
-    Args:
-        predictor: The predictor.
-        latents: Context `(B, T, N, D)`, shared by the candidates.
-        actions: `(B, T-1, A)` between them, in the predictor's units.
-        candidates: Number of plans S per world.
-        proprio: `(B, T, P)`, or None.
+    Exact savings: modulations depend on the action alone and are made once; while the window still grows, its first
+    frame stays the first and one new frame per step is enough; the context's frames whose actions are past are the same
+    for all candidates of a world; after the last block's attention only the newest frame matters.
 
     Reference: Maes et al. 2026, arXiv:2603.19312.
     """
 
-    def __init__(
-        self,
-        predictor: CausalPredictor,
-        latents: Tensor,
-        actions: Tensor,
-        *,
-        candidates: int,
-        proprio: Tensor | None = None,
-    ) -> None:
-        super().__init__(predictor, latents, candidates=candidates, proprio=proprio)
-        before = predictor.positions.window - 1
-        past = latents[:, :-1][:, max(0, latents.shape[1] - 1 - before) :]
-        self.frames = share(past, candidates)  # (B S, window - 1 at most, N, D)
-        self.modulations: list[Tensor] | None = None
-        if past.shape[1]:
-            steps = past.shape[1]
-            seen = None if proprio is None else proprio[:, :-1][:, -steps:]
-            known = predictor.trunk.modulations(predictor.condition(actions[:, -steps:], seen))
-            self.modulations = [share(modulation, candidates) for modulation in known]
+    kept: list[Kept] | None = None
+    first = -1  # the window's first frame
+
+    def __init__(self, predictor: CausalPredictor, latents: Tensor, actions: Tensor, **options: Any) -> None:
+        super().__init__(predictor, latents, actions, **options)
+        self.end = self.past.shape[1]  # frames known so far
+        self.frames: list[Tensor] = []  # (B S, N, D) each: the candidates' own, from the present on
+        self.modulations: list[list[Tensor]] = []  # per frame, per block (B S, 1, 6 width)
 
     def _look(self, modulations: list[Tensor]) -> Tensor:
-        positions = self.predictor.positions
-        frames = torch.cat([self.frames, self.state[:, None]], dim=1)
-        if self.modulations is not None:
-            pairs = zip(self.modulations, modulations, strict=True)
-            modulations = [torch.cat(pair, dim=1) for pair in pairs]
-        num_frames, num_tokens = frames.shape[1:3]
-        mask = frame_causal_mask(num_frames, num_tokens, window=positions.window, device=frames.device)
-        turn = positions.turner(0, num_frames, num_tokens)
-        ways = [Attend(turn=turn, mask=mask) for _ in modulations[:-1]] + [AttendLast()]
-        raw = self.predictor.trunk(positions.embed(frames), modulations, ways)
-        drop = max(0, num_frames - (positions.window - 1))
-        self.frames = frames[:, drop:]
-        kept = [modulation[:, drop:] for modulation in modulations]
-        self.modulations = kept if self.frames.shape[1] else None
-        return raw[:, -1]
+        window, num_past = self.predictor.positions.window, self.past.shape[1]
+        self.frames.append(self.state)
+        self.modulations.append(modulations)
+        self.end = end = self.end + 1
+        first = max(0, end - window)
+        fresh = 1
+        if self.kept is None or first != self.first:
+            room = window * self.num_tokens if end < window else 0
+            self.first, self.kept = first, self._read_past(first, room=room)
+            fresh = end - max(first, num_past)
+            del self.frames[:-fresh], self.modulations[:-fresh]
+        return self._run(fresh, first=end - fresh - first)
+
+    def _run(self, fresh: int, *, first: int) -> Tensor:
+        """Run the newest `fresh` frames, which stand at place `first` of the window and look back on the kept ones."""
+        assert self.kept is not None
+        states = torch.stack(self.frames[-fresh:], dim=1)  # (B S, fresh, N, D)
+        modulations = [torch.cat(of_block, dim=1) for of_block in zip(*self.modulations[-fresh:], strict=True)]
+        mask = frame_causal_mask(first + fresh, self.num_tokens, window=first + fresh, device=states.device)
+        mask = None if mask is None or fresh == 1 else mask[first * self.num_tokens :]
+        turn = self.predictor.positions.turner(first, fresh, self.num_tokens)
+        ways = [*(Attend(turn=turn, mask=mask, kept=store) for store in self.kept[:-1]), AttendLast(kept=self.kept[-1])]
+        return self.predictor.trunk(self.predictor.positions.embed(states, first=first), modulations, ways)[:, -1]
 
 
 def share(x: Tensor, candidates: int) -> Tensor:
