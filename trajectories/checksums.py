@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from core.errors import BadEpisode
-from core.files import write_json
+from core.files import Json, write_json
 
 NAME = "checksums.json"
 CHUNK = 1 << 20
@@ -44,7 +44,7 @@ def write_checksums(log: Path, *, place: Path | None = None) -> Path:
     place = checksums_path(log) if place is None else place
     root = log if log.is_dir() else log.parent
     files = _files(log) if log.is_dir() else [log]
-    entries = {
+    entries: dict[str, Json] = {
         path.relative_to(root).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in files
     }
     write_json(place, {"files": entries})

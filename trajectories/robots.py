@@ -28,7 +28,7 @@ from trajectories.episode import (
     TASK_INDEX,
     TIMESTAMP,
 )
-from trajectories.formats.base import Log, timestamps
+from trajectories.formats.base import Log, fault, timestamps
 from trajectories.rotations import euler_of_quaternion, quaternion, quaternion_of_euler, rotation_vector
 
 RotationForm = Literal["rotation_vector", "euler_xyz", "quaternion_xyzw", "quaternion_wxyz"]
@@ -213,6 +213,9 @@ class MappedLog:
         counted = [name for name in names if name in self.counted]
         needed = [need for name in made for need in self.robot.needs(name)]
         own = [name for name in names if name not in made and name not in counted]
+        if TIMESTAMP in own and TIMESTAMP not in self.log.fields:
+            remedy = "give its steps per second: robot.hz=..."
+            raise fault(self.path, field=TIMESTAMP, problem="is not in this log", remedy=remedy, episode=episode)
         columns = self.log.read(episode, start, stop, list(dict.fromkeys([*own, *needed])))
         found = self.robot(columns, made) | {name: columns[name] for name in own}
         found |= {name: self._count(name, episode, start, stop) for name in counted}
@@ -232,7 +235,7 @@ class MappedLog:
         self.made = [name for name in (STATE, EE_POSE, GRIPPER, ACTION) if self._has(name)]
         hz = 1.0 / self.dt_s if self.dt_s > 0 else None
         for name in self.made:
-            found[name] = Field((self._width(name, sizes),), "float32", COLUMNS[name][3], hz)
+            found[name] = Field((self._width(name, sizes),), "float32", self._unit(name), hz)
         timed = TIMESTAMP in self.log.fields and not self.robot.hz
         wanted = [name for name in COUNTERS if name != TIMESTAMP or (self.dt_s > 0 and not timed)]
         self.counted = [n for n in wanted if n not in self.log.fields or self.log.fields[n].shape or n == EPISODE_INDEX]
@@ -240,6 +243,11 @@ class MappedLog:
         for name in self.counted:
             found[name] = Field((), COLUMNS[name][0], COLUMNS[name][3], hz)
         return found | {n: f for n, f in self.log.fields.items() if n not in found}
+
+    def _unit(self, name: str) -> str:
+        """The units of the columns that a command is made of, if the log tells them; else what the house declares."""
+        told = [self.log.fields[need].unit for need in self.robot.needs(ACTION)] if name == ACTION else []
+        return ", ".join(unit for unit in told if unit) or COLUMNS[name][3]
 
     def _has(self, name: str) -> bool:
         if name == STATE:
@@ -297,7 +305,10 @@ def robot_map(description: Mapping[str, Any]) -> RobotMap:
     known = {one.name for one in fields(RobotMap)}
     if not description.keys() <= known:
         raise ValueError(f"a robot map takes {', '.join(sorted(known))}; got {', '.join(sorted(description))}")
-    return RobotMap(**{key: tuple(value) if isinstance(value, list) else value for key, value in description.items()})
+    arguments: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in description.items()
+    }
+    return RobotMap(**arguments)
 
 
 def _arguments(robot: RobotMap) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def image_shape(shape: Sequence[Any], *, where: str | Path, field: str) -> tuple
     sizes = tuple(shape)
     if len(sizes) != 3 or not all(type(size) is int and 0 < size <= MAX_SIDE for size in sizes) or sizes[2] != 3:
         raise fault(where, field=field, problem=f"has the picture shape {sizes}", remedy="expected (height, width, 3)")
-    return sizes  # type: ignore[return-value]
+    return sizes
 
 
 def camera_name(field: str) -> str:

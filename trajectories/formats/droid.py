@@ -72,12 +72,24 @@ class DroidReader(LogReader):
         path = self.folders[episode] / TABLE
         columns = {}
         with open_h5(path) as file:
+            self._compare(set(filter(_rename, datasets(file, path))), episode)
             for name in names:
                 if not name.startswith(IMAGES):
                     dataset = member_of(file, self.datasets[name], where=path, field=self.datasets[name])
                     self._check_length(dataset, episode, self.datasets[name])
                     columns[name] = read_rows(dataset, start, stop, where=path, field=self.datasets[name])
         return columns | {n: self._frames(episode, start, stop, n) for n in names if n.startswith(IMAGES)}
+
+    def _compare(self, found: set[str], episode: int) -> None:
+        """Refuse an episode whose fields or cameras are others than those of the first."""
+        cameras = {IMAGES + camera for camera in self.films[episode]}
+        wanted = {name for name in self.fields if name.startswith(IMAGES)} | set(self.datasets.values())
+        other = (found | cameras) ^ wanted
+        if other:
+            name = min(other)
+            problem = "is missing" if name in wanted else "is not in the first episode"
+            remedy = "leave the episode out: all episodes of a log have the same fields"
+            raise fault(self.where(episode), field=name, problem=problem, remedy=remedy, episode=episode)
 
     def _frames(self, episode: int, start: int, stop: int, name: str) -> np.ndarray:
         path = self.films[episode].get(name.removeprefix(IMAGES))

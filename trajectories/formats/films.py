@@ -17,6 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from core.errors import BadEpisode
 from core.interfaces import Field
 from trajectories.episode import ACTION, COLUMNS, DONE, FRAME_INDEX, IMAGES, STATE, TIMESTAMP
 from trajectories.formats.base import LogReader, cameras_in, fault
@@ -67,21 +68,22 @@ class FilmsReader(LogReader):
 
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Steps start..stop-1 of the named fields."""
-        rows = self._table(episode)
-        found = {}
+        rows, found = self._table(episode), {}
+        other = {*rows, *(IMAGES + camera for camera in self.films[episode])} ^ set(self.fields)
+        if other:
+            name = min(other)
+            problem = "is missing" if name in self.fields else "is not in the first episode"
+            remedy = "all episodes of a log have the same columns and films"
+            raise fault(self.tables[episode], field=name, problem=problem, remedy=remedy, episode=episode)
         for name in names:
             if name.startswith(IMAGES):
                 found[name] = self._frames(episode, start, stop, name)
-            elif name not in rows:
-                raise fault(self.tables[episode], field=name, problem="is missing", episode=episode)
             else:
                 found[name] = rows[name][start:stop]
         return found
 
     def _frames(self, episode: int, start: int, stop: int, name: str) -> np.ndarray:
-        path = self.films[episode].get(name.removeprefix(IMAGES))
-        if path is None:
-            raise fault(self.tables[episode], field=name, problem="has no film beside the table", episode=episode)
+        path = self.films[episode][name.removeprefix(IMAGES)]
         film = self._film(path)
         if len(film) != self.lengths[episode]:
             problem = f"has {len(film)} frames, {self.tables[episode].name} has {self.lengths[episode]} rows"
@@ -183,19 +185,13 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
     except (csv.Error, OSError) as error:
         raise fault(path, field="file", problem=f"is unreadable ({error})", remedy="restore the table") from error
     except ValueError as error:
-        if isinstance(error, _told()):
+        if isinstance(error, BadEpisode):
             raise
         raise fault(
             path, field="file", problem=f"holds what is no number ({error})", remedy="drop that column"
         ) from error
     cells = cells.reshape(len(lines), len(header))
     return {name.strip(): cells[:, column] for column, name in enumerate(header)}
-
-
-def _told() -> type[Exception]:
-    from core.errors import BadEpisode
-
-    return BadEpisode
 
 
 def _number(cell: str) -> float:

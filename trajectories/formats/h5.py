@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import MissingPackage
+from core.errors import BadEpisode, MissingPackage
 from core.interfaces import Field
 from trajectories.formats.base import fault
 
@@ -31,8 +31,6 @@ def open_h5(path: Path) -> Iterator[Any]:
         import h5py
     except ImportError as error:
         raise MissingPackage("h5py", "trajectories.formats.h5") from error
-    from core.errors import BadEpisode
-
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file

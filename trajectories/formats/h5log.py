@@ -58,6 +58,8 @@ class H5Log(LogReader):
         self.paths_in_group: dict[str, str] = {}
         self.encoded: set[str] = set()
         self.channels_first: set[str] = set()
+        self._compared: set[int] = set()
+        self._first_names: set[str] = set()
         self.fields = self._read_fields()
         self.cameras = cameras_in(self.fields)
 
@@ -70,7 +72,18 @@ class H5Log(LogReader):
         here = self.episodes[episode]
         with open_h5(here.path) as file:
             group = member_of(file, here.group, where=here.path, field=here.group)
+            if episode not in self._compared:
+                self._compare(set(datasets(group, here.path)), here, episode)
             return {name: self._column(group, here, start, stop, name) for name in names}
+
+    def _compare(self, found: set[str], here: H5Episode, episode: int) -> None:
+        """Refuse an episode whose datasets are others than those of the first."""
+        if found != self._first_names:
+            name = min(found ^ self._first_names)
+            problem = "is missing" if name in self._first_names else "is not in the first episode"
+            full, remedy = f"{here.group.strip('/')}/{name}".strip("/"), "all episodes of a log have the same fields"
+            raise fault(here.path, field=full, problem=problem, remedy=remedy, episode=episode)
+        self._compared.add(episode)
 
     @abstractmethod
     def _episodes_of(self, path: Path) -> list[H5Episode]:
@@ -94,7 +107,9 @@ class H5Log(LogReader):
         fields: dict[str, Field] = {}
         with open_h5(first.path) as file:
             group = member_of(file, first.group, where=first.path, field=first.group)
-            for name, dataset in sorted(datasets(group, first.path).items(), key=_in_their_order):
+            found = datasets(group, first.path)
+            self._first_names = set(found)
+            for name, dataset in sorted(found.items(), key=_in_their_order):
                 field = self._rename(name)
                 if field is not None and dataset.shape and self._fits(dataset.shape[0], first, field):
                     declared = self._declare(field, dataset, first)

@@ -158,6 +158,48 @@ def films(log: Log, place: Path) -> Path:
     return place
 
 
+def mcap(log: Log, place: Path) -> Path:
+    """ROS 2 recordings, a file per episode: raw pictures, a pose, joints, a gripper and commands."""
+    from mcap_ros2.writer import Writer
+
+    place.mkdir(parents=True)
+    for index, length in enumerate(log.lengths):
+        columns = log.read(index, 0, length, list(log.fields))
+        with (place / f"episode_{index}.mcap").open("wb") as file:
+            writer = Writer(file)
+            kinds = {name: writer.register_msgdef(name, text) for name, text in MESSAGES.items()}
+            for step in range(length):
+                time_ns = 1_000_000_000 + round(columns[TIMESTAMP][step] * 1e9)
+                for topic, kind, message in _messages(columns, step, log.cameras):
+                    writer.write_message(topic, kinds[kind], message, log_time=time_ns)
+            writer.finish()
+    return place
+
+
+NUMBERS = "MultiArrayLayout layout\nfloat64[] data\n"
+LAYOUT = (
+    "=" * 80 + "\nMSG: std_msgs/MultiArrayLayout\nMultiArrayDimension[] dim\nuint32 data_offset\n"
+    + "=" * 80 + "\nMSG: std_msgs/MultiArrayDimension\nstring label\nuint32 size\nuint32 stride\n"
+)  # fmt: skip
+MESSAGES = {
+    "sensor_msgs/msg/CompressedImage": "string format\nuint8[] data\n",
+    "std_msgs/msg/Float64MultiArray": NUMBERS + LAYOUT,
+}
+
+
+def _messages(columns: dict[str, Any], step: int, cameras: tuple[str, ...]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Topic, kind and content of what is sent at one step."""
+    found: list[tuple[str, str, dict[str, Any]]] = [
+        (f"/{camera}/image/compressed", "sensor_msgs/msg/CompressedImage",
+         {"format": "png", "data": encode_png(columns[IMAGES + camera][step])})
+        for camera in cameras
+    ]  # fmt: skip
+    for topic, name in (("/state", STATE), ("/ee_pose", EE_POSE), ("/gripper", GRIPPER), ("/action", ACTION)):
+        numbers = {"layout": {"dim": [], "data_offset": 0}, "data": columns[name][step].astype(float).tolist()}
+        found.append((topic, "std_msgs/msg/Float64MultiArray", numbers))
+    return found
+
+
 LAYOUTS: dict[str, Callable[[Log, Path], Path]] = {
     "lerobot": lerobot_v3,
     "lerobot_v21": lerobot_v21,
@@ -166,6 +208,7 @@ LAYOUTS: dict[str, Callable[[Log, Path], Path]] = {
     "minari": minari,
     "hdf5": hdf5,
     "films": films,
+    "mcap": mcap,
 }
 
 

@@ -170,7 +170,7 @@ class LeRobotReader(LogReader):
         self._kinds: dict[str, str] = {}
         for theirs, feature in features.items():
             kind, shape = str(feature.get("dtype")), feature.get("shape")
-            name: str = OUR_NAMES.get(theirs, theirs)
+            name = OUR_NAMES.get(str(theirs), str(theirs))
             if not isinstance(shape, list | tuple) or not all(
                 type(size) is int and 0 <= size < 2**31 for size in shape
             ):

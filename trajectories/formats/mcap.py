@@ -6,6 +6,7 @@ JointState, geometry_msgs Pose and Twist (stamped or not), and the numbers and a
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -127,17 +128,15 @@ def read_topics(path: Path) -> dict[str, Topic]:
     """
     try:
         from mcap.exceptions import McapError
-        from mcap.reader import make_reader
+        from mcap.reader import SeekingReader
         from mcap_ros2.decoder import DecoderFactory
     except ImportError as error:
         raise MissingPackage("mcap-ros2-support", "trajectories.formats.mcap") from error
-    import struct
-
     topics: dict[str, Topic] = {}
     limit = max(path.stat().st_size * 1100, 1 << 26) if path.exists() else 0
     try:
         with path.open("rb") as file:
-            reader = make_reader(
+            reader = SeekingReader(
                 file, validate_crcs=True, decoder_factories=[DecoderFactory()], record_size_limit=limit
             )
             for schema, channel, message, decoded in reader.iter_decoded_messages():
@@ -158,10 +157,11 @@ def read_topics(path: Path) -> dict[str, Topic]:
 def _values(kind: str, topic: str, message: Any) -> list[tuple[str, Any]]:
     """Field names and values of one message."""
     if kind in PICTURES:
-        parts = [part for part in topic.strip("/").split("/") if part not in ENDINGS]
-        return [(IMAGES + ("_".join(parts) or "camera"), message)]
+        words = [word for word in topic.strip("/").split("/") if word not in ENDINGS]
+        return [(IMAGES + ("_".join(words) or "camera"), message)]
+    dotted = topic.strip("/").replace("/", ".")
     head = "action" if any(word in topic for word in COMMANDS) else "observation"
-    name = f"{head}.{topic.strip('/').replace('/', '.')}"
+    name = dotted if dotted == head else f"{head}.{dotted}"
     if kind == "sensor_msgs/JointState":
         parts = [(part, getattr(message, part)) for part in ("position", "velocity")]
         return [(f"{name}.{part}", np.array(values, dtype=np.float64)) for part, values in parts if len(values)]

@@ -23,7 +23,7 @@ def write_npz(log: Log, folder: Path, *, progress: Callable[[Iterable[int]], Ite
     names = [name for name in log.fields if name.startswith(IMAGES) or name in COLUMNS]
     missing = [name for name in COLUMNS if name not in names]
     if missing:
-        remedy = "say with a robot map which columns it is made of"
+        remedy = "say which columns it is made of: robot.hz=... for times, robot.position=... for poses"
         raise fault(log.path, field=missing[0], problem="is not in this log", remedy=remedy)
     with atomic_folder(folder) as draft:
         for index in progress(range(len(log.lengths))):

@@ -70,12 +70,15 @@ def write_robomimic(log: Log, path: Path, *, progress: Callable[[Iterable[int]],
     Raises:
         MissingPackage: If h5py is not installed.
         BadEpisode: If an episode is damaged.
+        ValueError: If the path does not end in .hdf5.
         OSError: If the disk is full.
     """
     try:
         import h5py
     except ImportError as error:
         raise MissingPackage("h5py", "trajectories.formats.robomimic") from error
+    if path.suffix not in (".hdf5", ".h5"):
+        raise ValueError(f"a robomimic log is one file that ends in .hdf5, got {path}")
     with atomic_file(path) as draft, h5py.File(draft, "w") as file:
         data = file.create_group("data")
         kwargs = {"control_freq": 1 / log.dt_s} if log.dt_s > 0 else {}

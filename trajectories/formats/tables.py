@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import MissingPackage
+from core.errors import BadEpisode, MissingPackage
 from core.files import atomic_file
 from trajectories.formats.base import fault
 
@@ -106,8 +106,6 @@ class Table:
         return column.slice(skip, stop - start)
 
     def _damaged(self, name: str, error: BaseException) -> BaseException:
-        from core.errors import BadEpisode
-
         if isinstance(error, BadEpisode):
             return error
         return fault(self.path, field=name, problem=f"is damaged ({_short(error)})", remedy="restore the table")
