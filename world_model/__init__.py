@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from world_model.objectives.dynamics import DynamicsObjective
-from world_model.recipes import leworldmodel, vjepa2_ac
+from world_model.objectives.masked import MaskedObjective
+from world_model.recipes import leworldmodel, vjepa2, vjepa2_1, vjepa2_ac
 
-RECIPES: dict[str, Callable[..., DynamicsObjective]] = {
+RECIPES: dict[str, Callable[..., DynamicsObjective] | Callable[..., MaskedObjective]] = {
     "leworldmodel": leworldmodel.build,
+    "vjepa2": vjepa2.build,
+    "vjepa2_1": vjepa2_1.build,
     "vjepa2_ac": vjepa2_ac.build,
 }
 """Name of a system -> builder of its training loss."""

@@ -12,15 +12,29 @@ from typing import Any
 from core.errors import choose
 from encoders.convnet import KeypointEncoder
 from encoders.layers.pixels import NormalisePixels
+from encoders.preprocessing import EvaluationPixels, RobotPixels
+from encoders.video import VideoSizes, VideoTransformer
 from encoders.vit import VisionTransformer, ViTSizes
 from world_model.augment import Augmentation, CameraSwap, ColourJitter, Patches, SensorNoise, ViewJitter
 from world_model.displacement import HindsightDisplacement
+from world_model.objectives.autoregression import Autoregression
 from world_model.objectives.dynamics import OpenLoop
-from world_model.recipes import leworldmodel
+from world_model.poses import ArmPose, GivenPose
+from world_model.recipes import leworldmodel, vjepa2, vjepa2_1, vjepa2_ac
 
 TARGET = "_target_"
 _PARTS: tuple[Callable[..., Any], ...] = (
     leworldmodel.build,
+    vjepa2.build,
+    vjepa2_1.build,
+    vjepa2_ac.build,
+    Autoregression,
+    ArmPose,
+    GivenPose,
+    VideoSizes,
+    VideoTransformer,
+    RobotPixels,
+    EvaluationPixels,
     KeypointEncoder,
     NormalisePixels,
     VisionTransformer,

@@ -63,7 +63,7 @@ PRESETS = {
     "giant": _released(GIANT),
     "gigantic": _released(GIGANTIC),
     "small": _reduced("small"),
-    "tiny": _reduced("tiny"),
+    "tiny": replace(_reduced("tiny"), ramp=Ramp(start=0, stop=0, height=0.5)),
 }
 
 
