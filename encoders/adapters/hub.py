@@ -40,12 +40,11 @@ def resolve(hub: str | Path, *, wanted_by: str = "loading released weights") -> 
 def _fetch(name: str, wanted_by: str) -> Path:
     try:
         import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise MissingPackage("huggingface_hub", wanted_by) from error
     try:
         folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=list(WANTED)))
-    except (OSError, ValueError, HfHubHTTPError) as error:  # no network, no such repository, no space
+    except (OSError, ValueError) as error:  # no network, no such repository, no space
         reason = " ".join(str(error).split())[:160]
         raise BadCheckpoint(
             f"{wanted_by}: {name} is neither a folder here nor could it be fetched ({reason}). On a machine with a "

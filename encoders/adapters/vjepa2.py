@@ -21,17 +21,26 @@ from encoders.video import VideoSizes, VideoTransformer
 POSITION_TABLE = "pos_embed"
 """A table of constants that some files carry and that no released network uses."""
 
+USUAL_HEADS = {release.sizes.width: release.sizes.heads for release in RELEASES.values()}
+"""Heads of the released encoders, by width."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load(
-    model: str | None = None, *, hub: str | Path | None = None, dtype: str = "float32", recompute: bool = False
+    model: str | None = None,
+    *,
+    hub: str | Path | None = None,
+    heads: int | None = None,
+    dtype: str = "float32",
+    recompute: bool = False,
 ) -> VideoTransformer:
     """A released encoder with its weights, in evaluation mode.
 
     Args:
         model: A name of `RELEASES`, and the file must hold exactly that; None takes whatever encoder the file holds.
         hub: A file or folder, or a Hugging Face name `owner/repository`; None fetches the model's own repository.
+        heads: See `describe`.
         dtype: Of the weights: "float32", "bfloat16" or "float16".
         recompute: See `VideoTransformer`.
 
@@ -44,9 +53,11 @@ def load(
     title = model or "an encoder of the V-JEPA 2 family"
     place = resolve(hub or _default_hub(release, title), wanted_by=title)
     released = read_released(place, section=release.section if release else None)
-    found = describe(released, heads=release.sizes.heads if release else None)
-    if release is not None and (found.form, found.sizes) != (release.form, release.sizes):
-        raise BadCheckpoint(f"{released.source} is not {model}: expected {_told(release)}, it holds {_told(found)}")
+    if model is not None and heads is None and not released.config and _width(released) not in USUAL_HEADS:
+        raise BadCheckpoint(f"{released.source} is not {model}: no released encoder has a width of {_width(released)}")
+    found = describe(released, heads=heads)
+    if model is not None:
+        check_release(model, found)
     return build(released, found, title=title, dtype=wanted, recompute=recompute)
 
 
@@ -84,8 +95,8 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
 
     Args:
         released: The file.
-        heads: Number of heads, which no shape tells; by default that of `config.json`, else of the released encoder
-            with the same width.
+        heads: Number of heads, which no shape tells; by default that of `config.json`, else that of the released
+            encoder with the same width.
 
     Raises:
         BadCheckpoint: If the file holds no such encoder, the number of heads cannot be known, or `config.json`
@@ -94,10 +105,10 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
     tensors, config = released.encoder, released.config
     patches = _tensor(released, "patch_embed.proj.weight")
     width, channels, tubelet, patch, _ = patches.shape
-    usual = {release.sizes.width: release.sizes.heads for release in RELEASES.values()}
-    heads = int(config.get("num_attention_heads") or heads or usual.get(width, 0))
+    heads = int(heads or config.get("num_attention_heads") or USUAL_HEADS.get(width, 0))
     if not heads or width % heads:
-        raise BadCheckpoint(f"{released.source}: {heads or 'an unknown number of'} heads for a width of {width}")
+        told = f"{heads or 'an unknown number of'} heads for a width of {width}"
+        raise BadCheckpoint(f"{released.source}: {told}; give heads=NUMBER (the shapes of the weights do not tell it)")
     sizes = VideoSizes(
         width=width,
         depth=_count_blocks(tensors),
@@ -112,6 +123,21 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
     _check_config(released, sizes)
     form = vjepa2_1 if any(name.startswith("norms_block.") for name in tensors) else vjepa2
     return Release(form=form, sizes=sizes, image=int(config.get("crop_size", 0)), file=released.source)
+
+
+def check_release(model: str, found: Release) -> None:
+    """Refuse what is not the released model of that name.
+
+    Args:
+        model: A name of `RELEASES`.
+        found: What `describe` made of a file.
+
+    Raises:
+        BadCheckpoint: With form and sizes of both, and the name of what was found, if it is known.
+    """
+    wanted = choose(RELEASES, model, "encoder")
+    if (found.form, found.sizes) != (wanted.form, wanted.sizes):
+        raise BadCheckpoint(f"{found.file} is not {model}: expected {_told(wanted)}, it holds {_told(found)}")
 
 
 def _default_hub(release: Release | None, title: str) -> str:
@@ -141,6 +167,10 @@ def _tensor(released: Released, name: str) -> Tensor:
     return released.encoder[name]
 
 
+def _width(released: Released) -> int:
+    return int(_tensor(released, "patch_embed.proj.weight").shape[0])
+
+
 def _count_blocks(tensors: Mapping[str, Tensor]) -> int:
     return 1 + max(int(match[1]) for match in (re.match(r"blocks\.(\d+)\.", name) for name in tensors) if match)
 
@@ -152,6 +182,7 @@ def _check_config(released: Released, sizes: VideoSizes) -> None:
         "patch_size": sizes.patch,
         "tubelet_size": sizes.tubelet,
         "in_chans": sizes.channels,
+        "num_attention_heads": sizes.heads,
     }
     wrong = [
         f"{name} {released.config[name]} (weights: {value})"

@@ -1,0 +1,94 @@
+"""Preprocessing: which part of a picture is seen, at which grey levels, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from core.errors import BadObservation
+from core.seeding import generator
+from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
+from encoders.preprocessing import EvaluationPixels, RobotPixels
+
+
+def frames(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator(0))
+
+
+def grey(normalised: torch.Tensor) -> torch.Tensor:
+    """Back to 0..255."""
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (IMAGENET_MEAN, IMAGENET_STD))
+    return 255 * (normalised * std + mean)
+
+
+def ramp(height: int, width: int) -> torch.Tensor:
+    """Grey level = column."""
+    return torch.arange(width, dtype=torch.uint8).expand(1, 3, height, width)
+
+
+@pytest.mark.parametrize("prepare", [EvaluationPixels(48), RobotPixels(48), RobotPixels(48, ratio=(0.75, 1.35))])
+@pytest.mark.parametrize("shape", [(3, 64, 64), (2, 3, 90, 160), (1, 2, 3, 120, 80), (2, 6, 48, 48), (1, 3, 20, 30)])
+def test_any_picture_becomes_a_normalised_square(prepare, shape):
+    seen = prepare(frames(*shape))
+    assert seen.shape == (*shape[:-2], 48, 48) and seen.dtype == torch.float32
+    levels = grey(seen.unflatten(-3, (-1, 3)))
+    assert levels.min() > -1e-3 and levels.max() < 255 + 1e-3
+
+
+def test_the_robot_sees_a_square_picture_of_its_size_untouched():
+    seen = frames(2, 3, 48, 48)
+    torch.testing.assert_close(grey(RobotPixels(48)(seen)), seen.float(), atol=1e-3, rtol=0)
+
+
+def test_the_robot_sees_the_central_square_or_a_squeezed_part_of_a_wide_picture():
+    square = grey(RobotPixels(48)(ramp(48, 96)))[0, 0, 0]
+    assert (square[0].round(), square[-1].round()) == (24, 71)
+    squeezed = grey(RobotPixels(48, ratio=(0.75, 1.35))(ramp(48, 96)))[0, 0, 0]
+    assert squeezed[0] < 17 and squeezed[-1] > 78  # 65 of 96 columns, 15 left out on the left
+
+
+def test_a_picture_of_allowed_shape_is_squeezed_whole():
+    seen = grey(RobotPixels(48, ratio=(0.75, 1.35))(ramp(48, 60)))[0, 0, 0]
+    assert seen[0] < 1 and seen[-1] > 58
+
+
+def test_the_evaluation_leaves_out_one_eighth_of_the_short_side():
+    seen = grey(EvaluationPixels(224)(ramp(256, 256)))[0, 0, 0]
+    assert (seen[0].round(), seen[-1].round()) == (16, 239)
+
+
+@pytest.mark.parametrize(("crop", "short"), [(256, 292), (384, 438)])
+def test_the_short_side_is_that_of_the_released_evaluations(crop, short):
+    picture = frames(1, 3, short, short)
+    margin = (short - crop) // 2
+    seen = grey(EvaluationPixels(crop)(picture))
+    torch.testing.assert_close(seen, picture[..., margin:-margin, margin:-margin].float(), atol=1e-3, rtol=0)
+
+
+def test_resized_pictures_of_the_evaluation_have_whole_grey_levels_and_filtering_matters():
+    picture = frames(1, 3, 200, 300)
+    filtered, plain = (grey(EvaluationPixels(48, antialias=antialias)(picture)) for antialias in (True, False))
+    for seen in (filtered, plain):
+        torch.testing.assert_close(seen, seen.round(), atol=1e-3, rtol=0)
+    assert filtered.std() < 0.5 * plain.std()  # a filter over four by four pixels of noise
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (torch.zeros(3, 8, 8), "uint8 pictures with values from 0 to 255, got torch.float32"),
+        (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), "channels last"),
+        (torch.zeros(1, 8, 8, dtype=torch.uint8), r"\(\.\.\., 3, h, w\), got \(1, 8, 8\)"),
+        (torch.zeros(8, 8, dtype=torch.uint8), "got"),
+        (torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "got"),
+    ],
+)
+@pytest.mark.parametrize("prepare", [EvaluationPixels(48), RobotPixels(48)])
+def test_other_pictures_are_refused(prepare, picture, message):
+    with pytest.raises(BadObservation, match=message):
+        prepare(picture)
+
+
+def test_shapes_that_cross_are_refused():
+    with pytest.raises(ValueError, match="narrowest and the widest"):
+        RobotPixels(48, ratio=(2.0, 1.0))
