@@ -71,6 +71,7 @@ class ActionBox:
     low: Annotated[Tensor, "A"]
     high: Annotated[Tensor, "A"]
     groups: tuple[ActionGroup, ...] = field(default=())
+    _off_zero: tuple[ActionGroup, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "groups", tuple(self.groups))
@@ -94,11 +95,13 @@ class ActionBox:
     def clip(self, actions: Tensor) -> Tensor:
         """Actions that the robot accepts, near the given ones; the last axis of `actions` is A.
 
-        Each axis is clipped; then each group that is too large is drawn towards the smallest action of the box, just as
-        far as needed. Allowed actions come back unchanged, to the last bit.
+        Each group that is too large is drawn towards the smallest action of the box, just as far as needed; then each
+        axis is clipped. Allowed actions come back unchanged, to the last bit.
         """
-        inside = torch.minimum(torch.maximum(actions, self.low), self.high)
         for group in self.groups:
+            actions = self._shrunk(actions, group)
+        inside = torch.minimum(torch.maximum(actions, self.low), self.high)
+        for group in self._off_zero:
             inside = self._shrunk(inside, group)
         return inside
 
@@ -138,7 +141,9 @@ class ActionBox:
         return shrunk
 
     def _check_groups(self) -> None:
+        """Check the groups; those that cannot be zero may grow when axes are clipped, and are noted."""
         taken: set[int] = set()
+        off_zero = []
         for group in self.groups:
             if max(group.axes) >= self.dim:
                 raise ValueError(f"action group {group.name!r} names axes {list(group.axes)} of {self.dim}")
@@ -151,6 +156,9 @@ class ActionBox:
                     f"action group {group.name!r} allows a size of {group.limit}, but the smallest action of the box "
                     f"has {least:.4g}: no action is left"
                 )
+            if least > 0:
+                off_zero.append(group)
+        object.__setattr__(self, "_off_zero", tuple(off_zero))
 
 
 def shifted(

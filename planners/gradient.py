@@ -145,6 +145,11 @@ class Descent:
         return torch.where(sound, gradient * self.half, 0.0)
 
     @torch.no_grad()
+    def hold_back(self, share: Tensor) -> None:
+        """Keep only a share of the step that was taken since `plans`; `share` is spread over `B S H A`."""
+        self.u.copy_(self.here + share * (self.u - self.here))
+
+    @torch.no_grad()
     def shake(self, size: float, generator: Streams) -> None:
         """Add normal noise of this size to u, before it is projected."""
         if size > 0:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
+from torch import Tensor
 from torch.optim import Adam
 
 from core.types import PlanRequest, PlanResult, Plans, Scores
@@ -22,8 +23,8 @@ class RefinedSamplingPlanner:
     """Search by drawing plans, moving the cheapest of them down the slope of the cost, and refitting to all of them.
 
     Each round scores `num_samples` plans without gradients, then the `num_refined` cheapest with gradients: once more
-    where they are, and after each of `num_steps` steps. The refit sees the samples and all positions that the refined
-    plans went through. The best plan ever scored is returned.
+    where they are, and after each of `num_steps` steps, which shrink as the spread of the samples does. The refit sees
+    the samples and all positions that the refined plans went through. The best plan ever scored is returned.
 
     Args:
         refit: Makes the next Gaussian of a scored round.
@@ -81,7 +82,8 @@ class RefinedSamplingPlanner:
             plans = self._propose(request, gaussian, given)
             scores = search.score(plans)
             best = cheapest(plans, masked(ranked(scores)), self.num_refined)[1]
-            plans, scores = _joined([(plans, scores), *self._descend(search, best)])
+            share = self._share(gaussian, half)
+            plans, scores = _joined([(plans, scores), *self._descend(search, best, share)])
             gaussian = self.refit(gaussian, plans, masked(ranked(scores)))
             gaussian = gaussian.at_least(self.min_std * half)
             given = gaussian.mean[:, None]
@@ -94,8 +96,16 @@ class RefinedSamplingPlanner:
         drawn = gaussian.around(noise)
         return request.box.clip(torch.cat([given, drawn[:, given.shape[1] :]], dim=1))
 
-    def _descend(self, search: Search, plans: Plans) -> Iterator[tuple[Plans, Scores]]:
-        """The positions that plans `B E H A` go through step by step, with their scores; time may end them early."""
+    def _share(self, gaussian: Gaussian, half: Tensor) -> Tensor:
+        """What the spread is now as a share of the first one, at most 1: `B 1 H A`; 0 on fixed axes."""
+        first = (self.initial_std * half).expand_as(gaussian.std)
+        return torch.where(first > 0, gaussian.std / first, 0.0).clamp(max=1)[:, None]
+
+    def _descend(self, search: Search, plans: Plans, share: Tensor) -> Iterator[tuple[Plans, Scores]]:
+        """The positions that plans `B E H A` go through step by step, with their scores; time may end them early.
+
+        Each goes `share` of the optimiser's step.
+        """
         descent = Descent(plans, search.request)
         optimiser = stepping_alone(self.optimiser([descent.u]))
         constrained = Constrained(self.constraints)
@@ -109,6 +119,7 @@ class RefinedSamplingPlanner:
                 if step < self.num_steps:
                     descent.u.grad = descent.slope(here, costs)
                     optimiser.step()
+                    descent.hold_back(share)
                     descent.project(costs)
             if step > 0:
                 yield here.detach(), Scores(costs=scores.costs.detach(), readings=scores.readings.detach())

@@ -11,7 +11,7 @@ import torch
 
 from core.seeding import generator
 from planners import GradientPlanner, gradient
-from planners.problems import Quadratic, request_for
+from planners.problems import Multimodal, Quadratic, request_for
 
 
 def bowl(worlds: int = 2) -> Quadratic:
@@ -97,3 +97,21 @@ def test_no_gradient_is_left_in_the_model():
 def test_it_plans_although_the_caller_switched_gradients_off():
     with torch.no_grad():
         assert gradient(num_iterations=3).plan(request_for(bowl(), generator(0))).cost.isfinite().all()
+
+
+def test_an_optimiser_that_calls_the_cost_by_itself_is_refused():
+    with pytest.raises(ValueError, match="closure"):
+        GradientPlanner(optimiser=torch.optim.LBFGS).plan(request_for(bowl(), generator(0)))
+
+
+def test_step_noise_leads_out_of_dips():
+    """A bowl with ripples, one start in each of 16 worlds: measured 0.39 to 0.44 with noise and 3.02 without."""
+    problem = Multimodal(target=torch.randn(16, 3, 2, generator=generator(1)))
+    for seed in range(3):
+        plain, noisy = (
+            GradientPlanner(num_starts=1, num_iterations=120, step_noise=noise).plan(
+                request_for(problem, generator(seed), limit=2.0)
+            )
+            for noise in (0.0, 0.1)
+        )
+        assert noisy.cost.mean() < 0.3 * plain.cost.mean()
