@@ -10,6 +10,7 @@ Importing this package is cheap and only chooses how MuJoCo shall draw; a task i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from core.errors import choose
@@ -18,6 +19,8 @@ from envs.backend import choose_backend
 if TYPE_CHECKING:
     from gymnasium.vector import AsyncVectorEnv
 
+    from envs.cart_pole import CartPoleEnv
+    from envs.dmc import DmcEnv
     from envs.reach import ReachEnv
     from envs.task import Task
 
@@ -31,7 +34,31 @@ def reach_v1(**settings: Any) -> ReachEnv:
     return ReachEnv(**settings)
 
 
-ENVS: Mapping[str, Callable[..., Any]] = {"reach-v1": reach_v1}
+def cart_pole_v1(**settings: Any) -> CartPoleEnv:
+    """Swing a pole up and hold it (see `envs.cart_pole.CartPoleEnv`)."""
+    from envs.cart_pole import CartPoleEnv
+
+    return CartPoleEnv(**settings)
+
+
+def dmc_v1(*, task: str, **settings: Any) -> DmcEnv:
+    """A task of dm_control (see `envs.dmc.DmcEnv`)."""
+    from envs.dmc import DmcEnv
+
+    return DmcEnv(task=task, **settings)
+
+
+ENVS: Mapping[str, Callable[..., Any]] = {
+    "reach-v1": reach_v1,
+    "cart-pole-v1": cart_pole_v1,
+    "dmc-cartpole-balance-v1": partial(dmc_v1, task="cartpole-balance"),
+    "dmc-cartpole-swingup-v1": partial(dmc_v1, task="cartpole-swingup"),
+    "dmc-pendulum-swingup-v1": partial(dmc_v1, task="pendulum-swingup"),
+    "dmc-point-mass-easy-v1": partial(dmc_v1, task="point-mass-easy"),
+    "dmc-reacher-easy-v1": partial(dmc_v1, task="reacher-easy"),
+    "dmc-reacher-hard-v1": partial(dmc_v1, task="reacher-hard"),
+    "dmc-jaco-reach-site-v1": partial(dmc_v1, task="jaco-reach-site"),
+}
 
 
 def make(name: str, **settings: Any) -> Any:
@@ -69,7 +96,9 @@ def register() -> None:
 
     for name, builder in ENVS.items():
         if name not in gymnasium.registry:
-            gymnasium.register(name, entry_point=f"{__name__}:{builder.__name__}")
+            maker = builder.func if isinstance(builder, partial) else builder
+            kwargs = builder.keywords if isinstance(builder, partial) else {}
+            gymnasium.register(name, entry_point=f"{__name__}:{maker.__name__}", kwargs=dict(kwargs))
 
 
 def make_async(name: str, *, count: int, **settings: Any) -> AsyncVectorEnv:
@@ -86,8 +115,6 @@ def make_async(name: str, *, count: int, **settings: Any) -> AsyncVectorEnv:
     Raises:
         UnknownName: If there is no such task.
     """
-    from functools import partial
-
     from gymnasium.vector import AsyncVectorEnv
 
     return AsyncVectorEnv([partial(choose(ENVS, name, "env"), **settings)] * count, context="spawn")

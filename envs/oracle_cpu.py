@@ -147,7 +147,7 @@ class TrueDynamics:
         return np.where(fine[..., None], after, np.nan), np.where(fine[..., None], sensors, np.nan)
 
     def _overlapping(self, plant: Plant, begin: Array) -> NDArray[np.bool_]:
-        """Which rows begin with bodies deeper inside each other than the plant allows; equal rows are looked at once."""
+        """Which rows begin with bodies too deep inside each other; equal rows are looked at once."""
         size = mujoco.mj_stateSize(plant.model, PHYSICS)
         data, last, verdict = self._scratch[0], np.full(size, np.nan), False
         found = np.zeros(len(begin), dtype=bool)

@@ -1,0 +1,117 @@
+"""dm_control's tasks, of the suite and of manipulation, behind the same interface as our own.
+
+The models, starts and targets are dm_control's; they are stepped by MuJoCo itself, which moves them bit for bit as
+dm_control's own `step` does, with the same state rows and the same true dynamics as every other task.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+
+from core.errors import choose
+from core.interfaces import Cost
+from core.types import ActionBox
+from envs.direct import DirectEnv
+from envs.dmc_tasks import DMC_TASKS, DmcTask
+from envs.plant import Array, DirectPlant
+
+MANIPULATION = "manipulation"
+
+
+class DmcEnv(DirectEnv):
+    """A task of dm_control.
+
+    Actions are dm_control's own, each held for `DmcTask.repeat` of its control steps.
+
+    Args:
+        task: A name of `DMC_TASKS`.
+        cameras: Names of cameras of its model; None for the task's own.
+        image_size: Width and height of the pictures in pixels.
+        budget: Control steps per episode; None for the task's own.
+        render_mode: None or "rgb_array".
+
+    Raises:
+        UnknownName: If there is no such task; lists what exists.
+    """
+
+    def __init__(
+        self,
+        *,
+        task: str,
+        cameras: tuple[str, ...] | None = None,
+        image_size: int = 64,
+        budget: int | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        self.task: DmcTask = choose(DMC_TASKS, task, "dm_control task")
+        self.horizon, self.describe = self.task.horizon, self.task.describe
+        self._source = _load(self.task)
+        super().__init__(
+            self._made_plant(),
+            cameras=(self.task.camera,) if cameras is None else cameras,
+            view=self.task.camera,
+            image_size=image_size,
+            budget=self.task.budget if budget is None else budget,
+            render_mode=render_mode,
+        )
+
+    def goal_sensors(self) -> Array:
+        """What the task's sensors read at its target."""
+        return self.task.goal_sensors(self.plant.model)
+
+    def distance_of(self, sensors: Array) -> float:
+        """Distance from the target, in the task's own measure."""
+        return self.task.distance(sensors, self.goal_sensors())
+
+    def success(self) -> bool:
+        """Whether the target is reached now."""
+        return not self._broken and self.task.reached(self.sensors(), self.goal_sensors())
+
+    def cost(self) -> Cost:
+        """The task's cost."""
+        return self.task.cost()
+
+    def _start(self, options: dict[str, Any]) -> tuple[Array, Array]:
+        """Let dm_control begin an episode; a manipulation task builds a new model each time."""
+        random = self._source.random_state if self.task.domain == MANIPULATION else self._source.task.random
+        random.seed(int(self.np_random.integers(2**31)))
+        self._source.reset()
+        if self._source.physics.model.ptr is not self.plant.model:
+            self.plant = self._made_plant()
+        physics = self._source.physics
+        self._began = np.array(physics.data.qpos)
+        return self._began, np.array(physics.data.qvel)
+
+    def _goal_positions(self) -> Array:
+        return self.task.goal_positions(self.plant.model, self._began)
+
+    def _made_plant(self) -> DirectPlant:
+        model: mujoco.MjModel = self._source.physics.model.ptr
+        spec = self._source.action_spec()
+        per_step = round(self._source.control_timestep() / model.opt.timestep)
+        return DirectPlant(
+            model,
+            box=ActionBox(
+                low=torch.tensor(np.broadcast_to(spec.minimum, spec.shape), dtype=torch.float32),
+                high=torch.tensor(np.broadcast_to(spec.maximum, spec.shape), dtype=torch.float32),
+            ),
+            substeps=per_step * self.task.repeat,
+            sensors=self.task.sensors,
+            reading=self.task.read(model),
+        )
+
+
+def _load(task: DmcTask) -> Any:
+    if task.domain == MANIPULATION:
+        from dm_control import manipulation
+
+        source = manipulation.load(task.task, seed=0)
+        source.reset()  # the model of a manipulation task is complete only then
+        return source
+    from dm_control import suite
+
+    return suite.load(task.domain, task.task, task_kwargs={"random": 0})

@@ -1,0 +1,78 @@
+"""The textbook answer to cart-pole: pump energy into the pole until it is nearly up, then balance with linear feedback.
+
+far:   a = k E w cos(angle) - centring         (Astrom & Furuta 2000: the energy E of the pole goes to 0, upright)
+near:  u = -K (x, angle, v, w)                 (linear-quadratic regulator of the linearised system)
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_continuous_are
+
+from core.types import ActionBox
+from envs.plant import Array
+
+GRAVITY = 9.81
+NEARLY_UP = 0.85
+PUMP, CENTRING, BRAKING = 3.0, 2.0, 2.0
+
+
+class CartPole(Protocol):
+    """What the policy looks at."""
+
+    @property
+    def action_box(self) -> ActionBox:
+        """Bounds of the force."""
+
+    def sensors(self) -> Array:
+        """Cart position (m), pole angle (rad, 0 upright), and their speeds."""
+
+
+class SwingUp:
+    """Swings a uniform pole up and balances it.
+
+    Args:
+        env: Where the state is read from.
+        cart_kg: Mass of the cart.
+        pole_kg: Mass of the pole.
+        half_length_m: From the hinge to the middle of the pole.
+        newton_per_action: Force of an action of 1.
+    """
+
+    def __init__(
+        self, env: CartPole, *, cart_kg: float, pole_kg: float, half_length_m: float, newton_per_action: float = 1.0
+    ) -> None:
+        self.env = env
+        self.newton = newton_per_action
+        self.mass = cart_kg + pole_kg
+        self.inertia = pole_kg * half_length_m**2 * 4 / 3
+        self.lever = pole_kg * half_length_m
+        self._gain = self._regulator()
+
+    def act(self, env: object = None) -> NDArray[np.float32]:
+        """The force `(1,)`, in the unit of the action."""
+        state = self.env.sensors().copy()
+        state[1] = (state[1] + np.pi) % (2 * np.pi) - np.pi
+        cart, angle, speed, turning = state
+        if np.cos(angle) > NEARLY_UP:
+            force = float(-self._gain @ state)
+        else:
+            energy = 0.5 * self.inertia * turning**2 + self.lever * GRAVITY * (np.cos(angle) - 1.0)
+            pumped = PUMP / self.inertia * energy * turning * np.cos(angle)
+            force = self.mass * (pumped - CENTRING * cart - BRAKING * speed)
+        box = self.env.action_box
+        return np.clip([force / self.newton], box.low.numpy(), box.high.numpy()).astype(np.float32)
+
+    def _regulator(self) -> Array:
+        """Feedback gains `(4,)` of the upright pole: (M + m) x'' + m l t'' = u and m l x'' + I t'' = m g l t."""
+        masses = np.array([[self.mass, self.lever], [self.lever, self.inertia]])
+        inverse = np.linalg.inv(masses)
+        a = np.zeros((4, 4))
+        a[0, 2] = a[1, 3] = 1.0
+        a[2:, 1] = inverse @ [0.0, self.lever * GRAVITY]
+        b = np.concatenate([[0.0, 0.0], inverse @ [1.0, 0.0]])[:, None]
+        cost = np.diag([1.0, 10.0, 0.5, 1.0])
+        return np.asarray(b.T @ solve_continuous_are(a, b, cost, np.array([[0.1]])))[0]
