@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from envs.cart_pole import CartPoleEnv
     from envs.dmc import DmcEnv
+    from envs.push import PushEnv
     from envs.reach import ReachEnv
     from envs.task import Task
 
@@ -32,6 +33,13 @@ def reach_v1(**settings: Any) -> ReachEnv:
     from envs.reach import ReachEnv
 
     return ReachEnv(**settings)
+
+
+def push_v1(**settings: Any) -> PushEnv:
+    """Push a block to where a goal image shows it (see `envs.push.PushEnv`)."""
+    from envs.push import PushEnv
+
+    return PushEnv(**settings)
 
 
 def cart_pole_v1(**settings: Any) -> CartPoleEnv:
@@ -50,6 +58,7 @@ def dmc_v1(*, task: str, **settings: Any) -> DmcEnv:
 
 ENVS: Mapping[str, Callable[..., Any]] = {
     "reach-v1": reach_v1,
+    "push-v1": push_v1,
     "cart-pole-v1": cart_pole_v1,
     "dmc-cartpole-balance-v1": partial(dmc_v1, task="cartpole-balance"),
     "dmc-cartpole-swingup-v1": partial(dmc_v1, task="cartpole-swingup"),

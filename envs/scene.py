@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,6 +17,7 @@ from envs.textures import paint
 
 LOGGER = logging.getLogger(__name__)
 Appearance = Literal["primitives", "meshes"]
+MakeSpec = Callable[[Appearance], mujoco.MjSpec]
 ASSETS = Path(__file__).parent / "assets"
 ARM_JOINTS = tuple(f"joint{number}" for number in range(1, 8))
 NUM_CLUTTER = 6
@@ -34,19 +36,28 @@ SHAPES = {
 mujoco.set_mju_user_warning(lambda message: LOGGER.debug("MuJoCo: %s", message))  # no log file in the working directory
 
 
+def model_spec(appearance: Appearance) -> mujoco.MjSpec:
+    """The description of arm, table and lab, not yet compiled."""
+    spec = mujoco.MjSpec.from_file(str(ASSETS / "reach.xml"))
+    if appearance == "meshes":
+        attach_meshes(spec)
+    return spec
+
+
 def compile_model(appearance: Appearance) -> mujoco.MjModel:
     """A model of its own, before any lab is set up."""
-    path = str(ASSETS / "reach.xml")
     if appearance == "primitives":
-        return mujoco.MjModel.from_xml_path(path)
-    spec = mujoco.MjSpec.from_file(path)
-    attach_meshes(spec)
-    return spec.compile()
+        return mujoco.MjModel.from_xml_path(str(ASSETS / "reach.xml"))
+    return model_spec(appearance).compile()
 
 
-@lru_cache(maxsize=2)
-def _nominal(appearance: Appearance) -> mujoco.MjModel:
-    return compile_model(appearance)
+@lru_cache(maxsize=4)
+def _nominal(appearance: Appearance, make_spec: MakeSpec | None) -> mujoco.MjModel:
+    return _compiled(appearance, make_spec)
+
+
+def _compiled(appearance: Appearance, make_spec: MakeSpec | None) -> mujoco.MjModel:
+    return compile_model(appearance) if make_spec is None else make_spec(appearance).compile()
 
 
 class Scene:
@@ -54,6 +65,7 @@ class Scene:
 
     Args:
         appearance: What the arm looks like; it moves the same.
+        make_spec: Describes a model with more in it than `model_spec`, after the arm; None for that alone.
 
     Attributes:
         model, data: The MuJoCo model and state; every scene has its own.
@@ -64,11 +76,11 @@ class Scene:
         MissingPackage: If meshes are asked for and no package has them.
     """
 
-    def __init__(self, appearance: Appearance = "primitives") -> None:
+    def __init__(self, appearance: Appearance = "primitives", *, make_spec: MakeSpec | None = None) -> None:
         if appearance not in get_args(Appearance):
             raise ValueError(f"appearance must be one of {get_args(Appearance)}, got {appearance!r}")
-        self.nominal = _nominal(appearance)
-        self.model = compile_model(appearance)
+        self.nominal = _nominal(appearance, make_spec)
+        self.model = _compiled(appearance, make_spec)
         self.data = mujoco.MjData(self.model)
         self.lab: Lab | None = None
         self.base_in_world = np.zeros(3)

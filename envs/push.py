@@ -1,0 +1,176 @@
+"""Push: slide a block over the table to the place where a goal image shows it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import mujoco
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.interfaces import Cost
+from core.types import ActionBox
+from envs.arm import HAND_DOWN, Arm
+from envs.arm_plant import ArmPlant
+from envs.baselines import Policy
+from envs.costs import SensorCost, apart, weighted
+from envs.labs import Lab
+from envs.pushing import BEHIND_M, Pusher, approach
+from envs.scene import Appearance, Scene, model_spec
+from envs.tabletop import TabletopEnv
+
+LARGEST_STEP_M = 0.05
+HEIGHT_M = 0.03  # of the point between the fingertips above the table, which the arm keeps
+HALF_BLOCK_M = 0.03
+BLOCK_KG = 0.15
+SLIDING = 0.4
+BLOCK_RGBA = (0.85, 0.25, 0.15, 1.0)
+FIRST_JOINT = 9  # the block's place in the positions comes after the arm's
+NEAREST_GOAL_M, FARTHEST_GOAL_M = 0.08, 0.20
+BLOCK_LOW_M, BLOCK_HIGH_M = np.array([0.38, -0.18]), np.array([0.58, 0.18])
+
+
+class PushEnv(TabletopEnv):
+    """The arm of reach, with closed fingers just above the table, and a block that it can push.
+
+    Of an action's 7 numbers only dx and dy are free (see `TabletopEnv`); the hand stays 3 cm above the table. Labs are
+    those of reach without their clutter, which has no weight and would be pushed through.
+
+    Args:
+        cameras: Names of the cameras: "left", "right", both or none.
+        image_size: Width and height of the pictures in pixels.
+        budget: Control steps per episode.
+        split: Where labs come from when `reset` is not given one.
+        render_mode: None or "rgb_array".
+        appearance: What the arm looks like: "primitives" or "meshes".
+
+    Raises:
+        UnknownName: If a camera is unknown.
+        ValueError: If sizes are not positive, or render mode or appearance are unknown.
+    """
+
+    name: ClassVar[str] = "push-v1"
+    reached_m: ClassVar[float] = 0.04
+    horizon = 8
+    describe = "Push a block 8 to 20 cm over the table; reached within 4 cm."
+
+    def __init__(
+        self,
+        *,
+        cameras: tuple[str, ...] = ("left", "right"),
+        image_size: int = 64,
+        budget: int = 40,
+        split: str = "in",
+        render_mode: str | None = None,
+        appearance: Appearance = "primitives",
+    ) -> None:
+        step = torch.tensor([LARGEST_STEP_M] * 2 + [0.0] * 5)
+        arm = Arm(Scene(appearance, make_spec=push_spec), heights_m=(HEIGHT_M, HEIGHT_M))
+        super().__init__(
+            arm,
+            ArmPlant(arm, box=ActionBox(low=-step, high=step), read_out=("ee_in_base", "block_in_base")),
+            cameras=cameras,
+            image_size=image_size,
+            budget=budget,
+            split=split,
+            render_mode=render_mode,
+        )
+
+    def block_m(self) -> NDArray[np.float64]:
+        """Position of the block's middle in the base frame, in metres."""
+        at = self.scene.data.qpos[FIRST_JOINT : FIRST_JOINT + 3]
+        return (at - self.scene.base_in_world) @ self.scene.base_rotation
+
+    def goal_sensors(self) -> NDArray[np.float64]:
+        """Hand behind the block at its goal, and the block's goal, in the base frame (m)."""
+        return np.concatenate([self.goal_m, self.goal_m])
+
+    def cost(self) -> Cost:
+        """Distance of the block from the goal, and how far the hand is from the place behind the block (m)."""
+        return SensorCost(weighted((1.0, apart((3, 4))), (0.3, approach)), at_end=1.0)
+
+    def oracle(self) -> Policy:
+        """Goes behind the block and pushes along the line to the goal."""
+        return Pusher(self)
+
+    def _enter(self, lab: Lab) -> None:
+        super()._enter(replace(lab, distractors=()))
+
+    def _choose(self, options: dict[str, Any]) -> None:
+        """Block and goal somewhere on the table, and the hand behind the block, a little aside."""
+        self._block_start_m = self._spot(options.get("block_m"))
+        self.goal_m = self._spot(options.get("goal_m"))
+        while options.get("goal_m") is None and not (
+            NEAREST_GOAL_M <= np.linalg.norm(self.goal_m - self._block_start_m) <= FARTHEST_GOAL_M
+        ):
+            self.goal_m = self._spot(None)
+        start = options.get("start_m")
+        self.start_m = self._beside(self._block_start_m) if start is None else np.asarray(start, dtype=np.float64)
+
+    def _spot(self, given: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        if given is not None:
+            return np.asarray(given, dtype=np.float64)
+        height = self.lab.table_height_m + HALF_BLOCK_M
+        return np.array([*self.np_random.uniform(BLOCK_LOW_M, BLOCK_HIGH_M), height])
+
+    def _beside(self, block_m: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A place for the hand some way off the block, in any direction that the arm can reach."""
+        low, high = self.arm.workspace()
+        while True:
+            angle, way = self.np_random.uniform(-np.pi, np.pi), self.np_random.uniform(1.0, 1.5) * BEHIND_M
+            spot = np.array([*(block_m[:2] + way * np.array([np.cos(angle), np.sin(angle)])), low[2]])
+            if (spot >= low).all() and (spot <= high).all() and self._place(spot) < 0.003:
+                return spot
+
+    def _show_goal(self) -> None:
+        away = self.goal_m + np.array([0.0, 0.0, 0.25])
+        self.arm.place(away, HAND_DOWN)
+        self._lay(self.goal_m)
+
+    def _begin(self) -> None:
+        self._place(self.start_m)
+        self._lay(self._block_start_m)
+
+    def _lay(self, block_m: NDArray[np.float64]) -> None:
+        """Put the block down, at rest and square to the base."""
+        scene, data = self.scene, self.scene.data
+        turn = np.zeros(4)
+        mujoco.mju_mat2Quat(turn, np.ascontiguousarray(scene.base_rotation).ravel())
+        data.qpos[FIRST_JOINT:] = [*scene.to_world(block_m), *turn]
+        data.qvel[FIRST_JOINT:] = 0.0
+        mujoco.mj_forward(scene.model, data)
+
+    def _gap_m(self) -> float:
+        return float(np.linalg.norm((self.block_m() - self.goal_m)[:2]))
+
+
+def push_spec(appearance: Appearance) -> mujoco.MjSpec:
+    """The model of reach with a block on the table and a sensor of its place."""
+    spec = model_spec(appearance)
+    body = spec.worldbody.add_body(name="block", pos=[0.5, 0.0, HALF_BLOCK_M])
+    body.add_freejoint(name="block")
+    body.add_geom(
+        name="block",
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        size=[HALF_BLOCK_M] * 3,
+        mass=BLOCK_KG,
+        rgba=BLOCK_RGBA,
+        contype=1,
+        conaffinity=1,
+        friction=[SLIDING, 0.005, 0.0001],
+        priority=1,
+        condim=4,
+    )
+    spec.add_sensor(
+        name="block_in_base",
+        type=mujoco.mjtSensor.mjSENS_FRAMEPOS,
+        objtype=mujoco.mjtObj.mjOBJ_BODY,
+        objname="block",
+        reftype=mujoco.mjtObj.mjOBJ_SITE,
+        refname="base",
+    )
+    home = spec.keys[0]
+    home.qpos = [*list(home.qpos)[:FIRST_JOINT], 0.5, 0.0, HALF_BLOCK_M, 1.0, 0.0, 0.0, 0.0]
+    return spec
