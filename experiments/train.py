@@ -27,6 +27,7 @@ from core.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack
 from core.errors import BadCheckpoint, BadEpisode, UnknownName, choose
 from core.seeding import generator
 from experiments.command_line import run as run_command
+from experiments.training.begin import begin_with_encoder
 from experiments.training.journal import Busy, Journal, note_origin, only_writer
 from experiments.training.monitor import Monitor
 from trajectories.actions import ACTION_NAMES, ACTION_PARTS
@@ -167,6 +168,8 @@ def train(cfg: DictConfig) -> Path:
         data = load_data(cfg, device)
         system = system_of(cfg, data.train)
         objective = build_objective(system, seed=int(cfg.seed), freeze=list(cfg.freeze)).to(device)
+        if cfg.pretrained:
+            begin_with_encoder(objective, str(cfg.pretrained))
         keeper = Keeper(folder, cfg, system=system, objective=objective, bank=data.train)
         start = keeper.last()
         if start is not None and cfg.resume == "never":

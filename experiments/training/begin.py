@@ -1,50 +1,55 @@
-"""Trainings that begin with weights of earlier ones: an encoder that was pretrained, say."""
+"""Trainings that begin with an encoder of an earlier one, or with a released one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from torch import nn
 
-from core.checkpoint import load_checkpoint, load_strict
+from core.checkpoint import MANIFEST, load_checkpoint, load_strict
 from core.errors import BadCheckpoint
+from encoders.adapters.vjepa2 import load
+from encoders.frozen import FrozenFrames
+from encoders.released import RELEASES
 from world_model.assembly import assemble
 
 
-def published_encoder(folder: str | Path) -> nn.Module:
-    """The encoder in the checkpoint folder of a training of any system.
+def published_encoder(source: str) -> nn.Module:
+    """The encoder of a checkpoint folder of any system of ours, or of a released file.
+
+    Args:
+        source: A checkpoint folder; a released file, folder or Hugging Face name; or a name of `RELEASES`.
 
     Raises:
         BadCheckpoint: If there is no such checkpoint, or its system has no encoder to give.
     """
-    tensors, config = load_checkpoint(folder)
+    if source in RELEASES:
+        return load(source)
+    if not (Path(source) / MANIFEST).exists():
+        return load(hub=source)
+    tensors, config = load_checkpoint(source)
     try:
         objective = assemble(config["system"])
     except (LookupError, TypeError, ValueError) as error:
-        raise BadCheckpoint(f"{folder} describes no system of this version: {error}") from error
-    load_strict(objective, tensors, str(folder))
+        raise BadCheckpoint(f"{source} describes no system of this version: {error}") from error
+    load_strict(objective, tensors, source)
     encoder = getattr(objective, "published", getattr(objective, "encoder", None))
     if not isinstance(encoder, nn.Module):
-        raise BadCheckpoint(f"{folder} holds a {type(objective).__name__}, which has no encoder")
-    return encoder
+        raise BadCheckpoint(f"{source} holds a {type(objective).__name__}, which has no encoder")
+    return encoder.encoder if isinstance(encoder, FrozenFrames) else encoder
 
 
-def begin_with(objective: nn.Module, parts: Mapping[str, str]) -> None:
-    """Give parts of a fresh objective the encoder weights of earlier trainings.
+def begin_with_encoder(objective: nn.Module, source: str) -> None:
+    """Give the encoder of a fresh objective the weights of an earlier one.
 
     Args:
         objective: The objective, changed in place.
-        parts: Name of a part, with dots for parts of parts, to the checkpoint folder that its weights come from.
+        source: See `published_encoder`.
 
     Raises:
-        ValueError: If there is no such part.
         BadCheckpoint: If the weights do not fit it.
     """
-    for name, folder in parts.items():
-        try:
-            part = objective.get_submodule(name)
-        except AttributeError as error:
-            known = ", ".join(name for name, _ in objective.named_children())
-            raise ValueError(f"cannot begin with {name!r}: the system has {known}") from error
-        load_strict(part, published_encoder(folder).state_dict(), f"{name} (weights of {folder})")
+    part = objective.get_submodule("encoder")
+    if isinstance(part, FrozenFrames):
+        part = part.encoder
+    load_strict(part, published_encoder(source).state_dict(), f"the encoder of this system (weights of {source})")
