@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from core.errors import BadObservation
 from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+
+Box = tuple[int, int, int, int]
+"""Top, left, height, width."""
+
+NUM_TRIES = 10
+"""Random parts that are tried before the middle is taken."""
 
 SHORT_SIDE = (256, 224)
 """Short side of a picture after resizing, for a crop of the second number."""
@@ -83,13 +91,87 @@ class RobotPixels(nn.Module):
             BadObservation: If the frames are not uint8 pictures of three channels (or several cameras of three).
         """
         _check(frames)
-        height, width = frames.shape[-2:]
-        low, high = self.ratio
-        inner_height = round(width / low) if width < low * height else height
-        inner_width = round(height * high) if width > high * height else width
-        top, left = (height - inner_height) // 2, (width - inner_width) // 2
-        middle = frames[..., top : top + inner_height, left : left + inner_width]
+        middle = _cut(frames, _central_box(frames.shape[-2], frames.shape[-1], self.ratio))
         return self.normalise(_resize(middle.float(), (self.size, self.size), antialias=False))
+
+
+class TrainingPixels(nn.Module):
+    """How the pre-training varies clips: a random part of the picture, squeezed to a square, mirrored half the time.
+
+    One part for all frames of a clip. A part has a random share of the area and a random shape (uniform in its
+    logarithm); if ten draws do not fit into the picture, the middle is taken.
+
+    Args:
+        size: Side of the result in pixels.
+        scale: Smallest and largest share of the picture's area.
+        ratio: Narrowest and widest shape (width / height).
+        mirrored: Share of the clips that are mirrored; a robot that must tell left from right wants 0.
+    """
+
+    def __init__(
+        self,
+        size: int = 256,
+        *,
+        scale: tuple[float, float] = (0.3, 1.0),
+        ratio: tuple[float, float] = (0.75, 1.35),
+        mirrored: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not (0 < scale[0] <= scale[1] and 0 < ratio[0] <= ratio[1] and 0 <= mirrored <= 1):
+            raise ValueError(
+                f"scale and ratio must rise from above 0, mirrored is a share: {scale}, {ratio}, {mirrored}"
+            )
+        self.size, self.mirrored = size, mirrored
+        self.scale, self.ratio = (scale[0], scale[1]), (ratio[0], ratio[1])
+        self.normalise = NormalisePixels(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+    def forward(self, frames: Tensor, generator: Generator) -> Tensor:
+        """Prepare clips.
+
+        Args:
+            frames: uint8 `(B, T, C, h, w)`.
+            generator: Source of the parts and mirrors.
+
+        Returns:
+            Floats `(B, T, C, size, size)`.
+
+        Raises:
+            BadObservation: If the frames are not uint8 clips of three channels (or several cameras of three).
+        """
+        _check(frames)
+        clips = [self._vary(clip, generator) for clip in frames]
+        return self.normalise(torch.stack(clips))
+
+    def _vary(self, clip: Tensor, generator: Generator) -> Tensor:
+        part = _cut(clip, self._box(clip.shape[-2], clip.shape[-1], generator)).float()
+        resized = _resize(part, (self.size, self.size), antialias=False)
+        mirror = torch.rand((), generator=generator, device=generator.device) < self.mirrored
+        return resized.flip(-1) if bool(mirror) else resized
+
+    def _box(self, height: int, width: int, generator: Generator) -> Box:
+        low, high = (math.log(bound) for bound in self.ratio)
+        for _ in range(NUM_TRIES):
+            draw = torch.rand(4, generator=generator, device=generator.device).tolist()
+            area = height * width * (self.scale[0] + draw[0] * (self.scale[1] - self.scale[0]))
+            shape = math.exp(low + draw[1] * (high - low))
+            inner_height, inner_width = round(math.sqrt(area / shape)), round(math.sqrt(area * shape))
+            if 0 < inner_height <= height and 0 < inner_width <= width:
+                top, left = int(draw[2] * (height - inner_height + 1)), int(draw[3] * (width - inner_width + 1))
+                return top, left, inner_height, inner_width
+        return _central_box(height, width, self.ratio)
+
+
+def _central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
+    """The middle of a picture, as much of it as has an allowed shape."""
+    low, high = ratio
+    inner_height = round(width / low) if width < low * height else height
+    inner_width = round(height * high) if width > high * height else width
+    return (height - inner_height) // 2, (width - inner_width) // 2, inner_height, inner_width
+
+
+def _cut(frames: Tensor, box: Box) -> Tensor:
+    top, left, height, width = box
+    return frames[..., top : top + height, left : left + width]
 
 
 def _resize(frames: Tensor, size: tuple[int, int], *, antialias: bool) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from core.errors import BadObservation
 from core.seeding import generator
 from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
-from encoders.preprocessing import EvaluationPixels, RobotPixels
+from encoders.preprocessing import EvaluationPixels, RobotPixels, TrainingPixels
 
 
 def frames(*shape: int) -> torch.Tensor:
@@ -89,6 +89,35 @@ def test_other_pictures_are_refused(prepare, picture, message):
         prepare(picture)
 
 
+def test_training_shows_one_random_part_per_clip_and_the_same_seed_the_same_parts():
+    clips = ramp(60, 90).expand(6, 4, 3, 60, 90)
+    seen, again = (TrainingPixels(32)(clips, generator(3)) for _ in range(2))
+    assert seen.shape == (6, 4, 3, 32, 32) and torch.equal(seen, again)
+    assert torch.equal(seen[:, 0], seen[:, 3])
+    ends = grey(seen)[:, 0, 0, 0, [0, -1]]
+    assert len({tuple(end.tolist()) for end in ends}) == 6
+
+
+def test_parts_of_the_training_have_the_asked_area_and_shape_and_half_are_mirrored():
+    rows = torch.arange(200, dtype=torch.uint8)[:, None].expand(200, 200)
+    picture = torch.stack([rows, rows.T, rows])[None, None].expand(200, 1, 3, 200, 200)
+    seen = grey(TrainingPixels(64)(picture, generator(0)))[:, 0]
+    heights = seen[:, 0, -1, 0] - seen[:, 0, 0, 0]
+    widths = seen[:, 1, 0, -1] - seen[:, 1, 0, 0]
+    share, shape = heights * widths.abs() / 200**2, widths.abs() / heights
+    assert 0.25 < share.min() < 0.4 and 0.8 < share.max() <= 1.0  # ends of a row are half a pixel inside the part
+    assert 0.72 < shape.min() < 0.8 and 1.25 < shape.max() < 1.38
+    assert 70 < (widths < 0).sum() < 130  # three standard deviations of a fair coin are 21
+
+
+def test_a_part_that_never_fits_gives_way_to_the_middle():
+    clips = ramp(48, 96)[None]
+    never = TrainingPixels(48, scale=(1.777, 1.777), mirrored=0)(clips, generator(0))
+    torch.testing.assert_close(never, RobotPixels(48, ratio=(0.75, 1.35))(clips))
+
+
 def test_shapes_that_cross_are_refused():
     with pytest.raises(ValueError, match="narrowest and the widest"):
         RobotPixels(48, ratio=(2.0, 1.0))
+    with pytest.raises(ValueError, match="must rise"):
+        TrainingPixels(48, scale=(1.0, 0.3))
