@@ -16,7 +16,7 @@ import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from tqdm import tqdm
 
 from core.errors import BadEpisode, MissingPackage, UnknownName
@@ -27,11 +27,12 @@ from experiments.command_line import run as run_command
 from trajectories.episode import IMAGES
 from trajectories.formats import open_log
 from trajectories.formats.base import Log
-from trajectories.inspection import LogReport, inspect_log
+from trajectories.inspection import COUNTERS, LogReport, inspect_log
 from trajectories.robots import MappedLog, RobotMap, guess_robot, robot_map
 
 GAP = 4
 HEIGHT = 112
+MOST_AXES = 8
 
 
 def look(cfg: DictConfig) -> LogReport:
@@ -57,7 +58,8 @@ def look(cfg: DictConfig) -> LogReport:
 
 def chosen_map(log: Log, options: Any) -> RobotMap:
     """The guessed map of a log, with whatever the command line says instead."""
-    return robot_map({**guess_robot(log).to_dict(), **{str(key): value for key, value in (options or {}).items()}})
+    given = {str(key): value for key, value in (options or {}).items() if value is not None}
+    return robot_map({**guess_robot(log).to_dict(), **given})
 
 
 def show(report: LogReport, console: Console) -> None:
@@ -69,12 +71,7 @@ def show(report: LogReport, console: Console) -> None:
         f"[bold]{report.format}[/]: {len(report.lengths)} episodes, {report.num_steps} steps{seconds}, {rate}"
     )
     console.print(f"episode length: {low:.0f} to {high:.0f} steps, median {middle:.0f}")
-    table = Table("field", "shape", "dtype", "unit", "low", "mean", "std", "high")
-    for name, found in report.fields.items():
-        numbers = [_numbers(values) for values in (found.low, found.mean, found.std, found.high)]
-        shape = " x ".join(map(str, found.field.shape)) or "1"
-        table.add_row(name.replace("[", r"\["), shape, found.field.dtype, found.field.unit or "-", *numbers)
-    console.print(table)
+    console.print(_declarations(report), _statistics(report))
     for index, problem in report.damaged.items():
         console.print(f"[red]damaged[/] episode {index}: {problem}", markup=True, highlight=False)
     for remark in report.remarks:
@@ -116,9 +113,27 @@ def _at_height(picture: np.ndarray) -> Picture:
     return enlarge(np.ascontiguousarray(picture), HEIGHT)
 
 
-def _numbers(values: Sequence[float], most: int = 7) -> str:
-    shown = " ".join(f"{value:.3g}" for value in values[:most])
-    return shown + (" ..." if len(values) > most else "")
+def _declarations(report: LogReport) -> Table:
+    table = Table(Column("field", no_wrap=True), "step", "dtype", "unit", "rate")
+    for name, found in report.fields.items():
+        shape = " x ".join(map(str, found.field.shape)) or "1"
+        rate = f"{found.field.hz:.6g} Hz" if found.field.hz else "-"
+        table.add_row(name, shape, found.field.dtype, found.field.unit or "-", rate)
+    return table
+
+
+def _statistics(report: LogReport) -> Table:
+    """A row per axis; counters are left out, and of long vectors all but the first axes."""
+    table = Table(
+        Column("axis", no_wrap=True), *(Column(name, justify="right") for name in ("low", "mean", "std", "high"))
+    )
+    for name, found in report.fields.items():
+        rows = list(zip(found.low, found.mean, found.std, found.high, strict=True)) if name not in COUNTERS else []
+        for axis, row in enumerate(rows[:MOST_AXES]):
+            table.add_row(f"{name} {axis}", *(f"{value:.4g}" for value in row))
+        if len(rows) > MOST_AXES:
+            table.add_row(f"{name} ... {len(rows) - 1}", "...", "...", "...", "...")
+    return table
 
 
 def _summary(report: LogReport, log: MappedLog) -> dict[str, Any]:

@@ -7,7 +7,7 @@ and in which units and form they stand; a `MappedLog` is the log seen through su
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -242,7 +242,8 @@ class MappedLog:
         self.counted += [TIMESTAMP] if timed is False and self.dt_s > 0 and TIMESTAMP not in self.counted else []
         for name in self.counted:
             found[name] = Field((), COLUMNS[name][0], COLUMNS[name][3], hz)
-        return found | {n: f for n, f in self.log.fields.items() if n not in found}
+        found |= {other: declared for other, declared in self.log.fields.items() if other not in found}
+        return {name: replace(declared, hz=hz) for name, declared in found.items()}
 
     def _unit(self, name: str) -> str:
         """The units of the columns that a command is made of, if the log tells them; else what the house declares."""

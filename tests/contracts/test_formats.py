@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import struct
 import time
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from core.errors import BadEpisode
-from trajectories.episode import ACTION, EPISODE_INDEX, IMAGES, STATE, TIMESTAMP, Episode
-from trajectories.formats import FORMATS
+from core.errors import BadEpisode, UnknownName
+from trajectories.episode import ACTION, EE_POSE, EPISODE_INDEX, GRIPPER, IMAGES, STATE, TIMESTAMP, Episode
+from trajectories.formats import FORMATS, WRITERS, detect, open_log
+from trajectories.formats.layouts import LAYOUTS
 from trajectories.formats.npz import MANIFEST, METADATA, NpzStore, episode_path, read_episode, write_episode
 from trajectories.recording import write_manifest
+from trajectories.robots import MappedLog, guess_robot
 from trajectories.synthetic import synthetic_episode, synthetic_log
+from trajectories.windows import Windows
 
 DRAWS = np.random.default_rng(0)
 
@@ -42,30 +48,120 @@ def npy(array, *, descr=None, shape=None, allow_pickle=False):
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + array.tobytes()
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_what_is_written_is_read_back(name, folder):
-    store = FORMATS[name](folder)
-    assert list(store.lengths) == [8, 9, 10]
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """The same three episodes in every layout, by name."""
+    place = tmp_path_factory.mktemp("logs")
+    made = {"npz": synthetic_log(place / "npz", episodes=3)}
+    for name, write in LAYOUTS.items():
+        for package in PACKAGES.get(name, ()):
+            if importlib.util.find_spec(package) is None:
+                break
+        else:
+            made[name] = write(NpzStore(made["npz"]), place / name)
+    return made
+
+
+FILMED = ("av", "pyarrow")
+PACKAGES = {"lerobot": FILMED, "lerobot_v21": FILMED, "droid": ("av",), "films": FILMED, "mcap": ("mcap", "mcap_ros2")}
+EVERY = ["npz", *LAYOUTS]
+ROWS = [STATE, EE_POSE, GRIPPER, IMAGES + "left", IMAGES + "right"]
+SAME_NAMES = ["npz", "lerobot", "lerobot_v21", "robomimic"]  # the others have no place for some of our columns
+
+
+def opened(logs, name):
+    if name not in logs:
+        pytest.skip(f"{name} needs {' and '.join(PACKAGES[name])}")
+    hz = 4.0 if name == "minari" else None  # the only one that knows no rate
+    reader = open_log(logs[name])
+    return MappedLog(reader, robot=replace(guess_robot(reader), hz=hz) if hz else None)
+
+
+def test_every_format_has_a_layout_to_test():
+    assert set(FORMATS) <= set(EVERY) and set(WRITERS) <= set(FORMATS)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_layout_is_recognised(name, logs):
+    opened(logs, name)
+    assert detect(logs[name]) == name.removesuffix("_v21")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_what_is_written_is_read_back(name, logs):
+    store = opened(logs, name)
+    assert list(store.lengths) == [8, 9, 10] and store.cameras == ("left", "right")
     for index in range(3):
-        wanted = synthetic_episode(index, length=8 + index)
-        got = store.read(index, 0, 8 + index, list(store.fields))
-        assert got.keys() == wanted.arrays.keys()
-        assert all(np.array_equal(got[k], wanted.arrays[k]) and got[k].dtype == wanted.arrays[k].dtype for k in got)
+        wanted = synthetic_episode(index, length=8 + index).arrays
+        names = list(store.fields) if name in SAME_NAMES else ROWS
+        got = store.read(index, 0, 8 + index, names)
+        assert all(np.array_equal(got[k], wanted[k]) and got[k].dtype == wanted[k].dtype for k in ROWS)
+        assert name not in SAME_NAMES or all(np.array_equal(got[k], wanted[k]) for k in wanted)
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_part_of_an_episode_is_that_part(name, folder):
-    store = FORMATS[name](folder)
-    whole = store.read(1, 0, 9, [ACTION, TIMESTAMP])
-    part = store.read(1, 3, 6, [ACTION, TIMESTAMP])
+@pytest.mark.parametrize("name", EVERY)
+def test_actions_lead_from_their_observation_to_the_next(name, logs):
+    columns = opened(logs, name).read(2, 3, 8, [ACTION, EE_POSE])
+    assert columns[ACTION].shape == (5, 7)
+    assert np.allclose(np.diff(columns[EE_POSE][:, :3], axis=0), columns[ACTION][:-1, :3], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_part_of_an_episode_is_that_part(name, logs):
+    store = opened(logs, name)
+    whole, part = store.read(1, 0, 9, list(store.fields)), store.read(1, 3, 6, list(store.fields))
     assert all(np.array_equal(part[key], whole[key][3:6]) for key in whole)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", EVERY)
+def test_fields_tell_shape_and_dtype(name, logs):
+    store = opened(logs, name)
+    for key, column in store.read(0, 0, 2, list(store.fields)).items():
+        assert (column.shape[1:], str(column.dtype)) == (store.fields[key].shape, store.fields[key].dtype)
+        assert store.fields[key].hz == pytest.approx(1 / store.dt_s)
+
+
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("start, stop", [(-1, 3), (2, 2), (0, 99)])
-def test_a_range_outside_of_the_episode_is_refused(name, folder, start, stop):
+def test_a_range_outside_of_the_episode_is_refused(name, logs, start, stop):
     with pytest.raises(IndexError, match="episode 0 of 8"):
-        FORMATS[name](folder).read(0, start, stop, [ACTION])
+        opened(logs, name).read(0, start, stop, [STATE])
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_sources_are_the_files_of_an_episode(name, logs):
+    store = opened(logs, name)
+    assert all(path.is_file() for index in range(3) for path in store.sources(index))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_windows_of_every_format_are_the_same_bits(name, logs):
+    wanted, got = Windows(NpzStore(logs["npz"])), Windows(opened(logs, name))
+    assert len(wanted) == len(got)
+    for index in (0, 7, len(got) - 1):
+        assert all(torch.equal(wanted[index][key], got[index][key]) for key in ("frames", "proprio", "actions"))
+
+
+@pytest.mark.parametrize("target", WRITERS)
+@pytest.mark.parametrize("name", EVERY)
+def test_every_format_converts_to_every_writable_one_and_back(name, target, logs, tmp_path):
+    source = opened(logs, name)
+    options = {"frames": "image"} if target == "lerobot" else {}
+    there = MappedLog(open_log(WRITERS[target](source, tmp_path / f"{target}.hdf5", **options)))
+    back = open_log(WRITERS["npz"](there, tmp_path / "back"))
+    wanted = source.read(1, 0, 9, [*ROWS, ACTION, TIMESTAMP])
+    got = back.read(1, 0, 9, [*ROWS, ACTION, TIMESTAMP])
+    assert all(np.array_equal(wanted[key], got[key]) for key in (*ROWS, ACTION))
+    assert np.allclose(wanted[TIMESTAMP], got[TIMESTAMP], atol=1e-6)
+
+
+def test_a_format_that_is_not_known_lists_the_known_ones(tmp_path):
+    with pytest.raises(UnknownName, match="droid, films"):
+        open_log(tmp_path, format="rlds")
+    with pytest.raises(BadEpisode, match="none that is known"):
+        open_log(tmp_path)
+    with pytest.raises(BadEpisode, match="does not exist"):
+        open_log(tmp_path / "nowhere")
 
 
 def test_metadata_comes_back(folder):

@@ -1,0 +1,81 @@
+"""inspect_logs.py and convert.py: what they print and leave behind, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from core.errors import BadEpisode, UnknownName
+from trajectories.formats import open_log
+from trajectories.formats.layouts import LAYOUTS
+from trajectories.formats.npz import NpzStore, episode_path
+from trajectories.synthetic import synthetic_log
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(script, *overrides, cwd):
+    words = [sys.executable, str(ROOT / "experiments" / script), *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+    return subprocess.run(words, env=environment, cwd=cwd, text=True, capture_output=True, timeout=120)
+
+
+def test_inspection_finds_the_format_and_leaves_a_report_and_pictures(tmp_path):
+    LAYOUTS["robomimic"](NpzStore(synthetic_log(tmp_path / "npz", episodes=3)), tmp_path / "demo")
+    done = command("inspect_logs.py", "path=demo.hdf5", "out=found", "frames=all", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("robomimic: 3 episodes, 27 steps", "4 Hz", "8 to 10 steps", "observation.ee_pose", "m, rad"):
+        assert words in done.stdout
+    assert {path.name for path in (tmp_path / "found").iterdir()} == {"preview.png", "preview.mp4", "report.json"}
+    report = json.loads((tmp_path / "found/report.json").read_text())
+    assert report["damaged"] == {} and "action: axes [3, 4, 5, 6] never change" in report["remarks"]
+
+
+def test_inspection_names_damaged_episodes_and_goes_on(tmp_path):
+    folder = synthetic_log(tmp_path / "log", episodes=3)
+    path = episode_path(folder, 1)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"observation.state.npy") + 400] ^= 1
+    path.write_bytes(data)
+    done = command("inspect_logs.py", "path=log", "out=found", cwd=tmp_path)
+    assert done.returncode == 1 and "1 of 3 episodes are damaged" in done.stderr
+    assert "damaged episode 1: episode_000001.npz: field 'observation.state'" in " ".join(done.stdout.split())
+    assert (tmp_path / "found/preview.png").exists()
+
+
+def test_a_log_of_ours_becomes_lerobot_and_comes_back(tmp_path):
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("av")
+    synthetic_log(tmp_path / "npz", episodes=2)
+    done = command("convert.py", "source=npz", "to=there", "frames=image", cwd=tmp_path)
+    assert done.returncode == 0 and "2 episodes, 17 observations (lerobot)" in done.stdout, done.stderr
+    done = command("convert.py", "source=there", "to=back", "format=npz", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert open_log(tmp_path / "back").lengths == [8, 9]
+    again = command("convert.py", "source=there", "to=back", "format=npz", cwd=tmp_path)
+    assert again.returncode == 1 and "exists already" in again.stderr
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"source": "nowhere"}, "does not exist"),
+    ({}, "none that is known"),
+    ({"format": "rlds"}, "known: lerobot, npz, robomimic"),
+])  # fmt: skip
+def test_what_cannot_be_converted_is_refused(tmp_path, monkeypatch, change, message):
+    from experiments.convert import convert
+
+    monkeypatch.chdir(tmp_path)
+    options = {**OmegaConf.load(ROOT / "configs/convert.yaml"), "source": ".", "to": "x", **change}
+    with pytest.raises((BadEpisode, UnknownName), match=message):
+        convert(OmegaConf.create(options))
+
+
+def test_a_refusal_is_one_sentence(tmp_path):
+    done = command("convert.py", "source=nowhere", "to=x", cwd=tmp_path)
+    assert done.returncode == 1 and "does not exist" in done.stderr and len(done.stderr.splitlines()) == 1
