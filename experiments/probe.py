@@ -1,0 +1,126 @@
+"""What frozen features know of the hand: `python experiments/probe.py checkpoint=runs/vjepa2_small/checkpoint`.
+
+A probe reads the gripper's position (base frame, m) out of single frames. It is fitted on some labs and judged on
+others, which the encoder did not see either, for the trained encoder, for the same encoder with fresh weights, and for
+bare pixels. It prints a table and leaves probe.json and probe.png.
+"""
+
+from __future__ import annotations
+
+import _path  # noqa: F401  isort: skip
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean, stdev
+
+import hydra
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from core.errors import BadCheckpoint, BadEpisode, UnknownName, choose
+from core.files import write_json
+from core.seeding import generator
+from experiments.command_line import run as run_command
+from experiments.probing.readers import READERS, Samples, judge
+from experiments.probing.sources import Encode, fresh, pixels, trained
+from trajectories.bank import FrameBank, load_bank
+
+MISTAKES = (BadCheckpoint, BadEpisode, UnknownName, ValueError, OSError)
+HAND = slice(-6, -3)
+"""Where proprioception has the hand's position."""
+
+Row = dict[str, str | int | float]
+
+
+def samples(bank: FrameBank, encode: Encode, count: int, *, seed: int, side: str) -> Samples:
+    """Frames drawn evenly from a bank, encoded each by itself; the same for every encoder."""
+    drawn = bank.sample(count, 1, generator=generator(seed, "probe frames", side))
+    return Samples(tokens=encode(drawn["frames"][:, 0]), places=drawn["proprio"][:, 0, HAND])
+
+
+def probe(cfg: DictConfig) -> list[Row]:
+    """Every encoder with every probe and seed: one row each.
+
+    Raises:
+        BadCheckpoint: If the checkpoint holds no encoder of frames.
+    """
+    torch.set_num_threads(int(cfg.threads))
+    known, config = trained(cfg.checkpoint)
+    bank = load_bank(Path(cfg.data), cameras=config["interface"]["cameras"])
+    train, held = bank.split(float(cfg.validation), generator=generator(0, "validation labs"))
+    fits = {name: choose(READERS, name, "probe") for name in cfg.readers}
+    rows: list[Row] = []
+    runs = [(seed, name) for seed in cfg.seeds for name in ("trained", "fresh", "pixels")]
+    for seed, name in tqdm(runs, desc="probe"):
+        encode = {"trained": known, "pixels": pixels}.get(name) or fresh(config["system"], seed=seed)
+        inner = samples(train, encode, int(cfg.train), seed=seed, side="train")
+        outer = samples(held, encode, int(cfg.held), seed=seed, side="held")
+        for reader, fit in fits.items():
+            scores = judge(fit(inner, generator=generator(seed, "probe", reader)), outer)
+            rows.append({"encoder": name, "probe": reader, "seed": seed, **scores})
+    return rows
+
+
+def summary(rows: list[Row]) -> list[Row]:
+    """Mean and spread over the seeds of each encoder with each probe."""
+    pairs = dict.fromkeys((str(row["probe"]), str(row["encoder"])) for row in rows)
+    table: list[Row] = []
+    for reader, encoder in pairs:
+        own = [row for row in rows if (row["probe"], row["encoder"]) == (reader, encoder)]
+        line: Row = {"probe": reader, "encoder": encoder, "seeds": len(own)}
+        for name in ("median_cm", "mean_cm", "r2"):
+            values = [float(row[name]) for row in own]
+            line |= {name: mean(values), f"{name}_std": stdev(values) if len(values) > 1 else 0.0}
+        table.append(line)
+    return table
+
+
+def show(table: list[Row]) -> None:
+    """Print it."""
+    print(f"{'probe':<10} {'encoder':<8} {'median cm':>14} {'mean cm':>14} {'R2':>16}")
+    for line in table:
+        cells = [f"{line[name]:.2f} ± {line[name + '_std']:.2f}" for name in ("median_cm", "mean_cm")]
+        fit = f"{line['r2']:.3f} ± {line['r2_std']:.3f}"
+        print(f"{line['probe']:<10} {line['encoder']:<8} {cells[0]:>14} {cells[1]:>14} {fit:>16}")
+
+
+def draw(table: list[Row], path: Path) -> None:
+    """Bars of the mean error, with the spread over the seeds."""
+    colours: Mapping[str, str] = {"trained": "#0072b2", "fresh": "#b9b6ad", "pixels": "#dedbd2"}
+    readers = list(dict.fromkeys(str(line["probe"]) for line in table))
+    figure = Figure(figsize=(1.4 + 2.2 * len(readers), 3.4), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, colour) in enumerate(colours.items()):
+        own = [line for line in table if line["encoder"] == name]
+        at = [readers.index(str(line["probe"])) + 0.27 * (place - 1) for line in own]
+        heights, spreads = ([float(line[key]) for line in own] for key in ("mean_cm", "mean_cm_std"))
+        bars = axes.bar(at, heights, 0.25, yerr=spreads, color=colour, label=name, capsize=3)
+        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    axes.set_xticks(range(len(readers)), readers)
+    axes.set_ylabel("mean error in new labs, cm")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+@hydra.main(version_base=None, config_path="../configs", config_name="probe")
+def main(cfg: DictConfig) -> None:
+    """Probe, print, and leave the files."""
+    try:
+        rows = probe(cfg)
+    except MISTAKES as mistake:
+        sys.exit(f"probe: {mistake}")
+    table, out = summary(rows), Path(cfg.out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "probe.json", {"checkpoint": str(cfg.checkpoint), "summary": table, "rows": rows})
+    matplotlib.rcParams.update({"font.size": 9})
+    draw(table, out / "probe.png")
+    show(table)
+
+
+if __name__ == "__main__":
+    run_command(main, name="probe")

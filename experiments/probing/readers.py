@@ -1,0 +1,147 @@
+"""Probes: small maps from frozen tokens to a place, fitted on some labs and judged on others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from encoders.layers.weights import draw_weights
+
+PENALTIES = (1e-2, 1e-1, 1.0, 10.0, 100.0)
+Predict = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Frames as an encoder sees them, and what is to be read.
+
+    Args:
+        tokens: `G N D`.
+        places: `G 3`, m.
+    """
+
+    tokens: Tensor
+    places: Tensor
+
+    def split(self, share: float) -> tuple[Samples, Samples]:
+        """The first and the last frames; they come in the order of their draw."""
+        cut = round((1 - share) * len(self.places))
+        return (
+            Samples(tokens=self.tokens[:cut], places=self.places[:cut]),
+            Samples(tokens=self.tokens[cut:], places=self.places[cut:]),
+        )
+
+
+def linear(train: Samples, *, generator: Generator) -> Predict:
+    """Ridge regression from all tokens side by side; the penalty is the best of five on a fifth of the frames.
+
+    Args:
+        train: What it is fitted on.
+        generator: Not used: nothing is drawn.
+    """
+    fitted, judged = train.split(0.2)
+    scores = [
+        float((_ridge(fitted, penalty)(judged.tokens) - judged.places).norm(dim=1).mean()) for penalty in PENALTIES
+    ]
+    return _ridge(train, PENALTIES[scores.index(min(scores))])
+
+
+def _ridge(train: Samples, penalty: float) -> Predict:
+    flat, places = train.tokens.flatten(1).double(), train.places.double()
+    centre, spread, middle = flat.mean(0), flat.std(0).clamp_min(1e-6), places.mean(0)
+    x = (flat - centre) / spread / math.sqrt(flat.shape[1])
+    gram = x @ x.T + penalty * 1e-2 * torch.eye(len(x), dtype=x.dtype)
+    weights = x.T @ torch.cholesky_solve(places - middle, torch.linalg.cholesky(gram))
+
+    def predict(tokens: Tensor) -> Tensor:
+        return ((tokens.flatten(1).double() - centre) / spread / math.sqrt(x.shape[1]) @ weights + middle).float()
+
+    return predict
+
+
+class AttentiveReader(nn.Module):
+    """One learned query looks over all tokens, each marked with its place in the grid; a linear map follows.
+
+    Args:
+        num_tokens: N.
+        inputs: Width D of the tokens.
+        width: Width of the probe.
+        heads: Attention heads.
+        outputs: Numbers to read.
+    """
+
+    def __init__(self, num_tokens: int, inputs: int, *, width: int = 64, heads: int = 4, outputs: int = 3) -> None:
+        super().__init__()
+        self.heads = heads
+        self.embed = nn.Linear(inputs, width)
+        self.marks = nn.Parameter(torch.empty(num_tokens, width))
+        self.query = nn.Parameter(torch.empty(heads, 1, width // heads))
+        self.to_kv = nn.Linear(width, 2 * width)
+        self.mix = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, outputs))
+
+    def draw(self, generator: Generator | None) -> None:
+        """Draw marks and query: a normal distribution, of spread 0.02 and 1."""
+        nn.init.normal_(self.marks, std=0.02, generator=generator)
+        nn.init.normal_(self.query, generator=generator)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens `(G, N, D)` to numbers `(G, outputs)`."""
+        key, value = self.to_kv(self.embed(tokens) + self.marks).chunk(2, dim=-1)
+        key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (key, value))
+        query = self.query.expand(len(tokens), -1, -1, -1)
+        return self.mix(F.scaled_dot_product_attention(query, key, value).flatten(1))
+
+
+def attentive(
+    train: Samples, *, generator: Generator, steps: int = 600, batch: int = 128, rate: float = 2e-3
+) -> Predict:
+    """An attentive probe, trained by AdamW on standardised tokens and places.
+
+    Args:
+        train: What it is fitted on.
+        generator: Draws weights and batches.
+        steps: Optimiser steps.
+        batch: Frames per step.
+        rate: Peak of the learning rate; a cosine leads it to zero.
+    """
+    centre, spread = train.tokens.mean((0, 1)), train.tokens.std((0, 1)).clamp_min(1e-6)
+    middle, scale = train.places.mean(0), train.places.std(0)
+    reader = AttentiveReader(train.tokens.shape[1], train.tokens.shape[2])
+    draw_weights(reader, generator)
+    optimiser = torch.optim.AdamW(reader.parameters(), lr=rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        chosen = torch.randint(len(train.places), (batch,), generator=generator)
+        wanted = (train.places[chosen] - middle) / scale
+        gap = F.smooth_l1_loss(reader((train.tokens[chosen] - centre) / spread), wanted, beta=0.1)
+        optimiser.zero_grad()
+        gap.backward()
+        optimiser.step()
+        schedule.step()
+
+    @torch.no_grad()
+    def predict(tokens: Tensor) -> Tensor:
+        return reader((tokens - centre) / spread) * scale + middle
+
+    return predict
+
+
+READERS: dict[str, Callable[..., Predict]] = {"linear": linear, "attentive": attentive}
+"""Name -> how a probe is fitted."""
+
+
+def judge(predict: Predict, held: Samples) -> dict[str, float]:
+    """Median and mean error (cm) and R^2 on frames that it was not fitted on."""
+    missed = predict(held.tokens) - held.places
+    spread = (held.places - held.places.mean(0)).square().sum()
+    length = 100 * missed.norm(dim=1)
+    return {
+        "median_cm": float(length.median()),
+        "mean_cm": float(length.mean()),
+        "r2": 1 - float(missed.square().sum() / spread),
+    }
