@@ -186,13 +186,15 @@ class StepModel:
             (the first one is the start) -> the states after them `B S H N D`, step by step apart.
         imagine: The true course of plans, fed back step by step: `B S H A` -> the states after each `B S H N D`.
         judge: Cost `B S` of a course of states `B S H N D` and its plans; for the states that `imagine` gives it is the
-            cost that `evaluate` gives. It takes courses of any length.
+            cost that `evaluate` gives.
+        goal: Where to go `B N D`, if that is one state, or None.
     """
 
     start: State
     follow: Callable[[Imagined, Plans], Imagined]
     imagine: Callable[[Plans], Imagined]
     judge: Callable[[Imagined, Plans], Costs | Scores]
+    goal: State | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

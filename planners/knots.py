@@ -133,9 +133,9 @@ def _steps_over_knots(steps: StepModel, whole: Callable[[Plans], Plans]) -> Step
         return steps.follow(states, whole(knots))
 
     def judge(states: Imagined, knots: Plans) -> Costs | Scores:
-        return steps.judge(states, whole(knots)[:, :, : states.shape[2]])
+        return steps.judge(states, whole(knots))
 
-    return StepModel(start=steps.start, follow=follow, imagine=lambda knots: steps.imagine(whole(knots)), judge=judge)
+    return dataclasses.replace(steps, follow=follow, imagine=lambda knots: steps.imagine(whole(knots)), judge=judge)
 
 
 def _cut_short(result: PlanResult, inner: PlanResult) -> PlanResult:

@@ -13,7 +13,7 @@ from typing import Annotated, Protocol
 import torch
 from torch import Generator, Tensor
 
-from core.types import ActionBox, Costs, Plan, PlanRequest, Plans
+from core.types import ActionBox, Costs, Imagined, Plan, PlanRequest, Plans, StepModel
 
 Vectors = Annotated[Tensor, "B D"]
 
@@ -35,6 +35,9 @@ class Problem(Protocol):
 
     def evaluate(self, plans: Plans) -> Costs:
         """Costs of plans."""
+
+    def steps(self) -> StepModel:
+        """The problem one step at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,10 @@ class Quadratic:
         """Costs of plans `B S H A`."""
         return (self.scale * (plans - self.target[:, None]) ** 2).sum(dim=(-2, -1))
 
+    def steps(self) -> StepModel:
+        """The problem one step at a time."""
+        return memoryless(self.evaluate, self.target)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Multimodal:
@@ -99,6 +106,10 @@ class Multimodal:
         """Costs of plans `B S H A`."""
         gap = plans - self.target[:, None]
         return (gap**2 + self.amplitude * (1 - (self.frequency * gap).cos())).sum(dim=(-2, -1))
+
+    def steps(self) -> StepModel:
+        """The problem one step at a time."""
+        return memoryless(self.evaluate, self.target)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +148,35 @@ class LinearQuadratic:
 
     def evaluate(self, plans: Plans) -> Costs:
         """Costs of plans `B S H A`."""
-        state = self.start[:, None].expand(-1, plans.shape[1], -1)
-        cost = plans.new_zeros(plans.shape[:2])
+        return self.judge(self.imagine(plans), plans)
+
+    def move(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Where actions `... A` lead from states `... D`."""
+        return states @ self.transition.T + actions @ self.control.T
+
+    def imagine(self, plans: Plans) -> Imagined:
+        """The states after each action of plans `B S H A`, one token each."""
+        state, states = self.start[:, None].expand(-1, plans.shape[1], -1), []
         for action in plans.unbind(dim=2):
-            state = state @ self.transition.T + action @ self.control.T  # (B, S, D)
-            cost = cost + _form(state, self.state_weight) + _form(action, self.effort_weight)
-        return cost + _form(state, self.final_weight)
+            state = self.move(state, action)
+            states.append(state)
+        return torch.stack(states, dim=2)[:, :, :, None]
+
+    def judge(self, states: Imagined, plans: Plans) -> Costs:
+        """Costs of courses of states `B S H 1 D` and their plans."""
+        way = _form(states[..., 0, :], self.state_weight) + _form(plans, self.effort_weight)
+        return way.sum(dim=-1) + _form(states[:, :, -1, 0], self.final_weight)
+
+    def steps(self) -> StepModel:
+        """The problem one step at a time."""
+        start = self.start[:, None]
+        return StepModel(
+            start=start,
+            follow=lambda states, plans: self.move(states[..., 0, :], plans)[..., None, :],
+            imagine=self.imagine,
+            judge=self.judge,
+            goal=torch.zeros_like(start),
+        )
 
     def optimum(self) -> tuple[Plan, Annotated[Tensor, "B"]]:
         """The best plan `B H A` without bounds, and its cost `B`."""
@@ -199,10 +233,29 @@ class Detour:
 
     def evaluate(self, plans: Plans) -> Costs:
         """Costs of plans `B S H A`."""
+        return self.judge(self.imagine(plans), plans)
+
+    def imagine(self, plans: Plans) -> Imagined:
+        """The places after each action of plans `B S H 2`, one token each."""
         places = self.start[:, None, None] + (self.step * plans.clamp(-1, 1)).cumsum(dim=2)  # (B, S, H, 2)
+        return places[..., None, :]
+
+    def judge(self, states: Imagined, plans: Plans) -> Costs:
+        """Costs of courses of places `B S H 1 2` and their plans."""
+        places = states[..., 0, :]
         depth = (self.radius - (places - self.obstacle).norm(dim=-1)).clamp(min=0)
         way = (self.weight * depth + 0.001 * (plans**2).sum(dim=-1)).sum(dim=-1)
         return way + ((places[:, :, -1] - self.goal[:, None]) ** 2).sum(dim=-1)
+
+    def steps(self) -> StepModel:
+        """The problem one step at a time."""
+        return StepModel(
+            start=self.start[:, None],
+            follow=lambda states, plans: states + (self.step * plans.clamp(-1, 1))[..., None, :],
+            imagine=self.imagine,
+            judge=self.judge,
+            goal=self.goal[:, None],
+        )
 
 
 def double_integrator(
@@ -250,6 +303,21 @@ def request_for(
         batch=problem.batch,
         horizon=problem.horizon,
         generator=generator,
+        steps=problem.steps(),
+    )
+
+
+def memoryless(evaluate: Callable[[Plans], Costs], like: Plan) -> StepModel:
+    """The step model of a cost that knows actions alone: each action is the state that it leads to."""
+
+    def taken(plans: Plans) -> Imagined:
+        return plans[..., None, :]
+
+    return StepModel(
+        start=like.new_zeros(like.shape[0], 1, like.shape[2]),
+        follow=lambda states, plans: taken(plans),
+        imagine=taken,
+        judge=lambda states, plans: evaluate(states[..., 0, :]),
     )
 
 
