@@ -75,4 +75,5 @@ class ActionEncoder(nn.Module):
 
     def forward(self, actions: Tensor) -> Tensor:
         """Encode `(..., A)` to `(..., width)`."""
-        return self.down(nn.functional.silu(self.up(self.smooth(self.action_map(actions)))))
+        standard = self.action_map(actions).to(self.smooth.weight.dtype)
+        return self.down(nn.functional.silu(self.up(self.smooth(standard))))

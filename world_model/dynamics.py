@@ -16,13 +16,15 @@ from world_model.predictors import RollingPredictor
 class LearnedDynamics:
     """Rolls a predictor out, sharing the context between candidates and bounding the memory in use.
 
-    Differentiable in the plans. Runs the predictor in evaluation mode.
+    Differentiable in the plans. Runs the predictor in evaluation mode, on the device of what comes in and in the type
+    of the predictor's weights (`predictors.precision.lowered` makes them short); never waits for the device.
+    `predictor.compile()` is of use where compiling pays; `CapturedDynamics` removes the time of launching on GPUs.
 
     Args:
         predictor: The trained predictor.
         action_map: Maps actions in physical units to the predictor's own, if the predictor does not do that itself.
         max_context: Number of last context frames in use.
-        max_bytes: Bound on the memory of one chunk of candidates, about.
+        max_bytes: Bound on the memory of one chunk of candidates, about, besides the futures that are given back.
 
     Raises:
         ValueError: If a number is not positive.
@@ -54,7 +56,7 @@ class LearnedDynamics:
             Latents `(B, S, H, N, D)`, and proprioception if the predictor carries it.
 
         Raises:
-            ValueError: If context and plans do not fit each other.
+            ValueError: If context and plans do not fit each other, or one candidate alone needs more than `max_bytes`.
         """
         context = self._recent(context)
         sizes = check_shape(plans, "B S H A")
@@ -91,7 +93,13 @@ class LearnedDynamics:
         return Context(latents=context.latents[:, drop:], actions=context.actions[:, drop:], proprio=proprio)
 
     def _chunk(self, worlds: int, num_tokens: int, horizon: int) -> tuple[int, int]:
-        fits = max(1, self.max_bytes // self.predictor.bytes_per_candidate(num_tokens, horizon))
+        each = self.predictor.bytes_per_candidate(num_tokens, horizon)
+        fits = self.max_bytes // each
+        if fits < 1:
+            raise ValueError(
+                f"one candidate of {horizon} steps needs about {each} bytes and max_bytes allows {self.max_bytes}: "
+                "allow more, or plan fewer steps"
+            )
         return min(worlds, fits), max(1, fits // worlds)
 
 

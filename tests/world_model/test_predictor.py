@@ -125,7 +125,8 @@ def test_chunks_change_nothing_and_old_context_is_left_out() -> None:
     whole = LearnedDynamics(predictor, max_context=2)
     context = Context(latents=latents, actions=actions)
     imagined = whole.rollout(context, plans).latents
-    for max_bytes in (1, 4 * predictor.bytes_per_candidate(1, 4)):
+    for fits in (1, 2, 4):
+        max_bytes = fits * predictor.bytes_per_candidate(1, 4)
         pieces = LearnedDynamics(predictor, max_context=2, max_bytes=max_bytes).rollout(context, plans).latents
         torch.testing.assert_close(pieces, imagined, atol=1e-6, rtol=1e-6)
     recent = Context(latents=latents[:, 3:], actions=actions[:, 3:])

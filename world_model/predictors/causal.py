@@ -79,7 +79,7 @@ class ProprioStream(nn.Module):
 
     def embed(self, proprio: Tensor) -> Tensor:
         """What proprioception `(..., P)` adds to the condition `(..., W)`."""
-        return self.to_condition(proprio / self.scale)
+        return self.to_condition((proprio / self.scale).to(self.to_condition.weight.dtype))
 
     def advance(self, proprio: Tensor, raw: Tensor) -> Tensor:
         """The next proprioception `(..., P)` from the present one and the trunk's output `(..., N, raw_dim)`."""
@@ -217,7 +217,9 @@ class CausalPredictor(nn.Module):
         if proprio is not None:
             steps = [(unrolling.step(plans[:, :, h]), unrolling.proprio) for h in range(plan_sizes["H"])]
             after = torch.stack([joints for _, joints in steps if joints is not None], dim=1)
-            return torch.stack([state for state, _ in steps], dim=2), after.unflatten(0, plans.shape[:2])
+            imagined = torch.stack([state for state, _ in steps], dim=2)
+            return imagined.to(latents.dtype), after.to(proprio.dtype).unflatten(0, plans.shape[:2])
         known = self.trunk.modulations(self.condition(plans.flatten(0, 1)))  # per block (B S, H, 6 W)
         per_step = [[modulation[:, h : h + 1] for modulation in known] for h in range(plan_sizes["H"])]
-        return torch.stack([unrolling.advance(modulations) for modulations in per_step], dim=2), None
+        imagined = torch.stack([unrolling.advance(modulations) for modulations in per_step], dim=2)
+        return imagined.to(latents.dtype), None
