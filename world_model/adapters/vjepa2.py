@@ -112,10 +112,11 @@ def load_predictor(released: Released, *, image: int = PRETRAINING_PIXELS, heads
     encoder, sizes = describe(released), sizes_of(released.predictor, heads=heads)
     grid = (image // encoder.sizes.patch,) * 2
     predictor: RotaryMaskedPredictor
-    if encoder.form is vjepa2_1:
-        predictor = DenseMaskedPredictor(sizes, grid=grid, span=PRETRAINING_PIXELS // encoder.sizes.patch)
-    else:
-        predictor = RotaryMaskedPredictor(sizes, grid=grid)
+    with torch.device("meta"):
+        if encoder.form is vjepa2_1:
+            predictor = DenseMaskedPredictor(sizes, grid=grid, span=PRETRAINING_PIXELS // encoder.sizes.patch)
+        else:
+            predictor = RotaryMaskedPredictor(sizes, grid=grid)
     fill_predictor(predictor, released.predictor, title=f"the predictor of {released.source}")
     return predictor.eval()
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from core.interfaces import Batch, MaskSampler, Regulariser, TargetRule
+from core.interfaces import Batch, MaskSampler, Regulariser
 from core.shapes import check_shape
 from core.types import Frames, Latents, Loss, Masks
 from encoders.video import AllLevels
@@ -48,6 +48,7 @@ class Stream(nn.Module):
         augment: Changes the raw entry in training mode, or None.
         weight: Share of the stream in the loss.
         otherwise: Makes the entry out of others where the batch has none; by default the stream is skipped then.
+        num_tokens: Tokens of one sample that the masks are made for, if the stream shall check it.
 
     Raises:
         ValueError: If there is no task or two have one name.
@@ -62,6 +63,7 @@ class Stream(nn.Module):
         augment: Change | None = None,
         weight: float = 1.0,
         otherwise: Otherwise | None = None,
+        num_tokens: int | None = None,
     ) -> None:
         super().__init__()
         names = [task.name for task in tasks]
@@ -71,10 +73,23 @@ class Stream(nn.Module):
         self.prepare = prepare or nn.Identity()
         self.augment = augment
         self.otherwise = otherwise
+        self.num_tokens = num_tokens
 
     def finds(self, batch: Batch) -> bool:
         """Whether the batch has something for this stream."""
         return self.key in batch or (self.otherwise is not None and "frames" in batch)
+
+    def check(self, targets: Tensor) -> None:
+        """Refuse inputs that give other tokens `B N D` than the masks are made for.
+
+        Raises:
+            ValueError: With both numbers.
+        """
+        if self.num_tokens not in (None, targets.shape[1]):
+            raise ValueError(
+                f"the masks of {self.key!r} are made for {self.num_tokens} tokens and the inputs give "
+                f"{targets.shape[1]}: set the system's image and frames to those of the data"
+            )
 
     def take(self, batch: Batch, generator: Generator) -> Tensor:
         """The encoder's input."""
@@ -87,7 +102,7 @@ class Stream(nn.Module):
 class MaskedObjective(nn.Module):
     """Encoder and predictor trained together to fill in what is hidden.
 
-        loss = mean over tasks of  d( g(f(x seen), places), target(x)[places] )  +  seen tokens  +  sum w_i R_i(f(x seen))
+        loss = mean over tasks of d(g(f(x seen), places), target(x)[places]) + seen tokens + sum w_i R_i(f(x seen))
 
     Each target block of a mask is predicted by itself. With several streams (video and images, say) their losses are
     averaged by weight.
@@ -113,7 +128,7 @@ class MaskedObjective(nn.Module):
         encoder: nn.Module,
         predictor: nn.Module,
         streams: Sequence[Stream],
-        target: nn.Module,
+        target: SharedTarget | FrozenTarget,
         distance: Distance | None = None,
         seen_loss: SeenLoss | None = None,
         regularisers: Sequence[tuple[str, float, Regulariser]] = (),
@@ -124,6 +139,7 @@ class MaskedObjective(nn.Module):
             raise ValueError("a masked objective needs at least one stream of inputs")
         self.encoder = encoder
         self.predictor = predictor
+        self.inputs = tuple(streams)
         self.streams = nn.ModuleList(streams)
         self.target = target
         self.distance = distance or AbsoluteError()
@@ -137,11 +153,11 @@ class MaskedObjective(nn.Module):
         """The loss of one batch.
 
         Raises:
-            ValueError: If the batch has none of the streams' entries.
+            ValueError: If the batch has none of the streams' entries, or inputs of another size than the masks.
         """
-        present = [stream for stream in self.streams if stream.finds(batch)]
+        present = [stream for stream in self.inputs if stream.finds(batch)]
         if not present:
-            wanted = ", ".join(stream.key for stream in self.streams)
+            wanted = ", ".join(stream.key for stream in self.inputs)
             raise ValueError(f"the batch must hold one of {wanted}; it holds {', '.join(batch) or 'nothing'}")
         whole = sum(stream.weight for stream in present)
         weighted: dict[str, tuple[float, Tensor]] = {}
@@ -173,9 +189,9 @@ class MaskedObjective(nn.Module):
         self.target.update(self.encoder, progress)
 
     def _stream(self, stream: Stream, x: Tensor, generator: Generator) -> dict[str, tuple[float, Tensor]]:
-        rule: TargetRule = self.target
         online = self.encoder(x) if isinstance(self.target, SharedTarget) else None
-        targets = rule(x, online)
+        targets = self.target(x, online)
+        stream.check(targets)
         share = 1 / len(stream.tasks)
         terms: dict[str, tuple[float, Tensor]] = {}
         near: list[Tensor] = []

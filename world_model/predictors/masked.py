@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from core.shapes import check_shape
 from encoders.layers.blocks import RotaryBlock
 from encoders.layers.positions import AxialRotary, Pairing
+from encoders.video import BRANCH_ENDS
 
 Places = Annotated[Tensor, "B L"]
 
@@ -117,8 +118,8 @@ class RotaryMaskedPredictor(nn.Module):
         with torch.no_grad():
             self.mask_tokens.zero_()
             for index, block in enumerate(self.blocks):
-                for layer in (block.attention.output, block.mlp.down):
-                    layer.weight.div_(math.sqrt(2 * (index + 1)))
+                for name in BRANCH_ENDS:
+                    block.get_parameter(name).div_(math.sqrt(2 * (index + 1)))
 
     def forward(self, seen: Tensor, seen_at: Places, wanted_at: Places, *, mask_token: int = 0) -> Tensor:
         """Predict tokens `(B, L, outputs)`, in the order of `wanted_at`.
@@ -193,8 +194,9 @@ class DenseMaskedPredictor(RotaryMaskedPredictor):
     def draw(self, generator: Generator | None) -> None:
         """As the parent, and small random tags."""
         super().draw(generator)
-        if getattr(self, "tags", None) is not None:
-            nn.init.normal_(self.tags, std=1e-6, generator=generator)
+        tags = getattr(self, "tags", None)  # the parent draws before they are made
+        if tags is not None:
+            nn.init.normal_(tags, std=1e-6, generator=generator)
 
     def forward(
         self, seen: Tensor, seen_at: Places, wanted_at: Places, *, mask_token: int = 0, modality: str = "video"

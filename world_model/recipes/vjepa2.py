@@ -4,15 +4,16 @@
 
 Reference: Assran et al. 2025, arXiv:2506.09985.  The presets "large", "huge", "giant" and "giant_384" have the released
 sizes; "small" learns on one processor core from pictures of 64 px, where heads have 32 channels and the target follows
-faster, since such runs have thousands of steps and not hundreds of thousands.  Masks are drawn by our own sampler, whose
+faster, since such runs have thousands of steps and not hundreds of thousands.  Masks come from our own sampler, whose
 lists are cut without preference for early times; masks="legacy_tubes" draws those of the published training.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from torch import Generator
 
@@ -46,6 +47,21 @@ class PretrainingSizes:
     image: int
     frames: int
     momentum: Momentum = constant_momentum()
+
+    def with_clips(self, *, image: int | None, frames: int | None) -> Self:
+        """The same for clips of another size.
+
+        Raises:
+            ValueError: If patches and tubelets do not fill them.
+        """
+        sizes = replace(self, image=image or self.image, frames=frames or self.frames)
+        patch, tubelet = self.encoder.patch, self.encoder.tubelet
+        if sizes.image % patch or sizes.frames % tubelet:
+            raise ValueError(
+                f"clips of {sizes.frames} frames of {sizes.image} px are not filled by patches of {patch} px and "
+                f"tubelets of {tubelet} frames"
+            )
+        return sizes
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -84,6 +100,8 @@ PRESETS = {
 def build(
     *,
     preset: str | PretrainingSizes = "large",
+    image: int | None = None,
+    frames: int | None = None,
     masks: str = "tubes",
     augment: Change | None = None,
     mean: tuple[float, ...] = IMAGENET_MEAN,
@@ -95,6 +113,8 @@ def build(
 
     Args:
         preset: A name of `PRESETS`, or sizes of your own.
+        image: Side of the pictures in pixels, if not the preset's.
+        frames: Frames of a clip, if not the preset's.
         masks: Which sampler, by its name in `TUBES`.
         augment: Changes raw frames `B T C h w` in training, or None.
         mean: Mean of the pixels' colours on the scale 0 to 1.
@@ -104,8 +124,10 @@ def build(
 
     Raises:
         UnknownName: If there is no such preset or sampler.
+        ValueError: If patches and tubelets do not fill the clip.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
+    sizes = sizes.with_clips(image=image, frames=frames)
     encoder = vjepa2(sizes.encoder)
     predictor = RotaryMaskedPredictor(sizes.predictor, grid=sizes.grid[1:], pairing="tiled")
     if generator is not None:
@@ -113,7 +135,7 @@ def build(
         draw_weights(predictor, generator)
     pixels = NormalisePixels(mean=mean, std=std)
     tasks = clip_tasks(sizes.grid, choose(TUBES, masks, "mask sampler"))
-    clips = Stream("frames", tasks, prepare=pixels, augment=augment)
+    clips = Stream("frames", tasks, prepare=pixels, augment=augment, num_tokens=math.prod(sizes.grid))
     return MaskedObjective(
         encoder=encoder,
         predictor=predictor,

@@ -11,6 +11,7 @@ and not trained this way.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,6 +71,8 @@ PRESETS = {
 def build(
     *,
     preset: str | DenseSizes = "giant",
+    image: int | None = None,
+    frames: int | None = None,
     masks: str = "tubes",
     augment: Change | None = None,
     picture_weight: float = 1.0,
@@ -83,6 +86,8 @@ def build(
 
     Args:
         preset: A name of `PRESETS`, or sizes of your own.
+        image: Side of the pictures in pixels, if not the preset's.
+        frames: Frames of a clip, if not the preset's.
         masks: Which sampler, by its name in `TUBES`.
         augment: Changes raw frames `B T C h w` in training, or None.
         picture_weight: Weight of the pictures' loss beside the clips' weight of 1.
@@ -94,8 +99,10 @@ def build(
 
     Raises:
         UnknownName: If there is no such preset or sampler.
+        ValueError: If patches and tubelets do not fill the clip.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
+    sizes = sizes.with_clips(image=image, frames=frames)
     encoder = AllLevels(vjepa2_1(sizes.encoder))
     span = PRETRAINING_PIXELS // sizes.encoder.patch
     predictor = DenseMaskedPredictor(sizes.predictor, grid=sizes.grid[1:], span=span)
@@ -103,17 +110,22 @@ def build(
         draw_weights(encoder, generator)
         draw_weights(predictor, generator)
     tubes, pixels = choose(TUBES, masks, "mask sampler"), NormalisePixels(mean=mean, std=std)
+    taken: dict[str, Any] = {"prepare": pixels, "augment": augment}
+    clips = Stream("frames", clip_tasks(sizes.grid, tubes), **taken, num_tokens=math.prod(sizes.grid))
     one = (1, *sizes.grid[1:])
-    blocks = MaskTask(
-        name="blocks", sampler=tubes(grid=one, num_blocks=10, area=(0.15, 0.15)), hints={"modality": "image"}
+    blocks = tubes(grid=one, num_blocks=10, area=(0.15, 0.15))
+    pictures = Stream(
+        "images",
+        [MaskTask(name="blocks", sampler=blocks, hints={"modality": "image"})],
+        **taken,
+        weight=picture_weight,
+        otherwise=first_frames,
+        num_tokens=math.prod(one),
     )
     return MaskedObjective(
         encoder=encoder,
         predictor=predictor,
-        streams=[
-            Stream("frames", clip_tasks(sizes.grid, tubes), prepare=pixels, augment=augment),
-            Stream("images", [blocks], prepare=pixels, augment=augment, weight=picture_weight, otherwise=first_frames),
-        ],
+        streams=[clips, pictures],
         target=EMATarget(encoder, momentum=sizes.momentum, finish=LatentNorm(groups=NUM_LEVELS)),
         seen_loss=SeenLoss(nearness=nearness or InverseRootDistance(sizes.grid[1:]), ramp=sizes.ramp),
         still=pixels,
