@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from core.types import Costs, Plans
-from planners.refit import FEWEST_ELITES, Gaussian, cheapest
+from planners.refit import FEWEST_ELITES, Gaussian
 
 FARTHEST = 10.0  # a plan further than this many standard deviations teaches no more than one at that distance
 SMALLEST = 1 / 32  # least standard deviation, in units of the last place of the first one
@@ -86,19 +86,18 @@ class CovarianceRefit:
     def __call__(self, old: Gaussian, plans: Plans, costs: Costs) -> Gaussian:
         """Plans B S H A and costs B S in; a distribution over B H A out."""
         before = old if isinstance(old, Correlated) else _uncorrelated(old)
-        count = min(plans.shape[1], max(FEWEST_ELITES, math.ceil(self.share * plans.shape[1])))
-        elite_costs, elites = cheapest(plans, costs, count)
-        weights, some = self._weights(elite_costs, costs)
-        rates = _rates(weights, before)
-        return _where(some, _moved(before, _deviations(before, elites), weights, rates), before)
+        valid = costs.isfinite()
+        weights = self._weights(costs, valid)
+        deviations = torch.where(valid[:, :, None], _deviations(before, plans), 0.0)
+        return _where(valid.any(dim=1), _moved(before, deviations, weights, valid), before)
 
-    def _weights(self, elite_costs: Annotated[Tensor, "B E"], costs: Costs) -> tuple[Annotated[Tensor, "B E"], Tensor]:
-        """Log-rank weights that sum to 1, and the worlds `B` that have a valid plan at all."""
-        valid = costs.isfinite().sum(dim=1, keepdim=True)
-        quota = (valid * self.share).clamp(min=FEWEST_ELITES).minimum(valid)  # (B, 1)
-        rank = torch.arange(1, elite_costs.shape[1] + 1, device=costs.device, dtype=costs.dtype)
-        weights = ((quota + 0.5).log() - rank.log()).clamp(min=0) * elite_costs.isfinite()
-        return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9), valid[:, 0] > 0
+    def _weights(self, costs: Costs, valid: Annotated[Tensor, "B S"]) -> Annotated[Tensor, "B S"]:
+        """Log-rank weights that sum to 1; none for the dearer plans."""
+        count = valid.sum(dim=1, keepdim=True)
+        quota = (count * self.share).clamp(min=FEWEST_ELITES).minimum(count)  # (B, 1)
+        rank = costs.argsort(dim=1).argsort(dim=1) + 1
+        weights = ((quota + 0.5).log() - rank.log()).clamp(min=0) * valid
+        return weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-9)
 
 
 def _uncorrelated(old: Gaussian) -> Correlated:
@@ -109,7 +108,7 @@ def _uncorrelated(old: Gaussian) -> Correlated:
     return Correlated(old.mean, old.std, alone, alone, nothing, nothing, widest, 0)
 
 
-def _deviations(before: Correlated, plans: Annotated[Tensor, "B E H A"]) -> Annotated[Tensor, "B E D"]:
+def _deviations(before: Correlated, plans: Plans) -> Annotated[Tensor, "B S D"]:
     """How far plans are from the mean, in standard deviations; 0 on fixed entries."""
     std = before.std[:, None]
     apart = torch.where(std > 0, (plans - before.mean[:, None]) / torch.where(std > 0, std, 1.0), 0.0)
@@ -117,7 +116,7 @@ def _deviations(before: Correlated, plans: Annotated[Tensor, "B E H A"]) -> Anno
     return apart.clamp(-farthest, farthest).flatten(2)
 
 
-def _rates(weights: Annotated[Tensor, "B E"], before: Correlated) -> _Rates:
+def _rates(weights: Annotated[Tensor, "B S"], before: Correlated) -> _Rates:
     """The customary rates for the number of entries n that are free to move (reference, table 1)."""
     n = (before.std > 0).flatten(1).sum(dim=1, keepdim=True).clamp(min=1).to(weights.dtype)  # (B, 1)
     mass = 1 / weights.square().sum(dim=1, keepdim=True).clamp(min=1e-9)
@@ -135,18 +134,22 @@ def _rates(weights: Annotated[Tensor, "B E"], before: Correlated) -> _Rates:
 
 
 def _moved(
-    before: Correlated, deviations: Annotated[Tensor, "B E D"], weights: Annotated[Tensor, "B E"], rates: _Rates
+    before: Correlated,
+    deviations: Annotated[Tensor, "B S D"],
+    weights: Annotated[Tensor, "B S"],
+    valid: Annotated[Tensor, "B S"],
 ) -> Correlated:
     """One round of learning."""
+    rates = _rates(weights, before)
     step = (weights[:, None] @ deviations)[:, 0]  # (B, D)
-    plain = torch.linalg.solve_triangular(before.root, step[:, :, None], upper=False)[:, :, 0]
-    stride = _smoothed(before.stride, plain, rates.stride, rates.mass)
+    surprise, usual = _surprise(before, deviations, weights, valid)
+    stride = _smoothed(before.stride, surprise, rates.stride, torch.ones_like(rates.mass))
     length = stride.norm(dim=1, keepdim=True)
-    chance = (1 - (1 - rates.stride) ** (2 * (before.age + 1))).sqrt() * rates.length
+    chance = (1 - (1 - rates.stride) ** (2 * (before.age + 1))).sqrt() * usual
     calm = length < (1.4 + 2 / (rates.length**2 + 1)) * chance  # while the size jumps, the drift says nothing of shape
     drift = _smoothed(before.drift, step * calm, rates.drift, rates.mass)
     covariance, root, scale = _learned(before, deviations, weights, drift, rates)
-    growth = (rates.stride / rates.damping * (length / rates.length - 1)).exp().clamp(max=FASTEST)[:, :, None]
+    growth = (rates.stride / rates.damping * (length / usual.clamp(min=1e-9) - 1)).exp().clamp(max=FASTEST)[:, :, None]
     std = before.std * growth * scale[:, :, None]
     least = SMALLEST * torch.finfo(std.dtype).eps * before.widest
     return Correlated(
@@ -161,6 +164,24 @@ def _moved(
     )
 
 
+def _surprise(
+    before: Correlated,
+    deviations: Annotated[Tensor, "B S D"],
+    weights: Annotated[Tensor, "B S"],
+    valid: Annotated[Tensor, "B S"],
+) -> tuple[Annotated[Tensor, "B D"], Annotated[Tensor, "B 1"]]:
+    """What selection moved the mean by, in units of chance, and the length that chance alone would give.
+
+    Both are taken from the plans as they were tried: those that the box cut short lie nearer and to one side, which
+    says nothing about the size that the search should have.
+    """
+    plain = torch.linalg.solve_triangular(before.root, deviations.mT, upper=False).mT  # (B, S, D)
+    count = valid.sum(dim=1, keepdim=True).clamp(min=1)
+    equal = valid / count
+    usual = (equal * plain.square().sum(dim=-1)).sum(dim=1, keepdim=True).sqrt()
+    return (weights[:, None] @ plain)[:, 0] / weights.square().sum(dim=1, keepdim=True).clamp(min=1e-9).sqrt(), usual
+
+
 def _smoothed(path: Tensor, step: Tensor, rate: Tensor, mass: Tensor) -> Tensor:
     """A path of the mean that forgets at `rate` and keeps unit variance under chance."""
     return (1 - rate) * path + (rate * (2 - rate) * mass).sqrt() * step
@@ -168,8 +189,8 @@ def _smoothed(path: Tensor, step: Tensor, rate: Tensor, mass: Tensor) -> Tensor:
 
 def _learned(
     before: Correlated,
-    deviations: Annotated[Tensor, "B E D"],
-    weights: Annotated[Tensor, "B E"],
+    deviations: Annotated[Tensor, "B S D"],
+    weights: Annotated[Tensor, "B S"],
     drift: Annotated[Tensor, "B D"],
     rates: _Rates,
 ) -> tuple[Tensor, Tensor, Annotated[Tensor, "B 1"]]:
