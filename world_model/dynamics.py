@@ -17,8 +17,8 @@ class LearnedDynamics:
     """Rolls a predictor out, sharing the context between candidates and bounding the memory in use.
 
     Differentiable in the plans. Runs the predictor in evaluation mode, on the device of what comes in and in the type
-    of the predictor's weights (`predictors.precision.lowered` makes them short); never waits for the device.
-    `predictor.compile()` is of use where compiling pays; `CapturedDynamics` removes the time of launching on GPUs.
+    of the predictor's weights (`predictors.precision.lowered` makes them short); never waits for the device. On GPUs,
+    `CapturedDynamics` around it removes the time of launching.
 
     Args:
         predictor: The trained predictor.

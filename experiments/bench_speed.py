@@ -1,0 +1,82 @@
+"""How fast learned dynamics plan: `python experiments/bench_speed.py`.
+
+A LeWorldModel of the published size and random weights plans with the cross-entropy method: as one would first write
+it ("plain"), with the published window and all exact savings, and in our own form that keeps keys and values; each in
+32 and 16 bits. All run in turn, in one process; the table shows medians per round of the search (busy time of the
+process, or time of the device on a GPU), ratios to the plain rollout of the same context, and the distance to it.
+With `beats=1000` a small model drives a control loop in real time instead.
+"""
+
+from __future__ import annotations
+
+import _path  # noqa: F401  isort: skip
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from core.files import write_json
+from experiments.command_line import run
+from experiments.speed.loop import drive
+from experiments.speed.rollouts import Sizes, measure, product_rate
+
+ROLLOUTS = ("context", "variant", "ms", "to plain 32", "to plain of the same bits", "gflop", "distance")
+LOOP = ("planning", "periods", "weights", "p50 cycle ms", "p99 cycle ms", "missed", "held", "oldest action ms")
+
+
+def bench_rollouts(cfg: DictConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of the table, and what else to know of the machine."""
+    wanted = "cuda" if cfg.device == "auto" and torch.cuda.is_available() else cfg.device.replace("auto", "cpu")
+    device = torch.device(wanted)
+    names = ("preset", "samples", "iterations", "horizon", "window", "rounds", "seed")
+    sizes = Sizes(**{name: cfg[name] for name in names}, contexts=tuple(cfg.contexts))
+    rows = [row for frames in sizes.contexts for row in measure(frames, sizes, device)]
+    if device.type == "cuda":
+        return rows, {"gpu": torch.cuda.get_device_name(device)}
+    rates = {str(dtype): product_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    return rows, {"GFLOP per busy second of a matrix product": rates}
+
+
+def bench(cfg: DictConfig) -> dict[str, Any]:
+    """Measure, print the table, write speed.json or loop.json, and give back what was written."""
+    torch.set_num_threads(cfg.threads)
+    facts: dict[str, Any] = {
+        "machine": f"{os.cpu_count()} x {platform.machine()}",
+        "load before": os.getloadavg()[0],
+        "torch": torch.__version__,
+    }
+    if cfg.beats:
+        rows = [drive(way, count=cfg.beats, period_s=cfg.period_s, seed=cfg.seed) for way in cfg.planning]
+    else:
+        rows, more = bench_rollouts(cfg)
+        facts |= more
+    report: dict[str, Any] = {"settings": OmegaConf.to_container(cfg, resolve=True), "facts": facts, "rows": rows}
+    write_json(Path(cfg.out) / ("loop.json" if cfg.beats else "speed.json"), report)
+    show(rows, LOOP if cfg.beats else ROLLOUTS)
+    return report
+
+
+def show(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """Print some columns of the rows."""
+    table = Table(*columns)
+    for row in rows:
+        cells = [row.get(column) for column in columns]
+        table.add_row(*("" if x is None else f"{x:.3g}" if isinstance(x, float) else str(x) for x in cells))
+    Console(width=140).print(table)
+
+
+@hydra.main(version_base=None, config_path="../configs", config_name="bench_speed")
+def main(cfg: DictConfig) -> None:
+    """Run the benchmark."""
+    bench(cfg)
+
+
+if __name__ == "__main__":
+    run(main, name="bench_speed")
