@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.plant import Array
+from envs.plant import PHYSICS, Array
 
 CLOCK_TOLERANCE_S = 1e-6
 LARGEST_NUMBER = 1e6  # no position (m, rad) or speed of a working robot comes near it
@@ -27,10 +27,37 @@ def unfit(action: Array, data: mujoco.MjData, deepest_overlap_m: float = np.inf)
         return f"the action holds values that are not finite: {np.asarray(action).tolist()}"
     if not np.isfinite(data.qpos).all() or not np.isfinite(data.qvel).all():
         return "the simulated state is not finite"
-    overlap_m = -float(data.contact.dist.min()) if data.ncon else 0.0
-    if overlap_m > deepest_overlap_m:
-        return f"bodies are {100 * overlap_m:.1f} cm inside each other"
+    if overlap_m(data) > deepest_overlap_m:
+        return f"bodies are {100 * overlap_m(data):.1f} cm inside each other"
     return None
+
+
+def overlap_m(data: mujoco.MjData) -> float:
+    """How deep bodies are inside each other, in metres; 0 or less where none are."""
+    return -float(data.contact.dist.min()) if data.ncon else 0.0
+
+
+def overlapping(model: mujoco.MjModel, data: mujoco.MjData, physics: Array, deepest_m: float) -> NDArray[np.bool_]:
+    """Which rows of physics `(R, F)` hold bodies deeper inside each other; equal neighbours are looked at once.
+
+    Args:
+        model: The model.
+        data: Scratch, which is overwritten.
+        physics: States; rows that are not finite are passed over.
+        deepest_m: What is allowed.
+    """
+    found = np.zeros(len(physics), dtype=bool)
+    if not np.isfinite(deepest_m):
+        return found
+    last, verdict = np.full(physics.shape[1], np.nan), False
+    for row in np.flatnonzero(np.isfinite(physics).all(axis=1)):
+        if not np.array_equal(physics[row], last):
+            last = physics[row]
+            mujoco.mj_setState(model, data, last, PHYSICS)
+            mujoco.mj_fwdPosition(model, data)
+            verdict = overlap_m(data) > deepest_m
+        found[row] = verdict
+    return found
 
 
 def broken(data: mujoco.MjData, before: NDArray[np.int64], due_s: float) -> str | None:
@@ -64,4 +91,4 @@ def unbroken(physics: Array, began_s: Array, timestep_s: float) -> NDArray[np.bo
     on_time = np.abs(physics[:, :count, 0] - due_s) < CLOCK_TOLERANCE_S
     within = (np.abs(physics[:, :count, 1:]) <= LARGEST_NUMBER).all(axis=-1)  # False for NaN, too
     moving = physics[:, 1:, 0] != physics[:, :count, 0]
-    return np.logical_and.accumulate(on_time & within & moving, axis=1)
+    return np.asarray(np.logical_and.accumulate(on_time & within & moving, axis=1))

@@ -59,7 +59,7 @@ class CartPoleEnv(DirectEnv):
         *,
         cameras: tuple[str, ...] = ("side",),
         image_size: int = 64,
-        budget: int = 100,
+        budget: int = 120,
         render_mode: str | None = None,
     ) -> None:
         force = torch.tensor([LARGEST_FORCE_N])

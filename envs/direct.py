@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import mujoco
@@ -40,7 +40,7 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
         ValueError: If a camera is not in the model, sizes are not positive, or the render mode is unknown.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}  # type: ignore[misc]
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}
 
     def __init__(
         self,

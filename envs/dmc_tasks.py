@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
+from core.interfaces import Cost
 from envs.cart_pole import SENSORS as CART_POLE_SENSORS
 from envs.cart_pole import read_joints, stands, swing_cost
 from envs.costs import SensorCost, apart, squares, tilt, weighted
@@ -53,7 +54,7 @@ class DmcTask:
     read: Reader
     goal_sensors: Callable[[mujoco.MjModel], Array]
     goal_positions: Callable[[mujoco.MjModel, Array], Array]
-    cost: Callable[[], SensorCost]
+    cost: Callable[[], Cost]
     distance: Callable[[Array, Array], float]
     reached: Callable[[Array, Array], bool]
     camera: str

@@ -11,12 +11,11 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from core.shapes import check_shape
 from core.types import Context, Latents, Observation, Plans, Rollout
-from envs.breakdown import unbroken
+from envs.breakdown import overlap_m, overlapping, unbroken
 from envs.plant import GUESS, PHYSICS, Array, Layout, Plant, layout_of
 
 BYTES_PER_NUMBER = 8
@@ -113,7 +112,8 @@ class TrueDynamics:
         horizon = actions.shape[1]
         states = np.full((len(begin), horizon, layout.dim), np.nan)
         sensors = np.full((len(begin), horizon, len(plant.sensors)), np.nan)
-        now = np.where(self._overlapping(plant, begin)[:, None], np.nan, begin)
+        deep = overlapping(plant.model, self._scratch[0], begin[:, : layout.physics_dim], plant.deepest_overlap_m)
+        now = np.where(deep[:, None], np.nan, begin)
         for start in range(0, horizon, plant.span):
             part = slice(start, min(start + plant.span, horizon))
             rows = np.flatnonzero(np.isfinite(now).all(axis=1))
@@ -127,7 +127,7 @@ class TrueDynamics:
         """States and sensors of one span of K control steps; one physics step more is simulated to read sensors."""
         physics, memory, steps, guess = layout.split(begin)
         count, num_steps = actions.shape[:2]
-        sane = np.isfinite(actions).all(axis=2)
+        sane = np.asarray(np.isfinite(actions).all(axis=2))
         signals, memories = plant.controls(physics, memory, np.where(sane[..., None], actions, 0.0))
         padded = np.concatenate([signals, signals[:, -1:]], axis=1)
         path, sensed = self._pool.rollout(
@@ -135,34 +135,16 @@ class TrueDynamics:
         )
         ends = np.arange(1, num_steps + 1) * plant.substeps
         fine = unbroken(path, physics[:, 0], plant.model.opt.timestep)[:, ends - 1]
-        fine &= np.logical_and.accumulate(sane, axis=1)
+        fine = np.asarray(fine & np.logical_and.accumulate(sane, axis=1))
         guesses = np.zeros((count, num_steps, layout.guess_dim))
         for row in np.flatnonzero(fine[:, -1]):
             before = path[row, -3] if path.shape[1] > 2 else physics[row]
             guesses[row, -1] = self._guess(plant.model, before, signals[row, -1], guess[row])
-            fine[row, -1] = not self._too_deep(plant)
+            fine[row, -1] = overlap_m(self._scratch[0]) <= plant.deepest_overlap_m
         counted = steps[:, None] + np.arange(1, num_steps + 1)[:, None]  # (R, K, 1)
         after = np.concatenate([path[:, ends - 1], memories, counted, guesses], axis=2)
         sensors = plant.read(path[:, ends - 1], sensed[:, ends])
         return np.where(fine[..., None], after, np.nan), np.where(fine[..., None], sensors, np.nan)
-
-    def _overlapping(self, plant: Plant, begin: Array) -> NDArray[np.bool_]:
-        """Which rows begin with bodies too deep inside each other; equal rows are looked at once."""
-        size = mujoco.mj_stateSize(plant.model, PHYSICS)
-        data, last, verdict = self._scratch[0], np.full(size, np.nan), False
-        found = np.zeros(len(begin), dtype=bool)
-        for row in np.flatnonzero(np.isfinite(begin).all(axis=1)):
-            if not np.array_equal(begin[row, :size], last):
-                last = begin[row, :size]
-                mujoco.mj_setState(plant.model, data, last, PHYSICS)
-                mujoco.mj_fwdPosition(plant.model, data)
-                verdict = self._too_deep(plant)
-            found[row] = verdict
-        return found
-
-    def _too_deep(self, plant: Plant) -> bool:
-        data = self._scratch[0]
-        return data.ncon > 0 and float(data.contact.dist.min()) < -plant.deepest_overlap_m
 
     def _guess(self, model: mujoco.MjModel, physics: Array, controls: Array, first: Array) -> Array:
         """The accelerations of one physics step, from which the solver of the next one sets out."""

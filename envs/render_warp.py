@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from PIL import Image
 
-from core.errors import MissingPackage
+from envs.warp_package import import_warp
 
 SUPERSAMPLING = 2
 MOVED = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
@@ -29,16 +29,8 @@ class WarpRenderer:
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
-        try:
-            import warp
-
-            warp.config.quiet = True
-            import mujoco_warp
-        except ImportError as error:
-            raise MissingPackage("mujoco-warp", "envs.render_warp") from error
         self.model = model
-        self._warp: Any = warp
-        self._caster: Any = mujoco_warp
+        self._warp, self._caster = import_warp("envs.render_warp")
         self._views: dict[tuple[str, int], Any] = {}
         self._model: Any = None
         self._data: Any = None

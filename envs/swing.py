@@ -10,18 +10,20 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_continuous_are
+from scipy.linalg import expm, solve_discrete_are
 
 from core.types import ActionBox
 from envs.plant import Array
 
 GRAVITY = 9.81
 NEARLY_UP = 0.85
-PUMP, CENTRING, BRAKING = 3.0, 2.0, 2.0
+PUMP, CENTRING, BRAKING = 1.0, 0.5, 2.0
 
 
 class CartPole(Protocol):
     """What the policy looks at."""
+
+    dt_s: float
 
     @property
     def action_box(self) -> ActionBox:
@@ -75,4 +77,8 @@ class SwingUp:
         a[2:, 1] = inverse @ [0.0, self.lever * GRAVITY]
         b = np.concatenate([[0.0, 0.0], inverse @ [1.0, 0.0]])[:, None]
         cost = np.diag([1.0, 10.0, 0.5, 1.0])
-        return np.asarray(b.T @ solve_continuous_are(a, b, cost, np.array([[0.1]])))[0]
+        joint = expm(np.block([[a, b], [np.zeros((1, 5))]]) * self.env.dt_s)
+        a, b = joint[:4, :4], joint[:4, 4:]  # the force is held for a whole control step
+        effort = np.array([[0.05]])
+        p = solve_discrete_are(a, b, cost, effort)
+        return np.asarray(np.linalg.solve(effort + b.T @ p @ b, b.T @ p @ a))[0]

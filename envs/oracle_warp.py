@@ -1,0 +1,145 @@
+"""True dynamics on MuJoCo Warp: thousands of candidates side by side on an NVIDIA GPU, and the same on a CPU.
+
+Simulates in float32, so that it agrees with `envs.oracle_cpu` to about a thousandth of what moves over a second, and
+less where contacts begin or end. On a CPU it is slow and serves for checking.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from core.types import Context, Plans, Rollout
+from envs.breakdown import CLOCK_TOLERANCE_S, LARGEST_NUMBER, overlapping
+from envs.oracle_cpu import Simulated, roll_out
+from envs.plant import Array, Layout, Plant, layout_of
+from envs.warp_package import import_warp
+
+CLOCK_ROUNDING = 1e-5  # relative: the clock counts in float32, too
+
+
+class WarpDynamics:
+    """Simulates plans in the task as it is now, as `TrueDynamics` does, with MuJoCo Warp.
+
+    A candidate whose state is not finite or not within bounds, or whose clock does not advance, is not valid, and NaN
+    from that control step on. The signals of a plant with feedback are made on the CPU at each control step.
+
+    Args:
+        env: The environment; its model is read, its state is left alone.
+        device: Warp's name of the device ("cuda:0", "cpu"), or None for its default.
+        memory_mib: Largest size of the arrays of one batch of rows.
+        max_contacts: Contacts per row.
+        max_constraints: Constraint rows per row.
+
+    Raises:
+        ValueError: If a size is not positive.
+        MissingPackage: If mujoco-warp is not installed.
+    """
+
+    def __init__(
+        self,
+        env: Simulated,
+        *,
+        device: str | None = None,
+        memory_mib: float = 256.0,
+        max_contacts: int = 64,
+        max_constraints: int = 256,
+    ) -> None:
+        if not memory_mib > 0 or max_contacts < 1 or max_constraints < 1:
+            raise ValueError(f"sizes must be positive, got {memory_mib}, {max_contacts}, {max_constraints}")
+        self._wp, self._mjw = import_warp("envs.oracle_warp")
+        self.env = env
+        self.device = device
+        self.memory_mib = memory_mib
+        self.max_contacts, self.max_constraints = max_contacts, max_constraints
+
+    def rollout(self, context: Context, plans: Plans) -> Rollout:
+        """Simulate candidate plans `B S H A`, clipped to the box, from the last state of the context.
+
+        Raises:
+            ValueError: If shapes do not fit or the latents are not float64.
+        """
+        return roll_out(self.env.plant, self._simulate, context, plans, memory_mib=self.memory_mib)
+
+    def close(self) -> None:
+        """Nothing to free: every rollout frees its own arrays."""
+
+    def _simulate(self, begin: Array, actions: Array) -> tuple[Array, Array]:
+        """States `(R, H, D)` and sensors `(R, H, Q)` of rows; NaN from where a row broke down."""
+        plant, model = self.env.plant, self.env.plant.model
+        layout = layout_of(model, plant.memory_dim)
+        if layout.physics_dim != 1 + model.nq + model.nv + model.na:
+            raise ValueError("MuJoCo Warp has no plugins and no delays: simulate this model with envs.oracle_cpu")
+        states = np.full((len(begin), actions.shape[1], layout.dim), np.nan)
+        sensors = np.full((len(begin), actions.shape[1], len(plant.sensors)), np.nan)
+        deep = overlapping(model, mujoco.MjData(model), begin[:, : layout.physics_dim], plant.deepest_overlap_m)
+        rows = np.flatnonzero(np.isfinite(begin).all(axis=1) & ~deep)
+        if rows.size:
+            with self._wp.ScopedDevice(self.device):
+                worlds = _Worlds(self._wp, self._mjw, plant, (self.max_contacts, self.max_constraints))
+                states[rows], sensors[rows] = _march(worlds, layout, begin[rows], actions[rows])
+        return states, sensors
+
+
+class _Worlds:
+    """One batch of simulated rows on the device."""
+
+    def __init__(self, warp: Any, mujoco_warp: Any, plant: Plant, limits: tuple[int, int]) -> None:
+        self.warp, self.mjw, self.plant, self.limits = warp, mujoco_warp, plant, limits
+        self.model = mujoco_warp.put_model(plant.model)
+        self.data: Any = None
+
+    def place(self, physics: Array, guess: Array) -> None:
+        """Begin at physics `(R, F)` with the solver's first guess `(R, nv)`."""
+        model = self.plant.model
+        contacts, constraints = self.limits
+        self.data = self.mjw.make_data(model, nworld=len(physics), nconmax=contacts, njmax=constraints)
+        parts = np.split(physics, np.cumsum([1, model.nq, model.nv]), axis=1)
+        for name, part in zip(("qpos", "qvel", "act"), parts[1:], strict=True):
+            if part.shape[1]:
+                getattr(self.data, name).assign(part.astype(np.float32))
+        self.data.time.assign(physics[:, 0].astype(np.float32))
+        self.data.qacc_warmstart.assign(guess.astype(np.float32))
+
+    def advance(self, signals: Array) -> tuple[Array, Array, Array]:
+        """Physics `(R, F)`, guess `(R, nv)` and sensordata `(R, n)` after signals `(R, substeps, nu)`."""
+        if signals.shape[2]:
+            sent = self.warp.array(np.ascontiguousarray(signals.swapaxes(0, 1), dtype=np.float32), dtype=float)
+        for step in range(signals.shape[1]):
+            if signals.shape[2]:
+                self.warp.copy(self.data.ctrl, sent[step])
+            self.mjw.step(self.model, self.data)
+        parts = [self.data.time.numpy()[:, None], self.data.qpos.numpy(), self.data.qvel.numpy()]
+        if self.plant.model.na:
+            parts.append(self.data.act.numpy())
+        guess = self.data.qacc_warmstart.numpy().astype(np.float64)
+        self.mjw.forward(self.model, self.data)  # the sensors after the step
+        sensed = self.data.sensordata.numpy().astype(np.float64)
+        return np.concatenate(parts, axis=1).astype(np.float64), guess, sensed
+
+
+def _march(worlds: _Worlds, layout: Layout, begin: Array, actions: Array) -> tuple[Array, Array]:
+    """Simulate all control steps of rows that begin well."""
+    plant = worlds.plant
+    physics, memory, steps, guess = layout.split(begin)
+    worlds.place(physics, guess)
+    states, sensors = [], []
+    fine: NDArray[np.bool_] = np.ones(len(begin), dtype=bool)
+    for at in range(actions.shape[1]):
+        sane = np.asarray(np.isfinite(actions[:, at]).all(axis=1))
+        action = np.where(sane[:, None], actions[:, at], 0.0)[:, None]
+        felt = np.where(fine[:, None], physics, begin[:, : layout.physics_dim])
+        signals, memories = plant.controls(felt, memory, action)
+        due_s = physics[:, 0] + plant.substeps * plant.model.opt.timestep
+        physics, guess, sensed = worlds.advance(signals)
+        memory, steps = memories[:, -1], steps + 1
+        on_time = np.abs(physics[:, 0] - due_s) < CLOCK_TOLERANCE_S * 10 + CLOCK_ROUNDING * np.abs(due_s)
+        within = np.abs(physics[:, 1:]) <= LARGEST_NUMBER  # False for NaN, too
+        fine = np.asarray(fine & sane & on_time & within.all(axis=1))
+        row = np.concatenate([physics, memory, steps, guess], axis=1)
+        states.append(np.where(fine[:, None], row, np.nan))
+        sensors.append(np.where(fine[:, None], plant.read(physics[:, None], sensed[:, None])[:, 0], np.nan))
+    return np.stack(states, axis=1), np.stack(sensors, axis=1)
