@@ -16,7 +16,9 @@ from core.interfaces import Planner
 from planners.chain import Chain
 from planners.covariance import CovarianceRefit
 from planners.gradient import QUICK_BETAS, GradientPlanner
+from planners.hand import Gripper, HandCEM, hand_cem
 from planners.knots import KnotPlanner, Spline
+from planners.lifted import LiftedPlanner
 from planners.noise import ColouredNoise, WhiteNoise
 from planners.optimisers import Paces
 from planners.refined import RefinedSamplingPlanner
@@ -173,16 +175,42 @@ def cem_knots(
     return KnotPlanner(planner=search, num_knots=num_knots, spline=spline)
 
 
+def lifted(
+    *,
+    num_starts: int = 32,
+    num_rounds: int = 4,
+    num_steps: int = 30,
+    learning_rate: float = 0.1,
+    state_rate: float = 0.005,
+    weight: float = 100.0,
+    state_gradient: float = 0.0,
+    num_final: int = 15,
+) -> Chain:
+    """Actions and states together for long horizons, then a few gradient steps; needs the world one step at a time."""
+    search = LiftedPlanner(
+        optimiser=partial(Adam, lr=learning_rate, betas=QUICK_BETAS),
+        state_optimiser=partial(Adam, lr=state_rate, betas=QUICK_BETAS),
+        num_starts=num_starts,
+        num_rounds=num_rounds,
+        num_steps=num_steps,
+        weight=weight,
+        state_gradient=state_gradient,
+    )
+    return Chain((search, gradient(num_starts=4, num_iterations=num_final, learning_rate=0.05, initial_std=0.02)))
+
+
 PLANNERS: Mapping[str, Callable[..., Planner]] = {
     "random_shooting": random_shooting,
     "cem": cem,
     "icem": icem,
     "mppi": mppi,
     "cma": cma,
+    "hand_cem": hand_cem,
     "gradient": gradient,
     "cem_gradient": cem_gradient,
     "grad_cem": grad_cem,
     "cem_knots": cem_knots,
+    "lifted": lifted,
 }
 
 __all__ = [
@@ -194,7 +222,10 @@ __all__ = [
     "EliteRefit",
     "Gaussian",
     "GradientPlanner",
+    "Gripper",
+    "HandCEM",
     "KnotPlanner",
+    "LiftedPlanner",
     "NoValidPlan",
     "RefinedSamplingPlanner",
     "Paces",
@@ -207,7 +238,9 @@ __all__ = [
     "cma",
     "grad_cem",
     "gradient",
+    "hand_cem",
     "icem",
+    "lifted",
     "mppi",
     "random_shooting",
 ]

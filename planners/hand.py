@@ -13,7 +13,7 @@ from torch import Tensor
 from core.types import ActionBox, Costs, Plan, PlanRequest, PlanResult, Plans
 from planners.noise import Noise, WhiteNoise
 from planners.refit import EliteRefit, Gaussian
-from planners.search import Search, first_guess, half_width, masked
+from planners.search import Search, first_guess, half_width, masked, opening
 
 Answer = Literal["mean", "best"]
 
@@ -101,25 +101,36 @@ class HandCEM:
         search = Search(request)
         mean = first_guess(request)
         gaussian = self._with_fixed(Gaussian(mean, (self.initial_std * half_width(request)).expand_as(mean)))
+        given = self._given(request)
         for _ in range(self.num_iterations):
             if search.out_of_time():
                 break
             plans = self._propose(request, gaussian)
-            gaussian = self._refit(gaussian, plans, masked(search.judge(plans)))
+            plans[:, : given.shape[1]] = given
+            gaussian, given = self._refit(gaussian, plans, masked(search.judge(plans))), given[:, :0]
+        if search.out_of_time():
+            return search.result(rounds=self.num_iterations + 1)
         mean = self._resting(request.box.clip(gaussian.mean))
         cost = masked(search.judge(mean[:, None]))[:, 0]
         result = search.result(rounds=self.num_iterations + 1)
         return result if self.answer == "best" else _with_answer(result, mean, cost)
+
+    def _given(self, request: PlanRequest) -> Plans:
+        """What the first round tries as it is: nothing, unless the caller brings something."""
+        plans = opening(request, self.num_samples)
+        return plans if request.warm_start is not None or request.candidates is not None else plans[:, :0]
 
     def _propose(self, request: PlanRequest, gaussian: Gaussian) -> Plans:
         shape = (request.batch, self.num_samples, request.horizon, request.box.dim)
         noise = self.noise(shape, request.generator, like=request.box.low)
         plans = request.box.clip(gaussian.mean[:, None] + gaussian.std[:, None] * noise)
         if self.gripper is not None:
-            axis, limit = self.gripper.axis, self.gripper.limit
-            plans[..., axis].clamp_(-limit, limit)
-            if self.gripper.close_from is not None:
-                plans[:, :, self.gripper.close_from :, axis] = request.box.high[axis].clamp(max=1.0)
+            plans[..., self.gripper.axis].clamp_(-self.gripper.limit, self.gripper.limit)
+        for axis, value in self.fixed.items():
+            plans[..., axis] = value
+        if self.gripper is not None and self.gripper.close_from is not None:
+            closing = request.box.high[self.gripper.axis].clamp(max=1.0)
+            plans[:, :, self.gripper.close_from :, self.gripper.axis] = closing
         return plans
 
     def _with_fixed(self, gaussian: Gaussian) -> Gaussian:

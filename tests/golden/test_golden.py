@@ -39,6 +39,7 @@ CHECKS = {
     "vjepa2_masked_loss": vjepa2_masked.check_v2_loss,
     "vjepa2_1_dense_loss": vjepa2_masked.check_v21_loss,
     "preprocessing": vjepa2_encoder.check_preprocessing,
+    "vjepa2_ac_encode": vjepa2_ac.check_encode,
     "pose_helpers": vjepa2_ac.check_poses,
 }
 """Kind of a case -> what to run on it."""

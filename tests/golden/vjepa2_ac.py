@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.types import ActionBox, Context, Goal, PlanRequest
+from encoders.adapters.files import Released
+from encoders.adapters.vjepa2 import build as build_encoder
+from encoders.adapters.vjepa2 import describe
+from encoders.frozen import FrozenFrames
 from encoders.layers.normed import LatentNorm
+from encoders.preprocessing import RobotPixels
 from planners.hand import Gripper, HandCEM
 from tests.golden.cases import Case
 from world_model.adapters.vjepa2_ac import fill
@@ -40,6 +45,7 @@ def predictor_of(case: Case, *, normalise: nn.Module | None = None) -> BlockCaus
         mlp_dim=int(config["predictor_embed_dim"] * config["mlp_ratio"]),
         cameras=config["use_extrinsics"],
         eps=config["norm_eps"],
+        qkv_bias=config["qkv_bias"],
     )
     predictor = BlockCausalPredictor(sizes, normalise=normalise)
     fill(predictor, case.under("param."))
@@ -198,10 +204,11 @@ class _Recorded:
 
 def planned(noise: Tensor, options: dict[str, Any], evaluate: Callable[[Tensor], Tensor]) -> Tensor:
     """The plans `(I, H, 7)` after one round, two rounds, and so on."""
-    reach = options.get("maxnorm", 0.05)
-    box = ActionBox(
-        low=torch.tensor([-reach] * 3 + [0.0] * 3 + [-1.0]), high=torch.tensor([reach] * 3 + [0.0] * 3 + [1.0])
-    )
+    fixed = {(0, 1, 2, 6)[int(axis)]: value for axis, value in options.get("axis", {}).items()}  # the gripper is axis 3
+    high = torch.tensor([options.get("maxnorm", 0.05)] * 3 + [0.0] * 3 + [1.0])
+    for axis, value in fixed.items():
+        high[axis] = max(float(high[axis]), abs(value))
+    box = ActionBox(low=-high, high=high)
     found = []
     for rounds in range(1, len(noise) + 1):
         planner = HandCEM(
@@ -215,7 +222,7 @@ def planned(noise: Tensor, options: dict[str, Any], evaluate: Callable[[Tensor],
                 momentum_std=options.get("momentum_std_gripper", 0.15),
                 close_from=options.get("close_gripper"),
             ),
-            fixed={int(axis): value for axis, value in options.get("axis", {}).items()},
+            fixed=fixed,
             noise=_Recorded(noise),  # type: ignore[arg-type]
         )
         request = PlanRequest(
@@ -254,3 +261,16 @@ def check_planner(case: Case) -> None:
         case.tensors["in.noise"], options, lambda plans: cost(dynamics.rollout(context, plans), plans, goal)
     )
     case.check("out.action_after_iter", plans, (1e-4, 1e-3))
+
+
+@torch.no_grad()
+def check_encode(case: Case) -> None:
+    """How a camera frame becomes a latent: prepared, repeated to a clip, encoded alone, normalised."""
+    config: dict[str, Any] = case.meta["config"]
+    released = Released(source=str(case.path), section="encoder", encoder=case.under("param."))
+    encoder = FrozenFrames(build_encoder(released, describe(released, heads=config["num_heads"])))
+    frames = case.tensors["in.frames"].movedim(-1, -3)
+    prepared = RobotPixels(config["crop_size"])(frames)
+    case.check("out.clip", prepared.transpose(0, 1))
+    case.check("out.reps_raw", encoder.encoder(prepared))
+    case.check("out.reps", encoder(prepared))

@@ -36,6 +36,7 @@ class BlockCausalSizes:
         cameras: Whether each step also has a token for the place of the camera.
         window: Context frames that a plan looks back on.
         eps: Constant of the layer norms.
+        qkv_bias: Whether queries, keys and values have a bias.
     """
 
     state_dim: int
@@ -48,6 +49,7 @@ class BlockCausalSizes:
     cameras: bool = False
     window: int = 1
     eps: float = 1e-6
+    qkv_bias: bool = True
 
 
 class BlockCausalPredictor(nn.Module):
@@ -93,7 +95,8 @@ class BlockCausalPredictor(nn.Module):
         self.pose = nn.Linear(POSE_DIM, sizes.width)
         self.camera = nn.Linear(CAMERA_DIM, sizes.width) if sizes.cameras else None
         self.blocks: Sequence[RotaryBlock] = nn.ModuleList(  # type: ignore[assignment]
-            RotaryBlock(sizes.width, heads=sizes.heads, hidden=sizes.mlp_dim, eps=sizes.eps) for _ in range(sizes.depth)
+            RotaryBlock(sizes.width, heads=sizes.heads, hidden=sizes.mlp_dim, eps=sizes.eps, qkv_bias=sizes.qkv_bias)
+            for _ in range(sizes.depth)
         )
         self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.output = nn.Linear(sizes.width, sizes.state_dim)
@@ -123,7 +126,8 @@ class BlockCausalPredictor(nn.Module):
         for part in self.modules():
             if isinstance(part, nn.Linear):
                 nn.init.trunc_normal_(part.weight, std=0.02, generator=generator)
-                nn.init.zeros_(part.bias)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
         with torch.no_grad():
             for number, block in enumerate(self.blocks, start=1):
                 for part in (block.attention.output, block.mlp.down):
