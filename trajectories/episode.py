@@ -186,13 +186,23 @@ def check_order(arrays: Mapping[str, np.ndarray], where: str) -> None:
     Raises:
         BadEpisode: If they do not, or if cameras differ in image size.
     """
-    if not (np.diff(arrays[TIMESTAMP]) > 0).all():
-        step = int(np.argmax(np.diff(arrays[TIMESTAMP]) <= 0)) + 1
-        raise BadEpisode(f"{where}: field {TIMESTAMP!r} does not rise at step {step}")
-    if not np.array_equal(arrays[FRAME_INDEX], np.arange(len(arrays[FRAME_INDEX]))):
-        raise BadEpisode(f"{where}: field {FRAME_INDEX!r} must count 0, 1, 2, ...")
+    check_rising(arrays, where)
     if (arrays[EPISODE_INDEX] != arrays[EPISODE_INDEX][0]).any():
         raise BadEpisode(f"{where}: field {EPISODE_INDEX!r} changes within the episode")
     sizes = {array.shape[1:3] for name, array in arrays.items() if name.startswith(IMAGES)}
     if len(sizes) > 1:
         raise BadEpisode(f"{where}: field {IMAGES + '*'!r}: cameras differ in image size: {sorted(sizes)}")
+
+
+def check_rising(arrays: Mapping[str, np.ndarray], where: str) -> None:
+    """Check that time rises and frames count up from 0, where these columns of an episode were read.
+
+    Raises:
+        BadEpisode: If they do not.
+    """
+    times, frames = arrays.get(TIMESTAMP), arrays.get(FRAME_INDEX)
+    if times is not None and not (np.diff(times) > 0).all():
+        step = int(np.argmax(np.diff(times) <= 0)) + 1
+        raise BadEpisode(f"{where}: field {TIMESTAMP!r} does not rise at step {step}")
+    if frames is not None and not np.array_equal(frames, np.arange(len(frames))):
+        raise BadEpisode(f"{where}: field {FRAME_INDEX!r} must count 0, 1, 2, ...")

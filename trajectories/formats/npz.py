@@ -28,6 +28,7 @@ from trajectories.episode import (
     TIMESTAMP,
     Episode,
     check_column,
+    check_rising,
     fields_of,
     validate,
 )
@@ -213,6 +214,7 @@ class NpzStore:
                     f"{path.name}: field {name!r} has steps of shape {array.shape[1:]}, the log has "
                     f"{self.fields[name].shape}"
                 )
+        check_rising(arrays, path.name)
         return {name: array[start:stop] for name, array in arrays.items()}
 
     def episode(self, index: int) -> Episode:

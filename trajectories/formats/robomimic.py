@@ -52,7 +52,7 @@ class RobomimicReader(H5Log):
         counted = sum(episode.length for episode in episodes)
         if total is not None and int(total) != counted:
             problem = f"is {total}, the demonstrations hold {counted} steps"
-            raise fault(path, field="data.attrs['total']", problem=problem, remedy="restore the file")
+            raise fault(path, field="data@total", problem=problem, remedy="restore the file")
         return episodes
 
     def _rename(self, dataset: str) -> str | None:
@@ -116,7 +116,7 @@ def _length(data: Any, name: str, path: Path) -> int:
         raise fault(path, field=f"data/{name}/actions", problem=f"has a damaged header ({error})") from error
     if noted is not None and int(noted) != length:
         problem = f"is {noted}, there are {length} actions"
-        raise fault(path, field=f"data/{name}.attrs['num_samples']", problem=problem, remedy="restore the file")
+        raise fault(path, field=f"data/{name}@num_samples", problem=problem, remedy="restore the file")
     return length
 
 

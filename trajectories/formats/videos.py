@@ -40,6 +40,7 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        _check_boxes(path)
         with _opened(path) as container:
             stream = _stream(container, path)
             self.size = (int(stream.height), int(stream.width))
@@ -153,6 +154,24 @@ class VideoEncoder:
         stream.height, stream.width, stream.pix_fmt, stream.options = shape[0], shape[1], pixels, options
         stream.codec_context.thread_count = 1
         self._stream = stream
+
+
+def _check_boxes(path: Path) -> None:
+    """Refuse an mp4 that ends inside of one of its outermost boxes: decoders pass over some of these cuts."""
+    if path.suffix not in (".mp4", ".mov") or not path.exists():
+        return
+    total, at = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while at < total:
+            file.seek(at)
+            head = file.read(16)
+            size = int.from_bytes(head[:4], "big") if len(head) >= 8 else -1
+            size = int.from_bytes(head[8:16], "big") if size == 1 else total - at if size == 0 else size
+            if size < 8 or at + size > total:
+                raise fault(path, field="video", problem=f"is cut short or damaged at byte {at}", remedy="restore it")
+            at += size
+    if total == 0:
+        raise fault(path, field="video", problem="is empty", remedy="restore the film")
 
 
 def _av() -> ModuleType:
