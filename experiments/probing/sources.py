@@ -58,6 +58,8 @@ def encoder_of(objective: nn.Module, name: str) -> Encode:
 
 
 def pixels(frames: Tensor) -> Tensor:
-    """Patches of the picture as tokens `G N D`, as they are."""
-    boxes = F.pixel_unshuffle(frames.float() / 255, PATCH)  # (G, C patch^2, rows, columns)
+    """Patches of the picture as tokens `G N D`, as they are; black fills the last ones up."""
+    height, width = frames.shape[-2:]
+    filled = F.pad(frames.float() / 255, (0, -width % PATCH, 0, -height % PATCH))
+    boxes = F.pixel_unshuffle(filled, PATCH)  # (G, C patch^2, rows, columns)
     return boxes.flatten(2).transpose(1, 2)

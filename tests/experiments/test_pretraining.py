@@ -1,0 +1,118 @@
+"""Masked pretraining through train.py, and the probe of what came out."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from core.errors import BadCheckpoint, UnknownName
+from core.seeding import generator
+from experiments.probe import MISTAKES, draw, probe, show, summary
+from experiments.probing.readers import READERS, Samples, attentive, judge, linear
+from experiments.probing.sources import pixels
+from experiments.train import train
+from experiments.training.begin import published_encoder
+from trajectories.synthetic import synthetic_log
+from world_model.pretrained import load_world_model
+
+ROOT = Path(__file__).resolve().parents[2]
+SYSTEM = ["system.preset=tiny", "++system.image=28", "fit=pretraining", "cameras=[left]", "window=4"]
+TINY = [*SYSTEM, "max_stride=1", "batch=4", "fit.steps=4", "fit.log_every=2", "fit.evaluate_every=2", "probe=16"]
+
+
+def configured(name, *overrides):
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        return compose(name, list(overrides))
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    return synthetic_log(tmp_path_factory.mktemp("log"), episodes=6, image_size=28)
+
+
+@pytest.fixture(scope="module", params=["vjepa2_small", "vjepa2_1_small"])
+def run(request, log, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / request.param
+    train(configured("train", f"system={request.param}", *TINY, "validation=0.34", f"data={log}", f"out={out}"))
+    return out
+
+
+def test_a_pretraining_watches_for_collapse(run):
+    numbers = {key for line in (run / "metrics.jsonl").read_text().splitlines() for key in json.loads(line)}
+    assert {"frames/short", "frames/long", "held/loss", "health/std_ratio", "health/effective_rank"} <= numbers
+
+
+def test_its_encoder_is_published_for_others(run):
+    encoder = published_encoder(run / "checkpoint")
+    assert encoder(torch.zeros(2, 3, 28, 28)).shape == (2, 16, 32)
+    with pytest.raises(BadCheckpoint, match="not a world model"):
+        load_world_model(run / "checkpoint")
+
+
+def test_the_probe_leaves_a_row_for_every_encoder_probe_and_seed(run, log, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(READERS, "attentive", partial(attentive, steps=3))
+    cfg = configured(
+        "probe",
+        f"checkpoint={run / 'checkpoint'}",
+        f"data={log}",
+        "train=24",
+        "held=12",
+        "validation=0.34",
+        "seeds=[0]",
+    )
+    rows = probe(cfg)
+    assert {(row["encoder"], row["probe"]) for row in rows} == {
+        (encoder, reader) for encoder in ("trained", "fresh", "pixels") for reader in ("linear", "attentive")
+    }
+    table = summary(rows)
+    draw(table, tmp_path / "probe.png")
+    show(table)
+    assert (tmp_path / "probe.png").stat().st_size > 5000 and "attentive" in capsys.readouterr().out
+
+
+def test_the_probe_refuses_an_unknown_reader_and_a_missing_checkpoint(run, log, tmp_path):
+    cfg = configured("probe", f"checkpoint={run / 'checkpoint'}", f"data={log}", "readers=[oracle]", "validation=0.34")
+    with pytest.raises(UnknownName, match="attentive, linear"):
+        probe(cfg)
+    with pytest.raises(BadCheckpoint, match="no checkpoint"):
+        probe(configured("probe", f"checkpoint={tmp_path / 'nothing'}", f"data={log}"))
+    assert issubclass(UnknownName, MISTAKES) and issubclass(BadCheckpoint, MISTAKES)
+
+
+def made_up(count, seed):
+    """Tokens of which one is brighter; its place in the grid of 4 x 4 is what is to be read."""
+    draws = generator(seed)
+    at = torch.randint(16, (count,), generator=draws)
+    tokens = 0.03 * torch.randn(count, 16, 5, generator=draws)
+    tokens[torch.arange(count), at, 2] += 1.0
+    places = torch.stack([at // 4, at % 4, (at // 4 + at % 4)], dim=1) * 0.1
+    return Samples(tokens=tokens, places=places)
+
+
+FITS = pytest.mark.parametrize("fit", [linear, partial(attentive, steps=200)], ids=["linear", "attentive"])
+
+
+@FITS
+def test_a_probe_reads_a_place_that_is_there(fit):
+    scores = judge(fit(made_up(400, 0), generator=generator(0)), made_up(200, 1))
+    assert scores["r2"] > 0.9 and scores["median_cm"] < 5  # places lie on a lattice of 10 cm
+
+
+@FITS
+def test_a_probe_finds_nothing_where_nothing_is(fit):
+    noise = Samples(tokens=torch.randn(400, 16, 5, generator=generator(2)), places=made_up(400, 0).places)
+    held = Samples(tokens=torch.randn(200, 16, 5, generator=generator(3)), places=made_up(200, 1).places)
+    assert judge(fit(noise, generator=generator(0)), held)["r2"] < 0.2
+
+
+def test_pixels_keep_the_order_of_patches():
+    frames = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    frames[:, :, 8:, :8] = 255
+    tokens = pixels(frames)
+    assert tokens.shape == (1, 4, 192)
+    assert torch.equal(tokens.mean(-1), torch.tensor([[0.0, 0.0, 1.0, 0.0]]))
