@@ -12,7 +12,7 @@ import torch
 from core.seeding import generator
 from core.types import ActionBox, PlanRequest, PlanStatus
 from planners import PLANNERS, NoValidPlan
-from planners.problems import Detour, double_integrator, request_for
+from planners.problems import Detour, double_integrator, memoryless, request_for
 
 Evaluate = Callable[[torch.Tensor], torch.Tensor]
 
@@ -26,8 +26,13 @@ def mass(worlds: int = 3, horizon: int = 6):
 
 def towards(target: torch.Tensor, *, worlds: int = 2, horizon: int = 4, seed: int = 0, **changes) -> PlanRequest:
     """A request in a box of unequal units with two fixed axes."""
+
+    def evaluate(plans: torch.Tensor) -> torch.Tensor:
+        return (plans - target).square().sum(dim=(-2, -1))
+
     request = PlanRequest(
-        evaluate=lambda plans: (plans - target).square().sum(dim=(-2, -1)),
+        evaluate=evaluate,
+        steps=memoryless(evaluate, torch.zeros(worlds, horizon, len(target))),
         box=BOX,
         batch=worlds,
         horizon=horizon,
