@@ -44,6 +44,8 @@ def stands(sensors: Array) -> bool:
 class CartPoleEnv(DirectEnv):
     """A cart that is pushed with up to 15 N for 0.04 s at a time; its pole hangs at first and shall stand.
 
+    The action is the share of that force, -1 to 1.
+
     Args:
         cameras: "side", or none.
         image_size: Width and height of the pictures in pixels.
@@ -62,10 +64,10 @@ class CartPoleEnv(DirectEnv):
         budget: int = 120,
         render_mode: str | None = None,
     ) -> None:
-        force = torch.tensor([LARGEST_FORCE_N])
+        most = torch.ones(1)
         plant = DirectPlant(
             mujoco.MjModel.from_xml_path(str(MODEL)),
-            box=ActionBox(low=-force, high=force),
+            box=ActionBox(low=-most, high=most),
             substeps=SUBSTEPS,
             sensors=SENSORS,
             reading=read_joints,
@@ -84,7 +86,7 @@ class CartPoleEnv(DirectEnv):
 
     def success(self) -> bool:
         """Whether the pole stands."""
-        return not self._broken and stands(self.sensors())
+        return not self._broken and stands(self.plant_sensors())
 
     def cost(self) -> Cost:
         """See `swing_cost`."""
@@ -92,7 +94,7 @@ class CartPoleEnv(DirectEnv):
 
     def oracle(self) -> Policy:
         """Pumps energy, then balances."""
-        return SwingUp(self, cart_kg=1.0, pole_kg=0.2, half_length_m=0.5)
+        return SwingUp(self, cart_kg=1.0, pole_kg=0.2, half_length_m=0.5, newton_per_action=LARGEST_FORCE_N)
 
     def _start(self, options: dict[str, Any]) -> tuple[Array, Array]:
         noise = self.np_random.uniform(-START_NOISE, START_NOISE, 4)

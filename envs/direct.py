@@ -172,7 +172,7 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
         self._steps, self._broken = int(steps[0]), False
         self._frames = self._look()
 
-    def sensors(self) -> Array:
+    def plant_sensors(self) -> Array:
         """What the plant's sensors read now `(Q,)`."""
         physics = self.state()[None, None, : layout_of(self.plant.model, 0).physics_dim]
         sensordata = np.zeros((1, 1, self.plant.model.nsensordata))
@@ -184,7 +184,7 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
 
     def distance(self) -> float:
         """Distance from the goal, in the task's own measure; infinite after a breakdown of the simulation."""
-        return float("inf") if self._broken else self.distance_of(self.sensors())
+        return float("inf") if self._broken else self.distance_of(self.plant_sensors())
 
     def goal(self) -> Observation:
         """The goal image."""
@@ -243,7 +243,7 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
         if reason is not None:
             return reason
         before, due_s = warnings(data), data.time + self.plant.substeps * model.opt.timestep
-        data.ctrl[:] = np.clip(action, self._low, self._high)
+        data.ctrl[:] = np.clip(action, self._low, self._high) * self.plant.gain
         mujoco.mj_step(model, data, self.plant.substeps)
         reason = broken(data, before, due_s)
         mujoco.mj_kinematics(model, data)

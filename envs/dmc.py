@@ -25,7 +25,8 @@ MANIPULATION = "manipulation"
 class DmcEnv(DirectEnv):
     """A task of dm_control.
 
-    Actions are dm_control's own, each held for `DmcTask.repeat` of its control steps.
+    Actions are dm_control's own, each held for `DmcTask.repeat` of its control steps; axes that go beyond 1 are given
+    as a share of their largest value. Starts are dm_control's own, too, save those that are at the goal already.
 
     Args:
         task: A name of `DMC_TASKS`.
@@ -69,22 +70,26 @@ class DmcEnv(DirectEnv):
 
     def success(self) -> bool:
         """Whether the target is reached now."""
-        return not self._broken and self.task.reached(self.sensors(), self.goal_sensors())
+        return not self._broken and self.task.reached(self.plant_sensors(), self.goal_sensors())
 
     def cost(self) -> Cost:
         """The task's cost."""
         return self.task.cost()
 
     def _start(self, options: dict[str, Any]) -> tuple[Array, Array]:
-        """Let dm_control begin an episode; a manipulation task builds a new model each time."""
+        """Let dm_control begin an episode, and another one while it begins at its goal."""
         random = self._source.random_state if self.task.domain == MANIPULATION else self._source.task.random
         random.seed(int(self.np_random.integers(2**31)))
-        self._source.reset()
-        if self._source.physics.model.ptr is not self.plant.model:
-            self.plant = self._made_plant()
-        physics = self._source.physics
-        self._began = np.array(physics.data.qpos)
-        return self._began, np.array(physics.data.qvel)
+        while True:
+            self._source.reset()
+            if self._source.physics.model.ptr is not self.plant.model:  # a manipulation task builds a new one each time
+                self.plant = self._made_plant()
+            data = self._source.physics.data
+            self._began, velocities = np.array(data.qpos), np.array(data.qvel)
+            row = np.concatenate([[0.0], self._began, velocities])[None, None]
+            now = self.plant.read(row, np.array(data.sensordata)[None, None])[0, 0]
+            if self.task.holds or not self.task.reached(now, self.goal_sensors()):
+                return self._began, velocities
 
     def _goal_positions(self) -> Array:
         return self.task.goal_positions(self.plant.model, self._began)
@@ -92,13 +97,15 @@ class DmcEnv(DirectEnv):
     def _made_plant(self) -> DirectPlant:
         model: mujoco.MjModel = self._source.physics.model.ptr
         spec = self._source.action_spec()
+        low, high = (np.broadcast_to(bound, spec.shape) for bound in (spec.minimum, spec.maximum))
+        gain = np.maximum(1.0, np.maximum(-low, high))
         per_step = round(self._source.control_timestep() / model.opt.timestep)
         return DirectPlant(
             model,
             box=ActionBox(
-                low=torch.tensor(np.broadcast_to(spec.minimum, spec.shape), dtype=torch.float32),
-                high=torch.tensor(np.broadcast_to(spec.maximum, spec.shape), dtype=torch.float32),
+                low=torch.tensor(low / gain, dtype=torch.float32), high=torch.tensor(high / gain, dtype=torch.float32)
             ),
+            gain=gain,
             substeps=per_step * self.task.repeat,
             sensors=self.task.sensors,
             reading=self.task.read(model),

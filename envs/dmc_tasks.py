@@ -43,6 +43,7 @@ class DmcTask:
         reached: Whether sensors are at the goal.
         camera: The camera of the pictures.
         describe: The task in a sentence.
+        holds: Whether an episode begins at the goal and shall stay there.
     """
 
     domain: str
@@ -59,6 +60,7 @@ class DmcTask:
     reached: Callable[[Array, Array], bool]
     camera: str
     describe: str
+    holds: bool = False
 
 
 def _joints(model: mujoco.MjModel) -> Callable[[Array, Array], Array]:
@@ -89,6 +91,7 @@ def _cart_pole(task: str, describe: str) -> DmcTask:
         reached=lambda now, goal: stands(now),
         camera="fixed",
         describe=describe,
+        holds=task == "balance",
     )
 
 

@@ -102,7 +102,7 @@ Reading = Callable[[Array, Array], Array]
 
 
 class DirectPlant:
-    """A task whose actions are the actuator signals, held for a whole control step.
+    """A task whose actions are the actuator signals (times a gain), held for a whole control step.
 
     Args:
         model: The MuJoCo model.
@@ -110,6 +110,7 @@ class DirectPlant:
         substeps: Physics steps per control step.
         sensors: Name and unit of each sensor.
         reading: Maps physics `(R, K, F)` and the model's sensors `(R, K, n)` to sensors `(R, K, Q)`.
+        gain: Actuator signal of an action of 1, for each axis or for all.
 
     Raises:
         ValueError: If the box does not have one axis per actuator, or substeps is not positive.
@@ -120,7 +121,14 @@ class DirectPlant:
     deepest_overlap_m = math.inf
 
     def __init__(
-        self, model: mujoco.MjModel, *, box: ActionBox, substeps: int, sensors: tuple[str, ...], reading: Reading
+        self,
+        model: mujoco.MjModel,
+        *,
+        box: ActionBox,
+        substeps: int,
+        sensors: tuple[str, ...],
+        reading: Reading,
+        gain: Array | float = 1.0,
     ) -> None:
         if box.dim != model.nu or substeps < 1:
             raise ValueError(
@@ -130,11 +138,12 @@ class DirectPlant:
         self.box = box
         self.substeps = substeps
         self.sensors = sensors
+        self.gain = gain
         self._reading = reading
 
     def controls(self, physics: Array, memory: Array, actions: Array) -> tuple[Array, Array]:
-        """The actions themselves, each held for `substeps` physics steps."""
-        return np.repeat(actions, self.substeps, axis=1), np.zeros((*actions.shape[:2], 0))
+        """The actions times the gain, each held for `substeps` physics steps."""
+        return np.repeat(actions * self.gain, self.substeps, axis=1), np.zeros((*actions.shape[:2], 0))
 
     def read(self, physics: Array, sensordata: Array) -> Array:
         """Sensors `(R, K, Q)`."""

@@ -29,7 +29,7 @@ class CartPole(Protocol):
     def action_box(self) -> ActionBox:
         """Bounds of the force."""
 
-    def sensors(self) -> Array:
+    def plant_sensors(self) -> Array:
         """Cart position (m), pole angle (rad, 0 upright), and their speeds."""
 
 
@@ -56,7 +56,7 @@ class SwingUp:
 
     def act(self, env: object = None) -> NDArray[np.float32]:
         """The force `(1,)`, in the unit of the action."""
-        state = self.env.sensors().copy()
+        state = self.env.plant_sensors().copy()
         state[1] = (state[1] + np.pi) % (2 * np.pi) - np.pi
         cart, angle, speed, turning = state
         if np.cos(angle) > NEARLY_UP:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import gymnasium
+import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -74,6 +75,7 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         self.dt_s = DT_S
         self.scene, self.arm, self.plant = arm.scene, arm, plant
         self._renderer: Drawer | None = None
+        self._judge = mujoco.MjData(arm.scene.model)
         self._box = plant.box
         self._low, self._high = self._box.low.double().numpy(), self._box.high.double().numpy()
         width = np.maximum(self._box.high.numpy(), np.float32(HELD_AXIS))
@@ -194,6 +196,12 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
             cameras=self.cameras,
             proprio=torch.from_numpy(self.arm.proprio())[None, None],
         )
+
+    def plant_sensors(self) -> NDArray[np.float64]:
+        """What the plant's sensors read now `(Q,)`."""
+        mujoco.mj_copyData(self._judge, self.scene.model, self.scene.data)
+        mujoco.mj_forward(self.scene.model, self._judge)
+        return self.plant.read(np.zeros((1, 1, 0)), self._judge.sensordata[None, None])[0, 0]
 
     def hand_m(self) -> NDArray[np.float64]:
         """Position of the hand in the base frame, in metres."""

@@ -54,6 +54,9 @@ class PlannableEnv(Protocol):
     def observation(self) -> Observation:
         """What cameras and joints show now."""
 
+    def plant_sensors(self) -> Array:
+        """What the plant's sensors read now `(Q,)`."""
+
     def goal_sensors(self) -> Array:
         """What the plant's sensors read at the goal `(Q,)`."""
 

@@ -1,0 +1,41 @@
+"""MuJoCo Warp simulates what MuJoCo does, to single precision."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+import envs
+from core.errors import MissingPackage
+from core.seeding import generator
+from envs.oracle_warp import WarpDynamics
+
+TOLERANCES = {"cart-pole-v1": 1e-4, "dmc-reacher-hard-v1": 1e-4, "reach-v1": 1e-4, "push-v1": 2e-3}
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco_warp", None)
+    task = envs.make_task("cart-pole-v1")
+    with pytest.raises(MissingPackage, match="mujoco-warp"):
+        WarpDynamics(task.env)
+    task.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(TOLERANCES))
+def test_warp_agrees_with_the_cpu(name):
+    pytest.importorskip("mujoco_warp")
+    task = envs.make_task(name)
+    task.reset(seed=1)
+    share = torch.rand(1, 4, 4, task.box.dim, generator=generator(0, "plans"))
+    plans = task.box.low + share * (task.box.high - task.box.low)
+    plans[0, 3, 2] = torch.nan
+    exact, single = (dynamics.rollout(task.context(), plans) for dynamics in (task.dynamics, WarpDynamics(task.env)))
+    task.close()
+    assert exact.valid.tolist() == single.valid.tolist() == [[True, True, True, False]]
+    assert exact.latents.shape == single.latents.shape
+    moved = (exact.sensors[:, :3, -1] - exact.sensors[:, :3, 0]).abs().max()
+    assert moved > 100 * TOLERANCES[name] or name == "push-v1"
+    torch.testing.assert_close(single.sensors[:, :3], exact.sensors[:, :3], rtol=0, atol=TOLERANCES[name])
