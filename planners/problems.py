@@ -13,7 +13,7 @@ from typing import Annotated, Protocol
 import torch
 from torch import Generator, Tensor
 
-from core.types import ActionBox, Costs, Imagined, Plan, PlanRequest, Plans, StepModel
+from core.types import ActionBox, Costs, Imagined, Plan, PlanRequest, Plans, Scores, StepModel
 
 Vectors = Annotated[Tensor, "B D"]
 
@@ -307,7 +307,7 @@ def request_for(
     )
 
 
-def memoryless(evaluate: Callable[[Plans], Costs], like: Plan) -> StepModel:
+def memoryless(evaluate: Callable[[Plans], Costs | Scores], like: Plan) -> StepModel:
     """The step model of a cost that knows actions alone: each action is the state that it leads to."""
 
     def taken(plans: Plans) -> Imagined:

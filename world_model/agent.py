@@ -25,9 +25,12 @@ from core.types import (
     PlanResult,
     Plans,
     Rollout,
+    Scores,
     State,
 )
+from world_model.constraints import broken_down, costs_of, joined
 from world_model.pace import Moment
+from world_model.stepping import known_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +195,7 @@ class Agent:
             rollout = Rollout(latents=context.latents[:, None, -1:])
         else:
             rollout = self.dynamics.rollout(context, still)
-        return self.cost(rollout, still, goal)[:, 0]
+        return costs_of(self.cost(rollout, still, goal))[:, 0]
 
     def _perceive(self, observation: Observation) -> State:
         state = self._encode(observation)
@@ -231,6 +234,7 @@ class Agent:
                 warm_start=guess,
                 fallback=still if guess is None else guess,
                 deadline_s=self.settings.deadline_s,
+                steps=known_steps(self.dynamics, self.cost, context=context, goal=self._known_goal()),
             )
         )
 
@@ -270,16 +274,15 @@ class _Evaluator:
     context: Context
     goal: Goal
 
-    def __call__(self, plans: Plans) -> Costs:
+    def __call__(self, plans: Plans) -> Costs | Scores:
         if isinstance(self.dynamics, Bounded):
             count = self.dynamics.at_once(self.context, plans.shape[2])
-            return torch.cat([self._judge(part) for part in plans.split(count, dim=1)], dim=1)
+            return joined([self._judge(part) for part in plans.split(count, dim=1)])
         return self._judge(plans)
 
-    def _judge(self, plans: Plans) -> Costs:
+    def _judge(self, plans: Plans) -> Costs | Scores:
         rollout = self.dynamics.rollout(self.context, plans)
-        costs = self.cost(rollout, plans, self.goal)
-        return costs if rollout.valid is None else torch.where(rollout.valid, costs, torch.inf)
+        return broken_down(self.cost(rollout, plans, self.goal), rollout.valid)
 
 
 def _newest(observation: Observation) -> Annotated[Tensor, "B P"] | None:

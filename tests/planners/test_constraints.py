@@ -14,6 +14,7 @@ from core.types import ActionBox, PlanRequest, PlanStatus, Scores
 from planners import PLANNERS, Chain, GradientPlanner, cem, gradient
 from planners.constraints import AugmentedLagrangian, Penalty
 from planners.gradient import QUICK_BETAS
+from planners.problems import memoryless
 from planners.search import ranked
 
 WANTED = torch.tensor([1.5, 0.5])
@@ -28,7 +29,8 @@ def disc(plans: torch.Tensor, radius: float = 1.0) -> Scores:
 def ask(evaluate=disc, *, worlds: int = 2, limit: float = 2.0, seed: int = 0) -> PlanRequest:
     high = torch.full((2,), limit)
     box = ActionBox(low=-high, high=high)
-    return PlanRequest(evaluate=evaluate, box=box, batch=worlds, horizon=3, generator=generator(seed))
+    steps = memoryless(evaluate, torch.zeros(worlds, 3, 2))
+    return PlanRequest(evaluate=evaluate, box=box, batch=worlds, horizon=3, generator=generator(seed), steps=steps)
 
 
 def best_cost() -> float:

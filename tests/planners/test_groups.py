@@ -8,6 +8,7 @@ import torch
 from core.seeding import generator
 from core.types import ActionBox, ActionGroup, PlanRequest
 from planners import PLANNERS
+from planners.problems import memoryless
 
 HIGH = torch.tensor([0.05, 0.05, 0.05, 0.2, 0.2, 0.2, 1.0])
 GROUPS = (
@@ -28,7 +29,8 @@ def test_every_plan_that_is_tried_keeps_the_limits_and_the_best_lies_on_them(nam
         seen.append(plans.detach())
         return ((plans - FAR) / HIGH).square().sum(dim=(-2, -1))
 
-    request = PlanRequest(evaluate=evaluate, box=BOX, batch=2, horizon=3, generator=generator(0))
+    steps = memoryless(lambda plans: ((plans - FAR) / HIGH).square().sum(dim=(-2, -1)), torch.zeros(2, 3, 7))
+    request = PlanRequest(evaluate=evaluate, box=BOX, batch=2, horizon=3, generator=generator(0), steps=steps)
     result = PLANNERS[name]().plan(request)
     assert all(BOX.contains(plans).all() for plans in [*seen, result.actions])
     still, best = evaluate(torch.zeros(2, 1, 3, 7))[:, 0], evaluate(BOX.clip(FAR).expand(2, 1, 3, 7))[:, 0]
