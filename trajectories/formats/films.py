@@ -163,7 +163,14 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     for name, axes in grouped.items():
         if sorted(axes) != list(range(len(axes))):
             raise fault(path, field=name, problem=f"has the axes {sorted(axes)}", remedy="count them 0, 1, 2, ...")
+        kinds = {str(column.dtype) for column in axes.values()}
+        if len(kinds) > 1:
+            raise fault(path, field=name, problem=f"has axes of different dtypes {sorted(kinds)}", remedy="use float32")
         found[_house_name(name)] = np.stack([axes[axis] for axis in range(len(axes))], axis=1)
+    for name, column in found.items():
+        if COLUMNS.get(name, ("",))[0].startswith("float") and str(column.dtype) not in ("float32", "float64"):
+            remedy = "use float32 or float64: the rest has lost digits"
+            raise fault(path, field=name, problem=f"has dtype {column.dtype}", remedy=remedy)
     return {name: _house_dtype(name, column) for name, column in found.items()}
 
 

@@ -111,7 +111,8 @@ class H5Log(LogReader):
             self._first_names = set(found)
             for name, dataset in sorted(found.items(), key=_in_their_order):
                 field = self._rename(name)
-                if field is not None and dataset.shape and self._fits(dataset.shape[0], first, field):
+                if field is not None and dataset.shape:
+                    self._check_rows(dataset.shape[0], first, name)
                     declared = self._declare(field, dataset, first)
                     if declared is not None:
                         final = IMAGES + field.rpartition(".")[2] if declared.unit == "RGB" else field
@@ -124,9 +125,14 @@ class H5Log(LogReader):
             raise fault(first.path, field=first.group, problem="holds no dataset with time as first axis", episode=0)
         return fields
 
-    def _fits(self, rows: int, episode: H5Episode, field: str) -> bool:
-        """Whether a dataset has a row for each step."""
-        return rows == episode.length or (episode.start > 0 or rows > episode.length)
+    def _check_rows(self, rows: int, episode: H5Episode, dataset: str) -> None:
+        """Refuse a dataset that has not a row for each step; those that run through several episodes are longer."""
+        if rows < episode.length:
+            problem, full = (
+                f"has {rows} steps, the episode has {episode.length}",
+                f"{episode.group}/{dataset}".strip("/"),
+            )
+            raise fault(episode.path, field=full, problem=problem, remedy="record it anew", episode=0)
 
     def _declare(self, name: str, dataset: Any, episode: H5Episode) -> Field | None:
         import h5py

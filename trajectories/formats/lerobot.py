@@ -112,6 +112,9 @@ class LeRobotReader(LogReader):
         rows = table.array(theirs, start=first + start, stop=first + stop)
         if rows.ndim == 1 and field.shape == (1,):  # lists of one number are stored as the number
             rows = rows[:, None]
+        if str(rows.dtype) not in ({kind, "float64"} if name == TIMESTAMP else {kind}):
+            problem, where = f"has dtype {rows.dtype}, {INFO} declares {kind}", self.where(episode)
+            raise fault(where, field=theirs, problem=problem, remedy="restore the table", episode=episode)
         return rows.astype(np.float64) if name == TIMESTAMP else rows
 
     def _frames(self, episode: int, start: int, stop: int, name: str) -> np.ndarray:

@@ -68,8 +68,9 @@ class MinariReader(H5Log):
             return "observation." + rest.replace("/", ".") if rest else "observation.state"
         return {"actions": ACTION}.get(head, head) if not rest else f"{head}.{rest.replace('/', '.')}"
 
-    def _fits(self, rows: int, episode: H5Episode, field: str) -> bool:
-        return rows in (episode.length, episode.length - 1)
+    def _check_rows(self, rows: int, episode: H5Episode, dataset: str) -> None:
+        if rows != episode.length - 1:  # rewards and the like have as many rows as actions
+            super()._check_rows(rows, episode, dataset)
 
     def _rows(self, dataset: Any, here: H5Episode, start: int, stop: int, full: str) -> np.ndarray:
         """Rows of the file; one row of zeros where there is one action fewer than observations."""
