@@ -25,6 +25,7 @@ from planners.refined import RefinedSamplingPlanner
 from planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefit
 from planners.sampling import SamplingPlanner
 from planners.search import NoValidPlan
+from planners.slope import SlopeRefit
 
 
 def random_shooting(*, num_samples: int = 1024, initial_std: float = 0.7) -> SamplingPlanner:
@@ -98,6 +99,19 @@ def cma(*, num_samples: int = 32, num_iterations: int = 30, initial_std: float =
     """Covariance matrix adaptation: learns which entries of a plan belong together; many small rounds."""
     return SamplingPlanner(
         refit=CovarianceRefit(), num_samples=num_samples, num_iterations=num_iterations, initial_std=initial_std
+    )
+
+
+def slope(
+    *, num_samples: int = 32, num_iterations: int = 30, initial_std: float = 0.5, ridge: float = 0.01
+) -> SamplingPlanner:
+    """Downhill by slopes fitted to each round: few evaluations where the cost is smooth, in a simulator too."""
+    return SamplingPlanner(
+        refit=SlopeRefit(ridge=ridge),
+        num_samples=num_samples,
+        num_iterations=num_iterations,
+        initial_std=initial_std,
+        num_kept=1,
     )
 
 
@@ -205,6 +219,7 @@ PLANNERS: Mapping[str, Callable[..., Planner]] = {
     "icem": icem,
     "mppi": mppi,
     "cma": cma,
+    "slope": slope,
     "hand_cem": hand_cem,
     "gradient": gradient,
     "cem_gradient": cem_gradient,
@@ -230,6 +245,7 @@ __all__ = [
     "RefinedSamplingPlanner",
     "Paces",
     "SamplingPlanner",
+    "SlopeRefit",
     "SoftmaxRefit",
     "WhiteNoise",
     "cem",
@@ -243,4 +259,5 @@ __all__ = [
     "lifted",
     "mppi",
     "random_shooting",
+    "slope",
 ]

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Protocol, Self
 import torch
 from torch import Tensor
 
-from core.types import Costs, Plan, Plans
+from core.types import ActionBox, Costs, Plan, Plans
 
 FEWEST_ELITES = 5  # fewer say too little about the spread (tried 2, 3, 5, 8 and a third, with 90 and 97 % invalid)
 
@@ -24,6 +24,10 @@ class Gaussian:
     def around(self, noise: Plans) -> Plans:
         """Plans `B S H A` that standard noise of that shape leads to."""
         return torch.addcmul(self.mean[:, None], self.std[:, None], noise)
+
+    def inside(self, box: ActionBox) -> Self:
+        """The same with the nearest mean in the box (a refit that steps ahead may leave it)."""
+        return dataclasses.replace(self, mean=box.clip(self.mean))
 
     def at_least(self, std: Annotated[Tensor, "A"]) -> Self:
         """The same with a standard deviation of `std` per axis or more."""

@@ -88,7 +88,7 @@ class SamplingPlanner:
                 break
             plans = self._propose(request, gaussian, given, size=size)
             costs = masked(search.judge(plans))
-            gaussian = self.refit(gaussian, plans, costs).at_least(least)
+            gaussian = self.refit(gaussian, plans, costs).at_least(least).inside(request.box)
             kept = self._kept(plans, costs, search.best_plan)
             given = self._next_given(gaussian.mean, kept, index + 1)
         return dataclasses.replace(search.result(rounds=self.num_iterations), elites=kept)

@@ -11,11 +11,12 @@ import torch
 
 from core.seeding import generator
 from core.types import ActionBox, PlanStatus
-from planners import PLANNERS, EliteRefit, Gaussian, SamplingPlanner, cem, cma, icem, mppi
+from planners import PLANNERS, EliteRefit, Gaussian, SamplingPlanner, cem, cma, icem, mppi, slope
 from planners.covariance import CovarianceRefit
 from planners.noise import WhiteNoise
 from planners.problems import double_integrator, request_for
 from planners.refit import Refit, SoftmaxRefit
+from planners.slope import SlopeRefit
 
 Evaluate = Callable[[torch.Tensor], torch.Tensor]
 FAMILIES = {
@@ -23,6 +24,7 @@ FAMILIES = {
     "icem": lambda count: icem(num_samples=count, num_elites=max(1, count // 8), num_kept=min(5, count // 8)),
     "mppi": lambda count: mppi(num_samples=count, num_elites=max(1, count // 4)),
     "cma": lambda count: cma(num_samples=count),
+    "slope": lambda count: slope(num_samples=count),
 }
 
 
@@ -71,9 +73,10 @@ def test_degenerate_costs_leave_a_sound_spread(refit: Refit, costs: str):
     _check_spread(refit, costs)
 
 
+@pytest.mark.parametrize("refit", [CovarianceRefit(), SlopeRefit()])
 @pytest.mark.parametrize("costs", ["equal", "ties", "huge", "tiny"])
-def test_degenerate_costs_leave_a_sound_covariance(costs: str):
-    _check_spread(CovarianceRefit(), costs)
+def test_degenerate_costs_leave_a_learning_search_sound(refit: Refit, costs: str):
+    _check_spread(refit, costs)
 
 
 def _check_spread(refit: Refit, kind: str) -> None:

@@ -14,7 +14,7 @@ from core.types import PlanRequest
 from planners import PLANNERS
 from planners.problems import double_integrator, request_for
 
-SAMPLING = ("random_shooting", "cem", "icem", "mppi", "cma")
+SAMPLING = ("random_shooting", "cem", "icem", "mppi", "cma", "slope")
 WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique2"}
 
 
