@@ -21,6 +21,7 @@ from world_model.objectives.autoregression import Autoregression
 from world_model.objectives.dynamics import OpenLoop
 from world_model.poses import ArmPose, GivenPose
 from world_model.recipes import leworldmodel, vjepa2, vjepa2_1, vjepa2_ac
+from world_model.regularisers.sigreg import SIGReg
 
 TARGET = "_target_"
 _PARTS: tuple[Callable[..., Any], ...] = (
@@ -41,6 +42,7 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     ViTSizes,
     HindsightDisplacement,
     OpenLoop,
+    SIGReg,
     Augmentation,
     ColourJitter,
     ViewJitter,

@@ -10,6 +10,7 @@ from core.errors import UnknownName
 from core.seeding import generator
 from core.types import Masks
 from encoders.layers.normed import LatentNorm
+from world_model.assembly import assemble
 from world_model.masks import LegacyTubes, Tubes
 from world_model.objectives.masked import MaskedObjective, MaskTask, Stream
 from world_model.objectives.seen import InverseRootDistance, Ramp, SeenLoss, alike
@@ -99,7 +100,7 @@ def test_seen_tokens_count_with_the_ramp_and_their_nearness():
         objective.after_step(progress)
         loss = objective({"points": POINTS}, generator(0))
         assert float(loss.terms["points/seen_raw"]) == pytest.approx(raw)
-        assert float(loss.total - loss.terms["points/blocks"]) == pytest.approx(height * raw)
+        assert float(loss.total.detach() - loss.terms["points/blocks"]) == pytest.approx(height * raw)
 
 
 def test_distances_are_counted_in_time_row_and_column_for_any_batch():
@@ -217,6 +218,20 @@ def test_what_makes_no_objective_is_refused():
         small().encode(clips())
     with pytest.raises(ValueError, match="stop before it starts"):
         Ramp(start=1.0, stop=0.5, height=1.0)
+
+
+@BOTH
+def test_the_momentum_can_be_chosen(recipe):
+    objective = recipe.build(preset="tiny", momentum=(0.9, 0.7))
+    assert objective.target.momentum(0.5) == pytest.approx(0.8)
+    assert recipe.build(preset="tiny").target.momentum(0.0) == pytest.approx(0.99)
+
+
+def test_a_configuration_can_bring_a_regulariser():
+    part = {"_target_": "world_model.regularisers.sigreg.SIGReg", "num_directions": 8}
+    spec = {"_target_": "world_model.recipes.vjepa2.build", "preset": "tiny", "regularisers": [["spread", 0.1, part]]}
+    loss = assemble(spec, generator=generator(0))({"frames": clips()}, generator(0))
+    assert bool(loss.terms["frames/spread"] > 0)
 
 
 def test_a_constant_momentum_is_constant():

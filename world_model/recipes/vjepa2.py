@@ -48,13 +48,14 @@ class PretrainingSizes:
     frames: int
     momentum: Momentum = constant_momentum()
 
-    def with_clips(self, *, image: int | None, frames: int | None) -> Self:
-        """The same for clips of another size.
+    def with_clips(self, *, image: int | None, frames: int | None, momentum: tuple[float, float] | None = None) -> Self:
+        """The same for clips of another size, and with another momentum at start and end; None keeps what is here.
 
         Raises:
             ValueError: If patches and tubelets do not fill them.
         """
-        sizes = replace(self, image=image or self.image, frames=frames or self.frames)
+        follow = self.momentum if momentum is None else linear_momentum(*momentum)
+        sizes = replace(self, image=image or self.image, frames=frames or self.frames, momentum=follow)
         patch, tubelet = self.encoder.patch, self.encoder.tubelet
         if sizes.image % patch or sizes.frames % tubelet:
             raise ValueError(
@@ -102,6 +103,7 @@ def build(
     preset: str | PretrainingSizes = "large",
     image: int | None = None,
     frames: int | None = None,
+    momentum: tuple[float, float] | None = None,
     masks: str = "tubes",
     augment: Change | None = None,
     mean: tuple[float, ...] = IMAGENET_MEAN,
@@ -115,6 +117,7 @@ def build(
         preset: A name of `PRESETS`, or sizes of your own.
         image: Side of the pictures in pixels, if not the preset's.
         frames: Frames of a clip, if not the preset's.
+        momentum: Of the target at the start and at the end of the training, if not the preset's.
         masks: Which sampler, by its name in `TUBES`.
         augment: Changes raw frames `B T C h w` in training, or None.
         mean: Mean of the pixels' colours on the scale 0 to 1.
@@ -127,7 +130,7 @@ def build(
         ValueError: If patches and tubelets do not fill the clip.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
-    sizes = sizes.with_clips(image=image, frames=frames)
+    sizes = sizes.with_clips(image=image, frames=frames, momentum=momentum)
     encoder = vjepa2(sizes.encoder)
     predictor = RotaryMaskedPredictor(sizes.predictor, grid=sizes.grid[1:], pairing="tiled")
     if generator is not None:

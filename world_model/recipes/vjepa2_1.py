@@ -73,6 +73,7 @@ def build(
     preset: str | DenseSizes = "giant",
     image: int | None = None,
     frames: int | None = None,
+    momentum: tuple[float, float] | None = None,
     masks: str = "tubes",
     augment: Change | None = None,
     picture_weight: float = 1.0,
@@ -88,6 +89,7 @@ def build(
         preset: A name of `PRESETS`, or sizes of your own.
         image: Side of the pictures in pixels, if not the preset's.
         frames: Frames of a clip, if not the preset's.
+        momentum: Of the target at the start and at the end of the training, if not the preset's.
         masks: Which sampler, by its name in `TUBES`.
         augment: Changes raw frames `B T C h w` in training, or None.
         picture_weight: Weight of the pictures' loss beside the clips' weight of 1.
@@ -102,7 +104,7 @@ def build(
         ValueError: If patches and tubelets do not fill the clip.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
-    sizes = sizes.with_clips(image=image, frames=frames)
+    sizes = sizes.with_clips(image=image, frames=frames, momentum=momentum)
     encoder = AllLevels(vjepa2_1(sizes.encoder))
     span = PRETRAINING_PIXELS // sizes.encoder.patch
     predictor = DenseMaskedPredictor(sizes.predictor, grid=sizes.grid[1:], span=span)
