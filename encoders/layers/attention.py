@@ -58,7 +58,8 @@ class Attention(nn.Module):
         x = self.norm(x)
         weight, bias = self.to_qkv.weight, self.to_qkv.bias
         bias_q, bias_kv = (None, None) if bias is None else (bias[: self.inner], bias[self.inner :])
-        query = F.linear(x[:, -num_last:], weight[: self.inner], bias_q)
+        last = x[:, -num_last:].contiguous()  # one product over all rows, not one per row of the batch
+        query = F.linear(last, weight[: self.inner], bias_q)
         key, value = F.linear(x, weight[self.inner :], bias_kv).chunk(2, dim=-1)
         return self._split(query), self._split(key), self._split(value)
 
