@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 from torch import Generator, Tensor
 
+from core.actions import shifted
 from core.errors import BadObservation
 from core.interfaces import Bounded, Cost, Dynamics, Memory, Perception, Planner
 from core.types import (
@@ -216,9 +217,7 @@ class Agent:
         """Search for a new plan, from the last one shifted by what was carried out."""
         context = self.memory.read()
         still = self._still(context)
-        guess = (
-            None if self._plan is None else torch.cat([self._plan, still], dim=1)[:, self._age :][:, : still.shape[1]]
-        )
+        guess = None if self._plan is None else shifted(self._plan, self._age, tail=still)
         self._result = self._search(context, guess)
         self._plan, self._age = self._result.actions, 0
 
