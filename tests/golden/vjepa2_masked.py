@@ -1,4 +1,4 @@
-"""Kinds of masked pretraining of V-JEPA 2 and 2.1: mask lists, predictors, losses, gradients, one step of the target."""
+"""Masked pretraining of V-JEPA 2 and 2.1: mask lists, predictors, losses, gradients, one step of the target."""
 
 from __future__ import annotations
 
