@@ -1,0 +1,107 @@
+"""Planners at a budget of evaluations, and what each of them needs of a cost: found out on a free problem."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from core.errors import choose
+from core.interfaces import Planner
+from core.seeding import generator
+from core.types import ActionBox, PlanRequest
+from planners import PLANNERS
+from planners.problems import memoryless
+
+WIDTHS = ("num_samples", "num_elites", "num_starts", "num_refined")  # plans side by side
+DEPTHS = ("num_iterations", "num_steps", "num_rounds", "num_final")  # rounds one after another
+LEAST = {"num_elites": 2, "num_samples": 4}
+OWN_WIDTH = {"cma", "slope"}  # their rounds have a size of their own; more budget means more rounds
+ATTEMPTS = 8
+
+
+def build(name: str, arguments: Mapping[str, Any]) -> Planner:
+    """A planner by name.
+
+    Raises:
+        UnknownName: If there is no planner of that name; lists what exists.
+        ValueError: If it does not take one of the arguments.
+    """
+    try:
+        return choose(PLANNERS, name, "planner")(**arguments)
+    except TypeError as error:
+        raise ValueError(f"planner {name}: {error}") from error
+
+
+def evaluations_of(planner: Planner, *, box: ActionBox, horizon: int) -> int:
+    """Plans that one search scores, counted on a problem that costs next to nothing."""
+    return planner.plan(free_request(box=box, horizon=horizon)).evaluations
+
+
+def needs_gradients(planner: Planner, *, box: ActionBox, horizon: int) -> str | None:
+    """Why a planner cannot plan in a simulator (costs without gradients, no single steps), or None if it can."""
+    try:
+        planner.plan(free_request(box=box, horizon=horizon, blind=True))
+    except ValueError as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def sized(name: str, arguments: Mapping[str, Any], *, budget: int, box: ActionBox, horizon: int) -> dict[str, Any]:
+    """Arguments with which a planner scores at most `budget` plans, and as nearly so many as its rounds allow.
+
+    All numbers of plans in a round grow by one factor, all numbers of rounds by another; where a planner has both, the
+    two factors are equal.
+
+    Raises:
+        ValueError: If the planner needs more than the budget even at its smallest.
+    """
+    factor, best, most, least = 1.0, None, 0, math.inf
+    for _ in range(ATTEMPTS):
+        chosen = scaled(name, arguments, factor)
+        try:
+            count = evaluations_of(build(name, chosen), box=box, horizon=horizon)
+        except ValueError:  # too small for its elites or kept plans
+            factor *= 2
+            continue
+        least = min(least, count)
+        if most < count <= budget:
+            best, most = chosen, count
+        if 0.97 * budget <= count <= budget:
+            break
+        factor *= 0.99 * budget / count
+    if best is None:
+        raise ValueError(f"planner {name} cannot do with {budget} evaluations: the fewest found were {least}")
+    return best
+
+
+def scaled(name: str, arguments: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """Arguments for about `factor` times as many evaluations as with the given ones."""
+    taken = inspect.signature(choose(PLANNERS, name, "planner")).parameters
+    values = {key: parameter.default for key, parameter in taken.items()} | dict(arguments)
+    grown = [key for key in (*WIDTHS, *DEPTHS) if key in taken and not (name in OWN_WIDTH and key in WIDTHS)]
+    both = any(key in WIDTHS for key in grown) and any(key in DEPTHS for key in grown)
+    share = math.sqrt(factor) if both else factor
+    return {**arguments, **{key: max(LEAST.get(key, 1), round(values[key] * share)) for key in grown}}
+
+
+def free_request(*, box: ActionBox, horizon: int, blind: bool = False) -> PlanRequest:
+    """A search for the plan of zeros in a box; `blind` costs carry no gradient and there are no single steps."""
+    target = box.clip(torch.zeros(1, horizon, box.dim))
+
+    def evaluate(plans: torch.Tensor) -> torch.Tensor:
+        costs = (plans - target[:, None]).square().sum(dim=(-2, -1))
+        return costs.detach() if blind else costs
+
+    return PlanRequest(
+        evaluate=evaluate,
+        box=box,
+        batch=1,
+        horizon=horizon,
+        generator=generator(0, "free problem"),
+        fallback=target,
+        steps=None if blind else memoryless(evaluate, target),
+    )

@@ -1,0 +1,65 @@
+"""A planner with a meter: how many plans were scored, how good the best was by then, and the time that it took."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from core.interfaces import Planner
+from core.types import Costs, PlanRequest, PlanResult, Plans, Scores
+
+
+@dataclass(kw_only=True)
+class Reading:
+    """One search.
+
+    Args:
+        curve: After each round: plans scored so far, cost of the best of them, seconds.
+        evaluations: Plans scored, as the planner and the meter count them; the larger number.
+        wall_s: Seconds on the clock.
+        cpu_s: Busy seconds of the process.
+        status: How the search ended.
+        believed: Cost that the planner expects of its plan.
+    """
+
+    curve: list[tuple[int, float, float]] = field(default_factory=list)
+    evaluations: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    status: str = ""
+    believed: float = float("nan")
+
+
+class Metered:
+    """Plans with another planner, for one world, and writes down each search.
+
+    Args:
+        planner: The planner; it sees the same costs as without a meter.
+    """
+
+    def __init__(self, planner: Planner) -> None:
+        self.planner = planner
+        self.readings: list[Reading] = []
+
+    def plan(self, request: PlanRequest) -> PlanResult:
+        """Search, with the meter running."""
+        reading, best, counted = Reading(), float("inf"), 0
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+
+        def evaluate(plans: Plans) -> Costs | Scores:
+            nonlocal best, counted
+            given = request.evaluate(plans)
+            costs = (given.costs if isinstance(given, Scores) else given).detach()
+            best = min(best, float(torch.where(costs.isfinite(), costs, torch.inf).min()))
+            counted += plans.shape[1]
+            reading.curve.append((counted, best, time.perf_counter() - began_s))
+            return given
+
+        result = self.planner.plan(replace(request, evaluate=evaluate))
+        reading.wall_s, reading.cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+        reading.evaluations = max(counted, result.evaluations)
+        reading.status, reading.believed = result.status[0].value, float(result.cost[0])
+        self.readings.append(reading)
+        return result

@@ -1,0 +1,139 @@
+"""One self-contained page that shows a benchmark: tables, figures, what was played and on which machine."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from core.files import write_text
+from experiments.benchmarking.summary import Row
+from experiments.reporting.style import CSS
+
+Cells = Mapping[str, Callable[[Row], str]]
+
+
+def number(value: float | None, *, digits: int = 3) -> str:
+    """A number with so many significant digits, or a dash."""
+    return "–" if value is None else f"{value:.{digits}g}"
+
+
+def budget_text(row: Row) -> str:
+    """What a planner was sized for, in words."""
+    return "–" if row["baseline"] else "own size" if row["budget"] is None else f"{row['budget']:,}".replace(",", " ")
+
+
+def success_text(row: Row) -> str:
+    """Success and Wilson's interval, in percent."""
+    return f"{100 * row['success']:.0f} % ({100 * row['wilson_low']:.0f} – {100 * row['wilson_high']:.0f})"
+
+
+def regret_text(row: Row) -> str:
+    """Mean cost above the best known, and its interval over starts."""
+    if row["regret"] is None:
+        return f"{row['broken']} broke down"
+    return f"{row['regret']:.4f} ({row['regret_low']:.4f} – {row['regret_high']:.4f})"
+
+
+COLUMNS: Cells = {
+    "planner": lambda row: row["planner"],
+    "budget": budget_text,
+    "runs": lambda row: str(row["runs"]),
+    "success (Wilson 95 %)": success_text,
+    "mean cost": lambda row: "–" if row["cost"] is None else f"{row['cost']:.4f}",
+    "cost above best known (95 % over starts)": regret_text,
+    "evaluations": lambda row: "–" if row["evaluations"] is None else f"{row['evaluations']:.0f}",
+    "CPU s": lambda row: number(row["cpu_s"]),
+    "wall s": lambda row: number(row["wall_s"]),
+    "p50 ms": lambda row: number(row["p50_ms"]),
+    "p99 ms": lambda row: number(row["p99_ms"]),
+}
+AGAINST: Cells = {
+    "cost / reference": lambda row: number(row.get("cost_to_reference")),
+    "evaluations / reference": lambda row: number(row.get("evaluations_to_reference")),
+    "difference (95 % over starts)": lambda row: (
+        f"{row['difference']:+.4f} ({row['difference_low']:+.4f} – {row['difference_high']:+.4f})"
+        if row.get("difference") is not None
+        else "–"
+    ),
+}
+
+
+def columns_for(rows: Sequence[Row]) -> Cells:
+    """The columns of a table; those of the comparison where there is one."""
+    return {**COLUMNS, **AGAINST} if any(row.get("difference") is not None for row in rows) else COLUMNS
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The tables as Markdown, one per task."""
+    columns, parts = columns_for(rows), []
+    for task, group in by_task(rows).items():
+        lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+        lines += ["| " + " | ".join(cell(row) for cell in columns.values()) + " |" for row in group]
+        parts.append(f"**{task}**\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of each task, the cheapest planner first and baselines at the end."""
+    groups: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row["baseline"], float("inf") if row["cost"] is None else row["cost"])):
+        groups.setdefault(row["task"], []).append(row)
+    return {task: groups[task] for task in dict.fromkeys(row["task"] for row in rows)}
+
+
+def write_page(rows: Sequence[Row], facts: Mapping[str, Any], path: Path, *, figures: Mapping[str, Path]) -> None:
+    """Write the page; figures are embedded, so that it can be sent as one file.
+
+    Raises:
+        OSError: If a figure cannot be read or the page cannot be written.
+    """
+    modes = {"open": "one plan per start, carried out as it is", "closed": "episodes, planned anew along the way"}
+    lead = (
+        f"{facts['done']} of {facts['cells']} runs; {modes[rows[0]['mode']]}. Costs are the task's own, of the course"
+    )
+    parts = [
+        f'<h1>Planners on {len(by_task(rows))} tasks</h1><p class="lead">{escape(lead)} that was really taken; lower is '
+        "better. The best known of a start is the lowest cost of anything on this page that played it.</p>",
+        *(_section(task, _table(columns_for(rows), group)) for task, group in by_task(rows).items()),
+        _section("Figures", f'<div class="figures">{"".join(map(_image, figures.values()))}</div>'),
+        _section("What was played", _facts(facts)),
+    ]
+    head = f'<meta charset="utf-8"><title>Planners</title><style>{CSS}</style>'
+    write_text(
+        path, f'<!doctype html><html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>'
+    )
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>\n"
+
+
+def _table(columns: Cells, rows: Sequence[Row]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell(row))}</td>' for cell in columns.values())}</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _image(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{escape(path.stem.replace("_", " "), quote=True)}" src="data:image/png;base64,{data}">'
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    lines = (
+        f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(_words(value))}</dd>"
+        for name, value in facts.items()
+        if value not in ("", [], {}, None)
+    )
+    return f"<dl>{''.join(lines)}</dl>"
+
+
+def _words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return "; ".join(_words(item) for item in value)
+    return str(value)
