@@ -1,0 +1,56 @@
+"""Ensembles: members see and imagine as they would alone, and their measures are averaged."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from core.types import Context, Observation
+from tests import tiny
+from world_model.ensemble import EnsembleDynamics, EnsemblePerception, MeanMeasure
+from world_model.pretrained import WorldModel, as_world_model
+
+SEEN = Observation(frames=tiny.frames(), cameras=("left", "right"))
+PLANS = torch.full((2, 3, 4, 7), 0.02)
+
+
+@pytest.fixture(scope="module")
+def members() -> list[WorldModel]:
+    return [as_world_model(tiny.objective(seed).eval(), tiny.interface()) for seed in (0, 1, 2)]
+
+
+def context(latents: torch.Tensor) -> Context:
+    return Context(latents=latents[:, -1:], actions=torch.zeros(2, 0, 7))
+
+
+def test_every_member_sees_and_imagines_what_it_would_alone(members):
+    latents = EnsemblePerception([member.perception for member in members])(SEEN)
+    futures = EnsembleDynamics([member.dynamics for member in members]).rollout(context(latents), PLANS).latents
+    for index, member in enumerate(members):
+        alone = member.perception(SEEN)
+        assert torch.equal(latents[:, :, index : index + 1], alone)
+        assert torch.equal(futures[..., index : index + 1, :], member.dynamics.rollout(context(alone), PLANS).latents)
+
+
+def test_the_measure_is_the_mean_of_the_members(members):
+    latents = EnsemblePerception([member.perception for member in members])(SEEN)
+    alone = torch.stack([member.metres(member.perception(SEEN)) for member in members])
+    torch.testing.assert_close(MeanMeasure([member.metres for member in members])(latents), alone.mean(dim=0))
+
+
+def test_as_many_plans_at_once_as_the_member_with_the_least_room(members):
+    latents = EnsemblePerception([member.perception for member in members])(SEEN)
+    together = EnsembleDynamics([member.dynamics for member in members])
+    assert together.at_once(context(latents), 4) == members[0].dynamics.at_once(context(latents[:, :, :1]), 4)
+
+
+def test_tokens_that_cannot_be_shared_out_are_refused(members):
+    together = EnsembleDynamics([member.dynamics for member in members])
+    with pytest.raises(ValueError, match="2 tokens .* 3 members"):
+        together.rollout(context(torch.zeros(2, 1, 2, 64)), PLANS)
+
+
+def test_an_ensemble_of_nobody_is_refused():
+    for empty in (EnsemblePerception, EnsembleDynamics, MeanMeasure):
+        with pytest.raises(ValueError, match="at least one"):
+            empty([])
