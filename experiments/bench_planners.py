@@ -1,4 +1,4 @@
-"""Planners on tasks of true dynamics: `python experiments/bench_planners.py tasks=[reach,cart-pole] planners=[cem,icem]`.
+"""Planners on tasks of true dynamics: `python experiments/bench_planners.py tasks=[reach] planners=[cem,icem]`.
 
 Plays every planner at every budget from the same starts with the same seeds, beside doing nothing, random actions and
 an oracle, and leaves table.csv, results.json, figures and a page. Each finished run has a file of its own: the same

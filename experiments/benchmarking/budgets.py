@@ -53,39 +53,57 @@ def needs_gradients(planner: Planner, *, box: ActionBox, horizon: int) -> str | 
 def sized(name: str, arguments: Mapping[str, Any], *, budget: int, box: ActionBox, horizon: int) -> dict[str, Any]:
     """Arguments with which a planner scores at most `budget` plans, and as nearly so many as its rounds allow.
 
-    All numbers of plans in a round grow by one factor, all numbers of rounds by another; where a planner has both, the
-    two factors are equal.
+    The numbers of rounds follow the budget with its cube root, the numbers of plans in a round fill what is left.
 
     Raises:
         ValueError: If the planner needs more than the budget even at its smallest.
     """
-    factor, best, most, least = 1.0, None, 0, math.inf
+    own = evaluations_of(build(name, arguments), box=box, horizon=horizon)
+    depth = (budget / own) ** (1 / 3 if growing(name, WIDTHS) else 1.0)
+    width, best, most, least = budget / own / depth, None, 0, math.inf
     for _ in range(ATTEMPTS):
-        chosen = scaled(name, arguments, factor)
+        chosen = scaled(name, arguments, width=width, depth=depth)
         try:
             count = evaluations_of(build(name, chosen), box=box, horizon=horizon)
         except ValueError:  # too small for its elites or kept plans
-            factor *= 2
+            width, depth = (2 * width, depth / 2) if growing(name, WIDTHS) else (width, 2 * depth)
             continue
         least = min(least, count)
         if most < count <= budget:
             best, most = chosen, count
         if 0.97 * budget <= count <= budget:
             break
-        factor *= 0.99 * budget / count
+        if growing(name, WIDTHS) and not _smallest(name, chosen):
+            width *= 0.99 * budget / count
+        else:
+            depth *= 0.99 * budget / count
     if best is None:
         raise ValueError(f"planner {name} cannot do with {budget} evaluations: the fewest found were {least}")
     return best
 
 
-def scaled(name: str, arguments: Mapping[str, Any], factor: float) -> dict[str, Any]:
-    """Arguments for about `factor` times as many evaluations as with the given ones."""
+def scaled(name: str, arguments: Mapping[str, Any], *, width: float, depth: float) -> dict[str, Any]:
+    """Arguments with `width` times as many plans in a round and `depth` times as many rounds."""
+    factors = {key: width for key in growing(name, WIDTHS)} | {key: depth for key in growing(name, DEPTHS)}
+    values = _values(name, arguments)
+    return {**arguments, **{key: max(LEAST.get(key, 1), round(values[key] * by)) for key, by in factors.items()}}
+
+
+def growing(name: str, keys: tuple[str, ...]) -> list[str]:
+    """Those of the arguments `keys` that a planner takes and that grow with its budget."""
     taken = inspect.signature(choose(PLANNERS, name, "planner")).parameters
-    values = {key: parameter.default for key, parameter in taken.items()} | dict(arguments)
-    grown = [key for key in (*WIDTHS, *DEPTHS) if key in taken and not (name in OWN_WIDTH and key in WIDTHS)]
-    both = any(key in WIDTHS for key in grown) and any(key in DEPTHS for key in grown)
-    share = math.sqrt(factor) if both else factor
-    return {**arguments, **{key: max(LEAST.get(key, 1), round(values[key] * share)) for key in grown}}
+    return [key for key in keys if key in taken and not (name in OWN_WIDTH and key in WIDTHS)]
+
+
+def _values(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a planner, its own values where none are given."""
+    taken = inspect.signature(choose(PLANNERS, name, "planner")).parameters
+    return {key: parameter.default for key, parameter in taken.items()} | dict(arguments)
+
+
+def _smallest(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether the rounds of a planner cannot shrink any more."""
+    return all(arguments[key] <= LEAST.get(key, 1) for key in growing(name, WIDTHS))
 
 
 def free_request(*, box: ActionBox, horizon: int, blind: bool = False) -> PlanRequest:

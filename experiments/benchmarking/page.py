@@ -95,8 +95,8 @@ def write_page(rows: Sequence[Row], facts: Mapping[str, Any], path: Path, *, fig
         f"{facts['done']} of {facts['cells']} runs; {modes[rows[0]['mode']]}. Costs are the task's own, of the course"
     )
     parts = [
-        f'<h1>Planners on {len(by_task(rows))} tasks</h1><p class="lead">{escape(lead)} that was really taken; lower is '
-        "better. The best known of a start is the lowest cost of anything on this page that played it.</p>",
+        f'<h1>Planners on {len(by_task(rows))} tasks</h1><p class="lead">{escape(lead)} that was really taken; lower '
+        "is better. The best known of a start is the lowest cost of anything on this page that played it.</p>",
         *(_section(task, _table(columns_for(rows), group)) for task, group in by_task(rows).items()),
         _section("Figures", f'<div class="figures">{"".join(map(_image, figures.values()))}</div>'),
         _section("What was played", _facts(facts)),
