@@ -69,9 +69,9 @@ class TrueDynamics:
     Latents are full states of one token in float64; sensors are the plant's. A candidate whose simulation breaks down
     (a state that is not finite, a clock that does not advance, a warning of MuJoCo, bodies deep inside each other) is
     not valid, and NaN from that step on; other candidates do not notice. Not differentiable.
-    Where a plant's signals need no feedback, several steps are simulated in one go, and the solver's first guess is
-    known for the last of them only: it is zero in the others, from which a rollout goes on equal to the solver's
-    tolerance instead of bit for bit.
+    The solver's first guess in a state is computed again from the last physics step, and where a plant's signals need
+    no feedback, for the last of the steps that are simulated in one go only (zero in the others): a rollout that goes
+    on from there is equal to the solver's tolerance, not bit for bit.
 
     Args:
         env: The environment; its model is read, its state is left alone.
