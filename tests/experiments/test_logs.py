@@ -71,9 +71,9 @@ def test_what_cannot_be_converted_is_refused(tmp_path, monkeypatch, change, mess
     from experiments.convert import convert
 
     monkeypatch.chdir(tmp_path)
-    options = {**OmegaConf.load(ROOT / "configs/convert.yaml"), "source": ".", "to": "x", **change}
+    options = OmegaConf.merge(OmegaConf.load(ROOT / "configs/convert.yaml"), {"source": ".", "to": "x", **change})
     with pytest.raises((BadEpisode, UnknownName), match=message):
-        convert(OmegaConf.create(options))
+        convert(options)
 
 
 def test_a_refusal_is_one_sentence(tmp_path):
