@@ -86,10 +86,10 @@ class EliteRefit:
 
     def _used(self, elite_costs: Annotated[Tensor, "B E"], costs: Costs) -> Annotated[Tensor, "B E"]:
         """Which elites count: valid, and no larger a share of the valid plans than on a clean round."""
-        share = costs.isfinite().sum(dim=1, keepdim=True) * self.num_elites / costs.shape[1]
+        share = (costs < torch.inf).sum(dim=1, keepdim=True) * self.num_elites / costs.shape[1]
         quota = share.ceil().clamp(min=FEWEST_ELITES)  # (B, 1)
         rank = torch.arange(self.num_elites, device=costs.device)
-        return elite_costs.isfinite() & (rank < quota)
+        return (elite_costs < torch.inf) & (rank < quota)
 
 
 @dataclass(frozen=True, kw_only=True)

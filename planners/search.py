@@ -69,7 +69,7 @@ class Search:
             violation = violations(scores)
             costs = torch.where(violation.isfinite(), costs, torch.inf)
             violation = torch.where(costs.isfinite(), violation, torch.inf)
-        self.num_valid = self.num_valid + costs.isfinite().sum(dim=1)
+        self.num_valid = self.num_valid + (costs < torch.inf).sum(dim=1)
         self.evaluations += plans.shape[1]
         self._keep_best(plans, costs, violation)
         self.trace.append(self._traced())
@@ -179,7 +179,7 @@ def ranked(scores: Scores) -> Costs:
 
 def masked(costs: Costs) -> Costs:
     """Costs with +inf in place of every value that is not finite (-inf too: it must not win)."""
-    return torch.where(costs.isfinite(), costs, torch.inf)
+    return costs.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
 
 
 def standing_still(request: PlanRequest) -> Plan:
