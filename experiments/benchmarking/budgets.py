@@ -84,7 +84,7 @@ def sized(name: str, arguments: Mapping[str, Any], *, budget: int, box: ActionBo
 
 def scaled(name: str, arguments: Mapping[str, Any], *, width: float, depth: float) -> dict[str, Any]:
     """Arguments with `width` times as many plans in a round and `depth` times as many rounds."""
-    factors = {key: width for key in growing(name, WIDTHS)} | {key: depth for key in growing(name, DEPTHS)}
+    factors = dict.fromkeys(growing(name, WIDTHS), width) | dict.fromkeys(growing(name, DEPTHS), depth)
     values = _values(name, arguments)
     return {**arguments, **{key: max(LEAST.get(key, 1), round(values[key] * by)) for key, by in factors.items()}}
 
