@@ -15,7 +15,7 @@ from encoders.layers.pixels import NormalisePixels
 from encoders.preprocessing import EvaluationPixels, RobotPixels
 from encoders.video import VideoSizes, VideoTransformer
 from encoders.vit import VisionTransformer, ViTSizes
-from world_model.augment import Augmentation, CameraSwap, ColourJitter, Patches, SensorNoise, ViewJitter
+from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
 from world_model.displacement import HindsightDisplacement
 from world_model.objectives.autoregression import Autoregression
 from world_model.objectives.dynamics import OpenLoop
@@ -48,7 +48,6 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     ViewJitter,
     Patches,
     SensorNoise,
-    CameraSwap,
 )
 PARTS: dict[str, Callable[..., Any]] = {f"{part.__module__}.{part.__qualname__}": part for part in _PARTS}
 

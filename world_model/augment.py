@@ -105,19 +105,6 @@ class ViewJitter:
         return moved.unflatten(0, (batch, frames, cameras))
 
 
-class CameraSwap:
-    """Lets the cameras of a window change places: where a camera stands must be read from its picture.
-
-    With a camera always on the same side its side would be known beforehand, and angles between the sides never met.
-    """
-
-    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
-        """Pictures `B T V 3 h w` in and out."""
-        batch, cameras = views.shape[0], views.shape[2]
-        order = _uniform((batch, cameras), 0, 1, generator, views).argsort(-1)
-        return views[torch.arange(batch, device=views.device)[:, None], :, order].transpose(1, 2)
-
-
 class Patches:
     """Puts plain rectangles into the pictures of a window, in the same place in all frames: things that stand about.
 
