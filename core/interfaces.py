@@ -130,6 +130,13 @@ class Cost(Protocol):
         """Score every candidate."""
 
 
+class Proposal(Protocol):
+    """Names plans that are worth a try before any search: a policy's answer, a remembered piece of a log."""
+
+    def __call__(self, context: Context, goal: Goal, *, horizon: int) -> Plans:
+        """Candidate plans `B S H A`, S from 1; the first one is the best guess."""
+
+
 class Planner(Protocol):
     """Searches for a cheap plan; sees a function, not a world."""
 

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from core.actions import shifted
 from core.errors import BadObservation
-from core.interfaces import Bounded, Cost, Dynamics, Memory, Perception, Planner
+from core.interfaces import Bounded, Cost, Dynamics, Memory, Perception, Planner, Proposal
 from core.types import (
     ActionBox,
     Context,
@@ -75,6 +75,8 @@ class Agent:
         box: The actions that the robot accepts, in physical units.
         settings: How far to look ahead and how often to plan anew.
         generator: Source of the planner's randomness, on the device of the box.
+        proposal: Names plans that every search begins with (a policy): its best guess takes the place of the last
+            plan, which becomes a candidate beside the others. None begins with the last plan alone.
     """
 
     def __init__(
@@ -88,9 +90,10 @@ class Agent:
         box: ActionBox,
         settings: MpcSettings,
         generator: Generator,
+        proposal: Proposal | None = None,
     ) -> None:
         self.perception, self.memory, self.dynamics = perception, memory, dynamics
-        self.cost, self.planner = cost, planner
+        self.cost, self.planner, self.proposal = cost, planner, proposal
         self.box, self.settings, self.generator = box, settings, generator
         self.last: StepLog | None = None
         self._goal: Goal | None = None
@@ -223,6 +226,7 @@ class Agent:
 
     def _search(self, context: Context, guess: Plan | None) -> PlanResult:
         still = self._still(context)
+        begin, candidates = self._begin(context, guess)
         return self.planner.plan(
             PlanRequest(
                 evaluate=_Evaluator(self.dynamics, self.cost, context, self._known_goal()),
@@ -230,12 +234,22 @@ class Agent:
                 batch=still.shape[0],
                 horizon=self.settings.horizon,
                 generator=self.generator,
-                warm_start=guess,
+                warm_start=begin,
+                candidates=candidates,
                 fallback=still if guess is None else guess,
                 deadline_s=self.settings.deadline_s,
                 steps=known_steps(self.dynamics, self.cost, context=context, goal=self._known_goal()),
             )
         )
+
+    def _begin(self, context: Context, guess: Plan | None) -> tuple[Plan | None, Plans | None]:
+        """Where a search begins, and what it tries besides: the proposal first, the last plan beside it."""
+        if self.proposal is None:
+            return guess, None
+        proposed = self.proposal(context, self._known_goal(), horizon=self.settings.horizon)
+        proposed = torch.where(proposed.isfinite(), proposed, 0.0)
+        others = proposed[:, 1:] if guess is None else torch.cat([proposed[:, 1:], guess[:, None]], dim=1)
+        return self.box.clip(proposed[:, 0]), others if others.shape[1] else None
 
     @torch.no_grad()
     def _imagine(self) -> Latents:

@@ -19,6 +19,7 @@ from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise
 from world_model.displacement import HindsightDisplacement
 from world_model.objectives.autoregression import Autoregression
 from world_model.objectives.dynamics import OpenLoop
+from world_model.policy import GoalPolicy
 from world_model.poses import ArmPose, GivenPose
 from world_model.recipes import leworldmodel, vjepa2, vjepa2_1, vjepa2_ac
 from world_model.regularisers.sigreg import SIGReg
@@ -41,6 +42,7 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     VisionTransformer,
     ViTSizes,
     HindsightDisplacement,
+    GoalPolicy,
     OpenLoop,
     SIGReg,
     Augmentation,

@@ -1,0 +1,123 @@
+"""A log as the latents of its frames, and what a policy learns from it: how one of its states was reached from another.
+
+    a_t, ..., a_{t+H-1}  given  z_t, z_{t+k}, k          zero from a_{t+k} on: who has arrived stands still
+
+Every later state of an episode serves as a goal in hindsight (Andrychowicz et al. 2017, arXiv:1707.01495).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Annotated
+
+import torch
+from torch import Generator, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentLog:
+    """All steps of some episodes, one after another (G of them).
+
+    Args:
+        latents: `G N D`.
+        actions: `G A`; row g leads from step g to g + 1, the last one of an episode leads nowhere.
+        offsets: First step of each episode, and G at the end.
+        groups: One number per episode; episodes of one group were recorded in one place.
+
+    Raises:
+        ValueError: If the sizes do not fit each other, or an episode has fewer than two steps.
+    """
+
+    latents: Annotated[Tensor, "G N D"]
+    actions: Annotated[Tensor, "G A"]
+    offsets: Tensor
+    groups: Tensor
+
+    def __post_init__(self) -> None:
+        count, episodes = len(self.latents), len(self.groups)
+        if len(self.actions) != count or len(self.offsets) != episodes + 1 or int(self.offsets[-1]) != count:
+            raise ValueError(
+                f"{count} latents, {len(self.actions)} actions, {len(self.offsets)} offsets and {episodes} groups do "
+                "not make a log"
+            )
+        if not episodes or int(self.offsets.diff().min()) < 2:
+            raise ValueError("a log to learn from needs episodes of two steps or more")
+
+    def hindsight(self, batch: int, *, chunk: int, max_steps: int, generator: Generator) -> dict[str, Tensor]:
+        """Draw states, later states of the same episodes, and the first actions between them.
+
+        Args:
+            batch: Samples B.
+            chunk: Actions of each (H).
+            max_steps: Most steps between state and goal.
+            generator: Decides what is drawn.
+
+        Returns:
+            state `B N D`, goal `B N D`, steps `B` (1 to `max_steps`), actions `B H A`.
+        """
+        start = self._leaving[_draw(len(self._leaving), batch, generator)]
+        room = (self._last[start] - start).clamp(max=max_steps)
+        steps = 1 + (torch.rand(batch, generator=generator) * room).long().clamp(max=room - 1)
+        ahead = torch.arange(chunk)
+        rows = (start[:, None] + ahead).clamp(max=len(self.actions) - 1)  # (B, H)
+        under_way = ahead < steps[:, None]
+        actions = torch.where(under_way[..., None], self.actions[rows], 0.0)
+        return {"state": self.latents[start], "goal": self.latents[start + steps], "steps": steps, "actions": actions}
+
+    def pairs(self, batch: int, *, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Two states of one place each, `B N D` twice, from any of its episodes."""
+        here = _draw(len(self.latents), batch, generator)
+        place = self._place[here]
+        first, count = self._firsts[place], self._counts[place]
+        there = first + (torch.rand(batch, generator=generator) * count).long().clamp(max=count - 1)
+        return self.latents[here], self.latents[self._sorted[there]]
+
+    def only(self, episodes: Annotated[Tensor, "G"]) -> LatentLog:
+        """The log of some episodes, in that order."""
+        spans = [torch.arange(int(self.offsets[e]), int(self.offsets[e + 1])) for e in episodes.tolist()]
+        rows = torch.cat(spans) if spans else torch.zeros(0, dtype=torch.int64)
+        offsets = torch.tensor([0, *(len(span) for span in spans)]).cumsum(0)
+        return replace(
+            self, latents=self.latents[rows], actions=self.actions[rows], offsets=offsets, groups=self.groups[episodes]
+        )
+
+    @cached_property
+    def _episode(self) -> Tensor:
+        """The episode of each step `G`."""
+        return torch.repeat_interleave(torch.arange(len(self.groups)), self.offsets.diff())
+
+    @cached_property
+    def _last(self) -> Tensor:
+        """The last step of each step's episode `G`."""
+        return self.offsets[self._episode + 1] - 1
+
+    @cached_property
+    def _leaving(self) -> Tensor:
+        """The steps that have a later one."""
+        steps = torch.arange(len(self.latents))
+        return steps[steps < self._last]
+
+    @cached_property
+    def _place(self) -> Tensor:
+        """The place of each step `G`, counted from 0."""
+        return self.groups.unique(return_inverse=True)[1][self._episode]
+
+    @cached_property
+    def _counts(self) -> Tensor:
+        """Steps in each place."""
+        return torch.bincount(self._place)
+
+    @cached_property
+    def _firsts(self) -> Tensor:
+        """Where the steps of each place begin in `_sorted`."""
+        return self._counts.cumsum(0) - self._counts
+
+    @cached_property
+    def _sorted(self) -> Tensor:
+        """The steps, place after place."""
+        return self._place.argsort(stable=True)
+
+
+def _draw(count: int, batch: int, generator: Generator) -> Tensor:
+    return torch.randint(count, (batch,), generator=generator)
