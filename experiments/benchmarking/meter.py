@@ -36,7 +36,7 @@ class Metered:
     """Plans with another planner, for one world, and writes down each search.
 
     Args:
-        planner: The planner; it sees the same costs as without a meter.
+        planner: The planner; it sees the same costs as without a meter, in the precision of its plans.
     """
 
     def __init__(self, planner: Planner) -> None:
@@ -51,6 +51,8 @@ class Metered:
         def evaluate(plans: Plans) -> Costs | Scores:
             nonlocal best, counted
             given = request.evaluate(plans)
+            if not isinstance(given, Scores):
+                given = given.to(plans.dtype)  # simulators count in float64
             costs = (given.costs if isinstance(given, Scores) else given).detach()
             best = min(best, float(torch.where(costs.isfinite(), costs, torch.inf).min()))
             counted += plans.shape[1]

@@ -1,0 +1,256 @@
+"""bench_planners.py: fair budgets, cells that are made once, tables that say what was measured."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from core.errors import UnknownName
+from core.types import ActionBox
+from experiments.bench_planners import CONFIGS, SHIPPED, bench
+from experiments.benchmarking import cells
+from experiments.benchmarking.budgets import build, evaluations_of, free_request, needs_gradients, sized
+from experiments.benchmarking.cells import Cell, Outcome
+from experiments.benchmarking.figures import pareto
+from experiments.benchmarking.meter import Metered
+from experiments.benchmarking.page import markdown
+from experiments.benchmarking.play import course_cost, play, task_at
+from experiments.benchmarking.study import study_of, task_name
+from experiments.benchmarking.summary import table
+from planners import PLANNERS
+
+BOX = ActionBox(low=-torch.ones(2), high=torch.ones(2))
+TINY = ["tasks=[dmc-reacher-easy]", "planners=[cem,slope]", "budgets=[64]", "starts=2", "seeds=1", "workers=1"]
+OUTPUTS = ("report.html", "results.json", "table.csv", "table.md")
+
+
+def options(*overrides: str) -> dict:
+    with initialize_config_dir(config_dir=str(CONFIGS), version_base=None):
+        return OmegaConf.to_container(compose("bench_planners", overrides=list(overrides)), resolve=True)
+
+
+def config(*overrides: str):
+    with initialize_config_dir(config_dir=str(CONFIGS), version_base=None):
+        return compose("bench_planners", overrides=list(overrides))
+
+
+def cell(**changes) -> Cell:
+    plain = {
+        "task": "dmc-reacher-easy-v1", "dynamics": "simulator", "mode": "open", "planner": "cem", "kind": "cem",
+        "arguments": {"num_samples": 16, "num_elites": 4, "num_iterations": 2},
+        "horizon": 4, "steps": 4, "execute": 4, "start": 0, "start_seed": 0, "seed": 0,
+    }  # fmt: skip
+    return Cell(**{**plain, **changes})
+
+
+def outcome(cost: float, *, success: bool = True, **changes) -> Outcome:
+    return Outcome(
+        cell=cell(**changes), cost=cost, success=success, ever=success, solved_at_start=False,
+        evaluations=(32,), wall_s=(0.5,), cpu_s=(0.25,), statuses={"max_iter": 1},
+        curve=((16, 2.0, 0.1), (32, 1.0, 0.5)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(PLANNERS))
+@pytest.mark.parametrize("budget", [150, 600])
+def test_a_sized_planner_spends_its_budget_and_no_more(name: str, budget: int) -> None:
+    arguments = sized(name, {}, budget=budget, box=BOX, horizon=5)
+    spent = evaluations_of(build(name, arguments), box=BOX, horizon=5)
+    assert 0.8 * budget <= spent <= budget  # rounds cannot be cut: 16 starts or 32 plans at a time
+
+
+def test_a_budget_that_no_round_fits_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot do with 3 evaluations"):
+        sized("cma", {}, budget=3, box=BOX, horizon=5)
+
+
+def test_planners_that_need_gradients_are_told_apart() -> None:
+    needing = {name for name in PLANNERS if needs_gradients(build(name, {}), box=BOX, horizon=5)}
+    assert needing == {"gradient", "cem_gradient", "grad_cem", "lifted"}
+
+
+def test_the_meter_changes_no_plan_and_counts_every_candidate() -> None:
+    planner = build("icem", {"num_samples": 32, "num_elites": 4, "num_iterations": 3})
+    metered = Metered(planner)
+    alone, measured = (each.plan(free_request(box=BOX, horizon=5)) for each in (planner, metered))
+    assert torch.equal(alone.actions, measured.actions)
+    reading = metered.readings[0]
+    assert reading.curve[-1][0] == reading.evaluations == alone.evaluations
+    assert [best for _, best, _ in reading.curve] == pytest.approx(alone.trace[:, 0].tolist())
+    assert reading.wall_s >= reading.curve[-1][2] > 0
+
+
+def test_a_cell_gives_the_same_numbers_whatever_was_played_before() -> None:
+    first = play(cell())
+    play(cell(start=1, seed=3))
+    again = play(cell())
+    assert (first.cost, first.believed, first.success) == (again.cost, again.believed, again.success)
+    assert [point[:2] for point in first.curve] == [point[:2] for point in again.curve]
+
+
+def test_the_open_plan_costs_what_the_search_believed() -> None:
+    found = play(cell())
+    assert found.cost == pytest.approx(found.believed, rel=1e-5)
+    assert found.evaluations == (32,)
+
+
+def test_closed_loops_search_at_every_step() -> None:
+    found = play(cell(mode="closed", steps=3, execute=1))
+    assert len(found.evaluations) == len(found.wall_s) == 3 and sum(found.statuses.values()) == 3
+
+
+def test_the_cost_of_a_course_is_the_objective_of_its_actions() -> None:
+    task = task_at("cart-pole-v1", None)
+    task.reset(seed=0)
+    goal, objective = task.goal(), task.objective()
+    actions = np.linspace(-1, 1, 6, dtype=np.float32)[:, None]
+    sensors = []
+    for action in actions:
+        task.step(action)
+        sensors.append(task.env.plant_sensors())
+    expected = float(objective(torch.from_numpy(actions)[None, None])[0, 0])
+    assert course_cost(task, np.array(sensors), actions, goal=goal) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_run_leaves_table_figures_and_page_with_baselines(tmp_path: Path) -> None:
+    rows = bench(config(*TINY, f"out={tmp_path}"))
+    assert {row["planner"] for row in rows} == {"cem", "slope", "nothing", "random"}
+    assert all((tmp_path / name).stat().st_size > 0 for name in OUTPUTS)
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"cost_over_evaluations", "quality_over_time"}
+    with (tmp_path / "table.csv").open() as file:
+        assert [line["planner"] for line in csv.DictReader(file)] == [row["planner"] for row in rows]
+    known = json.loads((tmp_path / "results.json").read_text())
+    assert known["facts"]["done"] == known["facts"]["cells"] == 8 and known["facts"]["commits"]
+    assert min(row["regret"] for row in rows) >= 0
+
+
+def test_the_same_command_goes_on_and_a_damaged_cell_is_made_again(tmp_path: Path, caplog) -> None:
+    first = bench(config(*TINY, f"out={tmp_path}"))
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    victim = next(path for path in files if "cem" in path.name)
+    victim.write_text(victim.read_text()[:40])
+    second = bench(config(*TINY, f"out={tmp_path}"))
+    assert "damaged" in caplog.text
+    rewritten = {path for path, time_ns in files.items() if path.stat().st_mtime_ns != time_ns}
+    assert rewritten == {victim}
+    assert [row["cost"] for row in first] == [row["cost"] for row in second]
+
+
+def test_shards_share_the_work_and_the_folder(tmp_path: Path) -> None:
+    whole = options(*TINY)
+    count = len(study_of(whole, configs=CONFIGS, shipped=SHIPPED).cells)
+    bench(config(*TINY, f"out={tmp_path}", "shards=2", "shard=0"))
+    half = len(list((tmp_path / "cells").iterdir()))
+    rows = bench(config(*TINY, f"out={tmp_path}", "shards=2", "shard=1"))
+    assert half == math.ceil(count / 2) and len(list((tmp_path / "cells").iterdir())) == count
+    assert sum(row["runs"] for row in rows) == count
+
+
+def test_regret_is_above_the_best_of_each_start() -> None:
+    rows = table([outcome(1.0), outcome(3.0, start=1), outcome(2.0, planner="b"), outcome(2.5, planner="b", start=1)])
+    assert [row["regret"] for row in rows] == [pytest.approx(0.25), pytest.approx(0.5)]
+    assert (rows[0]["p50_ms"], rows[0]["evaluations"], rows[0]["success"]) == (500.0, 32.0, 1.0)
+
+
+def test_a_broken_simulation_is_no_success_and_hides_no_mean() -> None:
+    rows = table([outcome(1.0), outcome(math.inf, start=1, success=False)])
+    assert rows[0]["broken"] == 1 and rows[0]["cost"] is None and rows[0]["success"] == 0.5
+    assert "1 broke down" in markdown(rows)
+
+
+def test_a_reference_is_compared_run_by_run() -> None:
+    played = [outcome(1.0), outcome(2.0, start=1), outcome(0.5, planner="b"), outcome(1.0, planner="b", start=1)]
+    rows = {row["planner"]: row for row in table(played, reference="cem")}
+    assert rows["b"]["cost_to_reference"] == pytest.approx(0.5)
+    assert rows["b"]["difference"] == pytest.approx(-0.75) and rows["b"]["difference_high"] <= -0.5
+    assert rows["b"]["evaluations_to_reference"] == 1.0 and rows["cem"]["difference"] == 0.0
+    with pytest.raises(ValueError, match="did not play"):
+        table(played, reference="c")
+
+
+def test_a_cell_survives_its_file(tmp_path: Path) -> None:
+    made = outcome(math.inf)
+    made.save(tmp_path)
+    assert cells.load(made.cell, tmp_path) == made
+    assert cells.load(dataclasses.replace(made.cell, seed=9), tmp_path) is None
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    assert pareto([(2, 2), (1, 3), (3, 2.5), (4, 1)]) == [(1, 3), (2, 2), (4, 1)]
+
+
+def test_the_version_of_a_task_may_be_left_out() -> None:
+    assert task_name("reach") == task_name("reach-v1") == "reach-v1"
+    with pytest.raises(UnknownName, match="cart-pole-v1"):
+        task_name("rea")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("mode=half", "mode must be one of"),
+        ("starts=0", "starts must be"),
+        ("tasks=dmc-reacher-easy", "tasks must be a list"),
+        ("budgets=[few]", "a budget is"),
+        ("planners=[{label: nothing, planner: cem}]", "names of their own"),
+        ("planners=[{planner: cem, num_sample: 3}]", "num_sample"),
+        ("planners=[gradient]", "no planner is left"),
+        ("dynamics=learned", "no planner is left"),
+        ("shard=1", "shard must be"),
+        ("mode=closed execute=99", "execute=99"),
+    ],
+)
+def test_an_option_that_no_run_could_use_is_told_at_once(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        study_of(options(*TINY, *override.split(" ")) if "{" not in override else options(*TINY, override),
+                 configs=CONFIGS, shipped=SHIPPED)  # fmt: skip
+
+
+def test_the_study_of_the_default_planner_has_its_reference_and_hundred_runs_each() -> None:
+    chosen = options("study=reach_budget", "planners=[{label: CEM 300x30, planner: cem, budgets: [default]}]")
+    study = study_of(chosen, configs=CONFIGS, shipped=SHIPPED)
+    assert chosen["reference"] == "CEM 300x30"
+    assert sum(not each.baseline for each in study.cells) == 100
+    entry = options("study=reach_budget")["planners"][0]
+    assert (
+        evaluations_of(build("cem", {k: v for k, v in entry.items() if k.startswith("num_")}), box=BOX, horizon=8)
+        == 9000
+    )
+
+
+@pytest.mark.parametrize("name", ["joblib", "slurm", "ray"])
+def test_launchers_compose_where_their_plugin_is_installed(name: str) -> None:
+    plugin = {"joblib": "hydra_joblib_launcher", "slurm": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}[name]
+    pytest.importorskip(f"hydra_plugins.{plugin}")
+    with initialize_config_dir(config_dir=str(CONFIGS), version_base=None):
+        made = compose("bench_planners", [f"+launch={name}", "shards=4", "shard=3"], return_hydra_config=True)
+    assert plugin in made.hydra.launcher._target_ and made.shard == 3
+
+
+@pytest.mark.render
+def test_a_learned_world_plans_and_the_true_task_judges() -> None:
+    study = study_of(
+        options(
+            "tasks=[reach]",
+            "dynamics=learned",
+            "planners=[gradient]",
+            "budgets=[32]",
+            "starts=1",
+            "seeds=1",
+            "horizon=2",
+        ),
+        configs=CONFIGS,
+        shipped=SHIPPED,
+    )
+    found = play(study.cells[0], study.checkpoint)
+    still = play(next(each for each in study.cells if each.kind == "nothing"), study.checkpoint)
+    assert found.cost < still.cost and found.believed != found.cost
