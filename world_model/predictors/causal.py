@@ -77,6 +77,11 @@ class ProprioStream(nn.Module):
         self.to_condition = nn.Linear(len(scale), cond_dim)
         self.change = nn.Linear(raw_dim, len(scale))
 
+    @property
+    def width(self) -> int:
+        """Numbers P of the proprioception."""
+        return len(self.scale)
+
     def embed(self, proprio: Tensor) -> Tensor:
         """What proprioception `(..., P)` adds to the condition `(..., W)`."""
         return self.to_condition((proprio / self.scale).to(self.to_condition.weight.dtype))
