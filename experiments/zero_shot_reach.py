@@ -38,12 +38,14 @@ from experiments.reaching.episodes import LabJob, LabResult, play_all
 from experiments.reaching.films import album_at
 from experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods, ModelPlayer, PlanSettings, world_model_at
 from experiments.reaching.options import check_options, claim_folder
+from experiments.reaching.systems import adapted, given_options
 from experiments.reporting import EpisodeRecord, Protocol, Report, make_report, write_folder
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach_random")}
 SAMPLING = {"cem", "random_shooting"}  # planners that do without gradients
 SHORT_SEARCH = {"num_samples": 32, "num_elites": 6, "num_iterations": 5}
+SEEDED_SEARCH = {"num_samples": 26, "num_elites": 5, "num_iterations": 3, "initial_std": 0.25}  # half of it
 PACKAGES = ("torch", "mujoco", "numpy", "gymnasium")
 MISTAKES = (BadCheckpoint, BadObservation, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 
@@ -74,6 +76,8 @@ def methods_of(cfg: DictConfig) -> Methods:
         sampling=sampling,
         device=cfg.device,
         seed=cfg.seed,
+        policy=Path(str(cfg.policy)) if cfg.policy else None,
+        seeded=replace(settings, planner="cem", arguments=SEEDED_SEARCH),
     )
 
 
@@ -210,6 +214,7 @@ def main(cfg: DictConfig) -> None:
     torch.set_num_threads(1)
     try:
         check_options(cfg)
+        cfg = adapted(cfg, SHIPPED, given=given_options())
         methods = methods_of(cfg)
         jobs = jobs_of(cfg, methods)
         preflight(jobs[0])

@@ -16,7 +16,7 @@ from encoders.preprocessing import EvaluationPixels, RobotPixels
 from encoders.video import VideoSizes, VideoTransformer
 from encoders.vit import VisionTransformer, ViTSizes
 from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
-from world_model.displacement import HindsightDisplacement
+from world_model.displacement import HindsightDisplacement, TokenPlaces
 from world_model.objectives.autoregression import Autoregression
 from world_model.objectives.dynamics import OpenLoop
 from world_model.policy import GoalPolicy
@@ -42,6 +42,7 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     VisionTransformer,
     ViTSizes,
     HindsightDisplacement,
+    TokenPlaces,
     GoalPolicy,
     OpenLoop,
     SIGReg,

@@ -27,6 +27,7 @@ class ImagePerception:
         image_size: Height and width in pixels.
         mean: Mean of red, green and blue on the scale 0 to 1.
         std: Their standard deviation.
+        prepare: What prepares uint8 images `G C h w` for the encoder, in place of `mean` and `std`.
         chunk: Images that are encoded at once.
     """
 
@@ -36,15 +37,16 @@ class ImagePerception:
         *,
         cameras: Sequence[str],
         image_size: tuple[int, int],
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        prepare: Callable[[Tensor], Tensor] | None = None,
         chunk: int = 256,
     ) -> None:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError(f"mean and std must be three numbers each, std above 0, got {mean} and {std}")
         if not cameras or chunk < 1:
             raise ValueError(f"need at least one camera and chunk >= 1, got {tuple(cameras)} and {chunk}")
-        self.encoder = encoder
+        self.encoder, self.prepare = encoder, prepare
         self.cameras = tuple(cameras)
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.chunk = chunk
@@ -95,6 +97,8 @@ class ImagePerception:
             )
 
     def _scaled(self, frames: Frames) -> Tensor:
+        if self.prepare is not None:
+            return self.prepare(frames)
         mean, std = (number.to(frames.device) for number in (self._mean, self._std))
         return (frames.float() / 255 - mean) / std
 

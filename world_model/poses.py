@@ -131,6 +131,8 @@ class _PoseReader(nn.Module):
 class GivenPose(_PoseReader):
     """Proprioception that is a pose already, and motions that turn by Euler angles."""
 
+    width = POSE_DIM
+
     def forward(self, proprio: Annotated[Tensor, "... 7"]) -> Pose:
         """The pose, its width checked."""
         check_pose_width(proprio)
@@ -174,13 +176,18 @@ class ArmPose(_PoseReader):
         home = euler_to_matrix(torch.tensor(attitude, dtype=torch.float64))
         self.register_buffer("home", home.float(), persistent=False)
 
+    @property
+    def width(self) -> int:
+        """Numbers that the proprioception must have at least."""
+        return max(self.columns) + 1
+
     def forward(self, proprio: Annotated[Tensor, "... P"]) -> Pose:
         """Proprioception `(..., P)` to poses `(..., 7)`.
 
         Raises:
             ValueError: If there are fewer numbers than it reads.
         """
-        if proprio.shape[-1] <= max(self.columns):
+        if proprio.shape[-1] < self.width:
             raise ValueError(
                 f"the pose is read from the numbers {self.columns} of the proprioception, which has "
                 f"{proprio.shape[-1]} of them"

@@ -14,11 +14,15 @@ from core.checkpoint import checkpoint_hash, load_checkpoint, load_strict, save_
 from core.errors import BadCheckpoint
 from core.types import ActionBox, Context, Observation
 from encoders.layers.pixels import NormalisePixels
+from encoders.preprocessing import EvaluationPixels, RobotPixels
 from world_model.assembly import assemble
+from world_model.costs import GoalDistance, absolute, squared
 from world_model.displacement import HindsightDisplacement
+from world_model.distances import AbsoluteError
 from world_model.dynamics import LearnedDynamics
 from world_model.objectives.dynamics import DynamicsObjective
 from world_model.perception import ImagePerception
+from world_model.poses import ArmPose, GivenPose, check_pose
 
 DISPLACEMENT = "displacement"
 MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -74,6 +78,32 @@ class WorldModel:
     metres: Callable[[Tensor], Tensor] | None
     fingerprint: str = ""
 
+    @property
+    def feels(self) -> bool:
+        """Whether its dynamics need proprioception beside the pictures."""
+        return self.dynamics.predictor.proprio is not None
+
+    def checked_proprio(self, proprio: Tensor) -> Tensor:
+        """Proprioception `B T P` as it is, after a look at its values where it is read as a pose.
+
+        Raises:
+            ValueError: If it cannot be a pose (degrees, a quaternion, another range of the gripper).
+        """
+        part = self.dynamics.predictor.proprio
+        if isinstance(part, GivenPose | ArmPose):
+            check_pose(part(proprio.to(next(self.objective.parameters()).device)))
+        return proprio
+
+    def goal_cost(self) -> GoalDistance:
+        """How far imagined states are from the goal: in m^2 all the way, or in the training's own at the end.
+
+        A system that measures metres gets there step by step; the energy of V-JEPA 2-AC is that of the last step.
+        """
+        if self.metres is not None:
+            return GoalDistance(steps="all", metric=self.metres)
+        l1 = isinstance(self.objective.distance, AbsoluteError)
+        return GoalDistance(steps="last", distance=absolute if l1 else squared)
+
     def check_robot(self, *, box: ActionBox, cameras: Sequence[str], image_size: int, dt_s: float) -> None:
         """Refuse a robot that this model was not trained for.
 
@@ -99,12 +129,8 @@ def as_world_model(objective: DynamicsObjective, interface: Interface, *, finger
     """The parts of an agent around a trained objective.
 
     Raises:
-        BadCheckpoint: If the objective prepares its pictures by anything but `NormalisePixels`.
+        BadCheckpoint: If the objective prepares its pictures in a way that is not known here.
     """
-    preprocess = objective.preprocess
-    if not isinstance(preprocess, NormalisePixels):
-        raise BadCheckpoint(f"expected pixels normalised by constants, got {type(preprocess).__name__}")
-    mean, std = (value.flatten() / 255 for value in (preprocess.mean, preprocess.std))
     head = dict(objective.parts.items()).get(DISPLACEMENT)
     return WorldModel(
         objective=objective,
@@ -113,13 +139,22 @@ def as_world_model(objective: DynamicsObjective, interface: Interface, *, finger
             objective.encoder,
             cameras=interface.cameras,
             image_size=(interface.image_size, interface.image_size),
-            mean=mean.expand(3).tolist(),
-            std=std.expand(3).tolist(),
+            **_scaling(objective.preprocess),
         ),
         dynamics=LearnedDynamics(objective.predictor, max_context=1),
         metres=head.metres if isinstance(head, HindsightDisplacement) else None,
         fingerprint=fingerprint,
     )
+
+
+def _scaling(preprocess: object) -> dict[str, Any]:
+    """How perception prepares pictures as the training did."""
+    if isinstance(preprocess, RobotPixels | EvaluationPixels):
+        return {"prepare": preprocess}
+    if not isinstance(preprocess, NormalisePixels):
+        raise BadCheckpoint(f"expected pixels normalised by constants, got {type(preprocess).__name__}")
+    mean, std = (value.flatten() / 255 for value in (preprocess.mean, preprocess.std))
+    return {"mean": mean.expand(3).tolist(), "std": std.expand(3).tolist()}
 
 
 def save_world_model(
@@ -184,4 +219,6 @@ def _try_out(model: WorldModel) -> None:
     if model.metres is not None:
         model.metres(latents)
     actions = torch.zeros(1, 1, 1, len(known.actions))
-    model.dynamics.rollout(Context(latents=latents, actions=actions[:, 0, :0]), actions)
+    part = model.dynamics.predictor.proprio
+    proprio = None if part is None else torch.zeros(1, 1, part.width)
+    model.dynamics.rollout(Context(latents=latents, actions=actions[:, 0, :0], proprio=proprio), actions)

@@ -15,21 +15,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import BadCheckpoint, choose
-from core.interfaces import Cost, Planner
+from core.interfaces import Cost, Planner, Proposal
 from core.seeding import generator
 from core.types import ActionBox, MpcSettings, Observation
+from envs.arm import DT_S
 from envs.baselines import DoNothing, OracleIK, Policy, RandomActions
 from envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
 from envs.reach import ReachEnv
+from experiments.reaching.reactive import ReactivePlayer
 from planners import PLANNERS
+from world_model.adapters.vjepa2_ac_files import load_released
 from world_model.agent import Agent
+from world_model.amortised import load_policy
 from world_model.costs import Effort, GoalDistance, SensorGoalDistance, WeightedSum
 from world_model.memory import ShortTermMemory
+from world_model.policy import GoalPolicy, PolicyProposal
 from world_model.pretrained import WorldModel, load_world_model
 
 WORLD_MODEL = "world model"
 TRUE_DYNAMICS = "true dynamics"
 FROZEN = "frozen random encoder"
+POLICY = "policy alone"
+SEEDED = "seeded by the policy"
 BASELINES = ("do nothing", "random", "oracle")
 
 
@@ -116,9 +123,12 @@ class ModelPlayer:
         env: Tells the action box.
         settings: How to plan.
         seed: Seed of the planner.
+        policy: Proposes plans to the planner, if given.
     """
 
-    def __init__(self, model: WorldModel, env: ReachEnv, settings: PlanSettings, *, seed: int) -> None:
+    def __init__(
+        self, model: WorldModel, env: ReachEnv, settings: PlanSettings, *, seed: int, policy: GoalPolicy | None = None
+    ) -> None:
         model.check_robot(box=env.action_box, cameras=env.cameras, image_size=env.image_size, dt_s=env.dt_s)
         self.model = model
         self.device = next(model.objective.parameters()).device
@@ -127,11 +137,12 @@ class ModelPlayer:
             perception=model.perception,
             memory=ShortTermMemory(max_frames=2, action_dim=box.dim),
             dynamics=model.dynamics,
-            cost=_cost(GoalDistance(steps="all", metric=model.metres), settings, box.high),
+            cost=_cost(model.goal_cost(), settings, box.high),
             planner=settings.build(),
             box=box,
             settings=settings.mpc(),
             generator=generator(seed, "planner", device=self.device),
+            proposal=_proposal(policy, model, box),
         )
         self._goal_at: NDArray[np.float32] | None = None
 
@@ -171,8 +182,11 @@ class ModelPlayer:
         return last.plan.status[0].value if last.plan is not None else ""
 
     def _here(self, observation: Observation) -> Observation:
-        """The pictures on the model's device; the model sees nothing else."""
-        return Observation(frames=observation.frames.to(self.device), cameras=observation.cameras)
+        """The pictures on the model's device, and the joints if the model needs them; it gets nothing else."""
+        proprio = None
+        if self.model.feels and observation.proprio is not None:
+            proprio = self.model.checked_proprio(observation.proprio).to(self.device)
+        return Observation(frames=observation.frames.to(self.device), cameras=observation.cameras, proprio=proprio)
 
     def _place(self, latents: Annotated[Tensor, "... N D"]) -> NDArray[np.float32]:
         """Where states lie `... 3` (m); the origin for all of them if the model has no head that tells."""
@@ -223,8 +237,16 @@ class TruePlayer:
 
 @lru_cache(maxsize=4)
 def world_model_at(folder: Path, device: str) -> WorldModel:
-    """A published world model, read once per process."""
+    """A published world model, or the authors' file of V-JEPA 2-AC (`.pt`), read once per process."""
+    if folder.suffix == ".pt":
+        return load_released(folder, cameras=("left",), dt_s=DT_S, device=device)
     return load_world_model(folder, device=device)
+
+
+@lru_cache(maxsize=4)
+def policy_at(folder: Path, checkpoint: Path, device: str) -> GoalPolicy:
+    """A published policy for the world model at `checkpoint`, read once per process."""
+    return load_policy(folder, world_model_at(checkpoint, device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +260,8 @@ class Methods:
         sampling: How the agent with true dynamics plans.
         device: Where the networks run.
         seed: Seed of planners and of the random policy.
+        policy: Folder of a policy for the world model, or None.
+        seeded: How the agent plans that the policy proposes plans to; as the others by default.
     """
 
     checkpoint: Path
@@ -246,11 +270,14 @@ class Methods:
     sampling: PlanSettings
     device: str = "cpu"
     seed: int = 0
+    policy: Path | None = None
+    seeded: PlanSettings | None = None
 
     def names(self) -> tuple[str, ...]:
         """Every method that can be played, the world model first."""
         frozen = () if self.frozen is None else (FROZEN,)
-        return (WORLD_MODEL, *frozen, TRUE_DYNAMICS, *BASELINES)
+        learned = () if self.policy is None else (SEEDED, POLICY)
+        return (WORLD_MODEL, *learned, *frozen, TRUE_DYNAMICS, *BASELINES)
 
     def player(self, name: str, env: ReachEnv, *, stream: int) -> Player:
         """A player for one episode; `stream` tells its random numbers from other episodes'."""
@@ -262,6 +289,8 @@ class Methods:
                 if self.frozen is None:
                     raise BadCheckpoint("no checkpoint of the control with a frozen random encoder was given")
                 return ModelPlayer(world_model_at(self.frozen, self.device), env, self.settings, seed=seed)
+            case "policy alone" | "seeded by the policy":
+                return self._with_policy(name, env, seed=seed)
             case "true dynamics":
                 return TruePlayer(env, self.sampling, seed=seed)
             case "do nothing":
@@ -272,12 +301,25 @@ class Methods:
                 return PolicyPlayer(OracleIK(env))
         raise ValueError(f"unknown method {name!r}; known: {', '.join(self.names())}")
 
+    def _with_policy(self, name: str, env: ReachEnv, *, seed: int) -> Player:
+        if self.policy is None:
+            raise BadCheckpoint(f"'{name}' needs a policy, and none was given: train one with train_policy.py")
+        model = world_model_at(self.checkpoint, self.device)
+        policy = policy_at(self.policy, self.checkpoint, self.device)
+        if name == POLICY:
+            return ReactivePlayer(policy, model, env)
+        return ModelPlayer(model, env, self.seeded or self.settings, seed=seed, policy=policy)
+
 
 def timed_act(player: Player, env: ReachEnv) -> tuple[NDArray[np.float32], float]:
     """The player's action and the milliseconds that it took."""
     start = time.perf_counter()
     action = player.act(env)
     return action, 1000 * (time.perf_counter() - start)
+
+
+def _proposal(policy: GoalPolicy | None, model: WorldModel, box: ActionBox) -> Proposal | None:
+    return None if policy is None else PolicyProposal(policy, dynamics=model.dynamics, box=box)
 
 
 def _cost(goal: GoalDistance | SensorGoalDistance, settings: PlanSettings, high: Tensor) -> Cost:

@@ -18,7 +18,7 @@ SEEDS = ("seed", "lab_seed")
 AMOUNTS = ("effort", "hold_m")
 SWITCHES = ("baselines", "films", "factors")
 LEVELS = {"held", "validation"}
-OTHERS = ("planner", "out", "split", "level", "cameras", "checkpoint", "control", "device")
+OTHERS = ("planner", "out", "split", "level", "cameras", "checkpoint", "control", "policy", "device")
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -30,7 +30,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     """
     known = (*COUNTS, *SEEDS, *AMOUNTS, *SWITCHES, *OTHERS)
     for name in options:
-        if name not in known:
+        if name not in (*known, "system"):
             raise ValueError(f"there is no option {name!r}; known: {', '.join(sorted(known))}")
     for name in known:
         if name not in options:

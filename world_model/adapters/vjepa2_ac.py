@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from core.checkpoint import load_strict
 from core.errors import BadCheckpoint
+from world_model.poses import ArmPose, GivenPose
 from world_model.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 
 # Released name -> our name, first match wins.
@@ -116,7 +116,13 @@ def fill(predictor: BlockCausalPredictor, tensors: Mapping[str, Tensor]) -> None
 
 
 def load_predictor(
-    tensors: Mapping[str, Tensor], *, heads: int | None = None, rows: int = SIDE, columns: int = SIDE, window: int = 1
+    tensors: Mapping[str, Tensor],
+    *,
+    heads: int | None = None,
+    rows: int = SIDE,
+    columns: int = SIDE,
+    window: int = 1,
+    reader: GivenPose | ArmPose | None = None,
 ) -> BlockCausalPredictor:
     """A predictor of the sizes that the released weights have, filled with them, in evaluation mode.
 
@@ -125,10 +131,7 @@ def load_predictor(
     """
     ours = from_released(tensors)
     sizes = replace(sizes_of(ours, heads=heads, rows=rows, columns=columns), window=window)
-    with torch.device("meta"):
-        predictor = BlockCausalPredictor(sizes)
-    dtype = ours["patches.weight"].dtype
-    predictor = predictor.to_empty(device="cpu").to(dtype)
+    predictor = BlockCausalPredictor(sizes, reader=reader).to(ours["patches.weight"].dtype)
     fill(predictor, tensors)
     return predictor.eval()
 

@@ -12,6 +12,10 @@ from core.types import Actions, Imagined, Latents, Plans
 class ProprioPart(Protocol):
     """What a predictor does with proprioception."""
 
+    @property
+    def width(self) -> int:
+        """Numbers P that it reads, at least."""
+
     def gap(self, predicted: Tensor, true: Tensor) -> Tensor:
         """How far a predicted proprioception is from the true one, one number."""
 

@@ -1,0 +1,72 @@
+"""The authors' file of V-JEPA 2-AC as a world model: encoder and predictor out of one file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from core.errors import BadCheckpoint
+from encoders.adapters.files import read_released
+from encoders.adapters.vjepa2 import build as build_encoder
+from encoders.adapters.vjepa2 import describe
+from encoders.frozen import FrozenFrames
+from encoders.preprocessing import RobotPixels
+from world_model.adapters.vjepa2_ac import SIDE, load_predictor
+from world_model.distances import AbsoluteError
+from world_model.objectives.dynamics import DynamicsObjective
+from world_model.poses import ArmPose
+from world_model.pretrained import Interface, WorldModel, as_world_model
+
+ACTIONS = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
+CHUNK = 2**22
+
+
+def load_released(
+    path: str | Path,
+    *,
+    cameras: Sequence[str],
+    dt_s: float,
+    side: int = SIDE,
+    heads: int | None = None,
+    encoder_heads: int | None = None,
+    device: torch.device | str = "cpu",
+) -> WorldModel:
+    """A world model from the authors' file: the encoder that it carries, and its predictor.
+
+    Args:
+        path: `vjepa2-ac-vitg.pt`.
+        cameras: The one camera that it shall look through; trained was one from the left.
+        dt_s: Seconds between two observations; trained was 0.25.
+        side: Patches on one side of a picture.
+        heads: Attention heads of the predictor; by default 64 channels each, as released.
+        encoder_heads: Likewise of the encoder; by default those of the released encoder of its width.
+        device: Where the networks shall run.
+
+    Raises:
+        BadCheckpoint: If the file is missing, damaged, another model's, or has no predictor.
+    """
+    released = read_released(path, section="encoder")
+    if not released.predictor:
+        raise BadCheckpoint(f"{path} holds an encoder and no predictor: expected the file vjepa2-ac-vitg.pt")
+    encoder = build_encoder(released, describe(released, heads=encoder_heads), title="V-JEPA 2-AC")
+    predictor = load_predictor(released.predictor, heads=heads, rows=side, columns=side, reader=ArmPose())
+    size = side * encoder.sizes.patch
+    objective = DynamicsObjective(
+        encoder=FrozenFrames(encoder), predictor=predictor, preprocess=RobotPixels(size), distance=AbsoluteError()
+    )
+    objective.eval().requires_grad_(False).to(device)
+    interface = Interface(
+        cameras=tuple(cameras), image_size=size, actions=ACTIONS, dt_s=dt_s, log=f"released weights, {Path(path).name}"
+    )
+    return as_world_model(objective, interface, fingerprint=_fingerprint(Path(path)))
+
+
+def _fingerprint(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()[:12]
