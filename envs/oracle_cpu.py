@@ -16,7 +16,7 @@ from torch import Tensor
 from core.shapes import check_shape
 from core.types import Context, Latents, Observation, Plans, Rollout
 from envs.breakdown import overlap_m, overlapping, unbroken
-from envs.plant import GUESS, PHYSICS, Array, Layout, Plant, layout_of
+from envs.plant import GUESS, PHYSICS, WHOLE_PLAN, Array, Layout, Plant, layout_of
 
 BYTES_PER_NUMBER = 8
 
@@ -69,9 +69,9 @@ class TrueDynamics:
     Latents are full states of one token in float64; sensors are the plant's. A candidate whose simulation breaks down
     (a state that is not finite, a clock that does not advance, a warning of MuJoCo, bodies deep inside each other) is
     not valid, and NaN from that step on; other candidates do not notice. Not differentiable.
-    The solver's first guess in a state is computed again from the last physics step, and where a plant's signals need
-    no feedback, for the last of the steps that are simulated in one go only (zero in the others): a rollout that goes
-    on from there is equal to the solver's tolerance, not bit for bit.
+    The solver's first guess in a state is computed again from the last physics step, and zero where a plant's signals
+    need no feedback, so that the whole plan is simulated in one go: a rollout that goes on from there is equal to the
+    solver's tolerance, not bit for bit.
 
     Args:
         env: The environment; its model is read, its state is left alone.
@@ -137,7 +137,7 @@ class TrueDynamics:
         fine = unbroken(path, physics[:, 0], plant.model.opt.timestep)[:, ends - 1]
         fine = np.asarray(fine & np.logical_and.accumulate(sane, axis=1))
         guesses = np.zeros((count, num_steps, layout.guess_dim))
-        for row in np.flatnonzero(fine[:, -1]):
+        for row in np.flatnonzero(fine[:, -1]) if plant.span < WHOLE_PLAN else ():
             before = path[row, -3] if path.shape[1] > 2 else physics[row]
             guesses[row, -1] = self._guess(plant.model, before, signals[row, -1], guess[row])
             fine[row, -1] = overlap_m(self._scratch[0]) <= plant.deepest_overlap_m
