@@ -12,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from core.files import atomic_file
 from experiments.benchmarking.cells import Outcome
@@ -80,13 +81,15 @@ def over_evaluations(axes: Axes, outcomes: Sequence[Outcome], looks: Mapping[str
         axes.plot(grid, middle, color=looks[name][0], lw=1.8)
         axes.plot(grid[-1], middle[-1], looks[name][1], color=looks[name][0], ms=6, mec="white")
     axes.set(xscale="log", yscale="log", xlabel="plans scored", ylabel="cost above the best found")
+    _plain_ticks(axes)
 
 
 def over_time(axes: Axes, rows: Sequence[Row], looks: Mapping[str, tuple[str, str]]) -> None:
-    """Mean cost above the best known against the seconds of one search; the front that nothing beats in both."""
+    """Mean cost above the best known against the busy seconds of a search; the front that nothing beats in both."""
     known = [row["regret"] for row in rows if row["regret"] is not None]
     floor = FLOOR * max([value for value in known if value > 0], default=1.0)
-    points = []
+    points: list[tuple[float, float]] = []
+    places = {name: 0.34 * index for index, name in enumerate(BASELINE_DASHES)}  # so that their names do not overlap
     for row in rows:
         if row["regret"] is None:
             continue
@@ -94,16 +97,17 @@ def over_time(axes: Axes, rows: Sequence[Row], looks: Mapping[str, tuple[str, st
         if row["baseline"]:
             axes.axhline(height, color=FAINT, lw=1.0, ls=BASELINE_DASHES[row["planner"]], zorder=1)
             axes.annotate(
-                row["planner"], (0, height), xycoords=("axes fraction", "data"), xytext=(4, 2),
+                row["planner"], (places[row["planner"]], height), xycoords=("axes fraction", "data"), xytext=(4, 2),
                 textcoords="offset points", color=FAINT, fontsize=8,
             )  # fmt: skip
             continue
         colour, marker = looks[row["planner"]]
-        axes.plot(row["wall_s"], height, marker, color=colour, ms=7, mec="white", zorder=3)
-        points.append((row["wall_s"], height))
+        axes.plot(row["cpu_s"], height, marker, color=colour, ms=7, mec="white", zorder=3)
+        points.append((row["cpu_s"], height))
     front = pareto(points)
     axes.step(*zip(*front, strict=True), where="post", color=INK, lw=1.2, zorder=2) if front else None
-    axes.set(xscale="log", yscale="log", xlabel="seconds per search", ylabel="mean cost above the best known")
+    axes.set(xscale="log", yscale="log", xlabel="CPU seconds per search", ylabel="mean cost above the best known")
+    _plain_ticks(axes)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -113,6 +117,13 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         if not front or point[1] < front[-1][1]:
             front.append(point)
     return front
+
+
+def _plain_ticks(axes: Axes) -> None:
+    """Numbers such as 0.2 and 50 along a logarithmic axis of one or two decades."""
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _steps(outcome: Outcome, grid: np.ndarray) -> np.ndarray:

@@ -168,11 +168,10 @@ class _InSimulator(_Stage):
         self.player = player
 
     def act(self) -> NDArray[np.float32]:
-        action, last, env = self.player.act(), self.agent.last, self.task.env
-        if last is not None and self.player.agent.last is not None and self.player.agent.last.planned:
-            imagined = self.player.agent.last.imagined
-            assert imagined is not None
-            states = np.concatenate([env.state()[None], imagined[0, :, 0].numpy()])
+        action, env = self.player.act(), self.task.env
+        last = self.agent.last
+        if last.planned:
+            states = np.concatenate([env.state()[None], last.imagined[0, :, 0].numpy()])
             scene = getattr(env, "scene", env)
             self.path = self._pixels(pixel_path(env.plant, states, camera=self.camera, seen=scene.data))
         return action
