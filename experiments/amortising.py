@@ -77,6 +77,8 @@ class Judge:
 
         gain = (cost(still) - cost(policy)) / (cost(still) - cost(planner)), costs averaged over the pairs
 
+    Where the planner itself gains nothing, there is no such number.
+
     Args:
         teacher: Planner and cost.
         lessons: The planner's answers for the held pairs.
@@ -100,7 +102,9 @@ class Judge:
             three = torch.stack([torch.zeros_like(wanted), made, wanted], dim=1)
             still, own, best = self.teacher.cost(state, goal, three).mean(dim=0).tolist()
             error = (made - wanted)[..., scale > 0] / scale[scale > 0]
-            numbers |= {"held/gain": (still - own) / (still - best), "held/planner_error": float(error.abs().mean())}
+            numbers["held/planner_error"] = float(error.abs().mean())
+            if best < still:
+                numbers["held/gain"] = (still - own) / (still - best)
         return numbers
 
 

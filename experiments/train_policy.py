@@ -62,9 +62,10 @@ def check(cfg: DictConfig) -> None:
     for name, least in (("episodes", 2), ("pairs", 0), ("max_steps", 1), ("batch", 2), ("threads", 1)):
         if type(cfg[name]) is not int or cfg[name] < least:
             raise ValueError(f"{name} must be a whole number from {least}, got {cfg[name]!r}")
-    for name in ("planned", "validation"):
-        if not 0 <= float(cfg[name]) <= 1:
-            raise ValueError(f"{name} is a share from 0 to 1, got {cfg[name]!r}")
+    if not 0 <= float(cfg.planned) <= 1 or not 0 < float(cfg.validation) < 1:
+        raise ValueError(
+            f"planned is a share from 0 to 1 and validation one between them, got {cfg.planned} and {cfg.validation}"
+        )
     if cfg.pairs == 0 and float(cfg.planned) == 1:
         raise ValueError("planned=1 learns from the planner alone, and pairs=0 asks it for nothing")
 
