@@ -1,6 +1,7 @@
 """Make a trained world model ready to ship: weights, and an album of logged frames that shows what it imagines.
 
 python experiments/publish.py run=runs/reach to=experiments/checkpoints/reach
+python experiments/publish.py "run=[runs/reach_s0,runs/reach_s1]"    # both as one: their measures are averaged
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from core.types import Observation
 from experiments.command_line import run as run_command
 from experiments.reaching.album import Album, save_album
 from trajectories.bank import FrameBank, load_bank
-from world_model.pretrained import WorldModel, load_world_model
+from world_model.pretrained import WorldModel, as_ensemble, load_world_model, save_ensemble
 
 
 def make_album(model: WorldModel, bank: FrameBank, *, count: int, seed: int) -> Album:
@@ -42,13 +43,17 @@ def make_album(model: WorldModel, bank: FrameBank, *, count: int, seed: int) -> 
 
 
 def publish(cfg: DictConfig) -> Path:
-    """Copy the world model of a run and put the album beside it."""
-    source, target = Path(cfg.run) / "checkpoint", Path(cfg.to)
-    model = load_world_model(source)
+    """Copy the world model of a run, or those of several as one ensemble, and put the album beside it."""
+    runs = [cfg.run] if isinstance(cfg.run, str) else list(cfg.run)
+    sources, target = [Path(run) / "checkpoint" for run in runs], Path(cfg.to)
+    models = [load_world_model(source) for source in sources]
+    model = models[0] if len(models) == 1 else as_ensemble(models)
     bank = load_bank(Path(cfg.data), cameras=model.interface.cameras)
     album = make_album(model, bank, count=int(cfg.frames), seed=int(cfg.seed))
-    tensors, config = load_checkpoint(source)
-    save_checkpoint(target, tensors, config)
+    if len(sources) == 1:
+        save_checkpoint(target, *load_checkpoint(sources[0]))
+    else:
+        save_ensemble(target, sources)
     save_album(target, album)
     return target
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from core.interfaces import Perception
+from core.interfaces import Bounded, Dynamics, Perception
 from core.types import Context, Latents, Observation, Plans, Rollout
-from world_model.dynamics import LearnedDynamics
 
 Member = TypeVar("Member")
+
+
+class Imagines(Dynamics, Bounded, Protocol):
+    """Dynamics that tell how many plans they have room for."""
 
 
 class EnsemblePerception:
@@ -40,7 +43,7 @@ class EnsembleDynamics:
         members: As many as in the perception, in the same order, with equally many tokens each.
     """
 
-    def __init__(self, members: Sequence[LearnedDynamics]) -> None:
+    def __init__(self, members: Sequence[Imagines]) -> None:
         self.members = _some(members)
 
     def rollout(self, context: Context, plans: Plans) -> Rollout:
@@ -57,7 +60,7 @@ class EnsembleDynamics:
         """Candidates per world that every member has room for (they imagine one after the other)."""
         return min(member.at_once(own, horizon) for member, own in self._shared_out(context))
 
-    def _shared_out(self, context: Context) -> list[tuple[LearnedDynamics, Context]]:
+    def _shared_out(self, context: Context) -> list[tuple[Imagines, Context]]:
         tokens, count = context.latents.shape[2], len(self.members)
         if tokens % count:
             raise ValueError(f"{tokens} tokens cannot be shared out between {count} members")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,15 @@ from world_model.costs import GoalDistance, absolute, squared
 from world_model.displacement import HindsightDisplacement
 from world_model.distances import AbsoluteError
 from world_model.dynamics import LearnedDynamics
+from world_model.ensemble import EnsembleDynamics, EnsemblePerception, MeanMeasure
 from world_model.objectives.dynamics import DynamicsObjective
 from world_model.perception import ImagePerception
 from world_model.poses import ArmPose, GivenPose, check_pose
 
 DISPLACEMENT = "displacement"
+SYSTEMS = "systems"
+"""In the configuration of an ensemble: what each member is built from."""
+
 MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What a configuration can bring about that is well-formed and yet describes no network."""
 
@@ -63,7 +67,7 @@ class WorldModel:
     """A trained world model, ready for an agent.
 
     Args:
-        objective: Encoder, predictor and heads.
+        members: Encoder, predictor and heads: of one network, or of each member of an ensemble.
         interface: What it sees and commands.
         perception: Frames to latents.
         dynamics: Plans to imagined latents.
@@ -71,17 +75,22 @@ class WorldModel:
         fingerprint: Short hash of the weights.
     """
 
-    objective: DynamicsObjective
+    members: tuple[DynamicsObjective, ...]
     interface: Interface
-    perception: ImagePerception
-    dynamics: LearnedDynamics
+    perception: ImagePerception | EnsemblePerception
+    dynamics: LearnedDynamics | EnsembleDynamics
     metres: Callable[[Tensor], Tensor] | None
     fingerprint: str = ""
 
     @property
+    def objective(self) -> DynamicsObjective:
+        """The network; in an ensemble the first one, which speaks for the others' form."""
+        return self.members[0]
+
+    @property
     def feels(self) -> bool:
         """Whether its dynamics need proprioception beside the pictures."""
-        return self.dynamics.predictor.proprio is not None
+        return self.objective.predictor.proprio is not None
 
     def checked_proprio(self, proprio: Tensor) -> Tensor:
         """Proprioception `B T P` as it is, after a look at its values where it is read as a pose.
@@ -89,7 +98,7 @@ class WorldModel:
         Raises:
             ValueError: If it cannot be a pose (degrees, a quaternion, another range of the gripper).
         """
-        part = self.dynamics.predictor.proprio
+        part = self.objective.predictor.proprio
         if isinstance(part, GivenPose | ArmPose):
             check_pose(part(proprio.to(next(self.objective.parameters()).device)))
         return proprio
@@ -133,7 +142,7 @@ def as_world_model(objective: DynamicsObjective, interface: Interface, *, finger
     """
     head = dict(objective.parts.items()).get(DISPLACEMENT)
     return WorldModel(
-        objective=objective,
+        members=(objective,),
         interface=interface,
         perception=ImagePerception(
             objective.encoder,
@@ -143,6 +152,28 @@ def as_world_model(objective: DynamicsObjective, interface: Interface, *, finger
         ),
         dynamics=LearnedDynamics(objective.predictor, max_context=1),
         metres=head.metres if isinstance(head, HindsightDisplacement) else None,
+        fingerprint=fingerprint,
+    )
+
+
+def as_ensemble(models: Sequence[WorldModel], *, fingerprint: str = "") -> WorldModel:
+    """Several world models of one robot as one: their latents side by side, their measures averaged.
+
+    Raises:
+        BadCheckpoint: If they see or command different things, or only some of them measure metres.
+    """
+    first = models[0]
+    if any(replace(model.interface, log="") != replace(first.interface, log="") for model in models):
+        raise BadCheckpoint("the members of an ensemble must see and command the same: cameras, pixels, actions, steps")
+    heads = [model.metres for model in models if model.metres is not None]
+    if len(heads) not in (0, len(models)):
+        raise BadCheckpoint(f"{len(heads)} of {len(models)} members measure metres: all of an ensemble must, or none")
+    return WorldModel(
+        members=tuple(member for model in models for member in model.members),
+        interface=first.interface,
+        perception=EnsemblePerception([model.perception for model in models]),
+        dynamics=EnsembleDynamics([model.dynamics for model in models]),
+        metres=MeanMeasure(heads) if heads else None,
         fingerprint=fingerprint,
     )
 
@@ -186,29 +217,76 @@ def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") 
             parts fit each other.
     """
     tensors, config = load_checkpoint(folder)
+    alone = SYSTEMS not in config
     try:
-        interface = Interface(
-            cameras=tuple(config["interface"]["cameras"]),
-            image_size=int(config["interface"]["image_size"]),
-            actions=tuple(config["interface"]["actions"]),
-            dt_s=float(config["interface"]["dt_s"]),
-            log=str(config["interface"].get("log", "")),
-        )
-        objective = assemble(config["system"])
+        interface = _interface(config["interface"])
+        objectives = [assemble(system) for system in ([config["system"]] if alone else config[SYSTEMS])]
+        shares = [tensors] if alone else _shares(tensors, len(objectives))
     except MISFITS as error:
         raise BadCheckpoint(f"{folder} does not describe a world model of this version: {error}") from error
-    if not isinstance(objective, DynamicsObjective):
-        raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, not a world model")
-    load_strict(objective, tensors, str(folder))
-    objective.eval().requires_grad_(False)
-    model = as_world_model(objective, interface, fingerprint=checkpoint_hash(folder))
+    for objective, share in zip(objectives, shares, strict=True):
+        if not isinstance(objective, DynamicsObjective):
+            raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, not a world model")
+        load_strict(objective, share, str(folder))
+        objective.eval().requires_grad_(False)
+    models = [as_world_model(objective, interface, fingerprint=checkpoint_hash(folder)) for objective in objectives]
+    model = models[0] if alone else as_ensemble(models, fingerprint=checkpoint_hash(folder))
     try:
         _try_out(model)
     except MISFITS as error:
         said = f"{len(interface.cameras)} x {interface.image_size} px, {len(interface.actions)} action axes"
         raise BadCheckpoint(f"the network in {folder} does not fit its own interface ({said}): {error}") from error
-    objective.to(device)
+    for objective in objectives:
+        objective.to(device)
     return model
+
+
+def save_ensemble(folder: str | Path, members: Sequence[str | Path]) -> None:
+    """Publish several saved world models of one robot as one.
+
+    Args:
+        folder: Where; replaced as a whole, never half written.
+        members: Folders of the world models, each of a single network.
+
+    Raises:
+        BadCheckpoint: If one cannot be read, is an ensemble itself, or is of another robot.
+    """
+    as_ensemble([load_world_model(member) for member in members])
+    tensors: dict[str, Tensor] = {}
+    configs = []
+    for index, member in enumerate(members):
+        weights, config = load_checkpoint(member)
+        if SYSTEMS in config:
+            raise BadCheckpoint(f"{member} is an ensemble itself: name its members")
+        tensors |= {f"{index}.{name}": weight for name, weight in weights.items()}
+        configs.append(config)
+    together = {
+        SYSTEMS: [config["system"] for config in configs],
+        "interface": configs[0]["interface"],
+        "training": {"members": [config["training"] for config in configs]},
+    }
+    save_checkpoint(folder, tensors, together)
+
+
+def _interface(facts: Mapping[str, Any]) -> Interface:
+    return Interface(
+        cameras=tuple(facts["cameras"]),
+        image_size=int(facts["image_size"]),
+        actions=tuple(facts["actions"]),
+        dt_s=float(facts["dt_s"]),
+        log=str(facts.get("log", "")),
+    )
+
+
+def _shares(tensors: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:
+    """The weights of each member, by the number before the first dot of their names."""
+    shares: list[dict[str, Tensor]] = [{} for _ in range(count)]
+    for name, tensor in tensors.items():
+        index, _, own = name.partition(".")
+        if not index.isdecimal() or int(index) >= count:
+            raise ValueError(f"{name} belongs to none of the {count} members")
+        shares[int(index)][own] = tensor
+    return shares
 
 
 def _try_out(model: WorldModel) -> None:
@@ -219,6 +297,6 @@ def _try_out(model: WorldModel) -> None:
     if model.metres is not None:
         model.metres(latents)
     actions = torch.zeros(1, 1, 1, len(known.actions))
-    part = model.dynamics.predictor.proprio
+    part = model.objective.predictor.proprio
     proprio = None if part is None else torch.zeros(1, 1, part.width)
     model.dynamics.rollout(Context(latents=latents, actions=actions[:, 0, :0], proprio=proprio), actions)

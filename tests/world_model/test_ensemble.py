@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from core.checkpoint import load_checkpoint, save_checkpoint
+from core.errors import BadCheckpoint
 from core.types import Context, Observation
 from tests import tiny
 from world_model.ensemble import EnsembleDynamics, EnsemblePerception, MeanMeasure
-from world_model.pretrained import WorldModel, as_world_model
+from world_model.pretrained import WorldModel, as_world_model, load_world_model, save_ensemble
 
 SEEN = Observation(frames=tiny.frames(), cameras=("left", "right"))
 PLANS = torch.full((2, 3, 4, 7), 0.02)
@@ -54,3 +56,39 @@ def test_an_ensemble_of_nobody_is_refused():
     for empty in (EnsemblePerception, EnsembleDynamics, MeanMeasure):
         with pytest.raises(ValueError, match="at least one"):
             empty([])
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    place = tmp_path_factory.mktemp("ensemble")
+    members = [tiny.save(place / str(seed), seed=seed) for seed in (0, 1)]
+    save_ensemble(place / "both", members)
+    return members, place / "both"
+
+
+def test_a_published_ensemble_comes_back_with_the_bits_of_its_members(saved):
+    members, folder = saved
+    model, alone = load_world_model(folder), [load_world_model(member) for member in members]
+    latents = model.perception(SEEN)
+    assert torch.equal(latents, torch.cat([member.perception(SEEN) for member in alone], dim=2))
+    assert len(model.members) == 2 and model.fingerprint not in {member.fingerprint for member in alone}
+
+
+def test_members_of_different_robots_are_refused(saved, tmp_path):
+    with pytest.raises(BadCheckpoint, match="see and command the same"):
+        save_ensemble(tmp_path / "both", [saved[0][0], tiny.save(tmp_path / "slow", dt_s=0.5)])
+    assert not (tmp_path / "both").exists()
+
+
+def test_an_ensemble_of_ensembles_is_refused(saved, tmp_path):
+    with pytest.raises(BadCheckpoint, match="ensemble itself"):
+        save_ensemble(tmp_path / "more", [saved[1], saved[0][0]])
+
+
+@pytest.mark.parametrize("change", [lambda c: c["systems"].pop(), lambda c: c["systems"].append(c["systems"][0])])
+def test_an_ensemble_with_too_few_or_too_many_weights_is_refused(saved, tmp_path, change):
+    tensors, config = load_checkpoint(saved[1])
+    change(config)
+    save_checkpoint(tmp_path / "odd", tensors, config)
+    with pytest.raises(BadCheckpoint):
+        load_world_model(tmp_path / "odd")
