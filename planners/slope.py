@@ -83,6 +83,7 @@ class SlopeRefit:
     def __call__(self, old: Gaussian, plans: Plans, costs: Costs) -> Gaussian:
         """Plans B S H A and costs B S in; a Gaussian over B H A out."""
         before = old if isinstance(old, Walk) else self._begin(old)
+        costs = costs.to(plans.dtype)  # a simulator judges in double precision
         least, best = cheapest(plans, costs, 1)  # (B, 1), (B, 1, H, A)
         found, better = costs.isfinite().any(dim=1, keepdim=True), least < before.cost
         base = torch.where(better, best[:, 0].flatten(1), before.base)

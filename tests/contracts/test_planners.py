@@ -185,6 +185,15 @@ def test_a_model_that_breaks_halfway_leaves_the_best_plan_so_far(planner):
     torch.testing.assert_close(mass().evaluate(result.actions[:, None])[:, 0], result.cost)
 
 
+def test_costs_of_double_precision_are_searched_as_well(planner):
+    target = torch.tensor([0.3, 0.005, 0.0, 0.3])
+    single = towards(target)
+    double = dataclasses.replace(single, evaluate=lambda plans: single.evaluate(plans).double())
+    result = planner.plan(double)
+    assert result.actions.dtype == torch.float32 and in_box(result.actions, BOX)
+    assert (result.cost < 0.5 * single.evaluate(torch.zeros(2, 1, 4, 4))[:, 0]).all()
+
+
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
 def test_flat_tiny_and_huge_costs_are_survived(planner, scale):
     request = towards(torch.full((4,), 0.3))
