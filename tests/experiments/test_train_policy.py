@@ -10,7 +10,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from core.errors import BadCheckpoint
-from core.types import ActionBox
+from core.seeding import generator
+from core.types import ActionBox, Observation
 from envs.labs import sample_lab
 from envs.reach import ReachEnv
 from experiments.amortising import Teacher
@@ -24,6 +25,7 @@ from world_model.amortised import load_policy
 from world_model.pretrained import load_world_model
 
 ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "experiments" / "checkpoints"
 TINY = ["planner.num_samples=8", "planner.num_elites=3", "planner.num_iterations=2", "pairs=12", "batch=8", "effort=0"]
 SHORT = ["episodes=6", "validation=0.34", "policy.hidden=16", "policy.depth=1", "fit.steps=6", "fit.evaluate_every=3"]
 
@@ -105,8 +107,8 @@ def test_the_teacher_answers_with_plans_that_are_cheaper_than_standing_still(mod
         effort=0.0,
         horizon=2,
     )
-    state, goal = torch.randn(2, 3, 1, 64, generator=torch.Generator().manual_seed(0))
-    made = teacher.lessons(state, goal, generator=torch.Generator().manual_seed(1), title="planning")
+    state, goal = torch.randn(2, 3, 1, 64, generator=generator(0))
+    made = teacher.lessons(state, goal, generator=generator(1), title="planning")
     both = torch.stack([made["actions"], torch.zeros_like(made["actions"])], dim=1)
     costs = teacher.cost(state, goal, both)
     assert made["actions"].shape == (3, 2, 7) and (costs[:, 0] < costs[:, 1]).all()
@@ -145,3 +147,19 @@ def test_methods_without_a_policy_say_where_to_get_one(renderable, model):
             methods.player(POLICY, env, stream=0)
     finally:
         env.close()
+
+
+def test_the_shipped_policy_belongs_to_the_shipped_world_model():
+    """Its plans cost less than standing still, for goals among the states of its own world."""
+    world = load_world_model(SHIPPED / "reach")
+    policy = load_policy(SHIPPED / "reach_policy", world)
+    high = policy.scale
+    teacher = Teacher(
+        model=world, planner=cem(), box=ActionBox(low=-high, high=high), effort=0.05, horizon=policy.chunk
+    )
+    size = world.interface.image_size
+    noise = torch.randint(0, 256, (8, 2, 6, size, size), dtype=torch.uint8, generator=generator(0, "frames"))
+    seen = world.perception(Observation(frames=noise, cameras=world.interface.cameras))
+    plans = teacher.box.clip(policy(seen[:, 0], seen[:, 1], torch.ones(8)))
+    costs = teacher.cost(seen[:, 0], seen[:, 1], torch.stack([plans, torch.zeros_like(plans)], dim=1)).mean(dim=0)
+    assert costs[0] < costs[1]
