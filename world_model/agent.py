@@ -221,12 +221,14 @@ class Agent:
         context = self.memory.read()
         still = self._still(context)
         guess = None if self._plan is None else shifted(self._plan, self._age, tail=still)
-        self._result = self._search(context, guess)
+        kept = None if self._result is None else self._result.elites
+        again = None if kept is None else shifted(kept, self._age, tail=_for_each(still, kept.shape[1]))
+        self._result = self._search(context, guess, again)
         self._plan, self._age = self._result.actions, 0
 
-    def _search(self, context: Context, guess: Plan | None) -> PlanResult:
+    def _search(self, context: Context, guess: Plan | None, again: Plans | None = None) -> PlanResult:
         still = self._still(context)
-        begin, candidates = self._begin(context, guess)
+        begin, candidates = self._begin(context, guess, again)
         return self.planner.plan(
             PlanRequest(
                 evaluate=_Evaluator(self.dynamics, self.cost, context, self._known_goal()),
@@ -242,14 +244,15 @@ class Agent:
             )
         )
 
-    def _begin(self, context: Context, guess: Plan | None) -> tuple[Plan | None, Plans | None]:
-        """Where a search begins, and what it tries besides: the proposal first, the last plan beside it."""
+    def _begin(self, context: Context, guess: Plan | None, again: Plans | None) -> tuple[Plan | None, Plans | None]:
+        """Where a search begins, and what it tries besides: the proposal first, the last search's plans beside it."""
         if self.proposal is None:
-            return guess, None
+            return guess, again
         proposed = self.proposal(context, self._known_goal(), horizon=self.settings.horizon)
         proposed = torch.where(proposed.isfinite(), proposed, 0.0)
-        others = proposed[:, 1:] if guess is None else torch.cat([proposed[:, 1:], guess[:, None]], dim=1)
-        return self.box.clip(proposed[:, 0]), others if others.shape[1] else None
+        others = [proposed[:, 1:]] + ([] if guess is None else [guess[:, None]]) + ([] if again is None else [again])
+        candidates = torch.cat(others, dim=1)
+        return self.box.clip(proposed[:, 0]), candidates if candidates.shape[1] else None
 
     @torch.no_grad()
     def _imagine(self) -> Latents:
@@ -296,6 +299,11 @@ class _Evaluator:
     def _judge(self, plans: Plans) -> Costs | Scores:
         rollout = self.dynamics.rollout(self.context, plans)
         return broken_down(self.cost(rollout, plans, self.goal), rollout.valid)
+
+
+def _for_each(plan: Plan, count: int) -> Plans:
+    """The plan `B H A` once per candidate."""
+    return plan[:, None].expand(-1, count, -1, -1)
 
 
 def _newest(observation: Observation) -> Annotated[Tensor, "B P"] | None:

@@ -11,7 +11,7 @@ from core.errors import BadObservation
 from core.interfaces import Planner
 from core.seeding import generator
 from core.types import ActionBox, MpcSettings, Observation, PlanRequest, PlanResult, PlanStatus, Rollout
-from planners import cem, cem_gradient, gradient, random_shooting
+from planners import cem, cem_gradient, gradient, icem, random_shooting
 from world_model.agent import Agent
 from world_model.costs import Effort, GoalDistance, SensorGoalDistance, WeightedSum, euclidean
 from world_model.memory import ShortTermMemory
@@ -139,6 +139,24 @@ def test_the_next_search_starts_from_the_shifted_plan():
     assert requests[0].warm_start is None
     assert torch.equal(requests[1].warm_start[:, :3], first[:, 2:])
     assert (requests[1].warm_start[:, 3:] == 0).all()
+
+
+def test_the_elites_of_a_search_are_tried_again_one_step_on():
+    requests: list[PlanRequest] = []
+
+    class Watch:
+        def plan(self, request: PlanRequest) -> PlanResult:
+            requests.append(request)
+            return icem(num_samples=16, num_iterations=2).plan(request)
+
+    agent = build(planner=Watch())
+    agent.reset(look(GOAL))
+    agent.act(look(START))
+    elites = agent.last.plan.elites
+    walk(agent, 1)
+    assert requests[0].candidates is None and elites.shape[1] > 0
+    assert torch.equal(requests[1].candidates[:, :, :-1], elites[:, :, 1:])
+    assert (requests[1].candidates[:, :, -1] == 0).all()
 
 
 def test_the_log_tells_what_was_imagined():
