@@ -4,7 +4,8 @@ A LeWorldModel of the published size and random weights plans with the cross-ent
 it ("plain"), with the published window and all exact savings, and in our own form that keeps keys and values; each in
 32 and 16 bits. All run in turn, in one process; the table shows medians per round of the search (busy time of the
 process, or time of the device on a GPU), ratios to the plain rollout of the same context, and the distance to it.
-With `beats=1000` a small model drives a control loop in real time instead.
+Also `what=loop`, a small model that drives a control loop in real time; `what=searches`, what a planner costs when its
+world is free, and worlds side by side; `what=simulator`, true dynamics beside a plain rollout of MuJoCo.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import _path  # noqa: F401  isort: skip
 
 import os
 import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +26,22 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from core.errors import choose
 from core.files import write_json
 from experiments.command_line import run
 from experiments.speed.loop import drive
 from experiments.speed.rollouts import Sizes, measure, product_rate
+from experiments.speed.searches import PLANNERS, overhead, side_by_side
+from experiments.speed.simulator import simulate
 
 ROLLOUTS = ("context", "variant", "ms", "to plain 32", "to plain of the same bits", "gflop", "distance")
+OVERHEAD = ("planner", "samples", "ms per round", "fastest ms")
+WORLDS = ("planner", "samples", "worlds", "one call ms", "a call each ms", "ratio", "largest gap")
+SIMULATOR = ("task", "rows", "plain k steps/s", "ours k steps/s", "ratio")
 LOOP = ("planning", "periods", "weights", "p50 cycle ms", "p99 cycle ms", "missed", "held", "oldest action ms")
+
+Measured = tuple[list[dict[str, Any]], dict[str, Any], tuple[tuple[str, ...], ...]]
+"""Rows, further facts, and the columns of each table."""
 
 
 def bench_rollouts(cfg: DictConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -45,22 +58,57 @@ def bench_rollouts(cfg: DictConfig) -> tuple[list[dict[str, Any]], dict[str, Any
 
 
 def bench(cfg: DictConfig) -> dict[str, Any]:
-    """Measure, print the table, write speed.json or loop.json, and give back what was written."""
+    """Measure, print the tables, write them to speed.json, loop.json and so on, and give back what was written.
+
+    Raises:
+        UnknownName: If `what` is none of the benchmarks.
+    """
     torch.set_num_threads(cfg.threads)
     facts: dict[str, Any] = {
         "machine": f"{os.cpu_count()} x {platform.machine()}",
         "load before": os.getloadavg()[0],
         "torch": torch.__version__,
     }
-    if cfg.beats:
-        rows = [drive(way, count=cfg.beats, period_s=cfg.period_s, seed=cfg.seed) for way in cfg.planning]
-    else:
-        rows, more = bench_rollouts(cfg)
-        facts |= more
-    report: dict[str, Any] = {"settings": OmegaConf.to_container(cfg, resolve=True), "facts": facts, "rows": rows}
-    write_json(Path(cfg.out) / ("loop.json" if cfg.beats else "speed.json"), report)
-    show(rows, LOOP if cfg.beats else ROLLOUTS)
+    rows, more, columns = choose(BENCHMARKS, cfg.what, "benchmark")(cfg)
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    report: dict[str, Any] = {"settings": settings, "facts": facts | more, "rows": rows}
+    write_json(Path(cfg.out) / f"{NAMES.get(cfg.what, cfg.what)}.json", report)
+    for table in columns:
+        show([row for row in rows if table[-1] in row], table)
     return report
+
+
+def _rollouts(cfg: DictConfig) -> Measured:
+    rows, more = bench_rollouts(cfg)
+    return rows, more, (ROLLOUTS,)
+
+
+def _loop(cfg: DictConfig) -> Measured:
+    rows = [drive(way, count=cfg.beats, period_s=cfg.period_s, seed=cfg.seed) for way in cfg.planning]
+    return rows, {}, (LOOP,)
+
+
+def _searches(cfg: DictConfig) -> Measured:
+    rows = [overhead(name, samples=cfg.samples, rounds=cfg.rounds) for name in PLANNERS]
+    for name, samples in product(PLANNERS, (32, 64)):
+        rows.append(side_by_side(name, worlds=cfg.worlds, samples=samples, rounds=cfg.rounds, seed=cfg.seed))
+    return rows, {}, (OVERHEAD, WORLDS)
+
+
+def _simulator(cfg: DictConfig) -> Measured:
+    rows = [
+        simulate(name, rows=count, rounds=cfg.rounds, seed=cfg.seed) for name, count in product(cfg.tasks, cfg.plans)
+    ]
+    return rows, {"mujoco": version("mujoco")}, (SIMULATOR,)
+
+
+BENCHMARKS: dict[str, Callable[[DictConfig], Measured]] = {
+    "rollouts": _rollouts,
+    "loop": _loop,
+    "searches": _searches,
+    "simulator": _simulator,
+}
+NAMES = {"rollouts": "speed"}
 
 
 def show(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from core.errors import UnknownName
 from core.seeding import generator
 from core.types import Context
 from experiments.bench_speed import bench
@@ -55,3 +56,24 @@ def test_the_loop_keeps_count_of_its_periods(planning: str) -> None:
     assert make_agent(0)[1] == figures["weights"] <= 1_000_000
     with pytest.raises(ValueError, match="sync"):
         drive("later", count=1, period_s=0.05, seed=0)
+
+
+def test_the_loop_is_a_benchmark_of_its_own(tmp_path: Path) -> None:
+    report = bench(config("what=loop", "beats=3", "planning=[sync]", "period_s=0.02", f"out={tmp_path}"))
+    assert json.loads((tmp_path / "loop.json").read_text())["rows"] == report["rows"] and len(report["rows"]) == 1
+
+
+def test_worlds_side_by_side_get_the_plans_that_they_get_alone(tmp_path: Path) -> None:
+    rows = bench(config("what=searches", "worlds=3", "rounds=1", "samples=72", f"out={tmp_path}"))["rows"]
+    assert len(rows) == 9 and all(row["largest gap"] < 1e-5 for row in rows if "worlds" in row)
+    assert all(row["ms per round"] > 0 for row in rows if "ms per round" in row)
+
+
+def test_true_dynamics_run_beside_a_plain_rollout(tmp_path: Path) -> None:
+    rows = bench(config("what=simulator", "tasks=[cart-pole-v1]", "plans=[4]", "rounds=1", f"out={tmp_path}"))["rows"]
+    assert rows[0]["ours k steps/s"] > 0 and rows[0]["plain k steps/s"] > 0
+
+
+def test_an_unknown_benchmark_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="rollouts"):
+        bench(config("what=walks", f"out={tmp_path}"))
