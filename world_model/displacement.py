@@ -1,11 +1,12 @@
-"""A linear head that reads displacements from latents: the metric in which an agent judges how far a goal is.
+"""A head that reads displacements from latents: the metric in which an agent judges how far a goal is.
 
     p_t = W z_t;     loss = mean over t of |(p_t - mean p) - (x_t - mean x)|^2,     x_t = a_0 + ... + a_{t-1}
 
 The target is the sum of the actions that lead from one frame of a window to another, so it needs nothing but the log:
 goal-conditioned inverse dynamics over many steps, with every later frame as a goal in hindsight (Andrychowicz et al.
-2017, arXiv:1707.01495). Because the head is linear and sees one frame at a time, the latent has to lay space out
-straight: |W (z - z_goal)| keeps growing with the true distance, where the plain latent distance levels off.
+2017, arXiv:1707.01495). Because the head sees one frame at a time and is linear, the latent has to lay space out
+straight: |W (z - z_goal)| keeps growing with the true distance, where the plain latent distance levels off. Frozen
+latents of many tokens cannot be laid out: `TokenPlaces` then looks at them before the linear map.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from core.seeding import generator
-from world_model.displacement import HindsightDisplacement
+from encoders.layers.weights import draw_weights
+from world_model.displacement import HindsightDisplacement, TokenPlaces
 
 WIDTH = 12
 
@@ -85,3 +86,26 @@ def test_gradients_agree_with_finite_differences(head):
     actions, _ = walk(worlds=2, steps=3)
     latents = torch.randn(2, 4, 1, WIDTH, generator=generator(1), dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: head(z, actions, generator(0)), (latents,))
+
+
+def test_token_places_follow_a_bright_token_across_the_grid():
+    """With one token apart from the rest, what is found moves with it, row by row and column by column."""
+    look = draw_weights(TokenPlaces(8, rows=4, columns=4, features=4, seen=2, output=6), generator(0))
+    with torch.no_grad():
+        look.score[2].weight.mul_(20.0)
+    tokens = torch.zeros(16, 16, 8)
+    tokens[torch.arange(16), torch.arange(16)] = 3.0
+    found = look(tokens)
+    assert found.shape == (16, 6)
+    assert torch.pdist(found).min() > 1e-4
+
+
+def test_a_head_that_looks_at_tokens_learns_displacements():
+    places = generator(1)
+    head = HindsightDisplacement(6, look=TokenPlaces(4, rows=3, columns=3, features=2, seen=2, output=6))
+    draw_weights(head, places)
+    latents, actions = torch.randn(8, 4, 9, 4, generator=places), torch.randn(8, 3, 7, generator=places)
+    loss = head(latents, actions, places)
+    loss.backward()
+    assert head.metres(latents).shape == (8, 4, 3)
+    assert all(weight.grad.abs().sum() > 0 for weight in head.parameters())
