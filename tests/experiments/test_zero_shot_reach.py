@@ -215,7 +215,7 @@ def broken_copy(checkpoint: Path, place: Path, change) -> Path:
     [
         (lambda c: c["interface"].update(actions=["dx"] * 6), "does not fit its own interface"),
         (lambda c: c["interface"].update(cameras=["wrist", "right"]), "unknown camera 'wrist'; known: left, right"),
-        (lambda c: c["interface"].update(image_size=5), "need cameras, image_size >= 8"),
+        (lambda c: c["interface"].update(image_size=5), "need image_size >= 8"),
         (lambda c: c["interface"].update(image_size=1024), "image size 1024 is too large"),
         (lambda c: c["interface"].update(dt_s=0.1), "steps of 0.1 s, the robot makes steps of 0.24 s"),
         (lambda c: c["system"].update(encoder={"_target_": "os.system"}), "unknown part 'os.system'"),
