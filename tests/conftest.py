@@ -10,11 +10,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if not os.environ.get("DISPLAY"):
     os.environ.setdefault("MUJOCO_GL", "egl")
 
+import absl.logging
 import pytest
 import torch
 import torch._dynamo  # before the first OpenGL context: the other order can crash the first optimiser
 
 torch.set_num_threads(1)
+# dm_control brings absl, whose log handler would hold pytest's captured stream and close it when hydra sets up logging
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 PROBE = """
 import mujoco
