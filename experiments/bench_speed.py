@@ -14,6 +14,7 @@ import _path  # noqa: F401  isort: skip
 
 import os
 import platform
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from itertools import product
@@ -26,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from core.errors import choose
+from core.errors import UnknownName, choose
 from core.files import write_json
 from experiments.command_line import run
 from experiments.speed.loop import drive
@@ -123,7 +124,10 @@ def show(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
 @hydra.main(version_base=None, config_path="../configs", config_name="bench_speed")
 def main(cfg: DictConfig) -> None:
     """Run the benchmark."""
-    bench(cfg)
+    try:
+        bench(cfg)
+    except (UnknownName, ValueError, OSError) as error:
+        sys.exit(f"bench_speed: {error}")
 
 
 if __name__ == "__main__":

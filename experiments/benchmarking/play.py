@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +21,7 @@ from envs.task import Task
 from experiments.benchmarking.budgets import build
 from experiments.benchmarking.cells import LEARNED, Cell, Outcome
 from experiments.benchmarking.meter import Metered, Reading
+from experiments.processes import in_processes
 from experiments.reaching.methods import ModelPlayer, PlanSettings, world_model_at
 from world_model.agent import Agent
 from world_model.memory import ShortTermMemory
@@ -55,19 +53,7 @@ class Player(Protocol):
 
 def work_off(works: Sequence[Work], *, workers: int) -> Iterator[Outcome]:
     """Play cells and save each as soon as it is done; with one worker in this process."""
-    if workers == 1 or len(works) < 2:
-        yield from map(work_one, works)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(works)), mp_context=context) as pool:
-        futures = [pool.submit(work_one, work) for work in works]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    return in_processes(work_one, works, workers=workers)
 
 
 def work_one(work: Work) -> Outcome:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +13,7 @@ import torch
 from core.seeding import seed_of
 from envs.labs import Lab
 from envs.reach import ReachEnv
+from experiments.processes import in_processes
 from experiments.reaching.films import Film, open_film, worst
 from experiments.reaching.methods import WORLD_MODEL, Methods, ModelPlayer, timed_act
 from experiments.reporting import EpisodeRecord, Tile
@@ -116,19 +114,7 @@ def play_episode(job: LabJob, name: str, episode: int, env: ReachEnv, film: Film
 
 def play_all(jobs: Sequence[LabJob], *, workers: int) -> Iterator[LabResult]:
     """Play jobs in processes of their own, as they come; with one worker in this process."""
-    if workers == 1:
-        yield from map(play_lab, jobs)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-        futures = [pool.submit(play_lab, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    return in_processes(play_lab, jobs, workers=workers)
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from world_model.predictors.causal import CausalPredictor
 
 
-class _Unrolling:
+class _Unrolling(ABC):
     """What both ways share: the newest state of each candidate, worlds and candidates flattened to one axis.
 
     Args:
@@ -63,8 +64,9 @@ class _Unrolling:
         self.state = self.predictor.output(raw, self.state)
         return self.state.unflatten(0, (self.worlds, self.candidates))
 
+    @abstractmethod
     def _look(self, modulations: list[Tensor]) -> Tensor:
-        raise NotImplementedError
+        """What the trunk says of the newest frame, `(B S, N, D)`."""
 
     def _read_past(self, first: int, *, room: int) -> list[Kept]:
         """The keys and values of each block for the context's frames from `first` on, made once per world."""
