@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from world_model.fitting.layouts import local
+
 
 class WeightAverage:
     """Exponential average of the floating-point weights and buffers of a module; other buffers are copied.
@@ -35,7 +37,7 @@ class WeightAverage:
         count = self.tensors["num_updates"]
         keep = torch.clamp((1 + count) / (10 + count), max=self.decay)
         for name in names:
-            self.tensors[name].lerp_(now[name], (1 - keep).to(now[name].dtype))
+            local(self.tensors[name]).lerp_(local(now[name]), (1 - keep).to(now[name].dtype))
         for name in now.keys() - set(names):
             self.tensors[name].copy_(now[name])
         count.add_(1)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Annotated
 
 import torch
-from torch import Generator, Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
+from torch import Generator, Tensor, nn
+
+from world_model.fitting.processes import mean_over_processes, num_processes, same_everywhere
 
 
 class SIGReg(nn.Module):
@@ -62,8 +63,7 @@ class SIGReg(nn.Module):
         """Fresh random unit directions, one per column, equal on all processes."""
         size = (latents.shape[-1], self.num_directions)
         drawn = torch.randn(size, generator=generator, device=generator.device).to(latents.device)
-        if _many_processes():
-            distributed.broadcast(drawn, src=0)
+        same_everywhere(drawn)
         return drawn / drawn.norm(dim=0)
 
     def along(self, latents: Annotated[Tensor, "... G D"], directions: Annotated[Tensor, "D M"]) -> Tensor:
@@ -73,9 +73,9 @@ class SIGReg(nn.Module):
 
     def _statistic(self, projected: Annotated[Tensor, "... G M"]) -> Tensor:
         angles = projected.unsqueeze(-1) * self.knots  # (..., G, M, knots)
-        cosine, sine = _over_processes(angles.cos().mean(dim=-3)), _over_processes(angles.sin().mean(dim=-3))
+        cosine, sine = mean_over_processes(angles.cos().mean(dim=-3)), mean_over_processes(angles.sin().mean(dim=-3))
         gap = (cosine - self.normal).square() + sine.square()
-        return num_samples(projected.shape[-2]) * (gap @ self.weights)
+        return num_processes() * projected.shape[-2] * (gap @ self.weights)
 
 
 class PooledOverTime(nn.Module):
@@ -92,18 +92,3 @@ class PooledOverTime(nn.Module):
     def forward(self, latents: Annotated[Tensor, "... G D"], generator: Generator) -> Tensor:
         """One number for all sample sets together."""
         return self.regulariser(latents.flatten(0, -2)[None], generator)
-
-
-def num_samples(local: int) -> int:
-    """Samples of all processes together, when each has `local` of them."""
-    return local * distributed.get_world_size() if _many_processes() else local
-
-
-def _many_processes() -> bool:
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-
-
-def _over_processes(mean: Tensor) -> Tensor:
-    if not _many_processes():
-        return mean
-    return all_reduce(mean) / distributed.get_world_size()

@@ -1,0 +1,1 @@
+"""The parts of the training loop: settings, schedules, decay groups, layouts over processes, watching."""
