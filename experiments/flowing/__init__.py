@@ -1,0 +1,1 @@
+"""What the flow benchmark is made of: recorded pairs with exact flow, scores, pictures."""

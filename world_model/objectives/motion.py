@@ -1,0 +1,291 @@
+"""Motion and content learned together: one encoder, a flow between frames, and agreement between views of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Generator, Tensor, nn
+
+from core.errors import BadObservation
+from core.interfaces import Batch
+from core.shapes import check_shape
+from core.types import Frames, Latents, Loss
+from encoders.pyramid import CHANNELS_PER_CAMERA, PyramidEncoder
+from world_model.flow import (
+    Flow,
+    Mask,
+    consistent,
+    dissimilarity,
+    in_view,
+    masked_mean,
+    resize_flow,
+    roughness,
+    warp,
+)
+from world_model.objectives.dynamics import total_of
+from world_model.pyramid import PyramidFlow
+from world_model.regularisers.vicreg import VarianceCovariance, VICReg
+from world_model.targets import SharedTarget
+
+Pictures = Annotated[Tensor, "B 3 h w"]
+Pyramid = Sequence[Tensor]
+Views = Callable[[Frames, Generator], Frames]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionWeights:
+    """Weights of the terms of the motion branch.
+
+    Args:
+        l1: Absolute difference between a picture and the other one, warped.
+        l2: Squared difference.
+        ssim: Difference of local structure.
+        smooth: Roughness of the flow.
+        regression: Squared difference of features, mean over the levels.
+        cycle: Squared difference between features and themselves, warped there and back.
+        spread: Variance-covariance regulariser, mean over the levels.
+    """
+
+    l1: float = 0.15
+    l2: float = 0.0
+    ssim: float = 0.85
+    smooth: float = 0.1
+    regression: float = 1.0
+    cycle: float = 0.2
+    spread: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two pictures in one order: how they look, their features, the flow from the first to the second, what it shows."""
+
+    first: Pictures
+    second: Pictures
+    features_first: Pyramid
+    features_second: Pyramid
+    flows: Sequence[Flow]
+    visible: Sequence[Mask]
+
+
+class MotionContentObjective(nn.Module):
+    """The loss of MC-JEPA: self-supervised flow and VICReg on one encoder, in one step.
+
+        loss = content + alpha * (reconstruction + smooth + regression + cycle + spread)
+
+        reconstruction   l1 |I_a - w(I_b)| + l2 (I_a - w(I_b))^2 + ssim (1 - SSIM(I_a, w(I_b))) / 2
+        smooth           edge-aware steps of the flow                          w(x)(p) = x(p + flow(p))
+        regression       |X_a - w(X_b)|^2            at every level of the pyramid X
+        cycle            |w_ba(w_ab(X_b)) - X_b|^2   at the finest level that has a flow
+        spread           variance-covariance         at every level
+        content          VICReg between the expanded means of the coarsest level for two views of a picture
+
+    All motion terms are taken in both orders. Pixels that leave the picture are left out, and after a while those that
+    fail the round trip too: an untrained flow fails it everywhere, and what nobody sees would never be learned. Batches
+    hold `frames` B T C h w with T >= 2; every sample gives one pair of neighbouring frames of every camera.
+
+    Args:
+        encoder: Gives the pyramid, and the tokens for others.
+        head: Two pyramids to flows.
+        expander: Means of the coarsest level to what VICReg compares, or None to leave the content branch out.
+        views: Changes raw frames `B T C h w` into another view of them; drawn twice for each picture.
+        prepare: Scales frames 0..255 for the encoder.
+        alpha: Weight of the motion branch.
+        weights: Of its terms.
+        content: The loss between two views.
+        spread: The regulariser of every level.
+        content_only: Share of the training in which content is learned alone, at its start.
+        trust: Share of the training after which the round trip tells what is occluded.
+
+    Raises:
+        ValueError: If there is an expander and nothing that makes views.
+
+    Reference: Bardes et al. 2023, arXiv:2307.12698.
+    """
+
+    progress: Tensor
+
+    def __init__(
+        self,
+        *,
+        encoder: PyramidEncoder,
+        head: PyramidFlow,
+        prepare: Callable[[Tensor], Tensor],
+        expander: nn.Module | None = None,
+        views: Views | None = None,
+        alpha: float = 0.1,
+        weights: MotionWeights | None = None,
+        content: VICReg | None = None,
+        spread: VarianceCovariance | None = None,
+        content_only: float = 0.0,
+        trust: float = 0.2,
+    ) -> None:
+        super().__init__()
+        if expander is not None and views is None:
+            raise ValueError("the content branch compares two views of a picture: give the part that makes them")
+        self.encoder, self.head, self.expander = encoder, head, expander
+        self.target = SharedTarget()
+        self.prepare = prepare
+        self.views, self.alpha, self.content_only, self.trust = views, alpha, content_only, trust
+        self.weights = weights or MotionWeights()
+        self.content = content or VICReg()
+        self.spread = spread or VarianceCovariance()
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def published(self) -> PyramidEncoder:
+        """The encoder that others shall use."""
+        return self.encoder
+
+    def forward(self, batch: Batch, generator: Generator) -> Loss:
+        """The loss of one batch.
+
+        Raises:
+            ValueError: If there is a single frame per sample.
+        """
+        first, second = _neighbours(batch["frames"], generator)
+        terms = self._motion(first, second, generator)
+        begun = (self.progress >= self.content_only).to(first.dtype) if self.expander is not None else 1.0
+        scale = self.alpha if self.expander is not None else 1.0
+        weighted = {name: (scale * weight, begun * term) for name, (weight, term) in terms.items()}
+        if self.expander is not None:
+            weighted |= self._content(first, generator)
+        return total_of(weighted)
+
+    def encode(self, frames: Frames) -> Latents:
+        """Tokens of frames as they come from a camera `B T C h w`, uint8 or float 0..255."""
+        sizes = check_shape(frames, "B T C h w")
+        return self.encoder(self.prepare(frames.flatten(0, 1))).unflatten(0, (sizes["B"], sizes["T"]))
+
+    def flow(self, frame_a: Pictures, frame_b: Pictures) -> Flow:
+        """Where every pixel of one frame is in another.
+
+        Args:
+            frame_a: Pictures of one camera `B 3 h w`, uint8 or float 0..255.
+            frame_b: The same camera's, a moment later.
+
+        Returns:
+            `B 2 h w`: pixels to the right, pixels down, on the pixels of `frame_a`.
+
+        Raises:
+            BadObservation: If the two differ in shape or are no pictures of one camera.
+        """
+        if frame_a.shape != frame_b.shape or frame_a.dim() != 4 or frame_a.shape[1] != CHANNELS_PER_CAMERA:
+            raise BadObservation(
+                f"flow needs two frames (B, 3, h, w) of one shape, got {tuple(frame_a.shape)} and "
+                f"{tuple(frame_b.shape)}: cut several cameras apart first"
+            )
+        features = self.encoder.levels(self.prepare(torch.cat([frame_a, frame_b])))
+        here, there = _halves(features)
+        return resize_flow(self.head(here, there)[0], (frame_a.shape[-2], frame_a.shape[-1]))
+
+    def after_step(self, progress: float) -> None:
+        """Note how far the training is; `progress` runs from 0 to 1."""
+        self.progress.fill_(progress)
+
+    def _motion(self, first: Tensor, second: Tensor, generator: Generator) -> dict[str, tuple[float, Tensor]]:
+        """Weights and values of the motion terms for frames `B 3 h w` on the scale 0 to 255."""
+        features = self.encoder.levels(self.prepare(torch.cat([first, second])))
+        swapped = [torch.cat(_halves([level])[1] + _halves([level])[0]) for level in features]
+        flows = self.head(features, swapped)
+        both, turned = torch.cat([first, second]) / 255, torch.cat([second, first]) / 255
+        trusted = self.progress >= self.trust
+        pair = _Pair(both, turned, features, swapped, flows, [_visible(flow, trusted) for flow in flows])
+        return {
+            **self._reconstruction(pair, trusted),
+            "regression": (self.weights.regression, _regression(pair, skip=self.head.skip)),
+            "cycle": (self.weights.cycle, _cycle(pair, skip=self.head.skip)),
+            "spread": (self.weights.spread, self._spread(features, generator)),
+        }
+
+    def _reconstruction(self, pair: _Pair, trusted: Tensor) -> dict[str, tuple[float, Tensor]]:
+        flow = resize_flow(pair.flows[0], (pair.first.shape[-2], pair.first.shape[-1]))
+        mask = _visible(flow, trusted)
+        rebuilt = warp(pair.second, flow)
+        gap = rebuilt - pair.first
+        structure = dissimilarity(rebuilt, pair.first)
+        return {
+            "l1": (self.weights.l1, masked_mean(gap.abs(), mask)),
+            "l2": (self.weights.l2, masked_mean(gap.square(), mask)),
+            "ssim": (self.weights.ssim, masked_mean(structure, mask)),
+            "smooth": (self.weights.smooth, roughness(flow, pair.first)),
+            "visible": (0.0, mask.mean()),
+        }
+
+    def _spread(self, features: Pyramid, generator: Generator) -> Tensor:
+        terms = [self.spread(level.permute(0, 2, 3, 1).flatten(0, 2), generator) for level in features]
+        return torch.stack(terms).mean()
+
+    def _content(self, frames: Tensor, generator: Generator) -> dict[str, tuple[float, Tensor]]:
+        """Terms of VICReg between two views of frames `B 3 h w`."""
+        assert self.views is not None and self.expander is not None
+        changed = torch.cat([self.views(frames[:, None], generator)[:, 0] for _ in range(2)])
+        means = self.encoder.levels(self.prepare(changed))[-1].mean(dim=(-2, -1))
+        first, second = self.expander(means).chunk(2)
+        return {f"content/{name}": term for name, term in self.content.terms(first, second).items()}
+
+
+def expander(width: int, *, hidden: int, depth: int = 3) -> nn.Sequential:
+    """A projection for VICReg: linear layers with batch norm and ReLU between them.
+
+    No layer has a bias: batch norm or the loss itself removes it.
+
+    Args:
+        width: Width that comes in.
+        hidden: Width of every layer.
+        depth: Number of linear layers.
+
+    Reference: Bardes et al. 2022, arXiv:2105.04906, section 4.2.
+    """
+    layers: list[nn.Module] = [nn.Linear(width, hidden, bias=False)]
+    for _ in range(depth - 1):
+        layers += [nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, hidden, bias=False)]
+    return nn.Sequential(*layers)
+
+
+def _neighbours(frames: Frames, generator: Generator) -> tuple[Tensor, Tensor]:
+    """A frame of each sample and the one after it, drawn evenly, every camera by itself: float `B 3 h w` twice."""
+    sizes = check_shape(frames, "B T C h w")
+    if sizes["T"] < 2 or sizes["C"] % CHANNELS_PER_CAMERA:
+        raise ValueError(f"motion needs two frames and 3 channels per camera, got {tuple(frames.shape)} as B T C h w")
+    at = torch.randint(sizes["T"] - 1, (sizes["B"],), generator=generator, device=generator.device).to(frames.device)
+    sample = torch.arange(sizes["B"], device=frames.device)
+    first, second = (frames[sample, at + later].float() for later in (0, 1))
+    return first.unflatten(1, (-1, 3)).flatten(0, 1), second.unflatten(1, (-1, 3)).flatten(0, 1)
+
+
+def _halves(features: Pyramid) -> tuple[list[Tensor], list[Tensor]]:
+    """The first and the second half of the batch, at every level."""
+    parts = [level.chunk(2) for level in features]
+    return [part[0] for part in parts], [part[1] for part in parts]
+
+
+def _turned(flow: Flow) -> Flow:
+    """The flow of the other order, for a batch that holds both orders one after the other."""
+    forward, backward = flow.chunk(2)
+    return torch.cat([backward, forward])
+
+
+@torch.no_grad()
+def _visible(flow: Flow, trusted: Tensor) -> Mask:
+    """1 where a pixel stays in the picture and, if the flows can be trusted by now, passes the round trip."""
+    return in_view(flow) * torch.where(trusted, consistent(flow, _turned(flow)), 1.0)
+
+
+def _regression(pair: _Pair, *, skip: int) -> Tensor:
+    """Squared difference of features and warped features, mean over the levels that have a flow."""
+    terms = []
+    for level, (flow, mask) in enumerate(zip(pair.flows, pair.visible, strict=True)):
+        gap = (warp(pair.features_second[skip + level], flow) - pair.features_first[skip + level]).square()
+        terms.append(masked_mean(gap, mask))
+    return torch.stack(terms).mean()
+
+
+def _cycle(pair: _Pair, *, skip: int) -> Tensor:
+    """Squared difference between features and themselves after going there and back, at the finest flow."""
+    flow = pair.flows[0]
+    there = pair.features_second[skip]
+    back = warp(warp(there, flow), _turned(flow))
+    return masked_mean((back - there).square(), _turned(pair.visible[0]))

@@ -1,0 +1,124 @@
+"""MC-JEPA: one pyramid encoder that learns motion (self-supervised flow) and content (VICReg) in the same step.
+
+    loss = VICReg(two views) + alpha * (reconstruction + smooth + regression + cycle + variance-covariance)
+
+Reference: Bardes et al. 2023, arXiv:2307.12698.  No code or weights were published, so this is written from the paper's
+description, at small scale and without a claim to its figures.  Ours: how the strides are shared between the stem's two
+convolutions ("paper"), the weights of the terms, features that are normed before they are compared; pairs are
+neighbouring frames of one log, and both branches see the same pictures where the paper has two data sets.  "small" is for
+one processor core and pictures of 64 px: four levels, alpha and content weights that leave a short training to the flow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Generator
+
+from core.errors import choose
+from encoders.layers.pixels import NormalisePixels
+from encoders.layers.weights import draw_weights
+from encoders.pyramid import PyramidEncoder, PyramidSizes
+from world_model.augment import Augmentation, ColourJitter
+from world_model.crops import RandomCrop
+from world_model.objectives.motion import MotionContentObjective, MotionWeights, expander
+from world_model.pyramid import PyramidFlow
+from world_model.regularisers.vicreg import VICReg
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionSizes:
+    """Sizes and weights of an MC-JEPA.
+
+    Args:
+        encoder: Of the pyramid.
+        radii: Of the correlation at each level, in cells, the finest first.
+        hidden: Channels of the layers of the flow estimators.
+        skip: Fine levels without a flow of their own.
+        expander: Width of the projection that VICReg sees.
+        weights: Of the motion terms.
+        content: Of VICReg.
+    """
+
+    encoder: PyramidSizes
+    radii: tuple[int, ...]
+    hidden: tuple[int, ...]
+    skip: int
+    expander: int
+    weights: MotionWeights
+    content: VICReg
+
+
+PRESETS = {
+    "paper": MotionSizes(
+        encoder=PyramidSizes(widths=(24, 48, 96, 192, 384, 768), depths=(0, 0, 3, 3, 9, 3), steps=(1, 2, 2, 2, 2, 2)),
+        radii=(4, 4, 4, 4, 4, 4),
+        hidden=(128, 128, 96, 64, 32),
+        skip=2,
+        expander=8192,
+        weights=MotionWeights(l1=1.0, l2=1.0, ssim=1.0),
+        content=VICReg(),
+    ),
+    "small": MotionSizes(
+        encoder=PyramidSizes(widths=(32, 64, 96, 128), depths=(1, 1, 1, 1), steps=(2, 2, 2, 2), kernel=5, expansion=2),
+        radii=(2, 3, 4, 4),
+        hidden=(64, 48, 32),
+        skip=0,
+        expander=256,
+        weights=MotionWeights(),
+        content=VICReg(),
+    ),
+    "tiny": MotionSizes(
+        encoder=PyramidSizes(widths=(8, 16, 16), depths=(0, 1, 1), steps=(2, 2, 2), kernel=3, expansion=2),
+        radii=(1, 1, 1),
+        hidden=(16, 8),
+        skip=0,
+        expander=16,
+        weights=MotionWeights(),
+        content=VICReg(),
+    ),
+}
+
+
+def build(
+    *,
+    preset: str | MotionSizes = "paper",
+    alpha: float = 0.1,
+    level: int = -1,
+    num_cameras: int = 1,
+    content_only: float = 0.0,
+    generator: Generator | None = None,
+    **parts: Any,
+) -> MotionContentObjective:
+    """Assemble the training loss; its `published` encoder is what other systems build on.
+
+    Args:
+        preset: A name of `PRESETS`, or sizes of your own.
+        alpha: Weight of the motion branch; the paper found about 0.1.
+        level: Whose cells are the encoder's tokens.
+        num_cameras: Cameras whose channels are stacked in what `encode` takes.
+        content_only: Share of the training in which content is learned alone, at its start; the paper's is a tenth.
+        generator: Draws all initial weights; by default the global stream does.
+        **parts: Further parts of `MotionContentObjective`: views, weights, content, spread, prepare.
+
+    Raises:
+        UnknownName: If there is no such preset.
+        ValueError: If there is no such level.
+    """
+    sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
+    parts.setdefault("prepare", NormalisePixels())
+    parts.setdefault("views", Augmentation([RandomCrop(), ColourJitter(mixing=0.2, curve=0.5, permute=0.0)]))
+    parts.setdefault("weights", sizes.weights)
+    parts.setdefault("content", sizes.content)
+    objective = MotionContentObjective(
+        encoder=PyramidEncoder(sizes.encoder, level=level, num_cameras=num_cameras),
+        head=PyramidFlow(sizes.encoder.widths, hidden=sizes.hidden, radii=sizes.radii, skip=sizes.skip),
+        expander=expander(sizes.encoder.widths[-1], hidden=sizes.expander),
+        alpha=alpha,
+        content_only=content_only,
+        **parts,
+    )
+    if generator is not None:
+        draw_weights(objective, generator)
+    return objective
