@@ -1,7 +1,7 @@
 """A convolutional encoder whose features are kept at every resolution, each level half as fine as the one before.
 
-The blocks are those of ConvNeXt (Liu et al. 2022, arXiv:2201.03545); the pyramid is that of MC-JEPA (Bardes et al. 2023,
-arXiv:2307.12698), whose stem is two small convolutions in place of one large one.
+The blocks are those of ConvNeXt (Liu et al. 2022, arXiv:2201.03545); the pyramid of MC-JEPA (Bardes et al. 2023,
+arXiv:2307.12698) has a stem of two small convolutions in place of one large one.
 """
 
 from __future__ import annotations

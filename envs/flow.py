@@ -1,9 +1,9 @@
 """Exact optical flow between two states of a simulation: what a perfect flow network would answer.
 
-Rays through the pixel centres give depth and geom; the geom's change of pose moves the point that was hit; the camera of
-the second state projects it again. No picture is drawn, so it works without OpenGL and is exact to numerical precision
-(a rasteriser's tessellation and its depth buffer do not come in). Another ray, from the second camera to the moved point,
-tells whether something stands before it.
+Rays through the pixel centres give depth and geom; the geom's change of pose moves the point that was hit; the camera
+of the second state projects it again. No picture is drawn, so it works without OpenGL and is exact to numerical
+precision (a rasteriser's tessellation and its depth buffer do not come in). Another ray, from the second camera to the
+moved point, tells whether something stands before it.
 """
 
 from __future__ import annotations

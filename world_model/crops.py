@@ -10,7 +10,7 @@ from torch.nn import functional
 class RandomCrop:
     """Cuts a rectangle out of every picture, stretches it to the whole, and mirrors it or not.
 
-    What is learned from such views knows what is there and forgets where: fit for content, and not for a planner's goal.
+    What is learned from such views knows what is there and forgets where: fit for content, unfit for a planner's goal.
 
     Args:
         area: Smallest and largest share of the picture.

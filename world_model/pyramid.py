@@ -1,7 +1,7 @@
 """Flow from coarse to fine: at each level of a pyramid, warp by what is known so far, compare, and correct.
 
-Reference: Sun et al. 2018 (PWC-Net), arXiv:1709.02371; MC-JEPA (Bardes et al. 2023, arXiv:2307.12698) norms every layer of
-the estimators but the last, and bounds what comes out.
+Reference: Sun et al. 2018 (PWC-Net), arXiv:1709.02371; MC-JEPA (Bardes et al. 2023, arXiv:2307.12698) norms every layer
+of the estimators but the last, and bounds what comes out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FIRST_STEP = 0.1
 
 
 class FlowEstimator(nn.Module):
-    """Corrects a flow at one level: 3 x 3 convolutions over the fit of the two maps, the first map, and the flow so far.
+    """Corrects a flow at one level: 3 x 3 convolutions over the fit of both maps, the first map, and the flow so far.
 
     Args:
         channels: Channels of the features.
@@ -64,8 +64,8 @@ class FlowEstimator(nn.Module):
 class PyramidFlow(nn.Module):
     """Two feature pyramids to a flow at each level, the coarsest first computed and the finest first given back.
 
-    Features are layer-normed at every place before they are compared, so that the fit tells about patterns and not about
-    brightness.
+    Features are layer-normed at every place before they are compared, so that the fit tells about patterns and not
+    about brightness.
 
     Args:
         widths: Channels of the levels, the finest first.

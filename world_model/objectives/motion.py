@@ -27,7 +27,8 @@ from world_model.flow import (
 )
 from world_model.objectives.dynamics import total_of
 from world_model.pyramid import PyramidFlow
-from world_model.regularisers.vicreg import VarianceCovariance, VICReg
+from world_model.regularisers.two_views import TwoViews
+from world_model.regularisers.vicreg import VICReg
 from world_model.targets import SharedTarget
 
 Pictures = Annotated[Tensor, "B 3 h w"]
@@ -60,7 +61,7 @@ class MotionWeights:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two pictures in one order: how they look, their features, the flow from the first to the second, what it shows."""
+    """Two pictures in one order: how they look, their features, the flow between them, what it shows."""
 
     first: Pictures
     second: Pictures
@@ -117,8 +118,8 @@ class MotionContentObjective(nn.Module):
         views: Views | None = None,
         alpha: float = 0.1,
         weights: MotionWeights | None = None,
-        content: VICReg | None = None,
-        spread: VarianceCovariance | None = None,
+        content: TwoViews | None = None,
+        spread: VICReg | None = None,
         content_only: float = 0.0,
         trust: float = 0.2,
     ) -> None:
@@ -130,8 +131,8 @@ class MotionContentObjective(nn.Module):
         self.prepare = prepare
         self.views, self.alpha, self.content_only, self.trust = views, alpha, content_only, trust
         self.weights = weights or MotionWeights()
-        self.content = content or VICReg()
-        self.spread = spread or VarianceCovariance()
+        self.content = content or TwoViews()
+        self.spread = spread or VICReg(variance_weight=1.0, covariance_weight=0.04)
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
 
     @property

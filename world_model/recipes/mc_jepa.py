@@ -5,8 +5,8 @@
 Reference: Bardes et al. 2023, arXiv:2307.12698.  No code or weights were published, so this is written from the paper's
 description, at small scale and without a claim to its figures.  Ours: how the strides are shared between the stem's two
 convolutions ("paper"), the weights of the terms, features that are normed before they are compared; pairs are
-neighbouring frames of one log, and both branches see the same pictures where the paper has two data sets.  "small" is for
-one processor core and pictures of 64 px: four levels, alpha and content weights that leave a short training to the flow.
+neighbouring frames of one log, and both branches see the same pictures where the paper has two data sets.  "small" is
+for one processor core and pictures of 64 px.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from world_model.augment import Augmentation, ColourJitter
 from world_model.crops import RandomCrop
 from world_model.objectives.motion import MotionContentObjective, MotionWeights, expander
 from world_model.pyramid import PyramidFlow
-from world_model.regularisers.vicreg import VICReg
+from world_model.regularisers.two_views import TwoViews
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class MotionSizes:
         skip: Fine levels without a flow of their own.
         expander: Width of the projection that VICReg sees.
         weights: Of the motion terms.
-        content: Of VICReg.
+        content: Weights of VICReg: invariance, variance, covariance.
     """
 
     encoder: PyramidSizes
@@ -47,7 +47,7 @@ class MotionSizes:
     skip: int
     expander: int
     weights: MotionWeights
-    content: VICReg
+    content: tuple[float, float, float]
 
 
 PRESETS = {
@@ -58,7 +58,7 @@ PRESETS = {
         skip=2,
         expander=8192,
         weights=MotionWeights(l1=1.0, l2=1.0, ssim=1.0),
-        content=VICReg(),
+        content=(25.0, 25.0, 1.0),
     ),
     "small": MotionSizes(
         encoder=PyramidSizes(widths=(32, 64, 96, 128), depths=(1, 1, 1, 1), steps=(2, 2, 2, 2), kernel=5, expansion=2),
@@ -67,7 +67,7 @@ PRESETS = {
         skip=0,
         expander=256,
         weights=MotionWeights(),
-        content=VICReg(),
+        content=(25.0, 25.0, 1.0),
     ),
     "tiny": MotionSizes(
         encoder=PyramidSizes(widths=(8, 16, 16), depths=(0, 1, 1), steps=(2, 2, 2), kernel=3, expansion=2),
@@ -76,7 +76,7 @@ PRESETS = {
         skip=0,
         expander=16,
         weights=MotionWeights(),
-        content=VICReg(),
+        content=(25.0, 25.0, 1.0),
     ),
 }
 
@@ -110,7 +110,8 @@ def build(
     parts.setdefault("prepare", NormalisePixels())
     parts.setdefault("views", Augmentation([RandomCrop(), ColourJitter(mixing=0.2, curve=0.5, permute=0.0)]))
     parts.setdefault("weights", sizes.weights)
-    parts.setdefault("content", sizes.content)
+    invariance, variance, covariance = sizes.content
+    parts.setdefault("content", TwoViews(invariance=invariance, variance=variance, covariance=covariance))
     objective = MotionContentObjective(
         encoder=PyramidEncoder(sizes.encoder, level=level, num_cameras=num_cameras),
         head=PyramidFlow(sizes.encoder.widths, hidden=sizes.hidden, radii=sizes.radii, skip=sizes.skip),

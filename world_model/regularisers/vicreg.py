@@ -55,14 +55,23 @@ class VICReg(nn.Module):
         Raises:
             ValueError: If there are fewer than two samples.
         """
+        missing, shared = self.terms(latents)
+        return self.variance_weight * missing + self.covariance_weight * shared
+
+    def terms(self, latents: Annotated[Tensor, "... G D"]) -> tuple[Tensor, Tensor]:
+        """V and C of sample sets `(..., G, D)`, without their weights, averaged over the sets.
+
+        Raises:
+            ValueError: If there are fewer than two samples.
+        """
         count = latents.shape[-2] * num_processes()
         if count < 2:
             raise ValueError(f"variances need at least two samples, got latents of shape {tuple(latents.shape)}")
-        samples = latents.float()
+        samples = latents if latents.dtype == torch.float64 else latents.float()
         centred = samples - mean_over_processes(samples.mean(dim=-2, keepdim=True))
         local = centred.mT @ centred / latents.shape[-2]
         covariance = mean_over_processes(local) * (count / (count - 1))  # (..., D, D)
         variance = covariance.diagonal(dim1=-2, dim2=-1)
         missing = (self.spread - torch.sqrt(variance + self.eps)).clamp_min(0).mean()
         shared = (covariance.square().sum(dim=(-1, -2)) - variance.square().sum(dim=-1)).mean() / latents.shape[-1]
-        return self.variance_weight * missing + self.covariance_weight * shared
+        return missing, shared
