@@ -66,11 +66,25 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
-            for entry in (*temporary.rglob("*"), temporary):
-                _flush(entry)
-            _swap(temporary, path)
+            publish_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def publish_folder(draft: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Put a folder that is complete where `path` is, as a whole; what stood there goes.
+
+    Args:
+        draft: The folder, beside its destination.
+        path: Where it shall appear.
+
+    Raises:
+        OSError: If the place cannot be written; `path` is then as it was.
+    """
+    draft = Path(draft)
+    for entry in (*draft.rglob("*"), draft):
+        _flush(entry)
+    _swap(draft, Path(path))
 
 
 def published(folder: str | os.PathLike[str]) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from trajectories.rotations import (
 )
 
 Columns = Mapping[str, np.ndarray]
+Joined = Literal["sum", "mean"]
 
 
 class ActionPart(Protocol):
@@ -37,6 +38,10 @@ class ActionPart(Protocol):
     @property
     def needs(self) -> tuple[str, ...]:
         """The columns that it looks at."""
+
+    @property
+    def joined(self) -> Joined:
+        """What one action over several steps is of theirs: their sum (motions), or their mean (speeds)."""
 
     def __call__(self, columns: Columns) -> np.ndarray:
         """Columns of T steps in, actions `T-1 A` (float32, physical units) out."""
@@ -55,6 +60,7 @@ class CommandedActions:
 
     column: str = ACTION
     name: ClassVar[str] = "commanded"
+    joined: ClassVar[Joined] = "sum"
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -80,6 +86,7 @@ class PoseDelta:
     """
 
     name: ClassVar[str] = "pose_delta"
+    joined: ClassVar[Joined] = "sum"
     needs: ClassVar[tuple[str, ...]] = (EE_POSE, GRIPPER)
 
     def __call__(self, columns: Columns) -> np.ndarray:
@@ -106,6 +113,7 @@ class EulerPoseDelta:
     """The same motion with its rotation as extrinsic xyz Euler angles, as the released V-JEPA 2-AC weights take it."""
 
     name: ClassVar[str] = "pose_delta_euler"
+    joined: ClassVar[Joined] = "sum"
     needs: ClassVar[tuple[str, ...]] = (EE_POSE, GRIPPER)
 
     def __call__(self, columns: Columns) -> np.ndarray:
@@ -135,6 +143,7 @@ class JointVelocity:
 
     column: str = f"{STATE}[0:7]"
     name: ClassVar[str] = "joint_velocity"
+    joined: ClassVar[Joined] = "mean"
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -161,6 +170,14 @@ ACTION_PARTS: dict[str, type[PoseDelta] | type[EulerPoseDelta] | type[CommandedA
 }
 
 ACTION_NAMES = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
+
+
+def action_names(part: ActionPart, width: int) -> tuple[str, ...]:
+    """Name and unit of each of the `width` axes of an action."""
+    if part.name in (PoseDelta.name, EulerPoseDelta.name) or (part.name == CommandedActions.name and width == 7):
+        return ACTION_NAMES
+    unit = " [rad/s]" if part.name == JointVelocity.name else ""
+    return tuple(f"joint {axis}{unit}" if unit else str(axis) for axis in range(width))
 
 
 def describe(part: PoseDelta | EulerPoseDelta | CommandedActions | JointVelocity) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from trajectories.bank import FrameBank
+from trajectories.cache import canonical_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,33 @@ class Stats:
         """The four vectors under `prefix.mean` and so on, for a checkpoint."""
         return {f"{prefix}.{name}": getattr(self, name) for name in ("mean", "std", "low", "high")}
 
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON value for a checkpoint, with its own SHA-256; `stats_from` reads it."""
+        numbers = {name: getattr(self, name).tolist() for name in ("mean", "std", "low", "high")}
+        return numbers | {"sha256": canonical_sha256(numbers)}
+
+
+class Rows(Protocol):
+    """What statistics are made of: a bank, or a mixture of banks."""
+
+    def action_rows(self) -> Tensor:
+        """All actions `G A`."""
+
+    def proprio_rows(self) -> Tensor:
+        """All proprioception `G P`."""
+
+
+def stats_from(value: Mapping[str, Any]) -> Stats:
+    """The statistics that `Stats.to_dict` wrote.
+
+    Raises:
+        ValueError: If they were altered since.
+    """
+    numbers = {name: value[name] for name in ("mean", "std", "low", "high")}
+    if value.get("sha256") != canonical_sha256(numbers):
+        raise ValueError("the statistics differ from their own checksum: take the checkpoint from its source again")
+    return Stats(**{name: torch.tensor(numbers[name]) for name in numbers})
+
 
 def stats_of(rows: Annotated[Tensor, "G A"], *, still: float = 1e-6) -> Stats:
     """Statistics over rows `G A`; an axis whose deviation is below `still` counts as not moving.
@@ -56,19 +84,11 @@ def stats_of(rows: Annotated[Tensor, "G A"], *, still: float = 1e-6) -> Stats:
     )
 
 
-def action_stats(bank: FrameBank) -> Stats:
+def action_stats(bank: Rows) -> Stats:
     """Statistics of the actions in the bank's chosen episodes, the empty last rows left out."""
-    return stats_of(bank.actions[_steps(bank, leave_out=1)])
+    return stats_of(bank.action_rows())
 
 
-def proprio_stats(bank: FrameBank) -> Stats:
+def proprio_stats(bank: Rows) -> Stats:
     """Statistics of the proprioception in the bank's chosen episodes."""
-    return stats_of(bank.proprio[_steps(bank, leave_out=0)])
-
-
-def _steps(bank: FrameBank, leave_out: int) -> Tensor:
-    """Row numbers of the chosen episodes without their last `leave_out` steps."""
-    chosen = torch.zeros(len(bank.actions), dtype=torch.bool)
-    for episode in bank.episodes.tolist():
-        chosen[int(bank.offsets[episode]) : int(bank.offsets[episode + 1]) - leave_out] = True
-    return chosen.nonzero().flatten().to(bank.actions.device)
+    return stats_of(bank.proprio_rows())

@@ -149,7 +149,7 @@ def test_a_damaged_episode_leaves_no_bank(tmp_path):
     path.write_bytes(data)
     with pytest.raises(BadEpisode, match="episode_000002"):
         load_bank(folder)
-    assert not list((folder / ".bank").glob("*/bank.json"))
+    assert not list((folder / ".cache").glob("*/cache.json"))
 
 
 def test_pose_differences_are_the_measured_motion(folder):

@@ -1,0 +1,268 @@
+"""A log as memory-mapped files: pictures at the size of the training, rows as float32, with checksums.
+
+A cache is a folder, made once from a log of any format (`trajectories.ingest`):
+
+    cache.json       what it was made of and how; where each file ends; statistics of every column; its own SHA-256
+    episodes.jsonl   one line per episode: SHA-256 of its pictures and of its rows, and what the log says about it
+    frames.bin       uint8 `G C h w`, all G steps one after another, three channels per camera
+    column_00.bin    the rows of one column `G ...`: float32, times float64, counters int64
+
+It is an EpisodeStore like any log, and opens without the log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from core.files import published
+from core.interfaces import Field
+from trajectories.checksums import file_sha256
+from trajectories.episode import IMAGES
+from trajectories.formats.base import fault
+from trajectories.pictures import Aspect, PictureFit
+from trajectories.robots import RobotMap, robot_map
+
+CACHE_VERSION = 1
+INDEX, EPISODES, FRAMES = "cache.json", "episodes.jsonl", "frames.bin"
+REMEDY = "delete the cache folder; it is made again from the log"
+Progress = Callable[[Iterable[int]], Iterable[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheOptions:
+    """What is taken from a log, and in which form.
+
+    Args:
+        cameras: Which cameras, in stacking order; None for all.
+        image_size: Width and height of the pictures, px; None keeps those of the log.
+        aspect: How pictures become square; see `PictureFit`.
+        robot: What the log's columns mean; guessed by default.
+        format: The log's format; found out by default.
+        leave_out: Numbers of episodes that are not taken (damaged ones).
+    """
+
+    cameras: tuple[str, ...] | None = None
+    image_size: int | None = None
+    aspect: Aspect = "crop"
+    robot: RobotMap | None = None
+    format: str | None = None
+    leave_out: tuple[int, ...] = field(default=())
+
+    @property
+    def fit(self) -> PictureFit:
+        """What is done to pictures."""
+        return PictureFit(size=self.image_size, aspect=self.aspect)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON value."""
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return plain | {"robot": None if self.robot is None else self.robot.to_dict()}
+
+    def key(self) -> str:
+        """A short name that differs where the options differ."""
+        return canonical_sha256(self.to_dict())[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedColumn:
+    """Where one column lies: its file, and what `Field` says of a step."""
+
+    file: str
+    declared: Field
+
+
+class Cache:
+    """A finished cache, opened.
+
+    Sizes of all files, the index and the rows are compared with their notes at once; pictures by `check`.
+
+    Args:
+        folder: The cache.
+
+    Raises:
+        BadEpisode: If it is damaged, incomplete or of another version; says what would help.
+    """
+
+    format: ClassVar[str] = "cache"
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = published(folder)
+        index = read_index(self.path)
+        if index.get("version") != CACHE_VERSION:
+            problem = f"is {index.get('version')!r}, this program reads {CACHE_VERSION}"
+            raise fault(f"{self.path}/{INDEX}", field="version", problem=problem, remedy=REMEDY)
+        self.index = index
+        self.lengths: Sequence[int] = list(index["lengths"])
+        self.groups: Sequence[int] = list(index["groups"])
+        self.cameras: tuple[str, ...] = tuple(index["cameras"])
+        self.dt_s = float(index["dt_s"])
+        self.robot: RobotMap = robot_map(index["robot"])
+        self.fit = PictureFit(**index["fit"])
+        self.columns = {name: _column(entry) for name, entry in index["columns"].items()}
+        height, width = index["picture"]
+        hz = 1 / self.dt_s if self.dt_s > 0 else None
+        pictures = {IMAGES + camera: Field((height, width, 3), "uint8", "RGB", hz) for camera in self.cameras}
+        self.fields: Mapping[str, Field] = pictures | {name: one.declared for name, one in self.columns.items()}
+        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+        self._check_files()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """All pictures `G C h w`; writable for torch's sake, yet nothing is ever written back."""
+        height, width = self.index["picture"]
+        return self._map(FRAMES, np.uint8, (3 * len(self.cameras), height, width))
+
+    def rows(self, name: str) -> np.ndarray:
+        """All rows of a column `G ...`.
+
+        Raises:
+            BadEpisode: If the log had no such column; lists those that it had.
+        """
+        if name not in self.columns:
+            known = ", ".join(self.columns)
+            raise fault(self.path, field=name, problem="is not in this log", remedy=f"it has {known}")
+        if name not in self._mapped:
+            one = self.columns[name]
+            self._mapped[name] = self._map(one.file, np.dtype(one.declared.dtype), one.declared.shape)
+        return self._mapped[name]
+
+    def read(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Steps start..stop-1 of the named fields.
+
+        Raises:
+            BadEpisode: If there is no such field.
+            IndexError: If there is no such episode, or the range is empty or leaves it.
+        """
+        if not 0 <= episode < len(self.lengths) or not 0 <= start < stop <= self.lengths[episode]:
+            raise IndexError(f"steps {start}..{stop} of episode {episode} are not in this cache")
+        first = int(self.offsets[episode])
+        span = slice(first + start, first + stop)
+        return {name: (self._pictures(name) if name.startswith(IMAGES) else self.rows(name))[span] for name in names}
+
+    def metadata(self, index: int) -> dict[str, Any]:
+        """What the log said about one episode."""
+        return dict(self._episodes[index]["metadata"])
+
+    def sources(self, index: int) -> tuple[Path, ...]:
+        """The cache's own files."""
+        return (self.path / FRAMES, *(self.path / one.file for one in self.columns.values()))
+
+    def check(self, progress: Progress = iter) -> None:
+        """Compare every picture and row with the sums that were noted when they were written.
+
+        Raises:
+            BadEpisode: At the first episode that differs.
+        """
+        for index in progress(range(len(self.lengths))):
+            span = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+            rows = (self.rows(name)[span] for name in self.columns)
+            sums = {"frames": sha256_of([self.frames[span]]), "rows": sha256_of(rows)}
+            wrong = [name for name, value in sums.items() if value != self._episodes[index][name]]
+            if wrong:
+                problem = "differs from its checksum"
+                raise fault(f"{self.path}", field=wrong[0], problem=problem, remedy=REMEDY, episode=index)
+
+    @cached_property
+    def _mapped(self) -> dict[str, np.ndarray]:
+        return {}
+
+    @cached_property
+    def _episodes(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.path / EPISODES).read_text().splitlines()]
+
+    def _pictures(self, name: str) -> np.ndarray:
+        """One camera of all steps, `G h w 3`."""
+        camera = name.removeprefix(IMAGES)
+        if camera not in self.cameras:
+            known = ", ".join(self.cameras)
+            raise fault(self.path, field=name, problem="is not in this cache", remedy=f"its cameras are {known}")
+        at = 3 * self.cameras.index(camera)
+        return self.frames[:, at : at + 3].transpose(0, 2, 3, 1)
+
+    def _map(self, file: str, dtype: np.dtype | type, step: tuple[int, ...]) -> np.ndarray:
+        return np.memmap(self.path / file, dtype, "c", shape=(int(self.offsets[-1]), *step))
+
+    def _check_files(self) -> None:
+        """Compare sizes, and the sums of all files but the pictures'."""
+        for name, entry in self.index["files"].items():
+            path = self.path / name
+            found = path.stat().st_size if path.exists() else -1
+            if found != entry["bytes"]:
+                problem = "is missing" if found < 0 else f"has {found} bytes, noted are {entry['bytes']}"
+                raise fault(f"{self.path}/{name}", field="file", problem=problem, remedy=REMEDY)
+            if "sha256" in entry and file_sha256(path) != entry["sha256"]:
+                raise fault(f"{self.path}/{name}", field="file", problem="differs from its checksum", remedy=REMEDY)
+
+
+def is_cache(path: str | Path) -> bool:
+    """Whether a finished cache lies there."""
+    return (published(path) / INDEX).exists()
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of a cache, compared with its own checksum.
+
+    Raises:
+        BadEpisode: If it is missing or damaged.
+    """
+    where = f"{folder}/{INDEX}"
+    try:
+        index = json.loads((folder / INDEX).read_bytes())
+        noted = index.pop("sha256")
+    except FileNotFoundError as error:
+        raise fault(where, field="file", problem="is missing", remedy="name a finished cache") from error
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OSError) as error:
+        raise fault(where, field="file", problem=f"is unreadable ({error})", remedy=REMEDY) from error
+    if canonical_sha256(index) != noted:
+        raise fault(where, field="sha256", problem="differs from the content", remedy=REMEDY)
+    return dict(index)
+
+
+def source_fingerprint(path: Path) -> str:
+    """A sum over names, sizes and times of change of a log's files; it changes when the log does.
+
+    Raises:
+        BadEpisode: If there is nothing there.
+    """
+    if not path.exists():
+        raise fault(str(path), field="file", problem="does not exist", remedy="name an existing log")
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    root = path.parent if path.is_file() else path
+    facts = []
+    for file in files:
+        name = file.relative_to(root)
+        if any(part.startswith(".") for part in name.parts) or name.name.endswith("checksums.json"):
+            continue
+        stat = file.stat()
+        facts.append((name.as_posix(), stat.st_size, stat.st_mtime_ns))
+    return canonical_sha256(facts)
+
+
+def canonical_sha256(value: Any) -> str:
+    """SHA-256 of a JSON value, however it is spaced and its keys are ordered."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_of(arrays: Iterable[np.ndarray]) -> str:
+    """SHA-256 of the bytes of several arrays, one after another."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _column(entry: Mapping[str, Any]) -> CachedColumn:
+    declared = Field(tuple(entry["shape"]), entry["dtype"], entry["unit"], entry["hz"])
+    return CachedColumn(file=entry["file"], declared=declared)

@@ -1,0 +1,53 @@
+"""Banks that stand beside npz logs from before there were caches: still true as long as the log does not change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trajectories.actions import ACTION_PARTS, ActionPart
+from trajectories.cache import CacheOptions
+from trajectories.episode import IMAGES
+from trajectories.formats.npz import FILE_NAME, read_episode
+from trajectories.pictures import PictureFit
+from trajectories.robots import ROBOTS
+
+VERSION = 1
+PARTS = ("frames", "actions", "proprio", "offsets", "groups")
+
+
+def earlier_bank(log: Path, options: CacheOptions, part: ActionPart) -> dict[str, Any] | None:
+    """The arrays and facts of such a bank, mapped, or None if there is none that fits.
+
+    Args:
+        log: The log.
+        options: What is asked for; only cameras could be chosen then.
+        part: The action part; only those without arguments of their own were known then.
+    """
+    asked = CacheOptions(cameras=options.cameras)
+    known = ACTION_PARTS.get(part.name)
+    if options != asked or known is None or part != known() or not (log / ".bank").is_dir():
+        return None
+    paths = sorted(path for path in log.glob("*.npz") if FILE_NAME.fullmatch(path.name))
+    cameras = options.cameras or (read_episode(paths[0]).cameras if paths else ())
+    stats = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
+    text = json.dumps([VERSION, stats, [IMAGES + camera for camera in cameras], part.name])
+    place = log / ".bank" / hashlib.sha256(text.encode()).hexdigest()[:16]
+    if not (place / "bank.json").exists():
+        return None
+    facts = json.loads((place / "bank.json").read_text())
+    # copy-on-write: writable for torch's sake, yet the pages stay shared as long as nobody writes
+    arrays = {name: torch.from_numpy(np.load(place / f"{name}.npy", mmap_mode="c")) for name in PARTS}
+    origin = {
+        "robot": ROBOTS["house"].to_dict(), "fit": PictureFit().to_dict(),
+        "source": {"path": str(log), "format": "npz"},
+    }  # fmt: skip
+    return {
+        **arrays, "episodes": torch.arange(len(arrays["groups"])), "cameras": tuple(facts["cameras"]),
+        "dt_s": facts["dt_s"], "joined": part.joined, "origin": origin,
+    }  # fmt: skip

@@ -1,0 +1,180 @@
+"""Ingest once: a log of any format becomes a cache (`trajectories.cache`), in parallel, resumably, whole or not at all.
+
+The draft beside the cache has its full size from the start, so a disk that is too small is found out at once. Each
+finished episode is noted in the draft's journal with the checksums of what was written; after a kill those episodes
+are compared with their sums and kept.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Any
+
+from core.errors import BadEpisode
+from core.files import publish_folder
+from trajectories.cache import EPISODES, Cache, CacheOptions, is_cache, source_fingerprint
+from trajectories.draft import Job, begin, finish, resume, write_episode
+from trajectories.formats.base import fault
+from trajectories.plan import make_plan
+
+LOGGER = logging.getLogger(__name__)
+Progress = Callable[[Iterable[int]], Iterable[int]]
+
+
+def ingest(
+    path: str | Path,
+    *,
+    options: CacheOptions | None = None,
+    place: str | Path | None = None,
+    workers: int = 1,
+    progress: Progress = iter,
+) -> Cache:
+    """The cache of a log: opened if it is there and still true, made otherwise.
+
+    Args:
+        path: A log of any known format.
+        options: What is taken from it.
+        place: Where the cache stands; beside the log by default, in a folder per set of options.
+        workers: Processes.
+        progress: Wraps the loop over the episodes that are not yet there (a progress bar).
+
+    Raises:
+        BadEpisode: If an episode is damaged; the others stay for the next attempt.
+        ValueError: If the log does not have what is asked for.
+        OSError: If the disk is full; an older cache stays as it is.
+        UnknownName, MissingPackage: If the format is unknown or needs a package.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    path, options = Path(path), options or CacheOptions()
+    fingerprint = source_fingerprint(path)
+    place = cache_place(path, options) if place is None else Path(place)
+    found = look_up(place, options, fingerprint)
+    if isinstance(found, Cache):
+        return found
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.with_name(f".{place.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # freed by the system even if this process is killed
+        found = look_up(place, options, fingerprint)
+        if isinstance(found, Cache):
+            return found
+        if is_cache(place):
+            LOGGER.warning("%s is made anew: %s", place, found)
+        _build(path, options, place, fingerprint, workers=workers, progress=progress)
+    return Cache(place)
+
+
+def cache_place(path: Path, options: CacheOptions) -> Path:
+    """Where the cache of a log stands by default: `.cache/` inside a folder, beside a file."""
+    home = path / ".cache" if path.is_dir() else path.with_name(f".{path.name}.cache")
+    return home / options.key()
+
+
+def cached_elsewhere(path: Path, options: CacheOptions) -> Cache | None:
+    """A true cache of the same log and options that holds more cameras than asked for, side by side in this order."""
+    wanted = options.cameras
+    if wanted is None or not wanted:
+        return None
+    home = cache_place(path, options).parent
+    if is_cache(home / options.key()) or not home.is_dir():
+        return None
+    fingerprint = source_fingerprint(path)
+    for place in sorted(entry for entry in home.iterdir() if not entry.name.startswith(".") and is_cache(entry)):
+        held = look_up(place, None, fingerprint)
+        if not isinstance(held, Cache):
+            continue
+        same = {**held.index["options"], "cameras": None} == {**options.to_dict(), "cameras": None}
+        if same and any(held.cameras[at : at + len(wanted)] == wanted for at in range(len(held.cameras))):
+            return held
+    return None
+
+
+def look_up(place: Path, options: CacheOptions | None, fingerprint: str) -> Cache | str:
+    """The cache that stands there, or why it cannot stand for a log, in words.
+
+    Args:
+        place: The folder.
+        options: What was asked for; None for anything.
+        fingerprint: Of the log, as it is now.
+    """
+    if not is_cache(place):
+        return "there is none yet"
+    try:
+        cache = Cache(place)
+    except BadEpisode as error:
+        return str(error)
+    asked = {} if options is None else options.to_dict()
+    other = [name for name in asked if cache.index["options"].get(name) != asked[name]]
+    if other:
+        return f"it was made with other {', '.join(other)}"
+    return cache if cache.index["source"]["fingerprint"] == fingerprint else "the log has changed since"
+
+
+def _build(
+    path: Path, options: CacheOptions, place: Path, fingerprint: str, *, workers: int, progress: Progress
+) -> None:
+    plan = make_plan(path, options, fingerprint)
+    draft = place.with_name(f".{place.name}.draft")
+    done = resume(draft, plan)
+    if done is None:
+        begin(draft, plan)
+        done = {}
+    sha256 = plan.sha256()
+    jobs = [
+        Job(path=str(path), options=options, draft=str(draft), plan_sha256=sha256, place=i)
+        for i in range(len(plan.lengths))
+        if i not in done
+    ]
+    with (draft / EPISODES).open("a") as journal:
+        steps = iter(progress([job.place for job in jobs]))
+        for entry in _run(jobs, workers=workers):
+            done[entry["place"]] = entry
+            journal.write(json.dumps(entry) + "\n")
+            journal.flush()
+            next(steps, None)
+        next(steps, None)  # lets a progress bar end
+    if source_fingerprint(path) != fingerprint:
+        raise fault(str(path), field="file", problem="changed while it was read", remedy="begin again")
+    finish(draft, plan, [done[i] for i in range(len(plan.lengths))])
+    publish_folder(draft, place)
+
+
+def _run(jobs: Sequence[Job], *, workers: int) -> Iterator[dict[str, Any]]:
+    """Journal entries as they come; with one worker in this process and in order."""
+    if workers == 1 or len(jobs) < 2:
+        yield from map(write_episode, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_follow_parent) as pool:
+        futures = [pool.submit(write_episode, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _follow_parent() -> None:
+    """Leave signals to the parent and end when it is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def follow() -> None:
+        wait_for([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -1,0 +1,135 @@
+"""What is taken from a log into a cache, and where each number will stand: decided before the first one is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.interfaces import Field
+from trajectories.cache import FRAMES, CacheOptions, canonical_sha256
+from trajectories.episode import IMAGES, STATE, TIMESTAMP
+from trajectories.formats import open_log
+from trajectories.robots import MappedLog
+from trajectories.windows import image_fields
+
+LONGEST_ROW = 1024  # numbers of one step; longer columns (depth, point clouds) are not taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that decides what stands where in a cache; a draft of another plan is begun anew.
+
+    Args:
+        source: Path, format and fingerprint of the log.
+        options: What was asked for.
+        robot: The map that came of it.
+        cameras: Cameras in stacking order.
+        episodes: Numbers of the log's episodes.
+        lengths: Steps of each of them.
+        picture: Height and width of the pictures.
+        columns: File, dtype, shape, unit and rate of each column.
+        dt_s: Seconds between two steps.
+    """
+
+    source: dict[str, Any]
+    options: dict[str, Any]
+    robot: dict[str, Any]
+    cameras: tuple[str, ...]
+    episodes: tuple[int, ...]
+    lengths: tuple[int, ...]
+    picture: tuple[int, int]
+    columns: dict[str, dict[str, Any]]
+    dt_s: float
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """First step of each episode, and the number of all at the end."""
+        return np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of the pictures of one step."""
+        return 3 * len(self.cameras) * self.picture[0] * self.picture[1]
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file."""
+        total = int(self.offsets[-1])
+        return {FRAMES: total * self.frame_bytes} | {
+            entry["file"]: total * row_bytes(entry) for entry in self.columns.values()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON value."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def sha256(self) -> str:
+        """The same for the same plan."""
+        return canonical_sha256(self.to_dict())
+
+
+def make_plan(path: Path, options: CacheOptions, fingerprint: str) -> Plan:
+    """Find out what there is to take.
+
+    Raises:
+        BadEpisode: If the log cannot be opened.
+        ValueError: If it has not got what is asked for.
+    """
+    log = opened(str(path), options, fingerprint)
+    if log.dt_s <= 0:
+        raise ValueError(f"{path} does not say how many steps it has per second: give robot.hz=...")
+    if STATE not in log.fields:
+        raise ValueError(f"{path} has no proprioception: name its columns with robot.state=[...]")
+    images = image_fields(log.fields, log.cameras if options.cameras is None else options.cameras)
+    if not images:
+        raise ValueError(f"{path} has no camera: a world model learns from pictures")
+    sizes = {name: options.fit.shape(*log.fields[name].shape[:2]) for name in images}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"the cameras differ in size ({sizes}): give image_size=...")
+    episodes = [i for i in range(len(log.lengths)) if i not in options.leave_out]
+    unknown = set(options.leave_out) - set(range(len(log.lengths)))
+    if unknown or not episodes:
+        raise ValueError(f"cannot leave out {sorted(options.leave_out)} of {len(log.lengths)} episodes")
+    return Plan(
+        source={"path": str(path), "format": log.format, "fingerprint": fingerprint},
+        options=options.to_dict(),
+        robot=log.robot.to_dict(),
+        cameras=tuple(name.removeprefix(IMAGES) for name in images),
+        episodes=tuple(episodes),
+        lengths=tuple(int(log.lengths[i]) for i in episodes),
+        picture=sizes[images[0]],
+        columns=_columns(log.fields),
+        dt_s=float(log.dt_s),
+    )
+
+
+def _columns(declared: Mapping[str, Field]) -> dict[str, dict[str, Any]]:
+    """Every column of numbers that is not too long, with its file and the dtype that it is kept in."""
+    taken: dict[str, dict[str, Any]] = {}
+    for name, one in declared.items():
+        if name.startswith(IMAGES) or len(one.shape) > 1 or int(np.prod(one.shape)) > LONGEST_ROW:
+            continue
+        kind = np.dtype(one.dtype).kind
+        if kind not in "fiub":
+            continue
+        dtype = "float64" if name == TIMESTAMP else "float32" if kind == "f" else "bool" if kind == "b" else "int64"
+        taken[name] = {
+            "file": f"column_{len(taken):02d}.bin", "shape": list(one.shape), "dtype": dtype, "unit": one.unit,
+            "hz": one.hz,
+        }  # fmt: skip
+    return taken
+
+
+@lru_cache(maxsize=2)
+def opened(path: str, options: CacheOptions, fingerprint: str) -> MappedLog:
+    """The log, opened once per process as long as it does not change."""
+    return MappedLog(open_log(path, format=options.format), robot=options.robot)
+
+
+def row_bytes(entry: Mapping[str, Any]) -> int:
+    """Bytes of one step of a column."""
+    return int(np.prod(entry["shape"], dtype=np.int64)) * np.dtype(entry["dtype"]).itemsize
