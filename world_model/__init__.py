@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from world_model.objectives.chunk import ChunkObjective
 from world_model.objectives.dynamics import DynamicsObjective
 from world_model.objectives.masked import MaskedObjective
-from world_model.recipes import leworldmodel, vjepa2, vjepa2_1, vjepa2_ac
+from world_model.recipes import act_jepa, leworldmodel, vjepa2, vjepa2_1, vjepa2_ac
 
-RECIPES: dict[str, Callable[..., DynamicsObjective] | Callable[..., MaskedObjective]] = {
+RECIPES: dict[str, Callable[..., DynamicsObjective | MaskedObjective | ChunkObjective]] = {
+    "act_jepa": act_jepa.build,
     "leworldmodel": leworldmodel.build,
     "vjepa2": vjepa2.build,
     "vjepa2_1": vjepa2_1.build,

@@ -21,11 +21,13 @@ from world_model.objectives.autoregression import Autoregression
 from world_model.objectives.dynamics import OpenLoop
 from world_model.policy import GoalPolicy
 from world_model.poses import ArmPose, GivenPose
-from world_model.recipes import leworldmodel, vjepa2, vjepa2_1, vjepa2_ac
+from world_model.recipes import act_jepa, leworldmodel, vjepa2, vjepa2_1, vjepa2_ac
 from world_model.regularisers.sigreg import SIGReg
 
 TARGET = "_target_"
 _PARTS: tuple[Callable[..., Any], ...] = (
+    act_jepa.build,
+    act_jepa.build_control,
     leworldmodel.build,
     vjepa2.build,
     vjepa2_1.build,

@@ -42,7 +42,7 @@ def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
     axis = torch.linspace(-1, 1, size)
     blob = torch.exp(-10 * ((axis - place[:, :, 0]) ** 2 + (axis[:, None] - place[:, :, 1]) ** 2))
     frames = (255 * blob).to(torch.uint8)[:, :, None].repeat(1, 1, channels, 1, 1)
-    walked = torch.cat([torch.zeros_like(actions[:, :1]), actions.cumsum(1)], dim=1)
+    walked = torch.cat([torch.full_like(actions[:, :1], 0.1), 0.1 + actions.cumsum(1)], dim=1)
     return {"frames": frames, "actions": actions, "proprio": walked.clamp(-0.9, 0.9)}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.golden import (
+    act_jepa,
     dinowm,
     lewm,
     planner_quality,
@@ -41,6 +42,7 @@ CHECKS = {
     "preprocessing": vjepa2_encoder.check_preprocessing,
     "vjepa2_ac_encode": vjepa2_ac.check_encode,
     "pose_helpers": vjepa2_ac.check_poses,
+    "act_jepa": act_jepa.check,
 }
 """Kind of a case -> what to run on it."""
 

@@ -1,0 +1,48 @@
+"""A convolution network as an encoder: each place of its last map becomes a token that knows where it is.
+
+tokens = rows of (W features + places)
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from torch import Tensor, nn
+
+from core.errors import BadObservation
+from core.types import State
+from encoders.layers.interleaved import alternating_grid
+
+
+class FeatureGrid(nn.Module):
+    """Tokens of pictures of one or several cameras, which share the network; row-major, one camera after the other.
+
+    Args:
+        trunk: Maps pictures `B 3 h w` to features `B C h' w'`; has `width` = C.
+        width: Width D of the tokens, a multiple of four.
+        num_cameras: Cameras whose channels are stacked.
+
+    Reference: the picture branch of ACT (Zhao et al. 2023, arXiv:2304.13705) and of ACT-JEPA (arXiv:2501.14622).
+    """
+
+    def __init__(self, trunk: nn.Module, *, width: int, num_cameras: int = 1) -> None:
+        super().__init__()
+        inputs: Any = trunk.width
+        self.trunk = trunk
+        self.project = nn.Conv2d(inputs, width, 1)
+        self.width, self.num_cameras = width, num_cameras
+
+    def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
+        """Encode pictures `B C h w`, C = 3 per camera, to `B N D`; `keep` names the tokens that are kept.
+
+        Raises:
+            BadObservation: If the channels do not fit the cameras.
+        """
+        if x.dim() != 4 or x.shape[1] != 3 * self.num_cameras:
+            raise BadObservation(f"expected pictures (B, {3 * self.num_cameras}, h, w), got {tuple(x.shape)}")
+        views = x.unflatten(1, (self.num_cameras, 3)).flatten(0, 1)  # (B V, 3, h, w)
+        grid = self.project(self.trunk(views))
+        rows, columns = grid.shape[2:]
+        places = alternating_grid(rows, columns, self.width, device=grid.device).to(grid.dtype)
+        tokens = (grid.flatten(2).transpose(1, 2) + places).unflatten(0, (len(x), -1)).flatten(1, 2)  # (B, N, D)
+        return tokens if keep is None else tokens.gather(1, keep[:, :, None].expand(-1, -1, self.width))
