@@ -25,6 +25,9 @@ MOVING_PX = 0.25
 FAR_M = 1e6
 """Where the background is taken to be: far enough that only turning the camera moves it."""
 
+NO_NORMALS: dict[str, None] = {"normal": None} if "normal:" in (mujoco.mj_multiRay.__doc__ or "") else {}
+"""An argument that MuJoCo's ray caster has since a release after 3.3."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrueFlow:
@@ -129,9 +132,10 @@ def _cast(
     world = (rays @ _rotation(data, camera).T).reshape(count, 3)
     lengths = np.linalg.norm(world, axis=1)
     geom, distance = np.full(count, NOTHING, np.int32), np.zeros(count)
+    directions = np.ascontiguousarray(world / lengths[:, None]).ravel()
     mujoco.mj_multiRay(
-        model, data, data.cam_xpos[camera], np.ascontiguousarray(world / lengths[:, None]).ravel(),
-        _drawn_groups(), True, NOTHING, geom, distance, None, count, mujoco.mjMAXVAL,
+        m=model, d=data, pnt=data.cam_xpos[camera], vec=directions, geomgroup=_drawn_groups(), flg_static=True,
+        bodyexclude=NOTHING, geomid=geom, dist=distance, nray=count, cutoff=mujoco.mjMAXVAL, **NO_NORMALS,
     )  # fmt: skip
     share = np.where(geom == NOTHING, np.inf, distance / lengths)
     return share.reshape(rays.shape[:2]), geom.reshape(rays.shape[:2])
@@ -159,8 +163,8 @@ def _hidden(model: mujoco.MjModel, data: mujoco.MjData, camera: int, points: Poi
 
 
 def _check_camera(model: mujoco.MjModel, camera: int) -> None:
-    orthographic = int(model.cam_projection[camera]) != int(mujoco.mjtProjection.mjPROJ_PERSPECTIVE)
-    if orthographic or np.any(model.cam_sensorsize[camera] > 0):
+    field = "cam_projection" if hasattr(model, "cam_projection") else "cam_orthographic"  # renamed after MuJoCo 3.3
+    if int(getattr(model, field)[camera]) or np.any(model.cam_sensorsize[camera] > 0):
         raise ValueError(
             f"camera {model.camera(camera).name!r} is orthographic or has intrinsics of its own: exact flow needs a "
             "perspective camera given by fovy"

@@ -1,0 +1,110 @@
+"""Factored masks: a video encoder, one predictor for hidden moments, another for hidden places.
+
+    loss = 1/2 |motion(f(x seen), places) - LN f_ema(x)|^2 + 1/2 |content(f(x seen), places) - LN f_ema(x)|^2
+               whole frames hidden                               the same cells hidden in every frame
+
+This is the factored-mask variant of this project's design document, which calls it MC-JEPA.  It is *not* the method of
+the paper of that name (Bardes et al. 2023, arXiv:2307.12698; see `mc_jepa`), and no published evidence stands behind it:
+it is a V-JEPA (Bardes et al. 2024, arXiv:2404.08471) with other masks, two predictors and a squared distance.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Generator
+
+from core.errors import choose
+from encoders.layers.normed import LatentNorm
+from encoders.layers.pixels import NormalisePixels
+from encoders.layers.weights import draw_weights
+from encoders.released import vjepa2
+from encoders.video import VideoSizes
+from world_model.distances import SquaredError
+from world_model.masks.factored import MomentMask, PlaceMask
+from world_model.objectives.masked import Change, MaskedObjective, MaskTask, Stream
+from world_model.predictors.chosen import ChosenPredictor
+from world_model.predictors.masked import MaskedSizes, RotaryMaskedPredictor
+from world_model.recipes.vjepa2 import PretrainingSizes
+from world_model.targets import EMATarget, linear_momentum
+
+MOTION, CONTENT = "motion", "content"
+
+PRESETS = {
+    "base": PretrainingSizes(
+        encoder=VideoSizes(width=768, depth=12, heads=12, mlp_dim=3072, tubelet=1),
+        predictor=MaskedSizes(inputs=768, outputs=768, width=384, depth=6, heads=12, mlp_dim=1536, mask_tokens=1),
+        image=224,
+        frames=8,
+        momentum=linear_momentum(0.998, 1.0),
+    ),
+    "small": PretrainingSizes(
+        encoder=VideoSizes(width=96, depth=4, heads=3, mlp_dim=384, patch=8, tubelet=1),
+        predictor=MaskedSizes(inputs=96, outputs=96, width=64, depth=3, heads=2, mlp_dim=256, mask_tokens=1),
+        image=64,
+        frames=4,
+        momentum=linear_momentum(0.99, 1.0),
+    ),
+    "tiny": PretrainingSizes(
+        encoder=VideoSizes(width=32, depth=2, heads=2, mlp_dim=64, patch=7, tubelet=1),
+        predictor=MaskedSizes(inputs=32, outputs=32, width=24, depth=2, heads=2, mlp_dim=48, mask_tokens=1),
+        image=28,
+        frames=4,
+        momentum=linear_momentum(0.99, 1.0),
+    ),
+}
+"""Tubelets of one frame, so that a hidden moment is a frame and nothing else."""
+
+
+def build(
+    *,
+    preset: str | PretrainingSizes = "base",
+    image: int | None = None,
+    frames: int | None = None,
+    moments: tuple[float, float] = (0.25, 0.5),
+    places: tuple[float, float] = (0.4, 0.7),
+    augment: Change | None = None,
+    generator: Generator | None = None,
+    **parts: Any,
+) -> MaskedObjective:
+    """Assemble the training loss; its `published` encoder is what other systems build on.
+
+    Args:
+        preset: A name of `PRESETS`, or sizes of your own.
+        image: Side of the pictures in pixels, if not the preset's.
+        frames: Frames of a clip, if not the preset's.
+        moments: Smallest and largest share of the frames that the motion task hides.
+        places: Smallest and largest share of the cells that the content task hides.
+        augment: Changes raw frames `B T C h w` in training, or None.
+        generator: Draws all initial weights; by default the global stream does.
+        **parts: Further parts of `MaskedObjective`: distance, regularisers.
+
+    Raises:
+        UnknownName: If there is no such preset.
+        ValueError: If patches do not fill the picture, or a mask would leave nothing.
+    """
+    sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
+    sizes = sizes.with_clips(image=image, frames=frames)
+    encoder = vjepa2(sizes.encoder)
+    predictor = ChosenPredictor(
+        {name: RotaryMaskedPredictor(sizes.predictor, grid=sizes.grid[1:]) for name in (MOTION, CONTENT)}
+    )
+    if generator is not None:
+        draw_weights(encoder, generator)
+        draw_weights(predictor, generator)
+    samplers = {
+        MOTION: MomentMask(grid=sizes.grid, share=(moments[0], moments[1])),
+        CONTENT: PlaceMask(grid=sizes.grid, share=(places[0], places[1])),
+    }
+    tasks = [MaskTask(name=name, sampler=sampler, hints={"which": name}) for name, sampler in samplers.items()]
+    count = sizes.grid[0] * sizes.grid[1] * sizes.grid[2]
+    pixels = NormalisePixels()
+    parts.setdefault("distance", SquaredError())
+    return MaskedObjective(
+        encoder=encoder,
+        predictor=predictor,
+        streams=[Stream("frames", tasks, prepare=pixels, augment=augment, num_tokens=count)],
+        target=EMATarget(encoder, momentum=sizes.momentum, finish=LatentNorm()),  # a copy: after the weights are drawn
+        still=pixels,
+        **parts,
+    )
