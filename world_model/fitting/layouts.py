@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from inspect import signature
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 from encoders.layers.blocks import TransformerBlock
 from world_model.fitting.norms import share_norms
 from world_model.fitting.processes import num_processes
+
+_OWN_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else "broadcast_buffers": False
+}  # fmt: skip
+"""Shared batch norms keep buffers equal; newer releases of PyTorch spell the option differently."""
 
 
 class Layout(Protocol):
@@ -60,7 +67,7 @@ class Copies:
     def spread(self, objective: nn.Module) -> nn.Module:
         """Let batch norms see all processes, and gradients be averaged."""
         share_norms(objective)
-        return DistributedDataParallel(objective, broadcast_buffers=False)
+        return DistributedDataParallel(objective, **_OWN_BUFFERS)
 
     def unfinished(self, loss_of: nn.Module) -> AbstractContextManager[Any]:
         """Average nothing yet."""
@@ -92,7 +99,8 @@ class Pieces:
         for name, part in objective.named_modules():
             if isinstance(part, TransformerBlock) and "encoder" in name.split("."):
                 fully_shard(part, mesh=mesh)
-        return fully_shard(objective, mesh=mesh)
+        fully_shard(objective, mesh=mesh)
+        return objective
 
     @contextmanager
     def unfinished(self, loss_of: nn.Module) -> Iterator[None]:

@@ -18,7 +18,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
         """Normalise rows `(G, D)`; G must be equal on all processes."""
         if not self.training or num_processes() == 1:
             return super().forward(x)
-        rows = x.float()
+        rows = x if x.dtype == torch.float64 else x.float()
         mean = mean_over_processes(rows.mean(dim=0))
         variance = mean_over_processes((rows - mean).square().mean(dim=0))
         self._note(mean.detach(), variance.detach(), len(x) * num_processes())

@@ -97,7 +97,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
     the sum of these equal costs, which the averaging of gradients over processes turns into the gradient of one.
     """
     count = num_processes()
-    return value if count == 1 else _Sum.apply(value) / count  # type: ignore[no-untyped-call]
+    return value if count == 1 else _Sum.apply(value) / count
 
 
 def same_everywhere(value: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def averaged(numbers: Mapping[str, Tensor], device: torch.device) -> dict[str, T
     """Numbers to log as means over the processes, which all have the same names."""
     if num_processes() == 1 or not numbers:
         return dict(numbers)
-    joined = torch.stack([value.detach().to(device, torch.float32) for value in numbers.values()])
+    joined = torch.stack([value.detach().to(device, torch.float64) for value in numbers.values()])
     distributed.all_reduce(joined)
     return dict(zip(numbers, (joined / num_processes()).unbind(), strict=True))
 

@@ -26,6 +26,8 @@ class FitSettings:
         learning_rate: Peak of the schedule.
         weight_decay: Of AdamW, on the weights that `decayed` names.
         betas: Of AdamW.
+        epsilon: Of AdamW: gradients far below it count as none. At the usual 1e-8 a weight without any influence (a
+            bias before a norm) still wanders with the rounding of its gradient.
         warmup: Share of the steps in which the rate rises linearly; a cosine follows.
         final_rate: Where the cosine ends, as a share of the peak.
         clip_norm: Largest norm of the whole gradient.
@@ -47,6 +49,7 @@ class FitSettings:
     learning_rate: float = 5e-5
     weight_decay: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
     warmup: float = 0.01
     final_rate: float = 0.0
     clip_norm: float = 1.0
@@ -62,7 +65,7 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         counts = ("steps", "log_every", "accumulate", "evaluate_every", "save_every", "watch_every")
-        shares = ("learning_rate", "weight_decay", "warmup", "final_rate", "clip_norm")
+        shares = ("learning_rate", "weight_decay", "epsilon", "warmup", "final_rate", "clip_norm")
         for name in counts:
             if type(getattr(self, name)) is not int:
                 raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
@@ -87,6 +90,7 @@ class FitSettings:
             "learning_rate": 0 < self.learning_rate < math.inf,
             "weight_decay": 0 <= self.weight_decay < math.inf,
             "betas": len(betas) == 2 and all(type(beta) in (int, float) and 0 <= beta < 1 for beta in betas),
+            "epsilon": 0 < self.epsilon < math.inf,
             "warmup": 0 <= self.warmup < 1,
             "final_rate": 0 <= self.final_rate <= 1,
             "clip_norm": self.clip_norm > 0,

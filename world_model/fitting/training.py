@@ -37,8 +37,8 @@ class Training:
         self.weights = [weight for _, weight in named]
         groups = settings.decayed(named, settings.weight_decay)
         self.optimiser = torch.optim.AdamW(
-            groups, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay,
-            fused=layout.fused and self.device.type in ("cpu", "cuda"),
+            groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon,
+            weight_decay=settings.weight_decay, fused=layout.fused and self.device.type in ("cpu", "cuda"),
         )  # fmt: skip
         decay = settings.average_decay
         self.average = None if decay is None else WeightAverage(objective, decay=decay)
@@ -57,7 +57,9 @@ class Training:
             if start.average is None:
                 raise ValueError("the saved state has no average of the weights; train without average_decay")
             kept = self.average.tensors
-            self.average.load({name: spread_like(value, kept.get(name, value)) for name, value in start.average.items()})
+            self.average.load(
+                {name: spread_like(value, kept.get(name, value)) for name, value in start.average.items()}
+            )
         self.done = start.step
 
     def step(self, batches: Batches) -> dict[str, Tensor]:
@@ -97,13 +99,13 @@ class Training:
 
         In several processes the first one looks, at the objective in one piece, and the others get None.
         """
-        swap = averaged_weights and self.average is not None
-        with self.average.in_place_of(self.objective) if swap and self.average is not None else nullcontext():
-            with self.layout.whole(self.objective) as whole, torch.no_grad(), by_itself():
-                if process_index() != 0:
-                    return None
-                with _own_dropout(0, self.device):
-                    return judge(self.done, whole.eval())
+        average = self.average if averaged_weights else None
+        swapped = nullcontext() if average is None else average.in_place_of(self.objective)
+        with swapped, self.layout.whole(self.objective) as whole, torch.no_grad(), by_itself():
+            if process_index() != 0:
+                return None
+            with _own_dropout(0, self.device):
+                return judge(self.done, whole.eval())
 
     def state(self) -> FitState:
         """What is needed to go on, in one piece; tensors may be shared with the training. All processes must ask."""

@@ -68,14 +68,15 @@ class SIGReg(nn.Module):
 
     def along(self, latents: Annotated[Tensor, "... G D"], directions: Annotated[Tensor, "D M"]) -> Tensor:
         """The statistic `(..., M)` of each sample set along given unit directions."""
-        parts = directions.to(torch.float32).split(self.chunk, dim=1)
-        return torch.cat([self._statistic(latents.float() @ part) for part in parts], dim=-1)
+        samples = latents if latents.dtype == torch.float64 else latents.float()
+        parts = directions.to(samples.dtype).split(self.chunk, dim=1)
+        return torch.cat([self._statistic(samples @ part) for part in parts], dim=-1)
 
     def _statistic(self, projected: Annotated[Tensor, "... G M"]) -> Tensor:
         angles = projected.unsqueeze(-1) * self.knots  # (..., G, M, knots)
         cosine, sine = mean_over_processes(angles.cos().mean(dim=-3)), mean_over_processes(angles.sin().mean(dim=-3))
         gap = (cosine - self.normal).square() + sine.square()
-        return num_processes() * projected.shape[-2] * (gap @ self.weights)
+        return num_processes() * projected.shape[-2] * (gap @ self.weights.to(gap.dtype))
 
 
 class PooledOverTime(nn.Module):
