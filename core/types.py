@@ -76,12 +76,14 @@ class Rollout:
         proprio: `B S H P`, or None.
         sensors: Simulator sensors `B S H Q` (true dynamics only), or None.
         valid: `B S` bool, False where a candidate's future broke down (a diverged simulation), or None for all valid.
+        disagreement: How far the members of an ensemble are apart at each step `B S H`, or None without one.
     """
 
     latents: Imagined
     proprio: Annotated[Tensor, "B S H P"] | None = None
     sensors: Annotated[Tensor, "B S H Q"] | None = None
     valid: Annotated[Tensor, "B S"] | None = None
+    disagreement: Annotated[Tensor, "B S H"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Annotated
 
@@ -12,11 +12,10 @@ from torch import Generator, Tensor
 
 from core.actions import shifted
 from core.errors import BadObservation
-from core.interfaces import Bounded, Cost, Dynamics, Memory, Perception, Planner, Proposal
+from core.interfaces import Cost, Dynamics, Memory, Perception, Planner, Proposal
 from core.types import (
     ActionBox,
     Context,
-    Costs,
     Goal,
     Latents,
     MpcSettings,
@@ -26,37 +25,13 @@ from core.types import (
     PlanResult,
     Plans,
     Rollout,
-    Scores,
     State,
 )
-from world_model.constraints import broken_down, costs_of, joined
+from world_model.constraints import costs_of
+from world_model.judging import Evaluator as _Evaluator
 from world_model.pace import Moment
+from world_model.steplog import StepLog
 from world_model.stepping import known_steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepLog:
-    """What happened inside the agent during one step: for videos, reports and curious people.
-
-    Args:
-        present: The state that was perceived `B N D`.
-        plan: The last search, or None if every world has stood still so far.
-        imagined: The future that the chosen plan was imagined to have `B H N D`, from the state it was made in.
-        planned: Whether the search was made in this step (it is older while a plan is being carried out).
-        present_cost: Goal cost of the present state `B`.
-        held: Worlds that stand still because they have arrived `B` (bool).
-        action: What was answered `B A`.
-        seconds: Time per stage: "perceive", "judge", "plan" and "imagine".
-    """
-
-    present: State
-    plan: PlanResult | None
-    imagined: Latents | None
-    planned: bool
-    present_cost: Annotated[Tensor, "B"]
-    held: Annotated[Tensor, "B"]
-    action: Annotated[Tensor, "B A"]
-    seconds: Mapping[str, float]
 
 
 class Agent:
@@ -279,26 +254,6 @@ class Agent:
         if self._goal is None:
             raise RuntimeError("the agent has no goal yet: call reset(goal) before act(observation)")
         return self._goal
-
-
-@dataclass(frozen=True)
-class _Evaluator:
-    """What the planner sees of the world: plans to costs; a future that broke down costs +inf."""
-
-    dynamics: Dynamics
-    cost: Cost
-    context: Context
-    goal: Goal
-
-    def __call__(self, plans: Plans) -> Costs | Scores:
-        if isinstance(self.dynamics, Bounded):
-            count = self.dynamics.at_once(self.context, plans.shape[2])
-            return joined([self._judge(part) for part in plans.split(count, dim=1)])
-        return self._judge(plans)
-
-    def _judge(self, plans: Plans) -> Costs | Scores:
-        rollout = self.dynamics.rollout(self.context, plans)
-        return broken_down(self.cost(rollout, plans, self.goal), rollout.valid)
 
 
 def _for_each(plan: Plan, count: int) -> Plans:

@@ -4,6 +4,14 @@
 
 Members that were trained with different seeds err differently where the pictures are unlike those of the log; the mean
 of their measures errs less (Lakshminarayanan et al. 2017, arXiv:1612.01474). A member never sees another's latents.
+
+Members that share one encoder speak of the same latents, and `PredictorEnsemble` mixes their answers step by step:
+
+    mean    every step goes on from the mean of all members' answers
+    ts1     every step of a candidate follows one member, drawn anew each time
+    tsinf   every candidate follows one member from start to end
+
+Reference: Chua et al. 2018, arXiv:1805.12114, section 4 (trajectory sampling).
 """
 
 from __future__ import annotations

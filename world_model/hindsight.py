@@ -68,10 +68,14 @@ class LatentLog:
     def pairs(self, batch: int, *, generator: Generator) -> tuple[Tensor, Tensor]:
         """Two states of one place each, `B N D` twice, from any of its episodes."""
         here = _draw(len(self.latents), batch, generator)
-        place = self._place[here]
-        first, count = self._firsts[place], self._counts[place]
+        first, count = self.span_of_place(here)
         there = first + (torch.rand(batch, generator=generator) * count).long().clamp(max=count - 1)
-        return self.latents[here], self.latents[self._sorted[there]]
+        return self.latents[here], self.latents[self.by_place[there]]
+
+    def span_of_place(self, rows: Annotated[Tensor, "B"]) -> tuple[Tensor, Tensor]:
+        """Where the steps of each row's place begin in `by_place`, and how many they are: `B` twice."""
+        place = self._place[rows]
+        return self._firsts[place], self._counts[place]
 
     def only(self, episodes: Annotated[Tensor, "G"]) -> LatentLog:
         """The log of some episodes, in that order."""
@@ -110,11 +114,11 @@ class LatentLog:
 
     @cached_property
     def _firsts(self) -> Tensor:
-        """Where the steps of each place begin in `_sorted`."""
+        """Where the steps of each place begin in `by_place`."""
         return self._counts.cumsum(0) - self._counts
 
     @cached_property
-    def _sorted(self) -> Tensor:
+    def by_place(self) -> Tensor:
         """The steps, place after place."""
         return self._place.argsort(stable=True)
 
