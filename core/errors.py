@@ -40,6 +40,10 @@ class BadCheckpoint(ValueError):
     """A checkpoint is damaged, incomplete, of another format or made for something else."""
 
 
+class Busy(OSError):
+    """Another process writes to the same place."""
+
+
 class BadEpisode(ValueError):
     """An episode file is damaged or does not have the declared fields; the message names file and field."""
 

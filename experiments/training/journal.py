@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from core.errors import Busy as Busy
+from core.files import only_writer as only_writer
 from core.files import write_json, write_text
 
 METRICS = "metrics.jsonl"
 PACKAGES = ("torch", "numpy", "safetensors")
-
-
-class Busy(RuntimeError):  # noqa: N818
-    """Another training writes to this folder."""
-
-
-@contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder; the system lets go of it even if the process is killed.
-
-    Raises:
-        Busy: If another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Busy(f"another training writes to {folder}: wait for it or name another folder") from error
-        yield
 
 
 class Journal:

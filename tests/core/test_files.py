@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from core.files import atomic_file, atomic_folder, published, write_bytes, write_json, write_text
+from core.errors import Busy
+from core.files import atomic_file, atomic_folder, only_writer, published, write_bytes, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -125,3 +127,34 @@ def test_in_mid_swap_the_older_folder_is_found(tmp_path):
     assert published(tmp_path / "run") == tmp_path / ".run.previous"
     (tmp_path / "run").mkdir()
     assert published(tmp_path / "run") == tmp_path / "run"
+
+
+def test_a_folder_that_another_process_writes_is_refused(tmp_path):
+    with atomic_folder(tmp_path / "run") as temporary:
+        (temporary / "first").write_text("first")
+        with pytest.raises(Busy, match="another process is writing"), atomic_folder(tmp_path / "run"):
+            pass
+    assert names(tmp_path) == ["run"] and names(tmp_path / "run") == ["first"]
+
+
+def test_a_held_folder_names_its_holder_and_is_free_after_it(tmp_path):
+    with (
+        only_writer(tmp_path / "run"),
+        pytest.raises(Busy, match=f"process {os.getpid()}"),
+        only_writer(tmp_path / "run"),
+    ):
+        pass
+    with only_writer(tmp_path / "run"):
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
+    child = os.fork()
+    if child == 0:
+        with only_writer(tmp_path / "run"), atomic_folder(tmp_path / "model") as temporary:
+            (temporary / "half").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with only_writer(tmp_path / "run"), atomic_folder(tmp_path / "model") as temporary:
+        (temporary / "whole").write_text("whole")
+    assert names(tmp_path / "model") == ["whole"]
