@@ -24,22 +24,28 @@ from torch import nn
 from tqdm import tqdm
 
 from core.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
-from core.errors import BadCheckpoint, BadEpisode, UnknownName, choose
+from core.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName
 from core.seeding import generator
 from experiments.command_line import run as run_command
 from experiments.training.begin import begin_with_encoder
 from experiments.training.journal import Busy, Journal, note_origin, only_writer
 from experiments.training.monitor import Monitor
-from trajectories.actions import ACTION_NAMES, ACTION_PARTS
-from trajectories.bank import FrameBank, load_bank
+from experiments.training.sources import door_of, open_sources
+from trajectories.actions import action_names
+from trajectories.bank import FrameBank
+from trajectories.mixture import MixedBank
 from trajectories.stats import action_stats
 from world_model.assembly import assemble
 from world_model.fit import Callbacks, FitSettings, FitState, TrainingDiverged, fit
 from world_model.pretrained import Interface, save_world_model
 
 STATE, CHECKPOINT = "state", "checkpoint"
-FREE = ("out", "device", "resume", "threads", "data", "hydra")  # settings that may change when a training goes on
-MISTAKES = (Busy, BadCheckpoint, BadEpisode, UnknownName, TrainingDiverged, ValueError, TypeError, OSError)
+FREE = ("out", "device", "resume", "threads", "data", "ingest", "hydra")  # may change when a training goes on
+ALWAYS = {"skip": 1, "blocks": "joined"}  # what trainings did from before they could choose
+MISTAKES = (
+    *(Busy, BadCheckpoint, BadEpisode, MissingPackage, UnknownName, TrainingDiverged),
+    *(ValueError, TypeError, OSError),
+)
 STILL = 1e-3  # metres or radians: an action axis that varies less counts as fixed
 
 
@@ -47,8 +53,8 @@ STILL = 1e-3  # metres or radians: an action axis that varies less counts as fix
 class Data:
     """The log as the training sees it."""
 
-    train: FrameBank
-    held: FrameBank
+    train: FrameBank | MixedBank
+    held: FrameBank | MixedBank
     window: int
     batch: int
     max_stride: int
@@ -60,15 +66,12 @@ class Data:
 
 def load_data(cfg: DictConfig, device: torch.device) -> Data:
     """Map the log and put some labs aside; on a GPU the whole log goes to its memory."""
-    part = choose(ACTION_PARTS, str(cfg.actions), "action part")()
-    bank = load_bank(
-        Path(cfg.data), cameras=cfg.cameras, actions=part, progress=lambda episodes: tqdm(episodes, desc="log")
-    )
+    bank = open_sources(cfg)
     train, held = bank.to(device).split(float(cfg.validation), generator=generator(0, "validation labs"))
     return Data(train=train, held=held, window=int(cfg.window), batch=int(cfg.batch), max_stride=int(cfg.max_stride))
 
 
-def system_of(cfg: DictConfig, bank: FrameBank) -> dict[str, Any]:
+def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
     """The system's configuration, completed by what the log says; a checkpoint carries exactly this."""
     system: dict[str, Any] = OmegaConf.to_container(cfg.system, resolve=True)  # type: ignore[assignment]
     if "action_dim" not in system:  # it learns from pictures alone
@@ -99,27 +102,33 @@ def build_objective(system: Mapping[str, Any], *, seed: int, freeze: list[str]) 
     return objective
 
 
-def action_names(bank: FrameBank) -> tuple[str, ...]:
-    """Name and unit of each action axis, or its number."""
-    return ACTION_NAMES if bank.action_dim == len(ACTION_NAMES) else tuple(map(str, range(bank.action_dim)))
-
-
 class Keeper:
     """Publishes the state of a training and the world model that it has come to."""
 
     def __init__(
-        self, folder: Path, cfg: DictConfig, *, system: Mapping[str, Any], objective: nn.Module, bank: FrameBank
+        self,
+        folder: Path,
+        cfg: DictConfig,
+        *,
+        system: Mapping[str, Any],
+        objective: nn.Module,
+        bank: FrameBank | MixedBank,
     ) -> None:
         self.folder, self.system = folder, system
         self.settings = OmegaConf.to_container(cfg, resolve=True)
         self.shown = copy.deepcopy(objective)
-        log = f"{len(bank.episodes)} episodes, {bank.num_steps} observations of {cfg.data}"
+        log, door = f"{bank.num_episodes} episodes, {bank.num_steps} observations of {cfg.data}", door_of(cfg, bank)
+        self.read = {
+            "source": bank.origin["source"],
+            "statistics": {name: stats.to_dict() for name, stats in door.statistics.items()},
+        }
         self.interface = Interface(
             cameras=bank.cameras,
-            image_size=bank.frames.shape[-1],
-            actions=action_names(bank) if "action_dim" in system else (),
-            dt_s=bank.dt_s,
+            image_size=bank.picture[1],
+            actions=action_names(door.actions, bank.action_dim) if "action_dim" in system else (),
+            dt_s=bank.step_s,
             log=log,
+            robot=door.to_dict(),
         )
 
     def save(self, state: FitState) -> None:
@@ -132,7 +141,7 @@ class Keeper:
         """Write the world model."""
         weights = state.objective if state.average is None else state.average
         self.shown.load_state_dict({name: weights[name] for name in state.objective})
-        training = {"steps": state.step, "settings": self.settings}
+        training = {"steps": state.step, "settings": self.settings, **self.read}
         save_world_model(
             self.folder / CHECKPOINT, self.shown, system=self.system, interface=self.interface, training=training
         )
@@ -148,6 +157,7 @@ class Keeper:
             return None
         tensors, config = load_checkpoint(self.folder / STATE)
         assert isinstance(self.settings, dict)
+        config["settings"] = ALWAYS | config["settings"]
         names = sorted((config["settings"].keys() | self.settings.keys()) - set(FREE))
         other = [str(name) for name in names if config["settings"].get(name) != self.settings.get(name)]
         if other:

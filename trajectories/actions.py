@@ -173,11 +173,15 @@ ACTION_NAMES = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]"
 
 
 def action_names(part: ActionPart, width: int) -> tuple[str, ...]:
-    """Name and unit of each of the `width` axes of an action."""
-    if part.name in (PoseDelta.name, EulerPoseDelta.name) or (part.name == CommandedActions.name and width == 7):
+    """Name and unit of each of the `width` numbers of an action, or of a block of several."""
+    motion = part.name in (PoseDelta.name, EulerPoseDelta.name)
+    if width == len(ACTION_NAMES) and (motion or part == CommandedActions()):
         return ACTION_NAMES
-    unit = " [rad/s]" if part.name == JointVelocity.name else ""
-    return tuple(f"joint {axis}{unit}" if unit else str(axis) for axis in range(width))
+    if motion:
+        return tuple(f"{name} {block}" for block in range(width // len(ACTION_NAMES)) for name in ACTION_NAMES)
+    if isinstance(part, JointVelocity):
+        return tuple(f"joint {axis} [rad/s]" for axis in range(width))
+    return tuple(map(str, range(width)))
 
 
 def describe(part: PoseDelta | EulerPoseDelta | CommandedActions | JointVelocity) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class CacheOptions:
         cameras: Which cameras, in stacking order; None for all.
         image_size: Width and height of the pictures, px; None keeps those of the log.
         aspect: How pictures become square; see `PictureFit`.
-        robot: What the log's columns mean; guessed by default.
+        robot: What the log's columns mean, as far as the guess is wrong: `told(map or mapping)`.
         format: The log's format; found out by default.
         leave_out: Numbers of episodes that are not taken (damaged ones).
     """
@@ -52,7 +52,7 @@ class CacheOptions:
     cameras: tuple[str, ...] | None = None
     image_size: int | None = None
     aspect: Aspect = "crop"
-    robot: RobotMap | None = None
+    robot: tuple[tuple[str, Any], ...] = ()
     format: str | None = None
     leave_out: tuple[int, ...] = field(default=())
 
@@ -64,11 +64,24 @@ class CacheOptions:
     def to_dict(self) -> dict[str, Any]:
         """A JSON value."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return plain | {"robot": None if self.robot is None else self.robot.to_dict()}
+        told_of = {key: list(value) if isinstance(value, tuple) else value for key, value in self.robot}
+        return plain | {"robot": told_of}
 
     def key(self) -> str:
         """A short name that differs where the options differ."""
         return canonical_sha256(self.to_dict())[:16]
+
+
+def told(robot: RobotMap | Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
+    """What is said about a robot, in the form of `CacheOptions`; entries that are None are left to the guess.
+
+    Raises:
+        ValueError: If a robot map has no such entry, or a value does not suit it.
+    """
+    given = robot.to_dict() if isinstance(robot, RobotMap) else dict(robot or {})
+    given = {str(key): value for key, value in given.items() if value is not None}
+    robot_map(given)
+    return tuple(sorted((key, tuple(value) if isinstance(value, list) else value) for key, value in given.items()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ def earlier_bank(log: Path, options: CacheOptions, part: ActionPart) -> dict[str
     # copy-on-write: writable for torch's sake, yet the pages stay shared as long as nobody writes
     arrays = {name: torch.from_numpy(np.load(place / f"{name}.npy", mmap_mode="c")) for name in PARTS}
     origin = {
-        "robot": ROBOTS["house"].to_dict(), "fit": PictureFit().to_dict(),
+        "robot": ROBOTS["house"].to_dict(), "picture": PictureFit().to_dict(),
         "source": {"path": str(log), "format": "npz"},
     }  # fmt: skip
     return {

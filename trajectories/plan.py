@@ -14,7 +14,7 @@ from core.interfaces import Field
 from trajectories.cache import FRAMES, CacheOptions, canonical_sha256
 from trajectories.episode import IMAGES, STATE, TIMESTAMP
 from trajectories.formats import open_log
-from trajectories.robots import MappedLog
+from trajectories.robots import MappedLog, guess_robot, robot_map
 from trajectories.windows import image_fields
 
 LONGEST_ROW = 1024  # numbers of one step; longer columns (depth, point clouds) are not taken
@@ -127,7 +127,8 @@ def _columns(declared: Mapping[str, Field]) -> dict[str, dict[str, Any]]:
 @lru_cache(maxsize=2)
 def opened(path: str, options: CacheOptions, fingerprint: str) -> MappedLog:
     """The log, opened once per process as long as it does not change."""
-    return MappedLog(open_log(path, format=options.format), robot=options.robot)
+    log = open_log(path, format=options.format)
+    return MappedLog(log, robot=robot_map({**guess_robot(log).to_dict(), **dict(options.robot)}))
 
 
 def row_bytes(entry: Mapping[str, Any]) -> int:

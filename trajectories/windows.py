@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ import torch
 from core.interfaces import EpisodeStore, Window
 from trajectories.actions import ActionPart, PoseDelta
 from trajectories.episode import IMAGES, STATE
+
+Blocks = Literal["joined", "stacked"]
 
 
 class Windows:
@@ -26,9 +29,12 @@ class Windows:
         cameras: Which cameras, in stacking order; None for all of the store.
         actions: What counts as the action between two steps.
         episodes: Which episodes; None for all.
+        skip: Steps of the log from one observation to the next.
+        blocks: What stands between two observations: one action, `joined` from those of the log, or all of them
+            `stacked` into a block of `skip * A` numbers.
 
     Raises:
-        ValueError: If a size is not positive, a camera is unknown or no episode is long enough.
+        ValueError: If a size is not positive, a camera or way to make blocks is unknown or no episode is long enough.
     """
 
     def __init__(
@@ -40,10 +46,15 @@ class Windows:
         cameras: Sequence[str] | None = None,
         actions: ActionPart | None = None,
         episodes: Sequence[int] | None = None,
+        skip: int = 1,
+        blocks: Blocks = "joined",
     ) -> None:
         if history < 1 or horizon < 0:
             raise ValueError(f"need history >= 1 and horizon >= 0, got history={history}, horizon={horizon}")
-        self.store, self.length = store, history + horizon
+        if skip < 1 or blocks not in ("joined", "stacked"):
+            raise ValueError(f"need skip >= 1 and blocks 'joined' or 'stacked', got skip={skip}, blocks={blocks!r}")
+        self.store, self.skip, self.blocks = store, skip, blocks
+        self.length = (history + horizon - 1) * skip + 1
         self.images = image_fields(store.fields, cameras)
         self.actions = PoseDelta() if actions is None else actions
         self.episodes = list(range(len(store.lengths)) if episodes is None else episodes)
@@ -64,10 +75,22 @@ class Windows:
         names = [*self.images, STATE, *self.actions.needs]
         columns = self.store.read(self.episodes[at], start, start + self.length, names)
         return {
-            "frames": torch.from_numpy(stack_cameras(columns, self.images)),
-            "actions": torch.from_numpy(self.actions(columns)),
-            "proprio": torch.from_numpy(columns[STATE].astype(np.float32)),
+            "frames": torch.from_numpy(
+                stack_cameras({name: columns[name][:: self.skip] for name in self.images}, self.images)
+            ),
+            "actions": torch.from_numpy(self._between(self.actions(columns))),
+            "proprio": torch.from_numpy(columns[STATE][:: self.skip].astype(np.float32)),
         }
+
+    def _between(self, actions: np.ndarray) -> np.ndarray:
+        """What lies between two observations that are `skip` steps apart."""
+        if self.skip == 1:
+            return actions
+        blocks = actions.reshape(-1, self.skip, actions.shape[1])
+        if self.blocks == "stacked":
+            return blocks.reshape(len(blocks), -1)
+        joined = blocks.astype(np.float64).sum(1) if self.actions.joined == "sum" else blocks.astype(np.float64).mean(1)
+        return joined.astype(np.float32)
 
 
 def image_fields(fields: Mapping[str, object], cameras: Sequence[str] | None) -> list[str]:

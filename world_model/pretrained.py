@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Interface:
         actions: Name of each action axis, with its unit.
         dt_s: Seconds between two observations.
         log: What it was trained on, in words.
+        robot: How the log's columns, pictures and actions were made, as `trajectories.door` reads it; may be empty.
     """
 
     cameras: tuple[str, ...]
@@ -50,6 +51,7 @@ class Interface:
     actions: tuple[str, ...]
     dt_s: float
     log: str = ""
+    robot: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings."""
@@ -59,7 +61,7 @@ class Interface:
             "actions": list(self.actions),
             "dt_s": self.dt_s,
             "log": self.log,
-        }
+        } | ({"robot": dict(self.robot)} if self.robot else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,6 +277,7 @@ def _interface(facts: Mapping[str, Any]) -> Interface:
         actions=tuple(facts["actions"]),
         dt_s=float(facts["dt_s"]),
         log=str(facts.get("log", "")),
+        robot=dict(facts.get("robot") or {}),
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from core.seeding import generator
 from trajectories.bank import FrameBank
+from trajectories.mixture import MixedBank
 from world_model.health import CollapseMonitor
 
 LOGGER = logging.getLogger(__name__)
@@ -30,7 +31,14 @@ class Monitor:
     """
 
     def __init__(
-        self, train: FrameBank, held: FrameBank, *, objective: nn.Module, window: int, frames: int, seed: int
+        self,
+        train: FrameBank | MixedBank,
+        held: FrameBank | MixedBank,
+        *,
+        objective: nn.Module,
+        window: int,
+        frames: int,
+        seed: int,
     ) -> None:
         self.seed = seed
         batch = max(frames // window, 2)

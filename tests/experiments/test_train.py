@@ -142,7 +142,7 @@ def test_windows_longer_than_every_episode_are_refused(log, tmp_path):
 
 
 def test_a_folder_without_a_log_is_refused(tmp_path):
-    with pytest.raises(BadEpisode, match="no episode"):
+    with pytest.raises(BadEpisode, match="none that is known"):
         train(configured(tmp_path, tmp_path / "out"))
 
 

@@ -1,0 +1,201 @@
+"""The door between a robot and a world model: what was done to the log on the way in, done and undone at work.
+
+On the way in, the robot's pictures and columns become an Observation exactly as those of the log did. On the way out,
+the agent's action becomes the robot's own command, in the robot's own columns and units. A checkpoint carries all that
+the door needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.checkpoint import load_checkpoint
+from core.errors import BadCheckpoint, BadObservation
+from core.interfaces import Agent
+from core.types import ActionBox, Observation
+from trajectories.actions import ActionPart, CommandedActions, PoseDelta, action_part, describe
+from trajectories.columns import base_name
+from trajectories.episode import ACTION, EE_POSE, GRIPPER, IMAGES, STATE, TIMESTAMP
+from trajectories.pictures import PictureFit
+from trajectories.robots import RobotMap, robot_map
+from trajectories.stats import Stats, stats_from
+from trajectories.windows import Blocks, stack_cameras
+
+HOUSE = (STATE, EE_POSE, GRIPPER, ACTION)
+STILL = 1e-6  # an axis that varies less in the log is held where it was
+Columns = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """How a robot's pictures, columns and commands stand to those of a world model.
+
+    Args:
+        robot: What the robot's columns mean.
+        actions: What counts as an action.
+        picture: How pictures come to the size of the training.
+        cameras: Cameras in stacking order.
+        step_s: Seconds between two observations.
+        skip: Steps of the log from one observation to the next.
+        blocks: Whether an action of the model is one `joined` action, or `skip` of them `stacked`.
+        statistics: Of actions and proprioception in the training log, under `actions` and `proprio`.
+    """
+
+    robot: RobotMap
+    actions: ActionPart = field(default_factory=PoseDelta)
+    picture: PictureFit = field(default_factory=PictureFit)
+    cameras: tuple[str, ...] = ()
+    step_s: float = 0.0
+    skip: int = 1
+    blocks: Blocks = "joined"
+    statistics: Mapping[str, Stats] = field(default_factory=dict)
+
+    def observe(self, pictures: Columns, columns: Columns | None = None) -> Observation:
+        """What the agent gets of one moment.
+
+        Args:
+            pictures: Camera name to `h w 3` (uint8, RGB).
+            columns: The robot's own columns, one step each, by the names that they have in the log; None gives no
+                proprioception.
+
+        Raises:
+            BadObservation: If a camera or column is missing or a picture is of another form.
+        """
+        frames = stack_cameras({IMAGES + name: self._picture(pictures, name) for name in self.cameras},
+                               [IMAGES + name for name in self.cameras])  # fmt: skip
+        proprio = None if columns is None else torch.from_numpy(self._house(columns, (STATE,))[STATE])[None]
+        return Observation(frames=torch.from_numpy(frames)[None], cameras=self.cameras, proprio=proprio)
+
+    def commands(self, action: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
+        """An action of the model as the robot takes it.
+
+        Args:
+            action: `A` numbers in physical units.
+            columns: The robot's own columns at this moment, one step each.
+
+        Returns:
+            For actions that are commands: the robot's command. For measured motion: where pose and gripper (or joints)
+            shall be at the end, in the robot's own columns and units. Each `k width`; k is 1 unless actions come in
+            stacked blocks.
+
+        Raises:
+            BadObservation: If a column is missing.
+        """
+        each = action.reshape(self.skip if self.blocks == "stacked" else 1, -1)
+        if isinstance(self.actions, CommandedActions):
+            plain = self.actions.column != ACTION
+            return {self.actions.column: each.astype(np.float64) if plain else self.robot.command(each)}
+        step_s = self.step_s / self.skip if self.blocks == "stacked" else self.step_s
+        first = self._house(columns, [name for name in self.actions.needs if name != TIMESTAMP])
+        first |= {TIMESTAMP: np.arange(len(each) + 1) * step_s}
+        reached = {name: rows[1:] for name, rows in self.actions.follow(first, each).items()}
+        own = {name: rows for name, rows in reached.items() if name not in (EE_POSE, GRIPPER)}
+        return self.robot.undo(reached) | own
+
+    def box(self, *, margin: float = 1.0) -> ActionBox:
+        """The actions that the log has seen: what a planner may ask for if the robot's limits are not known.
+
+        Args:
+            margin: Share of the seen range that is allowed, about its middle.
+
+        Raises:
+            ValueError: If the statistics of the actions are not known.
+        """
+        if "actions" not in self.statistics:
+            raise ValueError("this door has no statistics of the actions: give the robot's limits as an ActionBox")
+        seen = self.statistics["actions"]
+        middle, half = (seen.low + seen.high) / 2, margin * (seen.high - seen.low) / 2
+        still = seen.high - seen.low < STILL
+        return ActionBox(low=torch.where(still, seen.mean, middle - half), high=torch.where(still, seen.mean,
+                         middle + half))  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON value for the interface of a checkpoint, all but the statistics; `door_from` reads it."""
+        return {
+            "map": self.robot.to_dict(), "actions": describe(self.actions), "picture": self.picture.to_dict(),  # type: ignore[arg-type]
+            "cameras": list(self.cameras), "step_s": self.step_s, "skip": self.skip, "blocks": self.blocks,
+        }  # fmt: skip
+
+    def _picture(self, pictures: Columns, camera: str) -> np.ndarray:
+        picture = pictures.get(camera)
+        if picture is None:
+            raise BadObservation(f"there is no picture of camera {camera!r}, only of {', '.join(pictures) or 'none'}")
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+            raise BadObservation(
+                f"camera {camera!r} must give uint8 pictures (h, w, 3), got {picture.dtype} {picture.shape}"
+            )
+        return self.picture(picture[None])
+
+    def _house(self, columns: Columns, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """The house's columns of one step, `1 ...` each."""
+        rows = {name: np.atleast_1d(value)[None] for name, value in columns.items()}
+        needed = [base_name(need) for name in names for need in (self.robot.needs(name) or (name,))]
+        missing = [name for name in dict.fromkeys(needed) if name not in rows]
+        if missing:
+            raise BadObservation(f"the robot's columns lack {', '.join(missing)}; given are {', '.join(columns)}")
+        made = self.robot(rows, [name for name in names if name in HOUSE and (name == STATE or self.robot.needs(name))])
+        return made | {name: rows[name] for name in names if name not in made}
+
+
+class RobotAgent:
+    """An agent that speaks to a robot in the robot's own pictures, columns and commands.
+
+    Args:
+        agent: Plans in the world model.
+        door: Translates.
+    """
+
+    def __init__(self, agent: Agent, door: Door) -> None:
+        self.agent, self.door = agent, door
+
+    def reset(self, goal: Columns, columns: Columns | None = None) -> None:
+        """Begin an episode towards the goal pictures, camera name to `h w 3`."""
+        self.agent.reset(self.door.observe(goal, columns))
+
+    def act(self, pictures: Columns, columns: Columns) -> dict[str, np.ndarray]:
+        """The robot's next command; see `Door.commands`."""
+        action = self.agent.act(self.door.observe(pictures, columns))
+        return self.door.commands(action[0].cpu().numpy(), columns)
+
+
+def door_from(value: Mapping[str, Any], *, statistics: Mapping[str, Any] | None = None) -> Door:
+    """The door that `Door.to_dict` described.
+
+    Args:
+        value: What it wrote.
+        statistics: What `Stats.to_dict` wrote for `actions` and `proprio`, if they are known.
+
+    Raises:
+        ValueError: If an entry is missing or altered.
+    """
+    try:
+        return Door(
+            robot=robot_map(value["map"]), actions=action_part(value["actions"]),
+            picture=PictureFit(**value["picture"]), cameras=tuple(value["cameras"]), step_s=float(value["step_s"]),
+            skip=int(value["skip"]), blocks=value["blocks"],
+            statistics={name: stats_from(one) for name, one in (statistics or {}).items()},
+        )  # fmt: skip
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this does not describe the door of a robot: {error!r}") from error
+
+
+def load_door(checkpoint: str | Path) -> Door:
+    """The door that a checkpoint carries.
+
+    Raises:
+        BadCheckpoint: If the checkpoint is damaged or was trained before checkpoints carried doors.
+    """
+    _, config = load_checkpoint(checkpoint)
+    value = config.get("interface", {}).get("robot")
+    if not value:
+        raise BadCheckpoint(f"{checkpoint} does not say how its log was read: train it again with train.py")
+    try:
+        return door_from(value, statistics=config.get("training", {}).get("statistics"))
+    except ValueError as error:
+        raise BadCheckpoint(f"{checkpoint}: {error}") from error
