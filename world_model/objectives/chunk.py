@@ -90,6 +90,7 @@ class ChunkObjective(nn.Module):
     def loss(self, lesson: ChunkLesson, pictures: Annotated[Tensor, "B V N D"]) -> Loss:
         """The loss of a lesson whose pictures are encoded already."""
         check_shape(lesson.actions, "B H A", H=self.decoder.chunk, A=self.decoder.action_dim)
+        self._check_tasks(lesson.num_tasks)
         states: Tensor = self.state_map(lesson.states)
         context = self.context(lesson.task, states[:, 0], pictures)
         seen = _visible(lesson.padded_actions)
@@ -129,6 +130,14 @@ class ChunkObjective(nn.Module):
         actions = self.decoder(self.context(task, self.state_map(state), pictures))
         scale = getattr(self.action_map, "scale", None)
         return actions if scale is None else actions * scale + self.action_map.mean
+
+    def _check_tasks(self, wanted: int | None) -> None:
+        known = self.context.task.num_embeddings
+        if wanted is not None and wanted > known:
+            raise ValueError(
+                f"these windows of {wanted} observations name up to {wanted - 1} steps to a goal and the network knows "
+                f"{known - 1}: use window={known}, or a system with more tasks"
+            )
 
     def after_step(self, progress: float) -> None:
         """Move the target after an optimiser step; `progress` runs from 0 to 1."""

@@ -23,6 +23,7 @@ class ChunkLesson:
         actions: The actions between them `B H A`, in physical units.
         padded_states: Steps without a state `B T` (bool), or None.
         padded_actions: Steps without an action `B H` (bool), or None.
+        num_tasks: Tasks that the network must know, if the rule can tell.
     """
 
     task: Annotated[Tensor, "B"]
@@ -31,6 +32,7 @@ class ChunkLesson:
     actions: Annotated[Tensor, "B H A"]
     padded_states: Annotated[Tensor, "B T"] | None = None
     padded_actions: Annotated[Tensor, "B H"] | None = None
+    num_tasks: int | None = None
 
 
 class LessonRule(Protocol):
@@ -107,6 +109,7 @@ class HindsightGoals:
             frames=torch.stack([frames[:, 0], frames[worlds, steps]], dim=1),
             states=states[worlds[:, None], passed],
             actions=torch.where(under_way[..., None], _filled(actions, chunk), 0.0),
+            num_tasks=times,
         )
 
 

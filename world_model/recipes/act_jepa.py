@@ -64,14 +64,14 @@ PRESETS = {
     "lab": ActJepaSizes(
         networks=ChunkSizes(
             width=128, depth=3, heads=4, hidden=256, narrow=64, narrow_depth=2, narrow_hidden=128, chunk=8, horizon=9,
-            num_tasks=21, dropout=0.0,
+            num_tasks=9, dropout=0.0,
         ),
         encoder=KeypointEncoder,
     ),
     "tiny": ActJepaSizes(
         networks=ChunkSizes(
             width=32, depth=2, heads=4, hidden=64, narrow=16, narrow_depth=1, narrow_hidden=32, chunk=3, horizon=4,
-            num_tasks=8, dropout=0.0,
+            num_tasks=4, dropout=0.0,
         ),
         encoder=_small_grid,
     ),
