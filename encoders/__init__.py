@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from encoders.convnet import KeypointEncoder
+from encoders.pyramid import pyramid_encoder
 from encoders.released import RELEASES
 from encoders.video import VideoSizes, VideoTransformer
 from encoders.vit import VisionTransformer, ViTSizes
@@ -16,7 +17,12 @@ VIT_TINY = ViTSizes(image=224, patch=14, width=192, depth=12, heads=3, mlp_dim=7
 VIT_MINI = ViTSizes(image=28, patch=7, width=32, depth=2, heads=2, mlp_dim=64)
 """A toy for tests."""
 
-ENCODERS: Mapping[str, Callable[..., Any]] = {"keypoints": KeypointEncoder, "vit": VisionTransformer, **RELEASES}
+ENCODERS: Mapping[str, Callable[..., Any]] = {
+    "keypoints": KeypointEncoder,
+    "pyramid": pyramid_encoder,
+    "vit": VisionTransformer,
+    **RELEASES,
+}
 """Name -> builder of an encoder with fresh weights; the released ones are filled by `encoders.adapters.vjepa2.load`."""
 
 __all__ = ["ENCODERS", "VIT_MINI", "VIT_TINY", "VideoSizes", "VideoTransformer", "ViTSizes", "VisionTransformer"]

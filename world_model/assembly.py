@@ -13,22 +13,29 @@ from core.errors import choose
 from encoders.convnet import KeypointEncoder
 from encoders.layers.pixels import NormalisePixels
 from encoders.preprocessing import EvaluationPixels, RobotPixels
+from encoders.pyramid import pyramid_encoder
 from encoders.video import VideoSizes, VideoTransformer
 from encoders.vit import VisionTransformer, ViTSizes
 from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
+from world_model.crops import RandomCrop
 from world_model.displacement import HindsightDisplacement, TokenPlaces
 from world_model.objectives.autoregression import Autoregression
 from world_model.objectives.dynamics import OpenLoop
+from world_model.objectives.motion import MotionWeights
 from world_model.policy import GoalPolicy
 from world_model.poses import ArmPose, GivenPose
-from world_model.recipes import act_jepa, leworldmodel, vjepa2, vjepa2_1, vjepa2_ac
+from world_model.recipes import act_jepa, leworldmodel, mc_jepa, mc_jepa_factored, vjepa2, vjepa2_1, vjepa2_ac
 from world_model.regularisers.sigreg import SIGReg
+from world_model.regularisers.two_views import TwoViews
+from world_model.regularisers.vicreg import VICReg
 
 TARGET = "_target_"
 _PARTS: tuple[Callable[..., Any], ...] = (
     act_jepa.build,
     act_jepa.build_control,
     leworldmodel.build,
+    mc_jepa.build,
+    mc_jepa_factored.build,
     vjepa2.build,
     vjepa2_1.build,
     vjepa2_ac.build,
@@ -48,6 +55,11 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     GoalPolicy,
     OpenLoop,
     SIGReg,
+    VICReg,
+    TwoViews,
+    MotionWeights,
+    RandomCrop,
+    pyramid_encoder,
     Augmentation,
     ColourJitter,
     ViewJitter,

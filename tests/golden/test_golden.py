@@ -10,6 +10,7 @@ from tests.golden import (
     act_jepa,
     dinowm,
     lewm,
+    mc_jepa,
     planner_quality,
     planner_trace,
     pldm,
@@ -42,6 +43,7 @@ CHECKS = {
     "preprocessing": vjepa2_encoder.check_preprocessing,
     "vjepa2_ac_encode": vjepa2_ac.check_encode,
     "pose_helpers": vjepa2_ac.check_poses,
+    "mcjepa_reference_ops": mc_jepa.check,
     "act_jepa": act_jepa.check,
 }
 """Kind of a case -> what to run on it."""

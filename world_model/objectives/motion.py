@@ -35,6 +35,9 @@ Pictures = Annotated[Tensor, "B 3 h w"]
 Pyramid = Sequence[Tensor]
 Views = Callable[[Frames, Generator], Frames]
 
+TRUSTED = 0.5
+"""Share of a picture that must pass the round trip before failing it counts as being hidden."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MotionWeights:
@@ -83,9 +86,11 @@ class MotionContentObjective(nn.Module):
         spread           variance-covariance         at every level
         content          VICReg between the expanded means of the coarsest level for two views of a picture
 
-    All motion terms are taken in both orders. Pixels that leave the picture are left out, and after a while those that
-    fail the round trip too: an untrained flow fails it everywhere, and what nobody sees would never be learned. Batches
-    hold `frames` B T C h w with T >= 2; every sample gives one pair of neighbouring frames of every camera.
+    All motion terms are taken in both orders. Pixels that leave the picture are left out, and so are those that fail
+    the round trip, as hidden ones do; in a picture where most of them fail, the flow is wrong rather than the scene
+    hidden, and all are kept to learn from.
+
+    Batches hold `frames` B T C h w with T >= 2; every sample gives one pair of neighbouring frames of every camera.
 
     Args:
         encoder: Gives the pyramid, and the tokens for others.
@@ -98,7 +103,6 @@ class MotionContentObjective(nn.Module):
         content: The loss between two views.
         spread: The regulariser of every level.
         content_only: Share of the training in which content is learned alone, at its start.
-        trust: Share of the training after which the round trip tells what is occluded.
 
     Raises:
         ValueError: If there is an expander and nothing that makes views.
@@ -121,7 +125,6 @@ class MotionContentObjective(nn.Module):
         content: TwoViews | None = None,
         spread: VICReg | None = None,
         content_only: float = 0.0,
-        trust: float = 0.2,
     ) -> None:
         super().__init__()
         if expander is not None and views is None:
@@ -129,7 +132,7 @@ class MotionContentObjective(nn.Module):
         self.encoder, self.head, self.expander = encoder, head, expander
         self.target = SharedTarget()
         self.prepare = prepare
-        self.views, self.alpha, self.content_only, self.trust = views, alpha, content_only, trust
+        self.views, self.alpha, self.content_only = views, alpha, content_only
         self.weights = weights or MotionWeights()
         self.content = content or TwoViews()
         self.spread = spread or VICReg(variance_weight=1.0, covariance_weight=0.04)
@@ -192,18 +195,17 @@ class MotionContentObjective(nn.Module):
         swapped = [torch.cat(_halves([level])[1] + _halves([level])[0]) for level in features]
         flows = self.head(features, swapped)
         both, turned = torch.cat([first, second]) / 255, torch.cat([second, first]) / 255
-        trusted = self.progress >= self.trust
-        pair = _Pair(both, turned, features, swapped, flows, [_visible(flow, trusted) for flow in flows])
+        pair = _Pair(both, turned, features, swapped, flows, [_visible(flow) for flow in flows])
         return {
-            **self._reconstruction(pair, trusted),
+            **self._reconstruction(pair),
             "regression": (self.weights.regression, _regression(pair, skip=self.head.skip)),
             "cycle": (self.weights.cycle, _cycle(pair, skip=self.head.skip)),
             "spread": (self.weights.spread, self._spread(features, generator)),
         }
 
-    def _reconstruction(self, pair: _Pair, trusted: Tensor) -> dict[str, tuple[float, Tensor]]:
+    def _reconstruction(self, pair: _Pair) -> dict[str, tuple[float, Tensor]]:
         flow = resize_flow(pair.flows[0], (pair.first.shape[-2], pair.first.shape[-1]))
-        mask = _visible(flow, trusted)
+        mask = _visible(flow)
         rebuilt = warp(pair.second, flow)
         gap = rebuilt - pair.first
         structure = dissimilarity(rebuilt, pair.first)
@@ -270,9 +272,11 @@ def _turned(flow: Flow) -> Flow:
 
 
 @torch.no_grad()
-def _visible(flow: Flow, trusted: Tensor) -> Mask:
-    """1 where a pixel stays in the picture and, if the flows can be trusted by now, passes the round trip."""
-    return in_view(flow) * torch.where(trusted, consistent(flow, _turned(flow)), 1.0)
+def _visible(flow: Flow) -> Mask:
+    """1 where a pixel stays in the picture and passes the round trip, or where too few of its picture pass."""
+    passes = consistent(flow, _turned(flow))
+    trusted = passes.mean(dim=(1, 2, 3), keepdim=True) >= TRUSTED
+    return in_view(flow) * torch.where(trusted, passes, 1.0)
 
 
 def _regression(pair: _Pair, *, skip: int) -> Tensor:

@@ -37,6 +37,7 @@ class MotionSizes:
         hidden: Channels of the layers of the flow estimators.
         skip: Fine levels without a flow of their own.
         expander: Width of the projection that VICReg sees.
+        alpha: Weight of the motion branch.
         weights: Of the motion terms.
         content: Weights of VICReg: invariance, variance, covariance.
     """
@@ -46,6 +47,7 @@ class MotionSizes:
     hidden: tuple[int, ...]
     skip: int
     expander: int
+    alpha: float
     weights: MotionWeights
     content: tuple[float, float, float]
 
@@ -57,6 +59,7 @@ PRESETS = {
         hidden=(128, 128, 96, 64, 32),
         skip=2,
         expander=8192,
+        alpha=0.1,
         weights=MotionWeights(l1=1.0, l2=1.0, ssim=1.0),
         content=(25.0, 25.0, 1.0),
     ),
@@ -66,8 +69,9 @@ PRESETS = {
         hidden=(64, 48, 32),
         skip=0,
         expander=256,
-        weights=MotionWeights(),
-        content=(25.0, 25.0, 1.0),
+        alpha=1.0,
+        weights=MotionWeights(regression=0.1),
+        content=(1.0, 1.0, 0.04),
     ),
     "tiny": MotionSizes(
         encoder=PyramidSizes(widths=(8, 16, 16), depths=(0, 1, 1), steps=(2, 2, 2), kernel=3, expansion=2),
@@ -75,8 +79,9 @@ PRESETS = {
         hidden=(16, 8),
         skip=0,
         expander=16,
+        alpha=1.0,
         weights=MotionWeights(),
-        content=(25.0, 25.0, 1.0),
+        content=(0.2, 0.2, 0.008),
     ),
 }
 
@@ -84,7 +89,7 @@ PRESETS = {
 def build(
     *,
     preset: str | MotionSizes = "paper",
-    alpha: float = 0.1,
+    alpha: float | None = None,
     level: int = -1,
     num_cameras: int = 1,
     content_only: float = 0.0,
@@ -95,7 +100,7 @@ def build(
 
     Args:
         preset: A name of `PRESETS`, or sizes of your own.
-        alpha: Weight of the motion branch; the paper found about 0.1.
+        alpha: Weight of the motion branch, if not the preset's; the paper found about 0.1.
         level: Whose cells are the encoder's tokens.
         num_cameras: Cameras whose channels are stacked in what `encode` takes.
         content_only: Share of the training in which content is learned alone, at its start; the paper's is a tenth.
@@ -116,7 +121,7 @@ def build(
         encoder=PyramidEncoder(sizes.encoder, level=level, num_cameras=num_cameras),
         head=PyramidFlow(sizes.encoder.widths, hidden=sizes.hidden, radii=sizes.radii, skip=sizes.skip),
         expander=expander(sizes.encoder.widths[-1], hidden=sizes.expander),
-        alpha=alpha,
+        alpha=sizes.alpha if alpha is None else alpha,
         content_only=content_only,
         **parts,
     )

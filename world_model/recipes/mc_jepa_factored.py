@@ -4,8 +4,8 @@
                whole frames hidden                               the same cells hidden in every frame
 
 This is the factored-mask variant of this project's design document, which calls it MC-JEPA.  It is *not* the method of
-the paper of that name (Bardes et al. 2023, arXiv:2307.12698; see `mc_jepa`), and no published evidence stands behind it:
-it is a V-JEPA (Bardes et al. 2024, arXiv:2404.08471) with other masks, two predictors and a squared distance.
+the paper of that name (Bardes et al. 2023, arXiv:2307.12698; see `mc_jepa`), and no published evidence stands behind
+it: it is a V-JEPA (Bardes et al. 2024, arXiv:2404.08471) with other masks, two predictors and a squared distance.
 """
 
 from __future__ import annotations
