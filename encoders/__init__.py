@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from encoders.convnet import KeypointEncoder
-from encoders.pyramid import pyramid_encoder
+from encoders.pyramid import PyramidEncoder, PyramidSizes
 from encoders.released import RELEASES
 from encoders.video import VideoSizes, VideoTransformer
 from encoders.vit import VisionTransformer, ViTSizes
@@ -19,10 +19,20 @@ VIT_MINI = ViTSizes(image=28, patch=7, width=32, depth=2, heads=2, mlp_dim=64)
 
 ENCODERS: Mapping[str, Callable[..., Any]] = {
     "keypoints": KeypointEncoder,
-    "pyramid": pyramid_encoder,
+    "pyramid": PyramidEncoder,
     "vit": VisionTransformer,
     **RELEASES,
 }
 """Name -> builder of an encoder with fresh weights; the released ones are filled by `encoders.adapters.vjepa2.load`."""
 
-__all__ = ["ENCODERS", "VIT_MINI", "VIT_TINY", "VideoSizes", "VideoTransformer", "ViTSizes", "VisionTransformer"]
+__all__ = [
+    "ENCODERS",
+    "VIT_MINI",
+    "PyramidEncoder",
+    "PyramidSizes",
+    "VIT_TINY",
+    "VideoSizes",
+    "VideoTransformer",
+    "ViTSizes",
+    "VisionTransformer",
+]

@@ -6,6 +6,7 @@ arXiv:2307.12698) has a stem of two small convolutions in place of one large one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -21,7 +22,7 @@ CHANNELS_PER_CAMERA = 3
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidSizes:
-    """Sizes of a pyramid encoder; every tuple has one entry per level, the finest first.
+    """Sizes of a pyramid encoder; every list has one entry per level, the finest first.
 
     Args:
         widths: Channels.
@@ -31,12 +32,12 @@ class PyramidSizes:
         expansion: How many times wider a block is inside.
 
     Raises:
-        ValueError: If the tuples differ in length, or a number is out of range.
+        ValueError: If the lists differ in length, or a number is out of range.
     """
 
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    steps: tuple[int, ...]
+    widths: Sequence[int]
+    depths: Sequence[int]
+    steps: Sequence[int]
     kernel: int = 7
     expansion: int = 4
 
@@ -109,7 +110,7 @@ class PyramidEncoder(nn.Module):
     All cameras share the weights. The tokens are those of the first camera, row by row, then those of the next.
 
     Args:
-        sizes: All sizes, or their entries by name.
+        sizes: All sizes.
         level: Whose cells are the tokens, counted from the finest, or from the coarsest if negative.
         num_cameras: Cameras whose channels are stacked.
 
@@ -179,15 +180,6 @@ class PyramidEncoder(nn.Module):
             x = stage(enter(x))
             found.append(x)
         return found
-
-
-def pyramid_encoder(
-    *, widths: tuple[int, ...], depths: tuple[int, ...], steps: tuple[int, ...], kernel: int = 7, level: int = -1,
-    num_cameras: int = 1,
-) -> PyramidEncoder:  # fmt: skip
-    """A pyramid encoder from plain numbers, for configurations; see `PyramidSizes` and `PyramidEncoder`."""
-    sizes = PyramidSizes(widths=tuple(widths), depths=tuple(depths), steps=tuple(steps), kernel=kernel)
-    return PyramidEncoder(sizes, level=level, num_cameras=num_cameras)
 
 
 def _entrance(inputs: int, outputs: int, *, step: int, stem: bool) -> nn.Module:

@@ -13,7 +13,7 @@ from core.errors import choose
 from encoders.convnet import KeypointEncoder
 from encoders.layers.pixels import NormalisePixels
 from encoders.preprocessing import EvaluationPixels, RobotPixels
-from encoders.pyramid import pyramid_encoder
+from encoders.pyramid import PyramidEncoder, PyramidSizes
 from encoders.video import VideoSizes, VideoTransformer
 from encoders.vit import VisionTransformer, ViTSizes
 from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
@@ -59,7 +59,8 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     TwoViews,
     MotionWeights,
     RandomCrop,
-    pyramid_encoder,
+    PyramidEncoder,
+    PyramidSizes,
     Augmentation,
     ColourJitter,
     ViewJitter,

@@ -8,7 +8,7 @@ import torch
 from core.errors import BadObservation, UnknownName
 from core.seeding import generator
 from encoders.layers.weights import draw_weights
-from encoders.pyramid import PyramidEncoder, PyramidSizes, pyramid_encoder
+from encoders.pyramid import PyramidEncoder, PyramidSizes
 from world_model.crops import RandomCrop
 from world_model.flow import (
     consistent,
@@ -147,12 +147,6 @@ def test_a_pyramid_refuses_what_it_cannot_take():
         PyramidSizes(widths=(8,), depths=(1, 1), steps=(2,))
     with pytest.raises(ValueError, match="a level among 3"):
         PyramidEncoder(SIZES, level=3)
-
-
-def test_a_pyramid_of_plain_numbers_is_the_same():
-    numbers = {"widths": [8, 8, 16], "depths": [0, 1, 1], "steps": [2, 2, 2], "kernel": 3}
-    plain, sized = pyramid_encoder(**numbers, level=1), PyramidEncoder(SIZES, level=1)
-    assert plain.width == sized.width and plain.sizes.strides == (2, 4, 8)
 
 
 def test_the_paper_has_six_levels_each_half_as_fine():
