@@ -1,11 +1,15 @@
 """Checkpoints: a folder of weights, configuration and checksums, without a line of code in it.
 
-    model.safetensors   the tensors
-    config.json         format version, versions of the programs that wrote it, the caller's configuration
-    manifest.json       size and SHA-256 of the other two
+    model.safetensors   the tensors, and the SHA-256 of config.json
+    config.json         format version, versions of the programs that wrote it, SHA-256 of each part of the tensors, the
+                        caller's configuration
+    manifest.json       size and SHA-256 of every other file
+    ...                 files for people, if any (README.md, pictures)
 
-A checkpoint is published whole (`core.files.atomic_folder`) and verified byte for byte before it is used. Everything
-that a training needs to go on travels the same way:
+A checkpoint is published whole (`core.files.atomic_folder`) and verified byte for byte before it is used. Weights and
+configuration name each other, so that neither passes for that of another model. Wherever a folder is read,
+`hf://owner/name` reads a repository of the Hugging Face Hub. Everything that a training needs to go on travels the same
+way:
 
     tensors, layout = pack_state({"model": ..., "optimiser": ..., "step": 120})
     save_checkpoint(folder, tensors, {"layout": layout})
@@ -17,45 +21,66 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from core import __version__
 from core.errors import BadCheckpoint
 from core.files import atomic_folder, published
+from core.hub import fetch, hub_name
+from core.packing import pack_state as pack_state
+from core.packing import unpack_state as unpack_state
+from core.strict import kind_of
+from core.strict import load_part as load_part
+from core.strict import load_strict as load_strict
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: weights and configuration did not name each other
 MODEL, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
-NUM_NAMES_SHOWN = 8
+OURS = (MODEL, CONFIG, MANIFEST)
+LARGEST_JSON = 64 * 2**20
 
 
-def save_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    folder: str | Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    files: Mapping[str, bytes] | None = None,
+) -> None:
     """Publish a checkpoint; an older one at the same place survives until the new one is complete.
 
     Args:
         folder: Where it shall appear; missing parents are made.
         tensors: Weights by name, on any device.
         config: What is needed to build the same network again; plain JSON values.
+        files: Further files by name, for people.
 
     Raises:
         TypeError: If `config` holds something that JSON does not know.
-        ValueError: If `config` holds NaN or an infinity.
+        ValueError: If `config` holds NaN or an infinity, or a further file has no plain name of its own.
+        Busy: If another process is writing the same folder.
         FileExistsError: If `folder` holds other files than a checkpoint, which would be lost.
         OSError: If the disk is full or the place cannot be written.
     """
     folder = Path(folder)
-    versions = {"jepa-mpc": __version__, "torch": torch.__version__}
-    contents = {
-        MODEL: safetensors.torch.save({name: _plain(tensor) for name, tensor in tensors.items()}),
-        CONFIG: _to_json({"format_version": FORMAT_VERSION, "versions": versions, "config": dict(config)}),
-    }
+    plain = {name: _plain(tensor) for name, tensor in tensors.items()}
+    contents = {name: data for name, data in (files or {}).items() if _check_name(name)}
+    contents[CONFIG] = _to_json(
+        {
+            "format_version": FORMAT_VERSION,
+            "versions": {"jepa-mpc": __version__, "torch": torch.__version__},
+            "parts": part_hashes(plain),
+            "config": dict(config),
+        }
+    )
+    contents[MODEL] = safetensors.torch.save(plain, metadata={CONFIG: hashlib.sha256(contents[CONFIG]).hexdigest()})
     contents[MANIFEST] = _to_json(_manifest(contents))
     if folder.exists() and not (folder / MANIFEST).exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} holds other files than a checkpoint: name a new folder")
@@ -67,20 +92,36 @@ def save_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: M
 def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Verify and read a checkpoint.
 
+    Args:
+        folder: A folder, or `hf://owner/name` of the Hugging Face Hub.
+
     Returns:
         The tensors (on the CPU) and the caller's configuration.
 
     Raises:
-        BadCheckpoint: If a file is missing, damaged or cut short, or the format is newer than this program.
+        BadCheckpoint: If a file is missing, damaged, cut short or of another checkpoint, or the format is newer than
+            this program.
+        MissingPackage: If a repository of the Hub is named and huggingface_hub is not installed.
     """
     while True:
-        place = published(folder)
+        place = place_of(folder)
         number = _folder_number(place)
         try:
             return _load(place)
         except BadCheckpoint:
-            if _folder_number(published(folder)) == number:  # else a writer published a newer one meanwhile
+            if _folder_number(place_of(folder)) == number:  # else a writer published a newer one meanwhile
                 raise
+
+
+def place_of(folder: str | Path) -> Path:
+    """Where the files of a checkpoint lie on this machine: the folder itself, or what was fetched from the Hub.
+
+    Raises:
+        BadCheckpoint: If a repository of the Hub cannot be fetched.
+        MissingPackage: If huggingface_hub is not installed.
+    """
+    name = hub_name(folder)
+    return published(folder) if name is None else fetch(name)
 
 
 def checkpoint_hash(folder: str | Path) -> str:
@@ -89,113 +130,82 @@ def checkpoint_hash(folder: str | Path) -> str:
     Raises:
         BadCheckpoint: If there is no manifest in `folder`.
     """
-    return hashlib.sha256(_read(published(folder) / MANIFEST)).hexdigest()[:12]
+    return hashlib.sha256(_read(place_of(folder) / MANIFEST)).hexdigest()[:12]
 
 
-def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Copy tensors into a module if, and only if, names, shapes and dtypes agree one to one.
-
-    Args:
-        module: Takes the weights.
-        tensors: Weights by the names of `module.state_dict()`.
-        name: What the module is called in the error message.
-
-    Raises:
-        BadCheckpoint: If something is missing, too much or of another shape or dtype; lists all of it.
-    """
-    wanted = module.state_dict()
-    both = sorted(wanted.keys() & tensors.keys())
-    faults = {
-        "missing": sorted(wanted.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - wanted.keys()),
-        "of another shape or dtype": [
-            f"{key} (expected {_kind(wanted[key])}, got {_kind(tensors[key])})"
-            for key in both
-            if _kind(wanted[key]) != _kind(tensors[key])
-        ],
-    }
-    found = [f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items() if names]
-    if found:
-        raise BadCheckpoint(f"these weights do not fit {name}: {'; '.join(found)}")
-    module.load_state_dict(dict(tensors), strict=True)
-
-
-def pack_state(state: Mapping[Any, Any]) -> tuple[dict[str, Tensor], Any]:
-    """Take a nested state apart into tensors and a JSON value that tells how to put it together again.
-
-    Args:
-        state: Mappings, lists and tuples of tensors, numbers, strings and None, e.g. an optimiser's `state_dict()`.
-
-    Raises:
-        TypeError: If it holds anything else; names the place.
-    """
-    tensors: dict[str, Tensor] = {}
-    return tensors, _pack(state, "state", tensors)
-
-
-def unpack_state(tensors: Mapping[str, Tensor], layout: Any) -> Any:
-    """Put a state together again, bit for bit as `pack_state` found it (tensors on the CPU).
-
-    Raises:
-        BadCheckpoint: If layout and tensors do not belong together.
-    """
-    match layout:
-        case {"tensor": str(name)} if name in tensors:
-            return tensors[name]
-        case {"float": str(digits)}:
-            return float(digits)
-        case {"mapping": list(pairs)} if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-            return {key: unpack_state(tensors, value) for key, value in pairs}
-        case {"list": list(values)}:
-            return [unpack_state(tensors, value) for value in values]
-        case {"tuple": list(values)}:
-            return tuple(unpack_state(tensors, value) for value in values)
-        case None | bool() | int() | float() | str():
-            return layout
-    raise BadCheckpoint(f"the layout of the saved state is damaged or its tensors are not here: {str(layout)[:80]!r}")
-
-
-def _pack(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    match value:
-        case Tensor():
-            name = place if place not in tensors else f"{place}#{len(tensors)}"  # "a.b" may also be b inside a
-            tensors[name] = value
-            return {"tensor": name}
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return value if math.isfinite(value) else {"float": repr(value)}
-        case Mapping():
-            return {
-                "mapping": [[_key(key, place), _pack(item, f"{place}.{key}", tensors)] for key, item in value.items()]
-            }
-        case list() | tuple():
-            kind = "list" if isinstance(value, list) else "tuple"
-            return {kind: [_pack(item, f"{place}.{index}", tensors) for index, item in enumerate(value)]}
-    raise TypeError(f"{place} is a {type(value).__name__}: only tensors, numbers, strings, None and nests of them last")
-
-
-def _key(key: Any, place: str) -> str | int:
-    if not isinstance(key, str | int):
-        raise TypeError(f"{place} has the key {key!r}: only strings and whole numbers last")
-    return key
+def part_hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """SHA-256 of each part (`encoder`, `predictor`, ...: names up to the first dot): names, shapes, dtypes, values."""
+    parts: dict[str, Any] = {}
+    for name, tensor in sorted(tensors.items()):
+        seal = parts.setdefault(name.partition(".")[0], hashlib.sha256())
+        seal.update(f"{name} {kind_of(tensor)};".encode())
+        seal.update(_plain(tensor).reshape(-1).view(torch.uint8).numpy().data)
+    return {name: seal.hexdigest() for name, seal in parts.items()}
 
 
 def _load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    contents = {name: _read(folder / name) for name in (CONFIG, MANIFEST, MODEL)}
-    config = _from_json(contents[CONFIG], folder / CONFIG)
-    _check_format(config.get("format_version"), folder)
-    manifest = _from_json(contents.pop(MANIFEST), folder / MANIFEST)
-    _check_manifest(manifest, contents, folder)
+    described = _read(folder / CONFIG, most=LARGEST_JSON)
+    config = _from_json(described, folder / CONFIG)
+    version = _check_format(config.get("format_version"), folder)
+    manifest = _from_json(_read(folder / MANIFEST, most=LARGEST_JSON), folder / MANIFEST)
+    weights = _read(folder / MODEL, most=_noted_size(manifest, MODEL, folder))
+    others = {name for name in manifest if _check_name(name, folder / MANIFEST) and name not in OURS}
+    contents = {name: _read(folder / name, most=_noted_size(manifest, name, folder)) for name in sorted(others)}
+    _check_manifest(manifest, {**contents, CONFIG: described, MODEL: weights}, folder)
     try:
-        tensors = safetensors.torch.load(contents[MODEL])
-    except safetensors.SafetensorError as error:
+        tensors = safetensors.torch.load(weights)
+    except (safetensors.SafetensorError, KeyError, RuntimeError, ValueError) as error:
         raise BadCheckpoint(f"{folder / MODEL} is not a safetensors file: {error}") from error
+    if version >= 2:
+        _check_identity(tensors, weights, described, config.get("parts"), folder)
+    if not isinstance(config.get("config"), dict):
+        raise BadCheckpoint(f"{folder / CONFIG} is damaged: it holds no configuration")
     return tensors, config["config"]
 
 
-def _read(path: Path) -> bytes:
+def _check_identity(tensors: Mapping[str, Tensor], weights: bytes, described: bytes, parts: Any, folder: Path) -> None:
+    """Weights and configuration must name each other."""
+    length = int.from_bytes(weights[:8], "little")
+    named = json.loads(weights[8 : 8 + length]).get("__metadata__", {}).get(CONFIG)
+    if named != hashlib.sha256(described).hexdigest():
+        raise BadCheckpoint(
+            f"{folder / CONFIG} is not the configuration that {MODEL} was saved with: encoder, scaling and actions may "
+            "be those of another model"
+        )
+    found = part_hashes(tensors)
+    if not isinstance(parts, dict) or parts != found:
+        noted = parts if isinstance(parts, dict) else {}
+        other = sorted(name for name in noted.keys() | found.keys() if noted.get(name) != found.get(name))
+        raise BadCheckpoint(f"{folder / MODEL} holds parts of another model: {', '.join(other)}")
+
+
+def _check_name(name: str, told_by: Path | None = None) -> bool:
+    """True; a name that leads out of the folder is refused."""
+    if name in OURS and told_by is None:
+        raise ValueError(f"the name {name} is taken: a further file needs one of its own")
+    if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+        if told_by is None:
+            raise ValueError(f"a further file needs a plain name, got {name!r}")
+        raise BadCheckpoint(f"{told_by} is damaged: it lists the file {name[:80]!r}, which is not in its folder")
+    return True
+
+
+def _noted_size(manifest: Mapping[str, Any], name: str, folder: Path) -> int:
+    entry = manifest.get(name)
+    size = entry.get("bytes") if isinstance(entry, dict) else None
+    if not isinstance(size, int):
+        raise BadCheckpoint(f"{folder / MANIFEST} is damaged: it has no size and SHA-256 of {name}")
+    return size
+
+
+def _read(path: Path, *, most: int = LARGEST_JSON) -> bytes:
+    """The bytes of a file that is no longer than `most`, which is told before it is read."""
     try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise BadCheckpoint(f"{path} is no file")
+        if facts.st_size > most:
+            raise BadCheckpoint(f"{path} is cut short or too long: {facts.st_size} bytes, at most {most} were expected")
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         if not path.parent.is_dir():
@@ -206,7 +216,7 @@ def _read(path: Path) -> bytes:
 def _from_json(data: bytes, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadCheckpoint(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise BadCheckpoint(f"{path} is damaged: it holds no JSON object")
@@ -217,7 +227,7 @@ def _to_json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
-def _check_format(version: Any, folder: Path) -> None:
+def _check_format(version: Any, folder: Path) -> int:
     if not isinstance(version, int) or version < 1:
         raise BadCheckpoint(f"{folder / CONFIG} names no format version (got {version!r}): it is no checkpoint of ours")
     if version > FORMAT_VERSION:
@@ -225,6 +235,7 @@ def _check_format(version: Any, folder: Path) -> None:
             f"{folder} was written in checkpoint format {version}, and this program reads up to format "
             f"{FORMAT_VERSION}: use a newer release"
         )
+    return version
 
 
 def _manifest(contents: Mapping[str, bytes]) -> dict[str, Any]:
@@ -258,13 +269,3 @@ def _folder_number(folder: Path) -> int | None:
 def _plain(tensor: Tensor) -> Tensor:
     """A copy of its own on the CPU: safetensors refuses tensors that share memory."""
     return tensor.detach().to("cpu", copy=True).contiguous()
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = len(names) - NUM_NAMES_SHOWN
-    return ", ".join(names[:NUM_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

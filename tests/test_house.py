@@ -43,7 +43,7 @@ AT_HOME = {
     "imageio": ("envs/video.py", "experiments"),
     "imageio_ffmpeg": ("envs/video.py", "experiments"),
     "transformers": ("encoders/adapters", "world_model/adapters"),
-    "huggingface_hub": ("encoders/adapters", "world_model/adapters"),
+    "huggingface_hub": ("core/hub.py", "encoders/adapters", "world_model/adapters"),
     "hydra": ("experiments",),
     "omegaconf": ("experiments",),
     "matplotlib": ("experiments",),

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -19,10 +20,13 @@ from core.checkpoint import (
     FORMAT_VERSION,
     MANIFEST,
     MODEL,
+    _manifest,
+    _to_json,
     checkpoint_hash,
     load_checkpoint,
     load_strict,
     pack_state,
+    part_hashes,
     save_checkpoint,
     unpack_state,
 )
@@ -61,7 +65,7 @@ KILLS = """
 step = 0
 for _ in range(20):
     child = start_writer(step)
-    time.sleep(chance.uniform(0.0, 0.06))
+    time.sleep(chance.uniform(0.0, 0.2))
     stop_writer(child)
     step = load_newer(step)
 assert step > 0
@@ -175,9 +179,15 @@ def test_a_newer_format_is_refused_with_both_versions(saved):
         load_checkpoint(saved)
 
 
-def test_a_pickle_in_place_of_the_weights_is_refused_and_not_run(saved, monkeypatch):
+def noted_again(folder: Path) -> None:
+    """Write a manifest that agrees with what lies in the folder now."""
+    contents = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
+    (folder / MANIFEST).write_bytes(_to_json(_manifest(contents)))
+
+
+def test_a_pickle_in_place_of_the_weights_is_refused_and_not_run(saved):
     torch.save({"weight": torch.zeros(2)}, saved / MODEL)
-    monkeypatch.setattr("core.checkpoint._check_manifest", lambda *_: None)
+    noted_again(saved)
     with pytest.raises(BadCheckpoint, match="not a safetensors file"):
         load_checkpoint(saved)
 
@@ -186,6 +196,55 @@ def test_a_configuration_that_is_no_json_is_refused_before_anything_is_written(t
     with pytest.raises(TypeError):
         save_checkpoint(tmp_path / "m", tensors(), {"width": object()})
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_another_model_are_refused_even_if_the_checksums_were_made_anew(saved, tmp_path):
+    save_checkpoint(tmp_path / "other", {"weight": torch.ones(3, 2), "count": torch.tensor(7)}, {"width": 3})
+    shutil.copy(tmp_path / "other" / MODEL, saved / MODEL)
+    noted_again(saved)
+    with pytest.raises(BadCheckpoint, match="not the configuration"):
+        load_checkpoint(saved)
+
+
+def test_another_configuration_is_refused_even_if_the_checksums_were_made_anew(saved):
+    written = json.loads((saved / CONFIG).read_text())
+    (saved / CONFIG).write_text(json.dumps(written | {"config": {"width": 4}}))
+    noted_again(saved)
+    with pytest.raises(BadCheckpoint, match="not the configuration"):
+        load_checkpoint(saved)
+
+
+def test_the_hash_of_a_part_tells_one_value_from_another():
+    one = {"encoder.weight": torch.zeros(2), "encoder.bias": torch.zeros(1), "head.weight": torch.zeros(2)}
+    other = one | {"encoder.bias": torch.full((1,), 1e-30)}
+    assert part_hashes(one).keys() == {"encoder", "head"}
+    assert part_hashes(one)["head"] == part_hashes(other)["head"]
+    assert part_hashes(one)["encoder"] != part_hashes(other)["encoder"]
+
+
+def test_further_files_travel_with_their_checksums(tmp_path):
+    save_checkpoint(tmp_path / "m", tensors(), {}, files={"README.md": b"hello"})
+    load_checkpoint(tmp_path / "m")
+    (tmp_path / "m" / "README.md").write_bytes(b"hallo")
+    with pytest.raises(BadCheckpoint, match="README.md is damaged"):
+        load_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["../out", MODEL, "", "a/b"])
+def test_a_further_file_needs_a_plain_name_of_its_own(tmp_path, name):
+    with pytest.raises(ValueError, match="name"):
+        save_checkpoint(tmp_path / "m", tensors(), {}, files={name: b""})
+
+
+def test_a_checkpoint_of_the_first_format_still_loads(tmp_path):
+    folder = tmp_path / "first"
+    folder.mkdir()
+    described = {"format_version": 1, "versions": {"jepa-mpc": "0.1.0"}, "config": {"width": 3}}
+    (folder / CONFIG).write_text(json.dumps(described))
+    (folder / MODEL).write_bytes(safetensors.torch.save(tensors()))
+    noted_again(folder)
+    loaded, config = load_checkpoint(folder)
+    assert same(loaded, tensors()) and config == {"width": 3}
 
 
 def test_a_folder_with_other_files_is_not_overwritten(tmp_path):

@@ -148,7 +148,7 @@ def test_a_checkpoint_of_a_newer_format_names_both_versions(folder, tmp_path):
     place = described(folder, tmp_path / "new", lambda config: None)
     config = json.loads((place / CONFIG).read_text())
     (place / CONFIG).write_text(json.dumps(config | {"format_version": 99}))
-    with pytest.raises(BadCheckpoint, match="format 99.*up to format 1"):
+    with pytest.raises(BadCheckpoint, match="format 99.*up to format [0-9]+"):
         load_world_model(place)
 
 
