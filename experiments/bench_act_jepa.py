@@ -23,11 +23,12 @@ import torch._dynamo  # noqa: F401  before the first OpenGL context: loading it 
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from core.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint
 from core.errors import BadCheckpoint, BadEpisode, UnknownName
 from core.files import write_json, write_text
 from envs.labs import sample_lab
 from experiments.benchmarking import origin
-from experiments.chunking import Judge, Lesson, built, lesson_of, publish, taught
+from experiments.chunking import Judge, built, lesson_of, publish, taught
 from experiments.command_line import run
 from experiments.reaching.chunks import ChunkMethod, ChunkMethods
 from experiments.reaching.episodes import LabJob, play_all
@@ -36,7 +37,7 @@ from experiments.reporting.chunks import draw, markdown
 from experiments.reporting.record import EpisodeRecord, plain
 from experiments.reporting.summary import compare, summarise
 from experiments.training.journal import Busy, note_origin, only_writer
-from trajectories.bank import load_bank
+from trajectories.bank import FrameBank, load_bank
 from world_model.fit import FitSettings, TrainingDiverged
 from world_model.pretrained import load_world_model
 
@@ -56,7 +57,7 @@ def check(cfg: DictConfig) -> None:
     for name in ("seeds", "episodes", "searches"):
         if not len(cfg[name]):
             raise ValueError(f"{name} must name at least one")
-    for name, least in (("held", 1), ("batch", 2), ("execute", 1), ("threads", 1), ("workers", 1)):
+    for name, least in (("held", 1), ("judged", 1), ("batch", 2), ("execute", 1), ("threads", 1), ("workers", 1)):
         if type(cfg[name]) is not int or cfg[name] < least:
             raise ValueError(f"{name} must be a whole number from {least}, got {cfg[name]!r}")
     for search in cfg.searches:
@@ -75,28 +76,31 @@ def train(cfg: DictConfig) -> list[dict[str, Any]]:
     bank = load_bank(cfg.data, cameras=model.interface.cameras, progress=lambda all_: tqdm(all_, desc="log"))
     rows = []
     for episodes in cfg.episodes:
-        lesson: Lesson | None = None
         for seed in cfg.seeds:
-            for system in SYSTEMS:
-                described: dict[str, Any] = OmegaConf.to_container(cfg[SYSTEMS[system]], resolve=True)  # type: ignore[assignment]
-                objective = built(described, seed=seed, encoder=str(cfg.model))
-                if lesson is None:
-                    keep = Path(str(cfg.out)) / "tokens"
-                    lesson = lesson_of(
-                        objective, bank, episodes=episodes, held=cfg.held, encoder=str(cfg.model), keep=keep
-                    )
-                    judge = Judge(lesson.held, window=objective.decoder.chunk + 1, count=1024)
-                start = time.process_time()
-                title = f"{system}, {episodes} episodes, seed {seed}"
-                settings = FitSettings(**cfg.fit)
-                scores = taught(objective, lesson, settings, seed=seed, batch=cfg.batch, judge=judge, title=title)
-                row = {"system": system, "episodes": episodes, "seed": seed, **scores}
-                row["cpu_s"] = round(time.process_time() - start, 1)
-                folder = policy_folder(cfg, system, seed, episodes)
-                publish(folder, objective, lesson, system=described, training={"scores": plain(row)})
-                rows.append(row)
-                write_json(Path(str(cfg.out)) / "training.json", plain(rows))
+            rows += [train_one(cfg, bank, system, seed=seed, episodes=episodes) for system in SYSTEMS]
     return rows
+
+
+def train_one(cfg: DictConfig, bank: FrameBank, system: str, *, seed: int, episodes: int) -> dict[str, Any]:
+    """Train one policy, or read the scores of the one that is there if it was trained with the same settings."""
+    folder = policy_folder(cfg, system, seed, episodes)
+    described: dict[str, Any] = OmegaConf.to_container(cfg[SYSTEMS[system]], resolve=True)  # type: ignore[assignment]
+    facts = {"data": str(cfg.data), "held": cfg.held, "judged": cfg.judged, "batch": cfg.batch, "fit": dict(cfg.fit)}
+    settings = {"system": described, "encoder": checkpoint_hash(cfg.model), **facts}
+    if (folder / MANIFEST).exists():
+        training = load_checkpoint(folder)[1]["training"]
+        if training["settings"] == settings:
+            return dict(training["scores"])
+    objective = built(described, seed=seed, encoder=str(cfg.model))
+    keep = Path(str(cfg.out)) / "tokens"
+    lesson = lesson_of(objective, bank, episodes=episodes, held=cfg.held, encoder=str(cfg.model), keep=keep)
+    judge = Judge(lesson.held, window=objective.decoder.chunk + 1, count=int(cfg.judged))
+    start, title = time.process_time(), f"{system}, {episodes} episodes, seed {seed}"
+    scores = taught(objective, lesson, FitSettings(**cfg.fit), seed=seed, batch=cfg.batch, judge=judge, title=title)
+    row = {"system": system, "episodes": episodes, "seed": seed, **scores}
+    row["cpu_s"] = round(time.process_time() - start, 1)
+    publish(folder, objective, lesson, system=described, training={"settings": settings, "scores": row})
+    return row
 
 
 def ways(cfg: DictConfig) -> dict[str, tuple[str, ChunkMethod]]:
