@@ -22,6 +22,8 @@ OCCLUSION = 0.02
 """A point is hidden where something stands nearer than it by more than this share of its depth."""
 MOVING_PX = 0.25
 """Pixels that move by less than this through the motion of things do not count as moving."""
+ROUNDING_PX = 1e-3
+"""So far outside, a pixel at the border still counts as inside: it may have stood still."""
 FAR_M = 1e6
 """Where the background is taken to be: far enough that only turning the camera moves it."""
 
@@ -78,7 +80,8 @@ def exact_flow(
     moved = _carry(points, geom, before, after)
     landing, ahead = eye.project((moved - after.cam_xpos[number]) @ _rotation(after, number))
     still, _ = eye.project((points - after.cam_xpos[number]) @ _rotation(after, number))
-    inside = ahead & np.all((landing >= 0) & (landing <= np.array(eye.size)[::-1] - 1), axis=-1)
+    last = np.array(eye.size)[::-1] - 1
+    inside = ahead & np.all((landing >= -ROUNDING_PX) & (landing <= last + ROUNDING_PX), axis=-1)
     return TrueFlow(
         flow=np.ascontiguousarray((landing - eye.pixels()).transpose(2, 0, 1), dtype=np.float32),
         valid=inside & ~_hidden(model, after, number, moved),

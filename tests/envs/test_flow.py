@@ -77,6 +77,13 @@ def test_nothing_moves_where_nothing_changed(moments):
     assert np.abs(truth.flow).max() < 1e-6 and truth.valid.all() and not truth.moving.any()
 
 
+def test_a_border_that_stands_still_stays_in_the_picture_of_a_tilted_camera(moments):
+    move_camera(moments, shift=(-0.3, -1.2, 0.1), turn_rad=0.5, axis=(0.8, 0.6, 0.0))
+    mujoco.mj_forward(moments.model, moments.before)
+    truth = moments.flow()
+    assert truth.valid[[0, -1]].all() and truth.valid[:, [0, -1]].all()
+
+
 def test_a_camera_that_slides_moves_a_plane_by_focal_length_over_depth(moments):
     move_camera(moments, shift=(0.1, -0.05, 0.0))
     truth = moments.flow()
@@ -182,7 +189,7 @@ def rebuilt(second, flow):
 
 
 @pytest.mark.render
-def test_the_depth_is_that_of_the_drawn_picture(moments):
+def test_the_depth_is_that_of_the_drawn_picture(renderable, moments):
     truth = moments.flow()
     _, depth = draw(moments, moments.before)
     assert np.median(np.abs(depth - truth.depth_m)) < 1e-3
@@ -190,7 +197,7 @@ def test_the_depth_is_that_of_the_drawn_picture(moments):
 
 @pytest.mark.render
 @pytest.mark.parametrize("change", ["camera", "block", "hinge"])
-def test_warping_the_second_picture_rebuilds_the_first(moments, change):
+def test_warping_the_second_picture_rebuilds_the_first(renderable, moments, change):
     moments.after.qpos[:] = moments.before.qpos
     first, _ = draw(moments, moments.before)
     if change == "camera":
@@ -208,7 +215,7 @@ def test_warping_the_second_picture_rebuilds_the_first(moments, change):
 
 
 @pytest.mark.render
-def test_flow_explains_a_moving_arm_in_a_lab():
+def test_flow_explains_a_moving_arm_in_a_lab(renderable):
     env = ReachEnv(cameras=("left",), image_size=64)
     env.reset(seed=0, options={"lab": sample_lab(3)})
     model, data = env.scene.model, env.scene.data

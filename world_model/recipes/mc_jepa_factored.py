@@ -15,6 +15,7 @@ from typing import Any
 from torch import Generator
 
 from core.errors import choose
+from core.interfaces import MaskSampler
 from encoders.layers.normed import LatentNorm
 from encoders.layers.pixels import NormalisePixels
 from encoders.layers.weights import draw_weights
@@ -92,7 +93,7 @@ def build(
     if generator is not None:
         draw_weights(encoder, generator)
         draw_weights(predictor, generator)
-    samplers = {
+    samplers: dict[str, MaskSampler] = {
         MOTION: MomentMask(grid=sizes.grid, share=(moments[0], moments[1])),
         CONTENT: PlaceMask(grid=sizes.grid, share=(places[0], places[1])),
     }
