@@ -36,7 +36,7 @@ from world_model.objectives.motion import MotionContentObjective
 from world_model.pretrained import Interface, save_world_model
 
 MISTAKES = (BadCheckpoint, MissingPackage, TrainingDiverged, UnknownName, ValueError, OSError)
-DT_S = 0.24
+DT_S = 0.24  # of the arm; pairs are one control step apart
 
 
 def pairs_of(cfg: DictConfig, side: str) -> Pairs:
@@ -67,7 +67,7 @@ def trained(cfg: DictConfig, seed: int, train: Pairs, held: Pairs) -> tuple[Moti
         return objective.eval(), facts
     facts = {**wanted, **run(objective, cfg, seed, train, held)}
     interface = Interface(
-        cameras=("camera",), image_size=int(cfg.size), actions=(), dt_s=DT_S, log=f"{len(train)} pairs of frames"
+        cameras=("left",), image_size=int(cfg.size), actions=(), dt_s=DT_S, log=f"{len(train)} pairs of frames"
     )
     save_world_model(folder, objective, system=system, interface=interface, training=facts)
     return objective.eval(), facts
