@@ -91,6 +91,7 @@ class ChunkObjective(nn.Module):
         """The loss of a lesson whose pictures are encoded already."""
         check_shape(lesson.actions, "B H A", H=self.decoder.chunk, A=self.decoder.action_dim)
         self._check_tasks(lesson.num_tasks)
+        check_shape(lesson.states, "B T P", P=self.context.state_dim)
         states: Tensor = self.state_map(lesson.states)
         context = self.context(lesson.task, states[:, 0], pictures)
         seen = _visible(lesson.padded_actions)
