@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ HYDRA_FLAGS = (
 
 
 def run(command: Callable[[], None], *, name: str) -> None:
-    """Run a hydra command; a mistake in its options, or Ctrl-C, ends it with one sentence on stderr and status 1.
+    """Run a hydra command; a mistake in its options, Ctrl-C or SIGTERM, ends it with one sentence and status 1.
 
     Args:
         command: What `hydra.main` made.
@@ -27,6 +28,7 @@ def run(command: Callable[[], None], *, name: str) -> None:
     dashed = [word for word in sys.argv[1:] if word.startswith("--") and word[2:3].isalpha() and _is_option(word)]
     if dashed:
         sys.exit(f"{name}: options are written option=value, without dashes: {dashed[0].lstrip('-')}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be asked to end is Ctrl-C by another way
     try:
         command()
     except (HydraException, OmegaConfBaseException, ValueError) as error:

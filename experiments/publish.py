@@ -2,6 +2,7 @@
 
 python experiments/publish.py run=runs/reach to=experiments/checkpoints/reach
 python experiments/publish.py "run=[runs/reach_s0,runs/reach_s1]"    # both as one: their measures are averaged
+python experiments/publish.py run=runs/reach to=hf://user/reach       # on the Hugging Face Hub
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import _path  # noqa: F401  isort: skip
 
 import sys
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -17,13 +21,14 @@ import torch
 from omegaconf import DictConfig
 
 from core.checkpoint import load_checkpoint, save_checkpoint
-from core.errors import BadCheckpoint, BadEpisode
+from core.errors import BadCheckpoint, BadEpisode, MissingPackage
+from core.hub import hub_name, push
 from core.seeding import generator
 from core.types import Observation
 from experiments.command_line import run as run_command
-from experiments.reaching.album import Album, save_album
+from experiments.reaching.album import Album, album_files
 from trajectories.bank import FrameBank, load_bank
-from world_model.pretrained import WorldModel, as_ensemble, load_world_model, save_ensemble
+from world_model.pretrained import Interface, WorldModel, as_ensemble, load_world_model, save_ensemble
 
 
 def make_album(model: WorldModel, bank: FrameBank, *, count: int, seed: int) -> Album:
@@ -42,20 +47,52 @@ def make_album(model: WorldModel, bank: FrameBank, *, count: int, seed: int) -> 
     return Album(np.ascontiguousarray(first_camera), places)
 
 
-def publish(cfg: DictConfig) -> Path:
-    """Copy the world model of a run, or those of several as one ensemble, and put the album beside it."""
+def publish(cfg: DictConfig) -> str:
+    """Copy the world model of a run, or those of several as one ensemble, with album and card; to a folder or the Hub.
+
+    Returns:
+        Where it is.
+    """
+    name = hub_name(str(cfg.to))
+    if name is None:
+        return str(_publish(cfg, Path(str(cfg.to))))
+    with tempfile.TemporaryDirectory() as place:
+        return push(_publish(cfg, Path(place) / "checkpoint"), name, message="World model")
+
+
+def _publish(cfg: DictConfig, target: Path) -> Path:
     runs = [cfg.run] if isinstance(cfg.run, str) else list(cfg.run)
-    sources, target = [Path(run) / "checkpoint" for run in runs], Path(cfg.to)
+    sources = [Path(run) / str(cfg.which) for run in runs]
     models = [load_world_model(source) for source in sources]
     model = models[0] if len(models) == 1 else as_ensemble(models)
-    bank = load_bank(Path(cfg.data), cameras=model.interface.cameras)
-    album = make_album(model, bank, count=int(cfg.frames), seed=int(cfg.seed))
-    if len(sources) == 1:
-        save_checkpoint(target, *load_checkpoint(sources[0]))
-    else:
+    files = {}
+    if cfg.frames:
+        bank = load_bank(Path(cfg.data), cameras=model.interface.cameras)
+        files = album_files(make_album(model, bank, count=int(cfg.frames), seed=int(cfg.seed)))
+    if len(sources) > 1:
         save_ensemble(target, sources)
-    save_album(target, album)
+    weights, config = load_checkpoint(sources[0] if len(sources) == 1 else target)
+    files["README.md"] = card(model.interface, config).encode()
+    save_checkpoint(target, weights, config, files=files)
+    load_world_model(target)
     return target
+
+
+def card(interface: Interface, config: Mapping[str, Any]) -> str:
+    """What a stranger should know of a checkpoint, as Markdown with the head that the Hub reads."""
+    training = config.get("training", {})
+    scores = training.get("evaluation", {}).get("scores", {})
+    lines = [
+        *("---", "library_name: jepa-mpc", "pipeline_tag: robotics", "tags: [jepa, world-model, mpc]", "---", ""),
+        *("# A world model for planning", ""),
+        f"- sees: cameras {', '.join(interface.cameras)} at {interface.image_size} px, every {interface.dt_s:g} s",
+        f"- commands: {', '.join(interface.actions)}",
+        f"- trained on: {interface.log or 'not told'}",
+        f"- steps: {training.get('steps', 'see config.json')}",
+        *(f"- {name}: {value:.4g}" for name, value in sorted(scores.items())),
+        *("", "`python experiments/zero_shot_reach.py checkpoint=hf://OWNER/NAME` plays with it.", ""),
+    ]
+    return "\n".join(lines)
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="publish")
@@ -63,7 +100,7 @@ def main(cfg: DictConfig) -> None:
     """Publish, and say where."""
     try:
         print(f"published: {publish(cfg)}")
-    except (BadCheckpoint, BadEpisode, ValueError, OSError) as error:
+    except (BadCheckpoint, BadEpisode, MissingPackage, ValueError, OSError) as error:
         sys.exit(f"publish: {error}")
 
 

@@ -1,18 +1,17 @@
 """Train a world model on a log: `python experiments/train.py data=logs/reach out=runs/reach seed=0`.
 
-The run folder holds the resolved settings, metrics.jsonl, TensorBoard files, `state/` to go on from and `checkpoint/`,
-the world model as an agent loads it. Stop it at any time; the same command goes on, and ends in the same bits.
+The run folder holds the resolved settings, metrics.jsonl, TensorBoard files, `state/` to go on from, `checkpoint/`, the
+world model as an agent loads it, and `best/`, the best one so far. Stop it at any time; the same command goes on, and
+ends in the same bits. On several GPUs: `torchrun --nproc_per_node=8 experiments/train.py ...` (docs/training.md).
 """
 
 from __future__ import annotations
 
 import _path  # noqa: F401  isort: skip
 
-import copy
-import signal
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,27 +22,30 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from tqdm import tqdm
 
-from core.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
 from core.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName
 from core.seeding import generator
 from experiments.command_line import run as run_command
 from experiments.training.begin import begin_with_encoder
+from experiments.training.display import Display, Stop
 from experiments.training.journal import Busy, Journal, note_origin, only_writer
+from experiments.training.keeper import CHECKPOINT, Keeper
 from experiments.training.monitor import Monitor
+from experiments.training.options import BEST, check_options, fit_settings
 from experiments.training.sources import door_of, open_sources
+from experiments.training.watch import Watch
+from experiments.training.workers import device_of, first_alone, joined
 from trajectories.actions import action_names
 from trajectories.bank import FrameBank
 from trajectories.mixture import MixedBank
 from trajectories.stats import action_stats
 from world_model.assembly import assemble
 from world_model.fit import Callbacks, FitSettings, FitState, TrainingDiverged, fit
-from world_model.pretrained import Interface, save_world_model
+from world_model.fitting.layouts import compile_blocks
+from world_model.health import LatentCollapse
+from world_model.pretrained import Interface
 
-STATE, CHECKPOINT = "state", "checkpoint"
-FREE = ("out", "device", "resume", "threads", "data", "ingest", "hydra")  # may change when a training goes on
-ALWAYS = {"skip": 1, "blocks": "joined"}  # what trainings did from before they could choose
 MISTAKES = (
-    *(Busy, BadCheckpoint, BadEpisode, MissingPackage, UnknownName, TrainingDiverged),
+    *(Busy, BadCheckpoint, BadEpisode, MissingPackage, UnknownName, LatentCollapse, TrainingDiverged),
     *(ValueError, TypeError, OSError),
 )
 STILL = 1e-3  # metres or radians: an action axis that varies less counts as fixed
@@ -102,176 +104,126 @@ def build_objective(system: Mapping[str, Any], *, seed: int, freeze: list[str]) 
     return objective
 
 
-class Keeper:
-    """Publishes the state of a training and the world model that it has come to."""
+def interface_of(cfg: DictConfig, bank: FrameBank | MixedBank, *, acts: bool) -> Interface:
+    """What the world model is trained to see and, if it acts, to command."""
+    door = door_of(cfg, bank)
+    return Interface(
+        cameras=bank.cameras,
+        image_size=bank.picture[1],
+        actions=action_names(door.actions, bank.action_dim) if acts else (),
+        dt_s=bank.step_s,
+        log=f"{bank.num_episodes} episodes, {bank.num_steps} observations of {cfg.data}",
+        robot=door.to_dict(),
+    )
 
-    def __init__(
-        self,
-        folder: Path,
-        cfg: DictConfig,
-        *,
-        system: Mapping[str, Any],
-        objective: nn.Module,
-        bank: FrameBank | MixedBank,
-    ) -> None:
-        self.folder, self.system = folder, system
-        self.settings = OmegaConf.to_container(cfg, resolve=True)
-        self.shown = copy.deepcopy(objective)
-        log, door = f"{bank.num_episodes} episodes, {bank.num_steps} observations of {cfg.data}", door_of(cfg, bank)
-        self.read = {
-            "source": bank.origin["source"],
-            "statistics": {name: stats.to_dict() for name, stats in door.statistics.items()},
-        }
-        self.interface = Interface(
-            cameras=bank.cameras,
-            image_size=bank.picture[1],
-            actions=action_names(door.actions, bank.action_dim) if "action_dim" in system else (),
-            dt_s=bank.step_s,
-            log=log,
-            robot=door.to_dict(),
-        )
 
-    def save(self, state: FitState) -> None:
-        """Write the state first, then the world model (with averaged weights if they are kept)."""
-        tensors, layout = pack_state(vars(state))
-        save_checkpoint(self.folder / STATE, tensors, {"layout": layout, "settings": self.settings})
-        self.publish(state)
+def read_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
+    """Where the log came from, and its statistics."""
+    statistics = {name: stats.to_dict() for name, stats in door_of(cfg, bank).statistics.items()}
+    return {"source": bank.origin["source"], "statistics": statistics}
 
-    def publish(self, state: FitState) -> None:
-        """Write the world model."""
-        weights = state.objective if state.average is None else state.average
-        self.shown.load_state_dict({name: weights[name] for name in state.objective})
-        training = {"steps": state.step, "settings": self.settings, **self.read}
-        save_world_model(
-            self.folder / CHECKPOINT, self.shown, system=self.system, interface=self.interface, training=training
-        )
 
-    def last(self) -> FitState | None:
-        """The last saved state, or None.
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """All that one training needs, built and checked."""
 
-        Raises:
-            BadCheckpoint: If it is damaged.
-            ValueError: If it was made with other settings.
-        """
-        if not (self.folder / STATE).exists() and not (self.folder / f".{STATE}.previous").exists():
-            return None
-        tensors, config = load_checkpoint(self.folder / STATE)
-        assert isinstance(self.settings, dict)
-        config["settings"] = ALWAYS | config["settings"]
-        names = sorted((config["settings"].keys() | self.settings.keys()) - set(FREE))
-        other = [str(name) for name in names if config["settings"].get(name) != self.settings.get(name)]
-        if other:
-            raise ValueError(
-                f"{self.folder} was trained with other settings of {', '.join(other)}: name another folder"
-            )
-        return FitState(**unpack_state(tensors, config["layout"]))
+    cfg: DictConfig
+    data: Data
+    objective: nn.Module
+    keeper: Keeper
+    settings: FitSettings
+    start: FitState | None
+    stop: Stop
+
+    @property
+    def done(self) -> int:
+        """Steps that were done before."""
+        return 0 if self.start is None else self.start.step
+
+
+def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
+    """Read the log, build the network and find the state to go on from.
+
+    Raises:
+        ValueError: If the folder holds a training that must not be gone on with.
+    """
+    data = load_data(cfg, device)
+    system = system_of(cfg, data.train)
+    objective = build_objective(system, seed=int(cfg.seed), freeze=list(cfg.freeze)).to(device)
+    if cfg.pretrained:
+        begin_with_encoder(objective, str(cfg.pretrained))
+    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    interface = interface_of(cfg, data.train, acts="action_dim" in system)
+    protocol = {name: settings.get(name) for name in ("validation", "window", "max_stride", "probe", "evaluate")}
+    keeper = Keeper(
+        Path(cfg.out), settings, system=system, objective=objective, interface=interface,
+        facts=read_of(cfg, data.train), best=BEST[str(cfg.best)], protocol=protocol,
+    )  # fmt: skip
+    start = keeper.last()
+    if start is not None and cfg.resume == "never":
+        raise ValueError(f"{cfg.out} holds a training of {start.step} steps: resume=auto, or name another folder")
+    return Workshop(
+        cfg=cfg, data=data, objective=objective, keeper=keeper, settings=fit_settings(cfg), start=start, stop=stop
+    )
 
 
 def train(cfg: DictConfig) -> Path:
     """Train as configured and return the folder of the world model."""
+    check_options(cfg)
+    fit_settings(cfg)
     folder, device = Path(cfg.out), device_of(str(cfg.device))
-    settings = FitSettings(**{**cfg.fit, "betas": tuple(cfg.fit.betas)})
-    if cfg.resume not in ("auto", "never"):
-        raise ValueError(f"resume must be auto or never, got {cfg.resume!r}")
     torch.set_num_threads(int(cfg.threads))
-    with only_writer(folder):
-        data = load_data(cfg, device)
-        system = system_of(cfg, data.train)
-        objective = build_objective(system, seed=int(cfg.seed), freeze=list(cfg.freeze)).to(device)
-        if cfg.pretrained:
-            begin_with_encoder(objective, str(cfg.pretrained))
-        keeper = Keeper(folder, cfg, system=system, objective=objective, bank=data.train)
-        start = keeper.last()
-        if start is not None and cfg.resume == "never":
-            raise ValueError(f"{folder} holds a training of {start.step} steps: resume=auto, or name another folder")
-        note_origin(folder, OmegaConf.to_yaml(cfg, resolve=True))
-        monitor = Monitor(
-            data.train, data.held, objective=objective, window=data.window, frames=int(cfg.probe), seed=int(cfg.seed)
-        )
-        keeper.publish(run(objective, data, settings, seed=int(cfg.seed), keeper=keeper, monitor=monitor, start=start))
+    with joined(str(cfg.parallel), device) as layout, ExitStack() as held:
+        stop = Stop()
+        with first_alone() as first:
+            if first:
+                held.enter_context(only_writer(folder))
+            shop = prepare(cfg, device, stop=stop)
+        callbacks = told(shop, held) if first else Callbacks(stop=stop)
+        held.enter_context(stop)
+        if cfg.compile != "none":
+            compile_blocks(shop.objective, str(cfg.compile))
+        state = fit(
+            shop.objective, shop.data.draw, settings=shop.settings, seed=int(cfg.seed), device=device,
+            callbacks=callbacks, start=shop.start, layout=layout,
+        )  # fmt: skip
+        if first:
+            shop.keeper.publish(state)
     return folder / CHECKPOINT
 
 
-def run(
-    objective: nn.Module,
-    data: Data,
-    settings: FitSettings,
-    *,
-    seed: int,
-    keeper: Keeper,
-    monitor: Monitor,
-    start: FitState | None,
-) -> FitState:
-    """The training itself, with its journal, progress bar and signals."""
-    done = 0 if start is None else start.step
-    with (
-        closing(Journal(keeper.folder, done=done)) as journal,
-        tqdm(total=settings.steps, initial=done, unit="step", desc="training") as bar,
-        Stop() as stop,
-    ):
-        callbacks = Callbacks(
-            log=Display(journal, bar), evaluate=monitor, save=keeper.save, tick=lambda step: bar.update(), stop=stop
-        )
-        return fit(
-            objective,
-            data.draw,
-            settings=settings,
-            seed=seed,
-            device=next(objective.parameters()).device,
-            callbacks=callbacks,
-            start=start,
-        )
+def told(shop: Workshop, held: ExitStack) -> Callbacks:
+    """What the first process does beside the training: evaluate, watch, save, and show the progress."""
+    cfg, data, keeper = shop.cfg, shop.data, shop.keeper
+    sizes: dict[str, Any] = {"objective": shop.objective, "window": data.window, "seed": int(cfg.seed)}
+    monitor = Monitor(data.train, data.held, frames=int(cfg.probe), **sizes)
+    watch = Watch(data.held, frames=int(cfg.watch.frames), every=int(cfg.watch.every), action=cfg.on_collapse, **sizes)
+    judges = [monitor, *([reaching(shop, held)] if cfg.get("evaluate") else [])]
+    note_origin(keeper.folder, OmegaConf.to_yaml(cfg, resolve=True))
+    journal = held.enter_context(closing(Journal(keeper.folder, done=shop.done, recorders=list(cfg.recorders))))
+    bar = held.enter_context(tqdm(total=shop.settings.steps, initial=shop.done, unit="step", desc="training"))
+
+    def evaluate(step: int, objective: nn.Module) -> Mapping[str, float]:
+        numbers = {name: value for judge in judges for name, value in judge(step, objective).items()}
+        keeper.consider(step, objective, numbers)
+        return numbers
+
+    return Callbacks(
+        log=Display(journal, bar, batch=data.batch),
+        evaluate=evaluate,
+        watch=watch,
+        save=keeper.save,
+        tick=lambda step: bar.update(),
+        stop=shop.stop,
+    )
 
 
-class Display:
-    """Writes numbers to the journal and shows the most telling ones beside the progress bar."""
+def reaching(shop: Workshop, held: ExitStack) -> Callable[[int, nn.Module], Mapping[str, float]]:
+    """Episodes in the simulator, which is imported here alone."""
+    from experiments.training.planning import Reaching
 
-    SHOWN = ("loss", "held/loss", "probe/hand_median_cm")
-
-    def __init__(self, journal: Journal, bar: tqdm[Any]) -> None:
-        self.journal, self.bar, self.seen = journal, bar, dict[str, str]()
-
-    def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Take the numbers of a step."""
-        self.journal(step, numbers)
-        self.seen |= {name: f"{numbers[name]:.3g}" for name in self.SHOWN if name in numbers}
-        self.bar.set_postfix(self.seen, refresh=False)
-
-
-class Stop:
-    """Turns a signal into a request to save and end; inside a `with` block only."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.before: list[Any] = []
-
-    def __call__(self) -> bool:
-        """Whether to end now."""
-        return self.asked
-
-    def __enter__(self) -> Stop:
-        self.before = [signal.signal(number, self._ask) for number in self.SIGNALS]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in zip(self.SIGNALS, self.before, strict=True):
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: object) -> None:
-        if self.asked:  # the second one does not wait
-            raise KeyboardInterrupt
-        self.asked = True
-
-
-def device_of(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU if there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("device=cuda: no usable GPU here; use device=cpu")
-    return torch.device(name)
+    judge = Reaching(shop.cfg.evaluate, objective=shop.objective, interface=shop.keeper.interface, stop=shop.stop)
+    return held.enter_context(closing(judge))
 
 
 @hydra.main(version_base=None, config_path="../configs", config_name="train")

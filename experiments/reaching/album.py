@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from core.errors import BadCheckpoint
-from core.files import write_bytes, write_text
+from core.files import write_bytes
 
 SHEET, PLACES = "album.jpg", "album.json"
 COLUMNS = 16
@@ -36,6 +36,12 @@ class Album:
 
 def save_album(folder: Path, album: Album, *, quality: int = 85) -> None:
     """Write sheet and places beside a checkpoint."""
+    for name, data in album_files(album, quality=quality).items():
+        write_bytes(folder / name, data)
+
+
+def album_files(album: Album, *, quality: int = 85) -> dict[str, bytes]:
+    """Sheet and places as files of a checkpoint, by name."""
     count, size = album.frames.shape[:2]
     rows = -(-count // COLUMNS)
     tiles = np.zeros((rows * COLUMNS, size, size, 3), np.uint8)
@@ -43,8 +49,8 @@ def save_album(folder: Path, album: Album, *, quality: int = 85) -> None:
     sheet = tiles.reshape(rows, COLUMNS, size, size, 3).transpose(0, 2, 1, 3, 4).reshape(rows * size, COLUMNS * size, 3)
     buffer = io.BytesIO()
     Image.fromarray(sheet).save(buffer, format="JPEG", quality=quality, subsampling=0)
-    write_bytes(folder / SHEET, buffer.getvalue())
-    write_text(folder / PLACES, json.dumps({"size": size, "places_m": np.round(album.places, 4).tolist()}))
+    places = json.dumps({"size": size, "places_m": np.round(album.places, 4).tolist()})
+    return {SHEET: buffer.getvalue(), PLACES: places.encode()}
 
 
 def load_album(folder: Path) -> Album | None:

@@ -1,59 +1,50 @@
-"""The run folder of a training: settings, versions, metrics (lines of JSON, and TensorBoard), one writer at a time."""
+"""The run folder of a training: settings, versions, numbers, one writer at a time."""
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
 from core.errors import Busy as Busy
+from core.errors import choose
 from core.files import only_writer as only_writer
 from core.files import write_json, write_text
+from experiments.training.recorders import RECORDERS
 
-METRICS = "metrics.jsonl"
+USUAL = ("jsonl", "tensorboard")
 PACKAGES = ("torch", "numpy", "safetensors")
 
 
 class Journal:
-    """Metrics of a run; entries after the step that a training goes on from are dropped, for they will come again.
+    """The numbers of a run, told to each of its recorders.
 
     Args:
         folder: The run folder.
         done: Steps that were done before.
+        recorders: Names of `RECORDERS`.
+
+    Raises:
+        UnknownName: If there is no recorder of one of the names.
+        MissingPackage: If one needs a package that is not installed.
     """
 
-    def __init__(self, folder: Path, *, done: int) -> None:
-        self.path = folder / METRICS
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= done]
-        write_text(self.path, "".join(line + "\n" for line in kept))
-        self.stream = self.path.open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1 if done else None)
+    def __init__(self, folder: Path, *, done: int, recorders: Sequence[str] = USUAL) -> None:
+        kinds = [choose(RECORDERS, name, "recorder") for name in recorders]
+        self.recorders = [kind(folder, done=done) for kind in kinds]
 
     def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
         """Note the numbers of a step."""
-        if not numbers:
-            return
-        self.stream.write(json.dumps({"step": step, **numbers}) + "\n")
-        self.stream.flush()
-        for name, value in numbers.items():
-            self.board.add_scalar(name, value, step)
+        if numbers:
+            for recorder in self.recorders:
+                recorder(step, numbers)
 
     def close(self) -> None:
-        """Finish both files."""
-        self.stream.close()
-        self.board.close()
-
-    def _lines(self) -> list[str]:
-        """Whole lines of an earlier run; a line that a kill cut short is left out."""
-        if not self.path.exists():
-            return []
-        text = self.path.read_text(encoding="utf-8")
-        return text[: text.rfind("\n") + 1].splitlines()
+        """Finish all."""
+        for recorder in self.recorders:
+            recorder.close()
 
 
 def note_origin(folder: Path, settings: str) -> None:

@@ -1,0 +1,107 @@
+"""What a run folder keeps: the state to go on from, the world model of now, and the best one so far."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from core.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
+from core.files import published
+from world_model.fit import FitSettings, FitState
+from world_model.pretrained import Interface, save_world_model
+
+STATE, CHECKPOINT, BEST = "state", "checkpoint", "best"
+ALWAYS = {"skip": 1, "blocks": "joined"}  # what trainings did from before they could choose
+FREE = (  # may change when a training goes on
+    *("out", "device", "resume", "threads", "data", "ingest", "hydra"),
+    *("parallel", "compile", "recorders", "on_collapse", "watch", "best", "evaluate"),
+)
+USUAL_FIT = {field.name: field.default for field in fields(FitSettings) if isinstance(field.default, int | float)}
+
+
+class Keeper:
+    """Publishes the state of a training and the world model that it has come to.
+
+    Args:
+        folder: The run folder.
+        settings: All options of the training.
+        system: What the network is built from.
+        objective: The network, for its form.
+        interface: What it sees and commands.
+        facts: Further facts for the checkpoint (what was read).
+        best: Name of the number that decides which world model is the best so far; lower is better.
+        protocol: How the numbers were measured.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        *,
+        system: Mapping[str, Any],
+        objective: nn.Module,
+        interface: Interface,
+        facts: Mapping[str, Any],
+        best: str,
+        protocol: Mapping[str, Any],
+    ) -> None:
+        self.folder, self.system, self.settings, self.interface = folder, system, settings, interface
+        self.facts = {"settings": settings, **facts, "evaluation": {"protocol": protocol}}
+        self.shown = copy.deepcopy(objective)
+        self.best, self.least = best, float("inf")
+
+    def save(self, state: FitState) -> None:
+        """Write the state first, then the world model (with averaged weights if they are kept)."""
+        tensors, layout = pack_state(vars(state))
+        save_checkpoint(self.folder / STATE, tensors, {"layout": layout, "settings": self.settings})
+        self.publish(state)
+
+    def publish(self, state: FitState) -> None:
+        """Write the world model of now."""
+        weights = state.objective if state.average is None else state.average
+        self.shown.load_state_dict({name: weights[name] for name in state.objective})
+        self._publish(CHECKPOINT, self.shown, {"steps": state.step, **self.facts})
+
+    def consider(self, step: int, objective: nn.Module, scores: Mapping[str, float]) -> None:
+        """Write a world model that was just judged, if it is the best so far."""
+        value = scores.get(self.best, float("nan"))
+        if value < self.least:
+            self.least = value
+            known = {name: number for name, number in scores.items() if abs(number) < float("inf")}
+            judged = {**self.facts["evaluation"], "decided by": self.best, "scores": known}
+            self._publish(BEST, objective, {"steps": step, **self.facts, "evaluation": judged})
+
+    def last(self) -> FitState | None:
+        """The last saved state, or None; the best world model so far is remembered with it.
+
+        Raises:
+            BadCheckpoint: If it is damaged.
+            ValueError: If it was made with other settings.
+        """
+        if not published(self.folder / STATE).exists():
+            return None
+        tensors, config = load_checkpoint(self.folder / STATE)
+        other = other_settings(config["settings"], self.settings)
+        if other:
+            raise ValueError(
+                f"{self.folder} was trained with other settings of {', '.join(other)}: name another folder"
+            )
+        if published(self.folder / BEST).exists():
+            judged = load_checkpoint(self.folder / BEST)[1]["training"]["evaluation"]
+            self.least = judged["scores"][self.best] if judged["decided by"] == self.best else self.least
+        return FitState(**unpack_state(tensors, config["layout"]))
+
+    def _publish(self, name: str, objective: nn.Module, training: Mapping[str, Any]) -> None:
+        save_world_model(self.folder / name, objective, system=self.system, interface=self.interface, training=training)
+
+
+def other_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the settings that differ and must not; options that did not exist then had their usual values."""
+    then, now = ({**ALWAYS, **one, "fit": {**USUAL_FIT, **one["fit"]}} for one in (then, now))
+    names = sorted((then.keys() | now.keys()) - set(FREE))
+    return [str(name) for name in names if then.get(name) != now.get(name)]
