@@ -29,6 +29,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 import envs  # noqa: F401  chooses the OpenGL backend
+from core.checkpoint import place_of
 from core.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
 from envs.labs import labs_hash, sample_lab
 from envs.ranges import FACTORS
@@ -36,6 +37,7 @@ from envs.reach import ReachEnv
 from experiments.command_line import run
 from experiments.reaching.episodes import LabJob, LabResult, play_all
 from experiments.reaching.films import album_at
+from experiments.reaching.full_agent import FullAgent
 from experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods, ModelPlayer, PlanSettings, world_model_at
 from experiments.reaching.options import check_options, claim_folder
 from experiments.reaching.systems import adapted, given_options
@@ -70,7 +72,7 @@ def methods_of(cfg: DictConfig) -> Methods:
     settings, sampling = main_settings(cfg)
     settings.build(), sampling.build()
     return Methods(
-        checkpoint=Path(str(cfg.checkpoint)) if cfg.checkpoint else SHIPPED / shipped,
+        checkpoint=place_of(str(cfg.checkpoint)) if cfg.checkpoint else SHIPPED / shipped,
         frozen=frozen if cfg.control or (frozen.exists() and not cfg.checkpoint) else None,
         settings=settings,
         sampling=sampling,
@@ -78,7 +80,14 @@ def methods_of(cfg: DictConfig) -> Methods:
         seed=cfg.seed,
         policy=Path(str(cfg.policy)) if cfg.policy else None,
         seeded=replace(settings, planner="cem", arguments=SEEDED_SEARCH),
+        full=_full(cfg),
     )
+
+
+def _full(cfg: DictConfig) -> FullAgent | None:
+    """The agent of six modules, if it was asked for."""
+    chosen: dict[str, Any] = OmegaConf.to_container(cfg.get("agent") or OmegaConf.create({}), resolve=True)  # type: ignore[assignment]
+    return FullAgent.of(chosen)
 
 
 def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
@@ -157,6 +166,7 @@ def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protoc
             "effort": cfg.effort,
             "hold_m": cfg.hold_m,
             "true dynamics plan with": methods.sampling.planner,
+            **({} if methods.full is None else {"agent": "full"}),
         },
         lab_list_hash=labs_hash(labs),
         checkpoint_hash=world_model_at(methods.checkpoint, cfg.device).fingerprint,

@@ -17,6 +17,7 @@ from encoders.pyramid import PyramidEncoder, PyramidSizes
 from encoders.video import VideoSizes, VideoTransformer
 from encoders.vit import VisionTransformer, ViTSizes
 from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
+from world_model.critic import Critic
 from world_model.crops import RandomCrop
 from world_model.displacement import HindsightDisplacement, TokenPlaces
 from world_model.objectives.autoregression import Autoregression
@@ -53,6 +54,7 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     HindsightDisplacement,
     TokenPlaces,
     GoalPolicy,
+    Critic,
     OpenLoop,
     SIGReg,
     VICReg,

@@ -13,8 +13,8 @@ from torch import Tensor
 from core.interfaces import Proposal
 from core.types import Context, Goal, Observation, Plan, Plans, State
 from world_model.arbitration import Arbitration
-from world_model.critic import Critic
 from world_model.critic_learner import CriticLearner
+from world_model.energy import TrainableCost
 from world_model.memory_ring import RingMemory
 
 Doubt = Callable[[State, State], Annotated[Tensor, "B"]]
@@ -37,7 +37,7 @@ class Modules:
 
     actor: Proposal | None = None
     arbitration: Arbitration | None = None
-    critic: Critic | None = None
+    critic: TrainableCost | None = None
     learner: CriticLearner | None = None
     experience: RingMemory | None = None
     doubt: Doubt | None = None

@@ -22,6 +22,7 @@ from envs.arm import DT_S
 from envs.baselines import DoNothing, OracleIK, Policy, RandomActions
 from envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
 from envs.reach import ReachEnv
+from experiments.reaching.full_agent import FullAgent
 from experiments.reaching.reactive import ReactivePlayer
 from planners import PLANNERS
 from world_model.adapters.vjepa2_ac_files import load_released
@@ -129,9 +130,7 @@ class ModelPlayer:
     def __init__(
         self, model: WorldModel, env: ReachEnv, settings: PlanSettings, *, seed: int, policy: GoalPolicy | None = None
     ) -> None:
-        model.check_robot(box=env.action_box, cameras=env.cameras, image_size=env.image_size, dt_s=env.dt_s)
-        self.model = model
-        self.device = next(model.objective.parameters()).device
+        self._know(model, env)
         box = ActionBox(low=env.action_box.low.to(self.device), high=env.action_box.high.to(self.device))
         self.agent = Agent(
             perception=model.perception,
@@ -144,6 +143,12 @@ class ModelPlayer:
             generator=generator(seed, "planner", device=self.device),
             proposal=_proposal(policy, model, box),
         )
+
+    def _know(self, model: WorldModel, env: ReachEnv) -> None:
+        """Take up a world model that fits the robot."""
+        model.check_robot(box=env.action_box, cameras=env.cameras, image_size=env.image_size, dt_s=env.dt_s)
+        self.model = model
+        self.device = next(model.objective.parameters()).device
         self._goal_at: NDArray[np.float32] | None = None
 
     def begin(self, env: ReachEnv) -> None:
@@ -194,6 +199,38 @@ class ModelPlayer:
             return np.zeros((*latents.shape[:-2], 3), np.float32)
         with torch.no_grad():
             return self.model.metres(latents).cpu().numpy()
+
+
+class FullPlayer(ModelPlayer):
+    """The agent of six modules: it is given images, and the pose of its own hand, by which it keeps to its workspace.
+
+    Args:
+        full: What the agent is built of.
+        checkpoint: Folder of its (first) world model.
+        env: Tells the action box and the workspace.
+        settings: How it plans.
+        seed: Seed of the planner.
+        device: Where the networks run.
+    """
+
+    def __init__(
+        self, full: FullAgent, checkpoint: Path, env: ReachEnv, settings: PlanSettings, *, seed: int, device: str
+    ) -> None:
+        self._know(full.world_model(checkpoint, device=device), env)
+        self.agent = full.build(
+            checkpoint,
+            env,
+            planner=settings.build(),
+            horizon=settings.horizon,
+            hold_below=settings.hold_m**2,
+            seed=seed,
+            device=device,
+            deadline_s=settings.deadline_s,
+        )
+
+    def _here(self, observation: Observation) -> Observation:
+        felt = None if observation.proprio is None else observation.proprio.to(self.device)
+        return Observation(frames=observation.frames.to(self.device), cameras=observation.cameras, proprio=felt)
 
 
 class TruePlayer:
@@ -262,6 +299,7 @@ class Methods:
         seed: Seed of planners and of the random policy.
         policy: Folder of a policy for the world model, or None.
         seeded: How the agent plans that the policy proposes plans to; as the others by default.
+        full: What the agent of six modules is built of, if it is to play in place of the simple one.
     """
 
     checkpoint: Path
@@ -272,6 +310,7 @@ class Methods:
     seed: int = 0
     policy: Path | None = None
     seeded: PlanSettings | None = None
+    full: FullAgent | None = None
 
     def names(self) -> tuple[str, ...]:
         """Every method that can be played, the world model first."""
@@ -283,6 +322,8 @@ class Methods:
         """A player for one episode; `stream` tells its random numbers from other episodes'."""
         seed = self.seed + stream
         match name:
+            case "world model" if self.full is not None:
+                return FullPlayer(self.full, self.checkpoint, env, self.settings, seed=seed, device=self.device)
             case "world model":
                 return ModelPlayer(world_model_at(self.checkpoint, self.device), env, self.settings, seed=seed)
             case "frozen random encoder":

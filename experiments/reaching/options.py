@@ -30,7 +30,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     """
     known = (*COUNTS, *SEEDS, *AMOUNTS, *SWITCHES, *OTHERS)
     for name in options:
-        if name not in (*known, "system"):
+        if name not in (*known, "system", "agent"):
             raise ValueError(f"there is no option {name!r}; known: {', '.join(sorted(known))}")
     for name in known:
         if name not in options:

@@ -1,0 +1,184 @@
+"""One module of the agent taken away at a time, on the same episodes: cells that are played once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.files import write_json
+from core.seeding import seed_of
+from envs.labs import sample_lab
+from envs.reach import ReachEnv
+from experiments.agents.wall import WallSettings, play, trained_critic
+from experiments.reaching.full_agent import FullAgent
+from experiments.reaching.methods import FullPlayer, ModelPlayer, PlanSettings, world_model_at
+from experiments.reporting.record import plain
+from world_model.two_modes import TwoModeAgent
+
+log = logging.getLogger(__name__)
+FORMAT = "agent-ablation-v1"
+SIMPLE = "simple agent"
+WALL_WITH, WALL_WITHOUT = "wall, critic", "wall, no critic"
+
+
+def variants(full: FullAgent) -> dict[str, FullAgent | None]:
+    """The whole agent, the agent without one module, and None for the simple agent; by name.
+
+    An agent that has no such module has no row for it.
+    """
+    made: dict[str, FullAgent | None] = {"full": full}
+    if full.critic is not None:
+        made["no critic"] = replace(full, critic=None)
+    if full.memory or full.context > 1:
+        made["no memory"] = replace(full, memory=0, context=1)
+    if full.members:
+        made["no ensemble"] = replace(full, members=())
+    if full.policy is not None:
+        made["Mode-2 only"] = replace(full, mode="mode2")
+        made["Mode-1 only"] = replace(full, mode="mode1")
+    return {**made, SIMPLE: None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One episode of one variant, or the wall once.
+
+    Args:
+        variant: Its name in the table.
+        full: What the agent is built of, as plain values; None for the simple agent.
+        settings: Planner, horizon and effort, as plain values; of the wall its sizes.
+        checkpoint: Folder of the (first) world model.
+        split, level, lab_seed, lab, episode: Which episode.
+        budget: Steps of it.
+        seed: Of the planner; of the wall also of the training.
+    """
+
+    variant: str
+    full: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str = ""
+    split: str = ""
+    level: str = ""
+    lab_seed: int = 0
+    lab: int = 0
+    episode: int = 0
+    budget: int = 0
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        """What tells this cell from all others."""
+        text = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def path(self, folder: Path) -> Path:
+        """Its file below a run folder."""
+        name = re.sub(r"[^a-z0-9]+", "-", self.variant.lower()).strip("-")
+        return folder / "cells" / f"{name}__{self.lab}_{self.episode}_{self.seed}__{self.key}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A cell and the folder that its outcome goes to."""
+
+    cell: Cell
+    folder: Path
+
+
+def kept(cell: Cell, folder: Path) -> dict[str, Any] | None:
+    """What came of a cell earlier, or None if it has no file or a damaged one."""
+    path = cell.path(folder)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["key"] != cell.key:
+            raise ValueError("it is the file of another cell")
+        return dict(content["outcome"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s is damaged (%s) and will be made again", path, error)
+        return None
+
+
+def work_off(work: Work) -> Work:
+    """Play a cell and write its file (in a worker process)."""
+    torch.set_num_threads(1)
+    cell = work.cell
+    outcome = _wall(cell) if cell.variant in (WALL_WITH, WALL_WITHOUT) else _episode(cell)
+    content = {"format": FORMAT, "key": cell.key, "cell": asdict(cell), "outcome": outcome}
+    write_json(cell.path(work.folder), plain(content))
+    return work
+
+
+def _wall(cell: Cell) -> dict[str, Any]:
+    settings = WallSettings(**cell.settings)
+    begun = time.process_time()
+    critic = trained_critic(settings, seed=cell.seed) if cell.variant == WALL_WITH else None
+    trained = time.process_time()
+    result = play(settings, critic, seed=cell.seed)
+    return {
+        "reached": result.reached.tolist(),
+        "places": [[[round(x, 3) for x in p] for p in path] for path in result.places[:, :12].transpose(0, 1).tolist()],
+        "goals": result.goals[:12].tolist(),
+        "train_cpu_s": trained - begun,
+        "play_cpu_s": time.process_time() - trained,
+    }
+
+
+def _episode(cell: Cell) -> dict[str, Any]:
+    checkpoint, plan = Path(cell.checkpoint), PlanSettings(**dict(cell.settings))
+    interface = world_model_at(checkpoint, "cpu").interface
+    env = _environment(interface.cameras, interface.image_size, cell.budget)
+    lab = sample_lab(cell.lab, split=cell.split, seed=cell.lab_seed, level=cell.level)  # type: ignore[arg-type]
+    stream = seed_of(cell.lab_seed, lab.seed, lab.index, cell.episode)
+    env.reset(seed=stream, options={"lab": lab})
+    player = _player(cell, checkpoint, env, plan, seed=cell.seed + stream)
+    player.begin(env)
+    distances, cpu_ms, steps = [env.distance_m()], [], []
+    for _ in range(cell.budget):
+        begun = time.process_time()
+        action = player.act(env)
+        cpu_ms.append(1000 * (time.process_time() - begun))
+        steps.append(_told(player))
+        _, _, broken, _, _ = env.step(action)
+        distances.append(float("nan") if broken else env.distance_m())
+        if broken:
+            break
+    return {"distances_m": distances, "cpu_ms": cpu_ms, "steps": steps}
+
+
+def _player(cell: Cell, checkpoint: Path, env: ReachEnv, plan: PlanSettings, *, seed: int) -> ModelPlayer:
+    if cell.full is None:
+        return ModelPlayer(world_model_at(checkpoint, "cpu"), env, plan, seed=seed)
+    return FullPlayer(FullAgent(**dict(cell.full)), checkpoint, env, plan, seed=seed, device="cpu")
+
+
+def _told(player: ModelPlayer) -> dict[str, Any]:
+    """What the log of a step says, in plain numbers."""
+    last, agent = player.agent.last, player.agent
+    if last is None or last.thought is None or not isinstance(agent, TwoModeAgent):
+        return {}
+    thought = last.thought
+    return {
+        "reactive": bool(thought.reactive[0]),
+        "decrease": float(thought.energy_before[0] - thought.energy_after[0]),
+        "surprise": float(thought.surprise[0]),
+        "disagreement": float(thought.disagreement[0]),
+        "evaluations": thought.evaluations,
+        "ms": {stage: round(ms, 3) for stage, ms in last.milliseconds.items()},
+    }
+
+
+@lru_cache(maxsize=1)
+def _environment(cameras: tuple[str, ...], image_size: int, budget: int) -> ReachEnv:
+    return ReachEnv(cameras=cameras, image_size=image_size, budget=budget)
