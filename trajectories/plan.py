@@ -81,9 +81,11 @@ def make_plan(path: Path, options: CacheOptions, fingerprint: str) -> Plan:
     """
     log = opened(str(path), options, fingerprint)
     if log.dt_s <= 0:
-        raise ValueError(f"{path} does not say how many steps it has per second: give robot.hz=...")
+        raise ValueError(
+            f'{path} does not say how many steps it has per second: say it with "robot={{hz: 10}}", or in a robot file'
+        )
     if STATE not in log.fields:
-        raise ValueError(f"{path} has no proprioception: name its columns with robot.state=[...]")
+        raise ValueError(f"{path} has no proprioception: name its columns as state in a robot map")
     images = image_fields(log.fields, log.cameras if options.cameras is None else options.cameras)
     if not images:
         raise ValueError(f"{path} has no camera: a world model learns from pictures")

@@ -109,4 +109,8 @@ def image_fields(fields: Mapping[str, object], cameras: Sequence[str] | None) ->
 
 def stack_cameras(columns: Mapping[str, np.ndarray], images: Sequence[str]) -> np.ndarray:
     """Frames `T C h w` from columns `T h w 3`, cameras stacked along C."""
-    return np.ascontiguousarray(np.concatenate([columns[name] for name in images], axis=-1).transpose(0, 3, 1, 2))
+    length, height, width, _ = columns[images[0]].shape
+    frames = np.empty((length, 3 * len(images), height, width), dtype=columns[images[0]].dtype)
+    for at, name in enumerate(images):
+        frames[:, 3 * at : 3 * at + 3] = columns[name].transpose(0, 3, 1, 2)
+    return frames

@@ -76,6 +76,7 @@ class VideoFile:
             problem = f"has {len(self)} frames, but frames {start}..{stop - 1} belong to the episode"
             raise fault(self.path, field="video", problem=problem, remedy="restore the film or the table beside it")
         frames = np.empty((stop - start, *self.size, 3), dtype=np.uint8)
+        convert = _av().video.reformatter.VideoReformatter()  # one for all: making one costs as much as a small frame
         found = 0
         with _opened(self.path) as container:
             stream = _stream(container, self.path)
@@ -87,7 +88,7 @@ class VideoFile:
                     continue
                 if (frame.height, frame.width) != self.size:
                     raise fault(self.path, field="video", problem="changes its picture size in mid-film")
-                frames[found] = frame.to_ndarray(format="rgb24")
+                frames[found] = _pixels(convert.reformat(frame, format="rgb24"))
                 found += 1
                 if found == len(frames):
                     return frames
@@ -196,6 +197,13 @@ def _opened(path: Path) -> Iterator[Any]:
         raise fault(path, field="video", problem=f"is missing in {path.parent}", remedy="restore it") from error
     except (av.FFmpegError, OSError, ValueError, EOFError, MemoryError, OverflowError, TypeError) as error:
         raise fault(path, field="video", problem=f"cannot be decoded ({error})", remedy="restore the film") from error
+
+
+def _pixels(frame: Any) -> np.ndarray:
+    """An RGB frame `h w 3`, seen where the decoder left it."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return rows[: frame.height, : 3 * frame.width].reshape(frame.height, frame.width, 3)
 
 
 def _stream(container: Any, path: Path) -> Any:
