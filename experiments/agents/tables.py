@@ -35,7 +35,7 @@ def row_of(name: str, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "low": low,
         "high": high,
         "near": float((ends <= NEAR_M).mean()),
-        "median_end_m": float(quantiles(ends, 0.5)),
+        "median_end_m": float(quantiles(ends, [0.5])[0]),
         "energy_saved": float(np.mean([step["decrease"] for step in steps])) if steps else None,
         "cpu_ms_p50": float(np.median(times)),
         "cpu_ms_mean": float(times.mean()),
