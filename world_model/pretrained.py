@@ -231,10 +231,13 @@ def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") 
             raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, not a world model")
         load_strict(objective, share, str(folder))
         objective.eval().requires_grad_(False)
-    models = [as_world_model(objective, interface, fingerprint=checkpoint_hash(folder)) for objective in objectives]
-    model = models[0] if alone else as_ensemble(models, fingerprint=checkpoint_hash(folder))
+    seal = checkpoint_hash(folder)
     try:
+        models = [as_world_model(objective, interface, fingerprint=seal) for objective in objectives]
+        model = models[0] if alone else as_ensemble(models, fingerprint=seal)
         _try_out(model)
+    except BadCheckpoint:
+        raise
     except MISFITS as error:
         said = f"{len(interface.cameras)} x {interface.image_size} px, {len(interface.actions)} action axes"
         raise BadCheckpoint(f"the network in {folder} does not fit its own interface ({said}): {error}") from error

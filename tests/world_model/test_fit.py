@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from core.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
-from core.seeding import generator
+from core.seeding import generator, seed_of
 from core.types import Loss
 from world_model.fit import Callbacks, FitSettings, FitState, TrainingDiverged, fit
+from world_model.fitting.decay import DecayMatrices
+from world_model.fitting.schedules import WarmupHoldDecay
 
 
 class Line(nn.Module):
@@ -135,3 +138,83 @@ def test_bfloat16_trains_too():
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=name):
         FitSettings(**{"steps": 5, name: value})
+
+
+def plain_loop(steps):
+    """The same training written out: what `fit` must do in one process, bit for bit."""
+    model = Line()
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=1e-2, betas=(0.9, 0.999), weight_decay=1e-3, eps=1e-8, fused=True
+    )
+    rising, losses = round(0.01 * steps), []
+    for step in range(steps):
+        model.train()
+        way = (step - rising) / (steps - rising)
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-2 * 0.5 * (1 + math.cos(math.pi * way))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(5, "dropout", step))
+            loss = model(draw(generator(5, "batch", step)), generator(5, "loss", step)).total
+            optimiser.zero_grad()
+            loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    return model, losses
+
+
+def test_one_process_trains_to_the_bits_of_a_plain_loop():
+    model, losses = plain_loop(24)
+    state, _, log, _ = run()
+    assert [entry["loss"] for _, entry in log] == losses
+    assert all(torch.equal(value, state.objective[name]) for name, value in model.state_dict().items())
+
+
+def test_accumulated_parts_have_the_gradient_of_the_whole_batch():
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+
+        def forward(self, batch, draws):
+            loss = (batch["x"] * self.weight).square().mean()
+            return Loss(total=loss, terms={})
+
+        def after_step(self, progress):
+            pass
+
+    settings = FitSettings(steps=5, learning_rate=1e-2, log_every=1)
+    whole = fit(Mean(), draw, settings=settings, seed=1)
+    parts = fit(Mean(), draw, settings=replace(settings, accumulate=4), seed=1)
+    torch.testing.assert_close(whole.objective["weight"], parts.objective["weight"])
+    with pytest.raises(ValueError, match="multiple of 3"):
+        fit(Mean(), draw, settings=replace(settings, accumulate=3), seed=1)
+
+
+def test_the_rate_can_hold_and_fall_at_the_end():
+    schedule = WarmupHoldDecay(warmup=0.1, decay=0.2, initial=0.5, final=0.1)
+    rates = [FitSettings(steps=100, learning_rate=2.0, schedule=schedule).rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(1.1) and rates[9:80] == [2.0] * 71
+    assert rates[80] == pytest.approx(2 * (0.1 + 0.9 * 19 / 20)) and rates[-1] == pytest.approx(0.2)
+    with pytest.raises(ValueError, match="belong to the schedule"):
+        FitSettings(steps=10, schedule=schedule, warmup=0.5)
+
+
+def test_vectors_and_biases_can_be_spared_the_decay():
+    net = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    pulled, free = DecayMatrices()(net.named_parameters(), 0.1)
+    assert pulled["params"] == [net[0].weight] and pulled["weight_decay"] == 0.1
+    assert len(free["params"]) == 3 and free["weight_decay"] == 0.0
+
+
+def test_a_look_that_raises_stops_before_anything_is_saved():
+    saved = []
+
+    def watch(step, objective):
+        if step == 9:
+            raise ArithmeticError("collapsed")
+
+    callbacks = Callbacks(save=lambda s: saved.append(s.step), watch=watch)
+    with pytest.raises(ArithmeticError, match="collapsed"):
+        fit(Line(), draw, settings=replace(SETTINGS, watch_every=3), seed=5, callbacks=callbacks)
+    assert saved == [6]

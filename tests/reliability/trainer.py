@@ -1,0 +1,147 @@
+"""A small training that is killed, starved and interrupted: `python trainer.py STORY FOLDER NUMBER STEPS`."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "experiments"))
+
+import torch
+from hydra import compose, initialize_config_dir
+
+import experiments.training.keeper as keeper
+from core.checkpoint import checkpoint_hash
+from experiments.train import train
+from trajectories.synthetic import synthetic_log
+
+ROOT = Path(__file__).resolve().parents[2]
+SAVE = keeper.save_checkpoint
+STEPS = int(sys.argv[4]) if len(sys.argv) > 4 else 200
+TINY = [
+    *("++system.encoder.widths=[8,8,8,8]", "++system.encoder.keypoints=4", "++system.encoder.hidden=16"),
+    *("fit.save_every=5", "fit.log_every=5", "fit.evaluate_every=50", "batch=4", "window=4"),
+    *("++max_stride=2", "probe=16", "validation=0.34", "fit.learning_rate=1e-4"),
+]
+
+
+def configured(folder: Path, name: str, *more: str) -> Any:
+    log = folder / "log"
+    if not log.exists():
+        synthetic_log(log, episodes=6)
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        return compose("train", [*TINY, f"fit.steps={STEPS}", f"data={log}", f"out={folder / name}", *more])
+
+
+def quiet() -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+
+
+def child(work: Callable[[], Any]) -> int:
+    """Do it in a process of its own and tell its number."""
+    number = os.fork()
+    if number:
+        return number
+    quiet()
+    try:
+        work()
+    except BaseException as error:  # the exit status is all that the parent sees
+        os.write(1, f"{type(error).__name__}: {error}\n".encode())
+        os._exit(3)
+    os._exit(0)
+
+
+def dies_in_a_save(after: int, share: float) -> None:
+    """Kill the process in the middle of one of the saves that come."""
+    count = 0
+
+    def save(folder: Any, tensors: Any, config: Any, **more: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > after:
+            write = Path.write_bytes
+
+            def half(path: Path, data: bytes) -> int:
+                write(path, data[: int(share * len(data))])
+                os.kill(os.getpid(), signal.SIGKILL)
+                return 0
+
+            Path.write_bytes = half  # type: ignore[method-assign]
+        SAVE(folder, tensors, config, **more)
+
+    keeper.save_checkpoint = save
+
+
+def killed(folder: Path, kills: int) -> None:
+    """Train once through, once with kills at random moments, every fourth in a save; leave both folders behind."""
+    chance = random.Random(0)
+    start = time.monotonic()
+    number = child(lambda: train(configured(folder, "whole")))
+    assert os.waitpid(number, 0)[1] == 0
+    whole_s = time.monotonic() - start
+    loads = 0
+    for index in range(kills):
+        in_save, share = index % 4 == 3, chance.random()
+
+        def work(in_save: bool = in_save, share: float = share) -> None:
+            if in_save:
+                dies_in_a_save(chance.randrange(2), share)
+            train(configured(folder, "killed"))
+
+        number = child(work)
+        if not in_save:
+            time.sleep(chance.uniform(0.0, 0.35) * whole_s)
+            os.kill(number, signal.SIGKILL)
+        status = os.waitpid(number, 0)[1]
+        assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, status
+        state = folder / "killed" / keeper.STATE
+        if keeper.published(state).exists():
+            keeper.load_checkpoint(state)
+            loads += 1
+    number = child(lambda: train(configured(folder, "killed")))
+    assert os.waitpid(number, 0)[1] == 0
+    print(f"{kills} kills, {loads} states loaded")
+
+
+def starved(folder: Path, places: int) -> None:
+    """Let the disk be full at several points of a training's saves."""
+    train(configured(folder, "run", "fit.steps=10"))
+    before = checkpoint_hash(folder / "run" / keeper.STATE)
+    size = (folder / "run" / keeper.STATE / "model.safetensors").stat().st_size
+    for index in range(places):
+
+        def work(limit: int = int(size * index / places)) -> None:
+            cfg = configured(folder, "run", "fit.steps=10", "recorders=[]")
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            save = keeper.save_checkpoint
+
+            def starving(*given: Any, **more: Any) -> None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+                save(*given, **more)
+
+            keeper.save_checkpoint = starving
+            keeper.Keeper.last = lambda self: None  # type: ignore[method-assign]
+            train(cfg)
+
+        status = os.waitpid(child(work), 0)[1]
+        assert os.WEXITSTATUS(status) == 3, status
+        assert checkpoint_hash(folder / "run" / keeper.STATE) == before
+        keeper.load_checkpoint(folder / "run" / keeper.STATE)
+        assert not list((folder / "run").glob(".*.tmp")), "litter"
+    print(f"{places} of {places} left the last state intact")
+
+
+STORIES = {"killed": killed, "starved": starved}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    STORIES[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))
