@@ -1,6 +1,7 @@
 """Look into a robot log of any known format: `python experiments/inspect_logs.py path=logs/reach`.
 
-Prints fields, shapes, units, rates, lengths, statistics and what is wrong; saves a preview sheet and a film.
+Prints fields, shapes, units, rates, lengths, statistics and what is wrong; saves a preview sheet, a film, and the robot
+map as it was guessed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rich.table import Column, Table
 from tqdm import tqdm
 
 from core.errors import BadEpisode, MissingPackage, UnknownName
-from core.files import write_json
+from core.files import write_json, write_text
 from envs.drawing import enlarge, label_strip
 from envs.video import Picture, save_picture, save_video
 from experiments.command_line import run as run_command
@@ -52,6 +53,7 @@ def look(cfg: DictConfig) -> LogReport:
         frames = [frame for index in chosen for frame in film(log, index)]
         save_video(frames, folder / "preview.mp4", fps=min(1 / log.dt_s if log.dt_s > 0 else 10.0, 30.0))
     write_json(folder / "report.json", _summary(report, log))
+    write_text(folder / "robot.yaml", "# correct what is wrong, and train with robot=robot.yaml\n" + _robot(log))
     show(report, Console(width=120))
     return report
 
@@ -134,6 +136,11 @@ def _statistics(report: LogReport) -> Table:
         if len(rows) > MOST_AXES:
             table.add_row(f"{name} ... {len(rows) - 1}", "...", "...", "...", "...")
     return table
+
+
+def _robot(log: MappedLog) -> str:
+    """The robot map that the log was seen through, without what it leaves out."""
+    return OmegaConf.to_yaml({key: value for key, value in log.robot.to_dict().items() if value not in (None, [], "")})
 
 
 def _summary(report: LogReport, log: MappedLog) -> dict[str, Any]:

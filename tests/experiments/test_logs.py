@@ -15,6 +15,7 @@ from core.errors import BadEpisode, UnknownName
 from trajectories.formats import open_log
 from trajectories.formats.layouts import LAYOUTS
 from trajectories.formats.npz import NpzStore, episode_path
+from trajectories.robots import guess_robot, robot_map
 from trajectories.synthetic import synthetic_log
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,10 @@ def test_inspection_finds_the_format_and_leaves_a_report_and_pictures(tmp_path):
     assert done.returncode == 0, done.stderr
     for words in ("robomimic: 3 episodes, 27 steps", "4 Hz", "8 to 10 steps", "observation.ee_pose", "m, rad"):
         assert words in done.stdout
-    assert {path.name for path in (tmp_path / "found").iterdir()} == {"preview.png", "preview.mp4", "report.json"}
+    left = {"preview.png", "preview.mp4", "report.json", "robot.yaml"}
+    assert {path.name for path in (tmp_path / "found").iterdir()} == left
+    robot = robot_map(OmegaConf.to_container(OmegaConf.load(tmp_path / "found/robot.yaml")))
+    assert robot == guess_robot(open_log(tmp_path / "demo.hdf5"))
     report = json.loads((tmp_path / "found/report.json").read_text())
     assert report["damaged"] == {} and "action: axes [3, 4, 5, 6] never change" in report["remarks"]
 
