@@ -22,7 +22,7 @@ from world_model.crops import RandomCrop
 from world_model.displacement import HindsightDisplacement, TokenPlaces
 from world_model.objectives.autoregression import Autoregression
 from world_model.objectives.dynamics import OpenLoop
-from world_model.objectives.motion import MotionWeights
+from world_model.objectives.motion_terms import MotionWeights
 from world_model.policy import GoalPolicy
 from world_model.poses import ArmPose, GivenPose
 from world_model.recipes import act_jepa, leworldmodel, mc_jepa, mc_jepa_factored, vjepa2, vjepa2_1, vjepa2_ac

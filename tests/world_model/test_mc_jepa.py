@@ -23,7 +23,7 @@ from world_model.flow import (
     warp,
 )
 from world_model.masks.factored import MomentMask, PlaceMask
-from world_model.objectives.motion import MotionWeights, _visible
+from world_model.objectives.motion_terms import MotionWeights, visible
 from world_model.recipes import mc_jepa, mc_jepa_factored
 from world_model.regularisers.two_views import TwoViews
 from world_model.regularisers.vicreg import VICReg
@@ -228,9 +228,9 @@ def test_alpha_weighs_the_motion_branch():
 def test_occlusions_are_left_out_where_most_of_the_picture_passes_the_round_trip():
     flow = torch.zeros(2, 2, 8, 8)  # one pair, in both orders
     flow[0, 0, :2] = 3.0
-    assert torch.equal(_visible(flow)[0, 0].bool(), torch.arange(8)[:, None].expand(8, 8) >= 2)
+    assert torch.equal(visible(flow)[0, 0].bool(), torch.arange(8)[:, None].expand(8, 8) >= 2)
     flow[0, 0, :6] = 3.0
-    assert torch.equal(_visible(flow)[:1], in_view(flow)[:1])
+    assert torch.equal(visible(flow)[:1], in_view(flow)[:1])
 
 
 def test_collapsed_features_cost_what_the_spread_term_says():

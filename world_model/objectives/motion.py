@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -14,64 +12,15 @@ from core.interfaces import Batch
 from core.shapes import check_shape
 from core.types import Frames, Latents, Loss
 from encoders.pyramid import CHANNELS_PER_CAMERA, PyramidEncoder
-from world_model.flow import (
-    Flow,
-    Mask,
-    consistent,
-    dissimilarity,
-    in_view,
-    masked_mean,
-    resize_flow,
-    roughness,
-    warp,
-)
+from world_model.flow import Flow, resize_flow
 from world_model.objectives.dynamics import total_of
+from world_model.objectives.motion_terms import FramePairs, MotionWeights, Pictures, Terms, motion_terms, turned
 from world_model.pyramid import PyramidFlow
 from world_model.regularisers.two_views import TwoViews
 from world_model.regularisers.vicreg import VICReg
 from world_model.targets import SharedTarget
 
-Pictures = Annotated[Tensor, "B 3 h w"]
-Pyramid = Sequence[Tensor]
 Views = Callable[[Frames, Generator], Frames]
-
-TRUSTED = 0.5
-"""Share of a picture that must pass the round trip before failing it counts as being hidden."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MotionWeights:
-    """Weights of the terms of the motion branch.
-
-    Args:
-        l1: Absolute difference between a picture and the other one, warped.
-        l2: Squared difference.
-        ssim: Difference of local structure.
-        smooth: Roughness of the flow.
-        regression: Squared difference of features, mean over the levels.
-        cycle: Squared difference between features and themselves, warped there and back.
-        spread: Variance-covariance regulariser, mean over the levels.
-    """
-
-    l1: float = 0.15
-    l2: float = 0.0
-    ssim: float = 0.85
-    smooth: float = 0.1
-    regression: float = 1.0
-    cycle: float = 0.2
-    spread: float = 1.0
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Two pictures in one order: how they look, their features, the flow between them, what it shows."""
-
-    first: Pictures
-    second: Pictures
-    features_first: Pyramid
-    features_second: Pyramid
-    flows: Sequence[Flow]
-    visible: Sequence[Mask]
 
 
 class MotionContentObjective(nn.Module):
@@ -182,46 +131,26 @@ class MotionContentObjective(nn.Module):
                 f"{tuple(frame_b.shape)}: cut several cameras apart first"
             )
         features = self.encoder.levels(self.prepare(torch.cat([frame_a, frame_b])))
-        here, there = _halves(features)
-        return resize_flow(self.head(here, there)[0], (frame_a.shape[-2], frame_a.shape[-1]))
+        halves = [level.chunk(2) for level in features]
+        flows = self.head([here for here, _ in halves], [there for _, there in halves])
+        return resize_flow(flows[0], (frame_a.shape[-2], frame_a.shape[-1]))
 
     def after_step(self, progress: float) -> None:
         """Note how far the training is; `progress` runs from 0 to 1."""
         self.progress.fill_(progress)
 
-    def _motion(self, first: Tensor, second: Tensor, generator: Generator) -> dict[str, tuple[float, Tensor]]:
+    def _motion(self, first: Tensor, second: Tensor, generator: Generator) -> Terms:
         """Weights and values of the motion terms for frames `B 3 h w` on the scale 0 to 255."""
-        features = self.encoder.levels(self.prepare(torch.cat([first, second])))
-        swapped = [torch.cat(_halves([level])[1] + _halves([level])[0]) for level in features]
-        flows = self.head(features, swapped)
-        both, turned = torch.cat([first, second]) / 255, torch.cat([second, first]) / 255
-        pair = _Pair(both, turned, features, swapped, flows, [_visible(flow) for flow in flows])
-        return {
-            **self._reconstruction(pair),
-            "regression": (self.weights.regression, _regression(pair, skip=self.head.skip)),
-            "cycle": (self.weights.cycle, _cycle(pair, skip=self.head.skip)),
-            "spread": (self.weights.spread, self._spread(features, generator)),
-        }
+        both = torch.cat([first, second])
+        features = self.encoder.levels(self.prepare(both))
+        others = [turned(level) for level in features]
+        pairs = FramePairs(
+            first=both / 255, second=turned(both) / 255, features_first=features, features_second=others,
+            flows=self.head(features, others), skip=self.head.skip,
+        )  # fmt: skip
+        return motion_terms(pairs, self.weights, self.spread, generator)
 
-    def _reconstruction(self, pair: _Pair) -> dict[str, tuple[float, Tensor]]:
-        flow = resize_flow(pair.flows[0], (pair.first.shape[-2], pair.first.shape[-1]))
-        mask = _visible(flow)
-        rebuilt = warp(pair.second, flow)
-        gap = rebuilt - pair.first
-        structure = dissimilarity(rebuilt, pair.first)
-        return {
-            "l1": (self.weights.l1, masked_mean(gap.abs(), mask)),
-            "l2": (self.weights.l2, masked_mean(gap.square(), mask)),
-            "ssim": (self.weights.ssim, masked_mean(structure, mask)),
-            "smooth": (self.weights.smooth, roughness(flow, pair.first)),
-            "visible": (0.0, mask.mean()),
-        }
-
-    def _spread(self, features: Pyramid, generator: Generator) -> Tensor:
-        terms = [self.spread(level.permute(0, 2, 3, 1).flatten(0, 2), generator) for level in features]
-        return torch.stack(terms).mean()
-
-    def _content(self, frames: Tensor, generator: Generator) -> dict[str, tuple[float, Tensor]]:
+    def _content(self, frames: Tensor, generator: Generator) -> Terms:
         """Terms of VICReg between two views of frames `B 3 h w`."""
         assert self.views is not None and self.expander is not None
         changed = torch.cat([self.views(frames[:, None], generator)[:, 0] for _ in range(2)])
@@ -257,40 +186,3 @@ def _neighbours(frames: Frames, generator: Generator) -> tuple[Tensor, Tensor]:
     sample = torch.arange(sizes["B"], device=frames.device)
     first, second = (frames[sample, at + later].float() for later in (0, 1))
     return first.unflatten(1, (-1, 3)).flatten(0, 1), second.unflatten(1, (-1, 3)).flatten(0, 1)
-
-
-def _halves(features: Pyramid) -> tuple[list[Tensor], list[Tensor]]:
-    """The first and the second half of the batch, at every level."""
-    parts = [level.chunk(2) for level in features]
-    return [part[0] for part in parts], [part[1] for part in parts]
-
-
-def _turned(flow: Flow) -> Flow:
-    """The flow of the other order, for a batch that holds both orders one after the other."""
-    forward, backward = flow.chunk(2)
-    return torch.cat([backward, forward])
-
-
-@torch.no_grad()
-def _visible(flow: Flow) -> Mask:
-    """1 where a pixel stays in the picture and passes the round trip, or where too few of its picture pass."""
-    passes = consistent(flow, _turned(flow))
-    trusted = passes.mean(dim=(1, 2, 3), keepdim=True) >= TRUSTED
-    return in_view(flow) * torch.where(trusted, passes, 1.0)
-
-
-def _regression(pair: _Pair, *, skip: int) -> Tensor:
-    """Squared difference of features and warped features, mean over the levels that have a flow."""
-    terms = []
-    for level, (flow, mask) in enumerate(zip(pair.flows, pair.visible, strict=True)):
-        gap = (warp(pair.features_second[skip + level], flow) - pair.features_first[skip + level]).square()
-        terms.append(masked_mean(gap, mask))
-    return torch.stack(terms).mean()
-
-
-def _cycle(pair: _Pair, *, skip: int) -> Tensor:
-    """Squared difference between features and themselves after going there and back, at the finest flow."""
-    flow = pair.flows[0]
-    there = pair.features_second[skip]
-    back = warp(warp(there, flow), _turned(flow))
-    return masked_mean((back - there).square(), _turned(pair.visible[0]))

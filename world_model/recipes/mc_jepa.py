@@ -22,7 +22,8 @@ from encoders.layers.weights import draw_weights
 from encoders.pyramid import PyramidEncoder, PyramidSizes
 from world_model.augment import Augmentation, ColourJitter
 from world_model.crops import RandomCrop
-from world_model.objectives.motion import MotionContentObjective, MotionWeights, expander
+from world_model.objectives.motion import MotionContentObjective, expander
+from world_model.objectives.motion_terms import MotionWeights
 from world_model.pyramid import PyramidFlow
 from world_model.regularisers.two_views import TwoViews
 
