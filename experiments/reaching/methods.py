@@ -147,6 +147,8 @@ class ModelPlayer:
     def _know(self, model: WorldModel, env: ReachEnv) -> None:
         """Take up a world model that fits the robot."""
         model.check_robot(box=env.action_box, cameras=env.cameras, image_size=env.image_size, dt_s=env.dt_s)
+        if model.interface.robot.get("actions", {}).get("name") == "joint_velocity":
+            raise BadCheckpoint("this world model commands joint speeds, this arm takes displacements of its hand")
         self.model = model
         self.device = next(model.objective.parameters()).device
         self._goal_at: NDArray[np.float32] | None = None

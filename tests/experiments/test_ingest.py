@@ -11,19 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._dynamo  # before the first OpenGL context
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from core.checkpoint import load_checkpoint
+from core.errors import BadCheckpoint
 from core.seeding import generator
+from envs.labs import sample_lab
+from envs.reach import ReachEnv
 from experiments.ingest import make
+from experiments.reaching.methods import ModelPlayer, PlanSettings
 from experiments.train import train
 from experiments.training.sources import open_sources, robot_entries
 from trajectories.bank import load_bank
 from trajectories.cache import CacheOptions, told
 from trajectories.door import load_door
 from trajectories.formats import WRITERS, open_log
-from trajectories.robots import MappedLog
+from trajectories.robots import ROBOTS, MappedLog, robot_map
 from trajectories.synthetic import synthetic_log
 from world_model.pretrained import load_world_model
 
@@ -111,6 +116,35 @@ def test_a_mixture_with_weights_and_robot_files_trains(logs, tmp_path):
     assert model.interface.dt_s == 0.5 and model.interface.image_size == 16
     door = load_door(tmp_path / "out" / "checkpoint")
     assert door.skip == 2 and door.picture.size == 16
+
+
+@pytest.mark.render
+def test_a_world_model_of_a_converted_log_moves_the_arm_and_one_of_joints_is_refused(tmp_path):
+    """Recorded by the arm, written as LeRobot at a whole rate, trained with the true one; two steps in a new lab."""
+    from experiments.collect import Collection, record_one
+    from trajectories.recording import publish_staged
+
+    collection = Collection(labs=3, episodes=1, steps=8, image_size=32, cameras=("left", "right"), split="train",
+                            lab_seed=0, seed=0)  # fmt: skip
+    for index in range(3):
+        record_one(collection, tmp_path / "ours", index)
+    publish_staged(tmp_path / "ours", 0)
+    slow = MappedLog(open_log(tmp_path / "ours"), robot=robot_map({**ROBOTS["house"].to_dict(), "hz": 4.0}))
+    WRITERS["lerobot"](slow, tmp_path / "lerobot", frames="h264")
+    options = [*LEWM, f"data={tmp_path / 'lerobot'}", "robot={hz: 4.1666667}"]
+    env = ReachEnv(cameras=("left", "right"), image_size=32, budget=2)
+    env.reset(seed=0, options={"lab": sample_lab(0, split="look", seed=0)})
+    settings = PlanSettings(planner="cem", arguments={"num_samples": 8, "num_elites": 2, "num_iterations": 1})
+    model = load_world_model(train(configured(*options, f"out={tmp_path / 'hand'}")))
+    player = ModelPlayer(model, env, settings, seed=0)
+    player.begin(env)
+    before = env.observation().frames
+    env.step(player.act(env))
+    assert not torch.equal(env.observation().frames, before)
+    joints = ["actions={name: joint_velocity}", "system.action_scale=null", f"out={tmp_path / 'joints'}"]
+    with pytest.raises(BadCheckpoint, match="joint speeds"):
+        ModelPlayer(load_world_model(train(configured(*options, *joints))), env, settings, seed=0)
+    env.close()
 
 
 @pytest.mark.parametrize("overrides, words", [
