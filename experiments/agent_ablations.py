@@ -26,8 +26,22 @@ from tqdm import tqdm
 import envs  # noqa: F401  chooses the OpenGL backend
 from core.errors import BadCheckpoint, MissingPackage, UnknownName
 from core.files import write_json, write_text
-from experiments.agents.ablations import WALL_WITH, WALL_WITHOUT, Cell, Work, kept, variants, work_off
-from experiments.agents.tables import HEAD, WALL_HEAD, cells_of, draw, draw_wall, markdown, row_of, wall_cells, wall_row
+from experiments.agents.ablations import DOUBT, WALL_WITH, WALL_WITHOUT, Cell, Work, kept, variants, work_off
+from experiments.agents.tables import (
+    DOUBT_HEAD,
+    HEAD,
+    WALL_HEAD,
+    cells_of,
+    doubt_cells,
+    doubt_rows,
+    draw,
+    draw_doubts,
+    draw_wall,
+    markdown,
+    row_of,
+    wall_cells,
+    wall_row,
+)
 from experiments.benchmarking import origin
 from experiments.command_line import run
 from experiments.processes import in_processes
@@ -73,6 +87,25 @@ def wall_cells_of(cfg: DictConfig) -> list[Cell]:
     return [Cell(variant=name, settings=settings, seed=seed) for seed in seeds for name in (WALL_WITHOUT, WALL_WITH)]
 
 
+def doubt_cells_of(cfg: DictConfig, full: FullAgent) -> list[Cell]:
+    """The ensemble's disagreement about starts and goals of each split, if there is an ensemble."""
+    if not full.members:
+        return []
+    sizes = {"labs": cfg.doubts.labs, "frames": cfg.doubts.frames}
+    return [
+        Cell(
+            variant=f"{DOUBT}{split}",
+            full=plain(asdict(full)),
+            settings=sizes,
+            checkpoint=str(cfg.checkpoint),
+            split=split,
+            level=cfg.level,
+            lab_seed=cfg.lab_seed,
+        )
+        for split in cfg.doubts.splits
+    ]
+
+
 def play(cells: list[Cell], folder: Path, *, workers: int) -> None:
     """Play what has not been played yet, with live progress."""
     works = [Work(cell=cell, folder=folder) for cell in cells if kept(cell, folder) is None]
@@ -90,6 +123,7 @@ def report(cells: list[Cell], folder: Path, cfg: DictConfig) -> None:
         assert found is not None
         outcomes.setdefault(cell.variant, []).append(found)
     walls = {name: outcomes.pop(name) for name in (WALL_WITHOUT, WALL_WITH) if name in outcomes}
+    doubts = {n.removeprefix(DOUBT): outcomes.pop(n)[0] for n in tuple(outcomes) if n.startswith(DOUBT)}
     rows = [row_of(name, found) for name, found in outcomes.items()]
     wall_rows = [wall_row(name, found) for name, found in walls.items()]
     tables = []
@@ -99,6 +133,10 @@ def report(cells: list[Cell], folder: Path, cfg: DictConfig) -> None:
     if wall_rows:
         tables.append(("Behind a wall, horizon 5", WALL_HEAD, [wall_cells(row) for row in wall_rows]))
         draw_wall({name: found[0] for name, found in walls.items()}, folder / "figures" / "wall.png")
+    rank = None
+    if doubts:
+        tables.append(("What the ensemble does not know", DOUBT_HEAD, [doubt_cells(row) for row in doubt_rows(doubts)]))
+        rank = draw_doubts(doubts, folder / "figures" / "doubts.png")
     write_text(folder / "table.md", "\n".join(f"### {name}\n\n{markdown(head, body)}" for name, head, body in tables))
     facts = {
         "command": shlex.join(["python", "experiments/agent_ablations.py", *sys.argv[1:]]),
@@ -106,12 +144,18 @@ def report(cells: list[Cell], folder: Path, cfg: DictConfig) -> None:
         "machine": origin.machine(),
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
-    write_json(folder / "results.json", plain({**facts, "reach": rows, "wall": wall_rows}))
+    write_json(
+        folder / "results.json", plain({**facts, "reach": rows, "wall": wall_rows, **_doubts_told(doubts, rank)})
+    )
     for name, head, body in tables:
         table = Table(*head, title=name)
         for line in body:
             table.add_row(*line)
         Console().print(table)
+
+
+def _doubts_told(doubts: dict[str, dict[str, Any]], rank: float | None) -> dict[str, Any]:
+    return {"doubts": doubt_rows(doubts), "spearman": rank} if doubts else {}
 
 
 @hydra.main(version_base=None, config_path=str(_path.ROOT / "configs"), config_name="agent_ablations")
@@ -124,6 +168,7 @@ def main(cfg: DictConfig) -> None:
         if full is None:
             raise ValueError("the ablations are those of agent=full")
         cells = (reach_cells(cfg, full) if cfg.labs else []) + wall_cells_of(cfg)
+        cells += doubt_cells_of(cfg, full)
         if not cells:
             raise ValueError("nothing is left to play: give labs, or seeds of the wall")
         folder = Path(str(cfg.out))

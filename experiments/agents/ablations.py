@@ -19,6 +19,7 @@ from core.files import write_json
 from core.seeding import seed_of
 from envs.labs import sample_lab
 from envs.reach import ReachEnv
+from experiments.agents.doubts import doubts
 from experiments.agents.wall import WallSettings, play, trained_critic
 from experiments.reaching.full_agent import FullAgent
 from experiments.reaching.methods import FullPlayer, ModelPlayer, PlanSettings, world_model_at
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 FORMAT = "agent-ablation-v1"
 SIMPLE = "simple agent"
 WALL_WITH, WALL_WITHOUT = "wall, critic", "wall, no critic"
+DOUBT = "doubt: "
 
 
 def variants(full: FullAgent) -> dict[str, FullAgent | None]:
@@ -114,10 +116,23 @@ def work_off(work: Work) -> Work:
     """Play a cell and write its file (in a worker process)."""
     torch.set_num_threads(1)
     cell = work.cell
-    outcome = _wall(cell) if cell.variant in (WALL_WITH, WALL_WITHOUT) else _episode(cell)
+    if cell.variant.startswith(DOUBT):
+        outcome = _doubts(cell)
+    else:
+        outcome = _wall(cell) if cell.variant in (WALL_WITH, WALL_WITHOUT) else _episode(cell)
     content = {"format": FORMAT, "key": cell.key, "cell": asdict(cell), "outcome": outcome}
     write_json(cell.path(work.folder), plain(content))
     return work
+
+
+def _doubts(cell: Cell) -> dict[str, Any]:
+    assert cell.full is not None
+    model = FullAgent(**dict(cell.full)).world_model(Path(cell.checkpoint), device="cpu")
+    sizes = cell.settings
+    found = doubts(
+        model, split=cell.split, labs=sizes["labs"], frames=sizes["frames"], seed=cell.lab_seed, level=cell.level
+    )
+    return {"disagreement": found.disagreement.tolist(), "error_m": found.error_m.tolist()}
 
 
 def _wall(cell: Cell) -> dict[str, Any]:

@@ -13,11 +13,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from core.files import atomic_file
+from experiments.agents.doubts import auroc, calibration
 from experiments.reporting.figures import BLUE, FAINT, INK, RED, STYLE
 from experiments.reporting.stats import quantiles, wilson
 
 REACHED_M, NEAR_M = 0.05, 0.02
 HEAD = ("variant", "episodes", "within 5 cm (Wilson 95 %)", "2 cm", "median end", "energy saved", "CPU ms", "Mode-1")
+DOUBT_HEAD = ("labs", "frames", "median disagreement", "median error", "AUROC against those in range")
 WALL_HEAD = ("variant", "seeds", "episodes", "reached (Wilson 95 %)", "each seed")
 
 
@@ -53,6 +55,51 @@ def wall_row(name: str, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         "variant": name, "seeds": len(rates), "episodes": count, "success": hits / count, "low": low, "high": high,
         "rates": rates,
     }  # fmt: skip
+
+
+def doubt_rows(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The ensemble's disagreement, split by split; the first split is the one in range."""
+    arrays = {split: {key: np.array(values) for key, values in each.items()} for split, each in found.items()}
+    inside = next(iter(arrays.values()))["disagreement"]
+    return [
+        {
+            "split": split,
+            "frames": len(each["disagreement"]),
+            "disagreement_m2": float(np.median(each["disagreement"])),
+            "error_m": float(np.median(each["error_m"])),
+            "auroc": auroc(inside, each["disagreement"]),
+        }
+        for split, each in arrays.items()
+    ]
+
+
+def doubt_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of the ensemble's table as text."""
+    return (
+        str(row["split"]),
+        str(row["frames"]),
+        f"{100 * row['disagreement_m2'] ** 0.5:.2f} cm",
+        f"{100 * row['error_m']:.2f} cm",
+        f"{row['auroc']:.3f}",
+    )
+
+
+def draw_doubts(found: Mapping[str, Mapping[str, Any]], path: Path) -> float:
+    """Disagreement against error, frame by frame; returns their rank correlation."""
+    apart = np.concatenate([np.array(each["disagreement"]) for each in found.values()])
+    error = np.concatenate([np.array(each["error_m"]) for each in found.values()])
+    rank = calibration(apart, error)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(5.4, 4.0), layout="constrained")
+        axes = figure.subplots()
+        for (split, each), colour in zip(found.items(), (BLUE, RED, INK, FAINT), strict=False):
+            way = 100 * np.sqrt(np.maximum(np.array(each["disagreement"]), 1e-12))
+            axes.plot(way, 100 * np.array(each["error_m"]), "o", ms=3.5, alpha=0.6, color=colour, label=split)
+        axes.set(xscale="log", yscale="log", xlabel="disagreement (cm)", ylabel="error of the way to the goal (cm)")
+        axes.set(title=f"Does it know what it does not know? Spearman {rank:.2f}")
+        axes.legend(frameon=False)
+        _write(figure, path)
+    return rank
 
 
 def cells_of(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ class FullAgent:
             "workspace": limits,
         }
         if len(model.members) > 1:
-            terms["doubt"] = _doubt(model)
+            terms["doubt"] = doubt_of(model)
         floors = {"workspace": 1.0, "doubt": -1.0}
         return IntrinsicCost(terms, floors={name: floor for name, floor in floors.items() if name in terms})
 
@@ -172,7 +172,7 @@ class FullAgent:
             critic=None if critic is None else _critic_of(critic, count),
             learner=learner,
             experience=RingMemory(capacity=self.memory, action_dim=box.dim) if self.memory else None,
-            doubt=_doubt(model).of if count > 1 else None,
+            doubt=doubt_of(model).of if count > 1 else None,
         )
 
     def _learner(self, critic: Critic, model: WorldModel, *, seed: int) -> CriticLearner:
@@ -213,7 +213,7 @@ def _critic_of(critic: Critic, count: int) -> Critic | _FirstCritic:
     return critic if count == 1 else _FirstCritic(critic, count)
 
 
-def _doubt(model: WorldModel) -> MeasureDoubt:
+def doubt_of(model: WorldModel) -> MeasureDoubt:
     """How far the members are apart about the way to the goal."""
     heads = getattr(model.metres, "heads", None)
     if heads is None:
