@@ -26,9 +26,10 @@ Views = Callable[[Frames, Generator], Frames]
 class MotionContentObjective(nn.Module):
     """The loss of MC-JEPA: self-supervised flow and VICReg on one encoder, in one step.
 
-        loss = content + alpha * (reconstruction + smooth + regression + cycle + spread)
+        loss = content + alpha * (reconstruction + coarse + smooth + regression + cycle + spread)
 
         reconstruction   l1 |I_a - w(I_b)| + l2 (I_a - w(I_b))^2 + ssim (1 - SSIM(I_a, w(I_b))) / 2
+        coarse           the same on pictures shrunk to each level that has a flow
         smooth           edge-aware steps of the flow                          w(x)(p) = x(p + flow(p))
         regression       |X_a - w(X_b)|^2            at every level of the pyramid X
         cycle            |w_ba(w_ab(X_b)) - X_b|^2   at the finest level that has a flow
