@@ -16,13 +16,14 @@ def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], *, workers:
     """Results of jobs as they come, from spawned processes; with one worker, or one job, in this process and in order.
 
     The processes keep to one thread each unless OMP_NUM_THREADS says otherwise. Whoever stops listening cancels the
-    jobs that have not begun.
+    jobs that have not begun and ends the others.
     """
     if workers == 1 or len(jobs) < 2:
         yield from map(work, jobs)
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
+    others = multiprocessing.active_children()
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
         futures = [pool.submit(work, job) for job in jobs]
         try:
@@ -30,4 +31,7 @@ def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], *, workers:
                 yield future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                if worker not in others:
+                    worker.terminate()
             raise

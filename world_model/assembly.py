@@ -20,6 +20,8 @@ from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise
 from world_model.critic import Critic
 from world_model.crops import RandomCrop
 from world_model.displacement import HindsightDisplacement, TokenPlaces
+from world_model.fitting.decay import DecayAll, DecayMatrices
+from world_model.fitting.schedules import WarmupCosine, WarmupHoldDecay
 from world_model.objectives.autoregression import Autoregression
 from world_model.objectives.dynamics import OpenLoop
 from world_model.objectives.motion_terms import MotionWeights
@@ -57,6 +59,10 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     Critic,
     OpenLoop,
     SIGReg,
+    WarmupCosine,
+    WarmupHoldDecay,
+    DecayAll,
+    DecayMatrices,
     VICReg,
     TwoViews,
     MotionWeights,

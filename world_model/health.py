@@ -113,11 +113,18 @@ class CollapseMonitor:
             signs.append("latents are not finite")
         if health["dead_share"] > 0.5:
             share = health["dead_share"]
-            signs.append(f"{share:.0%} of the dimensions keep less than {self.least_std_ratio:.0%} of their deviation")
+            signs.append(
+                f"{share:.0%} of the dimensions (more than 50%) keep less than {self.least_std_ratio:.0%} of their "
+                "deviation"
+            )
         if samples.shape[1] > 2 and health["effective_rank"] < self.least_rank:
-            signs.append(f"effective rank {health['effective_rank']:.2f} of {samples.shape[1]}")
+            signs.append(
+                f"effective rank {health['effective_rank']:.2f} of {samples.shape[1]} is below {self.least_rank:g}"
+            )
         if samples.shape[1] > 1 and health["cosine"] > self.largest_cosine:
-            signs.append(f"mean cosine {health['cosine']:.4f}: all latents point the same way")
+            signs.append(
+                f"mean cosine {health['cosine']:.4f} is above {self.largest_cosine:g}: all latents point the same way"
+            )
         return tuple(signs)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def fit_settings(cfg: DictConfig) -> FitSettings:
         UnknownName: If a part is unknown.
         ValueError: If a setting is unknown, missing or out of range.
     """
-    facts: Mapping[str, Any] = assemble(OmegaConf.to_container(cfg.fit, resolve=True))
+    facts = {str(name): _part(str(name), value) for name, value in _plain(cfg.fit).items()}
     betas = facts.get("betas", (0.9, 0.999))
     if not isinstance(betas, list | tuple):
         raise ValueError(f"fit.betas must be two numbers, got {betas!r}")
@@ -69,6 +68,20 @@ def fit_settings(cfg: DictConfig) -> FitSettings:
         return FitSettings(**{**facts, "betas": tuple(betas), "watch_every": int(cfg.watch.every)})
     except TypeError as error:
         raise ValueError(f"fit: {error}") from error
+
+
+def _plain(cfg: DictConfig) -> dict[Any, Any]:
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _part(name: str, spec: Any) -> Any:
+    """A setting, built if it is a part."""
+    try:
+        return assemble(spec)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"fit.{name}: {error}") from error
 
 
 def _count(name: str, value: Any, least: float) -> None:

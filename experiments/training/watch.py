@@ -15,6 +15,7 @@ from world_model.health import CollapseMonitor, LatentCollapse
 
 LOGGER = logging.getLogger(__name__)
 LEAST_MOTION = 1e-4
+LEAST_RANK = 1.1  # young latents of a healthy training may pass through 1.4
 REMEDY = (
     "look at the pictures (inspect_logs.py), lower the learning rate or give the regulariser more weight; "
     "on_collapse=warn goes on nevertheless"
@@ -57,7 +58,7 @@ class Watch:
             self.frames = bank.sample(max(frames // window, 4), window, generator=generator(seed, "watch"))["frames"]
             mode = objective.training
             with torch.no_grad():
-                self.health = CollapseMonitor(self._latents(objective.eval()))
+                self.health = CollapseMonitor(self._latents(objective.eval()), least_rank=LEAST_RANK)
             objective.train(mode)
 
     def __call__(self, step: int, objective: nn.Module) -> None:

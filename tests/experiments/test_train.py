@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from tqdm import tqdm
 
 from core.checkpoint import load_checkpoint
-from core.errors import BadEpisode, UnknownName
+from core.errors import BadCheckpoint, BadEpisode, UnknownName
+from experiments.publish import publish
 from experiments.train import MISTAKES, train
+from experiments.training.display import Display
 from experiments.training.journal import Busy, only_writer
+from experiments.training.keeper import other_settings
 from experiments.training.monitor import probe
+from tests import tiny
 from trajectories.synthetic import synthetic_log
 from world_model.pretrained import load_world_model
 
@@ -157,3 +165,71 @@ def test_the_probe_finds_a_linear_map():
     places = latents @ torch.randn(8, 3, generator=draws)
     numbers = probe((latents[:30], places[:30]), (latents[30:], places[30:]))
     assert numbers["probe/hand_r2"] > 0.99
+
+
+def test_the_best_world_model_is_kept_with_how_it_was_judged(whole):
+    judged = {entry["step"]: entry["held/loss"] for entry in metrics(whole) if "held/loss" in entry}
+    _, config = load_checkpoint(whole / "best")
+    best = config["training"]
+    assert best["steps"] == min(judged, key=judged.__getitem__)
+    assert best["evaluation"]["scores"]["held/loss"] == min(judged.values())
+    assert best["evaluation"]["protocol"]["probe"] == 16
+    load_world_model(whole / "best")
+
+
+def test_options_that_did_not_exist_then_do_not_keep_a_training_from_going_on(log, tmp_path):
+    now = OmegaConf.to_container(configured(log, tmp_path), resolve=True)
+    then = {name: value for name, value in now.items() if name not in ("watch", "best", "recorders", "skip", "blocks")}
+    assert not other_settings(then, now)
+    assert not other_settings(then, now | {"fit": {**now["fit"], "accumulate": 1}})
+    assert other_settings(then, now | {"fit": {**now["fit"], "accumulate": 2}}) == ["fit"]
+
+
+def test_the_numbers_go_where_they_are_wanted(log, tmp_path):
+    train(configured(log, tmp_path / "run", "recorders=[jsonl]", "fit.steps=4"))
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    assert not any(name.startswith("speed/") for entry in metrics(tmp_path / "run") for name in entry)
+
+
+def test_the_throughput_is_told(tmp_path):
+    told, times = [], iter([0.0, 2.0])
+    display = Display(
+        lambda step, numbers: told.append(numbers), tqdm(disable=True), batch=8, clock=lambda: next(times)
+    )
+    display(10, {"loss": 1.0}), display(20, {"loss": 1.0})
+    assert told == [{"loss": 1.0}, {"loss": 1.0, "speed/samples_per_s": 40.0}]
+
+
+@pytest.mark.render
+def test_a_training_can_be_judged_by_planning(log, tmp_path):
+    from experiments.training.planning import Reaching
+
+    cfg = configured(log, tmp_path, "evaluate=reach", "evaluate.labs=2", "evaluate.budget=2")
+    model = tiny.objective().eval()
+    judge = Reaching(cfg.evaluate, objective=model, interface=tiny.interface())
+    try:
+        first, again = judge(1, model), judge(1, model)
+    finally:
+        judge.close()
+    assert first == again and 0 <= first["reach/success_5cm"] <= 1 and first["reach/median_cm"] > 0
+    assert judge.protocol()["level"] == "validation" and len(judge.protocol()["labs_hash"]) > 8
+    with pytest.raises(BadCheckpoint, match="another robot"):
+        Reaching(cfg.evaluate, objective=model, interface=tiny.interface(dt_s=1.0))
+
+
+def test_a_run_is_published_to_the_hub_and_loads_from_it(log, whole, tmp_path, monkeypatch):
+    class Hub:
+        def create_repo(self, name, *, exist_ok):
+            assert exist_ok
+
+        def upload_folder(self, *, repo_id, folder_path, commit_message, revision):
+            return shutil.copytree(folder_path, tmp_path / "hub" / repo_id)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(tmp_path / "hub" / name))
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        cfg = compose("publish", [f"run={whole}", f"data={log}", "to=hf://user/arm", "frames=4", "which=best"])
+    publish(cfg)
+    assert load_world_model("hf://user/arm").interface == load_world_model(whole / "best").interface
+    files = {path.name for path in (tmp_path / "hub/user/arm").iterdir()}
+    assert {"README.md", "album.jpg", "album.json", "manifest.json"} <= files

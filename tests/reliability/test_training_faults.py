@@ -14,29 +14,29 @@ import pytest
 import torch
 
 from core.checkpoint import load_checkpoint
+from core.errors import Busy
+from core.files import only_writer
 from tests.reliability import trainer
 
 HERE, ROOT = Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]
 SLOW = pytest.mark.slow
 
 
-def tell(story: str, folder: Path, *numbers: int) -> str:
-    command = [sys.executable, str(HERE / "trainer.py"), story, str(folder), *map(str, numbers)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=1500, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+def tell(story: str, folder: Path, number: int, *, steps: int = 200) -> str:
+    command = [sys.executable, str(HERE / "trainer.py"), story, str(folder), str(number)]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "TRAINER_STEPS": str(steps)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3000, env=one_thread)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
 @pytest.mark.parametrize("kills, steps", [(3, 30), pytest.param(20, 200, marks=SLOW)])
 def test_a_training_that_is_killed_again_and_again_ends_in_the_same_bits(tmp_path, kills, steps):
-    assert f"{kills} kills" in tell("killed", tmp_path, kills, steps)
+    assert f"{kills} kills" in tell("killed", tmp_path, kills, steps=steps)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     one, other = (load_checkpoint(folder / "state") for folder in (whole, killed))
-    assert one[0].keys() == other[0].keys() and all(
-        torch.equal(value, other[0][name]) for name, value in one[0].items()
-    )
+    assert one[0].keys() == other[0].keys()
+    assert all(torch.equal(value, other[0][name]) for name, value in one[0].items())
     assert one[1]["layout"] == other[1]["layout"]
     assert (whole / "metrics.jsonl").read_text() == (killed / "metrics.jsonl").read_text()
     assert not list(killed.glob(".*.tmp"))
@@ -84,12 +84,46 @@ def test_a_training_that_is_asked_to_end_saves_and_ends(tmp_path, number):
 
 
 def test_a_second_training_in_the_same_folder_is_refused_at_once(tmp_path):
-    with trainer.only_writer(tmp_path / "run"):
+    with only_writer(tmp_path / "run"):
         (tmp_path / "run/.state.tmp").mkdir()
         start = time.process_time()
-        with pytest.raises(trainer.Busy, match="another training"):
+        with pytest.raises(Busy, match="another training"):
             trainer.train(trainer.configured(tmp_path, "run"))
         assert time.process_time() - start <= 2
     trainer.train(trainer.configured(tmp_path, "run", "fit.steps=5"))
     assert not (tmp_path / "run/.state.tmp").exists()
     load_checkpoint(tmp_path / "run/state")
+
+
+COMMANDS = {
+    "collect": ["episodes=500", "workers=2", "out={folder}/log"],
+    "zero_shot_reach": ["labs=40", "workers=2", "baselines=false", "films=false", "out={folder}/reach"],
+    "render_rollouts": ["out={folder}/films"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.render
+@pytest.mark.parametrize("wait_s", [12, 15, 18, 21, 24])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_other_commands_end_when_they_are_asked_to_and_leave_no_child(tmp_path, name, wait_s):
+    options = [option.format(folder=tmp_path) for option in COMMANDS[name]]
+    command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), *options]
+    worker = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(wait_s)
+    children = _below(worker.pid)
+    asked = time.monotonic()
+    worker.send_signal(signal.SIGTERM if wait_s % 2 else signal.SIGINT)
+    _, said = worker.communicate(timeout=60)
+    assert worker.returncode in (0, 1) and "Traceback" not in said, said[-2000:]
+    assert time.monotonic() - asked <= 15  # 5 s on a machine of one's own
+    time.sleep(0.5)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    assert not list(tmp_path.rglob("*.tmp*"))
+
+
+def _below(process: int) -> list[int]:
+    """Numbers of all processes that descend from one."""
+    told = Path(f"/proc/{process}/task/{process}/children")
+    direct = [int(word) for word in told.read_text().split()] if told.exists() else []
+    return direct + [one for child in direct for one in _below(child)]

@@ -1,4 +1,4 @@
-"""A small training that is killed, starved and interrupted: `python trainer.py STORY FOLDER NUMBER STEPS`."""
+"""A small training that is killed and starved: `TRAINER_STEPS=200 python trainer.py STORY FOLDER NUMBER`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trajectories.synthetic import synthetic_log
 
 ROOT = Path(__file__).resolve().parents[2]
 SAVE = keeper.save_checkpoint
-STEPS = int(sys.argv[4]) if len(sys.argv) > 4 else 200
+STEPS = int(os.environ.get("TRAINER_STEPS", "200"))
 TINY = [
     *("++system.encoder.widths=[8,8,8,8]", "++system.encoder.keypoints=4", "++system.encoder.hidden=16"),
     *("fit.save_every=5", "fit.log_every=5", "fit.evaluate_every=50", "batch=4", "window=4"),
@@ -54,7 +54,7 @@ def child(work: Callable[[], Any]) -> int:
     quiet()
     try:
         work()
-    except BaseException as error:  # the exit status is all that the parent sees
+    except BaseException as error:  # noqa: BLE001  the parent sees the exit status alone
         os.write(1, f"{type(error).__name__}: {error}\n".encode())
         os._exit(3)
     os._exit(0)
@@ -109,7 +109,7 @@ def killed(folder: Path, kills: int) -> None:
             loads += 1
     number = child(lambda: train(configured(folder, "killed")))
     assert os.waitpid(number, 0)[1] == 0
-    print(f"{kills} kills, {loads} states loaded")
+    sys.stdout.write(f"{kills} kills, {loads} states loaded\n")
 
 
 def starved(folder: Path, places: int) -> None:
@@ -137,7 +137,7 @@ def starved(folder: Path, places: int) -> None:
         assert checkpoint_hash(folder / "run" / keeper.STATE) == before
         keeper.load_checkpoint(folder / "run" / keeper.STATE)
         assert not list((folder / "run").glob(".*.tmp")), "litter"
-    print(f"{places} of {places} left the last state intact")
+    sys.stdout.write(f"{places} of {places} left the last state intact\n")
 
 
 STORIES = {"killed": killed, "starved": starved}
