@@ -48,6 +48,7 @@ AT_HOME = {
     "omegaconf": ("experiments",),
     "matplotlib": ("experiments",),
     "tensorboard": ("experiments",),
+    "wandb": ("experiments/training/recorders.py",),
     "tqdm": ("experiments", "trajectories"),
     "rich": ("experiments",),
     "h5py": ("trajectories/formats",),
