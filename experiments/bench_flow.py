@@ -43,7 +43,7 @@ def pairs_of(cfg: DictConfig, side: str) -> Pairs:
     """The pairs of the training labs, or of those kept out."""
     part = cfg.pairs[side]
     labs = range(int(part.first_lab), int(part.first_lab) + int(part.labs))
-    recording = Recording(labs=labs, pairs=int(part.pairs), size=int(cfg.size), split=str(part.split))
+    recording = Recording(labs=labs, pairs=int(part.pairs), size=int(cfg.image_size), split=str(part.split))
     return load_pairs(Path(cfg.out) / f"{side}.npz", recording)
 
 
@@ -67,7 +67,7 @@ def trained(cfg: DictConfig, seed: int, train: Pairs, held: Pairs) -> tuple[Moti
         return objective.eval(), facts
     facts = {**wanted, **run(objective, cfg, seed, train, held)}
     interface = Interface(
-        cameras=("left",), image_size=int(cfg.size), actions=(), dt_s=DT_S, log=f"{len(train)} pairs of frames"
+        cameras=("left",), image_size=int(cfg.image_size), actions=(), dt_s=DT_S, log=f"{len(train)} pairs of frames"
     )
     save_world_model(folder, objective, system=system, interface=interface, training=facts)
     return objective.eval(), facts
