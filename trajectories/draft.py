@@ -149,7 +149,6 @@ def _write(file: Any, array: np.ndarray) -> None:
 def finish(draft: Path, plan: Plan, entries: Sequence[Mapping[str, Any]]) -> None:
     """Put the journal in order, sum up the columns, and write the index last."""
     (draft / EPISODES).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    (draft / PLAN).unlink()
     files: dict[str, dict[str, Any]] = {}
     for name, size in plan.sizes().items():
         files[name] = {"bytes": size} | ({} if name == FRAMES else {"sha256": file_sha256(draft / name)})
@@ -164,6 +163,7 @@ def finish(draft: Path, plan: Plan, entries: Sequence[Mapping[str, Any]]) -> Non
         "files": files,
     }  # fmt: skip
     write_json(draft / INDEX, index | {"sha256": canonical_sha256(index)})
+    (draft / PLAN).unlink()
 
 
 def column_statistics(rows: np.ndarray) -> dict[str, list[float]]:
