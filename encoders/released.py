@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from core.errors import choose
 from encoders.video import VideoSizes, VideoTransformer
 
 NUM_LEVELS = 4
@@ -102,3 +103,15 @@ RELEASES: dict[str, Release] = {
     "vjepa2_1_vitg": Release(form=vjepa2_1, sizes=GIANT, image=384, file="vjepa2_1_vitg_384.pt"),
     "vjepa2_1_vit_gigantic": Release(form=vjepa2_1, sizes=GIGANTIC, image=384, file="vjepa2_1_vitG_384.pt"),
 }
+
+
+def network(model: str) -> VideoTransformer:
+    """A released encoder's network with fresh weights: how a checkpoint names the form of its encoder.
+
+    Args:
+        model: A name of `RELEASES`.
+
+    Raises:
+        UnknownName: If there is no such release.
+    """
+    return choose(RELEASES, model, "encoder")()

@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from core.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName
 from core.seeding import generator
+from encoders.adapters.vjepa2 import load as load_released
 from experiments.command_line import run as run_command
-from experiments.training.begin import begin_with_encoder
+from experiments.training.begin import begin_with_encoder, fill_encoder, with_released
 from experiments.training.display import Display, Stop
 from experiments.training.journal import Busy, Journal, note_origin, only_writer
 from experiments.training.keeper import CHECKPOINT, Keeper
@@ -149,7 +150,13 @@ def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
     """
     data = load_data(cfg, device)
     system = system_of(cfg, data.train)
+    released = cfg.get("encoder")
+    if released:
+        system = with_released(system, str(released.model))
     objective = build_objective(system, seed=int(cfg.seed), freeze=list(cfg.freeze)).to(device)
+    if released:
+        arguments = {name: value for name, value in released.items() if name != "_target_"}
+        fill_encoder(objective, load_released(**arguments), str(released.hub))
     if cfg.pretrained:
         begin_with_encoder(objective, str(cfg.pretrained))
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]

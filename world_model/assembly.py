@@ -14,6 +14,7 @@ from encoders.convnet import KeypointEncoder
 from encoders.layers.pixels import NormalisePixels
 from encoders.preprocessing import EvaluationPixels, RobotPixels
 from encoders.pyramid import PyramidEncoder, PyramidSizes
+from encoders.released import network
 from encoders.video import VideoSizes, VideoTransformer
 from encoders.vit import VisionTransformer, ViTSizes
 from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
@@ -47,6 +48,7 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     GivenPose,
     VideoSizes,
     VideoTransformer,
+    network,
     RobotPixels,
     EvaluationPixels,
     KeypointEncoder,

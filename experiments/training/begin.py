@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from core.checkpoint import MANIFEST, load_checkpoint, load_strict
-from core.errors import BadCheckpoint
+from core.errors import BadCheckpoint, choose
 from encoders.adapters.vjepa2 import load
 from encoders.frozen import FrozenFrames
 from encoders.released import RELEASES
-from world_model.assembly import assemble
+from world_model.assembly import PARTS, TARGET, assemble
 
 
 def published_encoder(source: str) -> nn.Module:
@@ -39,6 +42,28 @@ def published_encoder(source: str) -> nn.Module:
     return encoder.encoder if isinstance(encoder, FrozenFrames) else encoder
 
 
+def with_released(system: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """A system's configuration with a released encoder's network in place of its own.
+
+    Args:
+        system: The configuration.
+        model: A name of `RELEASES`.
+
+    Raises:
+        UnknownName: If there is no such release.
+        ValueError: If the system builds its encoder itself.
+    """
+    release = choose(RELEASES, model, "encoder")
+    takes = signature(choose(PARTS, str(system[TARGET]), "system")).parameters
+    if "encoder" not in takes:
+        raise ValueError(
+            f"encoder={model}: {system[TARGET]} builds its own encoder; to begin with released weights, choose its "
+            f"preset of that size and give pretrained={model}"
+        )
+    width = {"state_dim": release.sizes.width} if "state_dim" in takes else {}
+    return {**system, **width, "encoder": {TARGET: "encoders.released.network", "model": model}}
+
+
 def begin_with_encoder(objective: nn.Module, source: str) -> None:
     """Give the encoder of a fresh objective the weights of an earlier one.
 
@@ -49,7 +74,21 @@ def begin_with_encoder(objective: nn.Module, source: str) -> None:
     Raises:
         BadCheckpoint: If the weights do not fit it.
     """
+    fill_encoder(objective, published_encoder(source), source)
+
+
+def fill_encoder(objective: nn.Module, encoder: nn.Module, source: str) -> None:
+    """Give the encoder of an objective the weights of another of the same form.
+
+    Args:
+        objective: The objective, changed in place.
+        encoder: Has the weights.
+        source: Where they came from, for the error message.
+
+    Raises:
+        BadCheckpoint: If the weights do not fit it.
+    """
     part = objective.get_submodule("encoder")
     if isinstance(part, FrozenFrames):
         part = part.encoder
-    load_strict(part, published_encoder(source).state_dict(), f"the encoder of this system (weights of {source})")
+    load_strict(part, encoder.state_dict(), f"the encoder of this system (weights of {source})")

@@ -11,13 +11,17 @@ from omegaconf import OmegaConf
 
 from core.errors import BadCheckpoint, UnknownName
 from core.seeding import generator
+from encoders.released import RELEASES, Release, vjepa2
 from experiments import bench_rollout, energy_landscape
 from experiments._path import ROOT
 from experiments.reaching.systems import adapted
+from experiments.train import train
 from experiments.training.begin import begin_with_encoder
+from tests.encoders import test_released
 from tests.world_model.test_vjepa2_ac import SYSTEM
+from trajectories.synthetic import synthetic_log
 from world_model.assembly import assemble
-from world_model.pretrained import Interface, save_world_model
+from world_model.pretrained import Interface, load_world_model, save_world_model
 
 ACTIONS = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
 
@@ -92,3 +96,23 @@ def test_a_system_that_cannot_reach_or_is_not_shipped_is_told(tmp_path):
         adapted(configured("zero_shot_reach", "system=vjepa2_ac"), tmp_path, given=["system"])
     with pytest.raises(UnknownName, match="vjepa2_ac"):
         adapted(configured("zero_shot_reach", "system=vjepa2_small"), tmp_path, given=["system"])
+
+
+def test_a_released_encoder_takes_the_place_of_the_systems_own(tmp_path, monkeypatch):
+    sizes = test_released.SIZES
+    release = Release(form=vjepa2, sizes=sizes, image=256, file="vitl.pt", repository="facebook/none")
+    monkeypatch.setitem(RELEASES, "vjepa2_vitl", release)
+    source, weights = test_released.tiny()
+    folder = test_released.save_folder(tmp_path / "vitl", test_released.hugging_face(weights))
+    log = synthetic_log(tmp_path / "log", episodes=6)
+    both = [
+        "encoder=vjepa2_vitl", f"hub={folder}", "cameras=[left]", "max_stride=1", "batch=2", "probe=8",
+        "validation=0.34", "fit.steps=2", f"data={log}",
+    ]  # fmt: skip
+    small = ["system=vjepa2_ac_small", "system.preset=tiny", "~system.extra", "window=3", f"out={tmp_path / 'run'}"]
+    pixels = "++system.preprocess={_target_: encoders.preprocessing.RobotPixels, size: 64}"
+    trained = load_world_model(train(configured("train", *both, *small, pixels))).objective.encoder.encoder
+    pairs = zip(trained.state_dict().values(), source.state_dict().values(), strict=True)
+    assert trained.sizes == sizes and all(torch.equal(mine, theirs) for mine, theirs in pairs)
+    with pytest.raises(ValueError, match=r"builds its own encoder.*pretrained=vjepa2_vitl"):
+        train(configured("train", *both, "system=vjepa2_small", "window=8", f"out={tmp_path / 'other'}"))

@@ -11,7 +11,7 @@ for a short training has no time to find their scale, and heads have 32 channels
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -72,6 +72,7 @@ def build(
     pose_scale: Sequence[float] | None = None,
     pose_mean: Sequence[float] = POSE_MEAN,
     encoder: nn.Module | None = None,
+    state_dim: int | None = None,
     reader: GivenPose | ArmPose | None = None,
     steps: int = 2,
     fed: Fed = "first",
@@ -87,6 +88,7 @@ def build(
         pose_scale: Spread of usual poses per axis; without it poses come as they are, as released.
         pose_mean: Usual pose; counts with `pose_scale` alone.
         encoder: The encoder that is frozen; by default one of the preset's sizes.
+        state_dim: Width of the encoder's tokens, if not the preset's.
         reader: Reads poses out of proprioception and motions out of actions; by default they come as they are.
         steps: Steps of the roll-out loss.
         fed: See `Autoregression`; "second" is the published training of the released weights.
@@ -102,13 +104,12 @@ def build(
         raise ValueError(
             f"V-JEPA 2-AC takes actions of {POSE_DIM} numbers (x y z, rotation, gripper), got {action_dim}"
         )
+    inner = sizes.predictor if state_dim is None else replace(sizes.predictor, state_dim=state_dim)
     frozen = FrozenFrames(VideoTransformer(sizes.encoder, pairing="tiled") if encoder is None else encoder)
-    if frozen.width != sizes.predictor.state_dim:
-        raise ValueError(
-            f"the encoder gives tokens of width {frozen.width}, the predictor expects {sizes.predictor.state_dim}"
-        )
+    if frozen.width != inner.state_dim:
+        raise ValueError(f"the encoder gives tokens of width {frozen.width}, the predictor expects {inner.state_dim}")
     predictor = BlockCausalPredictor(
-        sizes.predictor,
+        inner,
         reader=reader,
         motion_map=None if action_scale is None else ActionMap(torch.as_tensor(action_scale)),
         pose_map=None if pose_scale is None else ActionMap(torch.tensor(pose_scale), mean=torch.tensor(pose_mean)),
