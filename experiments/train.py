@@ -12,7 +12,7 @@ import _path  # noqa: F401  isort: skip
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from experiments.training.watch import Watch
 from experiments.training.workers import device_of, first_alone, joined
 from trajectories.actions import action_names
 from trajectories.bank import FrameBank
+from trajectories.buffers import Buffers
 from trajectories.mixture import MixedBank
 from trajectories.stats import action_stats
 from world_model.assembly import assemble
@@ -61,10 +62,14 @@ class Data:
     window: int
     batch: int
     max_stride: int
+    buffers: Buffers = field(default_factory=Buffers)
 
     def draw(self, stream: torch.Generator) -> dict[str, torch.Tensor]:
-        """One batch of windows."""
-        return self.train.sample(self.batch, self.window, generator=stream, max_stride=self.max_stride)
+        """One batch of windows; it is overwritten by the next one."""
+        bank, shared = self.train, {"generator": stream, "max_stride": self.max_stride}
+        if isinstance(bank, MixedBank):
+            return bank.sample(self.batch, self.window, **shared)
+        return bank.sample(self.batch, self.window, into=self.buffers, **shared)
 
 
 def load_data(cfg: DictConfig, device: torch.device) -> Data:
