@@ -6,22 +6,33 @@ of the estimators but the last, and bounds what comes out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from encoders.pyramid import ChannelNorm
 from world_model.flow import Flow, correlation, resize_flow, warp
 
 FIRST_STEP = 0.1
 """Share of the usual size with which the last layer of an estimator begins: small corrections at first."""
+FIRST_TRUST = -1.0
+"""What goes into the sigmoid of the trust at first."""
+SHARPNESS = 60.0
+"""How much the fit of a shift counts in the guess at first."""
+FLAT = 0.1
+"""Share of the usual square of a feature below which a place counts as flat: its features are not blown up."""
 
 
 class FlowEstimator(nn.Module):
     """Corrects a flow at one level: 3 x 3 convolutions over the fit of both maps, the first map, and the flow so far.
+
+        correction = trust * guess + residual;    guess = sum over shifts of softmax(sharpness * fit) * shift
+
+    The guess is what the fit says by itself. It is right where there is texture, already with random features, and
+    astray where there is none; trust and residual are what the convolutions learn.
 
     Args:
         channels: Channels of the features.
@@ -29,25 +40,32 @@ class FlowEstimator(nn.Module):
         radius: Of the correlation, in cells.
     """
 
+    shifts: Tensor
+
     def __init__(self, channels: int, *, hidden: Sequence[int], radius: int) -> None:
         super().__init__()
         self.radius = radius
-        widths = ((2 * radius + 1) ** 2 + channels + 2, *hidden)
+        widths = ((2 * radius + 1) ** 2 + channels + 4, *hidden)
         self.layers = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), ChannelNorm(outputs), nn.GELU())
                 for inputs, outputs in pairwise(widths)
             )
         )
-        self.last = nn.Conv2d(widths[-1], 2, 3, padding=1)
+        self.last = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        self.sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS)))
+        steps = torch.arange(-radius, radius + 1, dtype=torch.float32)
+        shifts = torch.stack([steps.repeat(len(steps)), steps.repeat_interleave(len(steps))])
+        self.register_buffer("shifts", shifts, persistent=False)
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Begin with small corrections."""
+        """Begin with small residuals and some trust."""
         with torch.no_grad():
             self.last.weight.mul_(FIRST_STEP)
             if self.last.bias is not None:
                 self.last.bias.zero_()
+                self.last.bias[2] = FIRST_TRUST
 
     def forward(self, first: Tensor, warped: Tensor, flow: Flow) -> Flow:
         """The correction `B 2 h w`, in cells.
@@ -57,15 +75,18 @@ class FlowEstimator(nn.Module):
             warped: Features of the second one, sampled where `flow` leads.
             flow: What is known so far, in cells.
         """
-        fit = functional.gelu(correlation(first, warped, radius=self.radius) * first.shape[1] ** 0.5)
-        return self.last(self.layers(torch.cat([fit, first, flow], dim=1)))
+        fit = correlation(first, warped, radius=self.radius)
+        likely = (self.sharpness.exp() * fit).softmax(dim=1)  # (B, K, h, w)
+        guess = torch.einsum("bkhw,ik->bihw", likely, self.shifts)
+        told = self.last(self.layers(torch.cat([likely, guess, first, flow], dim=1)))
+        return told[:, 2:].sigmoid() * guess + told[:, :2]
 
 
 class PyramidFlow(nn.Module):
     """Two feature pyramids to a flow at each level, the coarsest first computed and the finest first given back.
 
-    Features are layer-normed at every place before they are compared, so that the fit tells about patterns and not
-    about brightness.
+    Before features are compared, their mean over the picture is taken away, and strong ones are brought to one size:
+    the fit tells about patterns, not about brightness, and flat places fit nothing well.
 
     Args:
         widths: Channels of the levels, the finest first.
@@ -114,6 +135,7 @@ class PyramidFlow(nn.Module):
 
 
 def _normed(features: Tensor) -> Tensor:
-    """Features `B C h w` with zero mean and unit spread over the channels of each place."""
-    centred = features - features.mean(dim=1, keepdim=True)
-    return centred * (centred.square().mean(dim=1, keepdim=True) + 1e-5).rsqrt()
+    """Features `B C h w` about their mean over the picture; those of strong places have unit size."""
+    centred = features - features.mean(dim=(2, 3), keepdim=True)
+    centred = centred * (centred.square().mean(dim=(1, 2, 3), keepdim=True) + 1e-5).rsqrt()
+    return centred * (centred.square().mean(dim=1, keepdim=True) + FLAT).rsqrt()
