@@ -8,6 +8,7 @@ import pytest
 
 from tests.golden import (
     act_jepa,
+    causal_jepa,
     dinowm,
     lewm,
     mc_jepa,
@@ -45,6 +46,9 @@ CHECKS = {
     "pose_helpers": vjepa2_ac.check_poses,
     "mcjepa_reference_ops": mc_jepa.check,
     "act_jepa": act_jepa.check,
+    "slot_attention": causal_jepa.check_slot_attention,
+    "savi_slot_attention": causal_jepa.check_savi,
+    "videosaur_chain": causal_jepa.check_videosaur,
 }
 """Kind of a case -> what to run on it."""
 

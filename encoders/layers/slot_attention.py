@@ -1,0 +1,175 @@
+"""Slot attention: a few slots compete for the tokens of a picture; and the blocks in which slots look at each other."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from core.types import State
+from encoders.layers.attention import Attention
+
+Memory = Literal["normed", "plain"]
+LogitScale = Literal["standard", "inverse"]
+Shares = Annotated[Tensor, "B N L"]
+
+
+class SlotAttention(nn.Module):
+    """Bind slots to the tokens of one picture, iteration by iteration.
+
+        shares = softmax over slots of (W_q LN(s)) (W_k LN(x))^T / sqrt(d)
+        w      = (shares + eps) / sum over tokens
+        s      = GRU(w W_v LN(x), s);   s = s + mlp(s) if there is one
+
+    Args:
+        input_dim: Width of the tokens.
+        slot_dim: Width D of the slots.
+        iterations: Rounds, unless a call says otherwise.
+        hidden: Width inside the feed-forward part `W relu(W LN(s))`; None leaves it out.
+        memory: What the recurrent cell remembers: "normed" slots (VideoSAUR) or the "plain" ones (SAVi).
+        eps: Added to every share, so that no slot is left without a token.
+
+    Raises:
+        ValueError: If `memory` is unknown or there is no round.
+
+    Reference: Locatello et al. 2020, arXiv:2006.15055, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        *,
+        slot_dim: int,
+        iterations: int = 2,
+        hidden: int | None = None,
+        memory: Memory = "normed",
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__()
+        if memory not in ("normed", "plain"):
+            raise ValueError(f"memory must be 'normed' or 'plain', got {memory!r}")
+        if iterations < 1:
+            raise ValueError(f"need at least one iteration, got {iterations}")
+        self.iterations, self.memory, self.eps = iterations, memory, eps
+        self.scale = slot_dim**-0.5
+        self.norm_inputs = nn.LayerNorm(input_dim)
+        self.norm_slots = nn.LayerNorm(slot_dim)
+        self.to_query = nn.Linear(slot_dim, slot_dim, bias=False)
+        self.to_key = nn.Linear(input_dim, slot_dim, bias=False)
+        self.to_value = nn.Linear(input_dim, slot_dim, bias=False)
+        self.cell = nn.GRUCell(slot_dim, slot_dim)
+        self.mlp = None if hidden is None else normed_mlp(slot_dim, hidden=hidden)
+
+    def draw(self, generator: Generator | None) -> None:
+        """Draw the weights of the recurrent cell: uniform within 1 / sqrt(D)."""
+        bound = 1 / math.sqrt(self.cell.hidden_size)
+        for weight in self.cell.parameters():
+            nn.init.uniform_(weight, -bound, bound, generator=generator)
+
+    def forward(
+        self, slots: State, tokens: Annotated[Tensor, "B L C"], iterations: int | None = None
+    ) -> tuple[State, Shares]:
+        """Bind slots to tokens.
+
+        Args:
+            slots: Where they start, `(B, N, D)`.
+            tokens: Of the picture, `(B, L, input_dim)`.
+            iterations: Rounds of this call; by default those of the part.
+
+        Returns:
+            The slots, and each slot's share of every token in the last round (sums to 1 over the slots).
+
+        Raises:
+            ValueError: If there is no round.
+        """
+        rounds = self.iterations if iterations is None else iterations
+        if rounds < 1:
+            raise ValueError(f"need at least one iteration, got {rounds}")
+        tokens = self.norm_inputs(tokens)
+        key, value = self.to_key(tokens), self.to_value(tokens)
+        for _ in range(rounds):
+            normed = self.norm_slots(slots)
+            shares = (self.to_query(normed) @ key.transpose(1, 2) * self.scale).softmax(dim=1)  # (B, N, L)
+            weights = shares + self.eps
+            found = weights / weights.sum(dim=2, keepdim=True) @ value  # (B, N, D)
+            kept = normed if self.memory == "normed" else slots
+            slots = self.cell(found.flatten(0, 1), kept.flatten(0, 1)).view_as(slots)
+            if self.mlp is not None:
+                slots = slots + self.mlp(slots)
+        return slots, shares
+
+
+class SlotBlock(nn.Module):
+    """A pre-norm block with a ReLU between the two maps of its feed-forward part.
+
+        x = x + attention(LN(x), memory);   x = x + W relu(W LN(x))
+
+    Args:
+        width: Width of the tokens.
+        heads: Attention heads.
+        hidden: Width inside the feed-forward part; by default four times the width.
+        logit_scale: "standard" divides the logits by the root of a head's width; "inverse" multiplies them by it, as
+            the released VideoSAUR weights expect.
+
+    Raises:
+        ValueError: If `logit_scale` is unknown.
+    """
+
+    def __init__(
+        self, width: int, *, heads: int, hidden: int | None = None, logit_scale: LogitScale = "standard"
+    ) -> None:
+        super().__init__()
+        if logit_scale not in ("standard", "inverse"):
+            raise ValueError(f"logit_scale must be 'standard' or 'inverse', got {logit_scale!r}")
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = Attention(width, heads=heads)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = _mlp(width, hidden=hidden or 4 * width)
+        self.factor = float(self.attention.head_dim) if logit_scale == "inverse" else 1.0
+
+    def forward(self, x: State, memory: State | None = None) -> State:
+        """Transform tokens `(B, L, D)`, which look at each other or, if it is given, at the memory `(B, L', D)`."""
+        normed = self.norm_attention(x)
+        query, key, value = self._project(normed, normed if memory is None else memory)
+        x = x + self.attention.mix(self.factor * query, key, value)
+        return x + self.mlp(self.norm_mlp(x))
+
+    def _project(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if memory is x:
+            return self.attention.project(x)
+        inner, weight, bias = self.attention.inner, self.attention.to_qkv.weight, self.attention.to_qkv.bias
+        query = F.linear(x, weight[:inner], bias[:inner])
+        pair = F.linear(memory, weight[inner:], bias[inner:]).chunk(2, dim=-1)
+        heads = (self.attention.heads, self.attention.head_dim)
+        query, key, value = (part.unflatten(-1, heads).transpose(1, 2) for part in (query, *pair))
+        return query, key, value
+
+
+class NormedStep(nn.Module):
+    """How slots go on to the next picture in SAVi: `y = LN(x);  out = y + W relu(W y)`.
+
+    Args:
+        width: Width D of the slots.
+        hidden: Width inside; by default twice the width.
+    """
+
+    def __init__(self, width: int, *, hidden: int | None = None) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mlp = _mlp(width, hidden=hidden or 2 * width)
+
+    def forward(self, x: State) -> State:
+        """Slots `(B, N, D)` in and out, each by itself."""
+        normed = self.norm(x)
+        return normed + self.mlp(normed)
+
+
+def normed_mlp(width: int, *, hidden: int, output: int | None = None) -> nn.Sequential:
+    """A layer norm and two linear maps with a ReLU between them."""
+    return nn.Sequential(nn.LayerNorm(width), *_mlp(width, hidden=hidden, output=output))
+
+
+def _mlp(width: int, *, hidden: int, output: int | None = None) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, output or width))
