@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-from core.checkpoint import load_checkpoint, load_strict, save_checkpoint
 from core.errors import BadCheckpoint
 from core.types import Observation
-from world_model.assembly import assemble
+from world_model.companions import load_companion, save_companion
 from world_model.policy import GoalPolicy
-from world_model.pretrained import MISFITS, WorldModel
+from world_model.pretrained import WorldModel
 
 
 def save_policy(
@@ -36,15 +35,8 @@ def save_policy(
     Raises:
         ValueError: If the world model has no fingerprint, so that nothing could be checked later.
     """
-    if not model.fingerprint:
-        raise ValueError("the world model has no fingerprint: load it from its folder, then train a policy for it")
-    config = {
-        "policy": dict(described),
-        "world_model": model.fingerprint,
-        "actions": list(model.interface.actions),
-        "training": dict(training or {}),
-    }
-    save_checkpoint(folder, policy.state_dict(), config)
+    facts = {"actions": list(model.interface.actions), "training": dict(training or {})}
+    save_companion(folder, policy, kind="policy", described=described, model=model, facts=facts)
 
 
 def load_policy(folder: str | Path, model: WorldModel) -> GoalPolicy:
@@ -58,26 +50,12 @@ def load_policy(folder: str | Path, model: WorldModel) -> GoalPolicy:
         BadCheckpoint: If the folder is missing, damaged or of a newer format, does not describe a policy, or describes
             one that was trained for another world model.
     """
-    tensors, config = load_checkpoint(folder)
-    try:
-        policy, belongs_to = assemble(config["policy"]), str(config["world_model"])
-    except MISFITS as error:
-        raise BadCheckpoint(f"{folder} does not describe a policy of this version: {error}") from error
-    if not isinstance(policy, GoalPolicy):
-        raise BadCheckpoint(f"{folder} describes a {type(policy).__name__}, not a policy")
-    if belongs_to != model.fingerprint:
-        raise BadCheckpoint(
-            f"the policy in {folder} belongs to the world model {belongs_to}, and this one is "
-            f"{model.fingerprint or 'unnamed'}: train a policy for it with experiments/train_policy.py"
-        )
-    load_strict(policy, tensors, str(folder))
+    policy = load_companion(folder, model, kind="policy", form=GoalPolicy)
     if policy.action_dim != len(model.interface.actions):
         raise BadCheckpoint(
             f"the policy in {folder} answers actions of {policy.action_dim} numbers, its world model takes "
             f"{len(model.interface.actions)} ({', '.join(model.interface.actions)})"
         )
-    device = next(model.objective.parameters()).device
-    policy.to(device).eval().requires_grad_(False)
     _try_out(policy, model, folder)
     return policy
 
