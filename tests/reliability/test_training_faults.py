@@ -109,17 +109,32 @@ COMMANDS = {
 def test_other_commands_end_when_they_are_asked_to_and_leave_no_child(tmp_path, name, wait_s):
     options = [option.format(folder=tmp_path) for option in COMMANDS[name]]
     command = [sys.executable, str(ROOT / "experiments" / f"{name}.py"), *options]
-    worker = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    worker = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=_heeds_interrupts
+    )
     time.sleep(wait_s)
     children = _below(worker.pid)
     asked = time.monotonic()
     worker.send_signal(signal.SIGTERM if wait_s % 2 else signal.SIGINT)
-    _, said = worker.communicate(timeout=60)
+    try:
+        _, said = worker.communicate(timeout=60)
+    finally:
+        worker.kill()
     assert worker.returncode in (0, 1) and "Traceback" not in said, said[-2000:]
     assert time.monotonic() - asked <= 15  # 5 s on a machine of one's own
-    time.sleep(0.5)
-    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    until(lambda: not any(map(_runs, children)), seconds=5)
     assert not list(tmp_path.rglob("*.tmp*"))
+
+
+def _runs(process: int) -> bool:
+    """Whether a process still does something: neither gone nor waiting to be buried."""
+    told = Path(f"/proc/{process}/stat")
+    return told.exists() and told.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def _heeds_interrupts() -> None:
+    """A shell that starts this in the background would have SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _below(process: int) -> list[int]:
