@@ -8,13 +8,28 @@ from world_model.objectives.chunk import ChunkObjective
 from world_model.objectives.dynamics import DynamicsObjective
 from world_model.objectives.masked import MaskedObjective
 from world_model.objectives.motion import MotionContentObjective
-from world_model.recipes import act_jepa, leworldmodel, mc_jepa, mc_jepa_factored, vjepa2, vjepa2_1, vjepa2_ac
+from world_model.objectives.slot_features import SlotFeatureObjective
+from world_model.recipes import (
+    act_jepa,
+    causal_jepa,
+    leworldmodel,
+    mc_jepa,
+    mc_jepa_factored,
+    video_slots,
+    vjepa2,
+    vjepa2_1,
+    vjepa2_ac,
+)
 
-RECIPES: dict[str, Callable[..., DynamicsObjective | MaskedObjective | ChunkObjective | MotionContentObjective]] = {
+Objective = DynamicsObjective | MaskedObjective | ChunkObjective | MotionContentObjective | SlotFeatureObjective
+
+RECIPES: dict[str, Callable[..., Objective]] = {
     "act_jepa": act_jepa.build,
+    "causal_jepa": causal_jepa.build,
     "leworldmodel": leworldmodel.build,
     "mc_jepa": mc_jepa.build,
     "mc_jepa_factored": mc_jepa_factored.build,
+    "video_slots": video_slots.build,
     "vjepa2": vjepa2.build,
     "vjepa2_1": vjepa2_1.build,
     "vjepa2_ac": vjepa2_ac.build,

@@ -23,12 +23,23 @@ from world_model.crops import RandomCrop
 from world_model.displacement import HindsightDisplacement, TokenPlaces
 from world_model.fitting.decay import DecayAll, DecayMatrices
 from world_model.fitting.schedules import WarmupCosine, WarmupHoldDecay
+from world_model.masks.objects import LegacyObjectMask, ObjectMask, TokenMask, TubeMask
 from world_model.objectives.autoregression import Autoregression
 from world_model.objectives.dynamics import OpenLoop
 from world_model.objectives.motion_terms import MotionWeights
 from world_model.policy import GoalPolicy
 from world_model.poses import ArmPose, GivenPose
-from world_model.recipes import act_jepa, leworldmodel, mc_jepa, mc_jepa_factored, vjepa2, vjepa2_1, vjepa2_ac
+from world_model.recipes import (
+    act_jepa,
+    causal_jepa,
+    leworldmodel,
+    mc_jepa,
+    mc_jepa_factored,
+    video_slots,
+    vjepa2,
+    vjepa2_1,
+    vjepa2_ac,
+)
 from world_model.regularisers.sigreg import SIGReg
 from world_model.regularisers.two_views import TwoViews
 from world_model.regularisers.vicreg import VICReg
@@ -37,9 +48,11 @@ TARGET = "_target_"
 _PARTS: tuple[Callable[..., Any], ...] = (
     act_jepa.build,
     act_jepa.build_control,
+    causal_jepa.build,
     leworldmodel.build,
     mc_jepa.build,
     mc_jepa_factored.build,
+    video_slots.build,
     vjepa2.build,
     vjepa2_1.build,
     vjepa2_ac.build,
@@ -71,6 +84,10 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     RandomCrop,
     PyramidEncoder,
     PyramidSizes,
+    ObjectMask,
+    LegacyObjectMask,
+    TubeMask,
+    TokenMask,
     Augmentation,
     ColourJitter,
     ViewJitter,

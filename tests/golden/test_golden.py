@@ -49,6 +49,10 @@ CHECKS = {
     "slot_attention": causal_jepa.check_slot_attention,
     "savi_slot_attention": causal_jepa.check_savi,
     "videosaur_chain": causal_jepa.check_videosaur,
+    "cjepa_predictor": causal_jepa.check_predictor,
+    "cjepa_predictor_ap": causal_jepa.check_with_nodes,
+    "cjepa_rollout": causal_jepa.check_rollout,
+    "cjepa_matching": causal_jepa.check_matching,
 }
 """Kind of a case -> what to run on it."""
 

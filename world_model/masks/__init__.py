@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from world_model.masks.objects import LegacyObjectMask, ObjectMask, TokenMask, TubeMask
 from world_model.masks.tubes import LegacyTubes, Tubes
 
 TUBES: dict[str, type[Tubes]] = {"tubes": Tubes, "legacy_tubes": LegacyTubes}
 """Name -> sampler of tube masks."""
 
-__all__ = ["TUBES", "LegacyTubes", "Tubes"]
+OBJECTS: dict[str, type[ObjectMask]] = {
+    "object": ObjectMask,
+    "legacy_object": LegacyObjectMask,
+    "tube": TubeMask,
+    "random_token": TokenMask,
+}
+"""Name -> sampler of masks over slots; `ObjectMask(hidden=0)` hides nothing."""
+
+__all__ = [
+    "OBJECTS",
+    "TUBES",
+    "LegacyObjectMask",
+    "LegacyTubes",
+    "ObjectMask",
+    "TokenMask",
+    "TubeMask",
+    "Tubes",
+]

@@ -46,7 +46,8 @@ class SlotFeatureObjective(nn.Module):
     Args:
         encoder: Pictures to slots.
         decoder: Slots to features and, if `weight` is not 0, one logit per place of the next frame.
-        features: Reads what is rebuilt off prepared pictures: `(G, C, h, w)` to `(G, L, C')`; gets no gradient.
+        features: Reads what is rebuilt off prepared pictures: `(G, C, h, w)` to `(G, L, C')`; gets no gradient. By
+            default the encoder's own features, which must be frozen then.
         keys: Reads what is compared over time; by default the features.
         weight: w; 0 leaves the second term out.
         temperature: tau.
@@ -60,7 +61,7 @@ class SlotFeatureObjective(nn.Module):
         *,
         encoder: SlotEncoder,
         decoder: SlotMixer,
-        features: Reader,
+        features: Reader | None = None,
         keys: Reader | None = None,
         weight: float = 0.3,
         temperature: float = 0.15,
@@ -78,7 +79,7 @@ class SlotFeatureObjective(nn.Module):
         sizes = check_shape(frames, "B T C h w")
         images = self.preprocess(frames.flatten(0, 1))
         with torch.no_grad():
-            wanted = self.features(images)
+            wanted = (self.features or self.encoder.features)(images)
             keys = wanted if self.keys is None else self.keys(images)
         times = (sizes["B"], sizes["T"])
         slots = self.encoder.track(images.unflatten(0, times), generator=generator).slots

@@ -1,0 +1,132 @@
+"""Causal-JEPA: object slots over time, some hidden but for their first moment, inferred from the others.
+
+    loss = |p - s|^2 on hidden objects of the past + |p - s|^2 on all objects of the future (+ proprioception)
+
+Reference: Nam et al. 2026, arXiv:2602.11389.  Presets "pusht" and "clevrer" have the published sizes; their frozen
+slots are VideoSAUR's over patches of 14 px.  "lab" and "tiny" are our own, narrower and without dropout, with slots of
+the presets of the same names of `video_slots`, for pictures of 64 and 28 px.  Masks are drawn anew for every batch; the
+released training hides the same slots throughout (`LegacyObjectMask`).  Dropout falls on what attention gives, not on
+its shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from core.errors import choose
+from core.interfaces import MaskSampler
+from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from encoders.layers.weights import draw_weights
+from encoders.slots import SlotEncoder
+from world_model.actions import ActionMap
+from world_model.costs import GoalDistance, Steps
+from world_model.masks.objects import ObjectMask
+from world_model.object_dynamics import AlignedDynamics, MatchedGap
+from world_model.objectives.slots import ObjectObjective
+from world_model.predictors.object_world import NumbersNode, ObjectWorld
+from world_model.predictors.slots import SlotPredictor, SlotSizes
+from world_model.recipes import video_slots
+from world_model.recipes.video_slots import VideoSlotSizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalJepaSizes:
+    """Sizes of a Causal-JEPA.
+
+    Args:
+        slots: Of the frozen slot encoder.
+        predictor: Of the predictor; as wide as the slots.
+        hidden: Objects that are hidden in training.
+    """
+
+    slots: VideoSlotSizes
+    predictor: SlotSizes
+    hidden: int
+
+
+_PATCHES = video_slots.PRESETS["videosaur"]
+_PAPER = SlotSizes(width=128, depth=6, heads=16, mlp_dim=2048, history=3, future=1, dropout=0.1)
+PRESETS = {
+    "pusht": CausalJepaSizes(slots=_PATCHES, predictor=_PAPER, hidden=1),
+    "clevrer": CausalJepaSizes(
+        slots=replace(_PATCHES, num_slots=7), predictor=replace(_PAPER, history=6, future=10), hidden=4
+    ),
+    "lab": CausalJepaSizes(
+        slots=video_slots.PRESETS["lab"],
+        predictor=SlotSizes(width=64, depth=4, heads=4, mlp_dim=256, history=3),
+        hidden=1,
+    ),
+    "tiny": CausalJepaSizes(
+        slots=video_slots.PRESETS["tiny"],
+        predictor=SlotSizes(width=16, depth=2, heads=2, mlp_dim=32, history=3),
+        hidden=1,
+    ),
+}
+
+
+def build(
+    *,
+    preset: str | CausalJepaSizes = "pusht",
+    action_dim: int | None,
+    action_scale: Tensor | Sequence[float] | None = None,
+    proprio_dim: int | None = None,
+    proprio_scale: Sequence[float] | None = None,
+    encoder: SlotEncoder | None = None,
+    masks: MaskSampler | None = None,
+    generator: Generator | None = None,
+    **parts: Any,
+) -> ObjectObjective:
+    """Assemble the training loss; `as_world_model` turns the trained result into a Dynamics.
+
+    Args:
+        preset: A name of `PRESETS`, or sizes of your own.
+        action_dim: Width of an action, or of a block of actions; None for a world that nobody acts in.
+        action_scale: Size of a usual action per axis, in its unit; without it, actions must come standardised.
+        proprio_dim: Numbers of proprioception that become a node; None for none.
+        proprio_scale: Spread of each of them; without it, they must come standardised.
+        encoder: The slot encoder that is frozen; by default the preset's, to be filled with trained weights.
+        masks: Draws hidden objects; by default `ObjectMask` with as many hidden as the preset says.
+        generator: Draws all initial weights, the encoder's too; by default the global stream does.
+        **parts: Further parts of `ObjectObjective`: preprocess, augment, future_gap.
+
+    Raises:
+        UnknownName: If there is no such preset.
+        ValueError: If slots and predictor differ in width.
+    """
+    sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
+    seen = encoder or sizes.slots.form(sizes.slots)
+    width = sizes.predictor.width
+    if seen.width != width:
+        raise ValueError(f"the encoder gives slots of width {seen.width}, the predictor expects {width}")
+    world = ObjectWorld(
+        SlotPredictor(sizes.predictor),
+        action=_node(action_dim, action_scale, width=width),
+        felt=_node(proprio_dim, proprio_scale, width=width),
+    )
+    masks = masks or ObjectMask(frames=sizes.predictor.history, objects=sizes.slots.num_slots, hidden=sizes.hidden)
+    parts.setdefault("preprocess", NormalisePixels(mean=IMAGENET_MEAN, std=IMAGENET_STD))
+    objective = ObjectObjective(encoder=seen, predictor=world, masks=masks, **parts)
+    if generator is not None:
+        draw_weights(objective, generator)
+    return objective
+
+
+def as_world_model(objective: ObjectObjective, *, max_bytes: int = 512 * 2**20) -> AlignedDynamics:
+    """The trained predictor as a Dynamics, with its whole history as context."""
+    return AlignedDynamics(objective.predictor, max_bytes=max_bytes)
+
+
+def goal_cost(objective: ObjectObjective, *, steps: Steps = "last") -> GoalDistance:
+    """How far imagined objects are from the goal's after matching, plus the node of proprioception if there is one."""
+    return GoalDistance(steps=steps, distance=MatchedGap(extra=objective.predictor.num_extra))
+
+
+def _node(inputs: int | None, scale: Tensor | Sequence[float] | None, *, width: int) -> NumbersNode | None:
+    if inputs is None:
+        return None
+    return NumbersNode(inputs, width=width, scaling=None if scale is None else ActionMap(torch.as_tensor(scale)))
