@@ -21,7 +21,9 @@ from world_model.displacement import HindsightDisplacement
 from world_model.distances import AbsoluteError
 from world_model.dynamics import LearnedDynamics
 from world_model.ensemble import EnsembleDynamics, EnsemblePerception, MeanMeasure
+from world_model.object_dynamics import AlignedDynamics, MatchedGap, SlotPerception
 from world_model.objectives.dynamics import DynamicsObjective
+from world_model.objectives.slots import ObjectObjective
 from world_model.perception import ImagePerception
 from world_model.poses import ArmPose, GivenPose, check_pose
 
@@ -91,7 +93,9 @@ class WorldModel:
 
     @property
     def feels(self) -> bool:
-        """Whether its dynamics need proprioception beside the pictures."""
+        """Whether it needs proprioception beside the pictures."""
+        if isinstance(self.objective, ObjectObjective):
+            return self.objective.predictor.felt is not None
         return self.objective.predictor.proprio is not None
 
     def checked_proprio(self, proprio: Tensor) -> Tensor:
@@ -112,6 +116,8 @@ class WorldModel:
         """
         if self.metres is not None:
             return GoalDistance(steps="all", metric=self.metres)
+        if isinstance(self.objective, ObjectObjective):
+            return GoalDistance(steps="last", distance=MatchedGap(extra=self.objective.predictor.num_extra))
         l1 = isinstance(self.objective.distance, AbsoluteError)
         return GoalDistance(steps="last", distance=absolute if l1 else squared)
 
@@ -142,6 +148,16 @@ def as_world_model(objective: DynamicsObjective, interface: Interface, *, finger
     Raises:
         BadCheckpoint: If the objective prepares its pictures in a way that is not known here.
     """
+    if isinstance(objective, ObjectObjective):
+        side = (interface.image_size, interface.image_size)
+        return WorldModel(
+            members=(objective,),
+            interface=interface,
+            perception=SlotPerception(objective, cameras=interface.cameras, image_size=side),
+            dynamics=AlignedDynamics(objective.predictor),
+            metres=None,
+            fingerprint=fingerprint,
+        )
     head = dict(objective.parts.items()).get(DISPLACEMENT)
     return WorldModel(
         members=(objective,),
@@ -299,7 +315,9 @@ def _try_out(model: WorldModel) -> None:
     """See one black picture and imagine one step."""
     known = model.interface
     frames = torch.zeros(1, 1, 3 * len(known.cameras), known.image_size, known.image_size, dtype=torch.uint8)
-    latents = model.perception(Observation(frames=frames, cameras=known.cameras))
+    node = model.objective.predictor.felt if isinstance(model.objective, ObjectObjective) else None
+    felt = None if node is None else torch.zeros(1, 1, node.inputs)
+    latents = model.perception(Observation(frames=frames, cameras=known.cameras, proprio=felt))
     if model.metres is not None:
         model.metres(latents)
     actions = torch.zeros(1, 1, 1, len(known.actions))
