@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from core.errors import BadCheckpoint, choose
+from encoders.adapters.files import UNREADABLE
 from encoders.adapters.filling import fill
 from encoders.layers.slot_attention import LogitScale, NormedStep, SlotAttention, SlotBlock, normed_mlp
 from encoders.slot_decoder import SlotMixer
-from encoders.slots import GaussianStart, SlotRecurrence
+from encoders.slots import GaussianStart, SlotEncoder, SlotRecurrence
 
 PARTS = {
     "embed": ("feature_mlp.layers.", "encoder.module.output_transform.layers.", "encoder.output_transform.layers."),
@@ -44,6 +47,38 @@ _DECODER = (
     ("render", "renderer.layers"), ("output", "output_transform"), ("norm_memory", "norm_memory"),
 )  # fmt: skip
 _Names = tuple[tuple[str, str], ...]
+
+
+def load(
+    path: str | Path,
+    *,
+    features: nn.Module,
+    num_slots: int,
+    iterations: int = 2,
+    first: int = 3,
+    heads: int = 4,
+    logit_scale: LogitScale = "inverse",
+) -> SlotEncoder:
+    """A whole slot encoder from a VideoSAUR file, or from a Causal-JEPA file that carries one, in evaluation mode.
+
+    Args:
+        path: A `.ckpt`, `.pt` or `.safetensors` file of tensors; pickled modules are refused.
+        features: The feature network that the file was trained over, with its weights: pictures to tokens.
+        num_slots: Slots N, which no shape tells.
+        iterations: Rounds of attention.
+        first: Rounds on the first frame.
+        heads: Of the transition.
+        logit_scale: Of the transition; "inverse" for released files.
+
+    Raises:
+        BadCheckpoint: If the file cannot be read safely, or a part is missing or does not fit.
+    """
+    tensors = _read(Path(path))
+    embed = embedding(part(tensors, "embed"))
+    begin = start(part(tensors, "start"), num_slots=num_slots)
+    follow = recurrence(tensors, iterations=iterations, first=first, heads=heads, logit_scale=logit_scale)
+    width = begin.mean.shape[-1]
+    return SlotEncoder(features=features, embed=embed, start=begin, recurrence=follow, slot_dim=width).eval()
 
 
 def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -192,6 +227,20 @@ def mixer(tensors: Mapping[str, Tensor], *, heads: int = 4, logit_scale: LogitSc
     )
     fill(made, tensors, spelling=_speller((*blocks, *_DECODER)), title="the decoder of VideoSAUR")
     return made
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadCheckpoint(f"{file} cannot be read as plain weights; save its state_dict() alone: {reason}") from error
+    found = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise BadCheckpoint(f"{file} should hold a table of tensors, found {type(content).__name__}")
+    return dict(found)
 
 
 def _speller(names: _Names) -> Callable[[str], str]:

@@ -12,6 +12,7 @@ from encoders.adapters import videosaur
 from encoders.layers.slot_attention import NormedStep, SlotAttention, SlotBlock, normed_mlp
 from encoders.layers.weights import draw_weights
 from encoders.slot_decoder import SlotMixer
+from encoders.slot_sources import StateSlots, adjusted_rand, pooled
 from encoders.slots import GaussianStart, LearnedStart, PatchFeatures, SlotEncoder, SlotRecurrence
 
 
@@ -150,3 +151,80 @@ def test_foreign_weights_are_found_under_any_of_their_prefixes():
         videosaur.slot_attention({name: value for name, value in weights.items() if name != "to_v.weight"})
     with pytest.raises(BadCheckpoint, match="expected names like"):
         videosaur.part({"other": torch.zeros(1)}, "attend")
+
+
+def released_file() -> dict[str, torch.Tensor]:
+    """A whole file of another project's spelling: 6 features, slots of 8."""
+    block, cell = torch.nn.TransformerEncoderLayer(8, 4, 32), nn.GRUCell(8, 8)
+    attention = {
+        "norm_features.weight": torch.ones(8), "norm_features.bias": torch.zeros(8),
+        "norm_slots.weight": torch.ones(8), "norm_slots.bias": torch.zeros(8),
+        **{f"to_{name}.weight": noise(8, 8, seed=index) for index, name in enumerate("qkv")},
+        **{f"gru.{name}": value for name, value in cell.state_dict().items()},
+    }  # fmt: skip
+    step = {name.replace("in_proj_", "qkv."): value for name, value in block.state_dict().items()}
+    mlp = {f"layers.{name}": value for name, value in normed_mlp(6, hidden=12, output=8).state_dict().items()}
+    return {
+        **{f"encoder.module.output_transform.{name}": value for name, value in mlp.items()},
+        **{f"processor.module.corrector.{name}": value for name, value in attention.items()},
+        **{f"processor.module.predictor.blocks.0.{name}": value for name, value in step.items()},
+        "initializer.mean": noise(1, 1, 8), "initializer.log_std": noise(1, 1, 8),
+    }  # fmt: skip
+
+
+class Columns(nn.Module):
+    """Pixels as tokens of six numbers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, -x], dim=1).flatten(2).transpose(1, 2)
+
+
+def test_a_whole_slot_encoder_is_read_from_a_file(tmp_path):
+    torch.save({"state_dict": released_file(), "epoch": 3}, tmp_path / "slots.ckpt")
+    made = videosaur.load(tmp_path / "slots.ckpt", features=Columns(), num_slots=5)
+    tracks = made.track(noise(2, 3, 3, 4, 4))
+    assert tracks.slots.shape == (2, 3, 5, 8) and tracks.shares.shape == (2, 3, 5, 16)
+    assert torch.equal(made.track(noise(2, 3, 3, 4, 4)).slots, tracks.slots)
+
+
+def test_pickled_modules_are_refused(tmp_path):
+    torch.save({"whole": nn.Linear(2, 2)}, tmp_path / "module.ckpt")
+    with pytest.raises(BadCheckpoint, match="state_dict"):
+        videosaur.load(tmp_path / "module.ckpt", features=Columns(), num_slots=5)
+
+
+# truth of a simulator
+
+
+def test_tokens_are_pooled_by_their_object_and_what_is_out_of_sight_is_zero():
+    tokens = torch.tensor([[[1.0], [3.0], [5.0], [9.0]]])
+    slots = pooled(tokens, torch.tensor([[0, 0, 2, 7]]), num_slots=4)
+    assert slots[0, :, 0].tolist() == [2.0, 0.0, 5.0, 0.0]
+
+
+def test_state_slots_are_fixed_and_equal_for_equal_bodies():
+    made, bodies = StateSlots(7, width=8, generator=generator(0)), noise(2, 3, 4, 7)
+    assert torch.equal(made(bodies), StateSlots(7, width=8, generator=generator(0))(bodies))
+    assert not any(weight.requires_grad for weight in made.parameters())
+    assert torch.allclose(made(bodies[:, :, [1, 0]]), made(bodies)[:, :, [1, 0]])
+
+
+def split(*labels: int, slots: int = 4) -> torch.Tensor:
+    return nn.functional.one_hot(torch.tensor([labels]), slots).float().transpose(1, 2)
+
+
+def test_the_rand_index_ignores_names_and_the_background():
+    truth = torch.tensor([[0, 0, 1, 1, 2, 2]])
+    assert adjusted_rand(split(3, 1, 2, 2, 0, 0), truth) == 1
+    assert adjusted_rand(split(3, 1, 2, 2, 0, 0), truth, background=None) < 1
+    assert adjusted_rand(split(1, 1, 1, 1, 1, 1), truth) == 0  # everything in one slot
+    # counts 2 1 / 0 1 / 0 2 over 6 tokens: pairs 1 + 0 + 1, rows 3 + 0 + 1, columns 1 + 6, all 15
+    known = adjusted_rand(split(0, 0, 1, 1, 1, 1), torch.tensor([[0, 0, 0, 1, 2, 2]]), background=None)
+    assert torch.isclose(known, torch.tensor([(2 - 4 * 7 / 15) / (11 / 2 - 4 * 7 / 15)], dtype=torch.float64))
+
+
+def test_splits_by_chance_score_near_zero():
+    draw = generator(0)
+    truth = torch.randint(0, 4, (200, 400), generator=draw)
+    shares = torch.rand(200, 4, 400, generator=draw)
+    assert abs(float(adjusted_rand(shares, truth).mean())) < 0.005  # spread of the mean: about 0.0003
