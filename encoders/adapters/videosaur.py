@@ -106,7 +106,8 @@ def slot_attention(tensors: Mapping[str, Tensor], *, iterations: int = 2, eps: f
     mlp = tensors.get("mlp.layers.1.weight")
     made = SlotAttention(
         _of(tensors, "to_k.weight").shape[1],
-        slot_dim=_of(tensors, "to_q.weight").shape[0],
+        slot_dim=_of(tensors, "to_q.weight").shape[1],
+        inner=tensors["to_q.weight"].shape[0],
         hidden=None if mlp is None else mlp.shape[0],
         iterations=iterations,
         eps=eps,
@@ -123,7 +124,8 @@ def savi_attention(tensors: Mapping[str, Tensor], *, iterations: int = 2, eps: f
     """
     made = SlotAttention(
         _of(tensors, "project_k.weight").shape[1],
-        slot_dim=_of(tensors, "project_q.1.weight").shape[0],
+        slot_dim=_of(tensors, "project_q.1.weight").shape[1],
+        inner=tensors["project_q.1.weight"].shape[0],
         hidden=_of(tensors, "mlp.1.weight").shape[0],
         iterations=iterations,
         memory="plain",

@@ -27,6 +27,7 @@ class SlotAttention(nn.Module):
         input_dim: Width of the tokens.
         slot_dim: Width D of the slots.
         iterations: Rounds, unless a call says otherwise.
+        inner: Width d of queries, keys and values; by default D.
         hidden: Width inside the feed-forward part `W relu(W LN(s))`; None leaves it out.
         memory: What the recurrent cell remembers: "normed" slots (VideoSAUR) or the "plain" ones (SAVi).
         eps: Added to every share, so that no slot is left without a token.
@@ -43,6 +44,7 @@ class SlotAttention(nn.Module):
         *,
         slot_dim: int,
         iterations: int = 2,
+        inner: int | None = None,
         hidden: int | None = None,
         memory: Memory = "normed",
         eps: float = 1e-8,
@@ -53,13 +55,14 @@ class SlotAttention(nn.Module):
         if iterations < 1:
             raise ValueError(f"need at least one iteration, got {iterations}")
         self.iterations, self.memory, self.eps = iterations, memory, eps
-        self.scale = slot_dim**-0.5
+        inner = inner or slot_dim
+        self.scale = inner**-0.5
         self.norm_inputs = nn.LayerNorm(input_dim)
         self.norm_slots = nn.LayerNorm(slot_dim)
-        self.to_query = nn.Linear(slot_dim, slot_dim, bias=False)
-        self.to_key = nn.Linear(input_dim, slot_dim, bias=False)
-        self.to_value = nn.Linear(input_dim, slot_dim, bias=False)
-        self.cell = nn.GRUCell(slot_dim, slot_dim)
+        self.to_query = nn.Linear(slot_dim, inner, bias=False)
+        self.to_key = nn.Linear(input_dim, inner, bias=False)
+        self.to_value = nn.Linear(input_dim, inner, bias=False)
+        self.cell = nn.GRUCell(inner, slot_dim)
         self.mlp = None if hidden is None else normed_mlp(slot_dim, hidden=hidden)
 
     def draw(self, generator: Generator | None) -> None:

@@ -51,6 +51,12 @@ def test_permuted_tokens_give_the_same_slots():
     assert torch.allclose(attention(slots, tokens)[0], attention(slots, tokens[:, order])[0], atol=1e-5)
 
 
+def test_queries_may_be_of_another_width_than_slots():
+    attention = SlotAttention(6, slot_dim=8, inner=4)
+    slots, shares = attention(noise(2, 4, 8), noise(2, 9, 6))
+    assert slots.shape == (2, 4, 8) and shares.shape == (2, 4, 9) and attention.scale == 0.5
+
+
 def test_two_flavours_of_memory_differ():
     normed, plain = SlotAttention(6, slot_dim=8), SlotAttention(6, slot_dim=8, memory="plain")
     plain.load_state_dict(normed.state_dict())

@@ -102,7 +102,7 @@ def check_with_nodes(case: Case) -> None:
     given, history = case.under("in."), int(case.meta["history_frames"])
     world = _world(case, future=given["slots"].shape[1] - history)
     states = world.states(given["slots"], given.get("proprio"))
-    embedding = world.nodes(states, given["action"])
+    embedding = world.nodes(states, given["action"]) if "action" in given else states
     case.check("out.embedding", embedding)
     hidden = _hidden(case, given["slots"].shape[2])
     _check_losses(case, world, states=states, nodes=embedding[:, :history], hidden=hidden)
