@@ -235,6 +235,14 @@ def test_proprioception_is_a_node_that_learns_through_its_input_alone():
         objective({key: value for key, value in batch.items() if key != "proprio"}, generator(0))
 
 
+def test_a_world_that_nobody_acts_in_learns_without_actions_and_goes_on_by_itself():
+    objective, slots = made(action_dim=None), windows()["slots"]
+    objective({"slots": slots}, generator(0)).total.backward()
+    world = objective.predictor.eval()
+    rolled, _ = world.rollout(slots[:, :2], torch.zeros(4, 1, 0), torch.zeros(4, 1, 5, 0))
+    assert rolled.shape == (4, 1, 5, 3, 16)
+
+
 def test_windows_of_another_length_and_slots_of_another_width_are_refused():
     with pytest.raises(ValueError, match="use window=4"):
         made()({key: value[:, :3] for key, value in windows().items()}, generator(0))

@@ -28,7 +28,7 @@ class ObjectObjective(DynamicsObjective):
              + mean over the future's proprioception nodes   |p - sg(x)|^2
 
     The encoder is frozen; it follows the slots through each window. Batches hold `frames` B T C h w (or `slots`
-    B T N D that were made before), `actions` B T-1 A and, with a node of proprioception, `proprio` B T P. Windows have
+    B T N D that were made before), `actions` B T-1 A if somebody acts, and `proprio` B T P for its node. Windows have
     as many observations as the predictor's history and future together.
 
     Args:
@@ -80,7 +80,8 @@ class ObjectObjective(DynamicsObjective):
             )
         masks = self.masks(len(states), generator)
         hidden = hidden_grid(masks, frames=history, objects=objects).to(states.device)
-        nodes = self.predictor.nodes(states[:, :history], batch["actions"][:, :history])
+        past = states[:, :history]
+        nodes = past if self.predictor.action is None else self.predictor.nodes(past, batch["actions"][:, :history])
         return self.loss(nodes, states, hidden)
 
     def loss(self, nodes: Latents, states: Latents, hidden: Annotated[Tensor, "B T N"]) -> Loss:
@@ -111,10 +112,7 @@ class ObjectObjective(DynamicsObjective):
 
     def encode(self, frames: Frames) -> Latents:
         """Slots of frames as they come from a camera `(B, T, C, h, w)`, followed through time."""
-        sizes = check_shape(frames, "B T C h w")
-        images = self.preprocess(frames.flatten(0, 1)).unflatten(0, (sizes["B"], sizes["T"]))
-        with torch.no_grad():
-            return self.encoder.track(images).slots
+        return self.follow(frames)
 
     def follow(self, frames: Frames, begin: State | None = None, *, generator: Generator | None = None) -> Latents:
         """As `encode`, beginning at slots of an earlier moment, so that a goal's slots line up with the present's."""
