@@ -1,4 +1,4 @@
-"""The agent of six modules without one of them at a time: `python experiments/agent_ablations.py size=quick`.
+"""The agent of six modules without one of them at a time: `python experiments/agent_ablations.py ablations=quick`.
 
 Plays every variant in the same labs from the same starts, and the wall with and without a critic; leaves results.json,
 table.md and figures. Each finished episode has a file of its own: the same command goes on where it was stopped.

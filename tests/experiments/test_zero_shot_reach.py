@@ -150,7 +150,7 @@ def episode_line(episode: dict) -> str:
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["labz=3"], "there is no option 'labz'; known: planner, out, labs"),
+        (["labz=3"], "there is no option 'labz'; known: planner, agent, out, labs"),
         (["+labz=3"], "there is no option 'labz'; known: baselines"),
         (["--labs=3"], "without dashes: labs=3"),
         (["labs"], "cannot read 'labs': options are written option=value"),
