@@ -36,7 +36,8 @@ class FlowEstimator(nn.Module):
 
     Args:
         channels: Channels of the features.
-        hidden: Channels of each layer.
+        hidden: Channels of each layer; layer i looks 2^i cells to each side, so that flat places hear of their
+            neighbourhood.
         radius: Of the correlation, in cells.
     """
 
@@ -48,8 +49,12 @@ class FlowEstimator(nn.Module):
         widths = ((2 * radius + 1) ** 2 + channels + 4, *hidden)
         self.layers = nn.Sequential(
             *(
-                nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), ChannelNorm(outputs), nn.GELU())
-                for inputs, outputs in pairwise(widths)
+                nn.Sequential(
+                    nn.Conv2d(inputs, outputs, 3, padding=2**number, dilation=2**number),
+                    ChannelNorm(outputs),
+                    nn.GELU(),
+                )
+                for number, (inputs, outputs) in enumerate(pairwise(widths))
             )
         )
         self.last = nn.Conv2d(widths[-1], 3, 3, padding=1)

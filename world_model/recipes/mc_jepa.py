@@ -71,7 +71,7 @@ PRESETS = {
         skip=0,
         expander=256,
         alpha=1.0,
-        weights=MotionWeights(regression=0.1, smooth=0.2, coarse=1.0),
+        weights=MotionWeights(regression=0.1, smooth=1.0, coarse=1.0),
         content=(1.0, 1.0, 0.04),
     ),
     "tiny": MotionSizes(
