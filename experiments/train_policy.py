@@ -1,6 +1,7 @@
 """Train a policy for a frozen world model: `python experiments/train_policy.py data=logs/reach out=runs/policy`.
 
 It learns by heart how states of the log were reached from earlier ones, and how a planner goes from one to the other.
+With `rounds=3` the planner is asked again in the states to which the policy itself leads in the world model (DAgger).
 The run folder holds the resolved settings, metrics.jsonl, the latents of the log and `checkpoint/`, the policy.
 """
 
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from core.errors import BadCheckpoint, BadEpisode, UnknownName
 from core.seeding import generator
-from core.types import ActionBox
+from core.types import ActionBox, Plan, State
 from encoders.layers.weights import draw_weights
 from experiments.amortising import Judge, Lessons, Teacher, encoded, split
 from experiments.command_line import run as run_command
@@ -30,6 +31,7 @@ from experiments.training.journal import Busy, Journal, note_origin, only_writer
 from trajectories.bank import load_bank
 from world_model.amortised import save_policy
 from world_model.assembly import TARGET, assemble
+from world_model.distillation import Fit, dagger
 from world_model.fit import Callbacks, FitSettings, TrainingDiverged, fit
 from world_model.hindsight import LatentLog
 from world_model.objectives.imitation import Imitation
@@ -59,7 +61,8 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ValueError: With the option and what it may be.
     """
-    for name, least in (("episodes", 2), ("pairs", 0), ("max_steps", 1), ("batch", 2), ("threads", 1)):
+    counts = (("episodes", 2), ("pairs", 0), ("rounds", 1), ("walk", 1), ("max_steps", 1), ("batch", 2), ("threads", 1))
+    for name, least in counts:
         if type(cfg[name]) is not int or cfg[name] < least:
             raise ValueError(f"{name} must be a whole number from {least}, got {cfg[name]!r}")
     if not 0 <= float(cfg.planned) <= 1 or not 0 < float(cfg.validation) < 1:
@@ -68,6 +71,8 @@ def check(cfg: DictConfig) -> None:
         )
     if cfg.pairs == 0 and float(cfg.planned) == 1:
         raise ValueError("planned=1 learns from the planner alone, and pairs=0 asks it for nothing")
+    if cfg.rounds > 1 and cfg.pairs < cfg.walk:
+        raise ValueError(f"a later round has pairs / walk starts, which is none: {cfg.pairs} / {cfg.walk}")
 
 
 def described(cfg: DictConfig, log: LatentLog) -> dict[str, Any]:
@@ -87,6 +92,20 @@ def ask(teacher: Teacher, log: LatentLog, count: int, *, seed: int, title: str) 
         return None
     stream = generator(seed, "pairs", title)
     return teacher.lessons(*log.pairs(count, generator=stream), generator=stream, title=title)
+
+
+def take_turns(policy: GoalPolicy, teacher: Teacher, log: LatentLog, cfg: DictConfig, fit_round: Fit) -> None:
+    """Ask the planner in states of the log and train; then, round by round, in those where the policy leads."""
+    stream, pairs = generator(int(cfg.seed), "pairs", "planning"), int(cfg.pairs)
+
+    def starts(index: int) -> tuple[State, State]:
+        return log.pairs(pairs if index == 0 else pairs // int(cfg.walk), generator=stream)
+
+    def plans(state: State, goal: State) -> Plan:
+        return teacher.lessons(state, goal, generator=stream, title="planning")["actions"]
+
+    world, rounds, steps = teacher.model.dynamics, int(cfg.rounds), int(cfg.walk)
+    dagger(policy, plans, world, box=teacher.box, starts=starts, fit=fit_round, rounds=rounds, steps=steps)
 
 
 def train(cfg: DictConfig) -> Path:
@@ -110,29 +129,38 @@ def train(cfg: DictConfig) -> Path:
             model=model, planner=instantiate(cfg.planner), box=box, effort=float(cfg.effort), horizon=policy.chunk
         )
         sizes = {"chunk": policy.chunk, "max_steps": policy.max_steps}
-        planned = ask(teacher, inner, int(cfg.pairs), seed=seed, title="planning")
-        lessons = Lessons(inner, planned, batch=int(cfg.batch), share=float(cfg.planned), **sizes)
         judge = Judge(
             teacher,
             ask(teacher, outer, min(HELD, int(cfg.pairs)), seed=seed, title="planning, held labs"),
             outer.hindsight(HELD, generator=generator(seed, "held"), **sizes),
         )
-        scores = run(policy, lessons, settings, seed=seed, folder=folder, judge=judge)
+        scores: dict[str, float] = {}
+
+        def fit_round(planned: Mapping[str, torch.Tensor] | None, index: int) -> None:
+            lessons = Lessons(inner, planned, batch=int(cfg.batch), share=float(cfg.planned), **sizes)
+            done = index * settings.steps
+            scores.update(run(policy, lessons, settings, seed=seed + index, folder=folder, judge=judge, done=done))
+
+        if cfg.pairs:
+            take_turns(policy, teacher, inner, cfg, fit_round)
+        else:
+            fit_round(None, 0)
         training = {"steps": settings.steps, "settings": OmegaConf.to_container(cfg, resolve=True), "scores": scores}
         save_policy(folder / CHECKPOINT, policy, described=spec, model=model, training=training)
     return folder / CHECKPOINT
 
 
 def run(
-    policy: GoalPolicy, lessons: Lessons, settings: FitSettings, *, seed: int, folder: Path, judge: Judge
+    policy: GoalPolicy, lessons: Lessons, settings: FitSettings, *, seed: int, folder: Path, judge: Judge, done: int
 ) -> dict[str, float]:
-    """The training itself; the policy ends with the averaged weights. Returns the last scores."""
+    """One round of training; the policy ends with the averaged weights. Returns the last scores."""
     scores: dict[str, float] = {}
     objective = Imitation(policy)
-    with closing(Journal(folder, done=0)) as journal, tqdm(total=settings.steps, unit="step", desc="training") as bar:
+    bar = tqdm(total=settings.steps, unit="step", desc="training")
+    with closing(Journal(folder, done=done)) as journal, bar:
 
         def note(step: int, numbers: Mapping[str, float]) -> None:
-            journal(step, numbers)
+            journal(done + step, numbers)
             scores.update({name: value for name, value in numbers.items() if name.startswith("held/")})
             bar.set_postfix({name: f"{value:.3g}" for name, value in scores.items()}, refresh=False)
 

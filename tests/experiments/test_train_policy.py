@@ -67,6 +67,26 @@ def test_the_same_seed_gives_the_same_policy_and_kept_latents_change_nothing(tra
     assert all(torch.equal(value, other[name]) for other in others for name, value in first.items())
 
 
+def test_later_rounds_ask_the_planner_where_the_policy_leads(trained, log, model, tmp_path, monkeypatch):
+    asked = []
+    plans = Teacher.lessons
+
+    def noted(teacher, state, goal, **rest):
+        asked.append((rest["title"], state))
+        return plans(teacher, state, goal, **rest)
+
+    monkeypatch.setattr(Teacher, "lessons", noted)
+    folder = train(configured(log, model, tmp_path / "run", "rounds=3", "walk=4"))
+    turns = [state for title, state in asked if title == "planning"]
+    assert [len(state) for state in turns] == [12, 12, 12]  # 12 pairs, then walks of 4 steps from 3 pairs
+    walk = turns[1].unflatten(0, (4, 3))
+    assert not torch.equal(walk[0], walk[1]) and not torch.equal(turns[1], turns[2])
+    steps = [json.loads(line)["step"] for line in (folder.parent / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and steps[-1] == 18
+    before, after = (load_checkpoint(each)[0] for each in (trained, folder))
+    assert any(not torch.equal(value, after[name]) for name, value in before.items())
+
+
 def test_kept_latents_of_another_world_model_are_not_used(trained, log, model, tmp_path):
     other = tiny.save(tmp_path / "other", seed=5)
     train(configured(log, model, tmp_path / "run", "pairs=0", "planned=0"))
