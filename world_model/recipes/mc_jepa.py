@@ -67,7 +67,7 @@ PRESETS = {
     "small": MotionSizes(
         encoder=PyramidSizes(widths=(32, 64, 96, 128), depths=(1, 1, 1, 1), steps=(2, 2, 2, 2), kernel=5, expansion=2),
         radii=(2, 2, 2, 2),
-        hidden=(48, 32, 32),
+        hidden=(48, 32, 32, 32),
         skip=0,
         expander=256,
         alpha=1.0,
