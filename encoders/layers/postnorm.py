@@ -36,13 +36,13 @@ class PlainFeedForward(nn.Module):
 class CrossAttention(Attention):
     """Attention of tokens over others; the arguments are those of `Attention`."""
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:  # type: ignore[override]
-        """Let the tokens `(B, L, width)` look at the memory `(B, K, width)`."""
+    def forward(self, x: Tensor, memory: Tensor, visible: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Let the tokens `(B, L, width)` look at the memory `(B, K, width)`, where it is `visible` (B, K)."""
         weight, bias = self.to_qkv.weight, self.to_qkv.bias
         bias_q, bias_kv = (None, None) if bias is None else (bias[: self.inner], bias[self.inner :])
         query = F.linear(self.norm(x), weight[: self.inner], bias_q)
         key, value = F.linear(memory, weight[self.inner :], bias_kv).chunk(2, dim=-1)
-        return self.mix(self._split(query), self._split(key), self._split(value))
+        return self.mix(self._split(query), self._split(key), self._split(value), for_all(visible))
 
 
 class PostNormBlock(nn.Module):

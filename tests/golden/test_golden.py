@@ -16,6 +16,7 @@ from tests.golden import (
     planner_trace,
     pldm,
     sigreg,
+    think_jepa,
     vjepa2_ac,
     vjepa2_encoder,
     vjepa2_masked,
@@ -53,6 +54,7 @@ CHECKS = {
     "cjepa_predictor_ap": causal_jepa.check_with_nodes,
     "cjepa_rollout": causal_jepa.check_rollout,
     "cjepa_matching": causal_jepa.check_matching,
+    "thinkjepa_guidance": think_jepa.check,
 }
 """Kind of a case -> what to run on it."""
 

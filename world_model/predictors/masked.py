@@ -150,17 +150,27 @@ class RotaryMaskedPredictor(nn.Module):
         Raises:
             ValueError: If the shapes do not fit each other.
         """
+        x, angles = self.enter(seen, seen_at, wanted_at, mask_token=mask_token)
+        x = x if tag is None else x + tag
+        for block in self.blocks:
+            x = block(x, angles)
+        return self.norm(x)
+
+    def enter(
+        self, seen: Tensor, seen_at: Places, wanted_at: Places, *, mask_token: int = 0
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """What the first block gets: all tokens `(B, K + L, width)`, and the angles of their places.
+
+        Raises:
+            ValueError: If the shapes do not fit each other.
+        """
         size = check_shape(seen, "B K D", D=self.sizes.inputs)
         check_shape(seen_at, "B K", B=size["B"], K=size["K"])
         check_shape(wanted_at, "B L", B=size["B"])
         known = self.embed(seen)
         mask = self.mask_tokens[mask_token % self.sizes.mask_tokens].to(known.dtype)
         x = torch.cat([known, mask.expand(*wanted_at.shape, -1)], dim=1)  # (B, K + L, width)
-        x = x if tag is None else x + tag
-        angles = self.places(torch.cat([seen_at, wanted_at], dim=1))
-        for block in self.blocks:
-            x = block(x, angles)
-        return self.norm(x)
+        return x, self.places(torch.cat([seen_at, wanted_at], dim=1))
 
 
 class DenseMaskedPredictor(RotaryMaskedPredictor):
