@@ -9,19 +9,28 @@ from world_model.objectives.dynamics import DynamicsObjective
 from world_model.objectives.masked import MaskedObjective
 from world_model.objectives.motion import MotionContentObjective
 from world_model.objectives.slot_features import SlotFeatureObjective
+from world_model.objectives.think import ThinkObjective
 from world_model.recipes import (
     act_jepa,
     causal_jepa,
     leworldmodel,
     mc_jepa,
     mc_jepa_factored,
+    think_jepa,
     video_slots,
     vjepa2,
     vjepa2_1,
     vjepa2_ac,
 )
 
-Objective = DynamicsObjective | MaskedObjective | ChunkObjective | MotionContentObjective | SlotFeatureObjective
+Objective = (
+    DynamicsObjective
+    | MaskedObjective
+    | ChunkObjective
+    | MotionContentObjective
+    | SlotFeatureObjective
+    | ThinkObjective
+)
 
 RECIPES: dict[str, Callable[..., Objective]] = {
     "act_jepa": act_jepa.build,
@@ -29,6 +38,7 @@ RECIPES: dict[str, Callable[..., Objective]] = {
     "leworldmodel": leworldmodel.build,
     "mc_jepa": mc_jepa.build,
     "mc_jepa_factored": mc_jepa_factored.build,
+    "think_jepa": think_jepa.build,
     "video_slots": video_slots.build,
     "vjepa2": vjepa2.build,
     "vjepa2_1": vjepa2_1.build,

@@ -27,6 +27,8 @@ from world_model.masks.objects import LegacyObjectMask, ObjectMask, TokenMask, T
 from world_model.objectives.autoregression import Autoregression
 from world_model.objectives.dynamics import OpenLoop
 from world_model.objectives.motion_terms import MotionWeights
+from world_model.objectives.think_standin import DepthTokens, OthersThoughts
+from world_model.objectives.think_views import ClipViews, cut
 from world_model.policy import GoalPolicy
 from world_model.poses import ArmPose, GivenPose
 from world_model.recipes import (
@@ -35,6 +37,7 @@ from world_model.recipes import (
     leworldmodel,
     mc_jepa,
     mc_jepa_factored,
+    think_jepa,
     video_slots,
     vjepa2,
     vjepa2_1,
@@ -52,6 +55,7 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     leworldmodel.build,
     mc_jepa.build,
     mc_jepa_factored.build,
+    think_jepa.build,
     video_slots.build,
     vjepa2.build,
     vjepa2_1.build,
@@ -81,6 +85,10 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     VICReg,
     TwoViews,
     MotionWeights,
+    ClipViews,
+    cut,
+    DepthTokens,
+    OthersThoughts,
     RandomCrop,
     PyramidEncoder,
     PyramidSizes,

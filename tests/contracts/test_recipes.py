@@ -19,7 +19,7 @@ from world_model.objectives.masked import MaskedObjective
 ACTION_DIM = 7
 NUM_STEPS = 40  # of the 150 that the house allows: enough for the smallest sizes
 
-WITHOUT_DRAWS = {"vjepa2_ac"}
+WITHOUT_DRAWS = {"think_jepa", "vjepa2_ac"}
 ARM = "the arm's own form"  # a recipe's other forms stand beside it
 
 

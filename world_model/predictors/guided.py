@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
+import torch
 from torch import Tensor, nn
 
 from core.shapes import check_shape
@@ -37,6 +38,11 @@ class GuidedPredictor(nn.Module):
         self.predictor = predictor
         self.thoughts = ThoughtPyramid(sizes.inputs, width)
         self.guides = nn.ModuleList(guidance(width, sizes=sizes) for _ in predictor.blocks)
+
+    @property
+    def gates(self) -> Annotated[Tensor, "L"]:
+        """How far the gate of each layer is open, from -1 to 1."""
+        return torch.stack([guide.get_parameter("gate") for guide in self.guides]).tanh()
 
     def forward(
         self,

@@ -1,0 +1,143 @@
+"""ThinkJEPA: a dense, fast predictor of future tokens, told by a slow thinker what happened before.
+
+    loss = |p - sg(z_future)|^2 + w |path(p) - places|^2              mean squares; the places in metres
+
+Reference: Zhang et al. 2026, arXiv:2603.22281.  Preset "paper" has the published sizes (V-JEPA 2 large at 256 px, 32
+frames seen and 32 foreseen, a thinker of 2048 channels) and needs a thinker's cached features in its batches.  "lab"
+and "tiny" are our own: the thinker is a stand-in, the house's frozen encoder at several depths over a sparse view of
+the same log.  Frames are encoded one by one, the path is that of the robot's hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Generator, nn
+
+from core.errors import choose
+from encoders.frozen import FrozenFrames
+from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from encoders.layers.weights import draw_weights
+from encoders.released import LARGE
+from encoders.video import VideoSizes, VideoTransformer
+from world_model.objectives.think import HAND, ThinkObjective
+from world_model.objectives.think_path import PathHead
+from world_model.objectives.think_standin import DepthTokens, Thinker
+from world_model.objectives.think_views import ClipViews, cut
+from world_model.predictors.guidance import GUIDANCE, GuidanceSizes
+from world_model.predictors.guided import GuidedPredictor
+from world_model.predictors.masked import MaskedSizes, RotaryMaskedPredictor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThinkSizes:
+    """Sizes of a ThinkJEPA.
+
+    Args:
+        encoder: Of the frozen encoder.
+        predictor: Of the predictor.
+        guidance: Of the guidance.
+        views: Which frames of a window are seen by whom.
+        side: Side of the square grid of a frame's tokens.
+        thinker: The stand-in, or None where batches bring a thinker's features.
+        path_hidden: Width inside the head for the path.
+        path_heads: Its attention heads.
+    """
+
+    encoder: VideoSizes
+    predictor: MaskedSizes
+    guidance: GuidanceSizes
+    views: ClipViews
+    side: int
+    thinker: Thinker | None = None
+    path_hidden: int = 1024
+    path_heads: int = 8
+
+
+PRESETS = {
+    "paper": ThinkSizes(
+        encoder=LARGE,
+        predictor=MaskedSizes(inputs=1024, outputs=1024, width=384, depth=12, heads=6, mlp_dim=1536, mask_tokens=1),
+        guidance=GuidanceSizes(inputs=2048),
+        views=ClipViews(dense=tuple(range(32)), sparse=tuple(range(0, 32, 4)), future=tuple(range(32, 64))),
+        side=16,
+    ),
+    "lab": ThinkSizes(
+        encoder=VideoSizes(width=96, depth=4, heads=3, mlp_dim=384, patch=8),
+        predictor=MaskedSizes(inputs=96, outputs=96, width=64, depth=4, heads=2, mlp_dim=256, mask_tokens=1),
+        guidance=GuidanceSizes(inputs=96, hidden=128, heads=2),
+        views=cut(observed=6, future=2, dense=2, sparse=3),
+        side=8,
+        thinker=DepthTokens(at=(0, 1, 2, 3)),
+        path_hidden=128,
+        path_heads=4,
+    ),
+    "tiny": ThinkSizes(
+        encoder=VideoSizes(width=32, depth=2, heads=2, mlp_dim=64, patch=7),
+        predictor=MaskedSizes(inputs=32, outputs=32, width=24, depth=2, heads=2, mlp_dim=48, mask_tokens=1),
+        guidance=GuidanceSizes(inputs=32, hidden=24, heads=2),
+        views=cut(observed=3, future=1, dense=1, sparse=2),
+        side=4,
+        thinker=DepthTokens(at=(0, 1)),
+        path_hidden=32,
+        path_heads=2,
+    ),
+}
+
+
+def build(
+    *,
+    preset: str | ThinkSizes = "paper",
+    guidance: str | None = "film",
+    thinker: Thinker | None = None,
+    views: ClipViews | None = None,
+    encoder: nn.Module | None = None,
+    position: Sequence[int] = HAND,
+    generator: Generator | None = None,
+    **parts: Any,
+) -> ThinkObjective:
+    """Assemble the training loss.
+
+    Args:
+        preset: A name of `PRESETS`, or sizes of your own.
+        guidance: How layers are told, a name of `GUIDANCE`; None builds the plain predictor, the honest control.
+        thinker: Makes features where the batch has none, if not the preset's.
+        views: Which frames of a window are seen by whom, if not the preset's.
+        encoder: The encoder that is frozen; by default one of the preset's sizes.
+        position: Which numbers of the proprioception (m) the path is made of.
+        generator: Draws all initial weights, the encoder's too; by default the global stream does.
+        **parts: Further parts of `ThinkObjective`: path_weight, preprocess, augment.
+
+    Raises:
+        UnknownName: If there is no such preset or guidance.
+        ValueError: If the encoder gives tokens of another width than the predictor expects.
+    """
+    sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
+    frozen = FrozenFrames(VideoTransformer(sizes.encoder, pairing="tiled") if encoder is None else encoder)
+    if frozen.width != sizes.predictor.inputs:
+        raise ValueError(
+            f"the encoder gives tokens of width {frozen.width}, the predictor expects {sizes.predictor.inputs}"
+        )
+    plain = RotaryMaskedPredictor(sizes.predictor, grid=(sizes.side, sizes.side), pairing="interleaved")
+    parts.setdefault("preprocess", NormalisePixels(mean=IMAGENET_MEAN, std=IMAGENET_STD))
+    objective = ThinkObjective(
+        encoder=frozen,
+        predictor=plain if guidance is None else _guided(plain, sizes, guidance),
+        views=views or sizes.views,
+        thinker=None if guidance is None else thinker or sizes.thinker,
+        head=PathHead(
+            sizes.side**2, sizes.predictor.outputs, outputs=len(position), hidden=sizes.path_hidden,
+            heads=sizes.path_heads,
+        ),
+        position=position,
+        **parts,
+    )  # fmt: skip
+    if generator is not None:
+        draw_weights(objective, generator)
+    return objective
+
+
+def _guided(plain: RotaryMaskedPredictor, sizes: ThinkSizes, guidance: str) -> GuidedPredictor:
+    return GuidedPredictor(plain, sizes=sizes.guidance, guidance=choose(GUIDANCE, guidance, "guidance"))
