@@ -10,14 +10,17 @@ from core.seeding import generator
 from core.types import Context
 from world_model.dynamics import LearnedDynamics
 from world_model.poses import integrate
-from world_model.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
+from world_model.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes, ChangePredictor
 
 SIZES = BlockCausalSizes(state_dim=12, rows=2, columns=3, width=48, depth=3, heads=2, mlp_dim=64, window=3)
 N = 6
 
 
-def predictor(**changes: object) -> BlockCausalPredictor:
-    made = BlockCausalPredictor(BlockCausalSizes(**{**vars(SIZES), **changes}))
+FORMS = (BlockCausalPredictor, ChangePredictor)
+
+
+def predictor(form: type[BlockCausalPredictor] = BlockCausalPredictor, **changes: object) -> BlockCausalPredictor:
+    made = form(BlockCausalSizes(**{**vars(SIZES), **changes}))
     made.draw(generator(0))
     with torch.no_grad():
         for weight in made.parameters():  # strong enough that every token matters
@@ -47,12 +50,21 @@ def anew(model: BlockCausalPredictor, latents, actions, plans, poses) -> tuple[t
 
 @pytest.mark.parametrize("context", [1, 2, 3])
 @pytest.mark.parametrize("horizon", [1, 4])
+@pytest.mark.parametrize("form", FORMS)
 @torch.no_grad()
-def test_kept_keys_and_values_change_no_number(context, horizon):
-    model, inputs = predictor(), given(context=context, horizon=horizon)
+def test_kept_keys_and_values_change_no_number(form, context, horizon):
+    model, inputs = predictor(form), given(context=context, horizon=horizon)
+    torch.nn.init.normal_(model.output.weight, generator=generator(2))
     kept, poses = model.rollout(inputs[0], inputs[1], inputs[2], inputs[3])
     wanted, wanted_poses = anew(model, *inputs)
     assert torch.allclose(kept, wanted, atol=2e-5) and torch.allclose(poses, wanted_poses, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_fresh_predictor_of_changes_says_that_nothing_moves():
+    latents, _, plans, poses = given(context=1)
+    imagined, _ = predictor(ChangePredictor).rollout(latents, plans[:, 0, :0], plans, poses)
+    assert torch.allclose(imagined, latents[:, :1, None].expand_as(imagined), atol=1e-5)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from core.interfaces import Batch
 from core.shapes import check_shape
 from core.types import Frames, Latents, Loss
 from encoders.layers.pixels import NormalisePixels
+from encoders.slot_broadcast import BroadcastDecoder
 from encoders.slot_decoder import SlotMixer
 from encoders.slots import SlotEncoder
 from world_model.objectives.dynamics import total_of
@@ -60,7 +61,7 @@ class SlotFeatureObjective(nn.Module):
         self,
         *,
         encoder: SlotEncoder,
-        decoder: SlotMixer,
+        decoder: SlotMixer | BroadcastDecoder,
         features: Reader | None = None,
         keys: Reader | None = None,
         weight: float = 0.3,

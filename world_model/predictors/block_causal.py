@@ -168,7 +168,7 @@ class BlockCausalPredictor(nn.Module):
         x = tokens.flatten(1, 2)
         for block in self.blocks:
             x = block(x, angles, mask)
-        return self.finish(x.unflatten(1, (steps, width))), None
+        return self.finish(x.unflatten(1, (steps, width)), latents), None
 
     def rollout(
         self,
@@ -266,6 +266,31 @@ class BlockCausalPredictor(nn.Module):
         shift = times[:, None, None] * places.new_tensor([1.0, 0.0, 0.0])
         return self.rotary.table((places + shift).flatten(0, 1))
 
-    def finish(self, x: Annotated[Tensor, "G T M W"]) -> Annotated[Tensor, "G T N D"]:
-        """From the stream after the last block to the latents that follow."""
-        return self.normalise(self.output(self.norm(x[..., self.num_leading :, :])))
+    def finish(
+        self, x: Annotated[Tensor, "G T M W"], before: Annotated[Tensor, "G T N D"]
+    ) -> Annotated[Tensor, "G T N D"]:
+        """From the stream after the last block to the latents that follow; `before` are those that went in."""
+        return self.normalise(self._told(x))
+
+    def _told(self, x: Annotated[Tensor, "G T M W"]) -> Annotated[Tensor, "G T N D"]:
+        return self.output(self.norm(x[..., self.num_leading :, :]))
+
+
+class ChangePredictor(BlockCausalPredictor):
+    """The same, but what the blocks say is the change of each patch: what does not move need not be learned by heart.
+
+        next patches = normalise(patches + W norm(blocks(...)))      W begins at zero: nothing moves
+
+    Ours, for short trainings; the published predictor spends its first part on passing patches on.
+    """
+
+    def draw(self, generator: Generator | None) -> None:
+        """As usual, but for the last map."""
+        super().draw(generator)
+        nn.init.zeros_(self.output.weight)
+
+    def finish(
+        self, x: Annotated[Tensor, "G T M W"], before: Annotated[Tensor, "G T N D"]
+    ) -> Annotated[Tensor, "G T N D"]:
+        """The latents that went in, changed."""
+        return self.normalise(before + self._told(x))

@@ -40,6 +40,7 @@ class Remembering:
         patches = predictor.embed(latents)
         if self.time:
             self.shared = self._read(patches[:, :-1], motions, poses[:, :-1])
+        self.state = latents[:, -1:].expand(-1, candidates, -1, -1)  # (B, S, N, D), a view
         self.patches = patches[:, -1:].expand(-1, candidates, -1, -1)  # (B, S, N, W), a view
         self.pose = poses[:, -1:].expand(-1, candidates, -1)  # (B, S, 7), a view
 
@@ -62,12 +63,12 @@ class Remembering:
             if not last:
                 self.own[number].append((key, value))
             x = block.finish(x, query, *joined)
-        state = predictor.finish(x.unflatten(0, self.pose.shape[:2]))
+        self.state = predictor.finish(x.unflatten(0, self.pose.shape[:2]), self.state)
         self.pose = integrate(self.pose, motions.to(self.pose.dtype))
         self.time += 1
         if not last:
-            self.patches = predictor.embed(state)
-        return state, self.pose
+            self.patches = predictor.embed(self.state)
+        return self.state, self.pose
 
     def _joined(self, number: int, newest: KeyValue) -> KeyValue:
         """All keys and values that one block's newest queries see, oldest first."""

@@ -22,6 +22,7 @@ from core.errors import choose
 from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from encoders.layers.slot_attention import LogitScale, NormedStep, SlotAttention, SlotBlock, normed_mlp
 from encoders.layers.weights import draw_weights
+from encoders.slot_broadcast import BroadcastDecoder
 from encoders.slot_decoder import SlotMixer
 from encoders.slots import GaussianStart, LearnedStart, PatchFeatures, SlotEncoder, SlotRecurrence
 from encoders.vit import VisionTransformer, ViTSizes
@@ -128,6 +129,7 @@ def build(
     *,
     preset: str | VideoSlotSizes = "videosaur",
     encoder: SlotEncoder | None = None,
+    decoder: SlotMixer | BroadcastDecoder | None = None,
     generator: Generator | None = None,
     **parts: Any,
 ) -> SlotFeatureObjective:
@@ -136,6 +138,7 @@ def build(
     Args:
         preset: A name of `PRESETS`, or sizes of your own.
         encoder: The slot encoder; by default the preset's.
+        decoder: What rebuilds; by default a slot mixer of the preset's sizes.
         generator: Draws all initial weights; by default the global stream does.
         **parts: Further parts of `SlotFeatureObjective`: features, keys, weight, temperature, preprocess.
 
@@ -149,7 +152,7 @@ def build(
         parts["features"] = PixelPatches(patch=sizes.cell)
     rebuilt = sizes.features if frozen else 3 * sizes.cell**2
     weight, places = parts.setdefault("weight", sizes.weight), (sizes.image // sizes.cell) ** 2
-    decoder = SlotMixer(
+    decoder = decoder or SlotMixer(
         sizes.slot_dim,
         num_places=places,
         output_dim=rebuilt + (places if weight else 0),

@@ -5,7 +5,8 @@
 Reference: Assran et al. 2025, arXiv:2506.09985, section 3.  The preset "giant" has the released sizes; its targets are
 the frozen encoder's own view (`SharedTarget` of an encoder that does not change: the same numbers as a second copy, at
 half the cost).  "small" learns on one processor core from pictures of 64 px: motions and poses come standardised there,
-for a short training has no time to find their scale, and heads have 32 channels.
+for a short training has no time to find their scale, heads have 32 channels, and the predictor says what changes
+(`ChangePredictor`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from world_model.dynamics import LearnedDynamics
 from world_model.objectives.autoregression import Autoregression, Fed
 from world_model.objectives.dynamics import DynamicsObjective
 from world_model.poses import POSE_DIM, ArmPose, GivenPose
-from world_model.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
+from world_model.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes, ChangePredictor
 
 POSE_MEAN = (0.45, 0.0, 0.25, 0.0, 0.0, 0.0, 0.5)
 POSE_SCALE = (0.15, 0.2, 0.15, 1.0, 1.0, 1.0, 0.5)
@@ -42,10 +43,12 @@ class ActionConditionedSizes:
     Args:
         encoder: Of the frozen encoder.
         predictor: Of the predictor.
+        form: Builds the predictor.
     """
 
     encoder: VideoSizes
     predictor: BlockCausalSizes
+    form: type[BlockCausalPredictor] = BlockCausalPredictor
 
 
 PRESETS = {
@@ -56,6 +59,7 @@ PRESETS = {
     "small": ActionConditionedSizes(
         encoder=VideoSizes(width=96, depth=4, heads=3, mlp_dim=384, patch=8),
         predictor=BlockCausalSizes(state_dim=96, rows=8, columns=8, width=128, depth=4, heads=4, mlp_dim=512),
+        form=ChangePredictor,
     ),
     "tiny": ActionConditionedSizes(
         encoder=VideoSizes(width=32, depth=2, heads=2, mlp_dim=64, patch=7),
@@ -108,7 +112,7 @@ def build(
     frozen = FrozenFrames(VideoTransformer(sizes.encoder, pairing="tiled") if encoder is None else encoder)
     if frozen.width != inner.state_dim:
         raise ValueError(f"the encoder gives tokens of width {frozen.width}, the predictor expects {inner.state_dim}")
-    predictor = BlockCausalPredictor(
+    predictor = sizes.form(
         inner,
         reader=reader,
         motion_map=None if action_scale is None else ActionMap(torch.as_tensor(action_scale)),
