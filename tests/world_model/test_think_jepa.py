@@ -371,6 +371,8 @@ def test_features_that_a_batch_brings_are_used_and_checked():
     late = replace(own, frames=own.frames + 1)
     with pytest.raises(ValueError, match="come from frame 3, and only frames up to 2"):
         made(given | as_batch(late), generator(0))
+    with pytest.raises(ValueError, match="come from frame 3"):
+        made.foresee(made.encode(given["frames"][:, list(made.views.dense)]), late)
     with pytest.raises(ValueError, match="without thinker_old_mask"):
         made(given | {"thinker_old": own.old}, generator(0))
 

@@ -93,7 +93,7 @@ class ThinkObjective(nn.Module):
         if frames is not None and self.training and self.augment is not None:
             frames = self.augment(frames, generator)
         dense, future = self._tokens(batch.get("latents"), frames)
-        predicted = self.foresee(dense, self.features(batch, frames))
+        predicted = self._foreseen(dense, self.features(batch, frames))
         return self.loss(predicted, dense, future, self._places(batch))
 
     def loss(self, predicted: Latents, dense: Latents, future: Latents, places: Path | None) -> Loss:
@@ -125,19 +125,9 @@ class ThinkObjective(nn.Module):
         Raises:
             ValueError: If a guided predictor gets no features, or some that come from the future.
         """
-        size = check_shape(dense, "B T N D", T=len(self.views.dense))
-        count, horizon = size["T"] * size["N"], len(self.views.future)
-        at = torch.arange(count + horizon * size["N"], device=dense.device).expand(size["B"], -1)
-        asked = (dense.flatten(1, 2), at[:, :count], at[:, count:])
-        if not isinstance(self.predictor, GuidedPredictor):
-            return self.predictor(*asked).unflatten(1, (horizon, size["N"]))
-        if features is None:
-            raise ValueError(
-                "this predictor is guided and nobody thinks: let the batch bring thinker_old, thinker_new, their masks "
-                "and thinker_frames, give a thinker, or take a plain predictor"
-            )
-        features.check_observed(self.views.last_observed)
-        return self.predictor(*asked, features=features).unflatten(1, (horizon, size["N"]))
+        if features is not None:
+            features.check_observed(self.views.last_observed)
+        return self._foreseen(dense, features)
 
     def path(self, predicted: Latents) -> Path:
         """Places `B H Q` (m) that predicted tokens `B H N D` tell.
@@ -153,14 +143,16 @@ class ThinkObjective(nn.Module):
         """What the thinker has to say: as the batch brings it, or made from the sparse view of its frames.
 
         Raises:
-            ValueError: If the batch brings some of the features and not all.
+            ValueError: If the batch brings some of the features and not all, or such that come from the future.
         """
         brought = [name for name in FEATURES if f"thinker_{name}" in batch]
         if brought and isinstance(self.predictor, GuidedPredictor):
             missing = [f"thinker_{name}" for name in FEATURES if name not in brought]
             if missing:
                 raise ValueError(f"the batch brings a thinker's features without {', '.join(missing)}")
-            return ThinkerFeatures(**{name: batch[f"thinker_{name}"] for name in FEATURES})
+            features = ThinkerFeatures(**{name: batch[f"thinker_{name}"] for name in FEATURES})
+            features.check_observed(self.views.last_observed)  # waits for the device: strangers made them
+            return features
         if self.thinker is None or frames is None:
             return None
         seen = frames[:, list(self.views.sparse)]
@@ -174,6 +166,20 @@ class ThinkObjective(nn.Module):
 
     def after_step(self, progress: float) -> None:
         """Nothing moves beside the weights; `progress` runs from 0 to 1."""
+
+    def _foreseen(self, dense: Latents, features: ThinkerFeatures | None) -> Latents:
+        size = check_shape(dense, "B T N D", T=len(self.views.dense))
+        count, horizon = size["T"] * size["N"], len(self.views.future)
+        at = torch.arange(count + horizon * size["N"], device=dense.device).expand(size["B"], -1)
+        asked = (dense.flatten(1, 2), at[:, :count], at[:, count:])
+        if not isinstance(self.predictor, GuidedPredictor):
+            return self.predictor(*asked).unflatten(1, (horizon, size["N"]))
+        if features is None:
+            raise ValueError(
+                "this predictor is guided and nobody thinks: let the batch bring thinker_old, thinker_new, their masks "
+                "and thinker_frames, give a thinker, or take a plain predictor"
+            )
+        return self.predictor(*asked, features=features).unflatten(1, (horizon, size["N"]))
 
     def _places(self, batch: Batch) -> Path | None:
         """The path that the head must read."""
