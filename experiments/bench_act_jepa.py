@@ -155,7 +155,7 @@ def play(cfg: DictConfig, methods: Mapping[str, tuple[str, ChunkMethod]]) -> dic
 def report(cfg: DictConfig, trained: Sequence[Mapping[str, Any]], records: Mapping[str, list[EpisodeRecord]]) -> None:
     """Write results.json, table.md and the plot."""
     folder = Path(str(cfg.out))
-    rows = {name: summarise(some) for name, some in records.items()}
+    rows = {name: {**summarise(some), "trainings": _trainings(some)} for name, some in records.items()}
     cloned = {name.replace("behaviour cloning", "ACT-JEPA"): name for name in rows if "behaviour cloning" in name}
     paired = {
         name: compare(_once(records[name]), {other: _once(records[other])})[other] for name, other in cloned.items()
@@ -181,6 +181,15 @@ def _search(cfg: DictConfig, candidates: int, rounds: int, *, std: float | None)
 
 def _named(title: str, searches: Mapping[int, PlanSettings]) -> list[tuple[str, PlanSettings]]:
     return [(f"{title}, {count}", search) for count, search in searches.items()]
+
+
+def _trainings(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
+    """Share within 5 cm and median end of each training by itself, by the name that its method plays under."""
+    own: dict[str, list[EpisodeRecord]] = {}
+    for record in records:
+        own.setdefault(record.method, []).append(record)
+    keys = ("success_5cm", "median_final_distance_m")
+    return {name: {key: summarise(some)[key] for key in keys} for name, some in own.items()}
 
 
 def _once(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:

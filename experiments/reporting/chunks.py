@@ -27,8 +27,8 @@ def markdown(trained: Sequence[Mapping[str, Any]], reached: Mapping[str, Mapping
         lines.append(_line([row["system"], row["episodes"], row["seed"], *missed, f"{row['cpu_s']:.0f}"]))
     lines += [
         "",
-        _line(["method", "runs", "within 5 cm (95 %)", "within 2 cm", "median end", "time"]),
-        _line(["---"] * 6),
+        _line(["method", "runs", "within 5 cm (95 %)", "each training", "within 2 cm", "median end", "time"]),
+        _line(["---"] * 7),
     ]
     for name, row in reached.items():
         low, high = row["wilson_95"]
@@ -36,7 +36,8 @@ def markdown(trained: Sequence[Mapping[str, Any]], reached: Mapping[str, Mapping
         rate = f"{row['success_5cm']:.0%} ({low:.0%} - {high:.0%})"
         far = "-" if end is None else f"{100 * end:.2f} cm"
         took = "-" if ms is None else f"{ms:.0f} ms"
-        lines.append(_line([name, row["episodes"], rate, f"{row['success_2cm']:.0%}", far, took]))
+        each = ", ".join(f"{training['success_5cm']:.0%}" for training in row["trainings"].values())
+        lines.append(_line([name, row["episodes"], rate, each, f"{row['success_2cm']:.0%}", far, took]))
     return "\n".join(lines) + "\n"
 
 

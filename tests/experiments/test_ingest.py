@@ -44,7 +44,6 @@ AC = [
     "fit=action_conditioned",
     "cameras=[left]",
     "system.preset=tiny",
-    "system.extra=[]",
     "image_size=28",
 ]
 LOSSY = 12  # grey levels, mean error of H.264 (crf 18) on the made-up pictures' hard edges

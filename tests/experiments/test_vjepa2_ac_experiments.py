@@ -109,7 +109,7 @@ def test_a_released_encoder_takes_the_place_of_the_systems_own(tmp_path, monkeyp
         "encoder=vjepa2_vitl", f"hub={folder}", "cameras=[left]", "max_stride=1", "batch=2", "probe=8",
         "validation=0.34", "fit.steps=2", f"data={log}",
     ]  # fmt: skip
-    small = ["system=vjepa2_ac_small", "system.preset=tiny", "~system.extra", "window=3", f"out={tmp_path / 'run'}"]
+    small = ["system=vjepa2_ac_small", "system.preset=tiny", "window=3", f"out={tmp_path / 'run'}"]
     pixels = "++system.preprocess={_target_: encoders.preprocessing.RobotPixels, size: 64}"
     trained = load_world_model(train(configured("train", *both, *small, pixels))).objective.encoder.encoder
     pairs = zip(trained.state_dict().values(), source.state_dict().values(), strict=True)
