@@ -1,0 +1,1 @@
+"""What the benchmark of object slots is made of: recorded pucks, slots, predictors, scores, pushes, pictures."""

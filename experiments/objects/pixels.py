@@ -1,0 +1,63 @@
+"""LeWorldModel on the same recording: one vector for each picture, for comparison."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from core.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
+from core.errors import BadCheckpoint
+from core.seeding import generator
+from encoders.convnet import KeypointEncoder
+from envs.pucks import LARGEST_STEP_M
+from experiments.objects.recording import Episodes
+from world_model.fit import Callbacks, FitSettings, fit
+from world_model.objectives.dynamics import DynamicsObjective, OpenLoop
+from world_model.recipes import leworldmodel
+
+WIDTH = 64
+WINDOW = 5
+CHANNELS = (8, 16, 32, 32)
+
+
+def trained_pixels(
+    folder: Path, episodes: Episodes, settings: FitSettings, *, batch: int, seed: int
+) -> DynamicsObjective:
+    """The trained model: read if it is there, else trained and kept.
+
+    Raises:
+        BadCheckpoint: If what is there was made with other settings.
+    """
+    objective = leworldmodel.build(
+        preset="lab",
+        action_dim=2,
+        action_scale=[LARGEST_STEP_M / 2] * 2,
+        encoder=KeypointEncoder(num_cameras=1, width=WIDTH, widths=CHANNELS, keypoints=16),
+        open_loop=OpenLoop(weight=1.0, steps=3),
+        generator=generator(seed, "weights"),
+    )
+    said = str((settings, batch, seed))
+    if (folder / MANIFEST).exists():
+        tensors, config = load_checkpoint(folder)
+        if config["lesson"] != said:
+            raise BadCheckpoint(f"{folder} was trained with other settings: name another folder")
+        load_strict(objective, tensors, str(folder))
+        return objective.eval()
+    begun, steps = time.process_time(), episodes.frames.shape[1]
+
+    def draw(stream: Generator) -> dict[str, Tensor]:
+        rows = torch.randint(len(episodes), (batch, 1), generator=stream)
+        times = torch.randint(steps - WINDOW + 1, (batch, 1), generator=stream) + torch.arange(WINDOW)
+        return {"frames": episodes.frames[rows, times], "actions": episodes.actions[rows, times[:, :-1]]}
+
+    with tqdm(total=settings.steps, desc="LeWorldModel", unit="step") as bar:
+        show = lambda step, numbers: bar.set_postfix(loss=f"{numbers['loss']:.4f}")  # noqa: E731
+        fit(
+            objective, draw, settings=settings, seed=seed, callbacks=Callbacks(tick=lambda step: bar.update(), log=show)
+        )
+    save_checkpoint(folder, objective.state_dict(), {"lesson": said, "cpu_s": round(time.process_time() - begun, 1)})
+    return objective.eval()
