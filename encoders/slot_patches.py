@@ -11,7 +11,7 @@ from encoders.layers.slot_attention import NormedStep, SlotAttention
 from encoders.slot_broadcast import place_waves
 from encoders.slots import LearnedStart, SlotEncoder, SlotRecurrence
 
-ROUNDS = 20
+ROUNDS, ATTEMPTS, SAMPLED = 20, 8, 20_000
 NARROW = 0.05
 
 
@@ -95,7 +95,7 @@ def begin_at_clusters(encoder: SlotEncoder, images: Tensor, *, generator: Genera
     Args:
         encoder: Of `over_bare_patches`.
         images: Prepared pictures `(B, C, h, w)`.
-        generator: Draws the first token.
+        generator: Draws tokens, and the first one of each attempt.
         sharpness: Factor on the logits.
 
     Raises:
@@ -121,15 +121,21 @@ def begin_at_clusters(encoder: SlotEncoder, images: Tensor, *, generator: Genera
 
 
 def cluster_centres(tokens: Tensor, number: int, *, generator: Generator) -> Tensor:
-    """Centres `(number, D)` of tokens `(G, D)`: farthest-first seeds, then k-means."""
-    first = int(torch.randint(len(tokens), (), generator=generator))
-    centres = tokens[first][None]
+    """Centres `(number, D)` of tokens `(G, D)`: farthest-first seeds, then k-means; the tightest of a few attempts."""
+    chosen = tokens[torch.randperm(len(tokens), generator=generator)[:SAMPLED]]
+    attempts = [_attempt(chosen, number, generator) for _ in range(ATTEMPTS)]
+    return min(attempts, key=lambda attempt: attempt[0])[1]
+
+
+def _attempt(tokens: Tensor, number: int, generator: Generator) -> tuple[float, Tensor]:
+    """Mean squared distance to the nearest centre, and the centres."""
+    centres = tokens[int(torch.randint(len(tokens), (), generator=generator))][None]
     while len(centres) < number:
         far = torch.cdist(tokens, centres).amin(dim=1).argmax()
         centres = torch.cat([centres, tokens[far][None]])
     for _ in range(ROUNDS):
         nearest = torch.cdist(tokens, centres).argmin(dim=1)
         sums = torch.zeros_like(centres).index_add(0, nearest, tokens)
-        counts = torch.bincount(nearest, minlength=number).clamp(min=1)[:, None]
-        centres = sums / counts
-    return centres
+        counts = torch.bincount(nearest, minlength=number)[:, None]
+        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+    return float(torch.cdist(tokens, centres).amin(dim=1).square().mean()), centres
