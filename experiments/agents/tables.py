@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,10 +15,12 @@ from matplotlib.figure import Figure
 
 from core.files import atomic_file
 from experiments.agents.doubts import auroc, calibration
+from experiments.agents.wall import WALL
 from experiments.reporting.figures import BLUE, FAINT, INK, RED, STYLE
 from experiments.reporting.stats import quantiles, wilson
 
 REACHED_M, NEAR_M = 0.05, 0.02
+SHARES, GREYS = (0.25, 0.5, 0.75, 0.9, 1.0), ("#F3F1EC", "#E4E1D9", "#CFCABD", "#B5AE9C")
 HEAD = ("variant", "episodes", "within 5 cm (Wilson 95 %)", "2 cm", "median end", "energy saved", "CPU ms", "Mode-1")
 DOUBT_HEAD = ("labs", "frames", "median disagreement", "median error", "AUROC against those in range")
 WALL_HEAD = ("variant", "seeds", "episodes", "reached (Wilson 95 %)", "each seed")
@@ -166,8 +169,10 @@ def draw_wall(outcomes: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 
 
 def _ways(panel: Axes, outcome: Mapping[str, Any]) -> None:
-    panel.axvspan(-0.2, 0.2, ymin=0.0, ymax=1.0, color="#E4E1D9")
-    panel.fill_between([-0.2, 0.2], 0.75, 1.25, color="white")
+    across, along = torch.linspace(-0.4, 0.4, 81), torch.linspace(-0.7, 1.7, 241)
+    places = torch.stack(torch.meshgrid(across, along, indexing="xy"), dim=-1)
+    taken = WALL.block(places)  # of a step, by the wall
+    panel.contourf(across, along, taken, levels=SHARES, colors=GREYS)
     for way, goal, reached in zip(outcome["places"], outcome["goals"], outcome["reached"], strict=False):
         x, y = zip(*way, strict=True)
         panel.plot(x, y, color=BLUE if reached else RED, lw=1, alpha=0.7)
