@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ class ByNumber(nn.Module):
                 preset=parts,
                 action_dim=2,
                 action_scale=[action_m] * 2,
-                encoder=encoder,  # type: ignore[arg-type]
+                encoder=copy.deepcopy(encoder),  # type: ignore[arg-type]  # building draws its weights anew
                 masks=sampler(frames=sizes.history, objects=number, hidden=hidden, each="sample"),
                 generator=None if kinds else stream,
             )

@@ -23,6 +23,7 @@ from world_model.memory import ShortTermMemory
 
 CAMERAS = ("top",)
 FARTHEST_M = 0.25
+RESTS_M = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +111,13 @@ class PlacesPerception:
 def choose_pushes(
     episodes: Episodes, *, pucks: int, count: int, history: int, ahead: int, least_m: float
 ) -> list[Push]:
-    """The first episodes with so many pucks in which one puck alone is pushed far enough; one task each."""
+    """The first episodes with so many pucks in which one, at rest so far, is pushed far enough; one task each."""
     tasks: list[Push] = []
     places = episodes.places_m
     for episode in episodes.counted(pucks).tolist():
         for start in range(history - 1, places.shape[1] - ahead):
+            if float((places[episode, start] - places[episode, start - 1]).norm(dim=-1)[1:].max()) > RESTS_M:
+                continue
             way = (places[episode, start + ahead] - places[episode, start]).norm(dim=-1)[1:]
             body = int(way.argmax())
             others = torch.cat([way[:body], way[body + 1 :]])

@@ -30,6 +30,7 @@ from world_model.recipes import leworldmodel
 
 SCORES = ("future_mm", "future_last_mm", "untouched_mm", "unseen_mm", "edges_auroc")
 IDLE = "standing still"
+FEW = 5
 PAPER_PATCHES = (196, 384)
 """Tokens of a picture of 196 px and their width, against which the paper counts."""
 
@@ -165,10 +166,10 @@ def markdown(result: Mapping[str, Any]) -> str:
         digits = {key: 2 if key == "edges_auroc" else 1 for key in SCORES}
         cells = [f"{row[key]:.{digits[key]}f} ± {row[f'{key}_std']:.{digits[key]}f}" for key in SCORES]
         lines.append(f"| {row['source']} | {row['mask']} | {row['pucks']} | {' | '.join(cells)} |")
-    lines += ["", "| hidden | question | untouched: said | touched: true | said | gap | AUROC |", "|" + "---|" * 7]
+    head = "| hidden | question | others untouched | said of them | others touched | truth | said | gap | AUROC |"
+    lines += ["", head, "|" + "---|" * 9]
     for (mask, question), some in _grouped(result["questions"]).items():
-        cells = [f"{mean(row[key] for row in some):.1f} mm" for key in ASKED]
-        lines.append(f"| {mask} | {question} | {' | '.join(cells)} | {mean(row['auroc'] for row in some):.2f} |")
+        lines.append(f"| {mask} | {question} | {' | '.join(_asked(some))} |")
     lines += ["", "| pushes | reached | 95 % | median end | one plan |", "|---|---|---|---|---|"]
     for name, row in result["pushes"].items():
         low, high = row["wilson_95"]
@@ -177,7 +178,13 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-ASKED = ("stay_said_mm", "change_true_mm", "change_said_mm", "change_gap_mm")
+def _asked(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Numbers of bodies, and means over the seeds; nothing is said of fewer than `FEW`."""
+    stay, change = int(rows[0]["stay"]), int(rows[0]["change"])
+    told = [f"{mean(row[key] for row in rows):.1f} mm" for key in ("change_true_mm", "change_said_mm", "change_gap_mm")]
+    told.append(f"{mean(row['auroc'] for row in rows):.2f}")
+    said = f"{mean(row['stay_said_mm'] for row in rows):.1f} mm"
+    return [str(stay), said, str(change), *(told if change >= FEW else ["-"] * 4)]
 
 
 def _grouped(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:

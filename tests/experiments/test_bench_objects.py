@@ -128,6 +128,13 @@ def test_an_imagined_world_without_a_puck_is_what_its_removal_gives(episodes, wo
     assert float(apart.max()) < 1e-4
 
 
+def test_building_predictors_leaves_the_network_of_true_slots_as_it_is():
+    encoder, places = TrueSlots(16), torch.zeros(1, 1, 3, 2)
+    before = encoder(places, torch.arange(3))
+    ByNumber(SIZES, encoder=encoder, mask="none", hidden=1, numbers=(3,), action_m=0.03, stream=generator(0))
+    assert torch.equal(encoder(places, torch.arange(3)), before)
+
+
 @pytest.mark.render
 def test_the_simulator_moves_nothing_else_where_a_far_puck_is_changed(episodes):
     windows = cut(true_slots(episodes, TrueSlots(16), (3,))[3], history=3, horizon=6, every=4)
