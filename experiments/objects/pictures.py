@@ -26,6 +26,10 @@ PANELS = (
 )
 
 
+STILL = {"future_mm": "still_mm", "unseen_mm": "unseen_still_mm"}
+"""What one would miss who says that nothing moves: a dotted line."""
+
+
 def draw_slots(frames: Tensor, masks: Tensor, path: Path) -> None:
     """Frames of some videos `B T 3 h w`, each row above the slots that win its pixels (`B T N h w`)."""
     colours = (255 * colormaps["tab10"](np.arange(masks.shape[2]))[:, :3]).astype(np.uint8)
@@ -53,6 +57,9 @@ def draw_scores(rows: Sequence[Mapping[str, Any]], path: Path, *, source: str) -
                 axes.bar(at, [np.mean(some) for some in each], width=0.24, color=TINTS[name], alpha=0.55, label=name)
                 for spot, some in zip(at, each, strict=True):
                     axes.scatter([spot] * len(some), some, color=TINTS[name], s=12, zorder=3)
+            for place, count in enumerate(counts):
+                still = [row["scores"][STILL[key]] for row in mine if row["pucks"] == count and key in STILL]
+                axes.hlines(still[:1], place - 0.42, place + 0.42, colors="black", linestyles="dotted")
             axes.set_xticks(np.arange(len(counts)), [f"{count} pucks" for count in counts])
             axes.set_title(title, fontsize=10)
             axes.set_ylim((0.5, 1) if key == "edges_auroc" else (0, None))
