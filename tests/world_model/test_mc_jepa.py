@@ -219,6 +219,18 @@ def test_content_alone_comes_first_if_asked_for():
     assert all(not weight.grad.any() for weight in objective.head.parameters())
 
 
+def test_roughness_is_forgiven_more_and_more_if_asked_for():
+    frames = {"frames": smooth_pictures(4, 32).unflatten(0, (2, 2))}
+    objective = tiny(relax=0.25)
+    found = []
+    for progress in (0.0, 0.5, 1.0):
+        objective.after_step(progress)
+        found.append(objective(frames, generator(1)).terms["smooth"])
+    torch.testing.assert_close(torch.stack(found[1:]), found[0] * torch.tensor([0.5, 0.25]))
+    with pytest.raises(ValueError, match="relax is a factor above 0"):
+        tiny(relax=0.0)
+
+
 def test_alpha_weighs_the_motion_branch():
     frames = {"frames": smooth_pictures(4, 32).unflatten(0, (2, 2))}
     none, some, more = (tiny(alpha=alpha)(frames, generator(1)).total for alpha in (0.0, 1.0, 2.0))

@@ -41,6 +41,7 @@ class MotionSizes:
         alpha: Weight of the motion branch.
         weights: Of the motion terms.
         content: Weights of VICReg: invariance, variance, covariance.
+        relax: Share of the roughness' weight that is left at the end of the training.
     """
 
     encoder: PyramidSizes
@@ -51,6 +52,7 @@ class MotionSizes:
     alpha: float
     weights: MotionWeights
     content: tuple[float, float, float]
+    relax: float = 1.0
 
 
 PRESETS = {
@@ -71,8 +73,9 @@ PRESETS = {
         skip=0,
         expander=256,
         alpha=1.0,
-        weights=MotionWeights(regression=0.1, smooth=1.0, coarse=1.0),
+        weights=MotionWeights(regression=0.1, smooth=2.0, coarse=1.0),
         content=(1.0, 1.0, 0.04),
+        relax=0.1,
     ),
     "tiny": MotionSizes(
         encoder=PyramidSizes(widths=(8, 16, 16), depths=(0, 1, 1), steps=(2, 2, 2), kernel=3, expansion=2),
@@ -106,7 +109,7 @@ def build(
         num_cameras: Cameras whose channels are stacked in what `encode` takes.
         content_only: Share of the training in which content is learned alone, at its start; the paper's is a tenth.
         generator: Draws all initial weights; by default the global stream does.
-        **parts: Further parts of `MotionContentObjective`: views, weights, content, spread, prepare.
+        **parts: Further parts of `MotionContentObjective`: views, weights, relax, content, spread, prepare.
 
     Raises:
         UnknownName: If there is no such preset.
@@ -116,6 +119,7 @@ def build(
     parts.setdefault("prepare", NormalisePixels())
     parts.setdefault("views", Augmentation([RandomCrop(), ColourJitter(mixing=0.2, curve=0.5, permute=0.0)]))
     parts.setdefault("weights", sizes.weights)
+    parts.setdefault("relax", sizes.relax)
     invariance, variance, covariance = sizes.content
     parts.setdefault("content", TwoViews(invariance=invariance, variance=variance, covariance=covariance))
     objective = MotionContentObjective(
