@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from core.seeding import generator
 from trajectories.bank import FrameBank
 from trajectories.mixture import MixedBank
+from world_model.distances import SquaredError
 from world_model.health import CollapseMonitor
 
 LOGGER = logging.getLogger(__name__)
@@ -72,8 +73,9 @@ class Monitor:
         if health.collapsed:
             LOGGER.warning("step %d: the latents seem to collapse: %s", step, "; ".join(health.signs))
         numbers = {f"health/{name}": value for name, value in health.numbers().items()}
-        standing = (held[:, 1:] - held[:, :-1]).square().mean()
         if "prediction" in losses:
+            distance = getattr(objective, "distance", SquaredError())
+            standing = distance(held[:, :-1], held[:, 1:])
             numbers["held/prediction_over_standing"] = float(losses["prediction"] / standing.clamp_min(1e-12))
         return numbers | probe((train, _hand(self.train)), (held, _hand(self.held)))
 

@@ -17,8 +17,10 @@ from experiments._path import ROOT
 from experiments.reaching.systems import adapted
 from experiments.train import train
 from experiments.training.begin import begin_with_encoder
+from experiments.training.monitor import Monitor
 from tests.encoders import test_released
 from tests.world_model.test_vjepa2_ac import SYSTEM
+from trajectories.bank import load_bank
 from trajectories.synthetic import synthetic_log
 from world_model.assembly import assemble
 from world_model.pretrained import Interface, load_world_model, save_world_model
@@ -81,6 +83,14 @@ def test_a_training_begins_with_the_encoder_of_another(checkpoint):
     other = assemble({**SYSTEM, "preset": "small"})
     with pytest.raises(BadCheckpoint, match="do not fit the encoder"):
         begin_with_encoder(other, str(checkpoint))
+
+
+def test_standing_still_is_measured_by_the_same_distance_as_the_prediction(tmp_path):
+    bank = load_bank(synthetic_log(tmp_path / "log", episodes=6, image_size=64), cameras=("left",))
+    objective = assemble({**SYSTEM, "preset": "small"}, generator=generator(0)).eval()  # fresh: nothing moves
+    monitor = Monitor(bank, bank, objective=objective, window=3, frames=12, seed=0)
+    with torch.no_grad():
+        assert monitor(0, objective)["held/prediction_over_standing"] == pytest.approx(1.0, rel=1e-4)
 
 
 def test_the_system_brings_its_planner_and_the_command_line_wins(checkpoint):
