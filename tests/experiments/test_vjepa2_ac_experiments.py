@@ -101,6 +101,12 @@ def test_the_system_brings_its_planner_and_the_command_line_wins(checkpoint):
     assert OmegaConf.to_container(adapted(plain, checkpoint.parent, given=[])) == OmegaConf.to_container(plain)
 
 
+def test_the_shipped_model_plans_by_the_energy_of_its_own_tokens():
+    options = configured("zero_shot_reach", "system=vjepa2_ac")
+    model = load_world_model(adapted(options, ROOT / "experiments" / "checkpoints", given=["system"]).checkpoint)
+    assert model.interface.cameras == ("left",) and model.metres is None and model.feels
+
+
 def test_a_system_that_cannot_reach_or_is_not_shipped_is_told(tmp_path):
     with pytest.raises(ValueError, match="checkpoint=FOLDER"):
         adapted(configured("zero_shot_reach", "system=vjepa2_ac"), tmp_path, given=["system"])
