@@ -93,4 +93,4 @@ def motion(latents: Tensor) -> float:
     """How far latents `B T D` move from one frame to the next, as a share of their spread over all frames."""
     steps = (latents[:, 1:] - latents[:, :-1]).square().mean()
     spread = (latents - latents.mean(dim=(0, 1))).square().mean()
-    return float((steps / spread.clamp_min(1e-30)).sqrt())
+    return float((steps / spread.clamp_min(1e-30)).sqrt().detach())
