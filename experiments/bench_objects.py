@@ -26,7 +26,7 @@ from core.errors import BadCheckpoint, MissingPackage, UnknownName
 from core.files import write_json, write_text
 from experiments.benchmarking import origin
 from experiments.command_line import run
-from experiments.objects.binding import SlotLesson, agreement, attended, found, owners_of, trained_slots
+from experiments.objects.binding import SlotLesson, agreement, attended, found, owners_of, placed, trained_slots
 from experiments.objects.pictures import draw_scores, draw_slots
 from experiments.objects.pixels import trained_pixels
 from experiments.objects.predicting import Lesson, Windows, cut, judge, trained
@@ -98,15 +98,16 @@ def truth(cfg: DictConfig, train: Episodes, held: Episodes) -> Source:
 
 def pictures(objective: SlotFeatureObjective, cfg: DictConfig, train: Episodes, held: Episodes) -> Source:
     """Slots found in pictures; which body each one follows is told for measuring alone."""
+    encoder = placed(objective)
 
     def logs(episodes: Episodes, counts: tuple[int, ...]) -> dict[int, SlotLog]:
-        slots, middles = found(objective, episodes.frames)
+        slots, middles = found(encoder, objective.preprocess, episodes.frames)
         bodies = owners_of(middles, episodes.places_m, episodes.present)
         rows = {count: episodes.counted(count) for count in counts}
         return {count: made(episodes, at, bodies[at], slots=slots[at]) for count, at in rows.items()}
 
     train_logs, held_logs = logs(train, tuple(cfg.record.train.counts)), logs(held, tuple(cfg.record.held.counts))
-    return Source(encoder=objective.encoder, train=train_logs, held=held_logs, readout=fitted(train_logs))
+    return Source(encoder=encoder, train=train_logs, held=held_logs, readout=fitted(train_logs))
 
 
 def measured_slots(cfg: DictConfig, train: Episodes, held: Episodes) -> tuple[SlotFeatureObjective, dict[str, Any]]:
@@ -127,7 +128,7 @@ def measured_slots(cfg: DictConfig, train: Episodes, held: Episodes) -> tuple[Sl
 
 def readable_m(objective: SlotFeatureObjective, held: Episodes, times: int) -> float:
     """How well places can be read from slots: fitted on every second episode, measured on the others."""
-    slots, middles = found(objective, held.frames[:, :times])
+    slots, middles = found(placed(objective), objective.preprocess, held.frames[:, :times])
     bodies = owners_of(middles, held.places_m[:, :times], held.present)
     short = held.first(times)
     sides = [torch.arange(side, len(held), 2) for side in range(2)]

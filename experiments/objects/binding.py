@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from core.seeding import generator
 from core.types import Frames, State
 from encoders.slot_broadcast import BroadcastDecoder
 from encoders.slot_patches import begin_at_clusters, over_bare_patches
+from encoders.slot_places import PlacedSlots, middles
 from encoders.slot_sources import adjusted_rand
 from envs.pucks import VIEW_M
 from experiments.objects.recording import Episodes
@@ -33,8 +35,6 @@ SEEN, CELL = 2, 4
 CLUSTERED, SHARPNESS = 200, 8.0
 AT_ONCE = 512
 NOWHERE = 1.0
-TRACE = 1e-6
-"""Of every pixel, so that a slot that wins none stands in the middle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,16 +118,20 @@ def trained_slots(folder: Path, lesson: SlotLesson, episodes: Episodes) -> tuple
     return objective.eval(), seconds
 
 
+def placed(objective: SlotFeatureObjective) -> PlacedSlots:
+    """The slots with their places, read off what they attend to."""
+    encoder = objective.encoder
+    count = encoder.start(1).shape[1]
+    return PlacedSlots(encoder, num_slots=count, width=encoder.width, generator=generator(0, "placed slots"))
+
+
 @torch.no_grad()
-def found(objective: SlotFeatureObjective, frames: Frames) -> tuple[Tensor, Tensor]:
+def found(encoder: PlacedSlots, prepare: Callable[[Tensor], Tensor], frames: Frames) -> tuple[Tensor, Tensor]:
     """Slots `B T N D` of frames, each seen by itself, and the middles of what they attend to `B T N 2` (m)."""
-    slots, middles = [], []
-    for part in frames.flatten(0, 1).split(AT_ONCE):
-        bound, masks = attended(objective, part)
-        slots.append(bound)
-        middles.append(middles_m(masks))
+    parts = frames.flatten(0, 1).split(AT_ONCE)
+    places = torch.cat([middles(encoder.encoder.track(prepare(part)[:, None]).shares[:, 0]) for part in parts])
     times = frames.shape[:2]
-    return torch.cat(slots).unflatten(0, times), torch.cat(middles).unflatten(0, times)
+    return encoder.at(places).unflatten(0, times), (VIEW_M / 2 * places).unflatten(0, times)
 
 
 @torch.no_grad()
@@ -165,14 +169,3 @@ def owners_of(middles: Tensor, places_m: Tensor, present: Tensor) -> Tensor:
     chosen = assign(square)[:, :slots]
     real = (chosen < bodies) & present.gather(1, chosen.clamp(max=bodies - 1))
     return torch.where(real, chosen, NOBODY)
-
-
-def middles_m(masks: Tensor) -> Tensor:
-    """Middle of the pixels that each slot wins; masks `B N h w` -> `B N 2` in metres."""
-    height, width = masks.shape[-2:]
-    won = (masks == masks.amax(dim=1, keepdim=True)).float() + TRACE
-    across = (torch.arange(width) + 0.5) / width - 0.5
-    down = 0.5 - (torch.arange(height) + 0.5) / height
-    whole = won.sum(dim=(-2, -1))
-    x, y = (won * across).sum(dim=(-2, -1)) / whole, (won * down[:, None]).sum(dim=(-2, -1)) / whole
-    return VIEW_M * torch.stack([x, y], dim=-1)
