@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from core.errors import BadObservation
 from core.types import State
 from encoders.layers.slot_attention import NormedStep, SlotAttention
 from encoders.slot_broadcast import place_waves
-from encoders.slots import LearnedStart, SlotEncoder, SlotRecurrence
+from encoders.slots import LearnedStart, SlotEncoder, SlotRecurrence, check_picture
 
 ROUNDS, ATTEMPTS, SAMPLED = 20, 8, 20_000
 NARROW = 0.05
@@ -55,11 +54,7 @@ class PlacedPatches(nn.Module):
         Raises:
             BadObservation: If the pictures have another size.
         """
-        if x.dim() != 4 or tuple(x.shape[1:]) != (self.channels, self.size, self.size):
-            raise BadObservation(
-                f"expected pictures ({self.channels}, {self.size}, {self.size}), got {tuple(x.shape[1:])}: render or "
-                "resize them to that size"
-            )
+        check_picture(x, channels=self.channels, size=self.size)
         return self.patches(x).flatten(2).transpose(1, 2) + self.places(self.waves)
 
 

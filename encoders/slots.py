@@ -109,6 +109,19 @@ class SlotRecurrence(nn.Module):
         return SlotTracks(*(torch.stack(parts, dim=1) for parts in zip(*tracks, strict=True)))
 
 
+def check_picture(x: Tensor, *, channels: int, size: int) -> None:
+    """Refuse what is no batch of square pictures of this size.
+
+    Raises:
+        BadObservation: With what was expected and what came.
+    """
+    if x.dim() != 4 or tuple(x.shape[1:]) != (channels, size, size):
+        raise BadObservation(
+            f"expected pictures ({channels}, {size}, {size}), got {tuple(x.shape[1:])}: render or resize them to that "
+            "size"
+        )
+
+
 class PatchFeatures(nn.Module):
     """A small convolutional network with learned places: pictures to tokens, for slots that learn from scratch.
 
@@ -142,11 +155,7 @@ class PatchFeatures(nn.Module):
         Raises:
             BadObservation: If the pictures have another size.
         """
-        if x.dim() != 4 or tuple(x.shape[1:]) != (self.channels, self.size, self.size):
-            raise BadObservation(
-                f"expected pictures ({self.channels}, {self.size}, {self.size}), got {tuple(x.shape[1:])}: render or "
-                "resize them to that size"
-            )
+        check_picture(x, channels=self.channels, size=self.size)
         axis = torch.linspace(0, 1, self.side, device=x.device, dtype=x.dtype)
         rows, columns = torch.meshgrid(axis, axis, indexing="ij")
         grid = torch.stack([rows, columns, 1 - rows, 1 - columns], dim=-1).flatten(0, 1)  # (L, 4)

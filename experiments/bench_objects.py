@@ -116,11 +116,11 @@ def measured_slots(cfg: DictConfig, train: Episodes, held: Episodes) -> tuple[Sl
     times, table = held.owners.shape[1], {}
     for count in cfg.record.held.counts:
         rows = held.counted(count)
-        _, masks = attended(objective, held.frames[rows, :times].flatten(0, 1))
+        masks = attended(objective, held.frames[rows, :times].flatten(0, 1))
         table[str(count)] = agreement(masks, held.owners[rows].flatten(0, 1))
     shown = torch.stack([held.counted(count)[0] for count in cfg.record.held.counts])
     frames = held.frames[shown, :SHOWN]
-    masks = attended(objective, frames.flatten(0, 1))[1].unflatten(0, frames.shape[:2])
+    masks = attended(objective, frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
     draw_slots(frames, masks, Path(cfg.out) / "slots.png")
     read_m = readable_m(objective, held, times)
     return objective, {"agreement": table, "read_error_mm": 1000 * read_m, "cpu_s": seconds}

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from core.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
 from core.errors import BadCheckpoint
 from core.seeding import generator
-from core.types import Frames, State
+from core.types import Frames
 from encoders.slot_broadcast import BroadcastDecoder
 from encoders.slot_patches import begin_at_clusters, over_bare_patches
 from encoders.slot_places import PlacedSlots, middles
@@ -135,13 +135,12 @@ def found(encoder: PlacedSlots, prepare: Callable[[Tensor], Tensor], frames: Fra
 
 
 @torch.no_grad()
-def attended(objective: SlotFeatureObjective, pictures: Tensor) -> tuple[State, Tensor]:
-    """Slots `B N D` of pictures `B 3 h w`, and each slot's share of every pixel `B N h w`."""
-    tracks = objective.encoder.track(objective.preprocess(pictures)[:, None])
-    shares = tracks.shares[:, 0]
+def attended(objective: SlotFeatureObjective, pictures: Tensor) -> Tensor:
+    """Each slot's share of every pixel `B N h w` of pictures `B 3 h w`."""
+    shares = objective.encoder.track(objective.preprocess(pictures)[:, None]).shares[:, 0]
     side = math.isqrt(shares.shape[2])
     grid = shares.unflatten(2, (side, side))
-    return tracks.slots[:, 0], F.interpolate(grid, size=pictures.shape[-2:])
+    return F.interpolate(grid, size=pictures.shape[-2:])
 
 
 def agreement(masks: Tensor, owners: Tensor) -> dict[str, float]:

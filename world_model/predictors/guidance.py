@@ -11,6 +11,7 @@ Reference: Zhang et al. 2026, ThinkJEPA, arXiv:2603.22281.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -158,7 +159,7 @@ class GuidanceSizes:
     heads: int = 6
 
 
-class Guidance(nn.Module):
+class Guidance(nn.Module, ABC):
     """One layer's ear: a gate that is shut at first, g = tanh(gate)."""
 
     def __init__(self) -> None:
@@ -169,9 +170,9 @@ class Guidance(nn.Module):
         """Shut the gate."""
         nn.init.zeros_(self.gate)
 
+    @abstractmethod
     def forward(self, x: Annotated[Tensor, "B L d"], thought: Thought) -> Annotated[Tensor, "B L d"]:
         """Change the tokens that enter a block by what the layer is told."""
-        raise NotImplementedError
 
 
 class FilmGuidance(Guidance):
