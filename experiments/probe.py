@@ -2,7 +2,8 @@
 
 A probe reads the gripper's position (base frame, m) out of single frames. It is fitted on some labs and judged on
 others, which the encoder did not see either, for the trained encoder, for the same encoder with fresh weights, and for
-bare pixels. It prints a table and leaves probe.json and probe.png.
+bare pixels. It prints a table and leaves probe.json and probe.png. `encoder=vjepa2_vitl hub=FOLDER "cameras=[left]"`
+probes a released encoder in place of a checkpoint's.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from core.errors import BadCheckpoint, BadEpisode, UnknownName, choose
+from core.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName, choose
 from core.files import write_json
 from core.seeding import generator
 from experiments.command_line import run as run_command
 from experiments.probing.readers import READERS, Samples, judge
-from experiments.probing.sources import Encode, fresh, pixels, trained
+from experiments.probing.sources import Encode, Source, of_checkpoint, pixels, released
+from experiments.training.workers import device_of
 from trajectories.bank import FrameBank, load_bank
 
-MISTAKES = (BadCheckpoint, BadEpisode, UnknownName, ValueError, OSError)
+MISTAKES = (BadCheckpoint, BadEpisode, MissingPackage, UnknownName, ValueError, OSError)
 HAND = slice(-6, -3)
 """Where proprioception has the hand's position."""
 
@@ -42,21 +44,37 @@ def samples(bank: FrameBank, encode: Encode, count: int, *, seed: int, side: str
     return Samples(tokens=encode(drawn["frames"][:, 0]), places=drawn["proprio"][:, 0, HAND])
 
 
+def source_of(cfg: DictConfig) -> Source:
+    """What is probed: the released encoder that is named, else the checkpoint.
+
+    Raises:
+        BadCheckpoint: If it cannot be had, or encodes no frames.
+    """
+    device = device_of(str(cfg.device))
+    if not cfg.get("encoder"):
+        return of_checkpoint(cfg.checkpoint, device=device)
+    options = {str(name): value for name, value in cfg.encoder.items() if name != "_target_"}
+    return released(options, image=cfg.image, cells=int(cfg.cells), device=device)
+
+
 def probe(cfg: DictConfig) -> list[Row]:
     """Every encoder with every probe and seed: one row each.
 
     Raises:
-        BadCheckpoint: If the checkpoint holds no encoder of frames.
+        BadCheckpoint: If there is no such encoder of frames.
+        ValueError: If a released encoder is to see several cameras.
     """
     torch.set_num_threads(int(cfg.threads))
-    known, config = trained(cfg.checkpoint)
-    bank = load_bank(Path(cfg.data), cameras=config["interface"]["cameras"])
+    source = source_of(cfg)
+    bank = load_bank(Path(cfg.data), cameras=cfg.cameras or source.cameras)
+    if cfg.get("encoder") and len(bank.cameras) != 1:
+        raise ValueError(f"a released encoder sees one camera, not {', '.join(bank.cameras)}: cameras=[NAME]")
     train, held = bank.split(float(cfg.validation), generator=generator(0, "validation labs"))
     fits = {name: choose(READERS, name, "probe") for name in cfg.readers}
     rows: list[Row] = []
     runs = [(seed, name) for seed in cfg.seeds for name in ("trained", "fresh", "pixels")]
     for seed, name in tqdm(runs, desc="probe"):
-        encode = {"trained": known, "pixels": pixels}.get(name) or fresh(config["system"], seed=seed)
+        encode = {"trained": source.trained, "pixels": pixels}.get(name) or source.fresh(seed)
         inner = samples(train, encode, int(cfg.train), seed=seed, side="train")
         outer = samples(held, encode, int(cfg.held), seed=seed, side="held")
         for reader, fit in fits.items():
@@ -115,8 +133,13 @@ def main(cfg: DictConfig) -> None:
     except MISTAKES as mistake:
         sys.exit(f"probe: {mistake}")
     table, out = summary(rows), Path(cfg.out)
+    probed = (
+        {"encoder": cfg.encoder.model, "hub": cfg.encoder.hub}
+        if cfg.get("encoder")
+        else {"checkpoint": str(cfg.checkpoint)}
+    )
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "probe.json", {"checkpoint": str(cfg.checkpoint), "summary": table, "rows": rows})
+    write_json(out / "probe.json", {**probed, "summary": table, "rows": rows})
     matplotlib.rcParams.update({"font.size": 9})
     draw(table, out / "probe.png")
     show(table)

@@ -1,8 +1,10 @@
-"""Where features come from: a trained system, the same with fresh weights, and the bare pixels."""
+"""Where features come from: a trained system or a released encoder, the same with fresh weights, the bare pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +15,118 @@ from torch.nn import functional as F
 from core.checkpoint import load_checkpoint, load_strict
 from core.errors import BadCheckpoint
 from core.seeding import generator
+from encoders.adapters.vjepa2 import load as load_released
+from encoders.layers.weights import draw_weights
+from encoders.preprocessing import RobotPixels
+from encoders.released import RELEASES, network
 from world_model.assembly import assemble
 
 Encode = Callable[[Tensor], Tensor]
 PATCH = 8
+CHUNK = 128
+"""Frames at a time."""
 
 
-def trained(folder: str | Path) -> tuple[Encode, dict[str, Any]]:
-    """The encoder of a training (frames `G C h w` to tokens `G N D`), and its checkpoint's configuration.
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An encoder that is probed, and the same network before any training.
+
+    Args:
+        name: What the report calls it.
+        trained: Frames `G C h w` to tokens `G N D`.
+        fresh: The same with the weights of a seed.
+        cameras: Those that it was trained with, in stacking order; None if it says nothing of them.
+    """
+
+    name: str
+    trained: Encode
+    fresh: Callable[[int], Encode]
+    cameras: tuple[str, ...] | None
+
+
+def of_checkpoint(folder: str | Path, *, device: torch.device) -> Source:
+    """The encoder of a training of ours.
 
     Raises:
         BadCheckpoint: If the folder holds no system that encodes frames.
     """
     tensors, config = load_checkpoint(folder)
+    system: dict[str, Any] = config["system"]
     try:
-        objective = assemble(config["system"])
+        objective = assemble(system)
     except (LookupError, TypeError, ValueError) as error:
         raise BadCheckpoint(f"{folder} describes no system of this version: {error}") from error
     load_strict(objective, tensors, str(folder))
-    return encoder_of(objective, str(folder)), config
+
+    def fresh(seed: int) -> Encode:
+        return _of_objective(assemble(system, generator=generator(seed, "fresh weights")), "the system", device)
+
+    return Source(
+        name=str(folder),
+        trained=_of_objective(objective, str(folder), device),
+        fresh=fresh,
+        cameras=tuple(config["interface"]["cameras"]),
+    )
 
 
-def fresh(system: dict[str, Any], *, seed: int) -> Encode:
-    """The same system before any training."""
-    return encoder_of(assemble(system, generator=generator(seed, "fresh weights")), "the system")
+def released(options: Mapping[str, Any], *, image: int | None, cells: int, device: torch.device) -> Source:
+    """A released encoder of pictures, frozen.
 
-
-def encoder_of(objective: nn.Module, name: str) -> Encode:
-    """The encoder of an objective, a chunk of frames at a time.
+    Args:
+        options: Arguments of `encoders.adapters.vjepa2.load`; `model` names the release.
+        image: Side (px) of the squares that it is shown; by default the one it was trained with at last.
+        cells: Its tokens are averaged to at most so many rows and columns, so that thousands of frames fit memory.
+        device: Where it computes.
 
     Raises:
-        BadCheckpoint: If the objective encodes no frames.
+        BadCheckpoint: If the weights cannot be had, or are others; says what to do.
+        ValueError: If patches do not fill the squares.
     """
+    trained = load_released(**options)
+    model = str(options["model"])
+    side = image or RELEASES[model].image
+    if cells < 1 or side % trained.sizes.patch:
+        raise ValueError(
+            f"need cells >= 1 and an image that patches of {trained.sizes.patch} px fill, got {cells}, {side}"
+        )
+
+    def encode(encoder: nn.Module) -> Encode:
+        return _of_pictures(encoder.to(device), image=side, cells=cells, device=device)
+
+    def fresh(seed: int) -> Encode:
+        untrained = draw_weights(network(model), generator(seed, "fresh weights"))
+        return encode(untrained.to(next(trained.parameters()).dtype).eval())
+
+    return Source(name=model, trained=encode(trained), fresh=fresh, cameras=None)
+
+
+def _of_objective(objective: nn.Module, name: str, device: torch.device) -> Encode:
     if not hasattr(objective, "encode"):
         raise BadCheckpoint(f"{name} is a {type(objective).__name__}, which encodes no frames")
-    objective.eval()
+    objective.eval().to(device)
+    return _in_parts(lambda frames: objective.encode(frames[:, None])[:, 0], device)  # type: ignore[operator]
+
+
+def _of_pictures(encoder: nn.Module, *, image: int, cells: int, device: torch.device) -> Encode:
+    look = RobotPixels(image, ratio=(0.75, 1.35))  # the whole picture, where it is not too long
+
+    def encode(frames: Tensor) -> Tensor:
+        tokens = encoder(look(frames))
+        side = math.isqrt(tokens.shape[1])
+        grid = tokens.transpose(1, 2).unflatten(2, (side, side)).float()  # (G, D, rows, columns)
+        return F.adaptive_avg_pool2d(grid, min(cells, side)).flatten(2).transpose(1, 2)
+
+    return _in_parts(encode, device)
+
+
+def _in_parts(encode: Encode, device: torch.device) -> Encode:
+    """A chunk of frames at a time, on the device and back."""
 
     @torch.no_grad()
-    def encode(frames: Tensor) -> Tensor:
-        parts = [objective.encode(part[:, None])[:, 0] for part in frames.split(128)]  # type: ignore[operator]
-        return torch.cat(parts)
+    def all_of(frames: Tensor) -> Tensor:
+        return torch.cat([encode(part.to(device)).cpu() for part in frames.split(CHUNK)])
 
-    return encode
+    return all_of
 
 
 def pixels(frames: Tensor) -> Tensor:

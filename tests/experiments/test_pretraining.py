@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,11 +14,14 @@ from hydra import compose, initialize_config_dir
 
 from core.errors import BadCheckpoint, UnknownName
 from core.seeding import generator
+from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from encoders.released import RELEASES, Release, vjepa2
 from experiments.probe import MISTAKES, draw, probe, show, summary
 from experiments.probing.readers import READERS, Samples, attentive, judge, linear
-from experiments.probing.sources import pixels
+from experiments.probing.sources import pixels, released
 from experiments.train import train
 from experiments.training.begin import published_encoder
+from tests.encoders import test_released
 from trajectories.synthetic import synthetic_log
 from world_model.pretrained import load_world_model
 
@@ -82,6 +87,50 @@ def test_the_probe_refuses_an_unknown_reader_and_a_missing_checkpoint(run, log, 
     with pytest.raises(BadCheckpoint, match="no checkpoint"):
         probe(configured("probe", f"checkpoint={tmp_path / 'nothing'}", f"data={log}"))
     assert issubclass(UnknownName, MISTAKES) and issubclass(BadCheckpoint, MISTAKES)
+
+
+@pytest.fixture
+def vitl(tmp_path, monkeypatch):
+    """A tiny file in the layout of Hugging Face that goes by the name of a released one, and its network."""
+    release = Release(form=vjepa2, sizes=test_released.SIZES, image=64, file="vitl.pt", repository="facebook/none")
+    monkeypatch.setitem(RELEASES, "vjepa2_vitl", release)
+    network, weights = test_released.tiny()
+    return test_released.save_folder(tmp_path / "vitl", test_released.hugging_face(weights)), network
+
+
+def test_the_probe_judges_a_released_encoder_beside_the_same_with_fresh_weights(vitl, log):
+    few = ["cameras=[left]", "train=24", "held=12", "validation=0.34", "seeds=[0]", "readers=[linear]", "device=cpu"]
+    rows = probe(configured("probe", "encoder=vjepa2_vitl", f"hub={vitl[0]}", f"data={log}", *few))
+    assert [row["encoder"] for row in rows] == ["trained", "fresh", "pixels"]
+    assert len({row["mean_cm"] for row in rows}) == 3
+
+
+def test_tokens_of_a_released_encoder_are_its_own_or_their_means_over_neighbours(vitl):
+    folder, network = vitl
+    cpu = torch.device("cpu")
+    frames = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=generator(0))
+    each, few = (
+        released({"model": "vjepa2_vitl", "hub": folder}, image=None, cells=cells, device=cpu).trained(frames)
+        for cells in (8, 2)
+    )
+    with torch.no_grad():
+        wanted = network.eval()(NormalisePixels(mean=IMAGENET_MEAN, std=IMAGENET_STD)(frames))
+    assert each.shape == (2, 16, 48) and torch.allclose(each, wanted, atol=1e-5)
+    assert torch.allclose(few[:, 0], each[:, [0, 1, 4, 5]].mean(1), atol=1e-6)
+
+
+def test_the_probe_tells_how_to_get_a_released_encoder_and_that_it_sees_one_camera(vitl, log, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(snapshot_download=without_network))
+    with pytest.raises(BadCheckpoint, match=r"no connection.*hub=FOLDER"):
+        probe(configured("probe", "encoder=vjepa2_vith", f"data={log}"))
+    with pytest.raises(ValueError, match=r"one camera, not left, right: cameras=\[NAME\]"):
+        probe(configured("probe", "encoder=vjepa2_vitl", f"hub={vitl[0]}", f"data={log}"))
+    with pytest.raises(ValueError, match="patches of 16 px"):
+        probe(configured("probe", "encoder=vjepa2_vitl", f"hub={vitl[0]}", f"data={log}", "image=60"))
+
+
+def without_network(name, *, allow_patterns):
+    raise FileNotFoundError("no connection")
 
 
 def made_up(count, seed):
