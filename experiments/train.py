@@ -154,6 +154,8 @@ def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
         ValueError: If the folder holds a training that must not be gone on with.
     """
     data = load_data(cfg, device)
+    if cfg.best == "hand" and not data.train.proprio_dim:
+        raise ValueError(f"best=hand needs a log that knows the hand, {cfg.data} has pictures alone: best=loss")
     system = system_of(cfg, data.train)
     released = cfg.get("encoder")
     if released:

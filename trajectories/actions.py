@@ -14,7 +14,7 @@ import numpy as np
 
 from core.errors import choose
 from trajectories.columns import base_name, take
-from trajectories.episode import ACTION, EE_POSE, GRIPPER, STATE, TIMESTAMP
+from trajectories.episode import ACTION, EE_POSE, FRAME_INDEX, GRIPPER, STATE, TIMESTAMP
 from trajectories.rotations import (
     apply_rotation,
     euler_of_quaternion,
@@ -162,11 +162,30 @@ class JointVelocity:
         return {self.column: np.concatenate([start, start + steps.cumsum(0)])}
 
 
-ACTION_PARTS: dict[str, type[PoseDelta] | type[EulerPoseDelta] | type[CommandedActions] | type[JointVelocity]] = {
+@dataclass(frozen=True)
+class NoActions:
+    """Actions of no numbers: for systems that learn from pictures alone, and for logs that have nothing else."""
+
+    name: ClassVar[str] = "none"
+    joined: ClassVar[Joined] = "sum"
+    needs: ClassVar[tuple[str, ...]] = (FRAME_INDEX,)
+
+    def __call__(self, columns: Columns) -> np.ndarray:
+        """Columns of T steps in, `T-1 0` out."""
+        return np.zeros((len(columns[FRAME_INDEX]) - 1, 0), dtype=np.float32)
+
+    def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """Nothing: no column follows."""
+        return {}
+
+
+KnownPart = PoseDelta | EulerPoseDelta | CommandedActions | JointVelocity | NoActions
+ACTION_PARTS: dict[str, type[KnownPart]] = {
     PoseDelta.name: PoseDelta,
     EulerPoseDelta.name: EulerPoseDelta,
     CommandedActions.name: CommandedActions,
     JointVelocity.name: JointVelocity,
+    NoActions.name: NoActions,
 }
 
 ACTION_NAMES = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
@@ -184,12 +203,12 @@ def action_names(part: ActionPart, width: int) -> tuple[str, ...]:
     return tuple(map(str, range(width)))
 
 
-def describe(part: PoseDelta | EulerPoseDelta | CommandedActions | JointVelocity) -> dict[str, Any]:
+def describe(part: KnownPart) -> dict[str, Any]:
     """A part as a JSON value for a checkpoint: its name and arguments."""
     return {"name": part.name, **asdict(part)}
 
 
-def action_part(description: Mapping[str, Any]) -> PoseDelta | EulerPoseDelta | CommandedActions | JointVelocity:
+def action_part(description: Mapping[str, Any]) -> KnownPart:
     """The part that `describe` described.
 
     Raises:

@@ -78,7 +78,7 @@ def bank_of(cache: Cache, part: ActionPart, *, cameras: Sequence[str] | None = N
         known = ", ".join(cache.columns)
         raise ValueError(
             f"actions {part.name!r} are made of {', '.join(missing)}, which this log does not have; it has {known}: "
-            "give a robot map (robot=...), or other actions"
+            "give a robot map (robot=...), or other actions (actions=none to learn from pictures alone)"
         )
     lengths, offsets = cache.lengths, cache.offsets
     rows = {name: cache.rows(name) for name in part.needs}
@@ -93,7 +93,7 @@ def bank_of(cache: Cache, part: ActionPart, *, cameras: Sequence[str] | None = N
     return FrameBank(
         frames=torch.from_numpy(cache.frames)[:, _channels(cache.cameras, chosen)],
         actions=torch.from_numpy(actions),
-        proprio=torch.from_numpy(cache.rows(STATE)),
+        proprio=_proprio(cache),
         offsets=torch.from_numpy(offsets),
         groups=torch.tensor(cache.groups, dtype=torch.int64),
         episodes=torch.arange(len(lengths)),
@@ -102,6 +102,11 @@ def bank_of(cache: Cache, part: ActionPart, *, cameras: Sequence[str] | None = N
         joined=part.joined,
         origin={"robot": cache.robot.to_dict(), "picture": cache.fit.to_dict(), "source": cache.index["source"]},
     )
+
+
+def _proprio(cache: Cache) -> torch.Tensor:
+    """Proprioception `G P`; a log of pictures alone has P = 0."""
+    return torch.from_numpy(cache.rows(STATE)) if STATE in cache.columns else torch.zeros(int(cache.offsets[-1]), 0)
 
 
 def _channels(held: tuple[str, ...], wanted: tuple[str, ...]) -> slice:

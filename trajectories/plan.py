@@ -14,7 +14,7 @@ from core.interfaces import Field
 from trajectories.cache import FRAMES, CacheOptions, canonical_sha256
 from trajectories.episode import IMAGES, STATE, TIMESTAMP
 from trajectories.formats import open_log
-from trajectories.robots import MappedLog, guess_robot, robot_map
+from trajectories.robots import COUNTERS, MappedLog, guess_robot, robot_map
 from trajectories.windows import image_fields
 
 LONGEST_ROW = 1024  # numbers of one step; longer columns (depth, point clouds) are not taken
@@ -84,7 +84,8 @@ def make_plan(path: Path, options: CacheOptions, fingerprint: str) -> Plan:
         raise ValueError(
             f'{path} does not say how many steps it has per second: say it with "robot={{hz: 10}}", or in a robot file'
         )
-    if STATE not in log.fields:
+    numbers = [name for name in log.fields if not name.startswith(IMAGES) and name not in COUNTERS]
+    if STATE not in log.fields and numbers:  # pictures alone are a log, too
         raise ValueError(f"{path} has no proprioception: name its columns as state in a robot map")
     images = image_fields(log.fields, log.cameras if options.cameras is None else options.cameras)
     if not images:

@@ -77,7 +77,7 @@ def stats_of(rows: Annotated[Tensor, "G A"], *, still: float = 1e-6) -> Stats:
     if rows.dim() != 2 or rows.shape[0] < 2:
         raise ValueError(f"expected rows (G, A) with G >= 2, got shape {tuple(rows.shape)}")
     exact = rows.double()
-    std = exact.std(dim=0)
+    std = exact.std(dim=0) if exact.shape[1] else exact[0]
     std = torch.where(std > still, std, torch.ones_like(std))
     return Stats(
         mean=exact.mean(dim=0).float(), std=std.float(), low=rows.amin(dim=0).float(), high=rows.amax(dim=0).float()

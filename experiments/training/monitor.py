@@ -17,6 +17,8 @@ from world_model.health import CollapseMonitor
 LOGGER = logging.getLogger(__name__)
 CHUNK = 64
 RIDGE = 1e-3
+HAND = slice(-6, -3)
+"""Where proprioception has the hand's position."""
 
 
 class Monitor:
@@ -77,6 +79,8 @@ class Monitor:
             distance = getattr(objective, "distance", SquaredError())
             standing = distance(held[:, :-1], held[:, 1:])
             numbers["held/prediction_over_standing"] = float(losses["prediction"] / standing.clamp_min(1e-12))
+        if self.held["proprio"].shape[-1] < -HAND.start:  # a log of pictures alone
+            return numbers
         return numbers | probe((train, _hand(self.train)), (held, _hand(self.held)))
 
     def _latents(self, objective: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -109,4 +113,4 @@ def _ridge(x: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
 
 def _hand(batch: Mapping[str, Tensor]) -> Tensor:
     """Positions of the hand `B T 3`, m."""
-    return batch["proprio"][..., -6:-3].cpu()
+    return batch["proprio"][..., HAND].cpu()

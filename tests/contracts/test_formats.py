@@ -78,7 +78,8 @@ def opened(logs, name):
 
 
 def test_every_format_has_a_layout_to_test():
-    assert set(FORMATS) <= set(EVERY) and set(WRITERS) <= set(FORMATS)
+    pictures_alone = {"clips"}  # no columns to compare: see trajectories/test_clips.py
+    assert set(FORMATS) - pictures_alone <= set(EVERY) and set(WRITERS) <= set(FORMATS)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -22,6 +22,7 @@ from experiments.probing.sources import pixels, released
 from experiments.train import train
 from experiments.training.begin import published_encoder
 from tests.encoders import test_released
+from tests.trajectories.test_clips import write_clips
 from trajectories.synthetic import synthetic_log
 from world_model.pretrained import load_world_model
 
@@ -50,6 +51,19 @@ def run(request, log, tmp_path_factory):
 def test_a_pretraining_watches_for_collapse(run):
     numbers = {key for line in (run / "metrics.jsonl").read_text().splitlines() for key in json.loads(line)}
     assert {"frames/short", "frames/long", "held/loss", "health/std_ratio", "health/effective_rank"} <= numbers
+
+
+def test_a_pretraining_takes_a_folder_of_films(tmp_path):
+    write_clips(tmp_path / "films", sizes=[(32, 40)] * 4)
+    few = [f"data={tmp_path / 'films'}", "actions=none", "image_size=28", "cameras=null", "validation=0.25"]
+    options = ["system=vjepa2_small", *TINY, *few]
+    folder = train(configured("train", *options, f"out={tmp_path / 'run'}"))
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    numbers = {key for line in lines for key in json.loads(line)}
+    assert "held/loss" in numbers and not any(key.startswith("probe/") for key in numbers)
+    assert published_encoder(folder)(torch.zeros(2, 3, 28, 28)).shape == (2, 16, 32)
+    with pytest.raises(ValueError, match="best=hand needs a log that knows the hand"):
+        train(configured("train", *options, "best=hand", f"out={tmp_path / 'other'}"))
 
 
 def test_its_encoder_is_published_for_others(run):

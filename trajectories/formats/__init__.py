@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.errors import choose
 from trajectories.formats.base import Log, fault
+from trajectories.formats.clips import ClipsReader, find_clips
 from trajectories.formats.droid import TABLE, DroidReader
 from trajectories.formats.films import FilmsReader, find_tables
 from trajectories.formats.h5 import open_h5
@@ -27,6 +28,7 @@ FORMATS: dict[str, Callable[[Path], Log]] = {
     "minari": MinariReader,
     "hdf5": Hdf5Reader,
     "films": FilmsReader,
+    "clips": ClipsReader,
     "mcap": McapReader,
 }
 WRITERS: dict[str, Callable[..., Path]] = {
@@ -55,7 +57,7 @@ def detect(path: str | Path) -> str:
                 return name
     else:
         raise fault(str(path), field="file", problem="does not exist", remedy="name an existing log")
-    sought = "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, or films with tables"
+    sought = "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, or films"
     raise fault(
         path, field="format", problem="is none that is known", remedy=f"looked for {sought}; or give format=..."
     )
@@ -89,4 +91,5 @@ _MARKS: dict[str, Callable[[Path], bool]] = {
     "droid": lambda path: next(path.rglob(TABLE), None) is not None,
     "hdf5": lambda path: any(path.glob("*.hdf5")) or any(path.glob("*.h5")),
     "films": lambda path: bool(find_tables(path)),
+    "clips": lambda path: bool(find_clips(path)),
 }
