@@ -16,9 +16,7 @@ from torch import Generator
 
 from core.errors import choose
 from core.interfaces import MaskSampler
-from encoders.layers.normed import LatentNorm
 from encoders.layers.pixels import NormalisePixels
-from encoders.layers.weights import draw_weights
 from encoders.released import vjepa2
 from encoders.video import VideoSizes
 from world_model.distances import SquaredError
@@ -26,8 +24,8 @@ from world_model.masks.factored import MomentMask, PlaceMask
 from world_model.objectives.masked import Change, MaskedObjective, MaskTask, Stream
 from world_model.predictors.chosen import ChosenPredictor
 from world_model.predictors.masked import MaskedSizes, RotaryMaskedPredictor
-from world_model.recipes.vjepa2 import PretrainingSizes
-from world_model.targets import EMATarget, linear_momentum
+from world_model.recipes.vjepa2 import PretrainingSizes, pretraining
+from world_model.targets import linear_momentum
 
 MOTION, CONTENT = "motion", "content"
 
@@ -90,9 +88,6 @@ def build(
     predictor = ChosenPredictor(
         {name: RotaryMaskedPredictor(sizes.predictor, grid=sizes.grid[1:]) for name in (MOTION, CONTENT)}
     )
-    if generator is not None:
-        draw_weights(encoder, generator)
-        draw_weights(predictor, generator)
     samplers: dict[str, MaskSampler] = {
         MOTION: MomentMask(grid=sizes.grid, share=(moments[0], moments[1])),
         CONTENT: PlaceMask(grid=sizes.grid, share=(places[0], places[1])),
@@ -101,11 +96,7 @@ def build(
     count = sizes.grid[0] * sizes.grid[1] * sizes.grid[2]
     pixels = NormalisePixels()
     parts.setdefault("distance", SquaredError())
-    return MaskedObjective(
-        encoder=encoder,
-        predictor=predictor,
-        streams=[Stream("frames", tasks, prepare=pixels, augment=augment, num_tokens=count)],
-        target=EMATarget(encoder, momentum=sizes.momentum, finish=LatentNorm()),  # a copy: after the weights are drawn
-        still=pixels,
-        **parts,
+    clips = Stream("frames", tasks, prepare=pixels, augment=augment, num_tokens=count)
+    return pretraining(
+        encoder, predictor, streams=[clips], momentum=sizes.momentum, still=pixels, generator=generator, **parts
     )

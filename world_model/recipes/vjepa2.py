@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from torch import Generator
+from torch import Generator, nn
 
 from core.errors import choose
 from encoders.layers.normed import LatentNorm
@@ -133,20 +133,40 @@ def build(
     sizes = sizes.with_clips(image=image, frames=frames, momentum=momentum)
     encoder = vjepa2(sizes.encoder)
     predictor = RotaryMaskedPredictor(sizes.predictor, grid=sizes.grid[1:], pairing="tiled")
-    if generator is not None:
-        draw_weights(encoder, generator)
-        draw_weights(predictor, generator)
     pixels = NormalisePixels(mean=mean, std=std)
     tasks = clip_tasks(sizes.grid, choose(TUBES, masks, "mask sampler"))
     clips = Stream("frames", tasks, prepare=pixels, augment=augment, num_tokens=math.prod(sizes.grid))
-    return MaskedObjective(
-        encoder=encoder,
-        predictor=predictor,
-        streams=[clips],
-        target=EMATarget(encoder, momentum=sizes.momentum, finish=LatentNorm()),  # a copy: after the weights are drawn
-        still=pixels,
-        **parts,
+    return pretraining(
+        encoder, predictor, streams=[clips], momentum=sizes.momentum, still=pixels, generator=generator, **parts
     )
+
+
+def pretraining(
+    encoder: nn.Module,
+    predictor: nn.Module,
+    *,
+    streams: list[Stream],
+    momentum: Momentum,
+    levels: int = 1,
+    generator: Generator | None = None,
+    **parts: Any,
+) -> MaskedObjective:
+    """A masked loss whose target follows the encoder and is layer-normed without weights.
+
+    Args:
+        encoder: The encoder.
+        predictor: Fills in what is hidden.
+        streams: What is shown, and how it is masked.
+        momentum: Of the target, over the progress.
+        levels: Depths whose tokens stand side by side in the target; each is normed by itself.
+        generator: Draws all initial weights; None leaves them as they are.
+        **parts: Further parts of `MaskedObjective`.
+    """
+    if generator is not None:
+        draw_weights(encoder, generator)
+        draw_weights(predictor, generator)
+    target = EMATarget(encoder, momentum=momentum, finish=LatentNorm(groups=levels))  # a copy: after the drawing
+    return MaskedObjective(encoder=encoder, predictor=predictor, streams=streams, target=target, **parts)
 
 
 def clip_tasks(grid: tuple[int, int, int], tubes: Callable[..., Tubes], **hints: Any) -> list[MaskTask]:

@@ -18,9 +18,7 @@ from typing import Any
 from torch import Generator
 
 from core.errors import choose
-from encoders.layers.normed import LatentNorm
 from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
-from encoders.layers.weights import draw_weights
 from encoders.released import GIANT, GIGANTIC, NUM_LEVELS, PRETRAINING_PIXELS, vjepa2_1
 from encoders.video import AllLevels, VideoSizes
 from world_model.masks import TUBES
@@ -28,8 +26,7 @@ from world_model.objectives.masked import Change, MaskedObjective, MaskTask, Str
 from world_model.objectives.seen import InverseRootDistance, Nearness, Ramp, SeenLoss
 from world_model.predictors.masked import DenseMaskedPredictor, MaskedSizes
 from world_model.recipes.vjepa2 import PRESETS as SMALLER
-from world_model.recipes.vjepa2 import PretrainingSizes, clip_tasks
-from world_model.targets import EMATarget
+from world_model.recipes.vjepa2 import PretrainingSizes, clip_tasks, pretraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +105,6 @@ def build(
     encoder = AllLevels(vjepa2_1(sizes.encoder))
     span = PRETRAINING_PIXELS // sizes.encoder.patch
     predictor = DenseMaskedPredictor(sizes.predictor, grid=sizes.grid[1:], span=span)
-    if generator is not None:
-        draw_weights(encoder, generator)
-        draw_weights(predictor, generator)
     tubes, pixels = choose(TUBES, masks, "mask sampler"), NormalisePixels(mean=mean, std=std)
     taken: dict[str, Any] = {"prepare": pixels, "augment": augment}
     clips = Stream("frames", clip_tasks(sizes.grid, tubes), **taken, num_tokens=math.prod(sizes.grid))
@@ -124,11 +118,13 @@ def build(
         otherwise=first_frames,
         num_tokens=math.prod(one),
     )
-    return MaskedObjective(
-        encoder=encoder,
-        predictor=predictor,
+    return pretraining(
+        encoder,
+        predictor,
         streams=[clips, pictures],
-        target=EMATarget(encoder, momentum=sizes.momentum, finish=LatentNorm(groups=NUM_LEVELS)),
+        momentum=sizes.momentum,
+        levels=NUM_LEVELS,
+        generator=generator,
         seen_loss=SeenLoss(nearness=nearness or InverseRootDistance(sizes.grid[1:]), ramp=sizes.ramp),
         still=pixels,
         **parts,
