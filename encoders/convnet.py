@@ -75,14 +75,19 @@ class KeypointTrunk(nn.Module):
         self.points = SoftArgMax()
         self.width = 2 * keypoints + coarse
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pictures `B 3 h w` to vectors `B width`."""
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures `B 3 h w` to heat maps `B K h/4 w/4` and the coarsest features `B C h/16 w/16`."""
         fine = self.stem(x)
         middle = self.middle(fine)
         deep = self.deep(middle)
         middle = middle + functional.interpolate(self.deep_to_middle(deep), size=middle.shape[-2:])
         fine = functional.gelu(fine + functional.interpolate(self.middle_to_stem(middle), size=fine.shape[-2:]))
-        return torch.cat([self.points(self.heat(fine)).flatten(1), deep.mean(dim=(-2, -1))], dim=-1)
+        return self.heat(fine), deep
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures `B 3 h w` to vectors `B width`."""
+        heat, deep = self.look(x)
+        return torch.cat([self.points(heat).flatten(1), deep.mean(dim=(-2, -1))], dim=-1)
 
 
 class KeypointEncoder(nn.Module):

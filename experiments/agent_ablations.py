@@ -46,8 +46,8 @@ from experiments.benchmarking import origin
 from experiments.command_line import run
 from experiments.processes import in_processes
 from experiments.reaching.full_agent import FullAgent
-from experiments.reaching.methods import PlanSettings
 from experiments.reaching.options import claim_folder
+from experiments.reaching.players import PlanSettings
 from experiments.reporting.record import plain
 
 MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)

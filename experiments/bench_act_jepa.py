@@ -32,7 +32,7 @@ from experiments.chunking import Judge, built, lesson_of, publish, taught
 from experiments.command_line import run
 from experiments.reaching.chunks import ChunkMethod, ChunkMethods
 from experiments.reaching.episodes import LabJob, play_all
-from experiments.reaching.methods import PlanSettings
+from experiments.reaching.players import PlanSettings
 from experiments.reporting.chunks import draw, markdown
 from experiments.reporting.record import EpisodeRecord, plain
 from experiments.reporting.summary import compare, summarise

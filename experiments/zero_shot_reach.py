@@ -35,11 +35,13 @@ from envs.labs import labs_hash, sample_lab
 from envs.ranges import FACTORS
 from envs.reach import ReachEnv
 from experiments.command_line import run
+from experiments.reaching.calibrated import CalibratedAgent
 from experiments.reaching.episodes import LabJob, LabResult, play_all
 from experiments.reaching.films import album_at
 from experiments.reaching.full_agent import FullAgent
-from experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods, ModelPlayer, PlanSettings, world_model_at
+from experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods, world_model_at
 from experiments.reaching.options import check_options, claim_folder
+from experiments.reaching.players import ModelPlayer, PlanSettings
 from experiments.reaching.systems import adapted, given_options
 from experiments.reporting import EpisodeRecord, Protocol, Report, make_report, write_folder
 
@@ -80,19 +82,22 @@ def methods_of(cfg: DictConfig) -> Methods:
         seed=cfg.seed,
         policy=Path(str(cfg.policy)) if cfg.policy else None,
         seeded=replace(settings, planner="cem", arguments=SEEDED_SEARCH),
-        full=_full(cfg),
+        **_agent(cfg),
     )
 
 
-def _full(cfg: DictConfig) -> FullAgent | None:
-    """The agent of six modules, if it was asked for."""
+def _agent(cfg: DictConfig) -> dict[str, Any]:
+    """The agent that was asked for, by its place in `Methods`; none for the simple one."""
     chosen: dict[str, Any] = OmegaConf.to_container(cfg.get("agent") or OmegaConf.create({}), resolve=True)  # type: ignore[assignment]
-    return FullAgent.of(chosen)
+    if chosen.get("kind") == "calibrated":
+        return {"calibrated": CalibratedAgent.of({name: value for name, value in chosen.items() if name != "kind"})}
+    return {"full": FullAgent.of(chosen)}
 
 
 def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
     """Every lab to be played: those of the split with all methods, those of single factors with the world model."""
     interface = world_model_at(methods.checkpoint, cfg.device).interface
+    size = interface.image_size if methods.calibrated is None else methods.calibrated.camera_px
     with_factors = cfg.split == "all" if cfg.factors is None else cfg.factors
     jobs = []
     for split in dict.fromkeys((cfg.split, *(FACTORS if with_factors else ()))):
@@ -108,7 +113,7 @@ def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
                     seed=cfg.lab_seed,
                     budget=cfg.budget,
                     cameras=interface.cameras,
-                    image_size=interface.image_size,
+                    image_size=size,
                     methods=methods,
                     names=methods.names() if headline and cfg.baselines else (WORLD_MODEL,),
                     film=Path(str(cfg.out)) / "videos" / f"{lab.name}.mp4" if headline and cfg.films else None,
@@ -167,6 +172,7 @@ def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protoc
             "hold_m": cfg.hold_m,
             "true dynamics plan with": methods.sampling.planner,
             **({} if methods.full is None else {"agent": "full"}),
+            **({} if methods.calibrated is None else {"agent": "calibrated", "camera_px": jobs[0].image_size}),
         },
         lab_list_hash=labs_hash(labs),
         checkpoint_hash=world_model_at(methods.checkpoint, cfg.device).fingerprint,

@@ -34,6 +34,7 @@ from world_model.poses import ArmPose, GivenPose
 from world_model.recipes import (
     act_jepa,
     causal_jepa,
+    hand_points,
     leworldmodel,
     mc_jepa,
     mc_jepa_factored,
@@ -52,6 +53,7 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     act_jepa.build,
     act_jepa.build_control,
     causal_jepa.build,
+    hand_points.build,
     leworldmodel.build,
     mc_jepa.build,
     mc_jepa_factored.build,

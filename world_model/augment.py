@@ -80,29 +80,75 @@ class ViewJitter:
         scale: Largest factor of size (and, inverted, the smallest).
         turn_rad: Largest turn in radians.
         stretch: Largest factor of height against width (and, inverted, the smallest): a camera higher up or lower down.
+        shrink: Factor by which things become smaller on top of that.
     """
 
     def __init__(
-        self, *, shift: float = 0.12, scale: float = 1.2, turn_rad: float = 0.07, stretch: float = 1.0
+        self,
+        *,
+        shift: float = 0.12,
+        scale: float = 1.2,
+        turn_rad: float = 0.07,
+        stretch: float = 1.0,
+        shrink: float = 1.0,
     ) -> None:
-        self.shift, self.scale, self.turn_rad, self.stretch = shift, scale, turn_rad, stretch
+        self.shift, self.scale, self.turn_rad, self.stretch, self.shrink = shift, scale, turn_rad, stretch, shrink
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
         """Pictures `B T V 3 h w` in and out."""
+        return self.moved(views, generator)[0]
+
+    def moved(self, views: Tensor, generator: Generator, *, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Pictures `B T V 3 h w` in and out, and the maps `B V 2 3` from places in the new ones to the old ones.
+
+        Args:
+            views: The pictures.
+            generator: Draws the maps.
+            strength: Share of the full range that they are drawn from.
+        """
         batch, frames, cameras = views.shape[:3]
         one = (batch, cameras)
-        size = _factor(one, self.scale, generator, views)
-        tall = _factor(one, self.stretch, generator, views) if self.stretch != 1 else torch.ones_like(size)
-        turn = _uniform(one, -self.turn_rad, self.turn_rad, generator, views)
-        move = _uniform((*one, 2), -self.shift, self.shift, generator, views)
+        size = self.shrink**strength * _factor(one, self.scale**strength, generator, views)
+        tall = _factor(one, self.stretch**strength, generator, views) if self.stretch != 1 else torch.ones_like(size)
+        turn = strength * _uniform(one, -self.turn_rad, self.turn_rad, generator, views)
+        move = strength * _uniform((*one, 2), -self.shift, self.shift, generator, views)
         cos, sin = size * turn.cos(), size * turn.sin()
         rows = [cos, -sin, move[..., 0], tall * sin, tall * cos, move[..., 1]]
         matrix = torch.stack(rows, dim=-1).unflatten(-1, (2, 3))
-        matrix = matrix[:, None].expand(-1, frames, -1, -1, -1).flatten(0, 2)
+        each = matrix[:, None].expand(-1, frames, -1, -1, -1).flatten(0, 2)
         pictures = views.flatten(0, 2)
-        grid = functional.affine_grid(matrix, list(pictures.shape), align_corners=False)
+        grid = functional.affine_grid(each, list(pictures.shape), align_corners=False)
         moved = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
-        return moved.unflatten(0, (batch, frames, cameras))
+        return moved.unflatten(0, (batch, frames, cameras)), matrix
+
+
+class Tilt:
+    """Tilts the picture plane, once per window and camera: things grow towards one side.
+
+        (x, y) <- (x, y) / (1 + b_x x + b_y y)
+
+    Args:
+        largest: Bound of b, below 0.5.
+
+    Raises:
+        ValueError: If the bound would fold the picture.
+    """
+
+    def __init__(self, *, largest: float = 0.25) -> None:
+        if not 0 <= largest < 0.5:
+            raise ValueError(f"a tilt needs a bound from 0 to below 0.5, got {largest}")
+        self.largest = largest
+
+    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
+        """Pictures `B T V 3 h w` in and out."""
+        batch, frames, cameras, _, height, width = views.shape
+        tilt = _uniform((batch, cameras, 2), -self.largest, self.largest, generator, views)
+        x = torch.linspace(-1, 1, width, device=views.device).expand(height, width)
+        y = torch.linspace(-1, 1, height, device=views.device)[:, None].expand(height, width)
+        depth = 1 + tilt[..., 0, None, None] * x + tilt[..., 1, None, None] * y
+        grid = torch.stack([x / depth, y / depth], dim=-1)[:, None].expand(-1, frames, -1, -1, -1, -1).flatten(0, 2)
+        tilted = functional.grid_sample(views.flatten(0, 2), grid, padding_mode="border", align_corners=False)
+        return tilted.unflatten(0, (batch, frames, cameras))
 
 
 class Patches:

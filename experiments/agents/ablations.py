@@ -22,7 +22,8 @@ from envs.reach import ReachEnv
 from experiments.agents.doubts import doubts
 from experiments.agents.wall import WallSettings, play, trained_critic
 from experiments.reaching.full_agent import FullAgent
-from experiments.reaching.methods import FullPlayer, ModelPlayer, PlanSettings, world_model_at
+from experiments.reaching.methods import world_model_at
+from experiments.reaching.players import FullPlayer, ModelPlayer, PlanSettings
 from experiments.reporting.record import plain
 from world_model.two_modes import TwoModeAgent
 

@@ -20,7 +20,7 @@ from envs.task import Task
 from envs.tracing import pixel_path
 from experiments.benchmarking.cells import LEARNED, Cell
 from experiments.benchmarking.play import Simulating, learned_player, player_of, task_at
-from experiments.reaching.methods import ModelPlayer
+from experiments.reaching.players import ModelPlayer
 
 PAPER, INK, FAINT = (251, 250, 247), (38, 43, 51), (138, 143, 152)
 COLOURS: tuple[Colour, ...] = ((240, 228, 66), (86, 180, 233), (230, 159, 0), (204, 121, 167), (0, 158, 115))

@@ -22,7 +22,8 @@ from experiments.benchmarking.budgets import build
 from experiments.benchmarking.cells import LEARNED, Cell, Outcome
 from experiments.benchmarking.meter import Metered, Reading
 from experiments.processes import in_processes
-from experiments.reaching.methods import ModelPlayer, PlanSettings, world_model_at
+from experiments.reaching.methods import world_model_at
+from experiments.reaching.players import ModelPlayer, PlanSettings
 from world_model.agent import Agent
 from world_model.memory import ShortTermMemory
 

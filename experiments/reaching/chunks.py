@@ -15,7 +15,8 @@ from core.errors import BadCheckpoint, choose
 from core.interfaces import Agent
 from core.types import ActionBox, Observation
 from envs.reach import ReachEnv
-from experiments.reaching.methods import Methods, ModelPlayer, PlanSettings, Player, world_model_at
+from experiments.reaching.methods import Methods, world_model_at
+from experiments.reaching.players import ModelPlayer, PlanSettings, Player
 from world_model.chunk_policy import ChunkAgent, ChunkPolicy, ChunkProposal, SeededAgent, load_chunk_policy
 
 ASKED = (1, 3, 8)  # steps within which the planner's candidates arrive, the best guess first

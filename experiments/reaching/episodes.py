@@ -15,7 +15,8 @@ from envs.labs import Lab
 from envs.reach import ReachEnv
 from experiments.processes import in_processes
 from experiments.reaching.films import Film, open_film, worst
-from experiments.reaching.methods import WORLD_MODEL, Methods, ModelPlayer, timed_act
+from experiments.reaching.methods import WORLD_MODEL, Methods, timed_act
+from experiments.reaching.players import ModelPlayer
 from experiments.reporting import EpisodeRecord, Tile
 
 

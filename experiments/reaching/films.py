@@ -14,7 +14,7 @@ from envs.drawing import draw_crosshair, draw_path, panels, sparkline
 from envs.reach import ReachEnv
 from envs.video import VideoWriter
 from experiments.reaching.album import Album, load_album
-from experiments.reaching.methods import ModelPlayer
+from experiments.reaching.players import ModelPlayer
 from experiments.reporting import Tile
 
 PANEL = 224

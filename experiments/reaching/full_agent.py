@@ -70,7 +70,7 @@ class FullAgent:
         given = {str(name): value for name, value in options.items()}
         kind = given.pop("kind", "simple")
         if kind not in ("simple", "full"):
-            raise UnknownName("agent", str(kind), ("simple", "full"))
+            raise UnknownName("agent", str(kind), ("simple", "full", "calibrated"))
         if kind == "simple":
             return None
         for name in given.keys() - cls.__dataclass_fields__.keys():

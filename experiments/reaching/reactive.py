@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from core.types import ActionBox, Observation
 from envs.reach import ReachEnv
+from experiments.reaching.pictures import seen_size, shrunk
 from world_model.policy import GoalPolicy
 from world_model.pretrained import WorldModel
 from world_model.reactive import ReactiveAgent
@@ -23,7 +24,8 @@ class ReactivePlayer:
     """
 
     def __init__(self, policy: GoalPolicy, model: WorldModel, env: ReachEnv) -> None:
-        model.check_robot(box=env.action_box, cameras=env.cameras, image_size=env.image_size, dt_s=env.dt_s)
+        size = seen_size(env.image_size, model.interface.image_size)
+        model.check_robot(box=env.action_box, cameras=env.cameras, image_size=size, dt_s=env.dt_s)
         self.model, self.device = model, next(model.objective.parameters()).device
         box = ActionBox(low=env.action_box.low.to(self.device), high=env.action_box.high.to(self.device))
         self.agent = ReactiveAgent(perception=model.perception, policy=policy, box=box)
@@ -49,4 +51,5 @@ class ReactivePlayer:
         return ""
 
     def _here(self, observation: Observation) -> Observation:
-        return Observation(frames=observation.frames.to(self.device), cameras=observation.cameras)
+        frames = shrunk(observation.frames.to(self.device), self.model.interface.image_size)
+        return Observation(frames=frames, cameras=observation.cameras)

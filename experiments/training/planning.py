@@ -16,7 +16,8 @@ from torch import nn
 from envs.labs import labs_hash, sample_lab
 from envs.reach import ReachEnv
 from experiments.reaching.episodes import LabJob, play_episode
-from experiments.reaching.methods import WORLD_MODEL, ModelPlayer, PlanSettings
+from experiments.reaching.methods import WORLD_MODEL
+from experiments.reaching.players import ModelPlayer, PlanSettings
 from world_model.objectives.dynamics import DynamicsObjective
 from world_model.pretrained import Interface, as_world_model
 

@@ -21,7 +21,7 @@ from core.seeding import generator
 from envs.labs import sample_lab
 from envs.reach import ReachEnv
 from experiments.ingest import make
-from experiments.reaching.methods import ModelPlayer, PlanSettings
+from experiments.reaching.players import ModelPlayer, PlanSettings
 from experiments.train import train
 from experiments.training.sources import open_sources, robot_entries
 from trajectories.bank import load_bank

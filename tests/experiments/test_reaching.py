@@ -19,8 +19,9 @@ from envs.reach import ReachEnv
 from envs.render import NoOpenGL
 from experiments.reaching.album import Album, load_album, save_album
 from experiments.reaching.episodes import LabJob, play_episode, play_lab
-from experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods, ModelPlayer, PlanSettings
+from experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods
 from experiments.reaching.options import claim_folder, usable_device
+from experiments.reaching.players import ModelPlayer, PlanSettings
 from experiments.reporting.summary import summarise
 from tests import tiny
 

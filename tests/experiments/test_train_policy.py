@@ -17,7 +17,8 @@ from envs.labs import sample_lab
 from envs.reach import ReachEnv
 from experiments.amortising import Teacher
 from experiments.reaching.episodes import LabJob, play_lab
-from experiments.reaching.methods import POLICY, SEEDED, WORLD_MODEL, Methods, PlanSettings
+from experiments.reaching.methods import POLICY, SEEDED, WORLD_MODEL, Methods
+from experiments.reaching.players import PlanSettings
 from experiments.train_policy import train
 from planners import cem
 from tests import tiny

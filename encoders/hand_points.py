@@ -1,0 +1,95 @@
+"""A point of the picture for every camera: where the hand is, as far as one picture tells, and how sure that is.
+
+    u = sum over pixels of softmax(heat) * (x, y);     v = sum over pixels of softmax(heat) * |(x, y) - u|^2
+
+Several heat maps say the same and are averaged.  The same picture is looked at in several sizes: a hand that is far
+away is found in the large one, a near one in the small one, and the size whose heat is most gathered counts most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from encoders.convnet import CHANNELS_PER_CAMERA, KeypointTrunk
+
+SURELY = 1e-4
+"""Spread below which no size is preferred for being more gathered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sighting:
+    """Where the hand seems to be.
+
+    Args:
+        at: Points `(B, V, 2)` in [-1, 1], x right and y down, for V cameras.
+        spread: How far the heat is scattered around each, squared `(B, V)`.
+    """
+
+    at: Tensor
+    spread: Tensor
+
+
+class HandPoints(nn.Module):
+    """Pictures to points.
+
+    Args:
+        widths: Channels of the trunk at 1/2, 1/4, 1/8 and 1/16 of the resolution.
+        points: Heat maps K.
+    """
+
+    def __init__(self, *, widths: Sequence[int] = (16, 32, 64, 96), points: int = 4) -> None:
+        super().__init__()
+        self.trunk = KeypointTrunk(widths=widths, keypoints=points)
+
+    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures `B 3 h w` of any scale to points `B K 2` and the maps they come from `B K h/4 w/4`.
+
+        Raises:
+            ValueError: If they are no colour pictures.
+        """
+        if views.dim() != 4 or views.shape[1] != CHANNELS_PER_CAMERA:
+            raise ValueError(f"expected pictures (B, 3, h, w), got {tuple(views.shape)}")
+        deviation, centre = torch.std_mean(views, dim=(-2, -1), keepdim=True)
+        heat, _ = self.trunk.look((views - centre) / (deviation + 1e-3 * (1 + centre.abs())))
+        return self.trunk.points(heat), heat
+
+    @torch.no_grad()
+    def find(self, frames: Tensor, *, sizes: Sequence[int]) -> Sighting:
+        """Look for the hand in frames `B C h w` with values 0..255, in each of the sizes (px).
+
+        Raises:
+            ValueError: If the channels are not those of whole cameras.
+        """
+        if frames.dim() != 4 or frames.shape[1] % CHANNELS_PER_CAMERA:
+            raise ValueError(f"expected frames (B, 3 V, h, w), got {tuple(frames.shape)}")
+        views = frames.float().unflatten(1, (-1, CHANNELS_PER_CAMERA)) / 255
+        points, spreads = [], []
+        for size in sizes:
+            points_of, heat = self(_resized(views.flatten(0, 1), size))
+            points.append(points_of.mean(dim=1).unflatten(0, views.shape[:2]))
+            spreads.append(_scatter(points_of, heat).mean(dim=1).unflatten(0, views.shape[:2]))
+        spread = torch.stack(spreads)
+        share = (spread + SURELY).square().reciprocal()
+        share = share / share.sum(dim=0)
+        return Sighting(at=(share[..., None] * torch.stack(points)).sum(dim=0), spread=(share * spread).sum(dim=0))
+
+
+def _resized(pictures: Tensor, size: int) -> Tensor:
+    if pictures.shape[-1] == size:
+        return pictures
+    if pictures.shape[-1] > size:
+        return functional.interpolate(pictures, size=(size, size), mode="area")
+    return functional.interpolate(pictures, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def _scatter(points: Tensor, heat: Tensor) -> Tensor:
+    mass = heat.flatten(2).softmax(-1).unflatten(2, heat.shape[-2:])
+    down = torch.linspace(-1, 1, heat.shape[-2], device=heat.device)
+    right = torch.linspace(-1, 1, heat.shape[-1], device=heat.device)
+    across = (mass.sum(-2) * (right - points[..., :1]).square()).sum(-1)
+    return across + (mass.sum(-1) * (down - points[..., 1:]).square()).sum(-1)

@@ -1,0 +1,134 @@
+"""The agent that checks what its world model reads against where it sees and feels its own hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.errors import BadCheckpoint, BadObservation, UnknownName
+from core.interfaces import Cost
+from core.types import Observation
+from encoders.hand_points import HandPoints, Sighting
+from envs.reach import ReachEnv
+from experiments.reaching.full_agent import PLACE
+from experiments.reaching.players import ModelPlayer, PlanSettings
+from world_model.costs import PlaceDistance
+from world_model.goal_finder import GoalFinder, load_hand_points
+from world_model.pretrained import WorldModel
+
+SIDES = {"left": 1, "right": -1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedAgent:
+    """What configs/agent/calibrated.yaml names.
+
+    Args:
+        points: Folder of the points of the hand.
+        camera_px: Size of the camera's pictures; the world model gets them at its own.
+        sizes: In which sizes the hand is looked for (px).
+    """
+
+    points: str
+    camera_px: int = 128
+    sizes: Sequence[int] = (64, 96, 128)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> CalibratedAgent:
+        """What `agent=calibrated` describes.
+
+        Raises:
+            UnknownName: If there is no such option.
+            ValueError: If a size is no number of pixels.
+        """
+        for name in options.keys() - cls.__dataclass_fields__.keys():
+            raise UnknownName("option of agent=calibrated", str(name), cls.__dataclass_fields__)
+        made = cls(**{str(name): value for name, value in options.items()})
+        if not made.sizes or min(made.camera_px, *made.sizes) < 16:
+            raise ValueError(f"camera_px and sizes must be pixels from 16, got {made.camera_px} and {made.sizes}")
+        return made
+
+
+class CalibratedPlayer(ModelPlayer):
+    """Plans in the world model towards the place that `GoalFinder` names; it is given images and the hand's own pose.
+
+    Args:
+        agent: What it is made of.
+        model: The world model, with a displacement head.
+        env: Tells the action box.
+        settings: How to plan.
+        seed: Seed of the planner.
+
+    Raises:
+        BadCheckpoint: If the world model measures no metres.
+    """
+
+    def __init__(
+        self, agent: CalibratedAgent, model: WorldModel, env: ReachEnv, settings: PlanSettings, *, seed: int
+    ) -> None:
+        if model.metres is None:
+            raise BadCheckpoint("agent=calibrated needs a world model with a displacement head")
+        self.cost = PlaceDistance(model.metres)
+        super().__init__(model, env, settings, seed=seed)
+        self.points = points_at(Path(agent.points), str(self.device))
+        self.sizes = tuple(int(size) for size in agent.sizes)
+        self.finder: GoalFinder | None = None
+        self.gap_m = float("nan")
+
+    def goal_cost(self) -> Cost:
+        """Distance from the place that was found (m^2)."""
+        return self.cost
+
+    def begin(self, env: ReachEnv) -> None:
+        """Encode the goal image and find the hand in it."""
+        super().begin(env)
+        goal = env.goal()
+        self.finder = GoalFinder(self._sighting(goal), sides=[_side(name) for name in goal.cameras])
+
+    def act(self, env: ReachEnv) -> NDArray[np.float32]:
+        """Perceive, find the goal, plan, answer `(7,)`."""
+        assert self.finder is not None and self._goal_at is not None
+        seen = env.observation()
+        here = self._here(seen)
+        present = self._place(self.model.perception(here)[0, -1])
+        way = self.finder(
+            self._sighting(seen), place_m=_felt(seen), reading_m=torch.from_numpy(self._goal_at - present)
+        )
+        self.gap_m = float(way.norm())
+        self.cost.wanted = (torch.from_numpy(present) + way)[None].to(self.device)
+        return self.agent.act(here)[0].cpu().numpy().astype(np.float32)
+
+    def believes_m(self) -> float:
+        """Distance of the goal as it is found (m)."""
+        return self.gap_m
+
+    def _sighting(self, observation: Observation) -> Sighting:
+        found = self.points.find(observation.frames[:, -1].to(self.device), sizes=self.sizes)
+        return Sighting(at=found.at.cpu(), spread=found.spread.cpu())
+
+
+@lru_cache(maxsize=2)
+def points_at(folder: Path, device: str) -> HandPoints:
+    """Points of the hand, read once per process."""
+    return load_hand_points(folder, device=device)
+
+
+def _felt(observation: Observation) -> Tensor:
+    """Where the hand is felt, in the base frame (m)."""
+    if observation.proprio is None:
+        raise BadObservation("agent=calibrated needs the hand's own pose, and the observation has no proprioception")
+    return observation.proprio[0, -1, list(PLACE)].float()
+
+
+def _side(camera: str) -> int:
+    if camera not in SIDES:
+        raise BadObservation(f"agent=calibrated knows cameras left and right of the robot, not {camera!r}")
+    return SIDES[camera]

@@ -1,0 +1,97 @@
+"""The agent that checks its readings: what it is given, how pictures reach the model, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from core.checkpoint import save_checkpoint
+from core.errors import BadObservation, UnknownName
+from core.seeding import generator
+from envs.labs import sample_lab
+from envs.reach import ReachEnv
+from experiments.reaching.calibrated import CalibratedAgent, CalibratedPlayer
+from experiments.reaching.methods import WORLD_MODEL, Methods
+from experiments.reaching.pictures import seen_size, shrunk
+from experiments.reaching.players import PlanSettings
+from tests import tiny
+from world_model.recipes.hand_points import build
+
+QUICK = PlanSettings(planner="random_shooting", arguments={"num_samples": 8}, horizon=2)
+POINTS = {"_target_": "world_model.recipes.hand_points.build", "widths": [8, 8, 8, 8], "points": 2}
+
+
+@pytest.fixture(scope="module")
+def methods(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    points = build(widths=(8, 8, 8, 8), points=2, generator=generator(0))
+    save_checkpoint(folder / "points", points.state_dict(), {"system": POINTS})
+    return Methods(
+        checkpoint=tiny.save(folder / "model"),
+        frozen=None,
+        settings=QUICK,
+        sampling=QUICK,
+        calibrated=CalibratedAgent(points=str(folder / "points"), camera_px=2 * tiny.SIZE, sizes=(32, 64)),
+    )
+
+
+@pytest.fixture(scope="module")
+def env(renderable):
+    made = ReachEnv(image_size=2 * tiny.SIZE, budget=3)
+    made.reset(seed=3, options={"lab": sample_lab(0, split="look")})
+    yield made
+    made.close()
+
+
+@pytest.mark.render
+def test_it_acts_within_the_box_and_says_how_far_the_goal_is(methods, env):
+    player = methods.player(WORLD_MODEL, env, stream=0)
+    player.begin(env)
+    action = player.act(env)
+    assert isinstance(player, CalibratedPlayer)
+    assert np.all(np.abs(action) <= env.action_box.high.numpy() + 1e-6)
+    assert player.believes_m() > 0
+
+
+@pytest.mark.render
+def test_a_finder_that_names_the_way_is_followed(methods, env):
+    player = methods.player(WORLD_MODEL, env, stream=0)
+    player.begin(env)
+    player.finder = lambda seen, *, place_m, reading_m: torch.tensor([0.2, -0.1, 0.0])  # type: ignore[assignment]
+    player.act(env)
+    present = player._place(player.agent.last.present[0])
+    assert torch.allclose(player.cost.wanted[0], torch.from_numpy(present) + torch.tensor([0.2, -0.1, 0.0]), atol=1e-5)
+
+
+@pytest.mark.render
+def test_without_the_hands_pose_it_says_so(methods, env):
+    player = methods.player(WORLD_MODEL, env, stream=0)
+    player.begin(env)
+    blind = replace(env.observation(), proprio=None)
+    with pytest.raises(BadObservation, match="hand's own pose"):
+        player.act(SimpleNamespace(observation=lambda: blind))
+
+
+def test_pictures_are_averaged_to_the_models_size():
+    frames = torch.arange(16, dtype=torch.uint8).view(1, 1, 1, 4, 4)
+    assert shrunk(frames, 2).flatten().tolist() == [2, 4, 10, 12]  # means 2.5, 4.5, 10.5, 12.5, halves to even
+    assert shrunk(frames, 4) is frames and shrunk(frames, 3) is frames
+
+
+@pytest.mark.parametrize(("camera", "model", "seen"), [(128, 64, 64), (64, 64, 64), (96, 64, 96)])
+def test_only_whole_multiples_of_the_models_size_fit_it(camera, model, seen):
+    assert seen_size(camera, model) == seen
+
+
+def test_an_unknown_option_is_named():
+    with pytest.raises(UnknownName, match="colour"):
+        CalibratedAgent.of({"points": "x", "colour": "red"})
+
+
+def test_a_camera_without_pixels_is_refused():
+    with pytest.raises(ValueError, match="camera_px"):
+        CalibratedAgent.of({"points": "x", "camera_px": 2})
