@@ -73,8 +73,10 @@ def methods_of(cfg: DictConfig) -> Methods:
     frozen = Path(str(cfg.control)) if cfg.control else SHIPPED / control
     settings, sampling = main_settings(cfg)
     settings.build(), sampling.build()
+    agent = _agent(cfg)
+    usual = SHIPPED / shipped if agent.get("calibrated") is None else Path(agent["calibrated"].checkpoint)
     return Methods(
-        checkpoint=place_of(str(cfg.checkpoint)) if cfg.checkpoint else SHIPPED / shipped,
+        checkpoint=place_of(str(cfg.checkpoint)) if cfg.checkpoint else usual,
         frozen=frozen if cfg.control or (frozen.exists() and not cfg.checkpoint) else None,
         settings=settings,
         sampling=sampling,
@@ -82,7 +84,7 @@ def methods_of(cfg: DictConfig) -> Methods:
         seed=cfg.seed,
         policy=Path(str(cfg.policy)) if cfg.policy else None,
         seeded=replace(settings, planner="cem", arguments=SEEDED_SEARCH),
-        **_agent(cfg),
+        **agent,
     )
 
 

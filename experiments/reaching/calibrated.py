@@ -33,11 +33,13 @@ class CalibratedAgent:
 
     Args:
         points: Folder of the points of the hand.
+        checkpoint: Folder of the world model that it plans in unless another one is given.
         camera_px: Size of the camera's pictures; the world model gets them at its own.
         sizes: In which sizes the hand is looked for (px).
     """
 
     points: str
+    checkpoint: str
     camera_px: int = 128
     sizes: Sequence[int] = (64, 96, 128)
 
