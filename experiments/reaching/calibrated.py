@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.errors import BadCheckpoint, BadObservation, UnknownName
+from core.errors import BadCheckpoint, BadObservation, UnknownName, choose
 from core.interfaces import Cost
 from core.types import Observation
 from encoders.hand_points import HandPoints, Sighting
@@ -24,6 +24,8 @@ from world_model.costs import PlaceDistance
 from world_model.goal_finder import GoalFinder, load_hand_points
 from world_model.pretrained import WorldModel
 
+WAYS = {"commanded": False, "felt": True}
+"""Ways of knowing the hand's place, and whether its pose is felt."""
 SIDES = {"left": 1, "right": -1}
 
 
@@ -34,12 +36,15 @@ class CalibratedAgent:
     Args:
         points: Folder of the points of the hand.
         checkpoint: Folder of the world model that it plans in unless another one is given.
+        place: How the hand's way is known: "commanded" adds up the agent's own commands, "felt" takes the measured
+            pose.
         camera_px: Size of the camera's pictures; the world model gets them at its own.
         sizes: In which sizes the hand is looked for (px).
     """
 
     points: str
     checkpoint: str
+    place: str = "commanded"
     camera_px: int = 128
     sizes: Sequence[int] = (64, 96, 128)
 
@@ -48,19 +53,22 @@ class CalibratedAgent:
         """What `agent=calibrated` describes.
 
         Raises:
-            UnknownName: If there is no such option.
+            UnknownName: If there is no such option, or no such way of knowing the hand's place.
             ValueError: If a size is no number of pixels.
         """
         for name in options.keys() - cls.__dataclass_fields__.keys():
             raise UnknownName("option of agent=calibrated", str(name), cls.__dataclass_fields__)
         made = cls(**{str(name): value for name, value in options.items()})
+        choose(WAYS, made.place, "place")
         if not made.sizes or min(made.camera_px, *made.sizes) < 16:
             raise ValueError(f"camera_px and sizes must be pixels from 16, got {made.camera_px} and {made.sizes}")
         return made
 
 
 class CalibratedPlayer(ModelPlayer):
-    """Plans in the world model towards the place that `GoalFinder` names; it is given images and the hand's own pose.
+    """Plans in the world model towards the place that `GoalFinder` names.
+
+    It is given images and nothing else, unless it shall feel the hand's pose instead of adding up its own commands.
 
     Args:
         agent: What it is made of.
@@ -82,6 +90,8 @@ class CalibratedPlayer(ModelPlayer):
         super().__init__(model, env, settings, seed=seed)
         self.points = points_at(Path(agent.points), str(self.device))
         self.sizes = tuple(int(size) for size in agent.sizes)
+        self.felt = WAYS[agent.place]
+        self.walked = torch.zeros(3)
         self.finder: GoalFinder | None = None
         self.gap_m = float("nan")
 
@@ -92,6 +102,7 @@ class CalibratedPlayer(ModelPlayer):
     def begin(self, env: ReachEnv) -> None:
         """Encode the goal image and find the hand in it."""
         super().begin(env)
+        self.walked = torch.zeros(3)
         goal = env.goal()
         self.finder = GoalFinder(self._sighting(goal), sides=[_side(name) for name in goal.cameras])
 
@@ -101,12 +112,13 @@ class CalibratedPlayer(ModelPlayer):
         seen = env.observation()
         here = self._here(seen)
         present = self._place(self.model.perception(here)[0, -1])
-        way = self.finder(
-            self._sighting(seen), place_m=_felt(seen), reading_m=torch.from_numpy(self._goal_at - present)
-        )
+        place = _felt(seen) if self.felt else self.walked
+        way = self.finder(self._sighting(seen), place_m=place, reading_m=torch.from_numpy(self._goal_at - present))
         self.gap_m = float(way.norm())
         self.cost.wanted = (torch.from_numpy(present) + way)[None].to(self.device)
-        return self.agent.act(here)[0].cpu().numpy().astype(np.float32)
+        action = self.agent.act(here)[0].cpu()
+        self.walked = self.walked + action[:3]
+        return action.numpy().astype(np.float32)
 
     def believes_m(self) -> float:
         """Distance of the goal as it is found (m)."""
@@ -126,7 +138,7 @@ def points_at(folder: Path, device: str) -> HandPoints:
 def _felt(observation: Observation) -> Tensor:
     """Where the hand is felt, in the base frame (m)."""
     if observation.proprio is None:
-        raise BadObservation("agent=calibrated needs the hand's own pose, and the observation has no proprioception")
+        raise BadObservation("agent.place=felt needs the hand's own pose, and the observation has no proprioception")
     return observation.proprio[0, -1, list(PLACE)].float()
 
 

@@ -70,8 +70,18 @@ def test_a_finder_that_names_the_way_is_followed(methods, env):
 
 
 @pytest.mark.render
-def test_without_the_hands_pose_it_says_so(methods, env):
-    player = methods.player(WORLD_MODEL, env, stream=0)
+def test_images_and_its_own_commands_are_all_it_needs(methods, env):
+    player, other = (methods.player(WORLD_MODEL, env, stream=0) for _ in range(2))
+    player.begin(env), other.begin(SimpleNamespace(goal=env.goal))
+    blind = SimpleNamespace(observation=lambda: replace(env.observation(), proprio=None))
+    for _ in range(2):
+        assert np.array_equal(player.act(env), other.act(blind))
+
+
+@pytest.mark.render
+def test_where_the_pose_shall_be_felt_and_is_not_it_says_so(methods, env):
+    feeling = replace(methods, calibrated=replace(methods.calibrated, place="felt"))
+    player = feeling.player(WORLD_MODEL, env, stream=0)
     player.begin(env)
     blind = replace(env.observation(), proprio=None)
     with pytest.raises(BadObservation, match="hand's own pose"):
@@ -92,6 +102,11 @@ def test_only_whole_multiples_of_the_models_size_fit_it(camera, model, seen):
 def test_an_unknown_option_is_named():
     with pytest.raises(UnknownName, match="colour"):
         CalibratedAgent.of({"points": "x", "checkpoint": "y", "colour": "red"})
+
+
+def test_an_unknown_way_of_knowing_the_place_is_named():
+    with pytest.raises(UnknownName, match="dreamt"):
+        CalibratedAgent.of({"points": "x", "checkpoint": "y", "place": "dreamt"})
 
 
 def test_a_camera_without_pixels_is_refused():
