@@ -29,7 +29,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 import envs  # noqa: F401  chooses the OpenGL backend
-from core.checkpoint import place_of
+from core.checkpoint import checkpoint_hash, place_of
 from core.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
 from envs.labs import labs_hash, sample_lab
 from envs.ranges import FACTORS
@@ -47,6 +47,7 @@ from experiments.reporting import EpisodeRecord, Protocol, Report, make_report, 
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach_random")}
+WIDE, POINTS = "reach_wide", "hand_points"  # what the calibrated agent plans in with two cameras, and looks with
 SAMPLING = {"cem", "random_shooting"}  # planners that do without gradients
 SHORT_SEARCH = {"num_samples": 32, "num_elites": 6, "num_iterations": 5}
 SEEDED_SEARCH = {"num_samples": 26, "num_elites": 5, "num_iterations": 3, "initial_std": 0.25}  # half of it
@@ -74,9 +75,9 @@ def methods_of(cfg: DictConfig) -> Methods:
     settings, sampling = main_settings(cfg)
     settings.build(), sampling.build()
     agent = _agent(cfg)
-    usual = SHIPPED / shipped if agent.get("calibrated") is None else Path(agent["calibrated"].checkpoint)
+    usual = WIDE if "calibrated" in agent and str(cfg.cameras) == "2" else shipped
     return Methods(
-        checkpoint=place_of(str(cfg.checkpoint)) if cfg.checkpoint else usual,
+        checkpoint=place_of(str(cfg.checkpoint)) if cfg.checkpoint else SHIPPED / usual,
         frozen=frozen if cfg.control or (frozen.exists() and not cfg.checkpoint) else None,
         settings=settings,
         sampling=sampling,
@@ -89,17 +90,30 @@ def methods_of(cfg: DictConfig) -> Methods:
 
 
 def _agent(cfg: DictConfig) -> dict[str, Any]:
-    """The agent that was asked for, by its place in `Methods`; none for the simple one."""
+    """The agent that was asked for, by its place in `Methods`; none for the simple one, which policies belong to."""
     chosen: dict[str, Any] = OmegaConf.to_container(cfg.get("agent") or OmegaConf.create({}), resolve=True)  # type: ignore[assignment]
-    if chosen.get("kind") == "calibrated":
-        return {"calibrated": CalibratedAgent.of({name: value for name, value in chosen.items() if name != "kind"})}
-    return {"full": FullAgent.of(chosen)}
+    if chosen.get("kind") != "calibrated":
+        return {"full": FullAgent.of(chosen)}
+    if cfg.policy:
+        return {}
+    del chosen["kind"]
+    return {"calibrated": CalibratedAgent.of({**chosen, "points": chosen.get("points") or str(SHIPPED / POINTS)})}
+
+
+def _calibration(methods: Methods, job: LabJob) -> dict[str, Any]:
+    """What the protocol says of the calibrated agent."""
+    if methods.calibrated is None:
+        return {}
+    points = checkpoint_hash(methods.calibrated.points)
+    return {"agent": "calibrated", "camera_px": job.image_size, "points": points, "place": methods.calibrated.place}
 
 
 def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
     """Every lab to be played: those of the split with all methods, those of single factors with the world model."""
     interface = world_model_at(methods.checkpoint, cfg.device).interface
-    size = interface.image_size if methods.calibrated is None else methods.calibrated.camera_px
+    size = interface.image_size
+    if methods.calibrated is not None:
+        size = methods.calibrated.picture_px(size)
     with_factors = cfg.split == "all" if cfg.factors is None else cfg.factors
     jobs = []
     for split in dict.fromkeys((cfg.split, *(FACTORS if with_factors else ()))):
@@ -174,7 +188,7 @@ def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protoc
             "hold_m": cfg.hold_m,
             "true dynamics plan with": methods.sampling.planner,
             **({} if methods.full is None else {"agent": "full"}),
-            **({} if methods.calibrated is None else {"agent": "calibrated", "camera_px": jobs[0].image_size}),
+            **(_calibration(methods, jobs[0])),
         },
         lab_list_hash=labs_hash(labs),
         checkpoint_hash=world_model_at(methods.checkpoint, cfg.device).fingerprint,

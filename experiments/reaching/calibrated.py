@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from world_model.costs import PlaceDistance
 from world_model.goal_finder import GoalFinder, load_hand_points
 from world_model.pretrained import WorldModel
 
+LEAST_PX = 8
 WAYS = {"commanded": False, "felt": True}
 """Ways of knowing the hand's place, and whether its pose is felt."""
 SIDES = {"left": 1, "right": -1}
@@ -35,15 +37,13 @@ class CalibratedAgent:
 
     Args:
         points: Folder of the points of the hand.
-        checkpoint: Folder of the world model that it plans in unless another one is given.
         place: How the hand's way is known: "commanded" adds up the agent's own commands, "felt" takes the measured
             pose.
-        camera_px: Size of the camera's pictures; the world model gets them at its own.
+        camera_px: Least size of the camera's pictures; the world model gets them at its own.
         sizes: In which sizes the hand is looked for (px).
     """
 
     points: str
-    checkpoint: str
     place: str = "commanded"
     camera_px: int = 128
     sizes: Sequence[int] = (64, 96, 128)
@@ -63,6 +63,16 @@ class CalibratedAgent:
         if not made.sizes or min(made.camera_px, *made.sizes) < 16:
             raise ValueError(f"camera_px and sizes must be pixels from 16, got {made.camera_px} and {made.sizes}")
         return made
+
+    def picture_px(self, model_px: int) -> int:
+        """Size of the camera's pictures: a whole multiple of what the world model sees.
+
+        Raises:
+            BadCheckpoint: If the world model says that it sees next to nothing.
+        """
+        if model_px < LEAST_PX:
+            raise BadCheckpoint(f"the world model sees pictures of {model_px} px: need image_size >= {LEAST_PX}")
+        return model_px * ceil(self.camera_px / model_px)
 
 
 class CalibratedPlayer(ModelPlayer):
@@ -85,7 +95,7 @@ class CalibratedPlayer(ModelPlayer):
         self, agent: CalibratedAgent, model: WorldModel, env: ReachEnv, settings: PlanSettings, *, seed: int
     ) -> None:
         if model.metres is None:
-            raise BadCheckpoint("agent=calibrated needs a world model with a displacement head")
+            raise BadCheckpoint("agent=calibrated needs a world model with a displacement head; agent=simple does not")
         self.cost = PlaceDistance(model.metres)
         super().__init__(model, env, settings, seed=seed)
         self.points = points_at(Path(agent.points), str(self.device))
@@ -144,5 +154,7 @@ def _felt(observation: Observation) -> Tensor:
 
 def _side(camera: str) -> int:
     if camera not in SIDES:
-        raise BadObservation(f"agent=calibrated knows cameras left and right of the robot, not {camera!r}")
+        raise BadObservation(
+            f"agent=calibrated knows cameras left and right of the robot, not {camera!r}; agent=simple knows any"
+        )
     return SIDES[camera]

@@ -86,12 +86,15 @@ class Methods:
         match name:
             case "world model" if self.full is not None:
                 return FullPlayer(self.full, self.checkpoint, env, self.settings, seed=seed, device=self.device)
+            case "world model" if self.calibrated is not None:
+                model = world_model_at(self.checkpoint, self.device)
+                return CalibratedPlayer(self.calibrated, model, env, self.settings, seed=seed)
             case "world model":
-                return self._with_model(self.checkpoint, env, seed=seed)
+                return ModelPlayer(world_model_at(self.checkpoint, self.device), env, self.settings, seed=seed)
             case "frozen random encoder":
                 if self.frozen is None:
                     raise BadCheckpoint("no checkpoint of the control with a frozen random encoder was given")
-                return self._with_model(self.frozen, env, seed=seed)
+                return ModelPlayer(world_model_at(self.frozen, self.device), env, self.settings, seed=seed)
             case "policy alone" | "seeded by the policy":
                 return self._with_policy(name, env, seed=seed)
             case "true dynamics":
@@ -103,12 +106,6 @@ class Methods:
             case "oracle":
                 return PolicyPlayer(OracleIK(env))
         raise ValueError(f"unknown method {name!r}; known: {', '.join(self.names())}")
-
-    def _with_model(self, folder: Path, env: ReachEnv, *, seed: int) -> Player:
-        model = world_model_at(folder, self.device)
-        if self.calibrated is not None:
-            return CalibratedPlayer(self.calibrated, model, env, self.settings, seed=seed)
-        return ModelPlayer(model, env, self.settings, seed=seed)
 
     def _with_policy(self, name: str, env: ReachEnv, *, seed: int) -> Player:
         if self.policy is None:

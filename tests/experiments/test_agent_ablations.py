@@ -103,7 +103,7 @@ def test_a_mistake_is_told_in_one_sentence_before_anything_runs(tmp_path):
 def test_an_unknown_option_of_the_agent_lists_those_there_are():
     with pytest.raises(UnknownName, match="colour.*known:.*surprise_below"):
         FullAgent.of({"kind": "full", "colour": "red"})
-    with pytest.raises(UnknownName, match="known: full, simple"):
+    with pytest.raises(UnknownName, match="known: calibrated, full, simple"):
         FullAgent.of({"kind": "half"})
     assert FullAgent.of({"kind": "simple"}) is None
 

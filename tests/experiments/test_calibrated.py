@@ -35,9 +35,7 @@ def methods(tmp_path_factory):
         frozen=None,
         settings=QUICK,
         sampling=QUICK,
-        calibrated=CalibratedAgent(
-            points=str(folder / "points"), checkpoint=str(folder / "model"), camera_px=2 * tiny.SIZE, sizes=(32, 64)
-        ),
+        calibrated=CalibratedAgent(points=str(folder / "points"), camera_px=2 * tiny.SIZE, sizes=(32, 64)),
     )
 
 
@@ -101,14 +99,14 @@ def test_only_whole_multiples_of_the_models_size_fit_it(camera, model, seen):
 
 def test_an_unknown_option_is_named():
     with pytest.raises(UnknownName, match="colour"):
-        CalibratedAgent.of({"points": "x", "checkpoint": "y", "colour": "red"})
+        CalibratedAgent.of({"points": "x", "colour": "red"})
 
 
 def test_an_unknown_way_of_knowing_the_place_is_named():
     with pytest.raises(UnknownName, match="dreamt"):
-        CalibratedAgent.of({"points": "x", "checkpoint": "y", "place": "dreamt"})
+        CalibratedAgent.of({"points": "x", "place": "dreamt"})
 
 
 def test_a_camera_without_pixels_is_refused():
     with pytest.raises(ValueError, match="camera_px"):
-        CalibratedAgent.of({"points": "x", "checkpoint": "y", "camera_px": 2})
+        CalibratedAgent.of({"points": "x", "camera_px": 2})

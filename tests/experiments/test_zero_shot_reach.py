@@ -244,7 +244,7 @@ def test_a_control_with_other_eyes_is_refused_before_the_work(checkpoint, tmp_pa
     control = broken_copy(checkpoint, tmp_path / "control", lambda c: c["interface"].update(image_size=48))
     (tmp_path / "work").mkdir()
     options = [*TINY, f"checkpoint={checkpoint}", f"control={control}", "out=run"]
-    in_process(options, "pictures of 48 px, the robot gives 32 px", tmp_path / "work")
+    in_process(options, "pictures of 48 px, the robot gives 128 px", tmp_path / "work")
 
 
 @pytest.mark.render
