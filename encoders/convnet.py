@@ -38,6 +38,12 @@ class Residual(nn.Module):
         return functional.gelu(x + self.layers(x))
 
 
+def standardised(pictures: Tensor) -> Tensor:
+    """Each channel of each picture `B 3 h w` by itself to mean 0 and deviation 1: exposure and tint hardly matter."""
+    spread, centre = torch.std_mean(pictures, dim=(-2, -1), keepdim=True)
+    return (pictures - centre) / (spread + 1e-3 * (1 + centre.abs()))
+
+
 def halve(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     """A convolution of stride 2 with norm and activation."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, 2, padding=1), nn.GroupNorm(8, outputs), nn.GELU())
@@ -144,6 +150,5 @@ class KeypointEncoder(nn.Module):
             expected = CHANNELS_PER_CAMERA * self.num_cameras
             raise ValueError(f"expected pictures (B, {expected}, h, w), got {tuple(x.shape)}")
         views = x.unflatten(1, (self.num_cameras, CHANNELS_PER_CAMERA)).flatten(0, 1)  # (B V, 3, h, w)
-        spread, centre = torch.std_mean(views, dim=(-2, -1), keepdim=True)
-        seen = self.trunk((views - centre) / (spread + 1e-3 * (1 + centre.abs())))
+        seen = self.trunk(standardised(views))
         return self.join(seen.unflatten(0, (-1, self.num_cameras)).flatten(1))[:, None]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoders.convnet import CHANNELS_PER_CAMERA, KeypointTrunk
+from encoders.convnet import CHANNELS_PER_CAMERA, KeypointTrunk, standardised
 
 SURELY = 1e-4
 """Spread below which no size is preferred for being more gathered."""
@@ -54,8 +54,7 @@ class HandPoints(nn.Module):
         """
         if views.dim() != 4 or views.shape[1] != CHANNELS_PER_CAMERA:
             raise ValueError(f"expected pictures (B, 3, h, w), got {tuple(views.shape)}")
-        deviation, centre = torch.std_mean(views, dim=(-2, -1), keepdim=True)
-        heat, _ = self.trunk.look((views - centre) / (deviation + 1e-3 * (1 + centre.abs())))
+        heat, _ = self.trunk.look(standardised(views))
         return self.trunk.points(heat), heat
 
     @torch.no_grad()

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import BadCheckpoint, BadObservation, UnknownName, choose
-from core.interfaces import Cost
-from core.types import Observation
+from core.interfaces import Cost, Perception
+from core.types import Latents, Observation
 from encoders.hand_points import HandPoints, Sighting
 from envs.reach import ReachEnv
 from experiments.reaching.full_agent import PLACE
@@ -98,6 +98,7 @@ class CalibratedPlayer(ModelPlayer):
             raise BadCheckpoint("agent=calibrated needs a world model with a displacement head; agent=simple does not")
         self.cost = PlaceDistance(model.metres)
         super().__init__(model, env, settings, seed=seed)
+        self.agent.perception = _Once(model.perception)
         self.points = points_at(Path(agent.points), str(self.device))
         self.sizes = tuple(int(size) for size in agent.sizes)
         self.felt = WAYS[agent.place]
@@ -121,7 +122,7 @@ class CalibratedPlayer(ModelPlayer):
         assert self.finder is not None and self._goal_at is not None
         seen = env.observation()
         here = self._here(seen)
-        present = self._place(self.model.perception(here)[0, -1])
+        present = self._place(self.agent.perception(here)[0, -1])
         place = _felt(seen) if self.felt else self.walked
         way = self.finder(self._sighting(seen), place_m=place, reading_m=torch.from_numpy(self._goal_at - present))
         self.gap_m = float(way.norm())
@@ -137,6 +138,20 @@ class CalibratedPlayer(ModelPlayer):
     def _sighting(self, observation: Observation) -> Sighting:
         found = self.points.find(observation.frames[:, -1].to(self.device), sizes=self.sizes)
         return Sighting(at=found.at.cpu(), spread=found.spread.cpu())
+
+
+class _Once:
+    """A perception that looks at each observation once, however often it is asked."""
+
+    def __init__(self, perception: Perception) -> None:
+        self.perception = perception
+        self.last: tuple[Observation, Latents] | None = None
+
+    def __call__(self, observation: Observation) -> Latents:
+        """Latents `B T N D`."""
+        if self.last is None or self.last[0] is not observation:
+            self.last = observation, self.perception(observation)
+        return self.last[1]
 
 
 @lru_cache(maxsize=2)

@@ -58,6 +58,16 @@ def test_it_acts_within_the_box_and_says_how_far_the_goal_is(methods, env):
 
 
 @pytest.mark.render
+def test_each_observation_is_perceived_once(methods, env):
+    player = methods.player(WORLD_MODEL, env, stream=0)
+    player.begin(env)
+    look, seen = player.agent.perception.perception, []
+    player.agent.perception.perception = lambda observation: (seen.append(observation), look(observation))[1]
+    player.act(env)
+    assert len(seen) == 1
+
+
+@pytest.mark.render
 def test_a_finder_that_names_the_way_is_followed(methods, env):
     player = methods.player(WORLD_MODEL, env, stream=0)
     player.begin(env)

@@ -71,8 +71,19 @@ def test_moves_begin_at_nothing_and_grow() -> None:
     still, back = objective.moves.moved(plain, generator(1), strength=0.0)
     assert torch.allclose(back, torch.eye(2, 3).expand_as(back), atol=1e-6)
     assert torch.allclose(still, plain, atol=1e-5)
-    objective.after_step(0.5)
-    assert float(objective.progress) == 0.5
+
+
+def test_the_strength_of_the_moves_follows_the_progress() -> None:
+    objective = build(widths=WIDTHS, points=2, generator=generator(0))
+    drawn, moved = [], objective.moves.moved
+    objective.moves.moved = lambda views, draw, *, strength: (  # type: ignore[method-assign, assignment]
+        drawn.append(strength),
+        moved(views, draw, strength=strength),
+    )[1]
+    for progress in (0.0, 0.125, 0.25, 1.0):
+        objective.after_step(progress)
+        objective(windows(), generator(0))
+    assert drawn == [0.0, 0.5, 1.0, 1.0]
 
 
 def test_places_are_mapped_back_to_where_they_were() -> None:
