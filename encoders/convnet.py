@@ -67,12 +67,13 @@ class KeypointTrunk(nn.Module):
     Args:
         widths: Channels at 1/2, 1/4, 1/8 and 1/16 of the resolution.
         keypoints: Number of points.
+        channels: Of the pictures.
     """
 
-    def __init__(self, *, widths: Sequence[int], keypoints: int) -> None:
+    def __init__(self, *, widths: Sequence[int], keypoints: int, channels: int = CHANNELS_PER_CAMERA) -> None:
         super().__init__()
         half, quarter, eighth, coarse = widths
-        self.stem = nn.Sequential(halve(CHANNELS_PER_CAMERA, half, 4), halve(half, quarter, 3), Residual(quarter))
+        self.stem = nn.Sequential(halve(channels, half, 4), halve(half, quarter, 3), Residual(quarter))
         self.middle = nn.Sequential(halve(quarter, eighth, 3), Residual(eighth))
         self.deep = nn.Sequential(halve(eighth, coarse, 3), Residual(coarse))
         self.deep_to_middle = nn.Conv2d(coarse, eighth, 1)
@@ -82,7 +83,7 @@ class KeypointTrunk(nn.Module):
         self.width = 2 * keypoints + coarse
 
     def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures `B 3 h w` to heat maps `B K h/4 w/4` and the coarsest features `B C h/16 w/16`."""
+        """Pictures `B C h w` to heat maps `B K h/4 w/4` and the coarsest features `B C h/16 w/16`."""
         fine = self.stem(x)
         middle = self.middle(fine)
         deep = self.deep(middle)
@@ -91,7 +92,7 @@ class KeypointTrunk(nn.Module):
         return self.heat(fine), deep
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures `B 3 h w` to vectors `B width`."""
+        """Pictures `B C h w` to vectors `B width`."""
         heat, deep = self.look(x)
         return torch.cat([self.points(heat).flatten(1), deep.mean(dim=(-2, -1))], dim=-1)
 

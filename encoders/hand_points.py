@@ -1,9 +1,11 @@
-"""A point of the picture for every camera: where the hand is, as far as one picture tells, and how sure that is.
+"""A point of the picture for every camera: where the hand is, as far as two pictures tell, and how sure that is.
 
     u = sum over pixels of softmax(heat) * (x, y);     v = sum over pixels of softmax(heat) * |(x, y) - u|^2
 
-Several heat maps say the same and are averaged.  The same picture is looked at in several sizes: a hand that is far
-away is found in the large one, a near one in the small one, and the size whose heat is most gathered counts most.
+The camera stands still, so what differs between two of its pictures is the arm: each picture is looked at together
+with another one of the same camera.  Several heat maps say the same and are averaged.  The same picture is looked at
+in several sizes: a hand that is far away is found in the large one, a near one in the small one, and the size whose
+heat is most gathered counts most.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Sighting:
 
 
 class HandPoints(nn.Module):
-    """Pictures to points.
+    """Pairs of pictures to points.
 
     Args:
         widths: Channels of the trunk at 1/2, 1/4, 1/8 and 1/16 of the resolution.
@@ -44,41 +46,54 @@ class HandPoints(nn.Module):
 
     def __init__(self, *, widths: Sequence[int] = (16, 32, 64, 96), points: int = 4) -> None:
         super().__init__()
-        self.trunk = KeypointTrunk(widths=widths, keypoints=points)
+        self.trunk = KeypointTrunk(widths=widths, keypoints=points, channels=2 * CHANNELS_PER_CAMERA)
 
-    def forward(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures `B 3 h w` of any scale to points `B K 2` and the maps they come from `B K h/4 w/4`.
+    def forward(self, views: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the hand is in pictures `B 3 h w`: points `B K 2` and the maps they come from `B K h/4 w/4`.
+
+        Args:
+            views: The pictures, of any scale.
+            others: Of each one's camera another picture, of the same scale.
 
         Raises:
-            ValueError: If they are no colour pictures.
+            ValueError: If they are no colour pictures, or not as many.
         """
-        if views.dim() != 4 or views.shape[1] != CHANNELS_PER_CAMERA:
-            raise ValueError(f"expected pictures (B, 3, h, w), got {tuple(views.shape)}")
-        heat, _ = self.trunk.look(standardised(views))
+        if views.dim() != 4 or views.shape[1] != CHANNELS_PER_CAMERA or others.shape != views.shape:
+            raise ValueError(f"expected pictures (B, 3, h, w) twice, got {tuple(views.shape)}, {tuple(others.shape)}")
+        here, there = standardised(torch.cat([views, others], dim=-1)).chunk(2, dim=-1)
+        heat, _ = self.trunk.look(torch.cat([here, here - there], dim=1))
         return self.trunk.points(heat), heat
 
     @torch.no_grad()
-    def find(self, frames: Tensor, *, sizes: Sequence[int]) -> Sighting:
+    def find(self, frames: Tensor, others: Tensor, *, sizes: Sequence[int]) -> Sighting:
         """Look for the hand in frames `B C h w` with values 0..255, in each of the sizes (px).
 
+        Args:
+            frames: Of all cameras, stacked.
+            others: Other frames of the same cameras.
+            sizes: In which they are looked at.
+
         Raises:
-            ValueError: If the channels are not those of whole cameras.
+            ValueError: If the channels are not those of whole cameras, or the others are of another shape.
         """
-        if frames.dim() != 4 or frames.shape[1] % CHANNELS_PER_CAMERA:
-            raise ValueError(f"expected frames (B, 3 V, h, w), got {tuple(frames.shape)}")
-        views = frames.float().unflatten(1, (-1, CHANNELS_PER_CAMERA)) / 255
+        if frames.dim() != 4 or frames.shape[1] % CHANNELS_PER_CAMERA or others.shape != frames.shape:
+            raise ValueError(f"expected frames (B, 3 V, h, w) twice, got {tuple(frames.shape)}, {tuple(others.shape)}")
+        apart = (-1, CHANNELS_PER_CAMERA)
+        views, beside = (each.float().unflatten(1, apart).flatten(0, 1) / 255 for each in (frames, others))
+        cameras = (len(frames), -1)
         points, spreads = [], []
         for size in sizes:
-            points_of, heat = self(_resized(views.flatten(0, 1), size))
-            points.append(points_of.mean(dim=1).unflatten(0, views.shape[:2]))
-            spreads.append(_scatter(points_of, heat).mean(dim=1).unflatten(0, views.shape[:2]))
+            points_of, heat = self(resized(views, size), resized(beside, size))
+            points.append(points_of.mean(dim=1).unflatten(0, cameras))
+            spreads.append(_scatter(points_of, heat).mean(dim=1).unflatten(0, cameras))
         spread = torch.stack(spreads)
         share = (spread + SURELY).square().reciprocal()
         share = share / share.sum(dim=0)
         return Sighting(at=(share[..., None] * torch.stack(points)).sum(dim=0), spread=(share * spread).sum(dim=0))
 
 
-def _resized(pictures: Tensor, size: int) -> Tensor:
+def resized(pictures: Tensor, size: int) -> Tensor:
+    """Square pictures `B C h h` of another size, averaged where they shrink."""
     if pictures.shape[-1] == size:
         return pictures
     if pictures.shape[-1] > size:

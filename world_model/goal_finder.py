@@ -1,13 +1,14 @@
 """Where the goal lies: what the world model reads from the pictures, set against where the hand is seen in them.
 
 A displacement head that meets a strange camera can read the same place from two pictures and stand still far from the
-goal.  The hand's own way tells: places that the head promised and the cameras' points (`world_model.calibration`) are
-both measured against what the hand felt, and the goal is where both agree best:
+goal.  The hand's own way tells.  Each sense - every camera's point of the hand, and the place that the head names - is
+calibrated against the way (`world_model.calibration`), and the goal is where all of them agree best:
 
-    x* = argmin (x - g_T)' C^-1 (x - g_T) + sum over cameras of |u* - u - A (x - x_mean)|^2 / v
+    x* = argmin sum over senses of |u* - u - A (x - x_mean)|^2 / v
 
-g_t = x_t + d_t is the goal as the head saw it at step t; C is how far g has wandered since, so a head that contradicts
-itself counts little.  v holds the noise of the points, the doubt about A and, for outliers, Student's tails.
+u* is what the sense shows in the goal image.  v holds its noise, the doubt about A and, for outliers, Student's tails:
+a head that stood still while the hand moved has an A of nothing, and no say.  Pictures may be late by a step: of the
+two accounts, paired with the way now and a step ago, the one of greater evidence is taken.
 """
 
 from __future__ import annotations
@@ -24,113 +25,144 @@ from core.checkpoint import load_checkpoint, load_strict
 from core.errors import BadCheckpoint
 from encoders.hand_points import HandPoints, Sighting
 from world_model.assembly import assemble
-from world_model.calibration import CalibrationSettings, CameraBelief, calibrate
+from world_model.calibration import Belief, Rigs, SenseSettings, calibrate, camera_rigs, head_rigs
 from world_model.objectives.points import HandPointsObjective
 from world_model.pretrained import MISFITS
 
 ROUNDS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadingSettings:
-    """How far the displacement head is trusted.
-
-    Args:
-        near_m: Deviation of a single reading close to the goal (m).
-        share: And per metre of distance.
-        wandering: Weight of how far earlier readings put the goal from where it seems now.
-        memory: Weight of a reading against that of the next.
-        least_m: Deviation that is never undercut (m).
-    """
-
-    near_m: float = 0.05
-    share: float = 0.5
-    wandering: float = 10.0
-    memory: float = 0.97
-    least_m: float = 0.01
+REACH_M = 0.3
+"""How far away the goal may well be, where nothing is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoalFinderSettings:
-    """Everything that is assumed; see the parts."""
+    """Everything that is assumed.
 
-    cameras: CalibrationSettings = field(default_factory=CalibrationSettings)
-    reading: ReadingSettings = field(default_factory=ReadingSettings)
+    Args:
+        cameras: Of points in pictures.
+        head: Of the places that the world model names.
+        delays: By how many steps pictures may be late.
+    """
+
+    cameras: SenseSettings = field(default_factory=lambda: SenseSettings(sd=0.02, doubt=0.05, looseness=0.25))
+    head: SenseSettings = field(default_factory=lambda: SenseSettings(sd=0.05, looseness=0.6))
+    delays: Sequence[int] = (0, 1)
+
+
+class Sense:
+    """What one sense showed of the hand, and of the goal.
+
+    Args:
+        rigs: How it may show places.
+        settings: What is assumed.
+    """
+
+    def __init__(self, rigs: Rigs, settings: SenseSettings) -> None:
+        self.rigs, self.settings = rigs, settings
+        self._seen: list[Tensor] = []
+        self._variances: list[Tensor] = []
+        self._goals: list[Tensor] = []
+        self._goal_variances: list[Tensor] = []
+
+    def take(self, seen: Tensor, goal: Tensor, *, scatter: Tensor, goal_scatter: Tensor) -> None:
+        """Remember a step's readings `(R,)` of the hand and of the goal, and the squared scatter of both."""
+        self._seen.append(seen)
+        self._goals.append(goal)
+        self._variances.append(self.settings.sd**2 + self.settings.doubt * scatter)
+        self._goal_variances.append(self.settings.sd**2 + self.settings.doubt * goal_scatter)
+
+    def belief(self, places: Annotated[Tensor, "T 3"]) -> Belief:
+        """How it shows places, by all steps so far."""
+        return calibrate(
+            torch.stack(self._seen), torch.stack(self._variances), places, rigs=self.rigs, settings=self.settings
+        )
+
+    def goal(self) -> tuple[Annotated[Tensor, "R"], Tensor]:
+        """The goal's reading and its variance. The steps' errors are alike: more of them do not make it surer."""
+        variances = torch.stack(self._goal_variances)
+        share = 1 / variances
+        share = share / share.sum()
+        return share @ torch.stack(self._goals), share @ variances
 
 
 class GoalFinder:
     """Remembers one episode and tells how far the goal is. One world at a time.
 
     Args:
-        goal: Where the hand is seen in the goal image, one world `(1, V, 2)`.
         sides: 1 for each camera on the left, -1 for each on the right.
         settings: What is assumed.
-
-    Raises:
-        ValueError: If the sides are not those of as many cameras.
     """
 
-    def __init__(self, goal: Sighting, *, sides: Sequence[int], settings: GoalFinderSettings | None = None) -> None:
-        if goal.at.shape[:2] != (1, len(sides)):
-            raise ValueError(f"expected one world and {len(sides)} cameras, got points {tuple(goal.at.shape)}")
-        self.goal, self.sides = goal, tuple(sides)
+    def __init__(self, *, sides: Sequence[int], settings: GoalFinderSettings | None = None) -> None:
         self.settings = settings or GoalFinderSettings()
-        self.points: list[Tensor] = []
-        self.spreads: list[Tensor] = []
+        self.cameras = [Sense(camera_rigs(side), self.settings.cameras) for side in sides]
+        self.head = Sense(head_rigs(), self.settings.head)
         self.places: list[Tensor] = []
-        self.goals: list[Tensor] = []
 
     @torch.no_grad()
     def __call__(
-        self, seen: Sighting, *, place_m: Annotated[Tensor, "3"], reading_m: Annotated[Tensor, "3"]
+        self,
+        seen: Sighting,
+        goal: Sighting,
+        *,
+        place_m: Annotated[Tensor, "3"],
+        read_m: Annotated[Tensor, "3"],
+        goal_read_m: Annotated[Tensor, "3"],
     ) -> Annotated[Tensor, "3"]:
         """Take in a step, answer the displacement to the goal (m, base frame).
 
         Args:
-            seen: Where the hand is seen now, `(1, V, 2)`.
-            place_m: Where it is felt (base frame).
-            reading_m: Displacement to the goal as the world model reads it.
+            seen: Where the hand is seen now, one world `(1, V, 2)`.
+            goal: Where it is seen in the goal image.
+            place_m: Where it is by its own account (any origin).
+            read_m: Where the world model reads it to be (any origin).
+            goal_read_m: Where the world model reads the goal to be (the same origin).
+
+        Raises:
+            ValueError: If the points are not those of as many cameras.
         """
-        self.points.append(seen.at[0])
-        self.spreads.append(seen.spread[0])
+        if not seen.at.shape == goal.at.shape == (1, len(self.cameras), 2):
+            raise ValueError(
+                f"expected one world and {len(self.cameras)} cameras, got points {tuple(seen.at.shape)} now and "
+                f"{tuple(goal.at.shape)} in the goal"
+            )
+        nothing = torch.zeros(())
+        for i, camera in enumerate(self.cameras):
+            camera.take(seen.at[0, i], goal.at[0, i], scatter=seen.spread[0, i], goal_scatter=goal.spread[0, i])
+        self.head.take(read_m, goal_read_m, scatter=nothing, goal_scatter=nothing)
         self.places.append(place_m)
-        self.goals.append(place_m + reading_m)
-        variances = torch.stack(self.spreads) * self.settings.cameras.doubt + self.settings.cameras.point_sd**2
-        points, places = torch.stack(self.points), torch.stack(self.places)
-        cameras = [
-            calibrate(points[:, i], variances[:, i], places, side=side, settings=self.settings.cameras)
-            for i, side in enumerate(self.sides)
-        ]
-        return self._agreed(cameras, torch.linalg.inv(self._wandering(reading_m))) - place_m
+        return self._agreed([*self.cameras, self.head]) - place_m
 
-    def _wandering(self, reading_m: Tensor) -> Annotated[Tensor, "3 3"]:
-        """Covariance of the goal as the head sees it now."""
-        trust = self.settings.reading
-        goals = torch.stack(self.goals)
-        moved = goals - goals[-1]
-        weights = trust.memory ** torch.arange(len(goals) - 1, -1, -1, dtype=goals.dtype)
-        single = (trust.near_m + trust.share * reading_m.norm()) ** 2 * torch.eye(3)
-        spread = (trust.wandering * (moved.T * weights) @ moved + single) / weights.sum()
-        return spread + trust.least_m**2 * torch.eye(3)
-
-    def _agreed(self, cameras: Sequence[CameraBelief], precision: Tensor) -> Annotated[Tensor, "3"]:
+    def _agreed(self, senses: Sequence[Sense]) -> Annotated[Tensor, "3"]:
         """The goal's place, by reweighted least squares."""
-        known, read = self.settings.cameras, self.goals[-1]
-        place = read
+        beliefs = max((self._beliefs(senses, delay) for delay in self.settings.delays), key=_evidence)
+        here = self.places[-1]
+        vague = torch.eye(3) / REACH_M**2
+        place = here
         for round_ in range(ROUNDS):
-            system, wanted = precision.clone(), precision @ read
-            for i, camera in enumerate(cameras):
-                sure = known.point_sd**2 + known.doubt * self.goal.spread[0, i] + camera.variance
-                offset = place - camera.centre_m
-                doubt = torch.einsum("i,rij,j->r", offset, camera.covariance, offset)
-                variance = sure * camera.misfit + doubt
-                gap = self.goal.at[0, i] - camera.point
-                missed = (gap - camera.map @ offset).square().sum() / variance.mean()
-                weight = 1 / (variance * (1 + missed / known.tails if round_ else 1))
-                system = system + (camera.map.T * weight) @ camera.map
-                wanted = wanted + (camera.map.T * weight) @ (gap + camera.map @ camera.centre_m)
+            system, wanted = vague, vague @ here
+            for sense, belief in zip(senses, beliefs, strict=True):
+                goal, sure = sense.goal()
+                offset = place - belief.centre_m
+                doubt = torch.einsum("i,rij,j->r", offset, belief.covariance, offset)
+                variance = sure * belief.misfit + belief.variance + doubt
+                gap = goal - belief.reading
+                missed = (gap - belief.map @ offset).square().sum() / variance.mean()
+                weight = 1 / (variance * (1 + missed / sense.settings.tails if round_ else 1))
+                system = system + (belief.map.T * weight) @ belief.map
+                wanted = wanted + (belief.map.T * weight) @ (gap + belief.map @ belief.centre_m)
             place = torch.linalg.solve(system, wanted)
         return place
+
+    def _beliefs(self, senses: Sequence[Sense], delay: int) -> list[Belief]:
+        """How all senses show places, if they are late by so many steps."""
+        late = (torch.arange(len(self.places)) - delay).clamp_min(0)
+        places = torch.stack(self.places)[late]
+        return [sense.belief(places) for sense in senses]
+
+
+def _evidence(beliefs: Sequence[Belief]) -> float:
+    return float(sum(belief.log_evidence for belief in beliefs))
 
 
 def load_hand_points(folder: str | Path, *, device: torch.device | str = "cpu") -> HandPoints:

@@ -104,6 +104,7 @@ class CalibratedPlayer(ModelPlayer):
         self.felt = WAYS[agent.place]
         self.walked = torch.zeros(3)
         self.finder: GoalFinder | None = None
+        self.goal: Tensor | None = None
         self.gap_m = float("nan")
 
     def goal_cost(self) -> Cost:
@@ -114,19 +115,21 @@ class CalibratedPlayer(ModelPlayer):
         """Encode the goal image and find the hand in it."""
         super().begin(env)
         self.walked = torch.zeros(3)
-        goal = env.goal()
-        self.finder = GoalFinder(self._sighting(goal), sides=[_side(name) for name in goal.cameras])
+        self.goal = env.goal().frames[:, -1].to(self.device)
+        self.finder = GoalFinder(sides=[_side(name) for name in env.goal().cameras])
 
     def act(self, env: ReachEnv) -> NDArray[np.float32]:
         """Perceive, find the goal, plan, answer `(7,)`."""
-        assert self.finder is not None and self._goal_at is not None
+        assert self.finder is not None and self.goal is not None and self._goal_at is not None
         seen = env.observation()
         here = self._here(seen)
         present = self._place(self.agent.perception(here)[0, -1])
         place = _felt(seen) if self.felt else self.walked
-        way = self.finder(self._sighting(seen), place_m=place, reading_m=torch.from_numpy(self._goal_at - present))
+        hand, goal = self._sightings(seen)
+        read, wanted = torch.from_numpy(present), torch.from_numpy(self._goal_at)
+        way = self.finder(hand, goal, place_m=place, read_m=read, goal_read_m=wanted)
         self.gap_m = float(way.norm())
-        self.cost.wanted = (torch.from_numpy(present) + way)[None].to(self.device)
+        self.cost.wanted = (read + way)[None].to(self.device)
         action = self.agent.act(here)[0].cpu()
         self.walked = self.walked + action[:3]
         return action.numpy().astype(np.float32)
@@ -135,9 +138,13 @@ class CalibratedPlayer(ModelPlayer):
         """Distance of the goal as it is found (m)."""
         return self.gap_m
 
-    def _sighting(self, observation: Observation) -> Sighting:
-        found = self.points.find(observation.frames[:, -1].to(self.device), sizes=self.sizes)
-        return Sighting(at=found.at.cpu(), spread=found.spread.cpu())
+    def _sightings(self, observation: Observation) -> tuple[Sighting, Sighting]:
+        """Where the hand is seen now, and where in the goal image: each beside the other."""
+        assert self.goal is not None
+        now = observation.frames[:, -1].to(self.device)
+        found = self.points.find(torch.cat([now, self.goal]), torch.cat([self.goal, now]), sizes=self.sizes)
+        at, spread = found.at.cpu(), found.spread.cpu()
+        return Sighting(at=at[:1], spread=spread[:1]), Sighting(at=at[1:], spread=spread[1:])
 
 
 class _Once:

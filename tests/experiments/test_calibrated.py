@@ -71,7 +71,7 @@ def test_each_observation_is_perceived_once(methods, env):
 def test_a_finder_that_names_the_way_is_followed(methods, env):
     player = methods.player(WORLD_MODEL, env, stream=0)
     player.begin(env)
-    player.finder = lambda seen, *, place_m, reading_m: torch.tensor([0.2, -0.1, 0.0])  # type: ignore[assignment]
+    player.finder = lambda *seen, **felt: torch.tensor([0.2, -0.1, 0.0])  # type: ignore[assignment]
     player.act(env)
     present = player._place(player.agent.last.present[0])
     assert torch.allclose(player.cost.wanted[0], torch.from_numpy(present) + torch.tensor([0.2, -0.1, 0.0]), atol=1e-5)

@@ -4,7 +4,8 @@
 
 Every picture of a window is shifted, scaled and turned by a map W_t of its own and the point found in it is mapped
 back, so only a point that is tied to something in the picture follows; and only what is fixed to the hand follows the
-hand's measured motion through *one* projective camera, whichever that is.  The camera is solved for in closed form:
+hand's measured motion through *one* projective camera, whichever that is.  Beside each picture the network is shown
+another one of the window, moved alike: what differs is the arm.  The camera is solved for in closed form:
 
     u_x (1 + b . x) = a . x + c,     u_y (1 + b . x) = d . x + e          (direct linear transform, ridge on b)
 
@@ -15,6 +16,7 @@ Reference for the camera: Hartley and Zisserman, Multiple View Geometry, 2nd ed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -23,7 +25,7 @@ from torch import Generator, Tensor, nn
 from core.interfaces import Batch
 from core.shapes import check_shape
 from core.types import Loss
-from encoders.hand_points import HandPoints
+from encoders.hand_points import HandPoints, resized
 from world_model.augment import CHANNELS_PER_CAMERA, Augmentation, ViewJitter
 from world_model.objectives.dynamics import total_of
 
@@ -64,12 +66,15 @@ class HandPointsObjective(nn.Module):
 
     Args:
         encoder: Finds the points.
-        colours: Changes the raw pictures before they are moved, in training.
-        moves: Moves every picture by itself, in training.
-        disturbs: Changes the moved pictures, in training.
+        bends: Changes what windows show, as other cameras would show it; in training.
+        colours: Changes single pixels, in a picture and its companion alike; in training.
+        moves: Moves every picture, with its companion, by itself; in training.
+        disturbs: Changes the moved pictures; in training.
         axes: The leading action axes that are displacements of the hand.
         ramp: Share of the training over which the moves grow from nothing to their full strength. With full moves from
             the start the points learn nothing for a thousand steps.
+        sizes: Sizes (px) that the pictures are brought to, another one for every step; none leaves them as logged. The
+            larger the size, the fewer windows of the batch are looked at, for the same work per step.
 
     Raises:
         ValueError: If the ramp is no share above 0.
@@ -81,18 +86,20 @@ class HandPointsObjective(nn.Module):
         self,
         encoder: HandPoints,
         *,
+        bends: Augmentation,
         colours: Augmentation,
         moves: ViewJitter,
         disturbs: Augmentation,
         axes: int = 3,
         ramp: float = 0.25,
+        sizes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if not 0 < ramp <= 1:
             raise ValueError(f"the ramp is a share of the training, above 0 and at most 1, got {ramp}")
         self.encoder = encoder
-        self.colours, self.moves, self.disturbs = colours, moves, disturbs
-        self.axes, self.ramp = axes, ramp
+        self.bends, self.colours, self.moves, self.disturbs = bends, colours, moves, disturbs
+        self.axes, self.ramp, self.sizes = axes, ramp, tuple(sizes)
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
 
     def forward(self, batch: Batch, generator: Generator) -> Loss:
@@ -104,9 +111,10 @@ class HandPointsObjective(nn.Module):
         sizes = check_shape(batch["frames"], "B T C h w")
         if sizes["T"] < FEWEST:
             raise ValueError(f"points need windows of at least {FEWEST} frames, got {sizes['T']}: window=12")
-        walked = torch.cumsum(batch["actions"][..., : self.axes], dim=1)
+        frames, actions = self._sized(batch["frames"], batch["actions"], generator)
+        walked = torch.cumsum(actions[..., : self.axes], dim=1)
         places = torch.cat([torch.zeros_like(walked[:, :1]), walked], dim=1)
-        share = self._shares(self._found(batch["frames"], generator), places)
+        share = self._shares(self._found(frames, generator), places)
         return total_of({"unexplained": (1.0, share.mean()), "best_point": (0.0, share.mean(dim=(0, 1)).min())})
 
     def after_step(self, progress: float) -> None:
@@ -118,25 +126,48 @@ class HandPointsObjective(nn.Module):
         """What finds the points."""
         return self.encoder
 
+    def _sized(self, frames: Tensor, actions: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Frames of one of the sizes, and their actions."""
+        if not self.training or not self.sizes:
+            return frames, actions
+        drawn = int(torch.randint(len(self.sizes), (), generator=generator, device=generator.device))
+        size = self.sizes[drawn]
+        kept = max(1, round(len(frames) * (min(self.sizes) / size) ** 2))
+        pictures = resized(frames[:kept].flatten(0, 1).float(), size)
+        return pictures.unflatten(0, (kept, -1)), actions[:kept]
+
     def _found(self, frames: Tensor, generator: Generator) -> Annotated[Tensor, "B V K T 2"]:
         """The points of all frames, in the plane of the pictures as they were logged."""
-        views = frames.unflatten(2, (-1, CHANNELS_PER_CAMERA)).float() / 255
-        batch, count, cameras = views.shape[:3]
+        places = (len(frames), frames.shape[1], frames.shape[2] // CHANNELS_PER_CAMERA)
         if not self.training:
-            points, _ = self.encoder(views.flatten(0, 2))
-            return points.unflatten(0, (batch, count, cameras)).permute(0, 2, 3, 1, 4)
-        views = (self.colours(frames, generator) / 255).unflatten(2, (-1, CHANNELS_PER_CAMERA))
+            both = _apart(torch.stack([frames, another(frames, generator)], dim=2).flatten(0, 1).float() / 255)
+            points, _ = self.encoder(both[:, 0].flatten(0, 1), both[:, 1].flatten(0, 1))
+            return points.unflatten(0, places).permute(0, 2, 3, 1, 4)
+        frames = self.bends(frames, generator)
+        above = self.colours(torch.cat([frames, another(frames, generator)], dim=-2), generator)  # changes both alike
+        pairs = _apart(torch.stack(above.chunk(2, dim=-2), dim=2).flatten(0, 1) / 255)  # (B T, 2, V, 3, h, w)
         strength = min(float(self.progress) / self.ramp, 1.0)
-        moved, back = self.moves.moved(views.flatten(0, 1)[:, None], generator, strength=strength)  # windows of one
-        moved = moved[:, 0].unflatten(0, (batch, count))
-        seen = self.disturbs(255 * moved.flatten(2, 3), generator) / 255
-        points, _ = self.encoder(seen.unflatten(2, (-1, CHANNELS_PER_CAMERA)).flatten(0, 2))
+        moved, back = self.moves.moved(pairs, generator, strength=strength)
+        seen = _apart(self.disturbs(255 * moved.flatten(2, 3), generator) / 255)
+        points, _ = self.encoder(seen[:, 0].flatten(0, 1), seen[:, 1].flatten(0, 1))
         matrix = back.flatten(0, 1)  # (B T V, 2, 3)
         points = points @ matrix[..., :2].transpose(-1, -2) + matrix[:, None, :, 2]
-        return points.unflatten(0, (batch, count, cameras)).permute(0, 2, 3, 1, 4)
+        return points.unflatten(0, places).permute(0, 2, 3, 1, 4)
 
     @staticmethod
     def _shares(points: Annotated[Tensor, "B V K T 2"], places: Tensor) -> Annotated[Tensor, "B V K"]:
         batch, cameras, kinds = points.shape[:3]
         each = places[:, None, None].expand(-1, cameras, kinds, -1, -1)
         return unexplained(points.flatten(0, 2), each.flatten(0, 2)).unflatten(0, (batch, cameras, kinds))
+
+
+def _apart(frames: Annotated[Tensor, "B T C h w"]) -> Annotated[Tensor, "B T V 3 h w"]:
+    return frames.unflatten(2, (-1, CHANNELS_PER_CAMERA))
+
+
+def another(frames: Annotated[Tensor, "B T C h w"], generator: Generator) -> Annotated[Tensor, "B T C h w"]:
+    """For each frame another one of its window."""
+    batch, count = frames.shape[:2]
+    ahead = torch.randint(1, count, (batch, count), generator=generator, device=generator.device).to(frames.device)
+    chosen = (torch.arange(count, device=frames.device) + ahead) % count
+    return frames[torch.arange(batch, device=frames.device)[:, None], chosen]

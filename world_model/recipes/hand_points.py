@@ -16,6 +16,7 @@ def build(
     *,
     widths: Sequence[int] = (16, 32, 64, 96),
     points: int = 4,
+    sizes: Sequence[int] = (64, 96, 128),
     generator: Generator | None = None,
 ) -> HandPointsObjective:
     """The objective with its encoder.
@@ -23,13 +24,16 @@ def build(
     Args:
         widths: Channels of the trunk at 1/2, 1/4, 1/8 and 1/16 of the resolution.
         points: Heat maps.
+        sizes: Sizes of the pictures (px), a different one for every step; none takes them as logged.
         generator: Draws the first weights; by default the global stream does.
     """
     objective = HandPointsObjective(
         HandPoints(widths=widths, points=points),
-        colours=Augmentation([ColourJitter(), Tilt()]),
-        moves=ViewJitter(shift=0.25, scale=1.65, turn_rad=0.25, stretch=1.3, shrink=1.15),
+        bends=Augmentation([Tilt()]),
+        colours=Augmentation([ColourJitter()]),
+        moves=ViewJitter(shift=0.25, scale=1.8, turn_rad=0.25, stretch=1.3, shrink=1.1),
         disturbs=Augmentation([Patches(count=4, largest=0.25), SensorNoise(strongest=0.1)]),
+        sizes=sizes,
     )
     if generator is not None:
         draw_weights(objective, generator)
