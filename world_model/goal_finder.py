@@ -136,13 +136,13 @@ class GoalFinder:
     def _agreed(self, senses: Sequence[Sense]) -> Annotated[Tensor, "3"]:
         """The goal's place, by reweighted least squares."""
         beliefs = max((self._beliefs(senses, delay) for delay in self.settings.delays), key=_evidence)
+        goals = [sense.goal() for sense in senses]
         here = self.places[-1]
         vague = torch.eye(3) / REACH_M**2
         place = here
         for round_ in range(ROUNDS):
             system, wanted = vague, vague @ here
-            for sense, belief in zip(senses, beliefs, strict=True):
-                goal, sure = sense.goal()
+            for sense, belief, (goal, sure) in zip(senses, beliefs, goals, strict=True):
                 offset = place - belief.centre_m
                 doubt = torch.einsum("i,rij,j->r", offset, belief.covariance, offset)
                 variance = sure * belief.misfit + belief.variance + doubt
