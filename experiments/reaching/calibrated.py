@@ -112,7 +112,7 @@ class CalibratedPlayer(ModelPlayer):
         return self.cost
 
     def begin(self, env: ReachEnv) -> None:
-        """Encode the goal image and find the hand in it."""
+        """Encode the goal image, and forget the last episode."""
         super().begin(env)
         self.walked = torch.zeros(3)
         self.goal = env.goal().frames[:, -1].to(self.device)
