@@ -115,8 +115,9 @@ class CalibratedPlayer(ModelPlayer):
         """Encode the goal image, and forget the last episode."""
         super().begin(env)
         self.walked = torch.zeros(3)
-        self.goal = env.goal().frames[:, -1].to(self.device)
-        self.finder = GoalFinder(sides=[_side(name) for name in env.goal().cameras])
+        goal = env.goal()
+        self.goal = goal.frames[:, -1].to(self.device)
+        self.finder = GoalFinder(sides=[_side(name) for name in goal.cameras])
 
     def act(self, env: ReachEnv) -> NDArray[np.float32]:
         """Perceive, find the goal, plan, answer `(7,)`."""

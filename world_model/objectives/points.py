@@ -30,6 +30,7 @@ from world_model.augment import CHANNELS_PER_CAMERA, Augmentation, ViewJitter
 from world_model.objectives.dynamics import total_of
 
 UNIT_M = 0.1
+LEAST_PX = 16
 FEWEST = 8  # frames that a camera of eleven numbers, most of them held by a ridge, can be told from
 LEAST_SCATTER = 1e-4
 RIDGE = (1e-2, 1e-2, 1e-2, 1e-4)
@@ -77,7 +78,7 @@ class HandPointsObjective(nn.Module):
             larger the size, the fewer windows of the batch are looked at, for the same work per step.
 
     Raises:
-        ValueError: If the ramp is no share above 0.
+        ValueError: If the ramp is no share above 0, or a size is below what the network can see.
     """
 
     progress: Tensor
@@ -97,6 +98,8 @@ class HandPointsObjective(nn.Module):
         super().__init__()
         if not 0 < ramp <= 1:
             raise ValueError(f"the ramp is a share of the training, above 0 and at most 1, got {ramp}")
+        if sizes and min(sizes) < LEAST_PX:
+            raise ValueError(f"sizes must be pixels from {LEAST_PX}, got {tuple(sizes)}")
         self.encoder = encoder
         self.bends, self.colours, self.moves, self.disturbs = bends, colours, moves, disturbs
         self.axes, self.ramp, self.sizes = axes, ramp, tuple(sizes)
@@ -106,7 +109,7 @@ class HandPointsObjective(nn.Module):
         """The loss of windows: frames `B T C h w` and the actions `B T-1 A` between them (m).
 
         Raises:
-            ValueError: If the windows are too short to tell a camera from.
+            ValueError: If the windows are too short to tell a camera from, or the pictures smaller than the sizes.
         """
         sizes = check_shape(batch["frames"], "B T C h w")
         if sizes["T"] < FEWEST:
@@ -130,6 +133,12 @@ class HandPointsObjective(nn.Module):
         """Frames of one of the sizes, and their actions."""
         if not self.training or not self.sizes:
             return frames, actions
+        largest = max(self.sizes)
+        if frames.shape[-1] < largest:
+            raise ValueError(
+                f"sizes up to {largest} px need pictures of {largest} px, the log has {frames.shape[-1]}: collect with "
+                f"image_size={largest}, or name smaller system.sizes"
+            )
         drawn = int(torch.randint(len(self.sizes), (), generator=generator, device=generator.device))
         size = self.sizes[drawn]
         kept = max(1, round(len(frames) * (min(self.sizes) / size) ** 2))
