@@ -10,7 +10,7 @@ from trajectories.formats.base import Log, fault
 from trajectories.formats.clips import ClipsReader, find_clips
 from trajectories.formats.droid import TABLE, DroidReader
 from trajectories.formats.films import FilmsReader, find_tables
-from trajectories.formats.h5 import open_h5
+from trajectories.formats.h5 import member_of, names_of, open_h5
 from trajectories.formats.hdf5 import Hdf5Reader
 from trajectories.formats.lerobot import INFO, open_lerobot
 from trajectories.formats.lerobot_writer import write_lerobot
@@ -80,7 +80,7 @@ def open_log(path: str | Path, *, format: str | None = None) -> Log:  # noqa: A0
 
 def _has_demonstrations(path: Path) -> bool:
     with open_h5(path) as file:
-        return "data" in file and any(str(name).startswith("demo") for name in file["data"])
+        return "data" in file and bool(names_of(member_of(file, "data", where=path, field="data"), "demo", path))
 
 
 _MARKS: dict[str, Callable[[Path], bool]] = {

@@ -57,7 +57,7 @@ class LeRobotReader(LogReader):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
-        self.checksums.check(self.path / INFO)
+        self.check_file(self.path / INFO)
         self.info = read_json(self.path / INFO)
         if self.info.get("codebase_version") != self.version:
             problem = f"is {self.info.get('codebase_version')!r}, this reader knows {self.version!r}"
@@ -149,7 +149,7 @@ class LeRobotReader(LogReader):
         if path not in self._tables:
             while len(self._tables) >= KEPT_TABLES:
                 self._tables.pop(next(iter(self._tables)))
-            self.checksums.check(path)
+            self.check_file(path)
             self._tables[path] = Table(path)
         return self._tables[path]
 
@@ -265,7 +265,7 @@ class LeRobotV3(LeRobotReader):
             raise fault("meta/episodes", field="file", problem="holds no table", remedy="restore meta/ as a whole")
         rows: list[dict[str, Any]] = []
         for path in paths:
-            self.checksums.check(path)
+            self.check_file(path)
             table = Table(path)
             names = [name for name in table.columns if not name.startswith("stats/")]
             columns = [table.values(name) for name in names]
