@@ -36,7 +36,7 @@ class Log(EpisodeStore, Protocol):
     path: Path
     cameras: tuple[str, ...]
     dt_s: float
-    damaged: Mapping[int, str]
+    damaged: dict[int, str]
 
     def metadata(self, index: int) -> dict[str, Any]:
         """What the log says about one episode, JSON values."""

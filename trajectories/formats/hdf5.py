@@ -62,9 +62,7 @@ class Hdf5Reader(H5Log):
             inner = {name.split("/")[1] for name in found if name.count("/") > 1}
             if len(groups) == 1 and not NUMBERED.fullmatch(groups[0]) and inner:  # data/traj_0/...
                 groups = [f"{groups[0]}/{name}" for name in numbered(inner)]
-            return [
-                episode_at(path, group, partial(_length, found, path, prefix=group + "/")) for group in groups
-            ]
+            return [episode_at(path, group, partial(_length, found, path, prefix=group + "/")) for group in groups]
 
     def _rename(self, dataset: str) -> str | None:
         *parents, name = dataset.split("/")
