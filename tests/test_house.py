@@ -58,6 +58,8 @@ AT_HOME = {
     "zarr": ("trajectories/formats",),
     "mcap": ("trajectories/formats",),
     "mcap_ros2": ("trajectories/formats",),
+    "zstandard": ("trajectories/formats",),
+    "lz4": ("trajectories/formats",),
     "webdataset": ("trajectories/formats",),
 }
 

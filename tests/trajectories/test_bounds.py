@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("av")
-pyarrow = pytest.importorskip("pyarrow")
-zstandard = pytest.importorskip("zstandard")
+pytest.importorskip("pyarrow")
+pytest.importorskip("zstandard")
 
+import pyarrow
+import zstandard
 from pyarrow import parquet
 
 from tests.trajectories.corruption import LIMIT_S, judge, size_of
@@ -43,9 +45,8 @@ def long_table(place, rows=14_000_000):
 def long_texts(place):
     film(place / "a.mp4")
     texts = pyarrow.DictionaryArray.from_arrays(np.zeros(20_000, np.int32), ["x" * 500_000])
-    parquet.write_table(
-        pyarrow.table({"speed": np.zeros(20_000), "note": texts}), place / "a.parquet", store_schema=False
-    )
+    table = pyarrow.table({"speed": np.zeros(20_000), "note": texts})
+    parquet.write_table(table, place / "a.parquet", store_schema=False)
 
 
 def wide_csv(place):
@@ -88,7 +89,7 @@ def many_chunks_in_mcap(place):
     message = record(5, struct.pack("<HIQQ", 1, 0, 0, 0))
     defined = record(3, struct.pack("<HI", 1, 1) + b"a" + struct.pack("<II", 0, 0))
     channel = record(4, struct.pack("<HHI", 1, 1, 1) + b"a" + struct.pack("<II", 0, 0))
-    data = defined + channel + message * 200_000
+    data = defined + channel + message * 50_000
     packed = zstandard.ZstdCompressor().compress(data)
     (place / "a.mcap").write_bytes(mcap_of(*[chunk(packed, len(data))] * 50))
 
