@@ -23,13 +23,17 @@ class Log(EpisodeStore, Protocol):
     """An EpisodeStore that also tells where it comes from; what every reader gives.
 
     `format` names the layout, `path` the folder or file, `cameras` the cameras in stacking order, `dt_s` the seconds
-    between two steps (0 if the log does not say).
+    between two steps (0 if the log does not say), `remarks` sentences on what was left out.
     """
 
     format: ClassVar[str]
     path: Path
     cameras: tuple[str, ...]
     dt_s: float
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was left out or found in another place than the log says, a sentence each."""
 
     def metadata(self, index: int) -> dict[str, Any]:
         """What the log says about one episode, JSON values."""
@@ -60,6 +64,11 @@ class LogReader(ABC):
     fields: Mapping[str, Field]
     cameras: tuple[str, ...]
     dt_s: float = 0.0
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was left out or found in another place than the log says, a sentence each."""
+        return ()
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -18,20 +18,19 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from core.interfaces import Field
-from trajectories.episode import COLUMNS, DONE, EPISODE_INDEX, FRAME_INDEX, IMAGES, TIMESTAMP
-from trajectories.formats.base import LogReader, cameras_in, fault, image_shape, read_json
+from core.errors import BadEpisode
+from trajectories.episode import EPISODE_INDEX, FRAME_INDEX, TASK_INDEX, TIMESTAMP
+from trajectories.formats.base import LogReader, cameras_in, fault, read_json
+from trajectories.formats.depth import decode_depth
+from trajectories.formats.lerobot_features import INFO, Feature, read_features
 from trajectories.formats.pictures import decode_picture
 from trajectories.formats.tables import Table
 from trajectories.formats.videos import VideoFile
 
-INFO, ORIGIN = "meta/info.json", "meta/origin.json"
+ORIGIN = "meta/origin.json"
 TEMPLATE = re.compile(
     r"[\w./-]*(\{(chunk_index|file_index|episode_chunk|episode_index|video_key)(:0?\d?d)?\}[\w./-]*)+"
 )
-NUMERIC = {"float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"}
-THEIR_NAMES: dict[str, str] = {DONE: "next.done"}
-OUR_NAMES: dict[str, str] = {theirs: ours for ours, theirs in THEIR_NAMES.items()}
 KEPT_TABLES = 4
 
 
@@ -73,27 +72,47 @@ class LeRobotReader(LogReader):
         self._tables: dict[Path, Table] = {}
         self._films: dict[Path, VideoFile] = {}
         self._origin = self._read_origin()
+        self._texts = self._read_tasks()
+        self._drop_unreadable_depth()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was left out, and which episodes do not lie where the log says."""
+        return tuple(self._left_out)
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """Tasks and robot; for a log that was converted from another, all that the other said."""
-        known = {"tasks": list(self.entries[index].tasks), "robot_type": self.info.get("robot_type")}
-        return known | (self._origin[index] if self._origin else {})
+        """Tasks in the order in which they are done, and robot; of a converted log all that its source said, too."""
+        origin = self._origin[index] if index < len(self._origin) else {}
+        return {"robot_type": self.info.get("robot_type"), **origin, "tasks": self._tasks(index)}
 
     def sources(self, index: int) -> tuple[Path, ...]:
-        """The table and the films of one episode."""
-        films = (self.film_of(index, key)[0] for key, kind in self._kinds.items() if kind == "video")
-        return (self.table_of(index), *dict.fromkeys(films))
+        """The table and the films of one episode; those of depth are looked at when it is read."""
+        filmed = (name for name, one in self.features.items() if one.kind == "video" and one.depth is None)
+        return (self.table_of(index), *dict.fromkeys(self.film_of(index, name)[0] for name in filmed))
 
     @abstractmethod
     def table_of(self, index: int) -> Path:
         """The table that holds the rows of an episode."""
 
     @abstractmethod
-    def film_of(self, index: int, key: str) -> tuple[Path, float]:
-        """The film that holds an episode of one camera, and when it begins there, s."""
+    def film_of(self, index: int, name: str) -> tuple[Path, float]:
+        """The film that holds an episode of one field, and when it begins there, s."""
 
     @abstractmethod
     def _read_entries(self) -> list[Entry]: ...
+
+    @abstractmethod
+    def _read_tasks(self) -> dict[int, str]:
+        """The texts that the rows' `task_index` stands for."""
+
+    def _tasks(self, index: int) -> list[str]:
+        """What the episode is said to do; several texts, or none, are looked up in its rows."""
+        listed = list(self.entries[index].tasks)
+        if len(listed) == 1 or TASK_INDEX not in self.fields or not self._texts:
+            return listed
+        numbers = self.read(index, 0, self.lengths[index], [TASK_INDEX])[TASK_INDEX]
+        order = dict.fromkeys(int(number) for number in numbers)
+        return [self._texts[number] for number in order] if order.keys() <= self._texts.keys() else listed
 
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Steps start..stop-1 of the named fields."""
@@ -102,13 +121,13 @@ class LeRobotReader(LogReader):
         return {name: self._column(table, first, episode, start, stop, name) for name in names}
 
     def _column(self, table: Table, first: int, episode: int, start: int, stop: int, name: str) -> np.ndarray:
-        kind, field = self._kinds[name], self.fields[name]
-        theirs = THEIR_NAMES.get(name, name)
+        feature = self.features[name]
+        kind, field, theirs = feature.kind, feature.field, feature.key
         if kind == "video":
             return self._frames(episode, start, stop, name)
         if kind == "image":
             cells = table.values(theirs, start=first + start, stop=first + stop)
-            return np.stack([self._picture(cell, name, episode) for cell in cells])
+            return np.stack([self._picture(cell, feature, episode) for cell in cells])
         rows = table.array(theirs, start=first + start, stop=first + stop)
         if rows.ndim == 1 and field.shape == (1,):  # lists of one number are stored as the number
             rows = rows[:, None]
@@ -118,11 +137,8 @@ class LeRobotReader(LogReader):
         return rows.astype(np.float64) if name == TIMESTAMP else rows
 
     def _frames(self, episode: int, start: int, stop: int, name: str) -> np.ndarray:
-        path, begins_s = self.film_of(episode, name)
-        film = self._films.get(path)
-        if film is None:
-            film = self._films[path] = VideoFile(path)
-        where = f"{path.parent.name}/{path.name}"
+        begins_s, film, depth = self.film_of(episode, name)[1], self._film(episode, name), self.features[name].depth
+        where = f"{film.path.parent.name}/{film.path.name}"
         if film.size != self.fields[name].shape[:2]:
             problem = f"has pictures of {film.size}, {INFO} declares {self.fields[name].shape[:2]}"
             raise fault(where, field=name, problem=problem, remedy="restore the film", episode=episode)
@@ -132,18 +148,29 @@ class LeRobotReader(LogReader):
         if len(times) < length or np.abs(times - wanted).max() > 0.5 * self.dt_s:
             problem = f"does not show {length} frames from {begins_s:.3f} s on, {self.dt_s:.4f} s apart"
             raise fault(where, field=name, problem=problem, remedy="restore film or table", episode=episode)
+        if depth is not None:
+            return depth.codes.decode(film.read_grey(first + start, first + stop))
         return film.read(first + start, first + stop)
 
-    def _picture(self, cell: Any, name: str, episode: int) -> np.ndarray:
-        """Decode one PNG or JPEG cell."""
+    def _film(self, episode: int, name: str) -> VideoFile:
+        path = self.film_of(episode, name)[0]
+        if path not in self._films:
+            self.checksums.check(path)
+            self._films[path] = VideoFile(path)
+        return self._films[path]
+
+    def _picture(self, cell: Any, feature: Feature, episode: int) -> np.ndarray:
+        """Decode one PNG, JPEG or TIFF cell."""
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if data is None and isinstance(cell, dict) and cell.get("path"):
-            data = self._inside(str(cell["path"]), name).read_bytes()
+            data = self._inside(str(cell["path"]), feature.key).read_bytes()
         try:
-            return decode_picture(data, self.fields[name].shape)
+            if feature.depth is not None:
+                return decode_depth(data, feature.field.shape, unit=feature.depth.unit)
+            return decode_picture(data, feature.field.shape)
         except (ValueError, OSError, TypeError, SyntaxError) as error:
-            where = self.where(episode)
-            raise fault(where, field=name, problem=f"holds a damaged picture ({error})", episode=episode) from error
+            problem, where = f"holds a damaged picture ({error})", self.where(episode)
+            raise fault(where, field=feature.key, problem=problem, episode=episode) from error
 
     def _table(self, path: Path) -> Table:
         if path not in self._tables:
@@ -166,36 +193,24 @@ class LeRobotReader(LogReader):
         return int(rows[0])
 
     def _read_features(self, fps: float) -> None:
-        features = self.info.get("features")
-        if not isinstance(features, dict) or not all(isinstance(feature, dict) for feature in features.values()):
-            raise fault(INFO, field="features", problem="is missing or no object", remedy="restore the file")
-        declared: dict[str, Field] = {}
-        self._kinds: dict[str, str] = {}
-        for theirs, feature in features.items():
-            kind, shape = str(feature.get("dtype")), feature.get("shape")
-            name = OUR_NAMES.get(str(theirs), str(theirs))
-            if not isinstance(shape, list | tuple) or not all(
-                type(size) is int and 0 <= size < 2**31 for size in shape
-            ):
-                raise fault(INFO, field=theirs, problem=f"has the shape {shape!r}", remedy="expected whole numbers")
-            if kind in ("video", "image"):
-                ordered = [*shape[1:], shape[0]] if len(shape) == 3 and shape[0] == 3 != shape[2] else shape
-                name = name if name.startswith(IMAGES) else IMAGES + name
-                declared[name] = Field(image_shape(ordered, where=INFO, field=theirs), "uint8", "RGB", fps)
-            elif kind in NUMERIC and theirs != "index":
-                scalar = theirs in OUR_NAMES or (list(shape) == [1] and COLUMNS.get(name, ("", 2, None, ""))[1] == 1)
-                dtype = "float64" if name == TIMESTAMP else kind
-                declared[name] = Field(
-                    () if scalar else tuple(shape), dtype, COLUMNS.get(name, ("", 0, None, ""))[3], fps
-                )
-            else:
-                continue  # texts, and the running number of the row
-            self._kinds[name] = kind
-        self.fields = declared
-        self.cameras = cameras_in(declared)
-        missing = [name for name in (TIMESTAMP, FRAME_INDEX, EPISODE_INDEX) if name not in declared]
+        self.features, self._left_out = read_features(self.info, fps=fps)
+        self._publish_fields()
+        missing = [name for name in (TIMESTAMP, FRAME_INDEX, EPISODE_INDEX) if name not in self.fields]
         if missing:
             raise fault(INFO, field=missing[0], problem="is missing among the features", remedy="restore the file")
+
+    def _publish_fields(self) -> None:
+        self.fields = {name: feature.field for name, feature in self.features.items()}
+        self.cameras = cameras_in(self.fields)
+
+    def _drop_unreadable_depth(self) -> None:
+        """Leave out depth films that are not there or not of grey; colours do not wait for them."""
+        for name in [n for n, feature in self.features.items() if feature.depth and feature.kind == "video"]:
+            try:
+                self._film(0, name).read_grey(0, 1)
+            except BadEpisode as error:
+                self._left_out.append(f"{self.features.pop(name).key}: its depth is left out ({error})")
+        self._publish_fields()
 
     def _check_totals(self) -> None:
         for field, counted in (("total_episodes", len(self.lengths)), ("total_frames", sum(self.lengths))):
@@ -209,8 +224,9 @@ class LeRobotReader(LogReader):
         if not (self.path / ORIGIN).exists():
             return []
         listed = read_json(self.path / ORIGIN).get("episodes")
-        if not isinstance(listed, list) or len(listed) != len(self.lengths):
-            raise fault(ORIGIN, field="episodes", problem="does not list every episode", remedy="delete or restore it")
+        if not isinstance(listed, list) or len(listed) > len(self.lengths):  # lerobot may have added episodes
+            problem = "is no list, or one of more episodes than the log has"
+            raise fault(ORIGIN, field="episodes", problem=problem, remedy="delete or restore it")
         return [dict(entry) for entry in listed]
 
     def _fill(self, template: str, **values: Any) -> Path:
@@ -237,14 +253,39 @@ class LeRobotV3(LeRobotReader):
     format: ClassVar[str] = "lerobot"
     version: ClassVar[str] = "v3.0"
 
-    def table_of(self, index: int) -> Path:
-        """The table that holds the rows of an episode."""
-        chunk, file = self._numbers(index, "data")
-        return self._fill("data_path", chunk_index=chunk, file_index=file)
+    def __init__(self, path: str | Path) -> None:
+        self._places: dict[int, Path] = {}
+        self._holds: dict[Path, frozenset[int]] = {}
+        super().__init__(path)
 
-    def film_of(self, index: int, key: str) -> tuple[Path, float]:
-        """The film that holds an episode of one camera, and when it begins there, s."""
-        theirs = key if f"videos/{key}/chunk_index" in self.entries[index].places else key.removeprefix(IMAGES)
+    def table_of(self, index: int) -> Path:
+        """The table that holds the rows of an episode: the one that the log names, or else any that has them."""
+        if index not in self._places:
+            chunk, file = self._numbers(index, "data")
+            named = self._fill("data_path", chunk_index=chunk, file_index=file)
+            self._places[index] = named if index in self._episodes_in(named) else self._elsewhere(index, named)
+        return self._places[index]
+
+    def _elsewhere(self, index: int, named: Path) -> Path:
+        for path in sorted(named.parent.parent.glob("*/*.parquet")):
+            if index in self._episodes_in(path):
+                found, named_too = (p.relative_to(self.path).as_posix() for p in (path, named))
+                self._left_out.append(f"episode {index}: its rows lie in {found}, meta/episodes names {named_too}")
+                return path
+        return named
+
+    def _episodes_in(self, path: Path) -> frozenset[int]:
+        """The episodes whose rows a table holds; none if it is no such table."""
+        if path not in self._holds:
+            try:
+                self._holds[path] = frozenset(np.unique(self._table(path).array(EPISODE_INDEX)).tolist())
+            except BadEpisode:
+                return frozenset()
+        return self._holds[path]
+
+    def film_of(self, index: int, name: str) -> tuple[Path, float]:
+        """The film that holds an episode of one field, and when it begins there, s."""
+        theirs = self.features[name].key
         chunk, file = self._numbers(index, f"videos/{theirs}")
         begins = self.entries[index].places.get(f"videos/{theirs}/from_timestamp")
         if not isinstance(begins, int | float) or not 0 <= begins < 1e9:
@@ -258,6 +299,15 @@ class LeRobotV3(LeRobotReader):
             problem = f"is {numbers}"
             raise fault("meta/episodes", field=f"{prefix}/file_index", problem=problem, episode=index)
         return numbers  # type: ignore[return-value]
+
+    def _read_tasks(self) -> dict[int, str]:
+        path = self.path / "meta/tasks.parquet"
+        if not path.exists():
+            return {}
+        self.checksums.check(path)
+        table = Table(path)
+        text = next((name for name in ("task", "__index_level_0__") if name in table.columns), "task")
+        return dict(zip(table.array(TASK_INDEX).tolist(), map(str, table.values(text)), strict=True))
 
     def _read_entries(self) -> list[Entry]:
         paths = sorted((self.path / "meta/episodes").glob("chunk-*/file-*.parquet"))
@@ -295,9 +345,9 @@ class LeRobotV21(LeRobotReader):
         """The table that holds the rows of an episode."""
         return self._fill("data_path", episode_chunk=self._chunk(index), episode_index=index)
 
-    def film_of(self, index: int, key: str) -> tuple[Path, float]:
+    def film_of(self, index: int, name: str) -> tuple[Path, float]:
         """The film of one camera; it begins with the episode."""
-        theirs = key if key in self.info["features"] else key.removeprefix(IMAGES)
+        theirs = self.features[name].key
         path = self._fill("video_path", video_key=theirs, episode_chunk=self._chunk(index), episode_index=index)
         return path, 0.0
 
@@ -306,6 +356,14 @@ class LeRobotV21(LeRobotReader):
         if type(size) is not int or size < 1:
             raise fault(INFO, field="chunks_size", problem=f"is {size!r}", remedy="expected a positive number")
         return index // size
+
+    def _read_tasks(self) -> dict[int, str]:
+        path = self.path / "meta/tasks.jsonl"
+        try:
+            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
+            return {int(row[TASK_INDEX]): str(row["task"]) for row in rows}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise fault(path, field="file", problem=f"is unreadable ({error})", remedy="restore meta/") from error
 
     def _read_entries(self) -> list[Entry]:
         path = self.path / "meta/episodes.jsonl"

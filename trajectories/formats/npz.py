@@ -174,6 +174,7 @@ class NpzStore:
     """
 
     format: ClassVar[str] = "npz"
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = self.path = Path(folder)
