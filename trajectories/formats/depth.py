@@ -17,6 +17,8 @@ from core.errors import BadEpisode
 
 HIGHEST = 4095
 MILLIMETRE = 0.001
+WORDS = {"low_m": "video.depth_min", "high_m": "video.depth_max", "shift_m": "video.shift",
+         "logarithmic": "video.use_log"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +27,11 @@ class DepthCodes:
 
         code = 4095 (w(d) - w(low)) / (w(high) - w(low)),   w(d) = ln(d + shift), or d where `logarithmic` is False
 
+    Code 0 stands for all that is not farther than `low`, 0 above all, and is read as 0. The defaults are LeRobot's
+    own: it adds episodes to a log with these, whatever the log says.
+
     Args:
-        low_m: Depth of code 0, m.
+        low_m: Nearest depth that is told apart, m.
         high_m: Depth of code 4095, m.
         shift_m: Added before the logarithm, m.
         logarithmic: Whether near depths get the finer steps.
@@ -35,7 +40,7 @@ class DepthCodes:
         ValueError: If the numbers are no range.
     """
 
-    low_m: float = 0.0
+    low_m: float = 0.01
     high_m: float = 10.0
     shift_m: float = 3.5
     logarithmic: bool = True
@@ -51,13 +56,13 @@ class DepthCodes:
         """Metres in, codes (uint16) out.
 
         Raises:
-            ValueError: If a depth lies outside of the range.
+            ValueError: If a depth is negative or beyond the farthest that codes can tell.
         """
-        if depth_m.min() < self.low_m or depth_m.max() > self.high_m:
+        if depth_m.min() < 0 or depth_m.max() > self.high_m:
             found = f"{depth_m.min():.3g} to {depth_m.max():.3g} m"
-            raise ValueError(f"is {found}, a film keeps {self.low_m:g} to {self.high_m:g} m: use frames=image")
+            raise ValueError(f"is {found}, a film keeps 0 to {self.high_m:g} m; use frames=image")
         low, high = self._ends()
-        shares = (self._warp(depth_m.astype(np.float64)) - low) / (high - low)
+        shares = (self._warp(depth_m.astype(np.float64).clip(self.low_m)) - low) / (high - low)
         return np.rint(HIGHEST * shares).astype(np.uint16)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
@@ -65,12 +70,13 @@ class DepthCodes:
         low, high = self._ends()
         warped = low + (high - low) * np.arange(HIGHEST + 1) / HIGHEST
         metres = np.exp(warped) - self.shift_m if self.logarithmic else warped
-        return metres.clip(self.low_m, self.high_m).astype(np.float32)[np.minimum(codes, HIGHEST)]
+        metres[0] = 0.0
+        found: np.ndarray = metres.astype(np.float32)[np.minimum(codes, HIGHEST)]
+        return found
 
     def to_info(self) -> dict[str, Any]:
         """LeRobot's words for it, in a feature's `info`."""
-        return {"video.depth_min": self.low_m, "video.depth_max": self.high_m, "video.shift": self.shift_m,
-                "video.use_log": self.logarithmic}  # fmt: skip
+        return {key: getattr(self, name) for name, key in WORDS.items()}
 
     def _ends(self) -> tuple[float, float]:
         low, high = self._warp(np.array([self.low_m, self.high_m]))
@@ -87,12 +93,8 @@ def depth_codes(info: Mapping[str, Any]) -> DepthCodes:
     Raises:
         ValueError: If the numbers are no range.
     """
-    return DepthCodes(
-        low_m=info.get("video.depth_min", 0.01),
-        high_m=info.get("video.depth_max", 10.0),
-        shift_m=info.get("video.shift", 3.5),
-        logarithmic=bool(info.get("video.use_log", True)),
-    )
+    told = {name: info[key] for name, key in WORDS.items() if key in info}
+    return DepthCodes(**told)
 
 
 def decode_depth(data: Any, shape: Sequence[int], *, unit: str | None) -> np.ndarray:

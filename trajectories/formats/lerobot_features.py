@@ -59,6 +59,7 @@ def read_features(info: Mapping[str, Any], *, fps: float) -> tuple[dict[str, Fea
         raise fault(INFO, field="features", problem="is missing or no object", remedy="restore the file")
     found: dict[str, Feature] = {}
     remarks: list[str] = []
+    one: Feature | str
     for key, feature in declared.items():
         kind, shape = str(feature.get("dtype")), _shape(key, feature.get("shape"))
         if kind in ("video", "image"):
@@ -68,7 +69,9 @@ def read_features(info: Mapping[str, Any], *, fps: float) -> tuple[dict[str, Fea
         elif kind in TEXTS or key == "index":
             continue
         else:
-            one = f"{key}: has the dtype {kind}, known are {', '.join(sorted(NUMERIC))}"
+            name, one = key, f"{key}: has the dtype {kind}, known are {', '.join(sorted(NUMERIC))}"
+        if name.endswith("_depth") and key.removesuffix("_depth") in declared:  # the depth of that camera
+            name = name.removesuffix("_depth")
         if isinstance(one, str):
             remarks.append(f"{one}; it is left out")
         else:
