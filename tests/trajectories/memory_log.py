@@ -24,6 +24,7 @@ class MemoryLog:
 
     format = "memory"
     remarks = ()
+    damaged = {}
     dt_s = 1 / FPS
     cameras = ("top",)
 

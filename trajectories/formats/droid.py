@@ -123,13 +123,13 @@ class DroidReader(LogReader):
         found = sorted(self.folders[index].glob("metadata_*.json"))
         if not found:
             return {}
-        self.checksums.check(found[0])
+        self.check_file(found[0])
         return read_json(found[0])
 
     def _length(self, index: int) -> int:
         """Steps of an episode, from the pose that each of them has."""
         path = self.folders[index] / TABLE
-        self.checksums.check(path)
+        self.check_file(path)
         name = STATES + "cartesian_position"
         with open_h5(path) as file:
             dataset = member_of(file, name, where=path, field=name)

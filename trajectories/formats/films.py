@@ -94,7 +94,7 @@ class FilmsReader(LogReader):
         if path not in self._open:
             while len(self._open) > 8:
                 self._open.pop(next(iter(self._open)))
-            self.checksums.check(path)
+            self.check_file(path)
             self._open[path] = VideoFile(path)
         return self._open[path]
 
@@ -103,7 +103,7 @@ class FilmsReader(LogReader):
         if path not in self._rows:
             while len(self._rows) > 16:
                 self._rows.pop(next(iter(self._rows)))
-            self.checksums.check(path)
+            self.check_file(path)
             self._rows[path] = read_table(path)
         return self._rows[path]
 

@@ -56,7 +56,7 @@ class LeRobotReader(LogReader):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
-        self.checksums.check(self.path / INFO)
+        self.check_file(self.path / INFO)
         self.info = read_json(self.path / INFO)
         if self.info.get("codebase_version") != self.version:
             problem = f"is {self.info.get('codebase_version')!r}, this reader knows {self.version!r}"
@@ -77,7 +77,7 @@ class LeRobotReader(LogReader):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What was left out, and which episodes do not lie where the log says."""
+        """What was left out."""
         return tuple(self._left_out)
 
     def metadata(self, index: int) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class LeRobotReader(LogReader):
     def _film(self, episode: int, name: str) -> VideoFile:
         path = self.film_of(episode, name)[0]
         if path not in self._films:
-            self.checksums.check(path)
+            self.check_file(path)
             self._films[path] = VideoFile(path)
         return self._films[path]
 
@@ -176,7 +176,7 @@ class LeRobotReader(LogReader):
         if path not in self._tables:
             while len(self._tables) >= KEPT_TABLES:
                 self._tables.pop(next(iter(self._tables)))
-            self.checksums.check(path)
+            self.check_file(path)
             self._tables[path] = Table(path)
         return self._tables[path]
 
@@ -256,7 +256,15 @@ class LeRobotV3(LeRobotReader):
     def __init__(self, path: str | Path) -> None:
         self._places: dict[int, Path] = {}
         self._holds: dict[Path, frozenset[int]] = {}
+        self._moved: list[int] = []
         super().__init__(path)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was left out, and the episodes so far that do not lie where the log says."""
+        first = ", ".join(map(str, self._moved[:5])) + (", ..." if len(self._moved) > 5 else "")
+        told = f"the rows of {len(self._moved)} episodes ({first}) lie in other tables than meta/episodes names"
+        return (*super().remarks, told) if self._moved else super().remarks
 
     def table_of(self, index: int) -> Path:
         """The table that holds the rows of an episode: the one that the log names, or else any that has them."""
@@ -269,8 +277,7 @@ class LeRobotV3(LeRobotReader):
     def _elsewhere(self, index: int, named: Path) -> Path:
         for path in sorted(named.parent.parent.glob("*/*.parquet")):
             if index in self._episodes_in(path):
-                found, named_too = (p.relative_to(self.path).as_posix() for p in (path, named))
-                self._left_out.append(f"episode {index}: its rows lie in {found}, meta/episodes names {named_too}")
+                self._moved.append(index)
                 return path
         return named
 
@@ -304,7 +311,7 @@ class LeRobotV3(LeRobotReader):
         path = self.path / "meta/tasks.parquet"
         if not path.exists():
             return {}
-        self.checksums.check(path)
+        self.check_file(path)
         table = Table(path)
         text = next((name for name in ("task", "__index_level_0__") if name in table.columns), "task")
         return dict(zip(table.array(TASK_INDEX).tolist(), map(str, table.values(text)), strict=True))
@@ -315,7 +322,7 @@ class LeRobotV3(LeRobotReader):
             raise fault("meta/episodes", field="file", problem="holds no table", remedy="restore meta/ as a whole")
         rows: list[dict[str, Any]] = []
         for path in paths:
-            self.checksums.check(path)
+            self.check_file(path)
             table = Table(path)
             names = [name for name in table.columns if not name.startswith("stats/")]
             columns = [table.values(name) for name in names]

@@ -95,7 +95,7 @@ class McapReader(LogReader):
 
     def _topics(self, index: int) -> dict[str, Topic]:
         if self._kept[0] != index:
-            self.checksums.check(self.files[index])
+            self.check_file(self.files[index])
             self._kept = (index, read_topics(self.files[index]))
         return self._kept[1]
 
