@@ -70,7 +70,8 @@ class MinariReader(H5Log):
         rest = "/".join(part.removeprefix("_index_") for part in rest.split("/"))
         if head == "observations":
             return "observation." + rest.replace("/", ".") if rest else "observation.state"
-        return {"actions": ACTION}.get(head, head) if not rest else f"{head}.{rest.replace('/', '.')}"
+        head = {"actions": ACTION}.get(head, head)
+        return f"{head}.{rest.replace('/', '.')}" if rest else head
 
     def _check_rows(self, rows: int, episode: H5Episode, dataset: str) -> None:
         if rows != episode.length - 1:  # rewards and the like have as many rows as actions
