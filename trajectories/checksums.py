@@ -12,7 +12,7 @@ from typing import Any
 
 from core.errors import BadEpisode
 from core.files import Json, write_json
-from trajectories.guards import parse_json, read_plain
+from trajectories.guards import fault, parse_json, read_plain
 
 NAME = "checksums.json"
 CHUNK = 1 << 20
@@ -88,10 +88,9 @@ class Checksums:
         if self._seen.get(name) == state:
             return
         if facts.st_size != entry.get("bytes", facts.st_size) or file_sha256(path) != entry["sha256"]:
-            raise BadEpisode(
-                f"{name}: field 'file' is damaged: size or SHA-256 differ from {self.note}; restore the file, or "
-                f"delete {self.note} if the change was meant"
-            )
+            problem = f"is damaged: size or SHA-256 differ from {self.note}"
+            remedy = f"restore the file, or delete {self.note} if the change was meant"
+            raise fault(name, field="file", problem=problem, remedy=remedy)
         self._seen[name] = state
 
     def check_all(self, names: Iterable[str] | None = None) -> None:

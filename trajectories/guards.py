@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import stat
+import struct
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,11 @@ MAX_DEPTH = 64
 MAX_WORDS = 1000
 JSON_VALUE_BYTES = 64  # what Python keeps at least for one value
 RATES_HZ = (1e-3, 1e5)
+# what parsers of others raise on bytes that nobody meant for them; MissingPackage is an ImportError and passes
+DECODER_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError, NameError,
+    OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFLNK: "a link",
          stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}  # fmt: skip
 
@@ -151,6 +158,17 @@ def parse_json(raw: bytes) -> Any:
         if "\\u" in text:
             "".join(one for one in level if isinstance(one, str)).encode()  # half a pair of surrogates is no text
     return value
+
+
+def parse_json_lines(raw: bytes) -> list[Any]:
+    """The JSON values of a file that holds one a line.
+
+    Raises:
+        ValueError: If a line is none, or they are too many.
+    """
+    values = parse_json(b"[" + b",".join(line for line in raw.splitlines() if line.strip()) + b"]")
+    assert isinstance(values, list)
+    return values
 
 
 def _levels(value: Any) -> Iterator[list[Any]]:

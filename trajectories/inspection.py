@@ -145,7 +145,7 @@ def _remarks(log: Log, fields: dict[str, FieldReport], steps_s: list[float], fla
     if not log.cameras:
         yield "there is no camera: nothing to learn a picture model from"
     yield from (f"{name}: {count} times the pictures are of one colour" for name, count in flat.items() if count)
-    short = sum(length < 4 for length in log.lengths)
+    short = sum(0 < length < 4 for length in log.lengths)
     if short:
         yield f"{short} episodes have fewer than 4 steps and give hardly a window"
     for name, report in fields.items():

@@ -196,6 +196,7 @@ class MappedLog:
     def __init__(self, log: Log, *, robot: RobotMap | None = None) -> None:
         self.log, self.robot = log, guess_robot(log) if robot is None else robot
         self.format, self.path, self.cameras, self.lengths = log.format, log.path, log.cameras, log.lengths
+        self.damaged = log.damaged
         self.dt_s = 1.0 / self.robot.hz if self.robot.hz else log.dt_s
         self.fields: Mapping[str, Field] = self._fields()
 

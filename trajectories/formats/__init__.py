@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from core.errors import choose
 from trajectories.formats.base import Log, fault
 from trajectories.formats.clips import ClipsReader, find_clips
-from trajectories.formats.droid import TABLE, DroidReader
+from trajectories.formats.droid import DroidReader, find_episodes
 from trajectories.formats.films import FilmsReader, find_tables
 from trajectories.formats.h5 import member_of, names_of, open_h5
 from trajectories.formats.hdf5 import Hdf5Reader
@@ -87,11 +88,11 @@ def _has_demonstrations(path: Path) -> bool:
 
 _MARKS: dict[str, Callable[[Path], bool]] = {
     "npz": lambda path: any(path.glob("episode_*.npz")),
-    "lerobot": lambda path: (path / INFO).exists(),
-    "minari": lambda path: (path / MAIN).exists(),
+    "lerobot": lambda path: os.path.lexists(path / INFO),
+    "minari": lambda path: os.path.lexists(path / MAIN),
     "ogbench": lambda path: any(map(is_ogbench, path.glob("*.npz"))),
     "mcap": lambda path: any(path.glob("*.mcap")),
-    "droid": lambda path: next(path.rglob(TABLE), None) is not None,
+    "droid": lambda path: bool(find_episodes(path)),
     "hdf5": lambda path: any(path.glob("*.hdf5")) or any(path.glob("*.h5")),
     "films": lambda path: bool(find_tables(path)),
     "clips": lambda path: bool(find_clips(path)),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import BadEpisode
+from trajectories.formats.pictures import opened_picture
 
 HIGHEST = 4095
 MILLIMETRE = 0.001
@@ -106,12 +107,9 @@ def decode_depth(data: Any, shape: Sequence[int], *, unit: str | None) -> np.nda
         unit: `m` or `mm`; None takes whole numbers for mm and others for m, as LeRobot does.
 
     Raises:
-        BadEpisode: If it has another size or several channels.
-        OSError: If it is damaged (ValueError and SyntaxError may come, too).
+        BadEpisode: If it is damaged, has another size or several channels.
     """
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
+    with opened_picture(data, ("PNG", "TIFF")) as image:
         if (image.height, image.width) != tuple(shape):
             raise BadEpisode(f"a picture of {image.height} x {image.width} where {shape[0]} x {shape[1]} is declared")
         if len(image.getbands()) != 1:

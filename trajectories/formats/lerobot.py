@@ -9,7 +9,6 @@ those that are shown at its times.
 
 from __future__ import annotations
 
-import json
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from trajectories.formats.lerobot_features import INFO, Feature, read_features
 from trajectories.formats.pictures import decode_picture
 from trajectories.formats.tables import Table
 from trajectories.formats.videos import VideoFile
+from trajectories.guards import parse_json_lines, plain_file, read_plain, time_step
 
 ORIGIN = "meta/origin.json"
 TEMPLATE = re.compile(
@@ -53,6 +53,7 @@ class LeRobotReader(LogReader):
     """
 
     version: ClassVar[str]
+    lost_steps: ClassVar[float] = 0.02  # times are frame_index / fps; 32 bits of them are exact to that
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
@@ -62,10 +63,10 @@ class LeRobotReader(LogReader):
             problem = f"is {self.info.get('codebase_version')!r}, this reader knows {self.version!r}"
             raise fault(INFO, field="codebase_version", problem=problem, remedy="convert the log with lerobot")
         fps = self.info.get("fps")
-        if not isinstance(fps, int | float) or not 0 < fps <= 10_000:
+        self.dt_s = time_step(fps, where=INFO, field="fps")
+        if not self.dt_s:
             raise fault(INFO, field="fps", problem=f"is {fps!r}", remedy="expected frames per second")
-        self.dt_s = 1.0 / fps
-        self._read_features(float(fps))
+        self._read_features(1.0 / self.dt_s)
         self.entries = self._read_entries()
         self.lengths = [entry.length for entry in self.entries]
         self._check_totals()
@@ -155,20 +156,19 @@ class LeRobotReader(LogReader):
     def _film(self, episode: int, name: str) -> VideoFile:
         path = self.film_of(episode, name)[0]
         if path not in self._films:
-            self.check_file(path)
-            self._films[path] = VideoFile(path)
+            self._films[path] = VideoFile(self.check_file(path))
         return self._films[path]
 
     def _picture(self, cell: Any, feature: Feature, episode: int) -> np.ndarray:
         """Decode one PNG, JPEG or TIFF cell."""
         data = cell.get("bytes") if isinstance(cell, dict) else cell
-        if data is None and isinstance(cell, dict) and cell.get("path"):
-            data = self._inside(str(cell["path"]), feature.key).read_bytes()
         try:
+            if data is None and isinstance(cell, dict) and cell.get("path"):
+                data = read_plain(self.path / str(cell["path"]), self.path, field="path")
             if feature.depth is not None:
                 return decode_depth(data, feature.field.shape, unit=feature.depth.unit)
             return decode_picture(data, feature.field.shape)
-        except (ValueError, OSError, TypeError, SyntaxError) as error:
+        except BadEpisode as error:
             problem, where = f"holds a damaged picture ({error})", self.where(episode)
             raise fault(where, field=feature.key, problem=problem, episode=episode) from error
 
@@ -224,9 +224,13 @@ class LeRobotReader(LogReader):
         if not (self.path / ORIGIN).exists():
             return []
         listed = read_json(self.path / ORIGIN).get("episodes")
-        if not isinstance(listed, list) or len(listed) > len(self.lengths):  # lerobot may have added episodes
-            problem = "is no list, or one of more episodes than the log has"
-            raise fault(ORIGIN, field="episodes", problem=problem, remedy="delete or restore it")
+        added = isinstance(listed, list) and len(listed) < len(self.lengths)  # by lerobot, behind those that we wrote
+        if (
+            not isinstance(listed, list)
+            or not all(map(_is_object, listed))
+            or not (added or len(listed) == len(self.lengths))
+        ):
+            raise fault(ORIGIN, field="episodes", problem="does not list every episode", remedy="delete or restore it")
         return [dict(entry) for entry in listed]
 
     def _fill(self, template: str, **values: Any) -> Path:
@@ -241,10 +245,9 @@ class LeRobotReader(LogReader):
         return self._inside(filled, template)
 
     def _inside(self, relative: str, field: str) -> Path:
-        path = self.path / relative
-        if not path.resolve().is_relative_to(self.path.resolve()):
+        if relative.startswith("/") or ".." in Path(relative).parts:
             raise fault(INFO, field=field, problem=f"leads out of the log: {relative}", remedy="restore the file")
-        return path
+        return self.path / relative
 
 
 class LeRobotV3(LeRobotReader):
@@ -339,7 +342,7 @@ class LeRobotV3(LeRobotReader):
         if row["length"] < 1 or row["dataset_to_index"] - row["dataset_from_index"] != row["length"]:
             problem = f"is {row['length']}, the rows run from {row['dataset_from_index']} to {row['dataset_to_index']}"
             raise fault(where, field="length", problem=problem, remedy="restore meta/", episode=at)
-        return Entry(row["length"], tuple(str(task) for task in row.get("tasks") or ()), row)
+        return Entry(row["length"], _tasks(row.get("tasks"), where, at), row)
 
 
 class LeRobotV21(LeRobotReader):
@@ -366,19 +369,25 @@ class LeRobotV21(LeRobotReader):
 
     def _read_tasks(self) -> dict[int, str]:
         path = self.path / "meta/tasks.jsonl"
+        if not path.exists():
+            return {}
         try:
-            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
+            rows = parse_json_lines(read_plain(self.check_file(path), self.path))
             return {int(row[TASK_INDEX]): str(row["task"]) for row in rows}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except BadEpisode:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
             raise fault(path, field="file", problem=f"is unreadable ({error})", remedy="restore meta/") from error
 
     def _read_entries(self) -> list[Entry]:
         path = self.path / "meta/episodes.jsonl"
         try:
-            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-            entries = [Entry(row["length"], tuple(row.get("tasks") or ()), row) for row in rows]
+            rows = parse_json_lines(read_plain(self.check_file(path), self.path))
+            entries = [Entry(row["length"], _tasks(row.get("tasks"), path, at), row) for at, row in enumerate(rows)]
             indices = [row["episode_index"] for row in rows]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except BadEpisode:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise fault(path, field="file", problem=f"is unreadable ({error})", remedy="restore meta/") from error
         if indices != list(range(len(indices))):
             raise fault(path, field="episode_index", problem="must count 0, 1, 2, ...", remedy="restore meta/")
@@ -388,13 +397,26 @@ class LeRobotV21(LeRobotReader):
         return entries
 
 
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _tasks(told: Any, where: str | Path, episode: int) -> tuple[str, ...]:
+    """What an episode is about: a list of texts, or one."""
+    listed = [told] if isinstance(told, str) else told or []
+    if not isinstance(listed, list | tuple) or not all(isinstance(task, str) for task in listed):
+        remedy = "expected a list of texts"
+        raise fault(where, field="tasks", problem=f"is {told!r}", remedy=remedy, episode=episode)
+    return tuple(listed)
+
+
 def open_lerobot(path: str | Path) -> LeRobotReader:
     """The reader of whichever version a folder has.
 
     Raises:
         BadEpisode: If it has another version or is damaged.
     """
-    version = read_json(Path(path) / INFO).get("codebase_version")
+    version = read_json(plain_file(Path(path) / INFO, Path(path))).get("codebase_version")
     if version == LeRobotV21.version:
         return LeRobotV21(path)
     if version != LeRobotV3.version:

@@ -216,7 +216,7 @@ class NpzStore:
             raise BadEpisode(f"{self.folder}: field 'episode_{gap:06d}.npz' is missing although later episodes exist")
         self.paths = [episode_path(self.folder, index) for index in indices]
         self.damaged: dict[int, str] = {}
-        self.lengths: list[int] = [self._length(index) for index in indices]
+        self.lengths: Sequence[int] = [self._length(index) for index in indices]
         self.checksums = Checksums(self.folder)
         noted = check_manifest(self.folder, self.lengths, self.damaged)
         if noted and not self.checksums.noted:
@@ -291,7 +291,7 @@ class NpzStore:
                 return first
             except BadEpisode as error:
                 self.damaged.setdefault(index, str(error))
-                self.lengths[index] = 0
+                self.lengths = [*self.lengths[:index], 0, *self.lengths[index + 1 :]]
         raise BadEpisode(self.damaged[0])
 
     def _check_rate(self, metadata: Mapping[str, Any], where: str) -> None:
