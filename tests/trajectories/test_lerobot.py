@@ -67,12 +67,6 @@ def test_tasks_are_a_table_whose_index_is_the_text(written):
     }  # fmt: skip
 
 
-def test_pandas_takes_the_text_as_index(written):
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.read_parquet(written / "meta/tasks.parquet")
-    assert frame.index.name == "task" and frame.loc["close", "task_index"] == 1
-
-
 def test_tasks_within_an_episode_are_told_in_their_order(written):
     log = open_log(written)
     assert tasks(log) == [["open"], ["open", "close"], ["close"]]

@@ -41,7 +41,7 @@ def picture_size(data: Any) -> tuple[int, int, int]:
 
 
 @contextmanager
-def opened_picture(data: Any, formats: Sequence[str] = ("PNG", "JPEG")) -> Iterator[Any]:
+def opened_picture(data: Any, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Iterator[Any]:
     """A picture whose troubles come as one kind of error; no other decoders than those named are ever tried.
 
     Raises:
