@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import BadEpisode
-from core.interfaces import Field
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.interfaces import Field
 
 IMAGES, DEPTH = "observation.images.", "observation.depth."
 STATE, EE_POSE, GRIPPER, ACTION = "observation.state", "observation.ee_pose", "observation.gripper", "action"

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jepa_mpc.trajectories.episode import ACTION, DEPTH, STATE
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
 from tests.trajectories.memory_log import AXES, MemoryLog
-from trajectories.episode import ACTION, DEPTH, STATE
-from trajectories.formats import open_log
-from trajectories.formats.lerobot_writer import write_lerobot
 
 PYTHON = os.environ.get("LEROBOT_PYTHON")
 TOOLS = Path(__file__).with_name("lerobot_tools.py")

@@ -6,8 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from core.interfaces import Field
-from trajectories.episode import ACTION, DEPTH, EPISODE_INDEX, FRAME_INDEX, IMAGES, STATE, TASK_INDEX, TIMESTAMP
+from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.episode import (
+    ACTION,
+    DEPTH,
+    EPISODE_INDEX,
+    FRAME_INDEX,
+    IMAGES,
+    STATE,
+    TASK_INDEX,
+    TIMESTAMP,
+)
 
 SIDE, FPS = 32, 10
 AXES = {STATE: ["x", "y"], ACTION: {"motors": ["left", "right"]}}

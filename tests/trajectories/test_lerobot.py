@@ -10,17 +10,17 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("pyarrow")
 
-from core.errors import BadEpisode
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.trajectories.episode import ACTION, DEPTH, IMAGES, STATE, TASK_INDEX
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.depth import DepthCodes, decode_depth, depth_codes
+from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.formats.tables import Table, write_table
+from jepa_mpc.trajectories.inspection import inspect_log
+from jepa_mpc.trajectories.robots import MappedLog
+from jepa_mpc.trajectories.synthetic import synthetic_log
 from tests.trajectories.memory_log import AXES, SIDE, MemoryLog
-from trajectories.episode import ACTION, DEPTH, IMAGES, STATE, TASK_INDEX
-from trajectories.formats import open_log
-from trajectories.formats.depth import DepthCodes, decode_depth, depth_codes
-from trajectories.formats.lerobot_writer import write_lerobot
-from trajectories.formats.npz import NpzStore
-from trajectories.formats.tables import Table, write_table
-from trajectories.inspection import inspect_log
-from trajectories.robots import MappedLog
-from trajectories.synthetic import synthetic_log
 
 TOP, TOP_DEPTH = IMAGES + "top", DEPTH + "top"
 STEPS = [["open"] * 6, ["open"] * 4 + ["close"] * 3, ["close"] * 5]
@@ -97,7 +97,7 @@ def test_several_tasks_without_numbers_are_refused(tmp_path):
 
 
 def test_tasks_of_version_2_1_are_looked_up_too(tmp_path):
-    from trajectories.formats.layouts import lerobot_v21
+    from jepa_mpc.trajectories.formats.layouts import lerobot_v21
 
     folder = lerobot_v21(NpzStore(synthetic_log(tmp_path / "npz", episodes=2)), tmp_path / "v21")
     (folder / "meta/tasks.jsonl").write_text('{"task_index": 0, "task": "reach the cube"}\n')

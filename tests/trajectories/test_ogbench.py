@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.errors import BadEpisode
-from trajectories.episode import ACTION, IMAGES, STATE
-from trajectories.formats import detect, open_log
-from trajectories.formats import ogbench as ogbench_module
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.trajectories.episode import ACTION, IMAGES, STATE
+from jepa_mpc.trajectories.formats import detect, open_log
+from jepa_mpc.trajectories.formats import ogbench as ogbench_module
 
 DRAWS = np.random.default_rng(0)
 LENGTHS = (7, 4, 9)

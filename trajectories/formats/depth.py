@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import BadEpisode
-from trajectories.formats.pictures import opened_picture
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.trajectories.formats.pictures import opened_picture
 
 HIGHEST = 4095
 MILLIMETRE = 0.001

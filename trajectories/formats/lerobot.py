@@ -17,15 +17,15 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from core.errors import BadEpisode
-from trajectories.episode import EPISODE_INDEX, FRAME_INDEX, TASK_INDEX, TIMESTAMP
-from trajectories.formats.base import LogReader, cameras_in, fault, read_json
-from trajectories.formats.depth import decode_depth
-from trajectories.formats.lerobot_features import INFO, Feature, read_features
-from trajectories.formats.pictures import decode_picture
-from trajectories.formats.tables import Table
-from trajectories.formats.videos import VideoFile
-from trajectories.guards import parse_json_lines, plain_file, read_plain, time_step
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.trajectories.episode import EPISODE_INDEX, FRAME_INDEX, TASK_INDEX, TIMESTAMP
+from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, read_json
+from jepa_mpc.trajectories.formats.depth import decode_depth
+from jepa_mpc.trajectories.formats.lerobot_features import INFO, Feature, read_features
+from jepa_mpc.trajectories.formats.pictures import decode_picture
+from jepa_mpc.trajectories.formats.tables import Table
+from jepa_mpc.trajectories.formats.videos import VideoFile
+from jepa_mpc.trajectories.guards import parse_json_lines, plain_file, read_plain, time_step
 
 ORIGIN = "meta/origin.json"
 TEMPLATE = re.compile(

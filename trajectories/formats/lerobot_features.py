@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.interfaces import Field
-from trajectories.episode import COLUMNS, DEPTH, DONE, IMAGES, TIMESTAMP
-from trajectories.formats.base import fault, image_shape
-from trajectories.formats.depth import DepthCodes, depth_codes
+from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.episode import COLUMNS, DEPTH, DONE, IMAGES, TIMESTAMP
+from jepa_mpc.trajectories.formats.base import fault, image_shape
+from jepa_mpc.trajectories.formats.depth import DepthCodes, depth_codes
 
 INFO = "meta/info.json"
 NUMERIC = {"float16", "float32", "float64", "int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "bool"}

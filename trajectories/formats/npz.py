@@ -20,11 +20,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from core.errors import BadEpisode
-from core.files import atomic_file
-from core.interfaces import Field
-from trajectories.checksums import Checksums
-from trajectories.episode import (
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.files import atomic_file
+from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.checksums import Checksums
+from jepa_mpc.trajectories.episode import (
     EPISODE_INDEX,
     TIMESTAMP,
     Episode,
@@ -33,8 +33,8 @@ from trajectories.episode import (
     fields_of,
     validate,
 )
-from trajectories.formats.base import check_pace, check_sound
-from trajectories.guards import parse_json, plain_file, read_plain, time_step
+from jepa_mpc.trajectories.formats.base import check_pace, check_sound
+from jepa_mpc.trajectories.guards import parse_json, plain_file, read_plain, time_step
 
 FORMAT_VERSION = 1
 METADATA = "metadata.json"

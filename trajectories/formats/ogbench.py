@@ -14,12 +14,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from core.errors import BadEpisode
-from core.interfaces import Field
-from trajectories.episode import ACTION, COLUMNS, IMAGES, STATE
-from trajectories.formats.base import LogReader, cameras_in, fault, image_shape
-from trajectories.formats.npz import MAX_HEADER, UNREADABLE, BoundedFile, npy_header
-from trajectories.guards import Patience, check_room
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.episode import ACTION, COLUMNS, IMAGES, STATE
+from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, image_shape
+from jepa_mpc.trajectories.formats.npz import MAX_HEADER, UNREADABLE, BoundedFile, npy_header
+from jepa_mpc.trajectories.guards import Patience, check_room
 
 TERMINALS, CAMERA = "terminals", "pixels"
 NEEDED = {"observations.npy", "actions.npy", f"{TERMINALS}.npy"}

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from core.errors import BadEpisode, MissingPackage
-from core.files import atomic_file
-from trajectories.formats.base import fault
-from trajectories.guards import GRACE_BYTES, check_room, plain_file
+from jepa_mpc.errors import BadEpisode, MissingPackage
+from jepa_mpc.files import atomic_file
+from jepa_mpc.trajectories.formats.base import fault
+from jepa_mpc.trajectories.guards import GRACE_BYTES, check_room, plain_file
 
 MAX_ROWS = 100_000_000
 MAX_FOOTER = 1 << 24
@@ -262,5 +262,5 @@ def _arrow() -> tuple[ModuleType, ModuleType]:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise MissingPackage("pyarrow", "trajectories.formats.tables") from error
+        raise MissingPackage("pyarrow", "jepa_mpc.trajectories.formats.tables") from error
     return pyarrow, parquet
