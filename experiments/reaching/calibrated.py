@@ -21,9 +21,10 @@ from jepa_mpc.experiments.reaching.full_agent import PLACE
 from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
 from jepa_mpc.interfaces import Cost, Perception
 from jepa_mpc.types import Latents, Observation
+from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
 from jepa_mpc.world_model.checkpoints.loader import WorldModel
 from jepa_mpc.world_model.costs.goal import PlaceDistance
-from jepa_mpc.world_model.perception.goal_finder import GoalFinder, load_hand_points
+from jepa_mpc.world_model.perception.goal_finder import GoalFinder
 
 LEAST_PX = 8
 WAYS = {"commanded": False, "felt": True}
