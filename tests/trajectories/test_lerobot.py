@@ -175,6 +175,11 @@ def as_film(info):
     info["features"][IMAGES + "far"] = {"dtype": "video", "shape": [SIDE, SIDE, 1], "names": None, "info": depth}
 
 
+def as_picture(info):
+    depth = {"is_depth_map": True}
+    info["features"][IMAGES + "far"] = {"dtype": "image", "shape": [1, SIDE, SIDE], "names": None, "info": depth}
+
+
 def as_grey(info):
     info["features"][IMAGES + "far"] = {"dtype": "image", "shape": [SIDE, SIDE, 1], "names": None}
 
@@ -189,7 +194,13 @@ def as_complex(info):
 
 @pytest.mark.parametrize(
     "change, word",
-    [(as_film, "far"), (as_grey, "not marked as depth"), (as_far_unit, "inch"), (as_complex, "complex64")],
+    [
+        (as_film, "far"),
+        (as_picture, "far"),
+        (as_grey, "not marked as depth"),
+        (as_far_unit, "inch"),
+        (as_complex, "complex64"),
+    ],
 )
 def test_what_cannot_be_read_is_left_out_with_a_remark(written, change, word):
     change_info(written, change)

@@ -13,7 +13,8 @@ from jepa_mpc.trajectories.formats.droid import DroidReader, find_episodes
 from jepa_mpc.trajectories.formats.films import FilmsReader, find_tables
 from jepa_mpc.trajectories.formats.h5 import member_of, names_of, open_h5
 from jepa_mpc.trajectories.formats.hdf5 import Hdf5Reader
-from jepa_mpc.trajectories.formats.lerobot import INFO, open_lerobot
+from jepa_mpc.trajectories.formats.lerobot import open_lerobot
+from jepa_mpc.trajectories.formats.lerobot_features import INFO
 from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
 from jepa_mpc.trajectories.formats.mcap import McapReader
 from jepa_mpc.trajectories.formats.minari import MAIN, MinariReader
