@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.errors import BadEpisode
-from core.files import Json, write_json
-from trajectories.guards import fault, parse_json, read_plain
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.files import Json, write_json
+from jepa_mpc.trajectories.guards import fault, parse_json, read_plain
 
 NAME = "checksums.json"
 CHUNK = 1 << 20

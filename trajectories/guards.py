@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from core.errors import BadEpisode
+from jepa_mpc.errors import BadEpisode
 
 GRACE_BYTES = 96 << 20
 GRACE_S = 3.0

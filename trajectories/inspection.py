@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from core.errors import BadEpisode
-from core.interfaces import Field
-from trajectories.episode import EE_POSE, IMAGES, TIMESTAMP
-from trajectories.formats.base import Log
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.episode import DEPTH, EE_POSE, IMAGES, TIMESTAMP
+from jepa_mpc.trajectories.formats.base import Log
 
 Depth = Literal["ends", "all"]
 COUNTERS = ("frame_index", "episode_index", "task_index", "index", "done")
@@ -106,8 +106,8 @@ def inspect_log(
     """
     if frames not in ("ends", "all"):
         raise ValueError(f"frames must be 'ends' or 'all', got {frames!r}")
-    rows = [name for name in log.fields if not name.startswith(IMAGES)]
-    images = [name for name in log.fields if name.startswith(IMAGES)]
+    images = [name for name in log.fields if name.startswith((IMAGES, DEPTH))]
+    rows = [name for name in log.fields if name not in images]
     axes = {name: _Axes() for name in rows}
     damaged: dict[int, str] = {}
     steps_s: list[float] = []
@@ -137,6 +137,7 @@ def inspect_log(
 
 def _remarks(log: Log, fields: dict[str, FieldReport], steps_s: list[float], flat: dict[str, int]) -> Iterator[str]:
     """Sentences on what is readable and yet suspicious."""
+    yield from log.remarks
     if log.dt_s <= 0:
         yield "the log does not say how many steps it has per second: give hz=..."
     if steps_s and log.dt_s > 0 and max(abs(step - log.dt_s) for step in steps_s) > 0.2 * log.dt_s:

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from core.interfaces import Cost, Dynamics, Perception
-from core.seeding import generator
-from core.types import Latents, MpcSettings, Observation
-from envs.pucks import NUM_BODIES, WALL_M, PuckTable
-from experiments.objects.recording import Episodes
-from experiments.objects.sources import TrueSlots
-from planners import cem
-from world_model.agent import Agent
-from world_model.memory import ShortTermMemory
+from jepa_mpc.envs.pucks import NUM_BODIES, WALL_M, PuckTable
+from jepa_mpc.experiments.objects.recording import Episodes
+from jepa_mpc.experiments.objects.sources import TrueSlots
+from jepa_mpc.interfaces import Cost, Dynamics, Perception
+from jepa_mpc.planners import cem
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Latents, MpcSettings, Observation
+from jepa_mpc.world_model.agents.planning import PlanningAgent
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 
 CAMERAS = ("top",)
 FARTHEST_M = 0.25
@@ -201,11 +201,11 @@ def _plan_seconds(
     return sorted(times)[1]
 
 
-def _briefed(mind: Mind, worlds: SideBySide, search: Search, history: int) -> Agent:
+def _briefed(mind: Mind, worlds: SideBySide, search: Search, history: int) -> PlanningAgent:
     """An agent that knows its goals and what happened before."""
     episodes, tasks = worlds.episodes, worlds.tasks
-    memory = ShortTermMemory(max_frames=history, action_dim=2)
-    agent = Agent(
+    memory = ReplayBuffer(capacity=history, window=history, action_dim=2)
+    agent = PlanningAgent(
         perception=mind.perception,
         memory=memory,
         dynamics=mind.dynamics,

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from core.errors import BadEpisode, UnknownName
-from trajectories.episode import ACTION, EE_POSE, EPISODE_INDEX, GRIPPER, IMAGES, STATE, TIMESTAMP, Episode
-from trajectories.formats import FORMATS, WRITERS, detect, open_log
-from trajectories.formats.layouts import LAYOUTS
-from trajectories.formats.npz import MANIFEST, METADATA, NpzStore, episode_path, read_episode, write_episode
-from trajectories.recording import write_manifest
-from trajectories.robots import MappedLog, guess_robot
-from trajectories.synthetic import synthetic_episode, synthetic_log
-from trajectories.windows import Windows
+from jepa_mpc.errors import BadEpisode, UnknownName
+from jepa_mpc.trajectories.episode import ACTION, EE_POSE, EPISODE_INDEX, GRIPPER, IMAGES, STATE, TIMESTAMP, Episode
+from jepa_mpc.trajectories.formats import FORMATS, WRITERS, detect, open_log
+from jepa_mpc.trajectories.formats.layouts import LAYOUTS
+from jepa_mpc.trajectories.formats.npz import MANIFEST, METADATA, NpzStore, episode_path, read_episode, write_episode
+from jepa_mpc.trajectories.recording import write_manifest
+from jepa_mpc.trajectories.robots import MappedLog, guess_robot
+from jepa_mpc.trajectories.synthetic import synthetic_episode, synthetic_log
+from jepa_mpc.trajectories.windows import Windows
 
 DRAWS = np.random.default_rng(0)
 
@@ -72,7 +72,7 @@ SAME_NAMES = ["npz", "lerobot", "lerobot_v21", "robomimic"]  # the others have n
 def opened(logs, name):
     if name not in logs:
         pytest.skip(f"{name} needs {' and '.join(PACKAGES[name])}")
-    hz = 4.0 if name == "minari" else None  # the only one that knows no rate
+    hz = 4.0 if name in ("minari", "ogbench") else None  # they know no rate
     reader = open_log(logs[name])
     return MappedLog(reader, robot=replace(guess_robot(reader), hz=hz) if hz else None)
 

@@ -14,14 +14,14 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("pyarrow")
 
-from core.errors import BadEpisode
-from trajectories.formats import open_log
-from trajectories.formats.layouts import LAYOUTS
-from trajectories.formats.lerobot_writer import write_lerobot
-from trajectories.formats.npz import NpzStore
-from trajectories.formats.tables import Table, write_table
-from trajectories.formats.videos import VideoFile
-from trajectories.synthetic import synthetic_log
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.layouts import LAYOUTS
+from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.formats.tables import Table, write_table
+from jepa_mpc.trajectories.formats.videos import VideoFile
+from jepa_mpc.trajectories.synthetic import synthetic_log
 
 TIME_S = 20
 
@@ -230,7 +230,7 @@ def test_text_that_is_no_text_in_a_header_is_refused(copy):
 def test_only_png_and_jpeg_are_decoded(tmp_path):
     from PIL import Image
 
-    from trajectories.formats.pictures import decode_picture
+    from jepa_mpc.trajectories.formats.pictures import decode_picture
 
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.bmp")
     with pytest.raises(BadEpisode, match="no sound PNG or JPEG"):

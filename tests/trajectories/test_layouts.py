@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from core.errors import BadEpisode, MissingPackage
-from trajectories.episode import ACTION, IMAGES, STATE
-from trajectories.formats import detect, open_log
-from trajectories.formats.hdf5 import Hdf5Reader
-from trajectories.formats.npz import NpzStore
-from trajectories.robots import MappedLog, RobotMap
-from trajectories.synthetic import synthetic_log
+from jepa_mpc.errors import BadEpisode, MissingPackage
+from jepa_mpc.trajectories.episode import ACTION, IMAGES, STATE
+from jepa_mpc.trajectories.formats import detect, open_log
+from jepa_mpc.trajectories.formats.hdf5 import Hdf5Reader
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.robots import MappedLog, RobotMap
+from jepa_mpc.trajectories.synthetic import synthetic_log
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def log(tmp_path_factory):
 def lerobot(log, tmp_path_factory):
     pytest.importorskip("av")
     pytest.importorskip("pyarrow")
-    from trajectories.formats.lerobot_writer import write_lerobot
+    from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
 
     return write_lerobot(log, tmp_path_factory.mktemp("v3") / "log", frames="h264")
 
@@ -87,7 +87,7 @@ def test_films_lose_little_and_keep_their_order(lerobot, log):
 def test_many_films_and_tables_make_one_log(log, tmp_path, monkeypatch):
     pytest.importorskip("av")
     pytest.importorskip("pyarrow")
-    from trajectories.formats import lerobot_writer
+    from jepa_mpc.trajectories.formats import lerobot_writer
 
     monkeypatch.setattr(lerobot_writer, "VIDEO_MB", 0)
     monkeypatch.setattr(lerobot_writer, "DATA_MB", 0)
@@ -101,7 +101,7 @@ def test_many_films_and_tables_make_one_log(log, tmp_path, monkeypatch):
 
 def test_an_unsteady_rate_is_no_lerobot_log(log, tmp_path):
     pytest.importorskip("pyarrow")
-    from trajectories.formats.lerobot_writer import write_lerobot
+    from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
 
     with pytest.raises(ValueError, match="whole frames per second"):
         write_lerobot(MappedLog(log, robot=RobotMap(hz=2.5)), tmp_path / "log")
@@ -115,7 +115,7 @@ def test_an_unsteady_rate_is_no_lerobot_log(log, tmp_path):
 def test_a_header_that_leads_astray_is_refused(log, tmp_path, key, value):
     pytest.importorskip("pyarrow")
     pytest.importorskip("av")
-    from trajectories.formats.lerobot_writer import write_lerobot
+    from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
 
     folder = write_lerobot(log, tmp_path / "log", frames="h264")
     (folder / "checksums.json").unlink()
@@ -196,11 +196,49 @@ def test_a_package_that_is_not_installed_is_named(log, tmp_path, monkeypatch):
 
     for name in ("av", "pyarrow"):
         monkeypatch.setitem(sys.modules, name, None)
-    from trajectories.formats.tables import Table
-    from trajectories.formats.videos import VideoFile
+    from jepa_mpc.trajectories.formats.tables import Table
+    from jepa_mpc.trajectories.formats.videos import VideoFile
 
     (tmp_path / "film.mp4").write_bytes(b"\x00\x00\x00\x08free")
     with pytest.raises(MissingPackage, match="pip install av"):
         VideoFile(tmp_path / "film.mp4")
     with pytest.raises(MissingPackage, match="pip install pyarrow"):
         Table(tmp_path / "table.parquet")
+
+
+def minari_folder(place, observations, *, steps=(4, 6), extra=0):
+    """A dataset by hand; `observations(length)` gives the members of one episode's observations."""
+    import h5py
+
+    (place / "data").mkdir(parents=True)
+    with h5py.File(place / "data/main_data.hdf5", "w") as file:
+        for index, count in enumerate(steps):
+            group = file.create_group(f"episode_{index}")
+            for name, rows in observations(count + 1 - (extra if index == 1 else 0)).items():
+                group[f"observations/{name}"] = rows
+            group["actions/_index_0"], group["actions/_index_1"] = np.ones((count, 2)), np.full((count, 1), 2.0)
+    header = {"total_episodes": len(steps), "total_steps": sum(steps), "data_format": "hdf5"}
+    (place / "data/metadata.json").write_text(json.dumps(header))
+    return place
+
+
+def test_tuples_of_minari_are_numbered(tmp_path):
+    def observations(length):
+        rows = np.arange(2.0 * length).reshape(length, 2)
+        return {"_index_0": rows, "_index_1/speed": rows[:, :1], "_index_1/_index_0": rows + 1}
+
+    log = open_log(minari_folder(tmp_path / "log", observations))
+    assert list(log.fields) == [
+        "observation.0", "observation.1.0", "observation.1.speed", "action.0", "action.1",
+    ]  # fmt: skip
+    robot = RobotMap(state=("observation.0", "observation.1.speed"), action=("action.0", "action.1"), hz=10)
+    got = MappedLog(log, robot=robot).read(1, 0, 7, [STATE, ACTION])
+    assert got[STATE][2].tolist() == [4, 5, 4] and got[ACTION][:2].tolist() == [[1, 1, 2]] * 2
+    assert not got[ACTION][-1].any()
+
+
+def test_an_episode_of_minari_that_is_too_short_is_left_out(tmp_path):
+    log = open_log(minari_folder(tmp_path / "log", lambda length: {"state": np.ones((length, 2))}, extra=1))
+    with pytest.raises(BadEpisode, match=r"one step fewer than the 6 observations.*leave_out=\[1\]"):
+        log.read(1, 0, 2, [STATE])
+    assert log.read(0, 0, 5, [STATE])[STATE].shape == (5, 2)

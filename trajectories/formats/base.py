@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
-from core.errors import BadEpisode
-from core.interfaces import EpisodeStore, Field
-from trajectories.checksums import Checksums
-from trajectories.episode import FRAME_INDEX, IMAGES, TIMESTAMP
-from trajectories.guards import fault as fault
-from trajectories.guards import parse_json, plain_file, read_plain
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.interfaces import EpisodeStore, Field
+from jepa_mpc.trajectories.checksums import Checksums
+from jepa_mpc.trajectories.episode import FRAME_INDEX, IMAGES, TIMESTAMP
+from jepa_mpc.trajectories.guards import fault as fault
+from jepa_mpc.trajectories.guards import parse_json, plain_file, read_plain
 
 MAX_SIDE = 8192  # px; a picture that claims more is a damaged header
 MAX_JSON = 64 << 20
@@ -37,6 +37,10 @@ class Log(EpisodeStore, Protocol):
     cameras: tuple[str, ...]
     dt_s: float
     damaged: dict[int, str]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was left out or found in another place than the log says, a sentence each."""
 
     def metadata(self, index: int) -> dict[str, Any]:
         """What the log says about one episode, JSON values."""
@@ -61,6 +65,11 @@ class LogReader(ABC):
     fields: Mapping[str, Field]
     cameras: tuple[str, ...]
     dt_s: float = 0.0
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was left out or found in another place than the log says, a sentence each."""
+        return ()
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import BadEpisode, MissingPackage
-from core.interfaces import Field
-from trajectories.formats.base import fault
-from trajectories.guards import Patience, check_room, plain_file, room
+from jepa_mpc.errors import BadEpisode, MissingPackage
+from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.formats.base import fault
+from jepa_mpc.trajectories.guards import Patience, check_room, plain_file, room
 
 MAX_MEMBERS = 100_000
 MAX_NAME = 200
@@ -33,7 +33,7 @@ def open_h5(path: Path) -> Iterator[Any]:
     try:
         import h5py
     except ImportError as error:
-        raise MissingPackage("h5py", "trajectories.formats.h5") from error
+        raise MissingPackage("h5py", "jepa_mpc.trajectories.formats.h5") from error
     plain_file(path, path)
     try:
         with h5py.File(path, "r", locking=False) as file:

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trajectories.episode import ACTION, DONE, IMAGES, STATE, TIMESTAMP
-from trajectories.formats.base import fault
-from trajectories.formats.h5 import MAX_MEMBERS, attribute, datasets, member_of, open_h5, read_rows
-from trajectories.formats.h5log import NUMBERED, H5Episode, H5Log, episode_at, numbered
-from trajectories.guards import time_step
+from jepa_mpc.trajectories.episode import ACTION, DONE, IMAGES, STATE, TIMESTAMP
+from jepa_mpc.trajectories.formats.base import fault
+from jepa_mpc.trajectories.formats.h5 import MAX_MEMBERS, attribute, datasets, member_of, open_h5, read_rows
+from jepa_mpc.trajectories.formats.h5log import NUMBERED, H5Episode, H5Log, episode_at, numbered
+from jepa_mpc.trajectories.guards import time_step
 
 HEADS = ("observations", "observation", "obs")
 CUTS = ("terminals", "timeouts", "dones", "done")

@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from core.errors import MissingPackage
-from core.interfaces import Field
-from trajectories.episode import IMAGES, TIMESTAMP
-from trajectories.formats.base import LogReader, cameras_in, fault, image_shape
-from trajectories.formats.h5log import numbered
-from trajectories.formats.mcap_file import Channel, McapFile, Topic
-from trajectories.formats.pictures import decode_picture, picture_size
-from trajectories.guards import DECODER_ERRORS, time_step
+from jepa_mpc.errors import MissingPackage
+from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.episode import IMAGES, TIMESTAMP
+from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, image_shape
+from jepa_mpc.trajectories.formats.h5log import numbered
+from jepa_mpc.trajectories.formats.mcap_file import Channel, McapFile, Topic
+from jepa_mpc.trajectories.formats.pictures import decode_picture, picture_size
+from jepa_mpc.trajectories.guards import DECODER_ERRORS, time_step
 
 PICTURES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
 ENDINGS = ("compressed", "image_raw", "image_rect", "image_color", "image", "color")
@@ -158,7 +158,7 @@ class _Recording:
             from mcap_ros2._vendor.rosidl_adapter.parser import InvalidSpecification, InvalidValue
             from mcap_ros2.decoder import DecoderFactory
         except ImportError as error:
-            raise MissingPackage("mcap-ros2-support", "trajectories.formats.mcap") from error
+            raise MissingPackage("mcap-ros2-support", "jepa_mpc.trajectories.formats.mcap") from error
         self._schema, self._decoders = Schema, DecoderFactory()
         self._errors = (McapError, InvalidSpecification, InvalidValue, *DECODER_ERRORS)
         self.path, self.file = path, McapFile(path, _is_known)

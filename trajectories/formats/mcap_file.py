@@ -17,8 +17,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from core.errors import BadEpisode, MissingPackage
-from trajectories.guards import DECODER_ERRORS, Patience, check_room, fault, plain_file
+from jepa_mpc.errors import BadEpisode, MissingPackage
+from jepa_mpc.trajectories.guards import DECODER_ERRORS, Patience, check_room, fault, plain_file
 
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK = 2, 3, 4, 5, 6
@@ -210,7 +210,7 @@ def _unpacked(method: str, packed: bytes, size: int) -> bytes:
     try:
         import zstandard
     except ImportError as error:
-        raise MissingPackage("zstandard", "trajectories.formats.mcap") from error
+        raise MissingPackage("zstandard", "jepa_mpc.trajectories.formats.mcap") from error
     try:
         if zstandard.frame_content_size(packed) not in (-1, size):
             raise ValueError("a chunk whose two sizes differ")
@@ -223,5 +223,5 @@ def _unpacked_lz4(packed: bytes, size: int) -> bytes:
     try:
         from lz4.frame import LZ4FrameDecompressor
     except ImportError as error:
-        raise MissingPackage("lz4", "trajectories.formats.mcap") from error
+        raise MissingPackage("lz4", "jepa_mpc.trajectories.formats.mcap") from error
     return bytes(LZ4FrameDecompressor().decompress(packed, max_length=size))

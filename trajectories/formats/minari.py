@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trajectories.episode import ACTION
-from trajectories.formats.base import fault, read_json
-from trajectories.formats.h5 import datasets, member_of, names_of, open_h5, read_rows
-from trajectories.formats.h5log import H5Episode, H5Log, episode_at, numbered
-from trajectories.guards import time_step
+from jepa_mpc.trajectories.episode import ACTION
+from jepa_mpc.trajectories.formats.base import fault, read_json
+from jepa_mpc.trajectories.formats.h5 import datasets, member_of, names_of, open_h5, read_rows
+from jepa_mpc.trajectories.formats.h5log import H5Episode, H5Log, episode_at, numbered
+from jepa_mpc.trajectories.guards import time_step
 
 MAIN, METADATA = "data/main_data.hdf5", "data/metadata.json"
 SKIPPED = ("infos",)
@@ -24,8 +24,8 @@ SKIPPED = ("infos",)
 class MinariReader(H5Log):
     """A Minari dataset that is kept as HDF5.
 
-    A dictionary of observations becomes `observation.<key>`; a single array is `observation.state`, or a camera if it
-    is a picture.
+    A dictionary of observations becomes `observation.<key>`, a tuple `observation.0`, `observation.1`, ...; a single
+    array is `observation.state`, or a camera if it is a picture.
 
     Args:
         path: The dataset's folder (the one that holds `data/`).
@@ -65,11 +65,13 @@ class MinariReader(H5Log):
 
     def _rename(self, dataset: str) -> str | None:
         head, _, rest = dataset.partition("/")
-        if head in SKIPPED or "_index_" in rest:
+        if head in SKIPPED:
             return None
+        rest = "/".join(part.removeprefix("_index_") for part in rest.split("/"))
         if head == "observations":
             return "observation." + rest.replace("/", ".") if rest else "observation.state"
-        return {"actions": ACTION}.get(head, head) if not rest else f"{head}.{rest.replace('/', '.')}"
+        head = {"actions": ACTION}.get(head, head)
+        return f"{head}.{rest.replace('/', '.')}" if rest else head
 
     def _check_rows(self, rows: int, episode: H5Episode, dataset: str) -> None:
         if rows != episode.length - 1:  # rewards and the like have as many rows as actions

@@ -20,11 +20,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from core.errors import BadEpisode
-from core.files import atomic_file
-from core.interfaces import Field
-from trajectories.checksums import Checksums
-from trajectories.episode import (
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.files import atomic_file
+from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.checksums import Checksums
+from jepa_mpc.trajectories.episode import (
     EPISODE_INDEX,
     TIMESTAMP,
     Episode,
@@ -33,8 +33,8 @@ from trajectories.episode import (
     fields_of,
     validate,
 )
-from trajectories.formats.base import check_pace, check_sound
-from trajectories.guards import parse_json, plain_file, read_plain, time_step
+from jepa_mpc.trajectories.formats.base import check_pace, check_sound
+from jepa_mpc.trajectories.guards import parse_json, plain_file, read_plain, time_step
 
 FORMAT_VERSION = 1
 METADATA = "metadata.json"
@@ -89,7 +89,7 @@ def read_members(path: Path, names: Iterable[str] | None) -> tuple[dict[str, np.
     """
     plain_file(path, path.parent)
     try:
-        with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
+        with BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
             file.most = file.total  # the directory is read
             _check_members(archive, path.name)
             metadata = _metadata(archive, path.name)
@@ -102,7 +102,7 @@ def read_members(path: Path, names: Iterable[str] | None) -> tuple[dict[str, np.
         raise BadEpisode(f"{path.name}: field 'file': damaged or cut short ({error})") from error
 
 
-class _Bounded(io.FileIO):
+class BoundedFile(io.FileIO):
     """A file whose reads never ask for more bytes than the file has left (a lying header must not allocate).
 
     While its directory is parsed it gives no more than directories of episodes have.
@@ -114,6 +114,7 @@ class _Bounded(io.FileIO):
         self.most = MAX_DIRECTORY
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """At most that many bytes, and never more than are left."""
         left = min(max(self.total - self.tell(), 0), self.most)
         return super().read(left if size is None or size < 0 else min(size, left))
 
@@ -160,23 +161,32 @@ def _metadata(archive: zipfile.ZipFile, where: str) -> dict[str, Any]:
 def _array(archive: zipfile.ZipFile, name: str, *, where: str) -> np.ndarray:
     """Parse one .npy member without ever trusting its header: dtype from a short list, size equal to the bytes."""
     raw = _bytes(archive, name + ".npy", field=name, where=where)
-    if len(raw) < 10 or raw[:8] != b"\x93NUMPY\x01\x00":
+    shape, dtype, end = npy_header(raw, name, where=where)
+    if math.prod(shape) * dtype.itemsize != len(raw) - end:
+        raise BadEpisode(f"{where}: field {name!r} claims shape {shape} but holds {len(raw) - end} bytes")
+    return np.frombuffer(raw, dtype, offset=end).reshape(shape)
+
+
+def npy_header(head: bytes, name: str, *, where: str) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape, dtype and length of the header of a .npy file, from its first bytes.
+
+    Raises:
+        BadEpisode: If it is none of version 1.0, or declares what no log has.
+    """
+    if len(head) < 10 or head[:8] != b"\x93NUMPY\x01\x00":
         raise BadEpisode(f"{where}: field {name!r} is not a .npy array of version 1.0")
-    end = 10 + int.from_bytes(raw[8:10], "little")
-    if end > min(len(raw), MAX_HEADER):
+    end = 10 + int.from_bytes(head[8:10], "little")
+    if end > min(len(head), MAX_HEADER):
         raise BadEpisode(f"{where}: field {name!r} has a header of {end} bytes")
     try:
-        header = ast.literal_eval(raw[10:end].decode("latin1").strip())
+        header = ast.literal_eval(head[10:end].decode("latin1").strip())
         shape, descr, fortran = tuple(header["shape"]), header["descr"], header["fortran_order"]
         sizes_sound = all(type(size) is int and size >= 0 for size in shape)
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise BadEpisode(f"{where}: field {name!r} has an unreadable header") from error
     if not sizes_sound or fortran is not False or descr not in ("|u1", "|b1", "<f4", "<f8", "<i8", "<i4", "<f2"):
         raise BadEpisode(f"{where}: field {name!r} has dtype {descr!r} or shape {shape!r} that no episode has")
-    dtype = np.dtype(descr)
-    if math.prod(shape) * dtype.itemsize != len(raw) - end:
-        raise BadEpisode(f"{where}: field {name!r} claims shape {shape} but holds {len(raw) - end} bytes")
-    return np.frombuffer(raw, dtype, offset=end).reshape(shape)
+    return shape, np.dtype(descr), end
 
 
 class NpzStore:
@@ -193,6 +203,7 @@ class NpzStore:
     """
 
     format: ClassVar[str] = "npz"
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = self.path = Path(folder)

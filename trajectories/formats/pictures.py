@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import BadEpisode
-from trajectories.formats.base import MAX_SIDE
-from trajectories.guards import DECODER_ERRORS
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.trajectories.formats.base import MAX_SIDE
+from jepa_mpc.trajectories.guards import DECODER_ERRORS
 
 
 def decode_picture(data: Any, shape: Sequence[int]) -> np.ndarray:
@@ -24,7 +24,7 @@ def decode_picture(data: Any, shape: Sequence[int]) -> np.ndarray:
     Raises:
         BadEpisode: If the picture is damaged or has another size.
     """
-    with _opened(data) as image:
+    with opened_picture(data) as image:
         if (image.height, image.width) != tuple(shape[:2]):
             raise BadEpisode(f"a picture of {image.height} x {image.width} where {shape[0]} x {shape[1]} is declared")
         return np.asarray(image.convert("RGB"))
@@ -36,27 +36,32 @@ def picture_size(data: Any) -> tuple[int, int, int]:
     Raises:
         BadEpisode: If it is damaged.
     """
-    with _opened(data) as image:
+    with opened_picture(data) as image:
         return (image.height, image.width, 3)
 
 
 @contextmanager
-def _opened(data: Any) -> Iterator[Any]:
-    """A picture whose troubles come as one kind of error; no other decoder than these two is ever tried."""
+def opened_picture(data: Any, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Iterator[Any]:
+    """A picture whose troubles come as one kind of error; no other decoders than those named are ever tried.
+
+    Raises:
+        BadEpisode: If it is damaged, too large or of another format.
+    """
     from PIL import Image
 
+    expected = " or ".join(formats)
     if not isinstance(data, bytes):
-        raise BadEpisode(f"a {type(data).__name__} where the bytes of a PNG or JPEG are expected")
+        raise BadEpisode(f"a {type(data).__name__} where the bytes of a {expected} are expected")
     foreign = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             if max(image.size) > MAX_SIDE:
                 raise BadEpisode(f"a picture of {image.height} x {image.width}, expected at most {MAX_SIDE} px a side")
             yield image
     except BadEpisode:
         raise
     except (*foreign, *DECODER_ERRORS) as error:
-        raise BadEpisode(f"no sound PNG or JPEG: {error}") from error
+        raise BadEpisode(f"no sound {expected}: {error}") from error
 
 
 def encode_png(picture: np.ndarray) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -9,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from core.errors import BadEpisode, MissingPackage
-from core.files import atomic_file
-from trajectories.formats.base import fault
-from trajectories.guards import GRACE_BYTES, check_room, plain_file
+from jepa_mpc.errors import BadEpisode, MissingPackage
+from jepa_mpc.files import atomic_file
+from jepa_mpc.trajectories.formats.base import fault
+from jepa_mpc.trajectories.guards import GRACE_BYTES, check_room, plain_file
 
 MAX_ROWS = 100_000_000
 MAX_FOOTER = 1 << 24
@@ -199,18 +200,21 @@ def _check_footer(path: Path) -> None:
         raise fault(path, field="file", problem=f"has a footer of {size} bytes", remedy="write fewer row groups")
 
 
-def write_table(path: Path, *parts: Mapping[str, Any]) -> None:
+def write_table(path: Path, *parts: Mapping[str, Any], index: str | None = None) -> None:
     """Write a parquet file whole or not at all.
 
     Args:
         path: Where it shall stand.
         *parts: One row group each: name to numpy array (`G` or `G A`), list of values, or arrow array.
+        index: The column of texts that pandas takes as the index of its rows.
 
     Raises:
         OSError: If the disk is full or the place cannot be written.
     """
     arrow, parquet = _arrow()
     tables = [arrow.table({name: _to_arrow(arrow, value) for name, value in part.items()}) for part in parts]
+    if index is not None:
+        tables = [table.replace_schema_metadata({"pandas": _pandas_metadata(table, index)}) for table in tables]
     with atomic_file(path) as draft, parquet.ParquetWriter(str(draft), tables[0].schema) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=max(table.num_rows, 1))
@@ -221,6 +225,16 @@ def image_column(pictures: Iterable[bytes]) -> Any:
     arrow, _ = _arrow()
     kind = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
     return arrow.array([{"bytes": picture, "path": None} for picture in pictures], type=kind)
+
+
+def _pandas_metadata(table: Any, index: str) -> str:
+    """What pandas notes in a table whose index is one of its columns; all others hold whole numbers."""
+    columns = [
+        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy, "metadata": None}
+        for name in table.column_names
+        for kind, numpy in [("unicode", "object") if name == index else ("int64", "int64")]
+    ]
+    return json.dumps({"index_columns": [index], "column_indexes": [], "columns": columns, "pandas_version": "2.2.3"})
 
 
 def _to_arrow(arrow: ModuleType, value: Any) -> Any:
@@ -248,5 +262,5 @@ def _arrow() -> tuple[ModuleType, ModuleType]:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise MissingPackage("pyarrow", "trajectories.formats.tables") from error
+        raise MissingPackage("pyarrow", "jepa_mpc.trajectories.formats.tables") from error
     return pyarrow, parquet

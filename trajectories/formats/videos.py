@@ -16,16 +16,21 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from core.errors import BadEpisode, MissingPackage
-from core.files import atomic_file
-from trajectories.formats.base import MAX_SIDE, fault
-from trajectories.guards import DECODER_ERRORS, check_room, plain_file, room
+from jepa_mpc.errors import BadEpisode, MissingPackage
+from jepa_mpc.files import atomic_file
+from jepa_mpc.trajectories.formats.base import MAX_SIDE, fault
+from jepa_mpc.trajectories.guards import DECODER_ERRORS, check_room, plain_file, room
 
 Codec = Literal["h264", "av1", "h264_lossless"]
+DEPTH_CODEC: Literal["depth"] = "depth"
+GREY = "gray12le"
 ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "h264": ("libx264", "yuv420p", {"crf": "18", "g": "2", "preset": "veryfast"}),
     "av1": ("libsvtav1", "yuv420p", {"crf": "30", "g": "2", "preset": "10"}),
     "h264_lossless": ("libx264rgb", "rgb24", {"qp": "0", "g": "10", "preset": "veryfast"}),
+}
+_ENCODERS = ENCODERS | {
+    DEPTH_CODEC: ("libx265", GREY, {"g": "2", "preset": "veryfast", "x265-params": "lossless=1:log-level=none"}),
 }
 
 
@@ -59,6 +64,7 @@ class VideoFile:
             stream = _stream(container, path)
             self.size = (int(stream.height), int(stream.width))
             self.fps = float(stream.average_rate or 0)
+            self.pixels = str(stream.codec_context.pix_fmt)
             self._base = float(stream.time_base)
             pts, keys = _packets(container, stream, path)
         if not len(pts):
@@ -85,11 +91,35 @@ class VideoFile:
         Raises:
             BadEpisode: If the film is shorter or a frame cannot be decoded.
         """
+        self._check_range(start, stop)
+        frames = np.empty((stop - start, *self.size, 3), dtype=np.uint8)
+        convert = _av().video.reformatter.VideoReformatter()  # one for all: making one costs as much as a small frame
+        for at, frame in enumerate(self._decoded(start, stop)):
+            frames[at] = _pixels(convert.reformat(frame, format="rgb24"))
+        return frames
+
+    def read_grey(self, start: int, stop: int) -> np.ndarray:
+        """Frames start..stop-1 of a film of 12-bit grey (depth codes), uint16 `T h w`.
+
+        Raises:
+            BadEpisode: If it is no such film, is shorter or a frame cannot be decoded.
+        """
+        self._check_range(start, stop)
+        if self.pixels != GREY:
+            raise fault(self.path, field="video", problem=f"has {self.pixels} pixels, depth needs {GREY}")
+        frames = np.empty((stop - start, *self.size), dtype=np.uint16)
+        for at, frame in enumerate(self._decoded(start, stop)):
+            frames[at] = _levels(frame)
+        return frames
+
+    def _check_range(self, start: int, stop: int) -> None:
         if not 0 <= start < stop <= len(self):
             problem = f"has {len(self)} frames, but frames {start}..{stop - 1} belong to the episode"
             raise fault(self.path, field="video", problem=problem, remedy="restore the film or the table beside it")
-        frames = np.empty((stop - start, *self.size, 3), dtype=np.uint8)
-        convert = _av().video.reformatter.VideoReformatter()  # one for all: making one costs as much as a small frame
+
+    def _decoded(self, start: int, stop: int) -> Iterator[Any]:
+        """Frames start..stop-1 as the decoder gives them: one seek to the last key frame and a short decode."""
+        wanted = self._pts[start:stop]
         found = 0
         with _opened(self.path, self._kind) as container:
             stream = _stream(container, self.path)
@@ -97,14 +127,14 @@ class VideoFile:
             if len(before) and before[-1] > self._pts[0]:
                 container.seek(int(before[-1]), stream=stream, backward=True)
             for frame in container.decode(stream):
-                if frame.pts != self._pts[start + found]:
+                if frame.pts != wanted[found]:
                     continue
                 if (frame.height, frame.width) != self.size:
                     raise fault(self.path, field="video", problem="changes its picture size in mid-film")
-                frames[found] = _pixels(convert.reformat(frame, format="rgb24"))
+                yield frame
                 found += 1
-                if found == len(frames):
-                    return frames
+                if found == len(wanted):
+                    return
         problem = f"cannot be decoded at frame {start + found}"
         raise fault(self.path, field="video", problem=problem, remedy="restore the film")
 
@@ -115,12 +145,12 @@ class VideoEncoder:
     Args:
         path: Where the film shall stand.
         fps: Frames per second.
-        codec: `h264` and `av1` lose a little, `h264_lossless` keeps every bit.
+        codec: `h264` and `av1` lose a little, `h264_lossless` keeps every bit; `depth` keeps 12 bits of grey.
     """
 
-    def __init__(self, path: Path, *, fps: float, codec: Codec = "h264") -> None:
-        if codec not in ENCODERS:
-            raise ValueError(f"unknown codec {codec!r}; known: {', '.join(ENCODERS)}")
+    def __init__(self, path: Path, *, fps: float, codec: Codec | Literal["depth"] = "h264") -> None:
+        if codec not in _ENCODERS:
+            raise ValueError(f"unknown codec {codec!r}; known: {', '.join(_ENCODERS)}")
         self.path, self.fps, self.codec, self.count = path, fps, codec, 0
         self._container: Any = None
         self._stream: Any = None
@@ -140,7 +170,7 @@ class VideoEncoder:
             self._publish.__exit__(*problem)
 
     def write(self, frames: Iterable[np.ndarray]) -> None:
-        """Append frames, uint8 `h w 3` each.
+        """Append frames, uint8 `h w 3` each (depth: uint16 `h w`, 0 to 4095).
 
         Raises:
             ValueError: If the sides are odd and the codec halves colours (all but `h264_lossless`).
@@ -149,7 +179,8 @@ class VideoEncoder:
         for picture in frames:
             if self._container is None:
                 self._open(av, picture.shape)
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            pixels = GREY if self.codec == DEPTH_CODEC else "rgb24"
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=pixels)
             frame.pts = self.count
             self._container.mux(self._stream.encode(frame))
             self.count += 1
@@ -159,7 +190,7 @@ class VideoEncoder:
         return self._draft.stat().st_size if self._draft.exists() else 0
 
     def _open(self, av: ModuleType, shape: Sequence[int]) -> None:
-        encoder, pixels, options = ENCODERS[self.codec]
+        encoder, pixels, options = _ENCODERS[self.codec]
         if pixels == "yuv420p" and (shape[0] % 2 or shape[1] % 2):
             raise ValueError(f"{self.codec} needs even sides, got {shape[0]} x {shape[1]}: use image frames instead")
         os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder else tells its settings on stderr
@@ -242,7 +273,7 @@ def _av() -> ModuleType:
     try:
         import av
     except ImportError as error:
-        raise MissingPackage("av", "trajectories.formats.videos") from error
+        raise MissingPackage("av", "jepa_mpc.trajectories.formats.videos") from error
     av.logging.set_level(av.logging.PANIC)
     return av
 
@@ -266,6 +297,13 @@ def _pixels(frame: Any) -> np.ndarray:
     plane = frame.planes[0]
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
     return rows[: frame.height, : 3 * frame.width].reshape(frame.height, frame.width, 3)
+
+
+def _levels(frame: Any) -> np.ndarray:
+    """A frame of 12-bit grey `h w`, seen where the decoder left it."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(plane, "<u2").reshape(-1, plane.line_size // 2)
+    return rows[: frame.height, : frame.width]
 
 
 def _stream(container: Any, path: Path) -> Any:

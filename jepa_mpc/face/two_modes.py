@@ -1,0 +1,245 @@
+"""The agent with two modes put together, as configs/agent/full.yaml describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jepa_mpc.envs.arm import LARGEST_OPENING_M
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.face.agents import check_robot, perception_for
+from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox
+from jepa_mpc.world_model.agents.arbitration import Arbitration
+from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator, Mode, Rule, TaskSpec
+from jepa_mpc.world_model.agents.modules import Modules
+from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
+from jepa_mpc.world_model.checkpoints.critics import load_critic
+from jepa_mpc.world_model.checkpoints.loader import WorldModel, as_ensemble, load_world_model
+from jepa_mpc.world_model.checkpoints.policies import load_policy
+from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost, Term
+from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive, MeasureDoubt, RangeDrive, RateDrive
+from jepa_mpc.world_model.dynamics.dead_reckoning import DeadReckoning
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
+from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
+from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
+from jepa_mpc.world_model.training.critic_learner import CriticLearner
+
+FELT = 14  # joints (7), opening, place (3), rotation vector (3): `envs.arm.Arm.proprio`
+PLACE = (8, 9, 10)
+CENTIMETRE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoModeSettings:
+    """What the agent is built of; the fields are those of configs/agent/full.yaml, where each is explained."""
+
+    policy: str | None = None
+    critic: str | None = None
+    members: Sequence[str] = ()
+    mode: Mode = "auto"
+    discount: float = 0.9
+    critic_weight: float = 1.0
+    weights: Mapping[str, float] = field(default_factory=lambda: {"goal": 1.0, "effort": 0.05, "workspace": 1.0})
+    surprise_below: float = 0.02
+    disagreement_below: float = 0.0005
+    margin: float = 0.1
+    patience: int = 2
+    context: int = 2
+    memory: int = 1024
+    learn_every: int = 0
+    rules: Sequence[Mapping[str, Any]] = ()
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> TwoModeSettings | None:
+        """What `agent=` describes; None for the simple agent.
+
+        Raises:
+            UnknownName: If there is no such kind of agent, or an option that it does not have.
+            ValueError: If a number is out of range.
+        """
+        given = {str(name): value for name, value in options.items()}
+        kind = given.pop("kind", "simple")
+        if kind not in ("simple", "full"):
+            raise UnknownName("agent", str(kind), ("simple", "full", "calibrated"))
+        if kind == "simple":
+            return None
+        for name in given.keys() - cls.__dataclass_fields__.keys():
+            raise UnknownName("option of agent=full", name, cls.__dataclass_fields__)
+        made = cls(**given)
+        made.configuration(horizon=1, hold_below=0.0), made.arbitration()
+        return made
+
+    def world_model(self, checkpoint: Path, *, device: str) -> WorldModel:
+        """The world model at a folder, as an ensemble with the other members if there are any."""
+        return _models((str(checkpoint), *map(str, self.members)), device)
+
+    def build(self, checkpoint: Path, env: Any, settings: PlanSettings, *, seed: int, device: str) -> TwoModeAgent:
+        """The agent for one episode, on its device; it is given the pose of its own hand beside the pictures.
+
+        Raises:
+            BadCheckpoint: If the world model was trained for another robot.
+        """
+        model = self.world_model(checkpoint, device=device)
+        check_robot(model, env)
+        box = env.action_box.to(device)
+        intrinsic = self.intrinsic(model, env)
+        config = self.configuration(horizon=settings.horizon, hold_below=settings.hold_m**2, intrinsic=intrinsic)
+        modules = self.modules(checkpoint, model, box, seed=seed, device=device)
+        return TwoModeAgent(
+            perception=perception_for(model),
+            memory=ReplayBuffer(capacity=self.context, window=self.context, action_dim=box.dim),
+            dynamics=DeadReckoning(model.dynamics, gain=_gain(box.dim).to(device)),
+            intrinsic=intrinsic,
+            planners={"default": settings.build()},
+            configurator=Configurator(config, rules=[Rule(**dict(rule)) for rule in self.rules], task=_task(env)),
+            box=box,
+            generator=generator(seed, "planner", device=device),
+            modules=modules,
+            deadline_s=settings.deadline_s,
+            position_head=model.metres,
+        )
+
+    def intrinsic(self, model: WorldModel, env: Any) -> IntrinsicCost:
+        """Goal (m^2), effort and change of action (longest step), workspace (cm^2 outside), doubt (m^2)."""
+        scale = tuple(env.action_box.high.tolist())
+        low, high = env.arm.workspace()
+        limits = RangeDrive(low=tuple(low.tolist()), high=tuple(high.tolist()), axes=PLACE, unit=CENTIMETRE)
+        terms: dict[str, Term] = {
+            "goal": GoalDrive(metric=model.metres),
+            "effort": EffortDrive(scale=scale),
+            "rate": RateDrive(scale=scale),
+            "workspace": limits,
+        }
+        if len(model.members) > 1:
+            terms["doubt"] = doubt_of(model)
+        floors = {"workspace": 1.0, "doubt": -1.0}
+        return IntrinsicCost(terms, floors={name: floor for name, floor in floors.items() if name in terms})
+
+    def configuration(self, *, horizon: int, hold_below: float, intrinsic: IntrinsicCost | None = None) -> AgentConfig:
+        """What the configurator begins with; weights of terms that this agent does not have are left out."""
+        names = self.weights if intrinsic is None else intrinsic.names
+        return AgentConfig(
+            weights={name: float(self.weights.get(name, 0.0)) for name in names},
+            critic=0.0 if self.critic is None else float(self.critic_weight),
+            discount=float(self.discount),
+            horizon=horizon,
+            hold_below=hold_below,
+            mode=self.mode,
+        )
+
+    def arbitration(self) -> Arbitration:
+        """What speaks for Mode-1."""
+        return Arbitration(
+            surprise_below=self.surprise_below,
+            disagreement_below=self.disagreement_below,
+            margin=self.margin,
+            patience=self.patience,
+        )
+
+    def modules(
+        self,
+        checkpoint: Path,
+        model: WorldModel,
+        box: ActionBox,
+        *,
+        seed: int,
+        device: str,
+    ) -> Modules:
+        """The optional parts."""
+        first, count = _models((str(checkpoint),), device), len(model.members)
+        policy = None if self.policy is None else _FirstShare(_policy(str(self.policy), str(checkpoint), device), count)
+        critic = None if self.critic is None else load_critic(self.critic, first)
+        learner = None
+        if critic is not None and self.learn_every and self.memory and count == 1:
+            learner = self._learner(critic.requires_grad_(True), model, seed=seed)
+        return Modules(
+            actor=None if policy is None else PolicyProposal(policy, dynamics=model.dynamics, box=box),
+            arbitration=None if policy is None else self.arbitration(),
+            critic=None if critic is None else _critic_of(critic, count),
+            learner=learner,
+            experience=self._experience(box),
+            doubt=doubt_of(model).of if count > 1 else None,
+        )
+
+    def _experience(self, box: ActionBox) -> ReplayBuffer | None:
+        if not self.memory:
+            return None
+        return ReplayBuffer(capacity=max(self.memory, self.context), window=self.context, action_dim=box.dim)
+
+    def _learner(self, critic: Critic, model: WorldModel, *, seed: int) -> CriticLearner:
+        """Lessons on the way: the distance from the goal that is still to come."""
+        distance = IntrinsicCost({"goal": GoalDrive(metric=model.metres)})
+        judgement = Judgement(intrinsic=distance, weights={"goal": 1.0}, form="td", discount=float(self.discount))
+        objective = CriticObjective(critic, form="td", discount=float(self.discount))
+        return CriticLearner(objective, judgement, generator=generator(seed, "critic"), every=self.learn_every)
+
+
+class _FirstShare(GoalPolicy):
+    """A policy for the first member's tokens, in front of the tokens of a whole ensemble."""
+
+    def __init__(self, policy: GoalPolicy, count: int) -> None:
+        nn.Module.__init__(self)
+        self.policy, self.count = policy, count
+        self.chunk, self.max_steps, self.width = policy.chunk, policy.max_steps, policy.width
+        self.register_buffer("scale", policy.scale)
+
+    def forward(self, state: Tensor, goal: Tensor, steps: Tensor) -> Tensor:
+        """Tokens of all members to a chunk of actions."""
+        return self.policy(state.chunk(self.count, dim=-2)[0], goal.chunk(self.count, dim=-2)[0], steps)
+
+
+class _FirstCritic(nn.Module):
+    """Likewise a critic."""
+
+    def __init__(self, critic: Critic, count: int) -> None:
+        super().__init__()
+        self.critic, self.count = critic, count
+
+    def forward(self, latents: Tensor, goal: Tensor, proprio: Tensor | None = None) -> Tensor:
+        """Tokens of all members to a cost."""
+        return self.critic(latents.chunk(self.count, dim=-2)[0], goal.chunk(self.count, dim=-2)[0])
+
+
+def _critic_of(critic: Critic, count: int) -> Critic | _FirstCritic:
+    return critic if count == 1 else _FirstCritic(critic, count)
+
+
+def doubt_of(model: WorldModel) -> MeasureDoubt:
+    """How far the members are apart about the way to the goal."""
+    heads = getattr(model.metres, "heads", None)
+    if heads is None:
+        raise ValueError("the members of this ensemble measure no metres: their disagreement cannot be compared")
+    return MeasureDoubt(heads=tuple(heads))
+
+
+def _gain(action_dim: int) -> Tensor:
+    """How commands move the proprioception: the hand's place and rotation, and the fingers."""
+    gain = torch.zeros(FELT, action_dim)
+    gain[8:11, 0:3] = torch.eye(3)
+    gain[11:14, 3:6] = torch.eye(3)
+    gain[7, 6] = -LARGEST_OPENING_M
+    return gain
+
+
+def _task(env: Any) -> TaskSpec:
+    return TaskSpec(steps=float(env.budget))
+
+
+@lru_cache(maxsize=4)
+def _models(folders: tuple[str, ...], device: str) -> WorldModel:
+    models = [load_world_model(folder, device=device) for folder in folders]
+    return models[0] if len(models) == 1 else as_ensemble(models, fingerprint="+".join(m.fingerprint for m in models))
+
+
+@lru_cache(maxsize=2)
+def _policy(folder: str, checkpoint: str, device: str) -> GoalPolicy:
+    return load_policy(folder, _models((checkpoint,), device))
