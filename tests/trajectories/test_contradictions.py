@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("pyarrow")
 
-from core.errors import BadEpisode
+from jepa_mpc.errors import BadEpisode
 from trajectories.cache import CacheOptions
 from trajectories.checksums import NAME
 from trajectories.episode import TIMESTAMP

@@ -10,7 +10,7 @@ pytest.importorskip("av")
 pytest.importorskip("pyarrow")
 pytest.importorskip("mcap_ros2")
 
-from core.seeding import numpy_generator
+from jepa_mpc.seeding import numpy_generator
 from tests.trajectories.corruption import LIMIT_S, copy, drop_checksums, files_of, judge, pick, size_of
 from trajectories.formats.layouts import LAYOUTS
 from trajectories.formats.lerobot_writer import write_lerobot

@@ -10,7 +10,7 @@ pytest.importorskip("av")
 pytest.importorskip("pyarrow")
 pytest.importorskip("mcap_ros2")
 
-from core.errors import BadEpisode
+from jepa_mpc.errors import BadEpisode
 from trajectories.cache import CacheOptions, told
 from trajectories.checksums import checksums_path
 from trajectories.formats import open_log
