@@ -2,7 +2,7 @@
 
 A displacement head that meets a strange camera can read the same place from two pictures and stand still far from the
 goal.  The hand's own way tells.  Each sense - every camera's point of the hand, and the place that the head names - is
-calibrated against the way (`world_model.perception.calibration`), and the goal is where all of them agree best:
+calibrated against the way (`world_model.perception.images.calibration`), and the goal is where all of them agree best:
 
     x* = argmin sum over senses of |u* - u - A (x - x_mean)|^2 / v
 
@@ -21,11 +21,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from jepa_mpc.checkpoint import load_checkpoint, load_strict
 from jepa_mpc.encoders.hand_points import HandPoints, Sighting
-from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.loader import MISFITS
+from jepa_mpc.world_model.checkpoints.restore import load_network
 from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective
 from jepa_mpc.world_model.perception.calibration import Belief, Rigs, SenseSettings, calibrate, camera_rigs, head_rigs
 
@@ -171,12 +168,5 @@ def load_hand_points(folder: str | Path, *, device: torch.device | str = "cpu") 
     Raises:
         BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes something else.
     """
-    tensors, config = load_checkpoint(folder)
-    try:
-        objective = assemble(config["system"])
-    except MISFITS as error:
-        raise BadCheckpoint(f"{folder} describes no system of this version: {error}") from error
-    if not isinstance(objective, HandPointsObjective):
-        raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, not points of the hand")
-    load_strict(objective, tensors, str(folder))
+    objective, _ = load_network(folder, kind="system that finds points of the hand", form=HandPointsObjective)
     return objective.encoder.to(device).eval().requires_grad_(False)

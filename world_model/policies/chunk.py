@@ -13,12 +13,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from jepa_mpc.checkpoint import load_checkpoint, load_strict
 from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.interfaces import Agent, Perception
 from jepa_mpc.types import ActionBox, Context, Goal, Observation, Plan, Plans, State
-from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.loader import MISFITS, Interface
+from jepa_mpc.world_model.checkpoints.loader import Interface
+from jepa_mpc.world_model.checkpoints.restore import MISFITS, load_network
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
 from jepa_mpc.world_model.perception.images import ImagePerception
 
@@ -199,15 +198,12 @@ def load_chunk_policy(folder: str | Path, *, box: ActionBox, device: torch.devic
         BadCheckpoint: If the folder is missing, damaged or of a newer format, or describes no action-chunk system.
         ValueError: If its actions are not the robot's.
     """
-    tensors, config = load_checkpoint(folder)
+    objective, config = load_network(folder, kind="system that answers action chunks", form=ChunkObjective)
     try:
-        objective, facts = assemble(config["system"]), config["interface"]
+        facts = config["interface"]
         interface = Interface(**{**facts, "cameras": tuple(facts["cameras"]), "actions": tuple(facts["actions"])})
     except MISFITS as error:
         raise BadCheckpoint(f"{folder} does not describe a system of this version: {error}") from error
-    if not isinstance(objective, ChunkObjective):
-        raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, which answers no action chunks")
-    load_strict(objective, tensors, str(folder))
     objective.to(device).eval().requires_grad_(False)
     perception = ImagePerception(
         objective.encoder,
