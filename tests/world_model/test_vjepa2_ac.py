@@ -26,6 +26,7 @@ from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression
 from jepa_mpc.world_model.parts.poses import ArmPose
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 from jepa_mpc.world_model.recipes.vjepa2_ac import build
+from tests.rounding import rounding
 
 ACTIONS = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
 SYSTEM = {
@@ -232,4 +233,4 @@ def test_judging_in_chunks_gives_the_same_costs():
         dynamics = LearnedDynamics(made.predictor, max_bytes=budget)
         costs.append(_Evaluator(dynamics, cost, context, goal)(plans))
     assert dynamics.at_once(context, 3) == 2
-    assert torch.allclose(*costs, atol=1e-6)
+    assert torch.allclose(*costs, **rounding(products=3 * 2 * 6, terms=32))  # steps, blocks, products in a block
