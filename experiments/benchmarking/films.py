@@ -197,7 +197,9 @@ def _staged(cell: Cell, checkpoint: Path | None, camera: str | None, size: int) 
     """The task at the start of its episode, with its player."""
     learned = cell.dynamics == LEARNED
     task = (
-        task_at(cell.task, checkpoint, (), 64) if learned else task_at(cell.task, None, (_camera(cell, camera),), size)
+        task_at(cell.task, checkpoint, (), 64)
+        if learned
+        else task_at(cell.task, None, (_camera(cell, camera),), size, dynamics=cell.dynamics)
     )
     env: Any = task.env
     task.reset(seed=seed_of(cell.start_seed, "start", cell.start))

@@ -17,7 +17,6 @@ from torch import Tensor
 from jepa_mpc.encoders.hand_points import HandPoints, Sighting
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint, BadObservation, UnknownName, choose
-from jepa_mpc.experiments.reaching.full_agent import PLACE
 from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
 from jepa_mpc.interfaces import Cost, Perception
 from jepa_mpc.types import Latents, Observation
@@ -103,6 +102,7 @@ class CalibratedPlayer(ModelPlayer):
         self.points = points_at(Path(agent.points), str(self.device))
         self.sizes = tuple(int(size) for size in agent.sizes)
         self.felt = WAYS[agent.place]
+        self.place = env.arm.robot.felt.place
         self.walked = torch.zeros(3)
         self.finder: GoalFinder | None = None
         self.goal: Tensor | None = None
@@ -126,7 +126,7 @@ class CalibratedPlayer(ModelPlayer):
         seen = env.observation()
         here = self._here(seen)
         present = self._place(self.agent.perception(here)[0, -1])
-        place = _felt(seen) if self.felt else self.walked
+        place = _felt(seen, self.place) if self.felt else self.walked
         hand, goal = self._sightings(seen)
         read, wanted = torch.from_numpy(present), torch.from_numpy(self._goal_at)
         way = self.finder(hand, goal, place_m=place, read_m=read, goal_read_m=wanted)
@@ -169,11 +169,11 @@ def points_at(folder: Path, device: str) -> HandPoints:
     return load_hand_points(folder, device=device)
 
 
-def _felt(observation: Observation) -> Tensor:
+def _felt(observation: Observation, place: slice) -> Tensor:
     """Where the hand is felt, in the base frame (m)."""
     if observation.proprio is None:
         raise BadObservation("agent.place=felt needs the hand's own pose, and the observation has no proprioception")
-    return observation.proprio[0, -1, list(PLACE)].float()
+    return observation.proprio[0, -1, place].float()
 
 
 def _side(camera: str) -> int:

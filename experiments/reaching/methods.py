@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jepa_mpc.envs.arm import DT_S
 from jepa_mpc.envs.baselines import DoNothing, OracleIK, RandomActions
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.envs.true_dynamics import SIMULATOR
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.experiments.reaching.calibrated import CalibratedAgent, CalibratedPlayer
 from jepa_mpc.experiments.reaching.full_agent import FullAgent
@@ -68,6 +69,7 @@ class Methods:
         seeded: How the agent plans that the policy proposes plans to; as the others by default.
         full: What the agent of six modules is built of, if it is to play in place of the simple one.
         calibrated: Likewise what the agent that checks its readings is made of.
+        dynamics: Which simulator the agent with true dynamics plans in.
     """
 
     checkpoint: Path
@@ -80,6 +82,7 @@ class Methods:
     seeded: PlanSettings | None = None
     full: FullAgent | None = None
     calibrated: CalibratedAgent | None = None
+    dynamics: str = SIMULATOR
 
     def names(self) -> tuple[str, ...]:
         """Every method that can be played, the world model first."""
@@ -105,7 +108,7 @@ class Methods:
             case "policy alone" | "seeded by the policy":
                 return self._with_policy(name, env, seed=seed)
             case "true dynamics":
-                return TruePlayer(env, self.sampling, seed=seed)
+                return TruePlayer(env, self.sampling, seed=seed, dynamics=self.dynamics)
             case "do nothing":
                 return PolicyPlayer(DoNothing())
             case "random":

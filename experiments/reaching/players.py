@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_mpc.envs.baselines import Policy
-from jepa_mpc.envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
+from jepa_mpc.envs.oracle_cpu import StatePerception, true_goal
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.envs.true_dynamics import SIMULATOR, true_dynamics
 from jepa_mpc.errors import BadCheckpoint, choose
 from jepa_mpc.experiments.reaching.full_agent import FullAgent
 from jepa_mpc.experiments.reaching.pictures import seen_size, shrunk
@@ -139,7 +140,9 @@ class ModelPlayer:
     def _know(self, model: WorldModel, env: ReachEnv) -> None:
         """Take up a world model that fits the robot."""
         size = seen_size(env.image_size, model.interface.image_size)
-        model.check_robot(box=env.action_box, cameras=env.cameras, image_size=size, dt_s=env.dt_s)
+        model.check_robot(
+            box=env.action_box, cameras=env.cameras, image_size=size, dt_s=env.dt_s, embodiment=env.arm.robot.name
+        )
         if model.interface.robot.get("actions", {}).get("name") == "joint_velocity":
             raise BadCheckpoint("this world model commands joint speeds, this arm takes displacements of its hand")
         self.model = model
@@ -236,8 +239,8 @@ class TruePlayer:
     A planner that needs gradients cannot plan in a simulator; `settings` then names a sampling planner instead.
     """
 
-    def __init__(self, env: ReachEnv, settings: PlanSettings, *, seed: int) -> None:
-        self.dynamics = TrueDynamics(env)
+    def __init__(self, env: ReachEnv, settings: PlanSettings, *, seed: int, dynamics: str = SIMULATOR) -> None:
+        self.dynamics = true_dynamics(env, dynamics)
         box = env.action_box
         self.agent = Agent(
             perception=StatePerception(env),
