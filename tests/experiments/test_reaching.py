@@ -13,7 +13,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from jepa_mpc.envs import true_dynamics
 from jepa_mpc.envs.labs import sample_lab
+from jepa_mpc.envs.oracle_cpu import TrueDynamics
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.envs.render import NoOpenGL
 from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName
@@ -50,6 +52,14 @@ def env(renderable):
 def lab_env(env):
     env.reset(seed=3, options={"lab": sample_lab(0, split="look")})
     return env
+
+
+def test_true_dynamics_plans_in_the_simulator_that_was_chosen(methods, env, monkeypatch):
+    chosen = TrueDynamics(env)
+    monkeypatch.setitem(true_dynamics.DYNAMICS, "warp", lambda env, num_threads: chosen)
+    assert replace(methods, dynamics="warp").player("true dynamics", env, stream=0).dynamics is chosen
+    usual = methods.player("true dynamics", env, stream=0).dynamics
+    assert isinstance(usual, TrueDynamics) and usual is not chosen
 
 
 def job_of(methods, names, **changes) -> LabJob:
