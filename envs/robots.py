@@ -1,6 +1,6 @@
-"""The robots: one record for each, beside its MJCF in `assets`; nothing else in the house counts joints.
+"""The robots: one record for each, beside its MJCF in `assets`; no other module counts joints.
 
-A robot's MJCF includes `lab.xml` and obeys a few rules, which `Robot.check` looks after:
+A robot's MJCF includes `lab.xml` and follows a few rules (`Robot.check` tests the first):
 
 - joints, actuators and degrees of freedom begin with the arm's hinges from base to hand, then come the fingers' slides;
 - the site of the hand lies between the fingertips, z out of the fingers and y along their opening;
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import mujoco
@@ -23,76 +24,31 @@ ASSETS = Path(__file__).parent / "assets"
 HOME = "home"
 
 
-@dataclass(frozen=True)
-class Felt:
-    """The columns of proprioception.
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Where the parts of a row stand.
 
     Args:
-        num_joints: Number of the arm's joints.
+        joints: Joint angles (rad).
+        opening: Finger opening, each side (m).
+        rotation: Orientation of the hand in the base frame.
+        place: Position of the hand in the base frame (m); empty in rows that have none.
     """
 
-    num_joints: int
-
-    @property
-    def joints(self) -> slice:
-        """Joint angles (rad)."""
-        return slice(0, self.num_joints)
-
-    @property
-    def opening(self) -> slice:
-        """Finger opening, each side (m)."""
-        return slice(self.num_joints, self.num_joints + 1)
-
-    @property
-    def place(self) -> slice:
-        """Position of the hand in the base frame (m)."""
-        return slice(self.num_joints + 1, self.num_joints + 4)
-
-    @property
-    def rotation(self) -> slice:
-        """Rotation vector (rad) in the base frame from the hand that points down."""
-        return slice(self.num_joints + 4, self.dim)
+    joints: slice
+    opening: slice
+    rotation: slice
+    place: slice = field(default_factory=lambda: slice(0, 0))
 
     @property
     def dim(self) -> int:
         """Length of a row."""
-        return self.num_joints + 7
-
-
-@dataclass(frozen=True)
-class Told:
-    """The columns of a command (`envs.arm.Command`) as one row.
-
-    Args:
-        num_joints: Number of the arm's joints.
-    """
-
-    num_joints: int
-
-    @property
-    def joints(self) -> slice:
-        """Joint targets (rad)."""
-        return slice(0, self.num_joints)
-
-    @property
-    def rotation(self) -> slice:
-        """Rotation matrix of the hand in the base frame, row by row."""
-        return slice(self.num_joints, self.num_joints + 9)
-
-    @property
-    def opening(self) -> slice:
-        """Finger opening, each side (m)."""
-        return slice(self.num_joints + 9, self.dim)
-
-    @property
-    def dim(self) -> int:
-        """Length of a row."""
-        return self.num_joints + 10
+        return max(part.stop for part in (self.joints, self.opening, self.rotation, self.place))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Robot:
-    """What the house must know of an arm with a gripper.
+    """An arm with a gripper, as tasks, kinematics and logs need to know it.
 
     Args:
         name: What commands call it.
@@ -143,14 +99,14 @@ class Robot:
         return slice(self.num_joints, self.num_joints + len(self.fingers))
 
     @property
-    def felt(self) -> Felt:
-        """Where what is in the proprioception."""
-        return Felt(self.num_joints)
+    def felt(self) -> Columns:
+        """Proprioception; its rotation is a vector (rad) from the hand that points down."""
+        return _columns(joints=self.num_joints, opening=1, place=3, rotation=3)
 
     @property
-    def told(self) -> Told:
-        """Where what is in a command."""
-        return Told(self.num_joints)
+    def told(self) -> Columns:
+        """A command (`envs.arm.Command`); its rotation is a matrix, row by row."""
+        return _columns(joints=self.num_joints, rotation=9, opening=1)
 
     def home(self, model: mujoco.MjModel) -> np.ndarray:
         """Home posture `(joints,)` in rad."""
@@ -191,6 +147,12 @@ class Robot:
         hinge, slide = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
         if kinds != (hinge,) * self.num_joints + (slide,) * len(self.fingers):
             raise ValueError(f"the arm of {self.name} must have hinges, and its fingers slides")
+
+
+def _columns(**widths: int) -> Columns:
+    """Parts of these widths, one after another."""
+    ends = accumulate(widths.values())
+    return Columns(**{name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)})
 
 
 PANDA = Robot(
