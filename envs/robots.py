@@ -104,6 +104,11 @@ class Robot:
         return _columns(joints=self.num_joints, opening=1, place=3, rotation=3)
 
     @property
+    def place_axes(self) -> tuple[int, ...]:
+        """Columns of the hand's position in the proprioception."""
+        return tuple(range(self.felt.place.start, self.felt.place.stop))
+
+    @property
     def told(self) -> Columns:
         """A command (`envs.arm.Command`); its rotation is a matrix, row by row."""
         return _columns(joints=self.num_joints, rotation=9, opening=1)

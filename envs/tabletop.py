@@ -118,6 +118,11 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         return self.scene.lab
 
     @property
+    def embodiment(self) -> str:
+        """Name of the robot."""
+        return self.arm.robot.name
+
+    @property
     def action_box(self) -> ActionBox:
         """Bounds of one action, in physical units."""
         return self._box
