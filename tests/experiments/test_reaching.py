@@ -56,12 +56,23 @@ def lab_env(env):
     return env
 
 
-def test_true_dynamics_plans_in_the_simulator_that_was_chosen(methods, env, monkeypatch):
-    chosen = TrueDynamics(env)
-    monkeypatch.setitem(true_dynamics.DYNAMICS, "warp", lambda env, num_threads: chosen)
-    assert replace(methods, dynamics="warp").player("true dynamics", env, stream=0).dynamics is chosen
-    usual = methods.player("true dynamics", env, stream=0).dynamics
-    assert isinstance(usual, TrueDynamics) and usual is not chosen
+def test_true_dynamics_plans_in_the_simulator_that_was_chosen(methods, lab_env, monkeypatch):
+    """The stand-in for MuJoCo Warp is asked for each plan of the agent that chose it, and of no other."""
+    asked = []
+
+    class Counted(TrueDynamics):
+        def rollout(self, context, plans):
+            asked.append(plans.shape)
+            return super().rollout(context, plans)
+
+    monkeypatch.setitem(true_dynamics.DYNAMICS, "warp", lambda env, num_threads: Counted(env))
+    actions = []
+    for chosen in (methods, replace(methods, dynamics="warp")):
+        agent = chosen.agent("true dynamics", lab_env, stream=0)
+        agent.reset(lab_env.observation())
+        actions.append(agent.act(lab_env.observation()))
+        assert bool(asked) == (chosen.dynamics == "warp")
+    assert (actions[0] == actions[1]).all()
 
 
 def job_of(methods, names, **changes) -> LabJob:
