@@ -217,13 +217,21 @@ def reactive_agent(policy: GoalPolicy, model: WorldModel, robot: Robot) -> React
 
 
 def check_robot(model: WorldModel, robot: Robot) -> None:
-    """Refuse a robot that the model was not trained for; a camera may be finer by a whole factor.
+    """Refuse a robot that the model was not trained for, by its name where it has one (`embodiment`), too.
+
+    A camera may be finer by a whole factor.
 
     Raises:
         BadCheckpoint: With what the model knows and what the robot has.
     """
     size = seen_size(robot.image_size, model.interface.image_size)
-    model.check_robot(box=robot.action_box, cameras=robot.cameras, image_size=size, dt_s=robot.dt_s)
+    model.check_robot(
+        box=robot.action_box,
+        cameras=robot.cameras,
+        image_size=size,
+        dt_s=robot.dt_s,
+        embodiment=getattr(robot, "embodiment", ""),
+    )
     if model.interface.robot.get("actions", {}).get("name") == "joint_velocity":
         raise BadCheckpoint("this world model commands joint speeds, this arm takes displacements of its hand")
 

@@ -47,6 +47,7 @@ class Interface:
         dt_s: Seconds between two observations.
         log: What it was trained on, in words.
         robot: How the log's columns, pictures and actions were made, as `trajectories.door` reads it; may be empty.
+        embodiment: Name of the robot that moves in it, or an empty string if the log does not say.
 
     Raises:
         ValueError: If `dt_s` is not a positive number.
@@ -58,6 +59,7 @@ class Interface:
     dt_s: float
     log: str = ""
     robot: Mapping[str, Any] = field(default_factory=dict)
+    embodiment: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < self.dt_s < math.inf:
@@ -65,13 +67,14 @@ class Interface:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings."""
+        known = {"robot": dict(self.robot), "embodiment": self.embodiment}
         return {
             "cameras": list(self.cameras),
             "image_size": self.image_size,
             "actions": list(self.actions),
             "dt_s": self.dt_s,
             "log": self.log,
-        } | ({"robot": dict(self.robot)} if self.robot else {})
+        } | {name: value for name, value in known.items() if value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +137,10 @@ class WorldModel:
         l1 = isinstance(self.objective.distance, AbsoluteError)
         return GoalDistance(steps="last", distance=absolute if l1 else squared)
 
-    def check_robot(self, *, box: ActionBox, cameras: Sequence[str], image_size: int, dt_s: float) -> None:
-        """Refuse a robot that this model was not trained for.
+    def check_robot(
+        self, *, box: ActionBox, cameras: Sequence[str], image_size: int, dt_s: float, embodiment: str = ""
+    ) -> None:
+        """Refuse a robot that this model was not trained for; where a name is not known, it is not compared.
 
         Raises:
             BadCheckpoint: With what the model knows and what the robot has.
@@ -151,6 +156,8 @@ class WorldModel:
             facts.append(f"pictures of {known.image_size} px, the robot gives {image_size} px")
         if not abs(dt_s - known.dt_s) <= 1e-6:  # NaN too
             facts.append(f"steps of {known.dt_s} s, the robot makes steps of {dt_s} s")
+        if embodiment and known.embodiment and embodiment != known.embodiment:
+            facts.append(f"the arm {known.embodiment}, the robot is {embodiment}")
         if facts:
             raise BadCheckpoint("this world model was trained for another robot: it knows " + "; ".join(facts))
 
@@ -327,6 +334,7 @@ def interface_of(config: Mapping[str, Any]) -> Interface:
         dt_s=float(facts["dt_s"]),
         log=str(facts.get("log", "")),
         robot=dict(facts.get("robot") or {}),
+        embodiment=str(facts.get("embodiment", "")),
     )
 
 
