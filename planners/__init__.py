@@ -21,7 +21,7 @@ from planners.knots import KnotPlanner, Spline
 from planners.lifted import LiftedPlanner
 from planners.noise import ColouredNoise, WhiteNoise
 from planners.optimisers import Paces
-from planners.refined import RefinedSamplingPlanner
+from planners.refinement import GradientRefinement
 from planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefit
 from planners.sampling import SamplingPlanner
 from planners.search import NoValidPlan
@@ -161,14 +161,13 @@ def grad_cem(
     initial_std: float = 0.5,
     min_std: float = 0.01,
     momentum: float = 0.1,
-) -> RefinedSamplingPlanner:
+) -> SamplingPlanner:
     """The cross-entropy method whose cheapest plans take gradient steps in each round."""
-    return RefinedSamplingPlanner(
+    descend = partial(Adam, lr=learning_rate, betas=QUICK_BETAS)
+    return SamplingPlanner(
         refit=EliteRefit(num_elites=num_elites, momentum=momentum),
-        optimiser=partial(Adam, lr=learning_rate, betas=QUICK_BETAS),
+        refinement=GradientRefinement(optimiser=descend, num_refined=num_refined, num_steps=num_steps),
         num_samples=num_samples,
-        num_refined=num_refined,
-        num_steps=num_steps,
         num_iterations=num_iterations,
         initial_std=initial_std,
         min_std=min_std,
@@ -237,12 +236,12 @@ __all__ = [
     "EliteRefit",
     "Gaussian",
     "GradientPlanner",
+    "GradientRefinement",
     "Gripper",
     "HandCEM",
     "KnotPlanner",
     "LiftedPlanner",
     "NoValidPlan",
-    "RefinedSamplingPlanner",
     "Paces",
     "SamplingPlanner",
     "SlopeRefit",

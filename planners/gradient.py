@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 import torch._dynamo  # optimisers load it at their first step, which may crash once an OpenGL context exists
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from core.types import Costs, PlanRequest, PlanResult, Plans, Streams
 from planners.constraints import AugmentedLagrangian, Constrained, Treatment
@@ -35,20 +34,20 @@ class GradientPlanner:
     Args:
         optimiser: Makes the optimiser of u; it must step without a closure and treat each entry on its own (as SGD and
             Adam do) for worlds to stay independent.
-        noise: Draws the spread of the starts.
         num_starts: Plans that descend side by side (S).
         num_iterations: Scored positions of each start (I); one step fewer is taken.
         initial_std: Spread of the starts about the first guess, as a share of half the width of the box.
+        noise: Draws the spread of the starts.
         step_noise: Standard deviation of normal noise on u after each step but the last, falling linearly to 0 over the
             search, in the unit of u; it helps starts out of shallow dips.
         constraints: What is descended where the request has constraints.
     """
 
-    optimiser: OptimiserFactory = field(default_factory=lambda: partial(Adam, lr=0.15, betas=QUICK_BETAS))
+    optimiser: OptimiserFactory
+    num_starts: int
+    num_iterations: int
+    initial_std: float
     noise: Noise = field(default_factory=WhiteNoise)
-    num_starts: int = 16
-    num_iterations: int = 30
-    initial_std: float = 0.5
     step_noise: float = 0.0
     constraints: Treatment = field(default_factory=AugmentedLagrangian)
 

@@ -40,8 +40,8 @@ class KnotPlanner:
     """
 
     planner: Planner
-    num_knots: int = 4
-    spline: Spline = "cubic"
+    num_knots: int
+    spline: Spline
 
     def __post_init__(self) -> None:
         if self.num_knots < 1:

@@ -39,13 +39,13 @@ class LiftedPlanner:
         num_starts: Starts side by side (S).
         num_rounds: Times that the plans are tried in the model.
         num_steps: Steps of the loss before each round.
-        num_refined: Steps down the slope of the true cost in each round.
         optimiser: Makes the optimiser of the actions, in shares of half the width of the box.
         state_optimiser: Makes the optimiser of the states, in units of the way from the present to the goal.
-        refiner: Makes the optimiser of the actions for the steps down the true cost.
         weight: First weight of the dynamics.
-        growth: Factor of the weight over the search.
         state_gradient: Share of the slope that passes through the model to the states it starts from, 0 to 1.
+        num_refined: Steps down the slope of the true cost in each round.
+        refiner: Makes the optimiser of the actions for the steps down the true cost.
+        growth: Factor of the weight over the search.
         shaping: Weight of every step's distance to the goal; the request's step model must know the goal.
         state_noise: Standard deviation of noise on the states after each step, falling to 0 over the search, in units
             of the way.
@@ -60,16 +60,16 @@ class LiftedPlanner:
     Reference: Psenka et al. 2026, arXiv:2602.00475.
     """
 
-    num_starts: int = 32
-    num_rounds: int = 4
-    num_steps: int = 30
+    num_starts: int
+    num_rounds: int
+    num_steps: int
+    optimiser: OptimiserFactory
+    state_optimiser: OptimiserFactory
+    weight: float
+    state_gradient: float
     num_refined: int = 3
-    optimiser: OptimiserFactory = field(default_factory=lambda: partial(Adam, lr=0.1, betas=QUICK_BETAS))
-    state_optimiser: OptimiserFactory = field(default_factory=lambda: partial(Adam, lr=0.005, betas=QUICK_BETAS))
     refiner: OptimiserFactory = field(default_factory=lambda: partial(Adam, lr=0.05, betas=QUICK_BETAS))
-    weight: float = 100.0
     growth: float = 10.0
-    state_gradient: float = 0.0
     shaping: float = 0.0
     state_noise: float = 0.003
     bend: float = 0.4

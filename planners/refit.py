@@ -25,6 +25,10 @@ class Gaussian:
         """Plans `B S H A` that standard noise of that shape leads to."""
         return torch.addcmul(self.mean[:, None], self.std[:, None], noise)
 
+    def spread_of(self, other: Gaussian) -> Annotated[Tensor, "B 1 H A"]:
+        """This standard deviation as a share of another one; 0 where that is 0."""
+        return torch.where(other.std > 0, self.std / other.std, 0.0)[:, None]
+
     def inside(self, box: ActionBox) -> Self:
         """The same with the nearest mean in the box (a refit that steps ahead may leave it)."""
         return dataclasses.replace(self, mean=box.clip(self.mean))

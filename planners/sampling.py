@@ -1,4 +1,4 @@
-"""The one loop of all sampling planners: propose, score, refit."""
+"""The one loop of all sampling planners: propose, score, refine, refit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 
 from core.types import Costs, Plan, PlanRequest, PlanResult, Plans
 from planners.noise import Noise, WhiteNoise
+from planners.refinement import Refinement
 from planners.refit import Gaussian, Refit, cheapest
-from planners.search import Search, first_guess, half_width, masked, opening
+from planners.search import Search, first_guess, half_width, masked, opening, ranked
 
 TryMean = Literal["every", "last"]
 
@@ -26,11 +27,12 @@ class SamplingPlanner:
 
     Args:
         refit: Makes the next Gaussian of a scored round.
-        noise: Draws the spread of the candidates.
         num_samples: Plans in the first round (S).
         num_iterations: Rounds (I).
         initial_std: First standard deviation, as a share of half the width of the box.
-        min_std: Least standard deviation, in the same unit; axes of zero width stay fixed.
+        noise: Draws the spread of the candidates.
+        refinement: Improves the cheapest plans of a round before the refit, if given.
+        min_std: Least standard deviation, in the unit of `initial_std`; axes of zero width stay fixed.
         num_kept: Cheapest plans of a round that are tried again in the next, and returned as the result's elites.
         decay: Each round has this many times fewer plans than the one before (1: all alike), but never fewer than twice
             what the refit needs.
@@ -40,21 +42,22 @@ class SamplingPlanner:
     """
 
     refit: Refit
+    num_samples: int
+    num_iterations: int
+    initial_std: float
     noise: Noise = field(default_factory=WhiteNoise)
-    num_samples: int = 300
-    num_iterations: int = 10
-    initial_std: float = 0.5
+    refinement: Refinement | None = None
     min_std: float = 0.0
     num_kept: int = 0
     decay: float = 1.0
     try_mean: TryMean = "every"
 
     def __post_init__(self) -> None:
-        least = max(self.refit.min_samples, 1 + self.num_kept)
+        least = self._min_samples()
         if self.num_samples < least or self.num_iterations < 1:
             raise ValueError(
-                f"need num_iterations >= 1 and num_samples >= {least} (elites, kept plans and the mean), got "
-                f"{self.num_iterations} and {self.num_samples}"
+                f"need num_iterations >= 1 and num_samples >= {least} (elites, refined plans, kept plans and the "
+                f"mean), got {self.num_iterations} and {self.num_samples}"
             )
         if not self.initial_std > 0 or self.min_std < 0 or self.num_kept < 0 or self.decay < 1:
             raise ValueError(
@@ -64,9 +67,13 @@ class SamplingPlanner:
         if self.try_mean not in ("every", "last"):
             raise ValueError(f"try_mean must be 'every' or 'last', got {self.try_mean!r}")
 
+    def _min_samples(self) -> int:
+        refined = 0 if self.refinement is None else self.refinement.min_samples
+        return max(self.refit.min_samples, refined, 1 + self.num_kept)
+
     def round_sizes(self) -> tuple[int, ...]:
-        """Plans scored in each round: what a search with this planner costs."""
-        floor = min(self.num_samples, 2 * max(self.refit.min_samples, 1 + self.num_kept))
+        """Plans drawn in each round."""
+        floor = min(self.num_samples, 2 * self._min_samples())
         return tuple(max(floor, int(self.num_samples / self.decay**index)) for index in range(self.num_iterations))
 
     @torch.no_grad()
@@ -79,19 +86,25 @@ class SamplingPlanner:
         """
         search = Search(request)
         half = half_width(request)
-        least = self.min_std * half
         mean = first_guess(request)
-        gaussian = Gaussian(mean, (self.initial_std * half).expand_as(mean))
+        first = gaussian = Gaussian(mean, (self.initial_std * half).expand_as(mean))
         given, kept = opening(request, self.num_samples), None
         for index, size in enumerate(self.round_sizes()):
             if search.out_of_time():
                 break
             plans = self._propose(request, gaussian, given, size=size)
-            costs = masked(search.judge(plans))
-            gaussian = self.refit(gaussian, plans, costs).at_least(least).inside(request.box)
+            scores = search.score(plans)
+            if self.refinement is not None:
+                plans, scores = self.refinement(search, plans, scores, spread=gaussian.spread_of(first))
+            costs = masked(ranked(scores))
+            gaussian = self.refit(gaussian, plans, costs).at_least(self.min_std * half).inside(request.box)
             kept = self._kept(plans, costs, search.best_plan)
             given = self._next_given(gaussian.mean, kept, index + 1)
-        return dataclasses.replace(search.result(rounds=self.num_iterations), elites=kept)
+        return dataclasses.replace(search.result(rounds=self._num_calls()), elites=kept)
+
+    def _num_calls(self) -> int:
+        """Calls of the cost in a whole search."""
+        return self.num_iterations * (1 + (0 if self.refinement is None else self.refinement.num_calls))
 
     def _propose(self, request: PlanRequest, gaussian: Gaussian, given: Plans, *, size: int) -> Plans:
         """`size` plans in the box: the given ones first, then random ones."""

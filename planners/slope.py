@@ -47,20 +47,20 @@ class SlopeRefit:
     dips wants a global search before it. Plans without a finite cost take no part.
 
     Args:
+        ridge: Weight that pulls slopes to 0, relative to the plans' own spread.
         start: First step on each entry, in units of the first standard deviation.
         spread: Standard deviation of the plans, as a share of the step.
         grow: Factor of the step after success.
         shrink: Factor of the step after failure.
-        ridge: Weight that pulls slopes to 0, relative to the plans' own spread.
         memory: Share of the old slope, and of its old square, that each round keeps.
         limits: Smallest and largest step, in units of the first standard deviation.
     """
 
+    ridge: float
     start: float = 0.5
     spread: float = 0.3
     grow: float = 1.1
     shrink: float = 0.85
-    ridge: float = 0.01
     memory: tuple[float, float] = (0.6, 0.8)
     limits: tuple[float, float] = (2e-4, 2.0)
 

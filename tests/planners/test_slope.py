@@ -37,7 +37,7 @@ def test_the_slope_of_a_plane_is_found_to_the_digit():
 
 
 def test_steps_grow_with_success_and_shrink_without():
-    refit, plans = SlopeRefit(), torch.randn(2, 8, 3, 2, generator=generator(0))
+    refit, plans = SlopeRefit(ridge=0.01), torch.randn(2, 8, 3, 2, generator=generator(0))
     costs = torch.rand(2, 8, generator=generator(1))
     first = refit(Gaussian(torch.zeros(2, 3, 2), torch.ones(2, 3, 2)), plans, costs)
     second = refit(first, plans, costs - torch.tensor([[1.0], [0.0]]))
@@ -46,7 +46,7 @@ def test_steps_grow_with_success_and_shrink_without():
 
 
 def test_broken_plans_and_rounds_teach_nothing():
-    refit, plans = SlopeRefit(), torch.randn(1, 8, 3, 2, generator=generator(0))
+    refit, plans = SlopeRefit(ridge=0.01), torch.randn(1, 8, 3, 2, generator=generator(0))
     costs = torch.rand(1, 8, generator=generator(1))
     broken = costs.clone()
     broken[:, 5:] = math.inf
@@ -72,4 +72,4 @@ def test_a_third_of_the_evaluations_reaches_what_cross_entropy_does():
 @pytest.mark.parametrize("wrong", [{"start": 0.0}, {"shrink": 0.0}, {"grow": 0.9}, {"memory": (1.0, 0.5)}])
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="need"):
-        SlopeRefit(**wrong)
+        SlopeRefit(**{"ridge": 0.01, **wrong})
