@@ -16,16 +16,18 @@ from core.interfaces import Planner
 from planners.chain import Chain
 from planners.covariance import CovarianceRefit
 from planners.gradient import QUICK_BETAS, GradientPlanner
-from planners.hand import Gripper, HandCEM, hand_cem
 from planners.knots import KnotPlanner, Spline
 from planners.lifted import LiftedPlanner
 from planners.noise import ColouredNoise, WhiteNoise
 from planners.optimisers import Paces
+from planners.projection import BoxProjection, GripperProjection
 from planners.refinement import GradientRefinement
 from planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefit
-from planners.sampling import SamplingPlanner
+from planners.sampling import Answer, SamplingPlanner
 from planners.search import NoValidPlan
 from planners.slope import SlopeRefit
+
+GRIPPER_MOMENTA = (0.15, 0.15)  # of mean and standard deviation, whatever the other axes' are
 
 
 def random_shooting(*, num_samples: int = 1024, initial_std: float = 0.7) -> SamplingPlanner:
@@ -112,6 +114,34 @@ def slope(
         num_iterations=num_iterations,
         initial_std=initial_std,
         num_kept=1,
+    )
+
+
+def hand_cem(
+    *,
+    num_samples: int = 800,
+    num_elites: int = 10,
+    num_iterations: int = 10,
+    momentum_mean: float = 0.15,
+    momentum_std: float = 0.15,
+    gripper: int | None = None,
+    close_from: int | None = None,
+    answer: Answer = "best",
+) -> SamplingPlanner:
+    """The search of V-JEPA 2-AC; `gripper` is the axis of the gripper, if there is one that plans may move."""
+    own = {} if gripper is None else {gripper: GRIPPER_MOMENTA}
+    refit = EliteRefit(
+        num_elites=num_elites, momentum=momentum_mean, std_momentum=momentum_std, axis_momenta=own, correction=1
+    )
+    rules = BoxProjection() if gripper is None else GripperProjection(axis=gripper, close_from=close_from)
+    return SamplingPlanner(
+        refit=refit,
+        projection=rules,
+        num_samples=num_samples,
+        num_iterations=num_iterations,
+        initial_std=1.0,
+        try_mean="end",
+        answer=answer,
     )
 
 
@@ -230,6 +260,7 @@ PLANNERS: Mapping[str, Callable[..., Planner]] = {
 __all__ = [
     "PLANNERS",
     "BestRefit",
+    "BoxProjection",
     "Chain",
     "ColouredNoise",
     "CovarianceRefit",
@@ -237,8 +268,7 @@ __all__ = [
     "Gaussian",
     "GradientPlanner",
     "GradientRefinement",
-    "Gripper",
-    "HandCEM",
+    "GripperProjection",
     "KnotPlanner",
     "LiftedPlanner",
     "NoValidPlan",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol, Self
 
 import torch
@@ -58,7 +59,9 @@ class EliteRefit:
 
     Args:
         num_elites: Plans that are fitted (E).
-        momentum: Share of the old mean and std that is kept.
+        momentum: Share of the old mean that is kept.
+        std_momentum: Share of the old standard deviation that is kept; None keeps as much as of the mean.
+        axis_momenta: Both shares for action axes that have shares of their own, by the place of the axis.
         correction: 1 for the unbiased standard deviation, 0 for the maximum-likelihood one.
 
     Reference: Rubinstein 1999, "The cross-entropy method for combinatorial and continuous optimization".
@@ -66,11 +69,17 @@ class EliteRefit:
 
     num_elites: int
     momentum: float = 0.0
+    std_momentum: float | None = None
+    axis_momenta: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     correction: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_elites < 1 or not 0 <= self.momentum < 1:
-            raise ValueError(f"need num_elites >= 1 and 0 <= momentum < 1, got {self.num_elites} and {self.momentum}")
+        if self.num_elites <= self.correction:
+            raise ValueError(f"need num_elites >= {self.correction + 1}, got {self.num_elites}")
+        own = [share for shares in self.axis_momenta.values() for share in shares]
+        momenta = [self.momentum, self.momentum if self.std_momentum is None else self.std_momentum, *own]
+        if not all(0 <= share < 1 for share in momenta):
+            raise ValueError(f"every momentum must lie in [0, 1), got {momenta}")
 
     @property
     def min_samples(self) -> int:
@@ -85,8 +94,18 @@ class EliteRefit:
         some, several = (used.sum(dim=1) > least for least in (0, 1))
         mean = torch.where(some[:, None, None], mean, old.mean)
         std = torch.where(several[:, None, None], std, old.std)
-        keep = self.momentum
-        return Gaussian(keep * old.mean + (1 - keep) * mean, keep * old.std + (1 - keep) * std)
+        keep, keep_std = self._kept_shares(mean)
+        return Gaussian(keep * old.mean + (1 - keep) * mean, keep_std * old.std + (1 - keep_std) * std)
+
+    def _kept_shares(self, like: Plan) -> tuple[Tensor | float, Tensor | float]:
+        """How much of the old mean and of the old standard deviation stays: for all axes, or per axis `A`."""
+        shares = self.momentum, self.momentum if self.std_momentum is None else self.std_momentum
+        if not self.axis_momenta:
+            return shares
+        kept = like.new_tensor(shares)[:, None].repeat(1, like.shape[-1])  # (2, A)
+        for axis, own in self.axis_momenta.items():
+            kept[:, axis] = kept.new_tensor(own)
+        return kept[0], kept[1]
 
     def _used(self, elite_costs: Annotated[Tensor, "B E"], costs: Costs) -> Annotated[Tensor, "B E"]:
         """Which elites count: valid, and no larger a share of the valid plans than on a clean round."""

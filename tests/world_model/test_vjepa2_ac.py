@@ -14,7 +14,7 @@ from core.types import ActionBox, Context, Goal, MpcSettings, Observation
 from encoders.frozen import FrozenFrames
 from encoders.released import vjepa2
 from encoders.video import VideoSizes
-from planners.hand import HandCEM
+from planners import hand_cem
 from world_model.adapters.vjepa2_ac import from_released, load_predictor, sizes_of, to_released
 from world_model.adapters.vjepa2_ac_files import load_released
 from world_model.agent import Agent, _Evaluator
@@ -205,7 +205,7 @@ def test_an_agent_plans_with_it_and_remembers_poses():
         memory=ShortTermMemory(max_frames=2, action_dim=7),
         dynamics=model.dynamics,
         cost=model.goal_cost(),
-        planner=HandCEM(num_samples=8, num_elites=3, num_iterations=2),
+        planner=hand_cem(num_samples=8, num_elites=3, num_iterations=2, answer="mean"),
         box=ActionBox(low=-high, high=high),
         settings=MpcSettings(horizon=2),
         generator=generator(0),
