@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -52,13 +53,14 @@ class GradientPlanner:
     constraints: Treatment = field(default_factory=AugmentedLagrangian)
 
     def __post_init__(self) -> None:
-        if self.num_starts < 1 or self.num_iterations < 1 or self.initial_std < 0:
+        if self.num_starts < 1 or self.num_iterations < 1:
             raise ValueError(
-                f"need num_starts >= 1, num_iterations >= 1 and initial_std >= 0, got {self.num_starts}, "
-                f"{self.num_iterations} and {self.initial_std}"
+                f"need num_starts >= 1 and num_iterations >= 1, got {self.num_starts} and {self.num_iterations}"
             )
-        if self.step_noise < 0:
-            raise ValueError(f"need step_noise >= 0, got {self.step_noise}")
+        if not (0 <= self.initial_std < math.inf and 0 <= self.step_noise < math.inf):
+            raise ValueError(
+                f"need initial_std >= 0 and step_noise >= 0, both finite, got {self.initial_std} and {self.step_noise}"
+            )
 
     def plan(self, request: PlanRequest) -> PlanResult:
         """Search within the request's budget.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
@@ -82,9 +83,10 @@ class LiftedPlanner:
         sizes = {name: getattr(self, name) for name in ("shaping", "state_noise", "bend", "initial_std")}
         if min(counts.values()) < 1 or self.num_refined < 0:
             raise ValueError(f"need counts of 1 or more and num_refined >= 0, got {counts} and {self.num_refined}")
-        if min(sizes.values()) < 0 or not self.weight > 0 or self.growth < 1:
+        sound = all(0 <= size < math.inf for size in sizes.values())
+        if not (sound and 0 < self.weight < math.inf and 1 <= self.growth < math.inf):
             raise ValueError(
-                f"need weight > 0, growth >= 1 and no negative size, got {self.weight}, {self.growth}, {sizes}"
+                f"need weight > 0, growth >= 1 and sizes >= 0, all finite, got {self.weight}, {self.growth}, {sizes}"
             )
         if not 0 <= self.state_gradient <= 1:
             raise ValueError(f"state_gradient is a share from 0 to 1, got {self.state_gradient}")
@@ -105,6 +107,9 @@ class LiftedPlanner:
         with torch.no_grad():
             given = opening(request, self.num_starts)
             search.score(given)
+        if search.out_of_time():
+            return search.result(rounds=rounds)
+        with torch.no_grad():
             descent = Descent(self._starts(request, given), request)
             course = _Course(self, steps, descent, known=given.shape[1], generator=request.generator)
         for index in range(self.num_rounds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol, Self
@@ -33,6 +34,11 @@ class Gaussian:
     def inside(self, box: ActionBox) -> Self:
         """The same with the nearest mean in the box (a refit that steps ahead may leave it)."""
         return dataclasses.replace(self, mean=box.clip(self.mean))
+
+    def finite_or(self, other: Gaussian) -> Self:
+        """The same with the numbers of another one where its own are not finite (squares overflow in a huge box)."""
+        mean = torch.where(self.mean.isfinite(), self.mean, other.mean)
+        return dataclasses.replace(self, mean=mean, std=torch.where(self.std.isfinite(), self.std, other.std))
 
     def at_least(self, std: Annotated[Tensor, "A"]) -> Self:
         """The same with a standard deviation of `std` per axis or more."""
@@ -136,7 +142,7 @@ class SoftmaxRefit:
     unit: Literal["cost", "spread"] = "cost"
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0 or (self.num_elites is not None and self.num_elites < 1):
+        if not 0 < self.temperature < math.inf or (self.num_elites is not None and self.num_elites < 1):
             raise ValueError(f"need temperature > 0 and num_elites >= 1, got {self.temperature} and {self.num_elites}")
         if not 0 <= self.std_momentum <= 1:
             raise ValueError(f"need 0 <= std_momentum <= 1, got {self.std_momentum}")

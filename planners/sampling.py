@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
@@ -72,10 +73,11 @@ class SamplingPlanner:
                 f"need num_iterations >= 1 and num_samples >= {least} (elites, refined plans, kept plans and the "
                 f"mean), got {self.num_iterations} and {self.num_samples}"
             )
-        if not self.initial_std > 0 or self.min_std < 0 or self.num_kept < 0 or self.decay < 1:
+        finite = 0 < self.initial_std < math.inf and 0 <= self.min_std < math.inf and 1 <= self.decay < math.inf
+        if not finite or self.num_kept < 0:
             raise ValueError(
-                f"need initial_std > 0, min_std >= 0, num_kept >= 0 and decay >= 1, got {self.initial_std}, "
-                f"{self.min_std}, {self.num_kept} and {self.decay}"
+                "need initial_std > 0, min_std >= 0, num_kept >= 0 and decay >= 1, all finite, got "
+                f"{self.initial_std}, {self.min_std}, {self.num_kept} and {self.decay}"
             )
         if self.try_mean not in get_args(TryMean):
             raise ValueError(f"try_mean must be one of {get_args(TryMean)}, got {self.try_mean!r}")
@@ -114,7 +116,8 @@ class SamplingPlanner:
             if self.refinement is not None:
                 plans, scores = self.refinement(search, plans, scores, spread=gaussian.spread_of(first))
             costs = masked(ranked(scores))
-            gaussian = self.refit(gaussian, plans, costs).at_least(self.min_std * half).inside(request.box)
+            fitted = self.refit(gaussian, plans, costs).finite_or(gaussian)
+            gaussian = fitted.at_least(self.min_std * half).inside(request.box)
             kept = self._kept(plans, costs, search.best_plan)
             given = self._next_given(gaussian.mean, kept, index + 1)
         return dataclasses.replace(self._ended(search, gaussian.mean), elites=kept)
