@@ -9,23 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from torch.optim import Adam
 
-from core.interfaces import Planner
-from planners.chain import Chain
-from planners.covariance import CovarianceRefit
-from planners.gradient import QUICK_BETAS, GradientPlanner
-from planners.knots import KnotPlanner, Spline
-from planners.lifted import LiftedPlanner
-from planners.noise import ColouredNoise, WhiteNoise
-from planners.optimisers import Paces
-from planners.projection import BoxProjection, GripperProjection
-from planners.refinement import GradientRefinement
-from planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefit
-from planners.sampling import Answer, SamplingPlanner
-from planners.search import NoValidPlan
-from planners.slope import SlopeRefit
+from jepa_mpc.errors import choose
+from jepa_mpc.interfaces import Planner
+from jepa_mpc.planners.chain import Chain
+from jepa_mpc.planners.covariance import CovarianceRefit
+from jepa_mpc.planners.gradient import QUICK_BETAS, GradientPlanner
+from jepa_mpc.planners.knots import KnotPlanner, Spline
+from jepa_mpc.planners.lifted import LiftedPlanner
+from jepa_mpc.planners.noise import ColouredNoise, WhiteNoise
+from jepa_mpc.planners.optimisers import Paces
+from jepa_mpc.planners.projection import BoxProjection, GripperProjection
+from jepa_mpc.planners.refinement import GradientRefinement
+from jepa_mpc.planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefit
+from jepa_mpc.planners.sampling import Answer, SamplingPlanner
+from jepa_mpc.planners.search import NoValidPlan
+from jepa_mpc.planners.slope import SlopeRefit
 
 GRIPPER_MOMENTA = (0.15, 0.15)  # of mean and standard deviation, whatever the other axes' are
 
@@ -256,6 +258,27 @@ PLANNERS: Mapping[str, Callable[..., Planner]] = {
     "cem_knots": cem_knots,
     "lifted": lifted,
 }
+"""Name -> builder of a planner."""
+
+TARGET = "_target_"
+
+
+def planner_name(spec: Mapping[str, Any]) -> str:
+    """The name under which a configuration asks for its planner; a path in front of it is what older files wrote."""
+    return str(spec.get(TARGET, "")).rpartition(".")[2]
+
+
+def build_planner(spec: Mapping[str, Any]) -> Planner:
+    """The planner that a configuration describes: `_target_` is a name of `PLANNERS`, the rest are its arguments.
+
+    Raises:
+        UnknownName: If there is no such planner.
+        TypeError: If it does not take an argument.
+        ValueError: If an argument is out of range.
+    """
+    arguments = {str(name): value for name, value in spec.items() if name != TARGET}
+    return choose(PLANNERS, planner_name(spec), "planner")(**arguments)
+
 
 __all__ = [
     "PLANNERS",
@@ -277,6 +300,7 @@ __all__ = [
     "SlopeRefit",
     "SoftmaxRefit",
     "WhiteNoise",
+    "build_planner",
     "cem",
     "cem_gradient",
     "cem_knots",
@@ -287,6 +311,7 @@ __all__ = [
     "icem",
     "lifted",
     "mppi",
+    "planner_name",
     "random_shooting",
     "slope",
 ]

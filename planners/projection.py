@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from core.types import ActionBox, Plan, Plans
+from jepa_mpc.types import ActionBox, Plan, Plans
 
 
 class Projection(Protocol):

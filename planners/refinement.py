@@ -9,11 +9,11 @@ from typing import Annotated, Protocol
 import torch
 from torch import Tensor
 
-from core.types import Plans, Scores
-from planners.constraints import AugmentedLagrangian, Constrained, Treatment
-from planners.gradient import Descent, OptimiserFactory, stepping_alone
-from planners.refit import cheapest
-from planners.search import Search, masked, ranked
+from jepa_mpc.planners.constraints import AugmentedLagrangian, Constrained, Treatment
+from jepa_mpc.planners.gradient import Descent, OptimiserFactory, stepping_alone
+from jepa_mpc.planners.refit import cheapest
+from jepa_mpc.planners.search import Search, masked, ranked
+from jepa_mpc.types import Plans, Scores
 
 
 class Refinement(Protocol):

@@ -10,12 +10,12 @@ from typing import Annotated, Literal, get_args
 import torch
 from torch import Tensor
 
-from core.types import Costs, Plan, PlanRequest, PlanResult, Plans
-from planners.noise import Noise, WhiteNoise
-from planners.projection import BoxProjection, Projection
-from planners.refinement import Refinement
-from planners.refit import Gaussian, Refit, cheapest
-from planners.search import Search, first_guess, half_width, masked, opening, ranked
+from jepa_mpc.planners.noise import Noise, WhiteNoise
+from jepa_mpc.planners.projection import BoxProjection, Projection
+from jepa_mpc.planners.refinement import Refinement
+from jepa_mpc.planners.refit import Gaussian, Refit, cheapest
+from jepa_mpc.planners.search import Search, first_guess, half_width, masked, opening, ranked
+from jepa_mpc.types import Costs, Plan, PlanRequest, PlanResult, Plans
 
 TryMean = Literal["every", "last", "end"]
 Answer = Literal["best", "mean"]

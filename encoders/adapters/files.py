@@ -17,8 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from core.errors import BadCheckpoint
-from encoders.adapters.names import from_hugging_face, without_prefixes
+from jepa_mpc.encoders.adapters.names import from_hugging_face, without_prefixes
+from jepa_mpc.errors import BadCheckpoint
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from functools import partial
 import pytest
 import torch
 
-from core.seeding import generator
-from core.types import ActionBox, PlanRequest, PlanStatus
-from planners import PLANNERS, NoValidPlan, hand_cem
-from planners.problems import Detour, double_integrator, memoryless, request_for
+from jepa_mpc.planners import PLANNERS, NoValidPlan, hand_cem
+from jepa_mpc.planners.problems import Detour, double_integrator, memoryless, request_for
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, PlanRequest, PlanStatus
 
 Evaluate = Callable[[torch.Tensor], torch.Tensor]
 

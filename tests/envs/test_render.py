@@ -12,13 +12,13 @@ import mujoco
 import numpy as np
 import pytest
 
-import envs
-from core.errors import MissingPackage
-from core.seeding import numpy_generator
-from envs import meshes
-from envs.backend import loads
-from envs.image_effects import degrade
-from envs.labs import SPLITS, ImageEffects, sample_lab
+from jepa_mpc import envs
+from jepa_mpc.envs import meshes
+from jepa_mpc.envs.backend import loads
+from jepa_mpc.envs.image_effects import degrade
+from jepa_mpc.envs.labs import SPLITS, ImageEffects, sample_lab
+from jepa_mpc.errors import MissingPackage
+from jepa_mpc.seeding import numpy_generator
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -153,7 +153,7 @@ def refuse(name=None, *args, **kwargs):
 ctypes.CDLL = refuse
 """
 PHYSICS = """
-from envs.reach import ReachEnv
+from jepa_mpc.envs.reach import ReachEnv
 env = ReachEnv(image_size=16)
 env.arm.place(env.arm.hand_pose()[0])
 assert env.arm.move([0.0] * 7) is None
@@ -189,7 +189,9 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[s
 def test_where_nothing_draws_the_physics_works_and_one_sentence_helps(wanted, preparation):
     run = in_a_process(f"{NO_WARP}\n{preparation}\n{PHYSICS}\nenv.reset(seed=0)", MUJOCO_GL=wanted)
     last = run.stderr.strip().splitlines()[-1]
-    assert run.returncode == 1 and last.startswith("envs.render.NoOpenGL: no OpenGL could be opened"), run.stderr
+    assert run.returncode == 1 and last.startswith("jepa_mpc.envs.render.NoOpenGL: no OpenGL could be opened"), (
+        run.stderr
+    )
     assert "apt-get install -y --no-install-recommends libegl1 libgl1" in last and "mujoco-warp" in last
 
 
@@ -207,7 +209,7 @@ def test_egl_is_taken_where_it_can_be_loaded(renderable, wanted):
 
 
 def test_a_missing_ray_caster_names_the_package(monkeypatch):
-    from envs.render_warp import WarpRenderer
+    from jepa_mpc.envs.render_warp import WarpRenderer
 
     monkeypatch.setitem(sys.modules, "warp", None)
     with pytest.raises(MissingPackage, match="mujoco-warp"):
@@ -216,7 +218,7 @@ def test_a_missing_ray_caster_names_the_package(monkeypatch):
 
 WITHOUT_GL = """
 import numpy as np
-import envs
+from jepa_mpc import envs
 env = envs.make("reach-v1", image_size=32)
 frames = [env.reset(seed=seed)[0]["frames"] for seed in (0, 0, 1)]
 assert type(env._renderer).__name__ == "WarpRenderer"

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from core.seeding import generator
-from planners import PLANNERS
-from planners.problems import Quadratic, request_for
+from jepa_mpc.planners import PLANNERS, build_planner
+from jepa_mpc.planners.problems import Quadratic, request_for
+from jepa_mpc.seeding import generator
 
 FOLDER = Path(__file__).parents[2] / "configs" / "planner"
 
@@ -26,13 +25,13 @@ def test_a_leaf_lists_every_argument_with_its_default(name):
     """The builder's signature is where defaults stand; the leaf makes them settable by name=value."""
     leaf = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     parameters = inspect.signature(PLANNERS[name]).parameters
-    assert leaf == {"_target_": f"planners.{name}", **{key: entry.default for key, entry in parameters.items()}}
+    assert leaf == {"_target_": name, **{key: entry.default for key, entry in parameters.items()}}
 
 
 @pytest.mark.parametrize("name", sorted(PLANNERS))
 def test_a_leaf_builds_the_planner_with_its_defaults(name):
     """The numbers in the leaf are those of the builder: the same plan, bit for bit."""
     problem = Quadratic(target=torch.ones(1, 3, 2), scale=torch.ones(3, 2))
-    planners = instantiate(OmegaConf.load(FOLDER / f"{name}.yaml")), PLANNERS[name]()
+    planners = build_planner(OmegaConf.load(FOLDER / f"{name}.yaml")), PLANNERS[name]()
     plans = [planner.plan(request_for(problem, generator(0))).actions for planner in planners]
     assert torch.equal(*plans)

@@ -9,10 +9,10 @@ from functools import partial
 import pytest
 import torch
 
-from core.seeding import generator
-from planners import gradient
-from planners.gradient import QUICK_BETAS
-from planners.problems import Multimodal, Quadratic, request_for
+from jepa_mpc.planners import gradient
+from jepa_mpc.planners.gradient import QUICK_BETAS
+from jepa_mpc.planners.problems import Multimodal, Quadratic, request_for
+from jepa_mpc.seeding import generator
 
 
 def bowl(worlds: int = 2) -> Quadratic:

@@ -1,0 +1,113 @@
+"""Systems built from plain configuration: nested mappings whose `_target_` is the public name of a part.
+
+A checkpoint carries such a configuration, and a stranger's checkpoint must not be able to call anything else: only
+names of `PARTS` are ever looked up. Names are a contract, places in the source are not; checkpoints that were written
+with module paths are read through `names.ALIASES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jepa_mpc.encoders.convnet import KeypointEncoder
+from jepa_mpc.encoders.layers.pixels import NormalisePixels
+from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
+from jepa_mpc.encoders.pyramid import PyramidEncoder, PyramidSizes
+from jepa_mpc.encoders.released import network
+from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
+from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
+from jepa_mpc.errors import choose
+from jepa_mpc.world_model.checkpoints.names import public_name
+from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
+from jepa_mpc.world_model.parts.crops import RandomCrop
+from jepa_mpc.world_model.parts.masks.objects import LegacyObjectMask, ObjectMask, TokenMask, TubeMask
+from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression
+from jepa_mpc.world_model.parts.objectives.dynamics import OpenLoop
+from jepa_mpc.world_model.parts.objectives.motion_terms import MotionWeights
+from jepa_mpc.world_model.parts.objectives.think_standin import DepthTokens, OthersThoughts
+from jepa_mpc.world_model.parts.objectives.think_views import ClipViews, cut
+from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose
+from jepa_mpc.world_model.parts.position_head import HindsightDisplacement, TokenPlaces
+from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
+from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
+from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
+from jepa_mpc.world_model.policies.goal import GoalPolicy
+from jepa_mpc.world_model.recipes import RECIPES
+from jepa_mpc.world_model.training.decay import DecayAll, DecayMatrices
+from jepa_mpc.world_model.training.schedules import WarmupCosine, WarmupHoldDecay
+
+TARGET = "_target_"
+
+PARTS: dict[str, Callable[..., Any]] = {
+    **RECIPES,
+    "arm_pose": ArmPose,
+    "augmentation": Augmentation,
+    "autoregression": Autoregression,
+    "clip_views": ClipViews,
+    "clip_views_cut": cut,
+    "colour_jitter": ColourJitter,
+    "critic": Critic,
+    "decay_all": DecayAll,
+    "decay_matrices": DecayMatrices,
+    "depth_tokens": DepthTokens,
+    "evaluation_pixels": EvaluationPixels,
+    "given_pose": GivenPose,
+    "goal_policy": GoalPolicy,
+    "hindsight_displacement": HindsightDisplacement,
+    "keypoint_encoder": KeypointEncoder,
+    "legacy_object_mask": LegacyObjectMask,
+    "motion_weights": MotionWeights,
+    "normalise_pixels": NormalisePixels,
+    "object_mask": ObjectMask,
+    "open_loop": OpenLoop,
+    "others_thoughts": OthersThoughts,
+    "patches": Patches,
+    "pyramid_encoder": PyramidEncoder,
+    "pyramid_sizes": PyramidSizes,
+    "random_crop": RandomCrop,
+    "released_encoder": network,
+    "robot_pixels": RobotPixels,
+    "sensor_noise": SensorNoise,
+    "sigreg": SIGReg,
+    "token_mask": TokenMask,
+    "token_places": TokenPlaces,
+    "tube_mask": TubeMask,
+    "two_views": TwoViews,
+    "vicreg": VICReg,
+    "video_sizes": VideoSizes,
+    "video_transformer": VideoTransformer,
+    "view_jitter": ViewJitter,
+    "vision_transformer": VisionTransformer,
+    "vit_sizes": ViTSizes,
+    "warmup_cosine": WarmupCosine,
+    "warmup_hold_decay": WarmupHoldDecay,
+}
+"""Public name -> builder: the systems, and the parts that their configurations may name."""
+
+
+def assemble(spec: Any, **arguments: Any) -> Any:
+    """Build what a configuration describes.
+
+    Args:
+        spec: Mappings with a `_target_` become the part of that name, called with the other entries; other mappings,
+            lists and plain values stay what they are, their entries assembled.
+        **arguments: Further arguments of the outermost part.
+
+    Raises:
+        UnknownName: If a `_target_` is none of `PARTS`.
+        TypeError: If a part does not take an argument; the message names the part.
+    """
+    if isinstance(spec, Mapping):
+        entries = {str(key): assemble(value) for key, value in spec.items() if key != TARGET}
+        if TARGET not in spec:
+            return entries
+        part = choose(PARTS, public_name(str(spec[TARGET])), "part")
+        try:
+            return part(**entries, **arguments)
+        except TypeError as error:
+            raise TypeError(f"{spec[TARGET]}: {error}") from error
+    if isinstance(spec, list | tuple):
+        return [assemble(entry) for entry in spec]
+    return spec
