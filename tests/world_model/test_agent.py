@@ -244,6 +244,36 @@ def test_a_new_episode_forgets_the_old_one():
     assert agent.act(look(START[:1])).shape == (1, 3)
 
 
+@pytest.mark.parametrize("fails_at", ["judging", "planning", "imagining"])
+def test_a_step_that_raises_leaves_an_agent_that_goes_on(fails_at):
+    """The model fails once in the middle of an episode; the agent arrives with no reset."""
+    calls, broken = [], {"judging": 1, "planning": 2, "imagining": -1}[fails_at]
+
+    class Failing(Points):
+        armed = False
+
+        def rollout(self, context, plans):
+            calls.append(1)
+            last = plans.shape[1] == 1 and plans.shape[2] == 5
+            if self.armed and (len(calls) == broken or (broken < 0 and last)):
+                raise RuntimeError("out of memory")
+            return super().rollout(context, plans)
+
+    model = Failing()
+    agent = build(
+        planner=cem(num_samples=64, num_elites=8), dynamics=model, max_frames=3, cost=SensorGoalDistance(steps="all")
+    )
+    agent.reset(look(GOAL), sensors=GOAL)
+    place = walk(agent, 2)[-1]
+    calls.clear()
+    model.armed = True
+    with pytest.raises(RuntimeError, match="out of memory"):
+        agent.act(look(place))
+    model.armed = False
+    places = walk(agent, 12, place)
+    assert (places[-1] - GOAL).norm(dim=-1).max() < 0.01
+
+
 def test_acting_without_a_goal_or_with_other_worlds_is_refused():
     agent = build()
     with pytest.raises(RuntimeError, match="reset"):

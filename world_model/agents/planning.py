@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from time import perf_counter
 from typing import Annotated
@@ -39,7 +40,8 @@ class Agent:
 
     Each step it perceives the observation, remembers it, judges the present, searches (every `settings.execute` steps)
     for the plan whose imagined future is cheapest, and answers with that plan's next action. A world whose present
-    cost is below `settings.hold_below` answers with the zero action instead. Only observations reach the agent.
+    cost is below `settings.hold_below` answers with the zero action instead. Only observations reach the agent. A step
+    that raises leaves no half of itself: memory and plan begin anew with the next observation, towards the same goal.
 
     Args:
         perception: Frames to latents.
@@ -96,8 +98,7 @@ class Agent:
             sensors: Simulator sensors at the goal, for costs on true dynamics.
         """
         self._goal = Goal(latents=self.perception(goal)[:, -1], sensors=sensors)
-        self._plan = self._result = self._imagined = None
-        self._age = 0
+        self._drop_plan()
 
     def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
         """Choose the next action `B A`: physical units, finite, inside the box.
@@ -107,6 +108,23 @@ class Agent:
             BadObservation: If the observation is not what the perception was made for, or has another batch than
                 the goal.
         """
+        with ExitStack() as undo:
+            undo.callback(self._begin_anew)
+            action = self._answer(observation)
+            undo.pop_all()
+        return action
+
+    def _begin_anew(self) -> None:
+        """Forget the past and the plan; the goal stays."""
+        self.memory.clear()
+        self._drop_plan()
+
+    def _drop_plan(self) -> None:
+        self._plan = self._result = self._imagined = None
+        self._age = 0
+
+    def _answer(self, observation: Observation) -> Annotated[Tensor, "B A"]:
+        """Perceive, remember, judge, plan where it is due, and choose the action."""
         times = [perf_counter()]
         state = self._perceive(observation)
         times.append(perf_counter())

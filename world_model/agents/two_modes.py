@@ -94,14 +94,8 @@ class TwoModeAgent(Agent):
                 experience.clear()
             experience.begin(goal=latents)
 
-    def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
-        """Choose the next action `B A`: physical units, finite, inside the box.
-
-        Raises:
-            RuntimeError: If `reset` was not called.
-            BadObservation: If the observation is not what the perception was made for, or has another batch than
-                the goal.
-        """
+    def _answer(self, observation: Observation) -> Annotated[Tensor, "B A"]:
+        """Perceive, remember, judge, configure, arbitrate, plan where it is due, store, learn."""
         watch = Watch()
         state = self._fill(observation, self._encode(observation))
         watch("perceive")
