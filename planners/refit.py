@@ -85,7 +85,7 @@ class EliteRefit:
         own = [share for shares in self.axis_momenta.values() for share in shares]
         momenta = [self.momentum, self.momentum if self.std_momentum is None else self.std_momentum, *own]
         if not all(0 <= share < 1 for share in momenta):
-            raise ValueError(f"every momentum must lie in [0, 1), got {momenta}")
+            raise ValueError(f"need every momentum in [0, 1), got {momenta}")
 
     @property
     def min_samples(self) -> int:
