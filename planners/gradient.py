@@ -72,7 +72,7 @@ class GradientPlanner:
         """
         search = Search(request)
         descent = Descent(self._starts(request), request)
-        optimiser = stepping_alone(self.optimiser([descent.u]))
+        optimiser = without_closure(self.optimiser([descent.u]))
         constrained = Constrained(self.constraints)
         for iteration in range(self.num_iterations):
             if search.out_of_time():
@@ -83,7 +83,7 @@ class GradientPlanner:
                 if iteration + 1 < self.num_iterations:
                     descent.u.grad = descent.slope(plans, costs)
                     optimiser.step()
-                    descent.shake(self._noise_at(iteration), request.generator)
+                    descent.perturb(self._noise_at(iteration), request.generator)
                     descent.project(costs)
         return search.result(rounds=self.num_iterations)
 
@@ -101,7 +101,7 @@ class GradientPlanner:
         return request.box.clip(torch.cat([given, drawn[:, given.shape[1] :]], dim=1))
 
 
-def stepping_alone(optimiser: Optimizer) -> Optimizer:
+def without_closure(optimiser: Optimizer) -> Optimizer:
     """The optimiser, if it steps from the gradient alone.
 
     Raises:
@@ -146,12 +146,12 @@ class Descent:
         return torch.where(sound, gradient * self.half, 0.0)
 
     @torch.no_grad()
-    def hold_back(self, share: Tensor) -> None:
+    def damp(self, share: Tensor) -> None:
         """Keep only a share of the step that was taken since `plans`; `share` is spread over `B S H A`."""
         self.u.copy_(self.here + share * (self.u - self.here))
 
     @torch.no_grad()
-    def shake(self, size: float, generator: Streams) -> None:
+    def perturb(self, size: float, generator: Streams) -> None:
         """Add normal noise of this size to u, before it is projected."""
         if size > 0:
             worlds, starts, steps, axes = self.u.shape

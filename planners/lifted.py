@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from jepa_mpc.planners.constraints import AugmentedLagrangian, Constrained, Treatment, usual_size
-from jepa_mpc.planners.gradient import QUICK_BETAS, Descent, OptimiserFactory, stepping_alone
+from jepa_mpc.planners.gradient import QUICK_BETAS, Descent, OptimiserFactory, without_closure
 from jepa_mpc.planners.noise import Noise, WhiteNoise
 from jepa_mpc.planners.search import Search, first_guess, half_width, masked, opening, without_constraints
 from jepa_mpc.types import Costs, Imagined, PlanRequest, PlanResult, Plans, Scores, StepModel, Streams
@@ -146,7 +146,7 @@ class LiftedPlanner:
 
     def _try(self, search: Search, descent: Descent) -> Costs:
         """Score the plans in the model as it is, step by step down the slope; the last costs `B S`."""
-        refiner = stepping_alone(self.refiner([descent.u]))
+        refiner = without_closure(self.refiner([descent.u]))
         constrained = Constrained(self.constraints)
         costs = descent.u.new_full(descent.u.shape[:2], torch.inf)
         for step in range(1 + self.num_refined):
@@ -181,8 +181,8 @@ class _Course:
         drawn = real if self.goal is None else self._bent_ways(real)
         self.x = torch.cat([self._relative(real)[:, :known], self._relative(drawn)[:, known:]], dim=1).requires_grad_()
         self.constrained = Constrained(planner.constraints)
-        self.optimiser = stepping_alone(planner.optimiser([descent.u]))
-        self.state_optimiser = stepping_alone(planner.state_optimiser([self.x]))
+        self.optimiser = without_closure(planner.optimiser([descent.u]))
+        self.state_optimiser = without_closure(planner.state_optimiser([self.x]))
 
     def step(self, progress: float) -> None:
         """One step of the loss; `progress` runs from 0 to 1 over the search."""

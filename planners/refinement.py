@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from jepa_mpc.planners.constraints import AugmentedLagrangian, Constrained, Treatment
-from jepa_mpc.planners.gradient import Descent, OptimiserFactory, stepping_alone
+from jepa_mpc.planners.gradient import Descent, OptimiserFactory, without_closure
 from jepa_mpc.planners.refit import cheapest
 from jepa_mpc.planners.search import Search, masked, ranked
 from jepa_mpc.types import Plans, Scores
@@ -91,7 +91,7 @@ class GradientRefinement:
         Each plan goes `share` of the optimiser's step.
         """
         descent = Descent(plans, search.request)
-        optimiser = stepping_alone(self.optimiser([descent.u]))
+        optimiser = without_closure(self.optimiser([descent.u]))
         constrained = Constrained(self.constraints)
         for step in range(1 + self.num_steps):
             if search.out_of_time():
@@ -103,7 +103,7 @@ class GradientRefinement:
                 if step < self.num_steps:
                     descent.u.grad = descent.slope(here, costs)
                     optimiser.step()
-                    descent.hold_back(share)
+                    descent.damp(share)
                     descent.project(costs)
             if step > 0:
                 yield here.detach(), Scores(costs=scores.costs.detach(), readings=scores.readings.detach())
