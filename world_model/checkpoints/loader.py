@@ -92,6 +92,11 @@ class WorldModel:
         return self.members[0]
 
     @property
+    def device(self) -> torch.device:
+        """Where its networks run."""
+        return next(self.objective.parameters()).device
+
+    @property
     def feels(self) -> bool:
         """Whether it needs proprioception beside the pictures."""
         if isinstance(self.objective, ObjectObjective):
@@ -260,6 +265,21 @@ def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") 
     for objective in objectives:
         objective.to(device)
     return model
+
+
+def load_system(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The objective of any trained system, frozen, and the configuration that it was published with.
+
+    Raises:
+        BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes no system of this version.
+    """
+    tensors, config = load_checkpoint(folder)
+    try:
+        objective = assemble(config["system"])
+    except MISFITS as error:
+        raise BadCheckpoint(f"{folder} describes no system of this version: {error}") from error
+    load_strict(objective, tensors, str(folder))
+    return objective.eval().requires_grad_(False), config
 
 
 def save_ensemble(folder: str | Path, members: Sequence[str | Path]) -> None:
