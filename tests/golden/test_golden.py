@@ -10,11 +10,13 @@ from tests.golden import (
     act_jepa,
     causal_jepa,
     dinowm,
+    lejepa,
     lewm,
     mc_jepa,
     planner_quality,
     planner_trace,
     pldm,
+    point_jepa,
     sigreg,
     think_jepa,
     vjepa2_ac,
@@ -55,6 +57,9 @@ CHECKS = {
     "cjepa_rollout": causal_jepa.check_rollout,
     "cjepa_matching": causal_jepa.check_matching,
     "thinkjepa_guidance": think_jepa.check,
+    "lejepa_loss": lejepa.check,
+    "point_jepa": point_jepa.check,
+    "point_jepa_sampler_stats": point_jepa.check_sampler,
 }
 """Kind of a case -> what to run on it."""
 
