@@ -175,7 +175,10 @@ class PointTransformer(nn.Module):
         self.sizes, self.width = sizes, sizes.width
         self.blocks = nn.ModuleList(
             TransformerBlock(
-                sizes.width, heads=sizes.heads, hidden=sizes.mlp_dim, eps=sizes.eps,
+                sizes.width,
+                heads=sizes.heads,
+                hidden=sizes.mlp_dim,
+                eps=sizes.eps,
                 drops=sizes.drops.at(index, sizes.depth),
             )  # fmt: skip
             for index in range(sizes.depth)

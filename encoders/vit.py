@@ -46,8 +46,8 @@ class VisionTransformer(nn.Module):
 
     Args:
         sizes: All sizes.
-        pool: "cls" gives the summary token alone (N = 1), "patches" all patch tokens and has no summary token, "grid"
-            all patch tokens, among which there was a summary token.
+        pool: "cls" gives the summary token alone (N = 1), "patches" all patch tokens and has no summary token, "dense"
+            has one and gives all patch tokens.
 
     Raises:
         ValueError: If `pool` is unknown or patches do not fill the image.
@@ -55,10 +55,10 @@ class VisionTransformer(nn.Module):
     Reference: Dosovitskiy et al. 2021, arXiv:2010.11929; the sizes of Maes et al. 2026, arXiv:2603.19312.
     """
 
-    def __init__(self, sizes: ViTSizes, *, pool: Literal["cls", "patches", "grid"] = "cls") -> None:
+    def __init__(self, sizes: ViTSizes, *, pool: Literal["cls", "patches", "dense"] = "cls") -> None:
         super().__init__()
-        if pool not in ("cls", "patches", "grid"):
-            raise ValueError(f"pool must be 'cls', 'patches' or 'grid', got {pool!r}")
+        if pool not in ("cls", "patches", "dense"):
+            raise ValueError(f"pool must be 'cls', 'patches' or 'dense', got {pool!r}")
         if sizes.image % sizes.patch:
             raise ValueError(f"patches of {sizes.patch} pixels do not fill an image of {sizes.image}")
         self.sizes = sizes
@@ -68,7 +68,7 @@ class VisionTransformer(nn.Module):
         self.num_summary = int(pool != "patches")
         self.num_tokens = 1 if pool == "cls" else self.side**2
         self.patches = nn.Conv2d(sizes.channels, sizes.width, kernel_size=sizes.patch, stride=sizes.patch)
-        self.summary = nn.Parameter(torch.empty(1, self.num_summary, sizes.width))
+        self.summary = nn.Parameter(torch.empty(1, self.num_summary, sizes.width), requires_grad=self.num_summary > 0)
         self.positions = nn.Parameter(torch.empty(1, self.num_summary + self.side**2, sizes.width))
         self.blocks = nn.ModuleList(
             TransformerBlock(sizes.width, heads=sizes.heads, hidden=sizes.mlp_dim, eps=sizes.eps)

@@ -10,12 +10,16 @@ from world_model.objectives.masked import MaskedObjective
 from world_model.objectives.motion import MotionContentObjective
 from world_model.objectives.slot_features import SlotFeatureObjective
 from world_model.objectives.think import ThinkObjective
+from world_model.objectives.views import ViewsObjective
 from world_model.recipes import (
     act_jepa,
     causal_jepa,
+    jepa_3d,
+    lejepa,
     leworldmodel,
     mc_jepa,
     mc_jepa_factored,
+    point_jepa,
     think_jepa,
     video_slots,
     vjepa2,
@@ -30,14 +34,18 @@ Objective = (
     | MotionContentObjective
     | SlotFeatureObjective
     | ThinkObjective
+    | ViewsObjective
 )
 
 RECIPES: dict[str, Callable[..., Objective]] = {
     "act_jepa": act_jepa.build,
     "causal_jepa": causal_jepa.build,
+    "jepa_3d": jepa_3d.build,
+    "lejepa": lejepa.build,
     "leworldmodel": leworldmodel.build,
     "mc_jepa": mc_jepa.build,
     "mc_jepa_factored": mc_jepa_factored.build,
+    "point_jepa": point_jepa.build,
     "think_jepa": think_jepa.build,
     "video_slots": video_slots.build,
     "vjepa2": vjepa2.build,

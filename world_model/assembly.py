@@ -11,6 +11,7 @@ from typing import Any
 
 from core.errors import choose
 from encoders.convnet import KeypointEncoder
+from encoders.layers.clouds import UnitSphere, Workspace
 from encoders.layers.pixels import NormalisePixels
 from encoders.preprocessing import EvaluationPixels, RobotPixels
 from encoders.pyramid import PyramidEncoder, PyramidSizes
@@ -18,9 +19,11 @@ from encoders.released import network
 from encoders.video import VideoSizes, VideoTransformer
 from encoders.vit import VisionTransformer, ViTSizes
 from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
+from world_model.cloud_changes import CloudChanges, Scale, Subsample, Turn
 from world_model.critic import Critic
 from world_model.crops import RandomCrop
 from world_model.displacement import HindsightDisplacement, TokenPlaces
+from world_model.distances import CosineDistance, SmoothAbsoluteError
 from world_model.fitting.decay import DecayAll, DecayMatrices
 from world_model.fitting.schedules import WarmupCosine, WarmupHoldDecay
 from world_model.masks.objects import LegacyObjectMask, ObjectMask, TokenMask, TubeMask
@@ -29,15 +32,20 @@ from world_model.objectives.dynamics import OpenLoop
 from world_model.objectives.motion_terms import MotionWeights
 from world_model.objectives.think_standin import DepthTokens, OthersThoughts
 from world_model.objectives.think_views import ClipViews, cut
+from world_model.objectives.views import ToCentre, Views
+from world_model.photometric import Blur, Grey, Solarise, Sometimes, StandardJitter
 from world_model.policy import GoalPolicy
 from world_model.poses import ArmPose, GivenPose
 from world_model.recipes import (
     act_jepa,
     causal_jepa,
     hand_points,
+    jepa_3d,
+    lejepa,
     leworldmodel,
     mc_jepa,
     mc_jepa_factored,
+    point_jepa,
     think_jepa,
     video_slots,
     vjepa2,
@@ -54,9 +62,12 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     act_jepa.build_control,
     causal_jepa.build,
     hand_points.build,
+    jepa_3d.build,
+    lejepa.build,
     leworldmodel.build,
     mc_jepa.build,
     mc_jepa_factored.build,
+    point_jepa.build,
     think_jepa.build,
     video_slots.build,
     vjepa2.build,
@@ -103,6 +114,21 @@ _PARTS: tuple[Callable[..., Any], ...] = (
     ViewJitter,
     Patches,
     SensorNoise,
+    Sometimes,
+    StandardJitter,
+    Grey,
+    Blur,
+    Solarise,
+    Views,
+    ToCentre,
+    UnitSphere,
+    Workspace,
+    CloudChanges,
+    Subsample,
+    Scale,
+    Turn,
+    SmoothAbsoluteError,
+    CosineDistance,
 )
 PARTS: dict[str, Callable[..., Any]] = {f"{part.__module__}.{part.__qualname__}": part for part in _PARTS}
 

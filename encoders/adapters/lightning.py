@@ -19,6 +19,7 @@ class Inert:
     """Stands for an object of a foreign class in a checkpoint: it keeps nothing and does nothing."""
 
     def __new__(cls, *_: object, **__: object) -> Inert:
+        """Take any arguments."""
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None:

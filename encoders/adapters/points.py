@@ -72,7 +72,7 @@ def fill_encoder(encoder: PointEncoder, tensors: Mapping[str, Tensor], *, title:
 
 
 def encoder_tensors(tensors: Mapping[str, Tensor], *, which: str) -> dict[str, Tensor]:
-    """The weights of an encoder, those of the chosen network called `student`, convolutions of width one as matrices."""
+    """The weights of an encoder: the chosen network is called `student`, convolutions of width one are matrices."""
     blocks, shared = WHICH[which], ("tokenizer.", "positional_encoding.")
     chosen = {"student." + name.removeprefix(blocks): x for name, x in tensors.items() if name.startswith(blocks)}
     chosen |= {name: x for name, x in tensors.items() if name.startswith(shared)}

@@ -22,7 +22,10 @@ def check_statistic(case: Case, name: str, values: Tensor, facts: Mapping[str, A
     _near(case, f"{name} std", float(values.std()), facts["std"], SIGMAS * facts["std"] / math.sqrt(draws) + 1e-6)
     for level, quantile in zip(facts["quantile_levels"], facts["quantiles"], strict=True):
         if 0 < level < 100:
-            below, upto = (float((values < quantile - 1e-6).double().mean()), float((values <= quantile + 1e-6).double().mean()))
+            below, upto = (
+                float((values < quantile - 1e-6).double().mean()),
+                float((values <= quantile + 1e-6).double().mean()),
+            )
             slack = SIGMAS * math.sqrt(2 * 0.25 / draws)
             if not below - slack <= level / 100 <= upto + slack:
                 case.misses.append(f"{name}: {level} % of the draws reach {quantile}, ours {below:.1%} to {upto:.1%}")

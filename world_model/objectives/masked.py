@@ -209,7 +209,8 @@ class MaskedObjective(nn.Module):
             masks = Masks(context=masks.context.to(x.device), targets=masks.targets.to(x.device))
             seen = self.encoder(x, masks.context)
             samples.append(seen.flatten(0, 1))
-            predicted, again = self._predict(seen, stream.places(x, masks.context), stream.places(x, masks.targets), task.hints)
+            seen_at, wanted_at = stream.places(x, masks.context), stream.places(x, masks.targets)
+            predicted, again = self._predict(seen, seen_at, wanted_at, task.hints)
             wanted = gather_tokens(targets, masks.targets.flatten(1)).unflatten(1, masks.targets.shape[1:])
             terms[task.name] = (share, self.distance(predicted, wanted))
             if again is not None and self.seen_loss is not None:
