@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from jepa_mpc.encoders.layers.blocks import TransformerBlock
+from jepa_mpc.encoders.layers.clouds import ORDERS, Centres, Clouds, farthest, neighbours, picked
+from jepa_mpc.encoders.layers.drops import Drops
 from torch import Tensor, nn
 
-from core.errors import BadObservation, choose
-from core.types import State
-from encoders.layers.blocks import TransformerBlock
-from encoders.layers.clouds import ORDERS, Centres, Clouds, farthest, neighbours, picked
-from encoders.layers.drops import Drops
+from jepa_mpc.errors import BadObservation, choose
+from jepa_mpc.types import State
 
 Keep = Annotated[Tensor, "B K"]
 

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from jepa_mpc.envs.ranges import FACTORS, RANGES, Level
 
-from core.errors import UnknownName
-from core.seeding import numpy_generator
-from envs.ranges import FACTORS, RANGES, Level
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.seeding import numpy_generator
 
 LOOK = ("light", "texture", "colour", "clutter")
 SPLITS: dict[str, tuple[str, ...]] = {

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from jepa_mpc.planners.refit import Gaussian, cheapest
 from torch import Tensor
 
-from core.types import Costs, Plans
-from planners.refit import Gaussian, cheapest
+from jepa_mpc.types import Costs, Plans
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
-
-from core.errors import choose
-from trajectories.columns import base_name, take
-from trajectories.episode import ACTION, EE_POSE, FRAME_INDEX, GRIPPER, STATE, TIMESTAMP
-from trajectories.rotations import (
+from jepa_mpc.trajectories.columns import base_name, take
+from jepa_mpc.trajectories.episode import ACTION, EE_POSE, FRAME_INDEX, GRIPPER, STATE, TIMESTAMP
+from jepa_mpc.trajectories.rotations import (
     apply_rotation,
     euler_of_quaternion,
     quaternion,
@@ -23,6 +21,8 @@ from trajectories.rotations import (
     rotation_between,
     rotation_vector,
 )
+
+from jepa_mpc.errors import choose
 
 Columns = Mapping[str, np.ndarray]
 Joined = Literal["sum", "mean"]

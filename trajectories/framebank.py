@@ -7,11 +7,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from jepa_mpc.trajectories.actions import Joined
+from jepa_mpc.trajectories.buffers import Buffers
+from jepa_mpc.trajectories.windows import Blocks
 from torch import Tensor
-
-from trajectories.actions import Joined
-from trajectories.buffers import Buffers
-from trajectories.windows import Blocks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 import torch
+from jepa_mpc.trajectories.cache import canonical_sha256
 from torch import Tensor
-
-from trajectories.cache import canonical_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from jepa_mpc.encoders.adapters.names import from_hugging_face, without_prefixes
 from torch import Tensor
 
-from core.errors import BadCheckpoint
-from encoders.adapters.names import from_hugging_face, without_prefixes
+from jepa_mpc.errors import BadCheckpoint
 
 logger = logging.getLogger(__name__)
 

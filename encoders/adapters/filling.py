@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from core.errors import BadCheckpoint
+from jepa_mpc.errors import BadCheckpoint
 
 NUM_NAMES_SHOWN = 10
 

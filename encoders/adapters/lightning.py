@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jepa_mpc.encoders.adapters.files import UNREADABLE
 from torch import Tensor
 
-from core.errors import BadCheckpoint
-from encoders.adapters.files import UNREADABLE
+from jepa_mpc.errors import BadCheckpoint
 
 
 class Inert:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from jepa_mpc.encoders.adapters.files import UNREADABLE
+from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.layers.slot_attention import LogitScale, NormedStep, SlotAttention, SlotBlock, normed_mlp
+from jepa_mpc.encoders.slot_decoder import SlotMixer
+from jepa_mpc.encoders.slots import GaussianStart, SlotEncoder, SlotRecurrence
 from torch import Tensor, nn
 
-from core.errors import BadCheckpoint, choose
-from encoders.adapters.files import UNREADABLE
-from encoders.adapters.filling import fill
-from encoders.layers.slot_attention import LogitScale, NormedStep, SlotAttention, SlotBlock, normed_mlp
-from encoders.slot_decoder import SlotMixer
-from encoders.slots import GaussianStart, SlotEncoder, SlotRecurrence
+from jepa_mpc.errors import BadCheckpoint, choose
 
 PARTS = {
     "embed": ("feature_mlp.layers.", "encoder.module.output_transform.layers.", "encoder.output_transform.layers."),

@@ -17,7 +17,7 @@ MORTON_CELLS = 256
 
 
 def farthest(clouds: Clouds, count: int, *, start: Annotated[Tensor, "B"] | None = None) -> Annotated[Tensor, "B N"]:
-    """Farthest-point sampling of every cloud of a batch; of one large cloud see `core.clouds.farthest_points`.
+    """Farthest-point sampling of every cloud of a batch; of one large cloud see `jepa_mpc.clouds.farthest_points`.
 
     Args:
         clouds: `B G 3`.

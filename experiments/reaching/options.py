@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jepa_mpc.envs.labs import SPLITS
 
-from core.errors import choose
-from envs.labs import SPLITS
+from jepa_mpc.errors import choose
 
 COUNTS = ("labs", "episodes", "budget", "horizon", "workers")
 SEEDS = ("seed", "lab_seed")

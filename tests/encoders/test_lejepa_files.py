@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jepa_mpc.encoders.adapters.lejepa import LEJEPA, load, released_name
+from jepa_mpc.encoders.vit import VisionTransformer
 from safetensors.torch import save_file
 
-from core.errors import BadCheckpoint
-from encoders.adapters.lejepa import LEJEPA, load, released_name
-from encoders.vit import VisionTransformer
+from jepa_mpc.errors import BadCheckpoint
 
 
 def layout(width: int, depth: int, *, patch: int = 16, side: int = 14) -> dict[str, torch.Size]:

@@ -9,9 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
-
-from experiments.reporting import (
+from jepa_mpc.experiments.reporting import (
     EpisodeRecord,
     Protocol,
     Report,
@@ -21,7 +19,7 @@ from experiments.reporting import (
     summarise,
     write_folder,
 )
-from experiments.reporting.stats import (
+from jepa_mpc.experiments.reporting.stats import (
     area_under_curve,
     cluster_bootstrap,
     holm,
@@ -30,6 +28,7 @@ from experiments.reporting.stats import (
     success_curve,
     wilson,
 )
+from PIL import Image
 
 NASTY = 'lab <script>alert("1")</script> & co'
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
+from jepa_mpc.encoders.layers.pixels import NormalisePixels
+from jepa_mpc.world_model.parts.objectives.views import ToCentre, Views, ViewsObjective
+from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
 from torch import Generator, Tensor, nn
 
-from encoders.layers.pixels import NormalisePixels
 from tests.golden.cases import GRADIENT, Case
-from world_model.objectives.views import ToCentre, Views, ViewsObjective
-from world_model.regularisers.sigreg import SIGReg
 
 
 class Along(nn.Module):

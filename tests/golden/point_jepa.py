@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jepa_mpc.encoders.adapters.points import fill_encoder, sizes_of
+from jepa_mpc.encoders.layers.clouds import ORDERS, farthest, neighbours, picked
+from jepa_mpc.encoders.points import CloudTokens, PointEncoder, PointTokens, PointTransformer, summary
+from jepa_mpc.world_model.adapters.point_jepa import fill_predictor
+from jepa_mpc.world_model.parts.distances import SmoothAbsoluteError, SquaredError
+from jepa_mpc.world_model.parts.masks.points import LegacyRuns, Runs
+from jepa_mpc.world_model.parts.objectives.clouds import CloudObjective, CloudStream, mean_of_normed
+from jepa_mpc.world_model.parts.objectives.masked import MaskTask
+from jepa_mpc.world_model.parts.predictors.cloud_places import CloudPlaces
+from jepa_mpc.world_model.parts.predictors.masked import MaskedPredictor, MaskedSizes
+from jepa_mpc.world_model.parts.targets import EMATarget, constant_momentum
 from torch import Generator, Tensor, nn
 
-from core.types import Masks
-from encoders.adapters.points import fill_encoder, sizes_of
-from encoders.layers.clouds import ORDERS, farthest, neighbours, picked
-from encoders.points import CloudTokens, PointEncoder, PointTokens, PointTransformer, summary
+from jepa_mpc.types import Masks
 from tests.golden.cases import GRADIENT, Case
 from tests.golden.statistics import check_rate, check_statistic
-from world_model.adapters.point_jepa import fill_predictor
-from world_model.distances import SmoothAbsoluteError, SquaredError
-from world_model.masks.points import LegacyRuns, Runs
-from world_model.objectives.clouds import CloudObjective, CloudStream, mean_of_normed
-from world_model.objectives.masked import MaskTask
-from world_model.predictors.cloud_places import CloudPlaces
-from world_model.predictors.masked import MaskedPredictor, MaskedSizes
-from world_model.targets import EMATarget, constant_momentum
 
 THEIR_ORDERS = {
     "iterative_nearest": "nearest_from_first",

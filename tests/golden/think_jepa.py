@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jepa_mpc.world_model.adapters.think_jepa import predictor
+from jepa_mpc.world_model.parts.distances import SquaredError
+from jepa_mpc.world_model.parts.predictors.guidance import FilmGuidance, ThinkerFeatures
 from torch import Tensor
 
 from tests.golden.cases import Case
-from world_model.adapters.think_jepa import predictor
-from world_model.distances import SquaredError
-from world_model.predictors.guidance import FilmGuidance, ThinkerFeatures
 
 
 @torch.no_grad()

@@ -6,9 +6,7 @@ import math
 
 import pytest
 import torch
-
-from core.seeding import generator
-from world_model.poses import (
+from jepa_mpc.world_model.parts.poses import (
     ArmPose,
     GivenPose,
     check_pose,
@@ -20,6 +18,8 @@ from world_model.poses import (
     vector_to_euler,
     vector_to_matrix,
 )
+
+from jepa_mpc.seeding import generator
 
 EYE = torch.eye(3, dtype=torch.float64)
 

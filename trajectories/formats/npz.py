@@ -19,11 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-
-from core.errors import BadEpisode
-from core.files import atomic_file
-from core.interfaces import Field
-from trajectories.episode import (
+from jepa_mpc.trajectories.episode import (
     EPISODE_INDEX,
     TIMESTAMP,
     Episode,
@@ -32,6 +28,10 @@ from trajectories.episode import (
     fields_of,
     validate,
 )
+
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.files import atomic_file
+from jepa_mpc.interfaces import Field
 
 FORMAT_VERSION = 1
 METADATA = "metadata.json"

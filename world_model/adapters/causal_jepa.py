@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.world_model.adapters.lewm import read_weights
+from jepa_mpc.world_model.parts.predictors.object_world import NumbersNode, ObjectWorld
+from jepa_mpc.world_model.parts.predictors.slots import SlotPredictor, SlotSizes
 from torch import Tensor
 
-from core.errors import BadCheckpoint
-from encoders.adapters.filling import fill
-from world_model.adapters.lewm import read_weights
-from world_model.predictors.object_world import NumbersNode, ObjectWorld
-from world_model.predictors.slots import SlotPredictor, SlotSizes
+from jepa_mpc.errors import BadCheckpoint
 
 _NAMES = (
     (r"^times$", "time_pos_embed"),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.names import block_rules, respell
+from jepa_mpc.world_model.parts.predictors.masked import MaskedPredictor
 from torch import Tensor
-
-from encoders.adapters.filling import fill
-from encoders.adapters.names import block_rules, respell
-from world_model.predictors.masked import MaskedPredictor
 
 PREFIX = "predictor."
 UNUSED = ("predictor.predictor_norm.weight", "predictor.predictor_norm.bias")

@@ -13,16 +13,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from jepa_mpc.world_model.parts.distances import CosineDistance, Distance
+from jepa_mpc.world_model.parts.masks.points import Balls
+from jepa_mpc.world_model.parts.objectives.cloud_pretraining import CloudSizes, cloud_pretraining
+from jepa_mpc.world_model.parts.objectives.clouds import BallStream, CloudObjective
+from jepa_mpc.world_model.parts.predictors.cloud_places import CloudPlaces
+from jepa_mpc.world_model.parts.predictors.context_aware import ContextAwarePredictor
+from jepa_mpc.world_model.recipes import point_jepa
 from torch import Generator
 
-from core.errors import choose
-from world_model.distances import CosineDistance, Distance
-from world_model.masks.points import Balls
-from world_model.objectives.cloud_pretraining import CloudSizes, cloud_pretraining
-from world_model.objectives.clouds import BallStream, CloudObjective
-from world_model.predictors.cloud_places import CloudPlaces
-from world_model.predictors.context_aware import ContextAwarePredictor
-from world_model.recipes import point_jepa
+from jepa_mpc.errors import choose
 
 
 def _without_walk(sizes: CloudSizes, *, depth: int) -> CloudSizes:
