@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from torch import Tensor, nn
+
 from jepa_mpc.encoders.layers.blocks import TransformerBlock
 from jepa_mpc.encoders.layers.clouds import ORDERS, Centres, Clouds, farthest, neighbours, picked
 from jepa_mpc.encoders.layers.drops import Drops
-from torch import Tensor, nn
-
 from jepa_mpc.errors import BadObservation, choose
 from jepa_mpc.types import State
 

@@ -15,9 +15,9 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from jepa_mpc.encoders.adapters.names import from_hugging_face, without_prefixes
 from torch import Tensor
 
+from jepa_mpc.encoders.adapters.names import from_hugging_face, without_prefixes
 from jepa_mpc.errors import BadCheckpoint
 
 logger = logging.getLogger(__name__)

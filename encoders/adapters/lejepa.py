@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.encoders.adapters.files import read_released
 from jepa_mpc.encoders.adapters.filling import fill
 from jepa_mpc.encoders.adapters.hub import resolve
 from jepa_mpc.encoders.adapters.names import block_rules, respell
 from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
-from torch import Tensor
-
 from jepa_mpc.errors import BadCheckpoint, choose
 
 PROJECTOR = "cva_module_proj."

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jepa_mpc.encoders.adapters.files import UNREADABLE
 from torch import Tensor
 
+from jepa_mpc.encoders.adapters.files import UNREADABLE
 from jepa_mpc.errors import BadCheckpoint
 
 

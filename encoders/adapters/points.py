@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.encoders.adapters.filling import fill
 from jepa_mpc.encoders.adapters.lightning import read_lightning
 from jepa_mpc.encoders.adapters.names import block_rules, respell
 from jepa_mpc.encoders.layers.clouds import UnitSphere
 from jepa_mpc.encoders.points import PointEncoder, PointSizes, point_encoder
-from torch import Tensor
-
 from jepa_mpc.errors import BadCheckpoint
 
 COUNTER = ".num_batches_tracked"

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.layers.attention import Attention
 from jepa_mpc.encoders.layers.drops import DropPath, Drops
 from jepa_mpc.encoders.layers.positions import Angles, rotate
-from torch import Generator, Tensor, nn
 
 ModulationInit = Callable[[nn.Linear, Generator | None], None]
 Attend = Callable[[Attention, Tensor], Tensor]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jepa_mpc.encoders.adapters.lejepa import LEJEPA, load, released_name
-from jepa_mpc.encoders.vit import VisionTransformer
 from safetensors.torch import save_file
 
+from jepa_mpc.encoders.adapters.lejepa import LEJEPA, load, released_name
+from jepa_mpc.encoders.vit import VisionTransformer
 from jepa_mpc.errors import BadCheckpoint
 
 

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+
 from jepa_mpc.encoders.adapters import points
 from jepa_mpc.encoders.adapters.points import load, released_name
 from jepa_mpc.encoders.points import PointSizes, point_encoder
+from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.world_model.adapters import point_jepa as predictor_adapter
 from jepa_mpc.world_model.parts.predictors.cloud_places import CloudPlaces
 from jepa_mpc.world_model.parts.predictors.masked import MaskedPredictor
 from jepa_mpc.world_model.recipes.point_jepa import PRESETS
-from torch import nn
-
-from jepa_mpc.errors import BadCheckpoint
 
 SMALL = PointSizes(width=12, depth=2, heads=2, mlp_dim=24, groups=8, group_size=4, net=(6, 8, 10), place=128)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.world_model.parts.objectives.views import ToCentre, Views, ViewsObjective
 from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
-from torch import Generator, Tensor, nn
-
 from tests.golden.cases import GRADIENT, Case
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.adapters.points import fill_encoder, sizes_of
 from jepa_mpc.encoders.layers.clouds import ORDERS, farthest, neighbours, picked
 from jepa_mpc.encoders.points import CloudTokens, PointEncoder, PointTokens, PointTransformer, summary
+from jepa_mpc.types import Masks
 from jepa_mpc.world_model.adapters.point_jepa import fill_predictor
 from jepa_mpc.world_model.parts.distances import SmoothAbsoluteError, SquaredError
 from jepa_mpc.world_model.parts.masks.points import LegacyRuns, Runs
@@ -16,9 +19,6 @@ from jepa_mpc.world_model.parts.objectives.masked import MaskTask
 from jepa_mpc.world_model.parts.predictors.cloud_places import CloudPlaces
 from jepa_mpc.world_model.parts.predictors.masked import MaskedPredictor, MaskedSizes
 from jepa_mpc.world_model.parts.targets import EMATarget, constant_momentum
-from torch import Generator, Tensor, nn
-
-from jepa_mpc.types import Masks
 from tests.golden.cases import GRADIENT, Case
 from tests.golden.statistics import check_rate, check_statistic
 

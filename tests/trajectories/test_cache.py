@@ -17,6 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.actions import CommandedActions, JointVelocity, PoseDelta
 from jepa_mpc.trajectories.bank import bank_of, load_bank
 from jepa_mpc.trajectories.buffers import Buffers
@@ -31,9 +34,6 @@ from jepa_mpc.trajectories.pictures import PictureFit
 from jepa_mpc.trajectories.robots import MappedLog, guess_robot, robot_map
 from jepa_mpc.trajectories.synthetic import synthetic_episode, synthetic_log
 from jepa_mpc.trajectories.windows import Windows
-
-from jepa_mpc.errors import BadEpisode
-from jepa_mpc.seeding import generator
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -243,7 +243,7 @@ def test_a_killed_ingest_goes_on_where_it_was(tmp_path):
     """Killed when a few episodes are noted; the journal's last line may be torn."""
     log = synthetic_log(tmp_path / "log", episodes=40, image_size=64)
     code = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); from trajectories.ingest import ingest\n"
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from jepa_mpc.trajectories.ingest import ingest\n"
         "slow = lambda todo: (time.sleep(0.02) or i for i in todo)\n"
         "ingest(sys.argv[2], place=sys.argv[3], progress=slow)"
     )

@@ -13,17 +13,17 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
+
+from jepa_mpc.checkpoint import save_checkpoint
 from jepa_mpc.encoders import ViTSizes
+from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.world_model.adapters.lewm_names import NEWER_TO_RELEASED, OURS_TO_RELEASED
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.predictors.forms import LeWMSizes, published
 from jepa_mpc.world_model.parts.predictors.trunk import TrunkSizes
 from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
 from jepa_mpc.world_model.recipes.leworldmodel import build
-from torch import Tensor
-
-from jepa_mpc.checkpoint import save_checkpoint
-from jepa_mpc.errors import BadCheckpoint
 
 WEIGHT_FILES = ("weights.pt", "model.safetensors", "weights.safetensors")
 VIT_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16}

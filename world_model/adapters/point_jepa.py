@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from jepa_mpc.encoders.adapters.filling import fill
 from jepa_mpc.encoders.adapters.names import block_rules, respell
 from jepa_mpc.world_model.parts.predictors.masked import MaskedPredictor
-from torch import Tensor
 
 PREFIX = "predictor."
 UNUSED = ("predictor.predictor_norm.weight", "predictor.predictor_norm.bias")

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.loader import MISFITS, WorldModel
 from torch import nn
 
 from jepa_mpc.checkpoint import load_checkpoint, load_strict, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.loader import MISFITS, WorldModel
 
 Part = TypeVar("Part", bound=nn.Module)
 

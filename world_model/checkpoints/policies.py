@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
-from jepa_mpc.world_model.checkpoints.networks import load_companion, save_companion
-from jepa_mpc.world_model.policies.goal import GoalPolicy
 
+from jepa_mpc.checkpoint import load_checkpoint, load_strict
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.types import Observation
+from jepa_mpc.types import ActionBox, Observation
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.loader import MISFITS, Interface, WorldModel
+from jepa_mpc.world_model.checkpoints.networks import load_companion, save_companion
+from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
+from jepa_mpc.world_model.perception.images import ImagePerception
+from jepa_mpc.world_model.policies.chunk import ChunkPolicy
+from jepa_mpc.world_model.policies.goal import GoalPolicy
 
 
 def save_policy(
@@ -58,6 +63,34 @@ def load_policy(folder: str | Path, model: WorldModel) -> GoalPolicy:
         )
     _try_out(policy, model, folder)
     return policy
+
+
+def load_chunk_policy(folder: str | Path, *, box: ActionBox, device: torch.device | str = "cpu") -> ChunkPolicy:
+    """Read a trained policy from the folder that a training published.
+
+    Raises:
+        BadCheckpoint: If the folder is missing, damaged or of a newer format, or describes no action-chunk system.
+        ValueError: If its actions are not the robot's.
+    """
+    tensors, config = load_checkpoint(folder)
+    try:
+        objective, facts = assemble(config["system"]), config["interface"]
+        interface = Interface(**{**facts, "cameras": tuple(facts["cameras"]), "actions": tuple(facts["actions"])})
+    except MISFITS as error:
+        raise BadCheckpoint(f"{folder} does not describe a system of this version: {error}") from error
+    if not isinstance(objective, ChunkObjective):
+        raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, which answers no action chunks")
+    load_strict(objective, tensors, str(folder))
+    objective.to(device).eval().requires_grad_(False)
+    perception = ImagePerception(
+        objective.encoder,
+        cameras=interface.cameras,
+        image_size=(interface.image_size, interface.image_size),
+        prepare=objective.preprocess,
+    )
+    return ChunkPolicy(
+        objective, perception=perception, box=ActionBox(low=box.low.to(device), high=box.high.to(device))
+    )
 
 
 @torch.no_grad()

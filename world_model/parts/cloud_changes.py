@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jepa_mpc.encoders.layers.clouds import Clouds, picked
 from torch import Generator
+
+from jepa_mpc.encoders.layers.clouds import Clouds, picked
 
 Change = Callable[[Clouds, Generator], Clouds]
 UP = {"x": 0, "y": 1, "z": 2}

@@ -1,14 +1,15 @@
 """Changes of colour, sharpness and tone that views of a photograph usually get; each picture gets its own.
 
-All map pictures `B T V 3 h w` in [0, 1] to pictures of the same shape, as `world_model.parts.augment.Augmentation` applies.
+All map pictures `B T V 3 h w` in [0, 1] to pictures of the same shape, as an `Augmentation` applies them.
 """
 
 from __future__ import annotations
 
 import torch
-from jepa_mpc.world_model.parts.augment import Change, _uniform
 from torch import Generator, Tensor
 from torch.nn import functional
+
+from jepa_mpc.world_model.parts.augment import Change, _uniform
 
 GREY = (0.299, 0.587, 0.114)
 """Weights of the colours in the brightness (ITU-R BT.601)."""

@@ -7,20 +7,15 @@ many steps, and carries out as much of the answer as it likes before it asks aga
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import torch
-from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.loader import MISFITS, Interface
-from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
-from jepa_mpc.world_model.perception.images import ImagePerception
 from torch import Tensor
 
-from jepa_mpc.checkpoint import load_checkpoint, load_strict
-from jepa_mpc.errors import BadCheckpoint, BadObservation
+from jepa_mpc.errors import BadObservation
 from jepa_mpc.interfaces import Agent, Perception
 from jepa_mpc.types import ActionBox, Context, Goal, Observation, Plan, Plans, State
+from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
 
 
 class ChunkPolicy:
@@ -190,31 +185,3 @@ class SeededAgent:
         """Show the observation to both, and answer with the agent's action `B A`."""
         self.policy.see(observation)
         return self.agent.act(observation)
-
-
-def load_chunk_policy(folder: str | Path, *, box: ActionBox, device: torch.device | str = "cpu") -> ChunkPolicy:
-    """Read a trained policy from the folder that a training published.
-
-    Raises:
-        BadCheckpoint: If the folder is missing, damaged or of a newer format, or describes no action-chunk system.
-        ValueError: If its actions are not the robot's.
-    """
-    tensors, config = load_checkpoint(folder)
-    try:
-        objective, facts = assemble(config["system"]), config["interface"]
-        interface = Interface(**{**facts, "cameras": tuple(facts["cameras"]), "actions": tuple(facts["actions"])})
-    except MISFITS as error:
-        raise BadCheckpoint(f"{folder} does not describe a system of this version: {error}") from error
-    if not isinstance(objective, ChunkObjective):
-        raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, which answers no action chunks")
-    load_strict(objective, tensors, str(folder))
-    objective.to(device).eval().requires_grad_(False)
-    perception = ImagePerception(
-        objective.encoder,
-        cameras=interface.cameras,
-        image_size=(interface.image_size, interface.image_size),
-        prepare=objective.preprocess,
-    )
-    return ChunkPolicy(
-        objective, perception=perception, box=ActionBox(low=box.low.to(device), high=box.high.to(device))
-    )

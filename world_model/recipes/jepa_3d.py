@@ -13,6 +13,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from torch import Generator
+
+from jepa_mpc.errors import choose
 from jepa_mpc.world_model.parts.distances import CosineDistance, Distance
 from jepa_mpc.world_model.parts.masks.points import Balls
 from jepa_mpc.world_model.parts.objectives.cloud_pretraining import CloudSizes, cloud_pretraining
@@ -20,9 +23,6 @@ from jepa_mpc.world_model.parts.objectives.clouds import BallStream, CloudObject
 from jepa_mpc.world_model.parts.predictors.cloud_places import CloudPlaces
 from jepa_mpc.world_model.parts.predictors.context_aware import ContextAwarePredictor
 from jepa_mpc.world_model.recipes import point_jepa
-from torch import Generator
-
-from jepa_mpc.errors import choose
 
 
 def _without_walk(sizes: CloudSizes, *, depth: int) -> CloudSizes:

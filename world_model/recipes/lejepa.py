@@ -13,18 +13,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Generator
+
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
+from jepa_mpc.errors import choose
 from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise
 from jepa_mpc.world_model.parts.crops import RandomCrop
 from jepa_mpc.world_model.parts.objectives.motion import expander
 from jepa_mpc.world_model.parts.objectives.views import ToCentre, Views, ViewsObjective, mean_of_tokens, summary_token
 from jepa_mpc.world_model.parts.photometric import Blur, Grey, Solarise, Sometimes, StandardJitter
 from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
-from torch import Generator
-
-from jepa_mpc.errors import choose
 
 
 @dataclass(frozen=True, kw_only=True)

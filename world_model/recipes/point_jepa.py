@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Generator, nn
+
 from jepa_mpc.encoders.layers.clouds import UnitSphere, Workspace
 from jepa_mpc.encoders.layers.drops import Drops
 from jepa_mpc.encoders.points import PointSizes
+from jepa_mpc.errors import choose
 from jepa_mpc.world_model.parts.cloud_changes import CloudChanges, Subsample, published_changes
 from jepa_mpc.world_model.parts.distances import Distance, SmoothAbsoluteError
 from jepa_mpc.world_model.parts.masks.points import POINT_RUNS
@@ -23,9 +26,6 @@ from jepa_mpc.world_model.parts.objectives.clouds import CloudObjective
 from jepa_mpc.world_model.parts.predictors.cloud_places import CloudPlaces
 from jepa_mpc.world_model.parts.predictors.masked import MaskedPredictor, MaskedSizes
 from jepa_mpc.world_model.parts.targets import linear_momentum
-from torch import Generator, nn
-
-from jepa_mpc.errors import choose
 
 LAB = Workspace(centre=(0.6, 0.0, 0.2), half=0.6)
 """The table of the lab in the frame of the robot's base, m."""

@@ -6,16 +6,16 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Generator, nn
+
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.points import PointSizes, PointTokens, PointTransformer
+from jepa_mpc.interfaces import MaskSampler
 from jepa_mpc.world_model.parts.cloud_changes import Change
 from jepa_mpc.world_model.parts.objectives.clouds import CloudObjective, CloudStream, mean_of_normed
 from jepa_mpc.world_model.parts.objectives.masked import MaskTask
 from jepa_mpc.world_model.parts.predictors.masked import MaskedSizes
 from jepa_mpc.world_model.parts.targets import EMATarget, Momentum
-from torch import Generator, nn
-
-from jepa_mpc.interfaces import MaskSampler
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.layers.clouds import picked
-from jepa_mpc.encoders.points import CloudTokens, PointEncoder, PointTokens, PointTransformer
-from jepa_mpc.world_model.parts.objectives.masked import Change, MaskedObjective, MaskTask, Stream
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.encoders.layers.clouds import picked
+from jepa_mpc.encoders.points import CloudTokens, PointEncoder, PointTokens, PointTransformer
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.interfaces import Batch
 from jepa_mpc.types import Latents, Masks, State
+from jepa_mpc.world_model.parts.objectives.masked import Change, MaskedObjective, MaskTask, Stream
 
 CLOUDS = "clouds"
 

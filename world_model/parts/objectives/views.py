@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.vit import VisionTransformer
-from jepa_mpc.world_model.parts.objectives.dynamics import total_of
-from jepa_mpc.world_model.parts.targets import SharedTarget
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.encoders.vit import VisionTransformer
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.interfaces import Batch, Regulariser
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Frames, Latents, Loss
+from jepa_mpc.world_model.parts.objectives.dynamics import total_of
+from jepa_mpc.world_model.parts.targets import SharedTarget
 
 Pictures = Annotated[Tensor, "G 3 h w"]
 Projected = Annotated[Tensor, "V G D"]

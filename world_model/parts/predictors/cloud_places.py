@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from torch import Tensor, nn
+
 from jepa_mpc.encoders.layers.clouds import Centres
 from jepa_mpc.encoders.layers.positions import Angles
 from jepa_mpc.encoders.points import place_net
-from torch import Tensor, nn
 
 
 class CloudPlaces(nn.Module):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jepa_mpc.encoders.layers.blocks import TransformerBlock
-from jepa_mpc.encoders.layers.postnorm import CrossAttention
-from jepa_mpc.world_model.parts.predictors.masked import MaskedSizes, Places
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.encoders.layers.blocks import TransformerBlock
+from jepa_mpc.encoders.layers.postnorm import CrossAttention
 from jepa_mpc.shapes import check_shape
+from jepa_mpc.world_model.parts.predictors.masked import MaskedSizes, Places
 
 
 class ContextBlock(TransformerBlock):
