@@ -55,7 +55,8 @@ class Watch:
         self.health: CollapseMonitor | None = None
         trained = any(weight.requires_grad for name, weight in objective.named_parameters() if "encoder" in name)
         if hasattr(objective, "encode") and trained:
-            self.frames = bank.sample(max(frames // window, 4), window, generator=generator(seed, "watch"))["frames"]
+            drawn = bank.sample(max(frames // window, 4), window, generator=generator(seed, "watch"))
+            self.frames = drawn[main_input(objective)]
             mode = objective.training
             with torch.no_grad():
                 self.health = CollapseMonitor(self._latents(objective.eval()), least_rank=LEAST_RANK)
@@ -71,7 +72,7 @@ class Watch:
             return
         latents = self._latents(objective)
         signs = [*self.health(latents).signs]
-        share = motion(latents)
+        share = motion(latents) if latents.shape[1] > 1 else 1.0  # single pictures do not move
         if not share >= LEAST_MOTION:
             signs.append(f"motion {share:.1e} is below {LEAST_MOTION:.0e}: latents do not change from frame to frame")
         if not signs:
@@ -87,6 +88,11 @@ class Watch:
         """Latents `B T ND` on the CPU."""
         device = next(objective.parameters()).device
         return objective.encode(self.frames.to(device)).flatten(2).float().cpu()  # type: ignore[operator]
+
+
+def main_input(objective: nn.Module) -> str:
+    """Which entry of a batch an objective's `encode` takes: the frames, if it does not say."""
+    return str(getattr(objective, "main_input", "frames"))
 
 
 def motion(latents: Tensor) -> float:
