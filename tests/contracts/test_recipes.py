@@ -43,9 +43,9 @@ def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
     axis = torch.linspace(-1, 1, size)
     blob = torch.exp(-10 * ((axis - place[:, :, 0]) ** 2 + (axis[:, None] - place[:, :, 1]) ** 2))
     frames = (255 * blob).to(torch.uint8)[:, :, None].repeat(1, 1, channels, 1, 1)
-    shape = 0.2 * torch.randn(worlds, 4, 32, 3, generator=draw)
+    shape = 0.2 * torch.randn(worlds, 1, 32, 3, generator=draw)
     walked = torch.cat([torch.full_like(actions[:, :1], 0.1), 0.1 + actions.cumsum(1)], dim=1)
-    clouds = shape * torch.rand(worlds, 1, 1, 3, generator=draw) + F.pad(place[..., 0, 0], (0, 1))[:, :, None]
+    clouds = shape * torch.rand(worlds, 1, 1, 3, generator=draw) + F.pad(place[:, :1, :, 0, 0], (0, 1))[:, :, None]
     return {"frames": frames, "actions": actions, "proprio": walked.clamp(-0.9, 0.9), "clouds": clouds}
 
 

@@ -152,6 +152,12 @@ class ViewsObjective(nn.Module):
         sizes = check_shape(frames, "B T C h w")
         return self.encoder(self.prepare(frames.flatten(0, 1))).unflatten(0, (sizes["B"], sizes["T"]))
 
+    def compared(self, frames: Frames) -> Annotated[Tensor, "B T N D"]:
+        """Projections of the pictures as they are, one per camera: what collapses first where nothing spreads it."""
+        sizes = check_shape(frames, "B T C h w")
+        projected = self.projector(self.pool(self.encoder, self.prepare(each_picture(frames))))
+        return projected.unflatten(0, (sizes["B"], sizes["T"], -1))
+
     def after_step(self, progress: float) -> None:
         """Nothing follows the encoder."""
 
