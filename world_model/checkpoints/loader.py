@@ -92,6 +92,11 @@ class WorldModel:
         return self.members[0]
 
     @property
+    def device(self) -> torch.device:
+        """Where its networks run."""
+        return next(self.objective.parameters()).device
+
+    @property
     def feels(self) -> bool:
         """Whether it needs proprioception beside the pictures."""
         if isinstance(self.objective, ObjectObjective):
