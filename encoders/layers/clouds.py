@@ -112,12 +112,12 @@ class Workspace(nn.Module):
         super().__init__()
         if half <= 0:
             raise ValueError(f"half the side of the workspace must be positive, got {half} m")
-        self.half = half
+        self.reach = half
         self.register_buffer("centre", torch.tensor(centre, dtype=torch.float32), persistent=False)
 
     def forward(self, clouds: Clouds) -> Clouds:
         """Clouds `B G 3`, m."""
-        return (clouds - self.centre) / self.half
+        return (clouds - self.centre) / self.reach
 
 
 def _walk(centres: Centres, start: Annotated[Tensor, "B"]) -> Annotated[Tensor, "B N"]:

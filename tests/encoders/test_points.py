@@ -75,6 +75,14 @@ def test_tokens_that_are_not_kept_are_not_seen():
     assert network(CLOUDS, keep).shape == (3, 3, 24) and summary(network(CLOUDS)).shape == (3, 48)
 
 
+def test_blocks_work_on_the_seen_tokens_alone():
+    network, seen = encoder(), []
+    for block in network.trunk.blocks:
+        block.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
+    network(CLOUDS, torch.tensor([[3, 1, 8]]).expand(3, -1))
+    assert seen == [3, 3]
+
+
 def test_places_may_be_told_to_the_first_block_alone():
     torch.manual_seed(0)
     first = point_encoder(PointSizes(**{**vars(SIZES), "placed": 1})).eval()

@@ -34,10 +34,12 @@ def check(case: Case) -> None:
     for name, samples in case.under("out.sample.").items():
         case.checked.add(f"out.sample.{name}")  # made by the reference: an input here
         case.check(f"out.sigreg.{name}", regulariser.along(samples, given).mean())
-    for step in range(2):
-        case.check(f"out.sliced_step{step}", regulariser(projected, Generator().manual_seed(step)))
+    for step in case.under("out.sliced_step"):
+        case.check(f"out.sliced_step{step}", regulariser(projected, Generator().manual_seed(int(step))))
+    for step in case.under("out.directions_step"):
+        drawn = regulariser.directions(projected, Generator().manual_seed(int(step)))
+        case.check(f"out.directions_step{step}", drawn)
     case.check("out.directions", given / given.norm(dim=0))
-    case.check("out.directions_step0", regulariser.directions(projected, Generator().manual_seed(0)))
 
 
 def _check_total(case: Case, projected: Tensor, regulariser: nn.Module) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from jepa_mpc.encoders.adapters.points import fill_encoder, sizes_of
+from jepa_mpc.encoders.adapters.points import fill_encoder, released_name, sizes_of
 from jepa_mpc.encoders.layers.clouds import ORDERS, farthest, neighbours, picked
 from jepa_mpc.encoders.points import CloudTokens, PointEncoder, PointTokens, PointTransformer, summary
 from jepa_mpc.types import Masks
@@ -54,7 +55,9 @@ def check(case: Case) -> None:
     target = EMATarget(student.trunk, momentum=constant_momentum(meta["ema_example"]))
     target.encoder.load_state_dict(teacher.trunk.state_dict())
     target.update(student.trunk, 0.0)
-    case.check("out.ema.blocks.0.attn.qkv.weight", target.encoder.blocks[0].attention.to_qkv.weight)
+    moved = {released_name(f"trunk.{key}"): value for key, value in target.encoder.state_dict().items()}
+    for name in case.under("out.ema."):
+        case.check(f"out.ema.{name}", moved[f"student.{name}"])
 
 
 def _encoder(case: Case, which: str) -> PointEncoder:
@@ -63,6 +66,8 @@ def _encoder(case: Case, which: str) -> PointEncoder:
         weights, source="the case", groups=meta["num_groups"], group_size=meta["group_size"],
         heads=meta["encoder_heads"], placed=None if meta["encoder_add_pos_at_every_layer"] else 1,
     )  # fmt: skip
+    assert meta["batch_norm_eps"] == nn.BatchNorm1d(1).eps
+    sizes = replace(sizes, eps=meta["layer_norm_eps"])
     encoder = PointEncoder(PointTokens(sizes), PointTransformer(sizes))
     fill_encoder(encoder, weights, title="the case", which=which)
     return encoder.eval()

@@ -65,7 +65,7 @@ def build(
     return cloud_pretraining(
         sizes,
         ContextAwarePredictor(sizes.predictor, places),
-        sampler=Balls(target=tuple(target), context=tuple(context)),  # type: ignore[arg-type]
+        sampler=Balls(target=(target[0], target[1]), context=(context[0], context[1])),  # type: ignore[arg-type]
         stream=BallStream,
         distance=distance or CosineDistance(scale=1.0),
         generator=generator,

@@ -87,7 +87,7 @@ def build(
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
     runs = choose(POINT_RUNS, masks, "mask sampler")
-    sampler = runs(num_tokens=sizes.encoder.groups, target=tuple(target), context=tuple(context))
+    sampler = runs(num_tokens=sizes.encoder.groups, target=(target[0], target[1]), context=(context[0], context[1]))
     predictor = MaskedPredictor(sizes.predictor, CloudPlaces(sizes.predictor.width, hidden=sizes.encoder.place))
     return cloud_pretraining(
         sizes, predictor, sampler=sampler, distance=distance or SmoothAbsoluteError(beta=2.0), generator=generator,
