@@ -212,12 +212,13 @@ class RobotEnv(Protocol):
 
 @dataclass(frozen=True)
 class Field:
-    """One recorded quantity: shape of a single step, dtype, unit and rate."""
+    """One recorded quantity: shape of a single step, dtype, unit, rate, and the log's own names of its axes (JSON)."""
 
     shape: tuple[int, ...]
     dtype: str
     unit: str = ""
     hz: float | None = None
+    names: Any = None
 
 
 class EpisodeStore(Protocol):

@@ -267,6 +267,21 @@ def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") 
     return model
 
 
+def load_system(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The objective of any trained system, frozen, and the configuration that it was published with.
+
+    Raises:
+        BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes no system of this version.
+    """
+    tensors, config = load_checkpoint(folder)
+    try:
+        objective = assemble(config["system"])
+    except MISFITS as error:
+        raise BadCheckpoint(f"{folder} describes no system of this version: {error}") from error
+    load_strict(objective, tensors, str(folder))
+    return objective.eval().requires_grad_(False), config
+
+
 def save_ensemble(folder: str | Path, members: Sequence[str | Path]) -> None:
     """Publish several saved world models of one robot as one.
 
