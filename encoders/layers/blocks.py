@@ -74,19 +74,22 @@ class RotaryBlock(TransformerBlock):
     Reference: Assran et al. 2025, arXiv:2506.09985, section 2.1.
     """
 
-    def forward(self, x: Tensor, angles: Angles, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, angles: Angles | None, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Transform tokens.
 
         Args:
             x: `(B, L, width)`.
-            angles: Of `AxialRotary.table`, for all samples `(L, head_dim)` or for each `(B, L, head_dim)`.
+            angles: Of `AxialRotary.table`, for all samples `(L, head_dim)` or for each `(B, L, head_dim)`; None turns
+                nothing, for tokens that carry their places themselves.
             mask: `(L, L)` or anything that broadcasts to `(B, heads, L, L)`, True where looking is allowed.
         """
         return self.finish(x, *self.project(x, angles), mask)
 
-    def project(self, x: Tensor, angles: Angles) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, angles: Angles | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys (both turned) and values of tokens `(B, L, width)`, each `(B, heads, L, head_dim)`."""
         query, key, value = self.attention.project(self.norm_attention(x))
+        if angles is None:
+            return query, key, value
         return rotate(query, angles), rotate(key, angles), value
 
     def finish(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:

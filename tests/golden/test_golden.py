@@ -10,8 +10,11 @@ from tests.golden import (
     act_jepa,
     causal_jepa,
     dinowm,
+    hjepa,
     lewm,
+    mask_statistics,
     mc_jepa,
+    placed,
     planner_quality,
     planner_trace,
     pldm,
@@ -55,6 +58,13 @@ CHECKS = {
     "cjepa_rollout": causal_jepa.check_rollout,
     "cjepa_matching": causal_jepa.check_matching,
     "thinkjepa_guidance": think_jepa.check,
+    "ijepa": placed.check_pictures,
+    "vjepa": placed.check_clips,
+    "ijepa_mask_stats": mask_statistics.check_blocks,
+    "vjepa_mask_stats": mask_statistics.check_tubes,
+    "vjepa_random_tube_stats": mask_statistics.check_random_tubes,
+    "hjepa": hjepa.check,
+    "hjepa_hierarchical_mask_stats": mask_statistics.check_levels,
 }
 """Kind of a case -> what to run on it."""
 

@@ -36,7 +36,7 @@ from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 from jepa_mpc.world_model.policies.goal import GoalPolicy
 from jepa_mpc.world_model.recipes import RECIPES
 from jepa_mpc.world_model.training.decay import DecayAll, DecayMatrices
-from jepa_mpc.world_model.training.schedules import WarmupCosine, WarmupHoldDecay
+from jepa_mpc.world_model.training.schedules import CosineRise, Stretched, WarmupCosine, WarmupHoldDecay
 
 TARGET = "_target_"
 
@@ -48,6 +48,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "clip_views": ClipViews,
     "clip_views_cut": cut,
     "colour_jitter": ColourJitter,
+    "cosine_rise": CosineRise,
     "critic": Critic,
     "decay_all": DecayAll,
     "decay_matrices": DecayMatrices,
@@ -71,6 +72,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "robot_pixels": RobotPixels,
     "sensor_noise": SensorNoise,
     "sigreg": SIGReg,
+    "stretched": Stretched,
     "token_mask": TokenMask,
     "token_places": TokenPlaces,
     "tube_mask": TubeMask,
