@@ -98,6 +98,17 @@ class VisionTransformer(nn.Module):
         Raises:
             BadObservation: If the images have other channels, or patches do not fill them.
         """
+        tokens = self.embed(x)
+        if keep is not None:
+            tokens = tokens.gather(1, keep[:, :, None].expand(-1, -1, self.width))
+        return self.through(tokens)
+
+    def embed(self, x: Tensor) -> State:
+        """Patch tokens with their places `(B, N, D)`, before the first block.
+
+        Raises:
+            BadObservation: If the images have other channels, or patches do not fill them.
+        """
         patch, channels = self.sizes.patch, self.sizes.channels
         if x.dim() != 4 or x.shape[1] != channels or x.shape[2] % patch or x.shape[3] % patch:
             raise BadObservation(
@@ -105,10 +116,11 @@ class VisionTransformer(nn.Module):
             )
         grid = self.patches(x)
         table = resize_grid(self.positions[:, self.num_summary :], (self.side, self.side), tuple(grid.shape[2:]))
-        tokens = grid.flatten(2).transpose(1, 2) + table  # (B, K, D)
-        if keep is not None:
-            tokens = tokens.gather(1, keep[:, :, None].expand(-1, -1, self.width))
-        summary = (self.summary + self.positions[:, : self.num_summary]).expand(len(x), -1, -1)
+        return grid.flatten(2).transpose(1, 2) + table
+
+    def through(self, tokens: State) -> State:
+        """Embedded patch tokens `(B, K, D)` through blocks and last norm, the summary token (if any) first."""
+        summary = (self.summary + self.positions[:, : self.num_summary]).expand(len(tokens), -1, -1)
         tokens = torch.cat([summary, tokens], dim=1)
         for block in self.blocks:
             tokens = block(tokens)

@@ -1,4 +1,4 @@
-"""Reading released V-JEPA 2 files: a trainer's `.pt`, or a folder with `model.safetensors` and `config.json`."""
+"""Reading released files: a trainer's `.pt` or `.pth.tar`, or a folder with `model.safetensors` and `config.json`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read_released(path: str | Path, *, section: str | None = None) -> Released:
     """Read a released file of either layout. No code of the file is run, and large files are mapped, not copied.
 
     Args:
-        path: A `.pt` or `.safetensors` file, or a folder that holds one.
+        path: A `.pt`, `.pth.tar` or `.safetensors` file, or a folder that holds one.
         section: Which encoder of a trainer's file to take; by default the first of `ENCODER_SECTIONS` that it has, but
             `encoder` from a file with an action-conditioned predictor.
 
@@ -127,11 +127,13 @@ def _weight_files(path: Path) -> list[Path]:
     if index.is_file():
         parts = sorted(set(_read_json(index).get("weight_map", {}).values()))
         return [path / part for part in parts]
-    found = [path / "model.safetensors"] if (path / "model.safetensors").is_file() else sorted(path.glob("*.pt"))
+    if (path / "model.safetensors").is_file():
+        return [path / "model.safetensors"]
+    found = sorted({*path.glob("*.pt"), *path.glob("*.pth.tar")})
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise BadCheckpoint(
-            f"expected model.safetensors or one .pt file in {path}, found {names}: name the file itself"
+            f"expected model.safetensors or one .pt or .pth.tar file in {path}, found {names}: name the file itself"
         )
     return found
 

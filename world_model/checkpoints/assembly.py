@@ -41,7 +41,7 @@ from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 from jepa_mpc.world_model.policies.goal import GoalPolicy
 from jepa_mpc.world_model.recipes import RECIPES
 from jepa_mpc.world_model.training.decay import DecayAll, DecayMatrices
-from jepa_mpc.world_model.training.schedules import WarmupCosine, WarmupHoldDecay
+from jepa_mpc.world_model.training.schedules import CosineRise, Stretched, WarmupCosine, WarmupHoldDecay
 
 TARGET = "_target_"
 
@@ -59,6 +59,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "cloud_turn": Turn,
     "colour_jitter": ColourJitter,
     "cosine_distance": CosineDistance,
+    "cosine_rise": CosineRise,
     "critic": Critic,
     "decay_all": DecayAll,
     "decay_matrices": DecayMatrices,
@@ -87,6 +88,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "solarise": Solarise,
     "sometimes": Sometimes,
     "standard_jitter": StandardJitter,
+    "stretched": Stretched,
     "to_centre": ToCentre,
     "token_mask": TokenMask,
     "token_places": TokenPlaces,
