@@ -1,10 +1,11 @@
-"""The released encoders of the V-JEPA 2 family: their sizes, forms and files."""
+"""The released encoders: the V-JEPA 2 family with its sizes, forms and files, and those before it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from torch import nn
 
+from jepa_mpc.encoders.release import Release
+from jepa_mpc.encoders.released_first import DINOV2, IJEPA, VJEPA
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 from jepa_mpc.errors import choose
 
@@ -53,31 +54,6 @@ def levels_of(depth: int) -> tuple[int, ...]:
     return UNEVEN_LEVELS.get(depth) or tuple(depth // NUM_LEVELS * (level + 1) - 1 for level in range(NUM_LEVELS))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Release:
-    """A released encoder.
-
-    Args:
-        form: Builds the network from its sizes: `vjepa2` or `vjepa2_1`.
-        sizes: Its sizes.
-        image: Side of the pictures it was trained with at last, in pixels.
-        file: The authors' file.
-        repository: Where Hugging Face has it, or None.
-        section: Where the authors' file keeps it, or None for the usual places.
-    """
-
-    form: Callable[..., VideoTransformer]
-    sizes: VideoSizes
-    image: int
-    file: str
-    repository: str | None = None
-    section: str | None = None
-
-    def __call__(self, *, recompute: bool = False) -> VideoTransformer:
-        """Build the network with fresh weights."""
-        return self.form(self.sizes, recompute=recompute)
-
-
 BASE = VideoSizes(width=768, depth=12, heads=12, mlp_dim=3072)
 LARGE = VideoSizes(width=1024, depth=24, heads=16, mlp_dim=4096)
 HUGE = VideoSizes(width=1280, depth=32, heads=16, mlp_dim=5120)
@@ -85,6 +61,8 @@ GIANT = VideoSizes(width=1408, depth=40, heads=22, mlp_dim=6144)
 GIGANTIC = VideoSizes(width=1664, depth=48, heads=26, mlp_dim=8192)
 
 RELEASES: dict[str, Release] = {
+    **IJEPA,
+    **VJEPA,
     "vjepa2_vitl": Release(
         form=vjepa2, sizes=LARGE, image=256, file="vitl.pt", repository="facebook/vjepa2-vitl-fpc64-256"
     ),
@@ -102,10 +80,11 @@ RELEASES: dict[str, Release] = {
     "vjepa2_1_vitl": Release(form=vjepa2_1, sizes=LARGE, image=384, file="vjepa2_1_vitl_dist_vitG_384.pt"),
     "vjepa2_1_vitg": Release(form=vjepa2_1, sizes=GIANT, image=384, file="vjepa2_1_vitg_384.pt"),
     "vjepa2_1_vit_gigantic": Release(form=vjepa2_1, sizes=GIGANTIC, image=384, file="vjepa2_1_vitG_384.pt"),
+    **DINOV2,
 }
 
 
-def network(model: str) -> VideoTransformer:
+def network(model: str) -> nn.Module:
     """A released encoder's network with fresh weights: how a checkpoint names the form of its encoder.
 
     Args:

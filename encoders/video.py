@@ -81,7 +81,7 @@ class VideoTransformer(nn.Module):
 
     Args:
         sizes: All sizes.
-        pairing: How the channels are turned, see `AxialRotary`.
+        pairing: How the channels are turned, see `AxialRotary`; None turns nothing, for tokens placed otherwise.
         span: Side of the grid to which rows and columns are stretched, or None to count them as they are.
         levels: Blocks (from 0, rising, the last one included) whose output has a norm of its own, or None.
         pictures: Whether single frames take a path of their own.
@@ -98,7 +98,7 @@ class VideoTransformer(nn.Module):
         self,
         sizes: VideoSizes,
         *,
-        pairing: Pairing = "interleaved",
+        pairing: Pairing | None = "interleaved",
         span: int | None = None,
         levels: Sequence[int] | None = None,
         pictures: bool = False,
@@ -108,7 +108,7 @@ class VideoTransformer(nn.Module):
         _check_levels(levels, sizes.depth)
         self.sizes, self.width, self.recompute = sizes, sizes.width, recompute
         self.levels = None if levels is None else tuple(levels)
-        self.rotary = AxialRotary(sizes.width // sizes.heads, pairing=pairing)
+        self.rotary = None if pairing is None else AxialRotary(sizes.width // sizes.heads, pairing=pairing)
         self.span = span
         self.patches = TubeletPatches(sizes.channels, sizes.width, patch=sizes.patch, tubelet=sizes.tubelet)
         self.pictures = PicturePath(sizes) if pictures else None
@@ -176,18 +176,23 @@ class VideoTransformer(nn.Module):
                 found[index] = tokens
         return [found[index] for index in at]
 
-    def embed(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> tuple[State, Angles]:
-        """What enters the first block: tokens `(B, N or K, D)` and the angles of their places."""
+    def embed(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> tuple[State, Angles | None]:
+        """What enters the first block: tokens `(B, N or K, D)` and the angles of their places, if they are turned."""
         grid, mark = self._patch(x)
-        tokens = grid.flatten(1, 3)  # (B, N, D)
+        tokens = self.placed(grid)
         if mark is not None:
             tokens = tokens + mark
-        places = grid_places(*grid.shape[1:4], device=x.device, span=self.span)
         if keep is not None:
             _check_keep(keep, len(tokens))
             tokens = tokens.gather(1, keep[:, :, None].expand(-1, -1, self.width))
-            places = places[keep]  # (B, K, 3)
-        return tokens, self.rotary.table(places)
+        if self.rotary is None:
+            return tokens, None
+        places = grid_places(*grid.shape[1:4], device=x.device, span=self.span)
+        return tokens, self.rotary.table(places if keep is None else places[keep])  # (N, 3) or (B, K, 3)
+
+    def placed(self, grid: Tensor) -> State:
+        """Tokens `(B, N, D)` of a grid `(B, times, rows, columns, D)`; a subclass may add what tells their places."""
+        return grid.flatten(1, 3)
 
     def grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Steps, rows and columns of tokens for a clip of that many frames and pixels."""

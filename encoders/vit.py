@@ -46,7 +46,8 @@ class VisionTransformer(nn.Module):
 
     Args:
         sizes: All sizes.
-        pool: "cls" gives the summary token alone (N = 1), "patches" all patch tokens and has no summary token.
+        pool: "cls" gives the summary token alone (N = 1), "patches" all patch tokens and has no summary token, "dense"
+            has one and gives all patch tokens.
 
     Raises:
         ValueError: If `pool` is unknown or patches do not fill the image.
@@ -54,20 +55,20 @@ class VisionTransformer(nn.Module):
     Reference: Dosovitskiy et al. 2021, arXiv:2010.11929; the sizes of Maes et al. 2026, arXiv:2603.19312.
     """
 
-    def __init__(self, sizes: ViTSizes, *, pool: Literal["cls", "patches"] = "cls") -> None:
+    def __init__(self, sizes: ViTSizes, *, pool: Literal["cls", "patches", "dense"] = "cls") -> None:
         super().__init__()
-        if pool not in ("cls", "patches"):
-            raise ValueError(f"pool must be 'cls' or 'patches', got {pool!r}")
+        if pool not in ("cls", "patches", "dense"):
+            raise ValueError(f"pool must be 'cls', 'patches' or 'dense', got {pool!r}")
         if sizes.image % sizes.patch:
             raise ValueError(f"patches of {sizes.patch} pixels do not fill an image of {sizes.image}")
         self.sizes = sizes
         self.pool = pool
         self.width = sizes.width
         self.side = sizes.image // sizes.patch
-        self.num_summary = int(pool == "cls")
+        self.num_summary = int(pool != "patches")
         self.num_tokens = 1 if pool == "cls" else self.side**2
         self.patches = nn.Conv2d(sizes.channels, sizes.width, kernel_size=sizes.patch, stride=sizes.patch)
-        self.summary = nn.Parameter(torch.empty(1, self.num_summary, sizes.width))
+        self.summary = nn.Parameter(torch.empty(1, self.num_summary, sizes.width), requires_grad=self.num_summary > 0)
         self.positions = nn.Parameter(torch.empty(1, self.num_summary + self.side**2, sizes.width))
         self.blocks = nn.ModuleList(
             TransformerBlock(sizes.width, heads=sizes.heads, hidden=sizes.mlp_dim, eps=sizes.eps)
@@ -89,10 +90,21 @@ class VisionTransformer(nn.Module):
     def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
         """Encode images `(B, C, h, w)` to `(B, 1, D)` or `(B, K, D)`; `keep` names the patches that are seen."""
         tokens = self.tokens(x, keep)
-        return tokens[:, :1] if self.pool == "cls" else tokens
+        return tokens[:, :1] if self.pool == "cls" else tokens[:, self.num_summary :]
 
     def tokens(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
         """All tokens after the last norm, the summary token (if any) first.
+
+        Raises:
+            BadObservation: If the images have other channels, or patches do not fill them.
+        """
+        tokens = self.embed(x)
+        if keep is not None:
+            tokens = tokens.gather(1, keep[:, :, None].expand(-1, -1, self.width))
+        return self.through(tokens)
+
+    def embed(self, x: Tensor) -> State:
+        """Patch tokens with their places `(B, N, D)`, before the first block.
 
         Raises:
             BadObservation: If the images have other channels, or patches do not fill them.
@@ -104,10 +116,11 @@ class VisionTransformer(nn.Module):
             )
         grid = self.patches(x)
         table = resize_grid(self.positions[:, self.num_summary :], (self.side, self.side), tuple(grid.shape[2:]))
-        tokens = grid.flatten(2).transpose(1, 2) + table  # (B, K, D)
-        if keep is not None:
-            tokens = tokens.gather(1, keep[:, :, None].expand(-1, -1, self.width))
-        summary = (self.summary + self.positions[:, : self.num_summary]).expand(len(x), -1, -1)
+        return grid.flatten(2).transpose(1, 2) + table
+
+    def through(self, tokens: State) -> State:
+        """Embedded patch tokens `(B, K, D)` through blocks and last norm, the summary token (if any) first."""
+        summary = (self.summary + self.positions[:, : self.num_summary]).expand(len(tokens), -1, -1)
         tokens = torch.cat([summary, tokens], dim=1)
         for block in self.blocks:
             tokens = block(tokens)

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
@@ -32,6 +32,7 @@ from jepa_mpc.errors import BadEpisode
 from jepa_mpc.experiments.command_line import run as run_command
 from jepa_mpc.files import write_json
 from jepa_mpc.seeding import numpy_generator, seed_of
+from jepa_mpc.trajectories.episode import CLOUDS
 from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
 from jepa_mpc.trajectories.motion import Reach, reward_free_motion
 from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
@@ -53,6 +54,7 @@ class Collection:
     lab_seed: int
     seed: int
     robot: str = "panda"
+    clouds: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("labs", "episodes", "steps"):
@@ -77,6 +79,8 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
     lab_index = index // collection.episodes
     lab = sample_lab(lab_index, split=collection.split, seed=collection.lab_seed)
 
+    sensors = {} if collection.clouds is None else {CLOUDS: partial(_cloud_sensor(env, collection), env.scene.data)}
+
     def motion() -> Any:
         low, high = env.arm.workspace()
         return reward_free_motion(Reach(box=env.action_box, low=low, high=high))
@@ -90,6 +94,7 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         options={"lab": lab},
         metadata={"env": "reach-v1", "robot": collection.robot, "lab_index": lab_index, "lab": lab.to_dict()},
         generator=numpy_generator(collection.seed, "motion", index),
+        sensors=sensors,
     )
     write_episode(staged_path(folder, index), episode)
     return index
@@ -165,6 +170,15 @@ def _environment(robot: str, cameras: tuple[str, ...], image_size: int, steps: i
     from jepa_mpc.envs.reach import ReachEnv
 
     return ReachEnv(robot=robot, cameras=cameras, image_size=image_size, budget=steps)
+
+
+def _cloud_sensor(env: Any, collection: Collection) -> Any:
+    """The depth cameras of an environment, as one sensor."""
+    from jepa_mpc.envs.clouds import CloudSensor, Crop
+
+    told = dict(collection.clouds or {})
+    crop = Crop(**{name: tuple(told.pop(name)) for name in ("low", "high", "leave_out") if name in told})
+    return CloudSensor(env.scene.model, cameras=collection.cameras, crop=crop, **told)
 
 
 def _prepare_worker() -> None:

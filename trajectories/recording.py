@@ -54,6 +54,7 @@ def record_episode(
     options: Mapping[str, Any],
     metadata: Mapping[str, Any],
     generator: Generator,
+    sensors: Mapping[str, Callable[[], np.ndarray]] | None = None,
 ) -> Episode:
     """Let a motion run and keep what was seen and done.
 
@@ -68,11 +69,13 @@ def record_episode(
         options: Options of the reset.
         metadata: What to keep beside the arrays, JSON values.
         generator: The motion's randomness.
+        sensors: Fields that not every log has (`clouds`): each is read after every observation.
     """
     seen, _ = env.reset(seed=seed, options=dict(options))
     motion = make_motion()
     motion.start(seen["proprio"], generator)
     frames, proprio, actions = [seen["frames"]], [seen["proprio"]], []
+    extras = {name: [read()] for name, read in (sensors or {}).items()}
     facts = dict(metadata)
     for _ in range(steps):
         action = motion(proprio[-1], generator)
@@ -82,6 +85,8 @@ def record_episode(
             break
         frames.append(seen["frames"])
         proprio.append(seen["proprio"])
+        for name, rows in extras.items():
+            rows.append((sensors or {})[name]())
         actions.append(action)
     actions.append(np.zeros_like(env.action_box.low.numpy()))
     pictures = np.stack(frames)  # (T, C, h, w)
@@ -94,6 +99,7 @@ def record_episode(
         dt_s=float(env.dt_s),
         index=index,
         metadata={**facts, "seed": seed},
+        extras={name: np.stack(rows) for name, rows in extras.items()},
     )  # fmt: skip
 
 

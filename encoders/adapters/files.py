@@ -1,4 +1,4 @@
-"""Reading released V-JEPA 2 files: a trainer's `.pt`, or a folder with `model.safetensors` and `config.json`."""
+"""Reading released files: a trainer's `.pt` or `.pth.tar`, or a folder with `model.safetensors` and `config.json`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_released(path: str | Path, *, section: str | None = None) -> Released:
     """Read a released file of either layout. No code of the file is run, and large files are mapped, not copied.
 
     Args:
-        path: A `.pt` or `.safetensors` file, or a folder that holds one.
+        path: A `.pt`, `.pth.tar` or `.safetensors` file, or a folder that holds one.
         section: Which encoder of a trainer's file to take; by default the first of `ENCODER_SECTIONS` that it has, but
             `encoder` from a file with an action-conditioned predictor.
 
@@ -118,11 +118,13 @@ def _weight_files(path: Path) -> list[Path]:
         if not listed or not all(isinstance(name, str) and is_plain_name(name) for name in listed):
             raise BadCheckpoint(f"{index} should map tensors to files beside it")
         return [path / name for name in sorted(set(listed))]
-    found = [path / "model.safetensors"] if (path / "model.safetensors").is_file() else sorted(path.glob("*.pt"))
+    if (path / "model.safetensors").is_file():
+        return [path / "model.safetensors"]
+    found = sorted({*path.glob("*.pt"), *path.glob("*.pth.tar")})
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise BadCheckpoint(
-            f"expected model.safetensors or one .pt file in {path}, found {names}: name the file itself"
+            f"expected model.safetensors or one .pt or .pth.tar file in {path}, found {names}: name the file itself"
         )
     return found
 

@@ -31,7 +31,7 @@ def fill(
         tensors: Weights in the released spelling.
         spelling: Maps a name of `module.state_dict()` to the released one.
         title: What the module is called in the error message.
-        dtype: Of the filled weights; None keeps what the file has.
+        dtype: Of the filled weights; None keeps what the file has. Counters stay whole numbers.
         ignored: Released names that need no place here.
 
     Raises:
@@ -53,8 +53,12 @@ def fill(
     if found:
         raise BadCheckpoint(f"these weights do not fit {title}: {'; '.join(found)}")
     check_finite({name: tensors[name] for name in names}, title)
-    weights = {key: tensors[name].detach().to(dtype=dtype, copy=True) for name, key in names.items()}
+    weights = {key: _copied(tensors[name].detach(), dtype) for name, key in names.items()}
     module.load_state_dict(weights, strict=True, assign=True)
+
+
+def _copied(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(dtype=dtype if tensor.is_floating_point() else None, copy=True)
 
 
 def _some(names: list[str]) -> str:

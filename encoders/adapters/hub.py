@@ -32,7 +32,7 @@ def resolve(hub: str | Path, *, wanted_by: str = "loading released weights") -> 
     if path.exists():
         return path
     name = str(hub)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.suffix in (".pt", ".pth", ".safetensors"):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.suffix in (".pt", ".pth", ".tar", ".safetensors"):
         raise BadCheckpoint(f"{wanted_by}: there is no file or folder {path}, and it is no name owner/repository")
     return _fetch(name, wanted_by)
 

@@ -1,4 +1,4 @@
-"""How released V-JEPA 2 files spell their weights: the names of the authors, and those of Hugging Face."""
+"""How released files of the JEPA family spell their weights: the names of the authors, and those of Hugging Face."""
 
 from __future__ import annotations
 
@@ -64,6 +64,11 @@ def single_norm_spelling(name: str) -> str:
     return respell(name, ((r"^norms\.0\.", "norm."), *ENCODER_RULES))
 
 
+def placed_spelling(name: str) -> str:
+    """The authors' name of a weight of an encoder with a table of places (I-JEPA, V-JEPA)."""
+    return "pos_embed" if name == "positions" else single_norm_spelling(name)
+
+
 def without_prefixes(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Names without the wrappers of training (`module.`, `backbone.`), wherever they stand.
 
@@ -77,6 +82,22 @@ def without_prefixes(tensors: Mapping[str, Tensor], source: str) -> dict[str, Te
 
 
 _HUGGING_FACE = (
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^layernorm\.", "norm."),
+    *(
+        (rf"^(?:encoder\.)?layers?\.(\d+)\.{theirs}\.", rf"blocks.\1.{ours}.")
+        for theirs, ours in (
+            (r"(?:attention\.)?attn\.qkv", "attn.qkv"),
+            (r"attention\.(?:output\.dense|o_proj)", "attn.proj"),
+            ("layernorm_before", "norm1"),
+            ("layernorm_after", "norm2"),
+            (r"intermediate\.dense", "mlp.fc1"),
+            (r"output\.dense", "mlp.fc2"),
+        )
+    ),
+    (r"^layers\.", "blocks."),
     (r"^encoder\.embeddings\.patch_embeddings\.", "patch_embed."),
     (r"^encoder\.layer\.", "blocks."),
     (r"^encoder\.layernorm\.", "norm."),
@@ -85,6 +106,7 @@ _HUGGING_FACE = (
     (r"^predictor\.layernorm\.", "predictor_norm."),
     (r"^predictor\.proj\.", "predictor_proj."),
 )
+SHORT = {"q_proj": "query", "k_proj": "key", "v_proj": "value"}
 _MASK_TOKENS = "predictor.embeddings.mask_tokens"
 
 
@@ -96,7 +118,7 @@ def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         BadCheckpoint: If a block has some of its queries, keys and values, but not all.
     """
-    plain = {name.removeprefix("vjepa2."): value for name, value in tensors.items()}
+    plain = {re.sub(r"^(vjepa2|ijepa|dinov2)\.", "", name): value for name, value in tensors.items()}
     stacked = plain.pop(_MASK_TOKENS, None)
     joined = {respell(name, _HUGGING_FACE): value for name, value in _join_qkv(plain).items()}
     joined = {name.replace(".attention.proj.", ".attn.proj."): value for name, value in joined.items()}
@@ -109,9 +131,9 @@ def _join_qkv(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     joined: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        match = re.fullmatch(r"(.*\.)attention\.(query|key|value)\.(weight|bias)", name)
+        match = re.fullmatch(r"(.*\.)attention\.(query|key|value|[qkv]_proj)\.(weight|bias)", name)
         if match:
-            parts.setdefault(f"{match[1]}attn.qkv.{match[3]}", {})[match[2]] = value
+            parts.setdefault(f"{match[1]}attn.qkv.{match[3]}", {})[SHORT.get(match[2], match[2])] = value
         else:
             joined[name] = value
     for name, found in parts.items():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from jepa_mpc.errors import BadCheckpoint
 
-_UNREADABLE = (
+UNREADABLE = (
     *(safetensors.SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, OSError),
     *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError),
 )
@@ -48,7 +48,7 @@ def read_plain(file: Path) -> dict[Any, Any]:
             f"{file} cannot be read as weights: it holds Python objects, which are never run, or is damaged; save the "
             "model's state_dict() alone, or download it again"
         ) from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())[:200]
         raise BadCheckpoint(f"{file} cannot be read as weights (cut short? download it again): {reason}") from error
     if not isinstance(content, dict):

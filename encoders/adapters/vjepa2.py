@@ -1,28 +1,38 @@
-"""Released encoders of V-JEPA 2, 2-AC and 2.1 into ours: `.pt` files of the authors and folders of Hugging Face."""
+"""Released encoders of V-JEPA 2, 2-AC and 2.1 into ours: `.pt` files of the authors and folders of Hugging Face.
+
+`load` takes every encoder of the house; the earlier generations are described in `placed`.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import torch
-from torch import Tensor
+from torch import nn
 
+from jepa_mpc.encoders.adapters import dinov2, placed
 from jepa_mpc.encoders.adapters.files import Released, read_released
 from jepa_mpc.encoders.adapters.filling import fill
 from jepa_mpc.encoders.adapters.hub import resolve
 from jepa_mpc.encoders.adapters.names import encoder_spelling, single_norm_spelling
-from jepa_mpc.encoders.released import RELEASES, Release, vjepa2, vjepa2_1
+from jepa_mpc.encoders.adapters.shapes import check_config, count_blocks, heads_of, need
+from jepa_mpc.encoders.placed import PlacedForm
+from jepa_mpc.encoders.release import Release
+from jepa_mpc.encoders.released import RELEASES, vjepa2, vjepa2_1
+from jepa_mpc.encoders.released_first import dinov2 as dinov2_form
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 from jepa_mpc.errors import BadCheckpoint, choose
 
 POSITION_TABLE = "pos_embed"
 """A table of constants that some files carry and that no released network uses."""
 
-USUAL_HEADS = {release.sizes.width: release.sizes.heads for release in RELEASES.values()}
+USUAL_HEADS = {
+    release.sizes.width: release.sizes.heads for release in RELEASES.values() if release.form in (vjepa2, vjepa2_1)
+}
 """Heads of the released encoders, by width."""
+
+FAMILY = "V-JEPA 2"
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,7 +44,7 @@ def load(
     heads: int | None = None,
     dtype: str = "float32",
     recompute: bool = False,
-) -> VideoTransformer:
+) -> nn.Module:
     """A released encoder with its weights, in evaluation mode.
 
     Args:
@@ -50,15 +60,30 @@ def load(
     """
     release = None if model is None else choose(RELEASES, model, "encoder")
     wanted = choose(DTYPES, dtype, "dtype")
-    title = model or "an encoder of the V-JEPA 2 family"
+    title = model or "a released encoder"
     place = resolve(hub or _default_hub(release, title), wanted_by=title)
     released = read_released(place, section=release.section if release else None)
+    family = _family(released, release)
+    if family is not None:
+        found = family.describe(released, heads=heads)
+        if model is not None:
+            check_release(model, found)
+        name = f"{title} ({released.section!r} of {released.source})"
+        return family.build(released, found, title=name, dtype=wanted, recompute=recompute)
     if model is not None and heads is None and not released.config and _width(released) not in USUAL_HEADS:
         raise BadCheckpoint(f"{released.source} is not {model}: no released encoder has a width of {_width(released)}")
     found = describe(released, heads=heads)
     if model is not None:
         check_release(model, found)
     return build(released, found, title=title, dtype=wanted, recompute=recompute)
+
+
+def _family(released: Released, release: Release | None) -> ModuleType | None:
+    """The adapter of an earlier generation that takes the file; None for the V-JEPA 2 family."""
+    for family in (placed, dinov2):
+        if family.fits(released):
+            return family
+    return placed if release is not None and isinstance(release.form, PlacedForm) else None
 
 
 def build(
@@ -84,6 +109,7 @@ def build(
     described = described or describe(released)
     with torch.device("meta"):
         encoder = described(recompute=recompute)
+    assert isinstance(encoder, VideoTransformer)
     spelling = encoder_spelling if encoder.levels else single_norm_spelling
     name = f"{title} ({released.section!r} of {released.source})"
     fill(encoder, released.encoder, spelling=spelling, title=name, dtype=dtype, ignored=(POSITION_TABLE,))
@@ -103,24 +129,24 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
             contradicts the weights.
     """
     tensors, config = released.encoder, released.config
-    patches = _tensor(released, "patch_embed.proj.weight")
+    patches = need(released, "patch_embed.proj.weight", FAMILY)
+    if patches.dim() != 5:
+        raise BadCheckpoint(
+            f"{released.source} holds patches of {tuple(patches.shape)}: no encoder of the {FAMILY} family"
+        )
     width, channels, tubelet, patch, _ = patches.shape
-    heads = int(heads or config.get("num_attention_heads") or USUAL_HEADS.get(width, 0))
-    if not heads or width % heads:
-        told = f"{heads or 'an unknown number of'} heads for a width of {width}"
-        raise BadCheckpoint(f"{released.source}: {told}; give heads=NUMBER (the shapes of the weights do not tell it)")
     sizes = VideoSizes(
         width=width,
-        depth=_count_blocks(tensors),
-        heads=heads,
-        mlp_dim=_tensor(released, "blocks.0.mlp.fc1.weight").shape[0],
+        depth=count_blocks(tensors),
+        heads=heads_of(released, width, USUAL_HEADS, given=heads),
+        mlp_dim=need(released, "blocks.0.mlp.fc1.weight", FAMILY).shape[0],
         patch=patch,
         tubelet=tubelet,
         channels=channels,
         eps=float(config.get("layer_norm_eps", 1e-6)),
         qkv_bias="blocks.0.attn.qkv.bias" in tensors,
     )
-    _check_config(released, sizes)
+    check_config(released, sizes)
     form = vjepa2_1 if any(name.startswith("norms_block.") for name in tensors) else vjepa2
     return Release(form=form, sizes=sizes, image=int(config.get("crop_size", 0)), file=released.source)
 
@@ -143,7 +169,8 @@ def check_release(model: str, found: Release) -> None:
 def _default_hub(release: Release | None, title: str) -> str:
     if release is not None and release.repository:
         return release.repository
-    file = f"{release.file} (named in github.com/facebookresearch/vjepa2)" if release else "a released file"
+    shelf = "jepa" if release is not None and isinstance(release.form, PlacedForm) else "vjepa2"
+    file = f"{release.file} (named in github.com/facebookresearch/{shelf})" if release else "a released file"
     raise BadCheckpoint(f"{title} is in no repository that could be fetched: download {file} and give hub=FILE")
 
 
@@ -151,43 +178,18 @@ def _told(release: Release) -> str:
     """A release in words, with the names under which its sizes are known."""
     form, sizes = release.form, release.sizes
     names = [name for name, known in RELEASES.items() if (known.form, known.sizes) == (form, sizes)]
-    generation = "V-JEPA 2.1" if form is vjepa2_1 else "V-JEPA 2"
     known = f" = {' or '.join(names)}" if names else ""
     shape = f"width {sizes.width}, {sizes.depth} blocks, {sizes.heads} heads, patches of {sizes.patch} px"
-    return f"{generation} with {shape}, tubelets of {sizes.tubelet} frames{known}"
+    clips = f", tubelets of {sizes.tubelet} frames" if isinstance(sizes, VideoSizes) and sizes.tubelet > 1 else ""
+    places = f", places for {form.image} px" if isinstance(form, PlacedForm) else ""
+    return f"{_generation(release)} with {shape}{clips}{places}{known}"
 
 
-def _tensor(released: Released, name: str) -> Tensor:
-    if name not in released.encoder:
-        some = ", ".join(list(released.encoder)[:3])
-        raise BadCheckpoint(
-            f"{released.section!r} of {released.source} is no encoder of the V-JEPA 2 family: {name} is missing among "
-            f"{len(released.encoder)} weights such as {some}"
-        )
-    return released.encoder[name]
+def _generation(release: Release) -> str:
+    if isinstance(release.form, PlacedForm):
+        return "I-JEPA" if release.form.frames == 1 else "V-JEPA"
+    return {vjepa2: "V-JEPA 2", vjepa2_1: "V-JEPA 2.1", dinov2_form: "DINOv2"}[release.form]
 
 
 def _width(released: Released) -> int:
-    return int(_tensor(released, "patch_embed.proj.weight").shape[0])
-
-
-def _count_blocks(tensors: Mapping[str, Tensor]) -> int:
-    return 1 + max(int(match[1]) for match in (re.match(r"blocks\.(\d+)\.", name) for name in tensors) if match)
-
-
-def _check_config(released: Released, sizes: VideoSizes) -> None:
-    told: dict[str, Any] = {
-        "hidden_size": sizes.width,
-        "num_hidden_layers": sizes.depth,
-        "patch_size": sizes.patch,
-        "tubelet_size": sizes.tubelet,
-        "in_chans": sizes.channels,
-        "num_attention_heads": sizes.heads,
-    }
-    wrong = [
-        f"{name} {released.config[name]} (weights: {value})"
-        for name, value in told.items()
-        if released.config.get(name, value) != value
-    ]
-    if wrong:
-        raise BadCheckpoint(f"config.json beside {released.source} contradicts the weights: {', '.join(wrong)}")
+    return int(need(released, "patch_embed.proj.weight", FAMILY).shape[0])

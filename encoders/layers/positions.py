@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -32,6 +33,21 @@ def sincos_1d(places: Tensor, width: int, *, base: float = 10_000.0) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+def sincos_grid(sizes: Sequence[int], widths: Sequence[int]) -> Tensor:
+    """A table for a grid whose last axis runs fastest: the parts of the axes side by side, in the order of the axes.
+
+    Args:
+        sizes: Places along each axis.
+        widths: Channels, even, that tell each axis; 0 leaves it out.
+
+    Returns:
+        `(places, sum of widths)`.
+    """
+    grid = torch.meshgrid(*(torch.arange(size) for size in sizes), indexing="ij")
+    parts = [sincos_1d(axis.flatten(), width) for axis, width in zip(grid, widths, strict=True) if width]
+    return torch.cat(parts, dim=-1)
+
+
 def sincos_2d(rows: int, columns: int, width: int) -> Tensor:
     """A table `(rows columns, width)` for a grid, row-major: half of the width tells the row, half the column.
 
@@ -40,8 +56,7 @@ def sincos_2d(rows: int, columns: int, width: int) -> Tensor:
     """
     if width % 4:
         raise ValueError(f"a two-dimensional sine-cosine table needs a width that 4 divides, got {width}")
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    return torch.cat([sincos_1d(row.flatten(), width // 2), sincos_1d(column.flatten(), width // 2)], dim=-1)
+    return sincos_grid((rows, columns), (width // 2, width // 2))
 
 
 def resize_grid(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

@@ -134,7 +134,7 @@ def calibrated_agent(
     settings: PlanSettings,
     *,
     seed: int,
-    position_axes: tuple[int, ...],
+    position_axes: tuple[int, ...] | None = None,
 ) -> PlanningAgent:
     """The agent that plans towards a goal position, estimated with keypoints of the hand and calibrated on the way.
 
@@ -148,15 +148,18 @@ def calibrated_agent(
         position_axes: Where the hand's position lies in the proprioception, for `place="felt"`.
 
     Raises:
+        ValueError: If the position shall be felt and it is not said where it lies.
         BadCheckpoint: If the world model has no position head, or was trained for another robot.
     """
     head = needs_position_head(model.metres)
+    if calibrated.place == "felt" and position_axes is None:
+        raise ValueError("place=felt needs position_axes: where the hand's position lies in the proprioception")
     goals = CalibratedGoal(
         perception_for(model),
         position_head=head,
         keypoints=keypoints.to(model.device),
         sizes=tuple(int(size) for size in calibrated.sizes),
-        place=measured_position(position_axes) if calibrated.place == "felt" else None,
+        place=measured_position(position_axes) if calibrated.place == "felt" and position_axes else None,
     )
     return planning_agent(model, robot, settings, seed=seed, goals=goals, cost=PositionDistance(head))
 

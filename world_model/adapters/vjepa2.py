@@ -1,4 +1,4 @@
-"""Released masked predictors of V-JEPA 2 and 2.1: their key names, their sizes, and loading."""
+"""Released masked predictors of I-JEPA and V-JEPA 1, 2 and 2.1: their key names, their sizes, and loading."""
 
 from __future__ import annotations
 
@@ -8,19 +8,29 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from jepa_mpc.encoders.adapters import placed
+from jepa_mpc.encoders.adapters import vjepa2 as rotary
 from jepa_mpc.encoders.adapters.files import Released
 from jepa_mpc.encoders.adapters.filling import fill
 from jepa_mpc.encoders.adapters.names import block_rules, respell
-from jepa_mpc.encoders.adapters.vjepa2 import describe
+from jepa_mpc.encoders.placed import TABLES, PlacedForm
+from jepa_mpc.encoders.release import Release
 from jepa_mpc.encoders.released import PRETRAINING_PIXELS, vjepa2_1
+from jepa_mpc.encoders.video import VideoSizes
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.world_model.parts.predictors.masked import DenseMaskedPredictor, MaskedSizes, RotaryMaskedPredictor
+from jepa_mpc.world_model.parts.predictors.masked import (
+    DenseMaskedPredictor,
+    MaskedPredictor,
+    MaskedSizes,
+    RotaryMaskedPredictor,
+    TablePlaces,
+)
 
 POSITION_TABLE = "predictor_pos_embed"
-"""A table of constants that some files carry and that no released predictor uses."""
+"""The table of places: used by I-JEPA and V-JEPA; some files of later predictors carry one that is not used."""
 
 HEADS = 12
-"""Heads of every released predictor; no shape tells them."""
+"""Heads of every released predictor of V-JEPA 2 and 2.1, which no shape tells; earlier ones have the encoder's."""
 
 TAGS = {"video_mod_embed": 0, "img_mod_embed": 1}
 RULES = (
@@ -29,6 +39,7 @@ RULES = (
     (r"^norm\.", "predictor_norm."),
     (r"^to_wanted\.", "predictor_proj."),
     (r"^to_seen\.", "predictor_proj_context."),
+    (r"^places\.table$", POSITION_TABLE),
 )
 
 
@@ -45,20 +56,22 @@ def predictor_spelling(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return spelled
 
 
-def fill_predictor(
-    predictor: RotaryMaskedPredictor, tensors: Mapping[str, Tensor], *, title: str = "predictor"
-) -> None:
+def fill_predictor(predictor: MaskedPredictor, tensors: Mapping[str, Tensor], *, title: str = "predictor") -> None:
     """Give a predictor released weights if, and only if, names and shapes agree one to one.
 
     Args:
-        predictor: One of ours; may be on the meta device.
+        predictor: One of ours; may be on the meta device, except for a table of places, which counts if the file has
+            none.
         tensors: Weights in the authors' spelling, without prefixes.
         title: What it is called in the error message.
 
     Raises:
         BadCheckpoint: If a name is missing, unexpected or of another shape; lists all of them.
     """
-    joined = _join(_join(tensors, "mask_tokens", _numbered(tensors, "mask_tokens")), "tags", list(TAGS))
+    weights = numbered_masks(tensors)
+    if isinstance(predictor.places, TablePlaces):
+        weights[POSITION_TABLE] = weights.get(POSITION_TABLE, predictor.places.table[None])[0]
+    joined = _join(_join(weights, "mask_tokens", _numbered(weights, "mask_tokens")), "tags", list(TAGS))
     fill(
         predictor,
         joined,
@@ -66,6 +79,11 @@ def fill_predictor(
         title=title,
         ignored=(POSITION_TABLE,),
     )
+
+
+def numbered_masks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with the single mask token of I-JEPA spelled as the first of several."""
+    return {"mask_tokens.0" if name == "mask_token" else name: value for name, value in tensors.items()}
 
 
 def sizes_of(tensors: Mapping[str, Tensor], *, heads: int = HEADS) -> MaskedSizes:
@@ -93,7 +111,7 @@ def sizes_of(tensors: Mapping[str, Tensor], *, heads: int = HEADS) -> MaskedSize
     )
 
 
-def load_predictor(released: Released, *, image: int = PRETRAINING_PIXELS, heads: int = HEADS) -> RotaryMaskedPredictor:
+def load_predictor(released: Released, *, image: int = PRETRAINING_PIXELS, heads: int | None = None) -> MaskedPredictor:
     """The masked predictor beside a released encoder, in evaluation mode.
 
     The places of a V-JEPA 2.1 predictor are stretched as in its training; its public loader leaves them as they are,
@@ -101,24 +119,36 @@ def load_predictor(released: Released, *, image: int = PRETRAINING_PIXELS, heads
 
     Args:
         released: A file that was read.
-        image: Side of the pictures that it will be asked about, in pixels.
-        heads: Attention heads.
+        image: Side of the pictures that it will be asked about, in pixels; one with a table of places knows its own.
+        heads: Attention heads, if not those of the released ones.
 
     Raises:
         BadCheckpoint: If the file has no predictor, or weights that do not fit.
     """
     if not released.predictor:
         raise BadCheckpoint(f"{released.source} holds an encoder and no predictor: take the authors' .pt file")
-    encoder, sizes = describe(released), sizes_of(released.predictor, heads=heads)
-    grid = (image // encoder.sizes.patch,) * 2
-    predictor: RotaryMaskedPredictor
-    with torch.device("meta"):
-        if encoder.form is vjepa2_1:
-            predictor = DenseMaskedPredictor(sizes, grid=grid, span=PRETRAINING_PIXELS // encoder.sizes.patch)
-        else:
-            predictor = RotaryMaskedPredictor(sizes, grid=grid)
+    family = placed if placed.fits(released) else rotary
+    encoder = family.describe(released)
+    usual = encoder.sizes.heads if family is placed else HEADS
+    sizes = sizes_of(numbered_masks(released.predictor), heads=heads or usual)
+    predictor = _network(encoder, sizes, image)
     fill_predictor(predictor, released.predictor, title=f"the predictor of {released.source}")
     return predictor.eval()
+
+
+def _network(encoder: Release, sizes: MaskedSizes, image: int) -> MaskedPredictor:
+    form, patch = encoder.form, encoder.sizes.patch
+    if isinstance(form, PlacedForm) and isinstance(encoder.sizes, VideoSizes):
+        with torch.device("meta"):
+            grid = form(encoder.sizes).native
+        places = TablePlaces(TABLES[form.table](grid, sizes.width))
+        with torch.device("meta"):
+            return MaskedPredictor(sizes, places)
+    cells = (image // patch,) * 2
+    with torch.device("meta"):
+        if form is vjepa2_1:
+            return DenseMaskedPredictor(sizes, grid=cells, span=PRETRAINING_PIXELS // patch)
+        return RotaryMaskedPredictor(sizes, grid=cells)
 
 
 def _numbered(tensors: Mapping[str, Tensor], name: str) -> list[str]:

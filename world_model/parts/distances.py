@@ -26,6 +26,29 @@ class AbsoluteError(nn.Module):
         return (prediction - target).abs().mean()
 
 
+class PowerError(nn.Module):
+    """mean |prediction - target|^p / p: half the squared error for p = 2, the absolute error for 1.
+
+    Args:
+        power: p.
+
+    Raises:
+        ValueError: If the power is not positive.
+
+    Reference: the loss of V-JEPA's released code (arXiv:2404.08471).
+    """
+
+    def __init__(self, power: float) -> None:
+        super().__init__()
+        if power <= 0:
+            raise ValueError(f"the power must be positive, got {power}")
+        self.power = power
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Compare two tensors of one shape."""
+        return (prediction - target).abs().pow(self.power).mean() / self.power
+
+
 class SmoothAbsoluteError(nn.Module):
     """Squared near zero, absolute beyond `beta` (smooth L1).
 
@@ -43,11 +66,19 @@ class SmoothAbsoluteError(nn.Module):
 
 
 class CosineDistance(nn.Module):
-    """mean (2 - 2 cos) over the last axis."""
+    """mean scale (1 - cos) over the last axis.
+
+    Args:
+        scale: The distance of vectors at a right angle; with 2 it is the squared distance of unit vectors.
+    """
+
+    def __init__(self, *, scale: float = 2.0) -> None:
+        super().__init__()
+        self.scale = scale
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Compare two tensors of one shape."""
-        return 2 - 2 * F.cosine_similarity(prediction, target, dim=-1).mean()
+        return self.scale - self.scale * F.cosine_similarity(prediction, target, dim=-1).mean()
 
 
 class NormalisedTarget(nn.Module):

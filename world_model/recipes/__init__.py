@@ -6,20 +6,29 @@ from collections.abc import Callable
 
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
+from jepa_mpc.world_model.parts.objectives.legacy_pyramid import LegacyPyramidObjective
 from jepa_mpc.world_model.parts.objectives.masked import MaskedObjective
 from jepa_mpc.world_model.parts.objectives.motion import MotionContentObjective
 from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective
 from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective
 from jepa_mpc.world_model.parts.objectives.think import ThinkObjective
+from jepa_mpc.world_model.parts.objectives.views import ViewsObjective
 from jepa_mpc.world_model.recipes import (
     act_jepa,
     causal_jepa,
     hand_points,
+    hjepa_legacy,
+    hjepa_pyramid,
+    ijepa,
+    jepa_3d,
+    lejepa,
     leworldmodel,
     mc_jepa,
     mc_jepa_factored,
+    point_jepa,
     think_jepa,
     video_slots,
+    vjepa,
     vjepa2,
     vjepa2_1,
     vjepa2_ac,
@@ -28,10 +37,12 @@ from jepa_mpc.world_model.recipes import (
 Objective = (
     DynamicsObjective
     | MaskedObjective
+    | LegacyPyramidObjective
     | ChunkObjective
     | MotionContentObjective
     | SlotFeatureObjective
     | ThinkObjective
+    | ViewsObjective
     | HandPointsObjective
 )
 
@@ -40,11 +51,18 @@ RECIPES: dict[str, Callable[..., Objective]] = {
     "act_jepa_control": act_jepa.build_control,
     "causal_jepa": causal_jepa.build,
     "hand_points": hand_points.build,
+    "hjepa_legacy": hjepa_legacy.build,
+    "hjepa_pyramid": hjepa_pyramid.build,
+    "ijepa": ijepa.build,
+    "jepa_3d": jepa_3d.build,
+    "lejepa": lejepa.build,
     "leworldmodel": leworldmodel.build,
     "mc_jepa": mc_jepa.build,
     "mc_jepa_factored": mc_jepa_factored.build,
+    "point_jepa": point_jepa.build,
     "think_jepa": think_jepa.build,
     "video_slots": video_slots.build,
+    "vjepa": vjepa.build,
     "vjepa2": vjepa2.build,
     "vjepa2_1": vjepa2_1.build,
     "vjepa2_ac": vjepa2_ac.build,

@@ -148,6 +148,7 @@ def pretraining(
     streams: list[Stream],
     momentum: Momentum,
     levels: int = 1,
+    finish: nn.Module | None = None,
     generator: Generator | None = None,
     **parts: Any,
 ) -> MaskedObjective:
@@ -159,19 +160,28 @@ def pretraining(
         streams: What is shown, and how it is masked.
         momentum: Of the target, over the progress.
         levels: Depths whose tokens stand side by side in the target; each is normed by itself.
+        finish: What the target's tokens pass instead.
         generator: Draws all initial weights; None leaves them as they are.
         **parts: Further parts of `MaskedObjective`.
     """
     if generator is not None:
         draw_weights(encoder, generator)
         draw_weights(predictor, generator)
-    target = EMATarget(encoder, momentum=momentum, finish=LatentNorm(groups=levels))  # a copy: after the drawing
+    finish = finish or LatentNorm(groups=levels)
+    target = EMATarget(encoder, momentum=momentum, finish=finish)  # a copy: after the drawing
     return MaskedObjective(encoder=encoder, predictor=predictor, streams=streams, target=target, **parts)
 
 
-def clip_tasks(grid: tuple[int, int, int], tubes: Callable[..., Tubes], **hints: Any) -> list[MaskTask]:
-    """The two ways of hiding of the published trainings: many small tubes, and two large ones."""
+def clip_tasks(grid: tuple[int, int, int], tubes: Callable[..., Tubes], *, own_tokens: bool = False) -> list[MaskTask]:
+    """The two ways of hiding of the published trainings: many small tubes, and two large ones.
+
+    Args:
+        grid: Times, rows and columns of the tokens of a clip.
+        tubes: Builds a sampler.
+        own_tokens: Whether each way has a mask token of its own.
+    """
+    short, long = ({"mask_token": index} if own_tokens else {} for index in range(2))
     return [
-        MaskTask(name="short", sampler=tubes(grid=grid, num_blocks=8, area=(0.15, 0.15)), hints=hints),
-        MaskTask(name="long", sampler=tubes(grid=grid, num_blocks=2, area=(0.7, 0.7)), hints=hints),
+        MaskTask(name="short", sampler=tubes(grid=grid, num_blocks=8, area=(0.15, 0.15)), hints=short),
+        MaskTask(name="long", sampler=tubes(grid=grid, num_blocks=2, area=(0.7, 0.7)), hints=long),
     ]

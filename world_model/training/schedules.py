@@ -23,6 +23,7 @@ class WarmupCosine:
     Args:
         warmup: Share of the steps in which the rate rises.
         final: Where the cosine ends, as a share of the peak.
+        initial: Where the rise begins, as a share of the peak.
 
     Raises:
         ValueError: If a share is out of range.
@@ -30,19 +31,20 @@ class WarmupCosine:
 
     warmup: float = 0.01
     final: float = 0.0
+    initial: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.warmup < 1 and 0 <= self.final <= 1):
+        if not (0 <= self.warmup < 1 and 0 <= self.final <= 1 and 0 <= self.initial <= 1):
             raise ValueError(
-                f"need a warmup from 0 up to, but not including, 1 and a final from 0 to 1, got {self.warmup} and "
-                f"{self.final}"
+                "need a warmup from 0 up to, but not including, 1 and final and initial from 0 to 1, got "
+                f"{self.warmup}, {self.final} and {self.initial}"
             )
 
     def __call__(self, step: int, steps: int) -> float:
         """Rate of step `step` of `steps`, as a share of the peak."""
         rising = round(self.warmup * steps)
         if step < rising:
-            return (step + 1) / rising
+            return self.initial + (1 - self.initial) * (step + 1) / rising
         way = (step - rising) / max(steps - rising, 1)
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * way))
 
@@ -81,3 +83,51 @@ class WarmupHoldDecay:
         if left < falling:
             return self.final + (1 - self.final) * left / falling
         return 1.0
+
+
+@dataclass(frozen=True)
+class CosineRise:
+    """Half a cosine from `initial` up to the whole, as the weight decay of I-JEPA and V-JEPA goes.
+
+        share = 1 + (initial - 1) (1 + cos(pi x)) / 2,   x from 0 to 1
+
+    Args:
+        initial: Where it begins.
+
+    Raises:
+        ValueError: If it is out of range.
+    """
+
+    initial: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.initial <= 1:
+            raise ValueError(f"initial must be a share from 0 to 1, got {self.initial}")
+
+    def __call__(self, step: int, steps: int) -> float:
+        """Share of the whole at step `step` of `steps`."""
+        return 1 + (self.initial - 1) * 0.5 * (1 + math.cos(math.pi * (step + 1) / steps))
+
+
+@dataclass(frozen=True)
+class Stretched:
+    """A schedule that is made for more steps than are taken, and so never reaches its end.
+
+    Args:
+        schedule: The schedule.
+        factor: How many times more steps it is made for (1.25 in V-JEPA).
+
+    Raises:
+        ValueError: If the factor is below 1.
+    """
+
+    schedule: Schedule
+    factor: float
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise ValueError(f"a schedule can only be stretched: factor must be 1 or more, got {self.factor}")
+
+    def __call__(self, step: int, steps: int) -> float:
+        """Share at step `step` of `steps`."""
+        return self.schedule(step, round(self.factor * steps))

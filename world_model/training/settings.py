@@ -40,6 +40,7 @@ class FitSettings:
         accumulate: Parts that a batch is worked on in, one after another; the gradient is that of their mean.
         schedule: Another course of the learning rate than `warmup` and `final_rate` describe.
         decayed: Which weights decay; all by default.
+        decay_schedule: Course of the weight decay as a share of `weight_decay`; None keeps it as it is.
 
     Raises:
         ValueError: If a number is out of range; says which.
@@ -62,6 +63,7 @@ class FitSettings:
     accumulate: int = 1
     schedule: Schedule | None = None
     decayed: DecayRule = DecayAll()
+    decay_schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
         counts = ("steps", "log_every", "accumulate", "evaluate_every", "save_every", "watch_every")
@@ -83,6 +85,10 @@ class FitSettings:
         schedule = self.schedule or WarmupCosine(self.warmup, self.final_rate)
         return self.learning_rate * schedule(step, self.steps)
 
+    def decay_share_at(self, step: int) -> float:
+        """The weight decay of step `step`, counted from 0, as a share of `weight_decay`."""
+        return 1.0 if self.decay_schedule is None else self.decay_schedule(step, self.steps)
+
     def _rules(self) -> dict[str, bool]:
         decay, betas = self.average_decay, self.betas
         return {
@@ -103,6 +109,7 @@ class FitSettings:
             "accumulate": self.accumulate >= 1,
             "schedule": self.schedule is None or callable(self.schedule),
             "decayed": callable(self.decayed),
+            "decay_schedule": self.decay_schedule is None or callable(self.decay_schedule),
         }
 
 

@@ -36,6 +36,7 @@ class Training:
         named = [(name, weight) for name, weight in objective.named_parameters() if weight.requires_grad]
         self.weights = [weight for _, weight in named]
         groups = settings.decayed(named, settings.weight_decay)
+        self.decays = [float(group["weight_decay"]) for group in groups]
         self.optimiser = torch.optim.AdamW(
             groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon,
             weight_decay=settings.weight_decay, fused=layout.fused and self.device.type in ("cpu", "cuda"),
@@ -65,8 +66,10 @@ class Training:
     def step(self, batches: Batches) -> dict[str, Tensor]:
         """One optimiser step; returns the numbers to log, still on the device."""
         self.objective.train()
-        for group in self.optimiser.param_groups:
+        share = self.settings.decay_share_at(self.done)
+        for group, decay in zip(self.optimiser.param_groups, self.decays, strict=True):
             group["lr"] = self.settings.rate_at(self.done)
+            group["weight_decay"] = share * decay
         self.optimiser.zero_grad(set_to_none=True)
         losses = self._losses(batches)
         norm = nn.utils.clip_grad_norm_(self.weights, self.settings.clip_norm, foreach=True)

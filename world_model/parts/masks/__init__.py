@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from jepa_mpc.world_model.parts.masks.factored import RandomTubes
+from jepa_mpc.world_model.parts.masks.multiblock import LegacyMultiBlock, MultiBlock
 from jepa_mpc.world_model.parts.masks.objects import LegacyObjectMask, ObjectMask, TokenMask, TubeMask
 from jepa_mpc.world_model.parts.masks.tubes import LegacyTubes, Tubes
 
 TUBES: dict[str, type[Tubes]] = {"tubes": Tubes, "legacy_tubes": LegacyTubes}
 """Name -> sampler of tube masks."""
+
+BLOCKS: dict[str, type[MultiBlock]] = {"blocks": MultiBlock, "legacy_blocks": LegacyMultiBlock}
+"""Name -> sampler of multi-block masks of pictures."""
 
 OBJECTS: dict[str, type[ObjectMask]] = {
     "object": ObjectMask,
@@ -17,11 +22,15 @@ OBJECTS: dict[str, type[ObjectMask]] = {
 """Name -> sampler of masks over slots; `ObjectMask(hidden=0)` hides nothing."""
 
 __all__ = [
+    "BLOCKS",
     "OBJECTS",
     "TUBES",
+    "LegacyMultiBlock",
     "LegacyObjectMask",
     "LegacyTubes",
+    "MultiBlock",
     "ObjectMask",
+    "RandomTubes",
     "TokenMask",
     "TubeMask",
     "Tubes",

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 Chosen = Annotated[Tensor, "B T h w"]
 
 
-def whole_tubes(chosen: Chosen, generator: Generator) -> Annotated[Tensor, "B K"]:
+def whole_tubes(chosen: Chosen, generator: Generator, *, most: int | None = None) -> Annotated[Tensor, "B K"]:
     """Cut every sample to the size of the smallest by leaving out whole places of the picture, drawn at random.
 
     A place keeps or loses all of its times together, so no part of the clip is preferred.
@@ -18,6 +18,7 @@ def whole_tubes(chosen: Chosen, generator: Generator) -> Annotated[Tensor, "B K"
     Args:
         chosen: bool masks `B T h w`; True tokens are wanted.
         generator: Draws the order in which places are kept.
+        most: Tokens of a sample that are kept at most, or None.
 
     Returns:
         Token indices `B K` in increasing order.
@@ -27,20 +28,22 @@ def whole_tubes(chosen: Chosen, generator: Generator) -> Annotated[Tensor, "B K"
     ramp = torch.arange(times, device=chosen.device)[:, None] / times  # within a place, early times first
     rank = order.argsort(dim=-1).argsort(dim=-1) + ramp  # (B, T, h w)
     rank = rank.flatten(1).masked_fill(~chosen.flatten(1), torch.inf)
-    return rank.argsort(dim=1)[:, : _smallest(chosen)].sort(dim=1).values
+    return rank.argsort(dim=1)[:, : _smallest(chosen, most)].sort(dim=1).values
 
 
-def first_tokens(chosen: Chosen) -> Annotated[Tensor, "B K"]:
+def first_tokens(chosen: Chosen, *, most: int | None = None) -> Annotated[Tensor, "B K"]:
     """Cut every sample to the size of the smallest by dropping its last tokens: late times go first.
 
     Args:
         chosen: bool masks `B T h w`; True tokens are wanted.
+        most: Tokens of a sample that are kept at most, or None.
 
     Returns:
         Token indices `B K` in increasing order.
     """
-    return chosen.flatten(1).int().argsort(dim=1, descending=True, stable=True)[:, : _smallest(chosen)]
+    return chosen.flatten(1).int().argsort(dim=1, descending=True, stable=True)[:, : _smallest(chosen, most)]
 
 
-def _smallest(chosen: Chosen) -> int:
-    return int(chosen.flatten(1).sum(dim=1).min())
+def _smallest(chosen: Chosen, most: int | None) -> int:
+    smallest = int(chosen.flatten(1).sum(dim=1).min())
+    return smallest if most is None else min(smallest, most)

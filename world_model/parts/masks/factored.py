@@ -64,6 +64,38 @@ class PlaceMask:
         return _cut(tokens, number, batch, generator)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RandomTubes:
+    """Sees a fixed number of places, drawn at random, at every time: the other sampler of V-JEPA's code.
+
+    Args:
+        grid: Times, rows and columns of the tokens of a clip.
+        ratio: Share of the places that is hidden; int(places (1 - ratio)) are seen.
+
+    Raises:
+        ValueError: If nothing could be hidden, or nothing seen.
+    """
+
+    grid: tuple[int, int, int]
+    ratio: float = 0.9
+
+    def __post_init__(self) -> None:
+        _check((self.ratio, self.ratio), self.grid[1] * self.grid[2], "places")
+        if self.num_seen < 1:
+            raise ValueError(f"hiding {self.ratio:.0%} of {self.grid[1]} x {self.grid[2]} places leaves none to see")
+
+    @property
+    def num_seen(self) -> int:
+        """Places that are seen."""
+        return int(self.grid[1] * self.grid[2] * (1 - self.ratio))
+
+    def __call__(self, batch: int, generator: Generator) -> Masks:
+        """Masks for `batch` clips: one target block of all hidden tokens."""
+        times, rows, columns = self.grid
+        tokens = torch.arange(times * rows * columns).view(times, rows * columns).T
+        return _cut(tokens, rows * columns - self.num_seen, batch, generator)
+
+
 def _number(share: Share, count: int, generator: Generator) -> int:
     drawn = torch.rand((), generator=generator, device=generator.device)
     hidden = round((share[0] + (share[1] - share[0]) * float(drawn)) * count)

@@ -35,6 +35,8 @@ class Tubes:
         area: Smallest and largest share s of the picture that a block covers.
         duration: Smallest and largest share s_t of the clip that it lasts.
         aspect: Smallest and largest ratio r of height to width.
+        seen_duration: Share of the clip, from its begin, in which anything is seen.
+        most_seen: Tokens that a sample sees at most, or None.
 
     Raises:
         ValueError: If a size is not positive, a range is empty, or blocks can leave nothing to see.
@@ -47,8 +49,14 @@ class Tubes:
     area: Range
     duration: Range = (1.0, 1.0)
     aspect: Range = (0.75, 1.5)
+    seen_duration: float = 1.0
+    most_seen: int | None = None
 
     def __post_init__(self) -> None:
+        if not 0 < self.seen_duration <= 1 or (self.most_seen is not None and self.most_seen < 1):
+            raise ValueError(
+                f"need 0 < seen_duration <= 1 and most_seen above 0, got {self.seen_duration}, {self.most_seen}"
+            )
         if len(self.grid) != 3 or min(self.grid) < 1 or self.num_blocks < 1:
             raise ValueError(
                 f"need a grid (times, rows, columns) and at least one block, got {self.grid}, {self.num_blocks}"
@@ -69,7 +77,7 @@ class Tubes:
         for _ in range(TRIES):
             full = hidden.flatten(1).all(dim=1)
             if not bool(full.any()):
-                seen = whole_tubes(~hidden, generator)
+                seen = whole_tubes(~hidden, generator, most=self.most_seen)
                 return Masks(context=seen, targets=whole_tubes(hidden, generator)[:, None])
             hidden = torch.where(full[:, None, None, None], self._hidden(batch, size, generator), hidden)
         raise _nothing_seen(self)
@@ -101,7 +109,12 @@ class Tubes:
             place = torch.arange(whole, device=device)
             inside.append((place >= start) & (place < start + length))  # (B, blocks, axis)
         time, row, column = inside
-        return (time[..., :, None, None] & row[..., None, :, None] & column[..., None, None, :]).any(dim=1)
+        hidden = (time[..., :, None, None] & row[..., None, :, None] & column[..., None, None, :]).any(dim=1)
+        hidden[:, self._last_seen() :] = True
+        return hidden
+
+    def _last_seen(self) -> int:
+        return max(1, int(self.grid[0] * self.seen_duration))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +140,7 @@ class LegacyTubes(Tubes):
         sizes = torch.Generator().manual_seed(call)
         size = self.block_size(torch.cat([torch.rand(1, generator=sizes) for _ in range(3)]))
         hidden = torch.stack([self._one(size, generator) for _ in range(batch)])
-        return Masks(context=first_tokens(~hidden), targets=first_tokens(hidden)[:, None])
+        return Masks(context=first_tokens(~hidden, most=self.most_seen), targets=first_tokens(hidden)[:, None])
 
     def _one(self, size: Block, generator: Generator) -> Tensor:
         for _ in range(TRIES):
@@ -136,6 +149,7 @@ class LegacyTubes(Tubes):
                 starts = [self._start(axis, size, generator) for axis in (1, 2, 0)]  # row, column, time
                 (row, column, time), (times, rows, columns) = starts, size
                 hidden[time : time + times, row : row + rows, column : column + columns] = True
+            hidden[self._last_seen() :] = True
             if not bool(hidden.all()):
                 return hidden
         raise _nothing_seen(self)

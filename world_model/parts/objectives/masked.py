@@ -31,11 +31,33 @@ class MaskTask:
         name: Names its term in the log.
         sampler: Draws the masks.
         hints: Further arguments of the predictor, e.g. which mask token to use.
+        weight: Share of the task in the loss of its stream, relative to the other tasks.
     """
 
     name: str
     sampler: MaskSampler
     hints: Mapping[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Keeps the predicted tokens of a sample apart.
+
+        loss = mean over channels of max(0, 1 - mean over tasks of sqrt(variance over the predicted tokens + 1e-4))
+
+    Args:
+        weight: In the loss; 0 only logs it.
+
+    Reference: the regulariser in the released code of V-JEPA (arXiv:2404.08471), whose trainings have weight 0.
+    """
+
+    weight: float = 0.0
+
+    def __call__(self, predicted: Sequence[Tensor]) -> Tensor:
+        """One number for the predicted tokens `(B, L, D)` of each task."""
+        spreads = torch.stack([(tokens.var(dim=1) + 1e-4).sqrt() for tokens in predicted])
+        return (1 - spreads.mean(dim=0)).relu().mean()
 
 
 class Stream(nn.Module):
@@ -43,7 +65,7 @@ class Stream(nn.Module):
 
     Args:
         key: Its entry in the batch.
-        tasks: Every way of hiding; their losses are averaged.
+        tasks: Every way of hiding; their losses are averaged by weight.
         prepare: Turns the entry into what the encoder takes.
         augment: Changes the raw entry in training mode, or None.
         weight: Share of the stream in the loss.
@@ -91,7 +113,15 @@ class Stream(nn.Module):
                 f"{targets.shape[1]}: set the system's image and frames to those of the data"
             )
 
-    def take(self, batch: Batch, generator: Generator) -> Tensor:
+    def hide(self, task: MaskTask, x: Any, generator: Generator) -> Masks:
+        """The masks of a task for inputs x."""
+        return task.sampler(len(x), generator)
+
+    def places(self, x: Any, at: Tensor) -> Tensor:
+        """Where the tokens of numbers `B L` stand, as the predictor takes it: by default the numbers themselves."""
+        return at
+
+    def take(self, batch: Batch, generator: Generator) -> Any:
         """The encoder's input."""
         raw = batch[self.key] if self.otherwise is None or self.key in batch else self.otherwise(batch)
         if self.training and self.augment is not None:
@@ -115,6 +145,7 @@ class MaskedObjective(nn.Module):
         distance: Between predicted and true tokens.
         seen_loss: A further loss on the tokens that were seen, or None.
         regularisers: (name, weight, part) on all seen tokens as samples `G D`.
+        spread: Keeps predicted tokens apart, or None.
         still: Prepares single frames `G C h w` for the encoder, for `encode`; None without pictures.
 
     Reference: Assran et al. 2023, arXiv:2301.08243; Bardes et al. 2024, arXiv:2404.08471.
@@ -132,6 +163,7 @@ class MaskedObjective(nn.Module):
         distance: Distance | None = None,
         seen_loss: SeenLoss | None = None,
         regularisers: Sequence[tuple[str, float, Regulariser]] = (),
+        spread: Spread | None = None,
         still: Prepare | None = None,
     ) -> None:
         super().__init__()
@@ -145,6 +177,7 @@ class MaskedObjective(nn.Module):
         self.distance = distance or AbsoluteError()
         self.seen_loss = seen_loss
         self.regularisers = tuple(regularisers)
+        self.spread = spread
         self.parts = nn.ModuleDict({name: part for name, _, part in regularisers if isinstance(part, nn.Module)})
         self.still = still
         self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
@@ -188,37 +221,43 @@ class MaskedObjective(nn.Module):
         self.progress.fill_(progress)
         self.target.update(self.encoder, progress)
 
-    def _stream(self, stream: Stream, x: Tensor, generator: Generator) -> dict[str, tuple[float, Tensor]]:
+    def _stream(self, stream: Stream, x: Any, generator: Generator) -> dict[str, tuple[float, Tensor]]:
         online = self.encoder(x) if isinstance(self.target, SharedTarget) else None
         targets = self.target(x, online)
         stream.check(targets)
-        share = 1 / len(stream.tasks)
+        whole = sum(task.weight for task in stream.tasks)
         terms: dict[str, tuple[float, Tensor]] = {}
         near: list[Tensor] = []
-        samples = []
+        samples, answers = [], []
         for task in stream.tasks:
-            masks = task.sampler(len(x), generator)
+            masks = stream.hide(task, x, generator)
             masks = Masks(context=masks.context.to(x.device), targets=masks.targets.to(x.device))
             seen = self.encoder(x, masks.context)
             samples.append(seen.flatten(0, 1))
-            predicted, again = self._predict(seen, masks, task.hints)
+            seen_at, wanted_at = stream.places(x, masks.context), stream.places(x, masks.targets)
+            predicted, again = self._predict(seen, seen_at, wanted_at, task.hints)
             wanted = gather_tokens(targets, masks.targets.flatten(1)).unflatten(1, masks.targets.shape[1:])
-            terms[task.name] = (share, self.distance(predicted, wanted))
+            terms[task.name] = (task.weight / whole, self.distance(predicted, wanted))
+            answers.append(predicted.flatten(1, 2))
             if again is not None and self.seen_loss is not None:
                 near.append(self._seen(again, targets, masks))
         if near and self.seen_loss is not None:
             raw = torch.stack(near).mean()
             terms["seen_raw"] = (0.0, raw)
             terms["seen"] = (1.0, self.seen_loss.weight(self.progress).to(raw.dtype) * raw)
+        if self.spread is not None:
+            terms["spread"] = (self.spread.weight, self.spread(answers))
         for name, weight, regulariser in self.regularisers:
             terms[name] = (weight, regulariser(torch.cat(samples), generator))
         return terms
 
-    def _predict(self, seen: Tensor, masks: Masks, hints: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
+    def _predict(
+        self, seen: Tensor, seen_at: Tensor, wanted_at: Tensor, hints: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
         """Predicted target blocks `B M L D`, and the seen tokens `B M K D` where they are asked for."""
-        blocks = masks.targets.shape[1]
-        at = masks.context.repeat_interleave(blocks, dim=0)
-        seen, wanted_at = seen.repeat_interleave(blocks, dim=0), masks.targets.flatten(0, 1)  # (B M, K, D), (B M, L)
+        blocks = wanted_at.shape[1]
+        at, wanted_at = seen_at.repeat_interleave(blocks, dim=0), wanted_at.flatten(0, 1)  # (B M, K), (B M, L)
+        seen = seen.repeat_interleave(blocks, dim=0)  # (B M, K, D)
         if self.seen_loss is None:
             return self.predictor(seen, at, wanted_at, **hints).unflatten(0, (-1, blocks)), None
         wanted, again = self.predictor.both(seen, at, wanted_at, **hints)  # type: ignore[operator]
@@ -233,6 +272,11 @@ class MaskedObjective(nn.Module):
             for index, block in enumerate(masks.targets.unbind(dim=1))
         ]
         return torch.stack(each).mean()
+
+
+def each_frame(batch: Batch) -> Frames:
+    """Every frame of each clip as a clip of its own, `BT 1 C h w`."""
+    return batch["frames"].flatten(0, 1)[:, None]
 
 
 def first_frames(batch: Batch) -> Frames:

@@ -11,11 +11,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from jepa_mpc.encoders.layers.blocks import RotaryBlock
-from jepa_mpc.encoders.layers.positions import AxialRotary, Pairing
+from jepa_mpc.encoders.layers.positions import Angles, AxialRotary, Pairing
 from jepa_mpc.encoders.video import BRANCH_ENDS
 from jepa_mpc.shapes import check_shape
 
 Places = Annotated[Tensor, "B L"]
+"""Numbers of tokens in a grid; where tokens stand in space, their coordinates `B L 3`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,40 +67,55 @@ class GridPlaces(nn.Module):
         self.span = span
         self.rotary = AxialRotary(head_dim, pairing=pairing)
 
-    def forward(self, at: Places) -> tuple[Tensor, Tensor]:
-        """Cosines and sines `(B, L, head_dim)` for token numbers `(B, L)`."""
+    def forward(self, x: Tensor, at: Places) -> tuple[Tensor, Angles | None]:
+        """Tokens `(B, L, width)` as they are, and cosines and sines `(B, L, head_dim)` for their numbers `(B, L)`."""
         in_frame = at % (self.rows * self.columns)
         row, column = in_frame // self.columns, in_frame % self.columns
         rows = (row * self._stretch(self.rows), column * self._stretch(self.columns))
         places = torch.stack([(at // (self.rows * self.columns)).float(), *rows], dim=-1)
-        return self.rotary.table(places)
+        return x, self.rotary.table(places)
 
     def _stretch(self, size: int) -> float:
         return 1.0 if self.span is None or size == 1 else (self.span - 1) / (size - 1)
 
 
-class RotaryMaskedPredictor(nn.Module):
-    """A narrow Transformer over seen tokens and mask tokens, each turned by its own place.
+class TablePlaces(nn.Module):
+    """A fixed vector for each place, added to the tokens there.
+
+    Args:
+        table: `(N, width)`, by the number of the token.
+    """
+
+    table: Tensor
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("table", table)
+
+    def forward(self, x: Tensor, at: Places) -> tuple[Tensor, Angles | None]:
+        """Tokens `(B, L, width)` with their places `(B, L)` added; nothing is to be turned."""
+        return x + self.table[at], None
+
+
+class MaskedPredictor(nn.Module):
+    """A narrow Transformer over seen tokens and mask tokens, each told its own place.
 
         out = W_out norm(blocks([W_in seen, mask, ..., mask]))        read off at the wanted places
 
-    Attention knows places by rotation alone, so the order of the tokens does not matter.
+    Attention knows places by these alone, so the order of the tokens does not matter.
 
     Args:
         sizes: All sizes.
-        grid: Rows and columns of the token grid of one time step.
-        pairing: Of the rotary positions: "tiled" for V-JEPA 2, "interleaved" for V-JEPA 2.1.
-        span: See `GridPlaces`.
+        places: From tokens `(B, L, width)` and their numbers `(B, L)` to the tokens that enter the first block, and
+            the angles by which blocks turn them, or None.
 
-    Reference: Assran et al. 2025, arXiv:2506.09985, section 2.1.
+    Reference: Assran et al. 2023, arXiv:2301.08243, section 3.
     """
 
-    def __init__(
-        self, sizes: MaskedSizes, *, grid: Sequence[int], pairing: Pairing = "tiled", span: int | None = None
-    ) -> None:
+    def __init__(self, sizes: MaskedSizes, places: nn.Module) -> None:
         super().__init__()
         self.sizes = sizes
-        self.places = GridPlaces(grid, head_dim=sizes.width // sizes.heads, pairing=pairing, span=span)
+        self.places = places
         self.embed = _embedding(sizes)
         self.mask_tokens = nn.Parameter(torch.empty(sizes.mask_tokens, sizes.width))
         self.blocks = nn.ModuleList(
@@ -158,19 +174,40 @@ class RotaryMaskedPredictor(nn.Module):
 
     def enter(
         self, seen: Tensor, seen_at: Places, wanted_at: Places, *, mask_token: int = 0
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """What the first block gets: all tokens `(B, K + L, width)`, and the angles of their places.
+    ) -> tuple[Tensor, Angles | None]:
+        """What the first block gets: all tokens `(B, K + L, width)`, and the angles of their places, if any.
 
         Raises:
             ValueError: If the shapes do not fit each other.
         """
         size = check_shape(seen, "B K D", D=self.sizes.inputs)
-        check_shape(seen_at, "B K", B=size["B"], K=size["K"])
-        check_shape(wanted_at, "B L", B=size["B"])
+        if seen_at.shape[:2] != seen.shape[:2] or wanted_at.shape[:1] != seen.shape[:1] or wanted_at.dim() < 2:
+            raise ValueError(
+                f"expected places (B={size['B']}, K={size['K']}) and (B={size['B']}, L) for tokens "
+                f"{tuple(seen.shape)}, got {tuple(seen_at.shape)} and {tuple(wanted_at.shape)}"
+            )
         known = self.embed(seen)
         mask = self.mask_tokens[mask_token % self.sizes.mask_tokens].to(known.dtype)
-        x = torch.cat([known, mask.expand(*wanted_at.shape, -1)], dim=1)  # (B, K + L, width)
-        return x, self.places(torch.cat([seen_at, wanted_at], dim=1))
+        x = torch.cat([known, mask.expand(*wanted_at.shape[:2], -1)], dim=1)  # (B, K + L, width)
+        return self.places(x, torch.cat([seen_at, wanted_at], dim=1))
+
+
+class RotaryMaskedPredictor(MaskedPredictor):
+    """The predictor of V-JEPA 2: tokens are turned by their places.
+
+    Args:
+        sizes: All sizes.
+        grid: Rows and columns of the token grid of one time step.
+        pairing: Of the rotary positions: "tiled" for V-JEPA 2, "interleaved" for V-JEPA 2.1.
+        span: See `GridPlaces`.
+
+    Reference: Assran et al. 2025, arXiv:2506.09985, section 2.1.
+    """
+
+    def __init__(
+        self, sizes: MaskedSizes, *, grid: Sequence[int], pairing: Pairing = "tiled", span: int | None = None
+    ) -> None:
+        super().__init__(sizes, GridPlaces(grid, head_dim=sizes.width // sizes.heads, pairing=pairing, span=span))
 
 
 class DenseMaskedPredictor(RotaryMaskedPredictor):

@@ -21,14 +21,17 @@ class TwoViews(nn.Module):
         invariance: Weight of the agreement.
         variance: Weight of the spread.
         covariance: Weight of the covariances.
+        eps: Added to the variances.
 
     Reference: Bardes et al. 2022, arXiv:2105.04906, section 4.1.
     """
 
-    def __init__(self, *, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0) -> None:
+    def __init__(
+        self, *, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0, eps: float = 1e-4
+    ) -> None:
         super().__init__()
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
-        self.apart = VICReg()
+        self.apart = VICReg(eps=eps)
 
     def forward(self, first: Annotated[Tensor, "G D"], second: Annotated[Tensor, "G D"]) -> Tensor:
         """One number for two views of G samples."""

@@ -1,0 +1,111 @@
+"""DINOv2 encoders in the layout of transformers into ours: the baseline beside the JEPAs, not one of them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from jepa_mpc.encoders.adapters.files import Released
+from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.names import respell, single_norm_spelling
+from jepa_mpc.encoders.adapters.shapes import check_config, count_blocks, heads_of, need
+from jepa_mpc.encoders.release import Release
+from jepa_mpc.encoders.released_first import DINOV2, dinov2
+from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
+from jepa_mpc.errors import BadCheckpoint
+
+FAMILY = "DINOv2"
+USUAL_HEADS = {release.sizes.width: release.sizes.heads for release in DINOV2.values()}
+UNUSED = ("embeddings.mask_token",)
+"""What only its training uses."""
+SCALES = {"attn.proj": "layer_scale1", "mlp.fc2": "layer_scale2"}
+"""Maps of a block whose output is scaled channel by channel."""
+
+
+def fits(released: Released) -> bool:
+    """Whether a file holds an encoder of this family: a summary token, and scales of the branches."""
+    names = released.encoder
+    return "cls_token" in names and any("layer_scale1" in name or "mlp.weights_in" in name for name in names)
+
+
+def describe(released: Released, *, heads: int | None = None) -> Release:
+    """Sizes of the encoder in a file, from the shapes of its weights and `config.json`.
+
+    Args:
+        released: The file.
+        heads: Number of heads; by default that of `config.json`, else that of the released encoder of this width.
+
+    Raises:
+        BadCheckpoint: If the file holds another network, or the number of heads cannot be known.
+    """
+    tensors = released.encoder
+    if any("mlp.weights_in" in name for name in tensors):
+        raise BadCheckpoint(
+            f"{released.source} holds a DINOv2 with gated feed-forward parts (the giant one), which is not built here: "
+            f"take {', '.join(DINOV2)}"
+        )
+    if any("register_tokens" in name for name in tensors):
+        raise BadCheckpoint(f"{released.source} holds a DINOv2 with registers: take one without")
+    patches, table = need(released, "patch_embed.proj.weight", FAMILY), need(released, "pos_embed", FAMILY)
+    width, channels, patch, _ = patches.shape
+    sizes = ViTSizes(
+        image=math.isqrt(table.shape[1] - 1) * patch,
+        patch=patch,
+        width=width,
+        depth=count_blocks(tensors),
+        heads=heads_of(released, width, USUAL_HEADS, given=heads),
+        mlp_dim=need(released, "blocks.0.mlp.fc1.weight", FAMILY).shape[0],
+        channels=channels,
+        eps=float(released.config.get("layer_norm_eps", 1e-6)),
+    )
+    check_config(released, sizes)
+    return Release(form=dinov2, sizes=sizes, image=224, file=released.source)
+
+
+def build(
+    released: Released,
+    described: Release,
+    *,
+    title: str,
+    dtype: torch.dtype | None = torch.float32,
+    recompute: bool = False,
+) -> VisionTransformer:
+    """The encoder of a file that was read, in evaluation mode; scales of branches become part of their weights.
+
+    Raises:
+        BadCheckpoint: If a weight is missing, unexpected or of another shape.
+    """
+    assert isinstance(described.sizes, ViTSizes)
+    with torch.device("meta"):
+        encoder = dinov2(described.sizes, recompute=recompute)
+    weights = folded(released.encoder)
+    fill(encoder, weights, spelling=spelling, title=title, dtype=dtype, ignored=UNUSED)
+    return encoder.eval()
+
+
+def spelling(name: str) -> str:
+    """The released name of a weight of ours, after the scales are folded in."""
+    own = ((r"^summary$", "cls_token"), (r"^positions$", "pos_embed"), (r"^norm\.", "norm."))
+    return respell(name, own) if name.startswith(("summary", "positions", "norm.")) else single_norm_spelling(name)
+
+
+def folded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without the scales of the branches: scale (W x + b) is (scale W) x + scale b.
+
+    Raises:
+        BadCheckpoint: If a branch has no scale.
+    """
+    weights = {name: value for name, value in tensors.items() if "layer_scale" not in name}
+    for name in list(weights):
+        match = re.fullmatch(r"(blocks\.\d+)\.(attn\.proj|mlp\.fc2)\.(weight|bias)", name)
+        if match:
+            key = f"{match[1]}.{SCALES[match[2]]}.lambda1"
+            if key not in tensors:
+                raise BadCheckpoint(f"{key} is missing beside {name}")
+            scale = tensors[key]
+            weights[name] = weights[name] * (scale[:, None] if match[3] == "weight" else scale)
+    return weights

@@ -1,0 +1,147 @@
+"""Released encoders of I-JEPA and of V-JEPA (the first) into ours: the authors' files and those of Hugging Face."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from jepa_mpc.encoders.adapters.files import Released
+from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.names import placed_spelling
+from jepa_mpc.encoders.adapters.shapes import check_config, count_blocks, heads_of, need
+from jepa_mpc.encoders.placed import TABLES, PlacedForm, PlacedTransformer
+from jepa_mpc.encoders.release import Release
+from jepa_mpc.encoders.released_first import IJEPA, VJEPA
+from jepa_mpc.encoders.video import VideoSizes
+from jepa_mpc.errors import BadCheckpoint
+
+RELEASED = {**IJEPA, **VJEPA}
+USUAL_HEADS = {release.sizes.width: release.sizes.heads for release in RELEASED.values()}
+PATCHES, TABLE = "patch_embed.proj.weight", "pos_embed"
+CLIP = 16
+"""Frames of a clip of every released V-JEPA."""
+CLIP_TABLES = {(1568, 1024), (1568, 1280), (4608, 1280)}
+"""Places and widths of their tables; no released V-JEPA 2 has one of these."""
+
+
+def fits(released: Released) -> bool:
+    """Whether a file holds an encoder of this family: patches of pictures, few mask tokens, or a table of a known size.
+
+    A table alone does not tell: files of V-JEPA 2 may carry one that no one uses.
+    """
+    patches, table = released.encoder.get(PATCHES), released.encoder.get(TABLE)
+    if patches is None or "cls_token" in released.encoder:
+        return False
+    tokens = sum(name.startswith("mask_tokens.") for name in released.predictor)
+    known = table is not None and tuple(table.shape[1:]) in CLIP_TABLES
+    return patches.dim() == 4 or 0 < tokens <= 2 or known
+
+
+def describe(released: Released, *, heads: int | None = None) -> Release:
+    """Form and sizes of the encoder in a file, from the shapes of its weights and `config.json`.
+
+    Args:
+        released: The file.
+        heads: Number of heads, which no shape tells; by default that of `config.json`, else that of the released
+            encoder with the same width.
+
+    Raises:
+        BadCheckpoint: If the file holds no such encoder, the number of heads cannot be known, or `config.json`
+            contradicts the weights.
+    """
+    tensors, config = released.encoder, released.config
+    patches = need(released, PATCHES, "I-JEPA or V-JEPA")
+    width, channels, *tubelet, patch, _ = patches.shape
+    sizes = VideoSizes(
+        width=width,
+        depth=count_blocks(tensors),
+        heads=heads_of(released, width, USUAL_HEADS, given=heads),
+        mlp_dim=need(released, "blocks.0.mlp.fc1.weight", "I-JEPA or V-JEPA").shape[0],
+        patch=patch,
+        tubelet=tubelet[0] if tubelet else 1,
+        channels=channels,
+        eps=float(config.get("layer_norm_eps", 1e-6)),
+        qkv_bias="blocks.0.attn.qkv.bias" in tensors,
+    )
+    check_config(released, sizes)
+    frames = int(config.get("num_frames", CLIP)) if tubelet else 1
+    image = _image(released, sizes, frames)
+    form = PlacedForm(image=image, frames=frames, table="even_thirds" if tubelet else "column_first")
+    return Release(form=form, sizes=sizes, image=image, file=released.source)
+
+
+def build(
+    released: Released,
+    described: Release,
+    *,
+    title: str,
+    dtype: torch.dtype | None = torch.float32,
+    recompute: bool = False,
+) -> PlacedTransformer:
+    """The encoder of a file that was read, in evaluation mode.
+
+    Args:
+        released: The file.
+        described: Its form and sizes.
+        title: What it is called in error messages.
+        dtype: Of the weights; None keeps the file's.
+        recompute: See `VideoTransformer`.
+
+    Raises:
+        BadCheckpoint: If a weight is missing, unexpected or of another shape.
+    """
+    form = described.form
+    assert isinstance(form, PlacedForm) and isinstance(described.sizes, VideoSizes)
+    with torch.device("meta"):
+        encoder = form(described.sizes, recompute=recompute)
+    fill_placed(encoder, released.encoder, table=form.table, title=title, dtype=dtype)
+    return encoder.eval()
+
+
+def fill_placed(
+    encoder: PlacedTransformer,
+    tensors: Mapping[str, Tensor],
+    *,
+    table: str,
+    title: str,
+    dtype: torch.dtype | None = torch.float32,
+) -> None:
+    """Give an encoder released weights if, and only if, names and shapes agree one to one.
+
+    Args:
+        encoder: One of ours; may be on the meta device.
+        tensors: Weights in the authors' spelling, without prefixes; a missing table of places is computed.
+        table: Which one, by its name in `TABLES`.
+        title: What the encoder is called in the error message.
+        dtype: Of the weights; None keeps the file's.
+
+    Raises:
+        BadCheckpoint: If a name is missing, unexpected or of another shape.
+    """
+    weights = dict(tensors)
+    weights.setdefault(TABLE, TABLES[table](encoder.native, encoder.width)[None])
+    if PATCHES in weights and weights[PATCHES].dim() == 4:
+        weights[PATCHES] = weights[PATCHES][:, :, None]  # a tubelet of one frame
+    fill(encoder, weights, spelling=placed_spelling, title=title, dtype=dtype)
+
+
+def _image(released: Released, sizes: VideoSizes, frames: int) -> int:
+    """Side of the pictures that the table of places is made for."""
+    told = released.config.get("image_size", released.config.get("img_size", released.config.get("crop_size")))
+    table = released.encoder.get(TABLE)
+    if table is None and told is None:
+        raise BadCheckpoint(
+            f"{released.source} holds no table of places ({TABLE}) and no config.json that tells the size of the "
+            "pictures: take the authors' file, or a folder with config.json"
+        )
+    if table is None:
+        return int(told[0] if isinstance(told, list) else told)
+    side = math.isqrt(table.shape[1] * sizes.tubelet // frames)
+    if side * side * frames // sizes.tubelet != table.shape[1]:
+        raise BadCheckpoint(
+            f"{released.source}: {table.shape[1]} places are no square grid of {frames // sizes.tubelet} times"
+        )
+    return side * sizes.patch

@@ -1,0 +1,71 @@
+"""What the shapes of released weights tell of a network, and what they cannot tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from jepa_mpc.encoders.adapters.files import Released
+from jepa_mpc.encoders.release import Sizes
+from jepa_mpc.errors import BadCheckpoint
+
+
+def need(released: Released, name: str, family: str) -> Tensor:
+    """A weight of the encoder that tells a size.
+
+    Raises:
+        BadCheckpoint: If the file has none of that name: it holds something else than an encoder of this family.
+    """
+    if name not in released.encoder:
+        some = ", ".join(list(released.encoder)[:3])
+        raise BadCheckpoint(
+            f"{released.section!r} of {released.source} is no encoder of the {family} family: {name} is missing among "
+            f"{len(released.encoder)} weights such as {some}"
+        )
+    return released.encoder[name]
+
+
+def count_blocks(tensors: Mapping[str, Tensor]) -> int:
+    """Blocks of an encoder in the authors' spelling."""
+    return 1 + max(int(match[1]) for match in (re.match(r"blocks\.(\d+)\.", name) for name in tensors) if match)
+
+
+def heads_of(released: Released, width: int, usual: Mapping[int, int], *, given: int | None) -> int:
+    """The number of attention heads, which no shape tells: given, of `config.json`, or usual for the width.
+
+    Raises:
+        BadCheckpoint: If it cannot be known, or does not divide the width.
+    """
+    told = released.config.get("num_attention_heads", released.config.get("num_heads"))
+    heads = int(given or told or usual.get(width, 0))
+    if not heads or width % heads:
+        said = f"{heads or 'an unknown number of'} heads for a width of {width}"
+        raise BadCheckpoint(f"{released.source}: {said}; give heads=NUMBER (the shapes of the weights do not tell it)")
+    return heads
+
+
+def check_config(released: Released, sizes: Sizes) -> None:
+    """Refuse a file whose `config.json` contradicts the weights.
+
+    Raises:
+        BadCheckpoint: With both.
+    """
+    told: dict[str, Any] = {
+        "hidden_size": sizes.width,
+        "num_hidden_layers": sizes.depth,
+        "patch_size": sizes.patch,
+        "tubelet_size": getattr(sizes, "tubelet", 1),
+        "in_chans": sizes.channels,
+        "num_channels": sizes.channels,
+        "num_attention_heads": sizes.heads,
+    }
+    wrong = [
+        f"{name} {released.config[name]} (weights: {value})"
+        for name, value in told.items()
+        if released.config.get(name, value) != value
+    ]
+    if wrong:
+        raise BadCheckpoint(f"config.json beside {released.source} contradicts the weights: {', '.join(wrong)}")

@@ -1,0 +1,144 @@
+"""The Transformer of I-JEPA and V-JEPA (the first): a fixed sine-cosine table tells each token where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from jepa_mpc.encoders.layers.positions import resize_grid, sincos_grid
+from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.types import State
+
+Grid = tuple[int, int, int]
+"""Times, rows and columns of tokens."""
+
+Table = Callable[[Grid, int], Tensor]
+"""A grid and a width to the places of its tokens `(N, width)`."""
+
+Resize = Callable[[Tensor, Grid, Grid], Tensor]
+"""A table `(1, N, width)`, its grid and the wanted grid to a table of that grid."""
+
+
+def column_first(grid: Grid, width: int) -> Tensor:
+    """The table of I-JEPA: half of the width tells the column, then half the row (arXiv:2301.08243, released code).
+
+    Raises:
+        ValueError: If there is more than one time, or four does not divide the width.
+    """
+    times, rows, columns = grid
+    if times != 1 or width % 4:
+        raise ValueError(f"this table is for pictures and for widths that 4 divides, got {times} times, width {width}")
+    row, column = sincos_grid((rows, columns), (width // 2, width // 2)).chunk(2, dim=-1)
+    return torch.cat([column, row], dim=-1)
+
+
+def even_thirds(grid: Grid, width: int) -> Tensor:
+    """The table of the released V-JEPA: time, row and column have 2 ceil(width / 6) channels each, cut to the width."""
+    each = 2 * -(-width // 6)
+    return sincos_grid(grid, (each, each, each))[:, :width]
+
+
+def time_half(grid: Grid, width: int) -> Tensor:
+    """The other table of V-JEPA's code: half of the width tells the time, a quarter each the row and the column.
+
+    Raises:
+        ValueError: If eight does not divide the width.
+    """
+    if width % 8:
+        raise ValueError(f"half the width for time needs a width that 8 divides, got {width}")
+    return sincos_grid(grid, (width // 2, width // 4, width // 4))
+
+
+TABLES: dict[str, Table] = {"column_first": column_first, "even_thirds": even_thirds, "time_half": time_half}
+"""Name -> table of places."""
+
+
+def bicubic(table: Tensor, old: Grid, new: Grid) -> Tensor:
+    """Resize the table of a picture as Hugging Face does; the authors' own code crashes on another size.
+
+    Raises:
+        BadObservation: If the number of times differs.
+    """
+    if old[0] != new[0]:
+        raise BadObservation(f"this encoder takes single pictures: expected {old[0]} time, got {new[0]}")
+    return resize_grid(table, old[1:], new[1:])
+
+
+def trilinear(table: Tensor, old: Grid, new: Grid) -> Tensor:
+    """Resize the table of a clip in time, height and width, as V-JEPA's code does."""
+    volume = table.unflatten(1, old).permute(0, 4, 1, 2, 3)  # (1, width, times, rows, columns)
+    return F.interpolate(volume, size=new, mode="trilinear", align_corners=False).flatten(2).transpose(1, 2)
+
+
+class PlacedTransformer(VideoTransformer):
+    """Tubelets or patches, plus a fixed table of places, pre-norm blocks, a last layer norm.
+
+        tokens = blocks(patches(x) + table)[kept]          what is not kept is dropped before the first block
+
+    Inputs of another size than the table's are welcome as long as patches and tubelets fill them: it is resized.
+
+    Args:
+        sizes: All sizes; pictures have tubelets of one frame.
+        grid: Times, rows and columns that the table is made for.
+        table: Makes the table.
+        resize: Brings it to another grid.
+        recompute: See `VideoTransformer`.
+
+    Reference: Assran et al. 2023, arXiv:2301.08243; Bardes et al. 2024, arXiv:2404.08471.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self, sizes: VideoSizes, *, grid: Grid, table: Table, resize: Resize = trilinear, recompute: bool = False
+    ) -> None:
+        super().__init__(sizes, pairing=None, recompute=recompute)
+        self.native, self.resize = grid, resize
+        self.register_buffer("positions", table(grid, sizes.width)[None])
+
+    def placed(self, grid: Tensor) -> State:
+        """Tokens `(B, N, D)` of a grid `(B, times, rows, columns, D)`, with their places."""
+        times, rows, columns = grid.shape[1:4]
+        wanted = (times, rows, columns)
+        table = self.positions if wanted == self.native else self.resize(self.positions, self.native, wanted)
+        return grid.flatten(1, 3) + table
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedForm:
+    """How a named encoder is built from its sizes.
+
+    Args:
+        image: Side of the pictures that its table is made for, in pixels.
+        frames: Frames of the clips.
+        table: Name of its table in `TABLES`.
+    """
+
+    image: int
+    frames: int = 1
+    table: str = "column_first"
+
+    def __call__(self, sizes: VideoSizes, *, recompute: bool = False) -> PlacedTransformer:
+        """Build the network with fresh weights.
+
+        Raises:
+            ValueError: If patches and tubelets do not fill the table's pictures.
+        """
+        if self.image % sizes.patch or self.frames % sizes.tubelet:
+            raise ValueError(
+                f"clips of {self.frames} frames of {self.image} px are not filled by patches of {sizes.patch} px and "
+                f"tubelets of {sizes.tubelet} frames"
+            )
+        side = self.image // sizes.patch
+        return PlacedTransformer(
+            sizes,
+            grid=(self.frames // sizes.tubelet, side, side),
+            table=TABLES[self.table],
+            resize=bicubic if self.frames == 1 else trilinear,
+            recompute=recompute,
+        )

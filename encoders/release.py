@@ -1,0 +1,38 @@
+"""What is known of a released encoder before its file is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from jepa_mpc.encoders.video import VideoSizes
+from jepa_mpc.encoders.vit import ViTSizes
+
+Sizes = VideoSizes | ViTSizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """A released encoder.
+
+    Args:
+        form: Builds the network from its sizes.
+        sizes: Its sizes.
+        image: Side of the pictures it was trained with at last, in pixels.
+        file: The authors' file.
+        repository: Where Hugging Face has it, or None.
+        section: Where the authors' file keeps it, or None for the usual places.
+    """
+
+    form: Callable[..., nn.Module]
+    sizes: Sizes
+    image: int
+    file: str
+    repository: str | None = None
+    section: str | None = None
+
+    def __call__(self, *, recompute: bool = False) -> nn.Module:
+        """Build the network with fresh weights."""
+        return self.form(self.sizes, recompute=recompute)
