@@ -15,17 +15,17 @@ pytest.importorskip("av")
 pytest.importorskip("pyarrow")
 
 from jepa_mpc.errors import BadEpisode
-from trajectories.cache import CacheOptions
-from trajectories.checksums import NAME
-from trajectories.episode import TIMESTAMP
-from trajectories.formats import open_log
-from trajectories.formats.layouts import LAYOUTS
-from trajectories.formats.lerobot_writer import write_lerobot
-from trajectories.formats.npz import MANIFEST, NpzStore, episode_path, read_episode, write_episode
-from trajectories.formats.npz_writer import write_manifest
-from trajectories.formats.tables import Table, write_table
-from trajectories.ingest import ingest
-from trajectories.synthetic import synthetic_episode, synthetic_log
+from jepa_mpc.trajectories.cache import CacheOptions
+from jepa_mpc.trajectories.checksums import NAME
+from jepa_mpc.trajectories.episode import TIMESTAMP
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.layouts import LAYOUTS
+from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
+from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, episode_path, read_episode, write_episode
+from jepa_mpc.trajectories.formats.npz_writer import write_manifest
+from jepa_mpc.trajectories.formats.tables import Table, write_table
+from jepa_mpc.trajectories.ingest import ingest
+from jepa_mpc.trajectories.synthetic import synthetic_episode, synthetic_log
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def retimed(path, change):
     table = path / "data/chunk-000/file-000.parquet"
     held = Table(table)
     columns = {n: held.values(n) if "images" in n else held.array(n) for n in held.columns}
-    from trajectories.formats.tables import image_column
+    from jepa_mpc.trajectories.formats.tables import image_column
 
     for name in [name for name in columns if "images" in name]:
         columns[name] = image_column([cell["bytes"] for cell in columns[name]])
