@@ -157,7 +157,7 @@ class _Rows:
             BadEpisode: If they are damaged, or more than memory should hold at once.
         """
         size = (stop - start) * self._row_bytes
-        check_room(size / MAX_RATIO, self.path, field=self.name)
+        check_room(size, self.path, field=self.name)
         try:
             self._stream.seek(self._begin + start * self._row_bytes)
             raw = self._stream.read(size)
