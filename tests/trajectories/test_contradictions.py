@@ -198,3 +198,28 @@ def test_an_origin_of_another_shape_is_refused(lerobot, text):
 def test_a_manifest_of_another_shape_is_refused(ours, text):
     (ours / MANIFEST).write_text(text)
     refused(ours, "manifest.json: field")
+
+
+def test_names_that_are_there_twice_are_refused(ours, lerobot, tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    info = lerobot / "meta/info.json"
+    info.write_text('{"fps": 9, ' + info.read_text().lstrip().removeprefix("{"))
+    refused(lerobot, "says something twice")
+    path = LAYOUTS["films"](NpzStore(ours), tmp_path / "films")
+    column = pyarrow.array(np.zeros(9))
+    parquet.write_table(
+        pyarrow.Table.from_arrays([column, column], ["speed", "speed"]), path / "episode_1/table.parquet"
+    )
+    refused(path, "two columns of one name")
+
+
+def test_windows_of_a_log_with_a_damaged_episode_say_so(ours):
+    from jepa_mpc.trajectories.windows import Windows
+
+    path = episode_path(ours, 1)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadEpisode, match=r"episode_000001.npz.*leave_out=\[1\]"):
+        Windows(NpzStore(ours))
+    assert len(Windows(NpzStore(ours), episodes=[0, 2]))
