@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from core.checkpoint import checkpoint_hash, load_checkpoint, load_strict, save_checkpoint
+from core.checkpoint import load_checkpoint, load_strict, open_checkpoint, save_checkpoint
 from core.errors import BadCheckpoint
 from core.types import ActionBox, Context, Observation
 from encoders.layers.pixels import NormalisePixels
 from encoders.preprocessing import EvaluationPixels, RobotPixels
 from world_model.assembly import assemble
+from world_model.blueprint import check_blueprint
 from world_model.costs import GoalDistance, absolute, squared
 from world_model.displacement import HindsightDisplacement
 from world_model.distances import AbsoluteError
@@ -30,6 +32,11 @@ from world_model.poses import ArmPose, GivenPose, check_pose
 DISPLACEMENT = "displacement"
 SYSTEMS = "systems"
 """In the configuration of an ensemble: what each member is built from."""
+
+LARGEST_VIEW = 2**22
+"""Pixels of all cameras together: four pictures of 1024 px."""
+
+Entry = TypeVar("Entry")
 
 MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What a configuration can bring about that is well-formed and yet describes no network."""
@@ -46,6 +53,9 @@ class Interface:
         dt_s: Seconds between two observations.
         log: What it was trained on, in words.
         robot: How the log's columns, pictures and actions were made, as `trajectories.door` reads it; may be empty.
+
+    Raises:
+        ValueError: If `dt_s` is not a positive number.
     """
 
     cameras: tuple[str, ...]
@@ -54,6 +64,10 @@ class Interface:
     dt_s: float
     log: str = ""
     robot: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.dt_s < math.inf:
+            raise ValueError(f"dt_s must be a positive number of seconds, got {self.dt_s}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings."""
@@ -136,7 +150,7 @@ class WorldModel:
             facts.append(f"cameras {known.cameras}, the robot has {tuple(cameras)}")
         if image_size != known.image_size:
             facts.append(f"pictures of {known.image_size} px, the robot gives {image_size} px")
-        if abs(dt_s - known.dt_s) > 1e-6:
+        if not abs(dt_s - known.dt_s) <= 1e-6:  # NaN too
             facts.append(f"steps of {known.dt_s} s, the robot makes steps of {dt_s} s")
         if facts:
             raise BadCheckpoint("this world model was trained for another robot: it knows " + "; ".join(facts))
@@ -234,20 +248,27 @@ def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") 
         BadCheckpoint: If the folder is missing, damaged, of a newer format, or does not describe a world model whose
             parts fit each other.
     """
-    tensors, config = load_checkpoint(folder)
-    alone = SYSTEMS not in config
-    try:
-        interface = _interface(config["interface"])
-        objectives = [assemble(system) for system in ([config["system"]] if alone else config[SYSTEMS])]
-        shares = [tensors] if alone else _shares(tensors, len(objectives))
-    except MISFITS as error:
-        raise BadCheckpoint(f"{folder} does not describe a world model of this version: {error}") from error
-    for objective, share in zip(objectives, shares, strict=True):
-        if not isinstance(objective, DynamicsObjective):
-            raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, not a world model")
-        load_strict(objective, share, str(folder))
+    with open_checkpoint(folder) as opened:
+        config, seal = opened.config, opened.fingerprint
+        alone = SYSTEMS not in config
+        try:
+            interface = _interface(config["interface"])
+            systems = [config["system"]] if alone else list(config[SYSTEMS])
+            kinds = [opened.header.kinds] if alone else _shares(opened.header.kinds, len(systems))
+            for system, share in zip(systems, kinds, strict=True):
+                check_blueprint(
+                    system, share, str(folder), num_bytes=opened.header.num_bytes, form=DynamicsObjective
+                )
+            tensors = opened.tensors()
+            objectives = [assemble(system) for system in systems]
+        except BadCheckpoint:
+            raise
+        except MISFITS as error:
+            raise BadCheckpoint(f"{folder} does not describe a world model of this version: {error}") from error
+    shares = [tensors] if alone else _shares(tensors, len(objectives))
+    for objective, weights in zip(objectives, shares, strict=True):
+        load_strict(objective, weights, str(folder))
         objective.eval().requires_grad_(False)
-    seal = checkpoint_hash(folder)
     try:
         models = [as_world_model(objective, interface, fingerprint=seal) for objective in objectives]
         model = models[0] if alone else as_ensemble(models, fingerprint=seal)
@@ -300,20 +321,22 @@ def _interface(facts: Mapping[str, Any]) -> Interface:
     )
 
 
-def _shares(tensors: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:
-    """The weights of each member, by the number before the first dot of their names."""
-    shares: list[dict[str, Tensor]] = [{} for _ in range(count)]
-    for name, tensor in tensors.items():
+def _shares(entries: Mapping[str, Entry], count: int) -> list[dict[str, Entry]]:
+    """What each member has of the weights, by the number before the first dot of their names."""
+    shares: dict[str, dict[str, Entry]] = {}
+    for name, entry in entries.items():
         index, _, own = name.partition(".")
-        if not index.isdecimal() or int(index) >= count:
-            raise ValueError(f"{name} belongs to none of the {count} members")
-        shares[int(index)][own] = tensor
-    return shares
+        shares.setdefault(index, {})[own] = entry
+    if shares.keys() != {str(index) for index in range(count)}:
+        raise ValueError(f"{count} members are described, and the weights are those of {len(shares)}")
+    return [shares[str(index)] for index in range(count)]
 
 
 def _try_out(model: WorldModel) -> None:
     """See one black picture and imagine one step."""
     known = model.interface
+    if len(known.cameras) * known.image_size**2 > LARGEST_VIEW:
+        raise ValueError(f"at most {LARGEST_VIEW} pixels are seen at a time")
     frames = torch.zeros(1, 1, 3 * len(known.cameras), known.image_size, known.image_size, dtype=torch.uint8)
     node = model.objective.predictor.felt if isinstance(model.objective, ObjectObjective) else None
     felt = None if node is None else torch.zeros(1, 1, node.inputs)

@@ -26,14 +26,13 @@ from core.checkpoint import (
     CONFIG,
     MANIFEST,
     MODEL,
-    _manifest,
-    _to_json,
     load_checkpoint,
     load_part,
     load_strict,
     save_checkpoint,
 )
 from core.errors import BadCheckpoint, BadEpisode
+from core.reading import manifest_of
 from encoders.adapters.files import read_released
 from tests import tiny
 from trajectories.formats.npz import NpzStore
@@ -55,7 +54,7 @@ def copied(sound, tmp_path):
 def noted_again(folder: Path) -> None:
     """A manifest that agrees with what lies in the folder now."""
     contents = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
-    (folder / MANIFEST).write_bytes(_to_json(_manifest(contents)))
+    (folder / MANIFEST).write_bytes(json.dumps(manifest_of(contents)).encode())
 
 
 def weights_mutations() -> dict[str, Any]:
