@@ -25,7 +25,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -45,6 +44,7 @@ from core.reading import place_of as place_of
 from core.strict import load_part as load_part
 from core.strict import load_strict as load_strict
 from core.weights import part_hashes as part_hashes
+from core.weights import to_bytes
 
 
 def save_checkpoint(
@@ -82,7 +82,7 @@ def save_checkpoint(
             "config": dict(config),
         }
     )
-    contents[MODEL] = safetensors.torch.save(plain, metadata={CONFIG: hashlib.sha256(contents[CONFIG]).hexdigest()})
+    contents[MODEL] = to_bytes(plain, {CONFIG: hashlib.sha256(contents[CONFIG]).hexdigest()})
     contents[MANIFEST] = _to_json(manifest_of(contents))
     with atomic_folder(folder) as draft:
         for entry in _others(folder, contents):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from core.errors import Busy
 from core.exchange import exchange
-from core.workspaces import free_workspace, lock, remove, workspace
+from core.workspaces import free_workspace, lock, workspace
 
 Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
 
@@ -212,9 +212,7 @@ def _naming(path: Path) -> Iterator[Path]:
         if error.errno is None:  # worded by this project
             raise
         reason = error.strerror or str(error)
-        raise OSError(
-            error.errno, f"could not write ({reason}); nothing there was changed", str(path)
-        ) from error
+        raise OSError(error.errno, f"could not write ({reason}); nothing there was changed", str(path)) from error
 
 
 def _through_links(path: Path) -> Path:

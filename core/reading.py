@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import safetensors
-import safetensors.torch
 from torch import Tensor
 
 from core.errors import BadCheckpoint
 from core.files import published
 from core.hub import fetch, hub_name
-from core.weights import Header, part_hashes, read_header
+from core.weights import Header, from_bytes, part_hashes, read_header
 
 FORMAT_VERSION = 2  # 1: weights and configuration did not name each other
 MODEL, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
@@ -61,13 +59,15 @@ class OpenCheckpoint:
         path, free = self.place / MODEL, _free_bytes()
         if free is not None and 2 * self.header.num_bytes > free:
             needed = 2 * self.header.num_bytes / 1e9
-            raise BadCheckpoint(f"{path} needs {needed:.1f} GB of memory while it is read, {free / 1e9:.1f} GB are free")
+            raise BadCheckpoint(
+                f"{path} needs {needed:.1f} GB of memory while it is read, {free / 1e9:.1f} GB are free"
+            )
         self.weights.seek(0)
         content = self.weights.read()
         _check_entry(MODEL, len(content), hashlib.sha256(content).hexdigest(), self.described["entry"], self.place)
         try:
-            tensors = safetensors.torch.load(content)
-        except (safetensors.SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            tensors = from_bytes(content)
+        except ValueError as error:
             raise BadCheckpoint(f"{path} is not a safetensors file: {error}") from error
         del content
         if self.described["version"] >= 2:

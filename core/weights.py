@@ -1,4 +1,4 @@
-"""What a safetensors file says about itself, and what can be told of tensors by name."""
+"""Tensors by name as a safetensors file, what such a file says about itself, and hashes of parts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -16,11 +18,11 @@ from core.strict import kind_of
 
 LARGEST_HEADER = 64 * 2**20
 _DTYPES = {
-    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
-    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8},
-    **{"U16": torch.uint16, "U32": torch.uint32, "U64": torch.uint64, "BOOL": torch.bool},
-    **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64},
-}
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.complex64,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "BOOL": torch.bool,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,23 @@ def read_header(file: IO[bytes], size: int) -> Header:
     if num_bytes != size - 8 - length:
         raise ValueError(f"its tensors would have {num_bytes} bytes, {size - 8 - length} are there")
     return Header(kinds={name: kind for name, (kind, _) in sizes.items()}, notes=notes, num_bytes=num_bytes)
+
+
+def to_bytes(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> bytes:
+    """A safetensors file of tensors that share no memory, with notes beside them."""
+    return safetensors.torch.save(dict(tensors), metadata=dict(notes))
+
+
+def from_bytes(content: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        return safetensors.torch.load(content)
+    except (safetensors.SafetensorError, KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(str(error)) from error
 
 
 def part_hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:

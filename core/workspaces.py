@@ -107,7 +107,7 @@ def _empty(place: Path) -> None:
     """Remove all but the lock."""
     for entry in place.iterdir():
         if entry.name != LOCK:
-            remove(entry)
+            _delete(entry)
 
 
 def _remove(place: Path) -> None:
@@ -120,7 +120,7 @@ def _remove(place: Path) -> None:
         pass
 
 
-def remove(entry: Path) -> None:
+def _delete(entry: Path) -> None:
     """Delete a file, a link or a folder with all that is in it."""
     if entry.is_dir() and not entry.is_symlink():
         shutil.rmtree(entry)

@@ -30,7 +30,7 @@ EVERYWHERE = (*PACKAGES, "experiments")
 AT_HOME = {
     "torch": EVERYWHERE,
     "numpy": EVERYWHERE,
-    "safetensors": ("core/checkpoint.py", "encoders/adapters", "world_model/adapters"),
+    "safetensors": ("core/weights.py", "encoders/adapters", "world_model/adapters"),
     "einops": ("encoders", "world_model"),
     "scipy": ("planners", "envs", "trajectories", "experiments"),
     "PIL": ("envs", "trajectories", "experiments"),

@@ -16,6 +16,7 @@ from numpy.random import Generator
 
 from core.errors import BadEpisode
 from core.types import ActionBox
+from core.workspaces import clear_workspaces
 from trajectories.episode import Episode, make_episode
 from trajectories.formats.npz import FILE_NAME, episode_path, read_episode
 from trajectories.formats.npz_writer import write_manifest as write_manifest
@@ -119,9 +120,8 @@ def repair(folder: Path) -> set[int]:
     """
     staging = folder / STAGING
     staging.mkdir(parents=True, exist_ok=True)
-    for draft in (*folder.glob(".*.tmp*"), *staging.glob(".*.tmp*")):
-        if draft.is_file():
-            draft.unlink()
+    for place in (folder, staging):
+        clear_workspaces(place)
     good = {index for place in (folder, staging) for index in _whole_episodes(place)}
     count = next(i for i in range(len(good) + 1) if i not in good)
     for index in good:

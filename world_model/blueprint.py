@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules import module as registration
 from torch.overrides import TorchFunctionMode
 
 from core.errors import BadCheckpoint
-from core.strict import check_fit
 from world_model.assembly import assemble
 
 FACTORIES = {
@@ -32,27 +31,21 @@ SPARE_PARTS = 10_000
 """Parts and tensors that a network may have beyond those that a file can show."""
 
 
-def check_blueprint(
-    spec: Any, kinds: Mapping[str, str], name: str, *, num_bytes: int, form: type[nn.Module] = nn.Module
-) -> None:
-    """Refuse a configuration that describes another network than the one whose tensors lie in a file.
+def blueprint(spec: Any, name: str, *, num_tensors: int, num_bytes: int) -> Any:
+    """What `assemble` would build, with shapes and without numbers.
 
     Args:
-        spec: What `assemble` would build.
-        kinds: Shape and dtype of the tensors, as `core.strict.kind_of` says them.
-        name: What the network is called in messages.
-        num_bytes: Of all tensors in the file.
-        form: What the network must be.
+        spec: The configuration.
+        name: Where it comes from, for messages.
+        num_tensors: In the file that the network shall be filled from.
+        num_bytes: Of all these tensors.
 
     Raises:
-        BadCheckpoint: If it is of another form or its tensors are not those; or as soon as it grows far beyond them.
+        BadCheckpoint: As soon as the network grows far beyond what lies in the file.
         UnknownName, TypeError, ValueError: As `assemble`.
     """
-    with _Blueprint(largest=num_bytes + LARGEST_TABLE, name=name), _at_most(16 * len(kinds) + SPARE_PARTS, name):
-        network = assemble(spec)
-    if not isinstance(network, form):
-        raise BadCheckpoint(f"{name} describes a {type(network).__name__}, not a {form.__name__}")
-    check_fit(network, kinds, name)
+    with _Blueprint(largest=num_bytes + LARGEST_TABLE, name=name), _at_most(16 * num_tensors + SPARE_PARTS, name):
+        return assemble(spec)
 
 
 class _Blueprint(TorchFunctionMode):

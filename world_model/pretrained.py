@@ -6,18 +6,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from core.checkpoint import load_checkpoint, load_strict, open_checkpoint, save_checkpoint
+from core.checkpoint import load_checkpoint, open_checkpoint, save_checkpoint
 from core.errors import BadCheckpoint
 from core.types import ActionBox, Context, Observation
 from encoders.layers.pixels import NormalisePixels
 from encoders.preprocessing import EvaluationPixels, RobotPixels
-from world_model.assembly import assemble
-from world_model.blueprint import check_blueprint
 from world_model.costs import GoalDistance, absolute, squared
 from world_model.displacement import HindsightDisplacement
 from world_model.distances import AbsoluteError
@@ -28,6 +26,7 @@ from world_model.objectives.dynamics import DynamicsObjective
 from world_model.objectives.slots import ObjectObjective
 from world_model.perception import ImagePerception
 from world_model.poses import ArmPose, GivenPose, check_pose
+from world_model.restore import MISFITS, restore
 
 DISPLACEMENT = "displacement"
 SYSTEMS = "systems"
@@ -35,11 +34,6 @@ SYSTEMS = "systems"
 
 LARGEST_VIEW = 2**22
 """Pixels of all cameras together: four pictures of 1024 px."""
-
-Entry = TypeVar("Entry")
-
-MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What a configuration can bring about that is well-formed and yet describes no network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,28 +244,15 @@ def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") 
     """
     with open_checkpoint(folder) as opened:
         config, seal = opened.config, opened.fingerprint
-        alone = SYSTEMS not in config
         try:
             interface = _interface(config["interface"])
-            systems = [config["system"]] if alone else list(config[SYSTEMS])
-            kinds = [opened.header.kinds] if alone else _shares(opened.header.kinds, len(systems))
-            for system, share in zip(systems, kinds, strict=True):
-                check_blueprint(
-                    system, share, str(folder), num_bytes=opened.header.num_bytes, form=DynamicsObjective
-                )
-            tensors = opened.tensors()
-            objectives = [assemble(system) for system in systems]
-        except BadCheckpoint:
-            raise
+            specs = _specs(config)
         except MISFITS as error:
             raise BadCheckpoint(f"{folder} does not describe a world model of this version: {error}") from error
-    shares = [tensors] if alone else _shares(tensors, len(objectives))
-    for objective, weights in zip(objectives, shares, strict=True):
-        load_strict(objective, weights, str(folder))
-        objective.eval().requires_grad_(False)
+        objectives = restore(opened, specs, str(folder), kind="world model", form=DynamicsObjective)
     try:
         models = [as_world_model(objective, interface, fingerprint=seal) for objective in objectives]
-        model = models[0] if alone else as_ensemble(models, fingerprint=seal)
+        model = as_ensemble(models, fingerprint=seal) if SYSTEMS in config else models[0]
         _try_out(model)
     except BadCheckpoint:
         raise
@@ -321,15 +302,11 @@ def _interface(facts: Mapping[str, Any]) -> Interface:
     )
 
 
-def _shares(entries: Mapping[str, Entry], count: int) -> list[dict[str, Entry]]:
-    """What each member has of the weights, by the number before the first dot of their names."""
-    shares: dict[str, dict[str, Entry]] = {}
-    for name, entry in entries.items():
-        index, _, own = name.partition(".")
-        shares.setdefault(index, {})[own] = entry
-    if shares.keys() != {str(index) for index in range(count)}:
-        raise ValueError(f"{count} members are described, and the weights are those of {len(shares)}")
-    return [shares[str(index)] for index in range(count)]
+def _specs(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of each network by the beginning of its tensors' names."""
+    if SYSTEMS not in config:
+        return {"": config["system"]}
+    return {f"{index}.": system for index, system in enumerate(config[SYSTEMS])}
 
 
 def _try_out(model: WorldModel) -> None:
