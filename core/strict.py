@@ -27,12 +27,7 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> 
             it.
     """
     check_fit(module, {key: kind_of(tensor.shape, tensor.dtype) for key, tensor in tensors.items()}, name)
-    sick = sorted(key for key, tensor in tensors.items() if not is_finite(tensor))
-    if sick:
-        raise BadCheckpoint(
-            f"the weights of {name} hold NaN or infinite numbers in {len(sick)} tensors: {_some(sick)}; its training "
-            "went wrong or the file was altered: take an earlier checkpoint"
-        )
+    check_finite(tensors, name)
     module.load_state_dict(dict(tensors), strict=True)
 
 
@@ -60,6 +55,20 @@ def check_fit(module: nn.Module, kinds: Mapping[str, str], name: str) -> None:
     found = [f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items() if names]
     if found:
         raise BadCheckpoint(f"these weights do not fit {name}: {'; '.join(found)}")
+
+
+def check_finite(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Refuse weights of a training that went wrong.
+
+    Raises:
+        BadCheckpoint: If some are NaN or infinite; names the tensors.
+    """
+    sick = sorted(key for key, tensor in tensors.items() if not is_finite(tensor))
+    if sick:
+        raise BadCheckpoint(
+            f"the weights of {name} hold NaN or infinite numbers in {len(sick)} tensors: {_some(sick)}; its training "
+            "went wrong or the file was altered: take an earlier checkpoint"
+        )
 
 
 def load_part(module: nn.Module, tensors: Mapping[str, Tensor], part: str, name: str) -> None:

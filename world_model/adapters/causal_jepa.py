@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.errors import BadCheckpoint
 from encoders.adapters.filling import fill
-from world_model.adapters.lewm import read_weights
+from encoders.adapters.plain import read_table
 from world_model.predictors.object_world import NumbersNode, ObjectWorld
 from world_model.predictors.slots import SlotPredictor, SlotSizes
 
@@ -55,7 +55,7 @@ def load_released(
     Raises:
         BadCheckpoint: If the file cannot be read safely, or names or shapes do not fit.
     """
-    return world(read_weights(Path(path)), heads=heads, future=future, dropout=dropout, per_round=per_round).eval()
+    return world(read_table(Path(path)), heads=heads, future=future, dropout=dropout, per_round=per_round).eval()
 
 
 def world(

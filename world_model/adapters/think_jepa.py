@@ -13,7 +13,7 @@ from torch import Tensor
 from core.errors import BadCheckpoint
 from encoders.adapters.filling import fill
 from encoders.adapters.names import respell
-from world_model.adapters.lewm import read_weights
+from encoders.adapters.plain import read_table
 from world_model.adapters.vjepa2 import RULES, sizes_of
 from world_model.predictors.guidance import GUIDANCE, GuidanceSizes
 from world_model.predictors.guided import GuidedPredictor
@@ -59,7 +59,7 @@ def load_released(
     Raises:
         BadCheckpoint: If the file cannot be read safely, or names or shapes do not fit.
     """
-    return predictor(read_weights(Path(path)), grid=grid, heads=heads, guidance_heads=guidance_heads).eval()
+    return predictor(read_table(Path(path)), grid=grid, heads=heads, guidance_heads=guidance_heads).eval()
 
 
 def predictor(
