@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from core.errors import Busy
@@ -86,7 +86,8 @@ def _held(place: Path, handle: int) -> Iterator[None]:
 def _claim(place: Path) -> int | None:
     """The open lock of a workspace, which is made if need be; None if another writer holds it."""
     while True:
-        place.mkdir(exist_ok=True)
+        with suppress(FileExistsError):  # a test of what is there could come after its holder has removed it
+            place.mkdir()
         try:
             handle = os.open(place / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:  # its last holder has just removed the folder

@@ -9,6 +9,7 @@ from core.errors import BadObservation, UnknownName
 from core.seeding import generator
 from encoders.layers.weights import draw_weights
 from encoders.pyramid import PyramidEncoder, PyramidSizes
+from tests.rounding import rounding
 from world_model.crops import RandomCrop
 from world_model.flow import (
     consistent,
@@ -133,7 +134,7 @@ def test_tokens_are_the_cells_of_one_level_camera_by_camera():
     tokens = encoder(pictures)
     right = encoder.levels(pictures[:, 3:])[1].flatten(2).transpose(1, 2)
     assert tokens.shape == (3, 2 * 64, 8) and encoder.width == 8
-    assert torch.allclose(tokens[:, 64:], right, atol=1e-6)
+    assert torch.allclose(tokens[:, 64:], right, **rounding(products=6, terms=72))
     keep = torch.tensor([[5, 70]] * 3)
     assert torch.equal(encoder(pictures, keep), tokens[:, [5, 70]])
 

@@ -11,6 +11,7 @@ from core.seeding import generator
 from core.types import Context
 from encoders.layers.blocks import GatedModulation
 from encoders.layers.weights import draw_weights
+from tests.rounding import rounding
 from world_model.actions import ActionEncoder, ActionMap
 from world_model.dynamics import LearnedDynamics
 from world_model.predictors.causal import CausalPredictor, ProprioStream, ResidualOutput
@@ -128,7 +129,7 @@ def test_chunks_change_nothing_and_old_context_is_left_out() -> None:
     for fits in (1, 2, 4):
         max_bytes = fits * predictor.bytes_per_candidate(1, 4)
         pieces = LearnedDynamics(predictor, max_context=2, max_bytes=max_bytes).rollout(context, plans).latents
-        torch.testing.assert_close(pieces, imagined, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(pieces, imagined, **rounding(products=4 * 2 * 6, terms=32))  # steps, blocks
     recent = Context(latents=latents[:, 3:], actions=actions[:, 3:])
     assert torch.equal(whole.rollout(recent, plans).latents, imagined)
 

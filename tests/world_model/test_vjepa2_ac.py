@@ -15,6 +15,7 @@ from encoders.frozen import FrozenFrames
 from encoders.released import vjepa2
 from encoders.video import VideoSizes
 from planners.hand import HandCEM
+from tests.rounding import rounding
 from world_model.adapters.vjepa2_ac import from_released, load_predictor, sizes_of, to_released
 from world_model.adapters.vjepa2_ac_files import load_released
 from world_model.agent import Agent, _Evaluator
@@ -232,4 +233,4 @@ def test_judging_in_chunks_gives_the_same_costs():
         dynamics = LearnedDynamics(made.predictor, max_bytes=budget)
         costs.append(_Evaluator(dynamics, cost, context, goal)(plans))
     assert dynamics.at_once(context, 3) == 2
-    assert torch.allclose(*costs, atol=1e-6)
+    assert torch.allclose(*costs, **rounding(products=3 * 2 * 6, terms=32))  # steps, blocks, products in a block
