@@ -274,6 +274,15 @@ def save_ensemble(folder: str | Path, members: Sequence[str | Path]) -> None:
     Raises:
         BadCheckpoint: If one cannot be read, is an ensemble itself, or is of another robot.
     """
+    save_checkpoint(folder, *join_members(members))
+
+
+def join_members(members: Sequence[str | Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and configuration of several saved world models as one ensemble.
+
+    Raises:
+        BadCheckpoint: As `save_ensemble`.
+    """
     as_ensemble([load_world_model(member) for member in members])
     tensors: dict[str, Tensor] = {}
     configs = []
@@ -288,7 +297,7 @@ def save_ensemble(folder: str | Path, members: Sequence[str | Path]) -> None:
         "interface": configs[0]["interface"],
         "training": {"members": [config["training"] for config in configs]},
     }
-    save_checkpoint(folder, tensors, together)
+    return tensors, together
 
 
 def _interface(facts: Mapping[str, Any]) -> Interface:
