@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.checkpoint import load_checkpoint
+from core.checkpoint import open_checkpoint
 from core.errors import BadCheckpoint, BadObservation
 from core.interfaces import Agent
 from core.types import ActionBox, Observation
@@ -191,7 +191,8 @@ def load_door(checkpoint: str | Path) -> Door:
     Raises:
         BadCheckpoint: If the checkpoint is damaged or was trained before checkpoints carried doors.
     """
-    _, config = load_checkpoint(checkpoint)
+    with open_checkpoint(checkpoint) as opened:
+        config = opened.config
     value = config.get("interface", {}).get("robot")
     if not value:
         raise BadCheckpoint(f"{checkpoint} does not say how its log was read: train it again with train.py")

@@ -13,14 +13,13 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from core.checkpoint import load_checkpoint, load_strict
 from core.errors import BadCheckpoint, BadObservation
 from core.interfaces import Agent, Perception
 from core.types import ActionBox, Context, Goal, Observation, Plan, Plans, State
-from world_model.assembly import assemble
 from world_model.objectives.chunk import ChunkObjective
 from world_model.perception import ImagePerception
-from world_model.pretrained import MISFITS, Interface
+from world_model.pretrained import Interface
+from world_model.restore import MISFITS, load_network
 
 
 class ChunkPolicy:
@@ -199,15 +198,12 @@ def load_chunk_policy(folder: str | Path, *, box: ActionBox, device: torch.devic
         BadCheckpoint: If the folder is missing, damaged or of a newer format, or describes no action-chunk system.
         ValueError: If its actions are not the robot's.
     """
-    tensors, config = load_checkpoint(folder)
+    objective, config = load_network(folder, kind="system that answers action chunks", form=ChunkObjective)
     try:
-        objective, facts = assemble(config["system"]), config["interface"]
+        facts = config["interface"]
         interface = Interface(**{**facts, "cameras": tuple(facts["cameras"]), "actions": tuple(facts["actions"])})
     except MISFITS as error:
         raise BadCheckpoint(f"{folder} does not describe a system of this version: {error}") from error
-    if not isinstance(objective, ChunkObjective):
-        raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, which answers no action chunks")
-    load_strict(objective, tensors, str(folder))
     objective.to(device).eval().requires_grad_(False)
     perception = ImagePerception(
         objective.encoder,

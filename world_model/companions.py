@@ -68,4 +68,5 @@ def load_companion(folder: str | Path, model: WorldModel, *, kind: str, form: ty
                 f"{model.fingerprint or 'unnamed'}: train a {kind} for it with experiments/train_{kind}.py"
             )
         (part,) = restore(opened, {"": described}, str(folder), kind=kind, form=form)
-    return part.to(next(model.objective.parameters()).device)
+    part.to(next(model.objective.parameters()).device).eval().requires_grad_(False)
+    return part

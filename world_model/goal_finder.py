@@ -21,13 +21,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from core.checkpoint import load_checkpoint, load_strict
-from core.errors import BadCheckpoint
 from encoders.hand_points import HandPoints, Sighting
-from world_model.assembly import assemble
 from world_model.calibration import Belief, Rigs, SenseSettings, calibrate, camera_rigs, head_rigs
 from world_model.objectives.points import HandPointsObjective
-from world_model.pretrained import MISFITS
+from world_model.restore import load_network
 
 ROUNDS = 8
 REACH_M = 0.3
@@ -171,12 +168,5 @@ def load_hand_points(folder: str | Path, *, device: torch.device | str = "cpu") 
     Raises:
         BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes something else.
     """
-    tensors, config = load_checkpoint(folder)
-    try:
-        objective = assemble(config["system"])
-    except MISFITS as error:
-        raise BadCheckpoint(f"{folder} describes no system of this version: {error}") from error
-    if not isinstance(objective, HandPointsObjective):
-        raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, not points of the hand")
-    load_strict(objective, tensors, str(folder))
+    objective, _ = load_network(folder, kind="system that finds points of the hand", form=HandPointsObjective)
     return objective.encoder.to(device).eval().requires_grad_(False)

@@ -250,6 +250,8 @@ def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") 
         except MISFITS as error:
             raise BadCheckpoint(f"{folder} does not describe a world model of this version: {error}") from error
         objectives = restore(opened, specs, str(folder), kind="world model", form=DynamicsObjective)
+        for objective in objectives:
+            objective.eval().requires_grad_(False)
     try:
         models = [as_world_model(objective, interface, fingerprint=seal) for objective in objectives]
         model = as_ensemble(models, fingerprint=seal) if SYSTEMS in config else models[0]

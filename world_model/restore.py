@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
-from core.checkpoint import load_strict
+from core.checkpoint import load_strict, open_checkpoint
 from core.errors import BadCheckpoint
 from core.reading import OpenCheckpoint
 from core.strict import check_fit
@@ -25,7 +26,7 @@ MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError
 def restore(
     opened: OpenCheckpoint, specs: Mapping[str, Any], name: str, *, kind: str, form: type[Network]
 ) -> list[Network]:
-    """Build the networks of a checkpoint and fill them; they are frozen and set to evaluation.
+    """Build the networks of a checkpoint and fill them.
 
     Nothing of a network's size is allocated before its names, shapes and dtypes are known to be those in the file.
 
@@ -46,8 +47,28 @@ def restore(
     networks: list[Network] = _attempt(lambda: [assemble(spec) for spec in specs.values()], name, kind)
     for network, start in zip(networks, specs, strict=True):
         load_strict(network, tensors.pop(start), name)
-        network.eval().requires_grad_(False)
     return networks
+
+
+def load_network(
+    folder: str | Path, *, kind: str, form: type[Network], entry: str = "system"
+) -> tuple[Network, dict[str, Any]]:
+    """The one network of a checkpoint, and the checkpoint's configuration.
+
+    Args:
+        folder: Where it lies.
+        kind: What such a network is called in messages.
+        form: The class of such networks.
+        entry: Where the configuration describes it.
+
+    Raises:
+        BadCheckpoint: If the folder is missing or damaged, describes no such network, or one of other tensors.
+    """
+    with open_checkpoint(folder) as opened:
+        if entry not in opened.config:
+            raise BadCheckpoint(f"{folder} does not describe a {kind}: its configuration has no {entry!r}")
+        (network,) = restore(opened, {"": opened.config[entry]}, str(folder), kind=kind, form=form)
+        return network, opened.config
 
 
 def _compare(

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.checkpoint import load_checkpoint, load_strict
 from core.errors import BadCheckpoint
 from core.seeding import generator
 from encoders.adapters.vjepa2 import load as load_released
@@ -20,6 +19,7 @@ from encoders.layers.weights import draw_weights
 from encoders.preprocessing import RobotPixels
 from encoders.released import RELEASES, network
 from world_model.assembly import assemble
+from world_model.restore import load_network
 
 Encode = Callable[[Tensor], Tensor]
 PATCH = 8
@@ -50,13 +50,8 @@ def of_checkpoint(folder: str | Path, *, device: torch.device) -> Source:
     Raises:
         BadCheckpoint: If the folder holds no system that encodes frames.
     """
-    tensors, config = load_checkpoint(folder)
+    objective, config = load_network(folder, kind="system", form=nn.Module)
     system: dict[str, Any] = config["system"]
-    try:
-        objective = assemble(system)
-    except (LookupError, TypeError, ValueError) as error:
-        raise BadCheckpoint(f"{folder} describes no system of this version: {error}") from error
-    load_strict(objective, tensors, str(folder))
 
     def fresh(seed: int) -> Encode:
         return _of_objective(assemble(system, generator=generator(seed, "fresh weights")), "the system", device)

@@ -337,5 +337,5 @@ def test_a_policy_comes_back_from_its_folder_with_the_same_answers(tmp_path):
 
 def test_a_folder_of_a_world_model_answers_no_chunks(tmp_path):
     tiny.save(tmp_path / "model")
-    with pytest.raises(BadCheckpoint, match="answers no action chunks"):
+    with pytest.raises(BadCheckpoint, match="not a system that answers action chunks"):
         load_chunk_policy(tmp_path / "model", box=BOX)
