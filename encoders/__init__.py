@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from encoders.convnet import KeypointEncoder
-from encoders.pyramid import PyramidEncoder, PyramidSizes
-from encoders.released import RELEASES
-from encoders.video import VideoSizes, VideoTransformer
-from encoders.vit import VisionTransformer, ViTSizes
+from jepa_mpc.encoders.convnet import KeypointEncoder
+from jepa_mpc.encoders.pyramid import PyramidEncoder, PyramidSizes
+from jepa_mpc.encoders.released import RELEASES
+from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
+from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
 
 VIT_TINY = ViTSizes(image=224, patch=14, width=192, depth=12, heads=3, mlp_dim=768, eps=1e-12)
 """The published encoder of LeWorldModel."""

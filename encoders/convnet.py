@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.types import State
+from jepa_mpc.types import State
 
 CHANNELS_PER_CAMERA = 3
 

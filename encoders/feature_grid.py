@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from torch import Tensor, nn
 
-from core.errors import BadObservation
-from core.types import State
-from encoders.layers.interleaved import alternating_grid
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.types import State
+from jepa_mpc.encoders.layers.interleaved import alternating_grid
 
 
 class FeatureGrid(nn.Module):

@@ -7,8 +7,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from core.types import State
-from encoders.layers.normed import LatentNorm
+from jepa_mpc.types import State
+from jepa_mpc.encoders.layers.normed import LatentNorm
 
 
 class FrozenFrames(nn.Module):

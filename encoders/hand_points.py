@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoders.convnet import CHANNELS_PER_CAMERA, KeypointTrunk, standardised
+from jepa_mpc.encoders.convnet import CHANNELS_PER_CAMERA, KeypointTrunk, standardised
 
 SURELY = 1e-4
 """Spread below which no size is preferred for being more gathered."""

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from core.errors import BadObservation
-from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 
 Box = tuple[int, int, int, int]
 """Top, left, height, width."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from core.types import State
+from jepa_mpc.types import State
 
 
 class Projected(nn.Module):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.errors import BadObservation
-from core.types import State
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.types import State
 
 CHANNELS_PER_CAMERA = 3
 

@@ -12,8 +12,8 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from core.types import State
-from encoders.layers.slot_attention import Shares
+from jepa_mpc.types import State
+from jepa_mpc.encoders.layers.slot_attention import Shares
 
 OCTAVES = (1, 2, 4, 8)
 

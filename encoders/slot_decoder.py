@@ -8,8 +8,8 @@ from typing import Annotated
 import torch
 from torch import Generator, Tensor, nn
 
-from core.types import State
-from encoders.layers.slot_attention import LogitScale, Shares, SlotBlock
+from jepa_mpc.types import State
+from jepa_mpc.encoders.layers.slot_attention import LogitScale, Shares, SlotBlock
 
 
 class SlotMixer(nn.Module):

@@ -14,9 +14,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from core.types import State
-from encoders.slot_sources import StateSlots
-from encoders.slots import SlotEncoder
+from jepa_mpc.types import State
+from jepa_mpc.encoders.slot_sources import StateSlots
+from jepa_mpc.encoders.slots import SlotEncoder
 
 TRACE = 1e-6
 """Weight of a token that another slot wins: a slot that wins none is in the middle of the picture."""

@@ -12,9 +12,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from core.shapes import check_shape
-from core.types import Latents, State
-from encoders.layers.weights import draw_weights
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Latents, State
+from jepa_mpc.encoders.layers.weights import draw_weights
 
 Places = Annotated[Tensor, "B L"]
 

@@ -10,11 +10,11 @@ from typing import Annotated, NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from core.errors import BadObservation
-from core.seeding import generator as stream
-from core.shapes import check_shape
-from core.types import Frames, Latents, State
-from encoders.layers.slot_attention import SlotAttention
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.seeding import generator as stream
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Frames, Latents, State
+from jepa_mpc.encoders.layers.slot_attention import SlotAttention
 
 
 class Start(Protocol):

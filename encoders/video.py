@@ -11,11 +11,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from core.errors import BadObservation
-from core.types import State
-from encoders.layers.blocks import RotaryBlock
-from encoders.layers.positions import Angles, AxialRotary, Pairing, grid_places
-from encoders.patches import TubeletPatches
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.types import State
+from jepa_mpc.encoders.layers.blocks import RotaryBlock
+from jepa_mpc.encoders.layers.positions import Angles, AxialRotary, Pairing, grid_places
+from jepa_mpc.encoders.patches import TubeletPatches
 
 BRANCH_ENDS = ("attention.output.weight", "mlp.down.weight")
 """Weights of a block that write to the residual stream."""

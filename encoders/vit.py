@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from core.errors import BadObservation
-from core.types import State
-from encoders.layers.blocks import TransformerBlock
-from encoders.layers.positions import resize_grid
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.types import State
+from jepa_mpc.encoders.layers.blocks import TransformerBlock
+from jepa_mpc.encoders.layers.positions import resize_grid
 
 
 @dataclass(frozen=True, kw_only=True)

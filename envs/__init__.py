@@ -13,45 +13,45 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from core.errors import choose
-from envs.backend import choose_backend
+from jepa_mpc.errors import choose
+from jepa_mpc.envs.backend import choose_backend
 
 if TYPE_CHECKING:
     from gymnasium.vector import AsyncVectorEnv
 
-    from envs.cart_pole import CartPoleEnv
-    from envs.dmc import DmcEnv
-    from envs.push import PushEnv
-    from envs.reach import ReachEnv
-    from envs.task import Task
+    from jepa_mpc.envs.cart_pole import CartPoleEnv
+    from jepa_mpc.envs.dmc import DmcEnv
+    from jepa_mpc.envs.push import PushEnv
+    from jepa_mpc.envs.reach import ReachEnv
+    from jepa_mpc.envs.task import Task
 
 choose_backend()  # must happen before mujoco is imported
 
 
 def reach_v1(**settings: Any) -> ReachEnv:
     """Bring the hand to where a goal image shows it (see `envs.reach.ReachEnv`)."""
-    from envs.reach import ReachEnv
+    from jepa_mpc.envs.reach import ReachEnv
 
     return ReachEnv(**settings)
 
 
 def push_v1(**settings: Any) -> PushEnv:
     """Push a block to where a goal image shows it (see `envs.push.PushEnv`)."""
-    from envs.push import PushEnv
+    from jepa_mpc.envs.push import PushEnv
 
     return PushEnv(**settings)
 
 
 def cart_pole_v1(**settings: Any) -> CartPoleEnv:
     """Swing a pole up and hold it (see `envs.cart_pole.CartPoleEnv`)."""
-    from envs.cart_pole import CartPoleEnv
+    from jepa_mpc.envs.cart_pole import CartPoleEnv
 
     return CartPoleEnv(**settings)
 
 
 def dmc_v1(*, task: str, **settings: Any) -> DmcEnv:
     """A task of dm_control (see `envs.dmc.DmcEnv`)."""
-    from envs.dmc import DmcEnv
+    from jepa_mpc.envs.dmc import DmcEnv
 
     return DmcEnv(task=task, **settings)
 
@@ -94,7 +94,7 @@ def make_task(name: str, *, num_threads: int | None = 1, **settings: Any) -> Tas
     Raises:
         UnknownName: If there is no such task; lists what exists.
     """
-    from envs.task import task_of
+    from jepa_mpc.envs.task import task_of
 
     return task_of(name, make(name, **{"cameras": (), **settings}), num_threads=num_threads)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from envs.breakdown import broken, unfit, warnings
-from envs.control import InverseKinematics, rotation_matrix, rotation_vector
-from envs.labs import WORKSPACE_HIGH, WORKSPACE_LOW
-from envs.scene import Scene
+from jepa_mpc.envs.breakdown import broken, unfit, warnings
+from jepa_mpc.envs.control import InverseKinematics, rotation_matrix, rotation_vector
+from jepa_mpc.envs.labs import WORKSPACE_HIGH, WORKSPACE_LOW
+from jepa_mpc.envs.scene import Scene
 
 SUBSTEPS = 60
 RAMP_SUBSTEPS = 36

@@ -6,11 +6,11 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from core.types import ActionBox
-from envs.arm import DEEPEST_OVERLAP_M, LARGEST_OPENING_M, RAMP_SHARE, SUBSTEPS, Arm
-from envs.batched_control import BatchedKinematics
-from envs.plant import Array
-from envs.snapshot import COMMAND_DIM
+from jepa_mpc.types import ActionBox
+from jepa_mpc.envs.arm import DEEPEST_OVERLAP_M, LARGEST_OPENING_M, RAMP_SHARE, SUBSTEPS, Arm
+from jepa_mpc.envs.batched_control import BatchedKinematics
+from jepa_mpc.envs.plant import Array
+from jepa_mpc.envs.snapshot import COMMAND_DIM
 
 
 class ArmPlant:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.types import ActionBox
+from jepa_mpc.types import ActionBox
 
 
 class Reaching(Protocol):

@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from envs.control import DAMPING, ITERATIONS, LARGEST_STEP_RAD, NULL_GAIN
-from envs.plant import Array
+from jepa_mpc.envs.control import DAMPING, ITERATIONS, LARGEST_STEP_RAD, NULL_GAIN
+from jepa_mpc.envs.plant import Array
 
 CLOSE_ENOUGH = 1e-5
 TINY = 1e-12

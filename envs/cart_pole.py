@@ -9,13 +9,13 @@ import mujoco
 import numpy as np
 import torch
 
-from core.interfaces import Cost
-from core.types import ActionBox
-from envs.baselines import Policy
-from envs.costs import SensorCost, squares, tilt, weighted
-from envs.direct import DirectEnv
-from envs.plant import Array, DirectPlant
-from envs.swing import SwingUp
+from jepa_mpc.interfaces import Cost
+from jepa_mpc.types import ActionBox
+from jepa_mpc.envs.baselines import Policy
+from jepa_mpc.envs.costs import SensorCost, squares, tilt, weighted
+from jepa_mpc.envs.direct import DirectEnv
+from jepa_mpc.envs.plant import Array, DirectPlant
+from jepa_mpc.envs.swing import SwingUp
 
 MODEL = Path(__file__).parent / "assets" / "cart_pole.xml"
 SUBSTEPS = 4

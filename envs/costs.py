@@ -12,8 +12,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from core.shapes import check_shape
-from core.types import Costs, Goal, Plans, Rollout
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Costs, Goal, Plans, Rollout
 
 Stage = Callable[[Annotated[Tensor, "... Q"], Annotated[Tensor, "... Q"]], Annotated[Tensor, "..."]]
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.types import ActionBox, Observation
-from envs.baselines import Policy
-from envs.breakdown import broken, unfit, warnings
-from envs.plant import GUESS, PHYSICS, Array, DirectPlant, layout_of
-from envs.render import Drawer, make_renderer
+from jepa_mpc.types import ActionBox, Observation
+from jepa_mpc.envs.baselines import Policy
+from jepa_mpc.envs.breakdown import broken, unfit, warnings
+from jepa_mpc.envs.plant import GUESS, PHYSICS, Array, DirectPlant, layout_of
+from jepa_mpc.envs.render import Drawer, make_renderer
 
 PROPRIO_LIMIT = 1e3
 BREAKDOWN_REWARD = -10.0

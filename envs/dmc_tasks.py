@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from core.interfaces import Cost
-from envs.cart_pole import SENSORS as CART_POLE_SENSORS
-from envs.cart_pole import read_joints, stands, swing_cost
-from envs.costs import SensorCost, apart, squares, tilt, weighted
-from envs.plant import Array
+from jepa_mpc.interfaces import Cost
+from jepa_mpc.envs.cart_pole import SENSORS as CART_POLE_SENSORS
+from jepa_mpc.envs.cart_pole import read_joints, stands, swing_cost
+from jepa_mpc.envs.costs import SensorCost, apart, squares, tilt, weighted
+from jepa_mpc.envs.plant import Array
 
 REACHER_LINK_M = 0.12
 JACO_TIP, JACO_TARGET = "jaco_arm/jaco_hand/pinchsite", "target_site"

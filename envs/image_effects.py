@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image, ImageFilter
 
-from envs.labs import ImageEffects
+from jepa_mpc.envs.labs import ImageEffects
 
 
 def degrade(image: np.ndarray, effects: ImageEffects, rng: np.random.Generator) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mujoco
 
-from core.errors import MissingPackage
+from jepa_mpc.errors import MissingPackage
 
 PACKAGE = "gymnasium_robotics"
 FOLDER = "envs/assets/kitchen_franka/franka_assets/meshes"
@@ -35,7 +35,7 @@ def arm_meshes() -> dict[str, Path]:
     found = find_spec(PACKAGE)
     folder = Path(found.origin).parent / FOLDER if found and found.origin else None
     if folder is None or not all((folder / name).exists() for name in SURFACES.values()):
-        raise MissingPackage("gymnasium-robotics", "envs.meshes")
+        raise MissingPackage("gymnasium-robotics", "jepa_mpc.envs.meshes")
     return {body: folder / name for body, name in SURFACES.items()}
 
 

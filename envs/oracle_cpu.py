@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.shapes import check_shape
-from core.types import Context, Latents, Observation, Plans, Rollout
-from envs.breakdown import overlap_m, overlapping, unbroken
-from envs.plant import GUESS, PHYSICS, WHOLE_PLAN, Array, Layout, Plant, layout_of
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Context, Latents, Observation, Plans, Rollout
+from jepa_mpc.envs.breakdown import overlap_m, overlapping, unbroken
+from jepa_mpc.envs.plant import GUESS, PHYSICS, WHOLE_PLAN, Array, Layout, Plant, layout_of
 
 BYTES_PER_NUMBER = 8
 

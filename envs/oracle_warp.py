@@ -12,11 +12,11 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from core.types import Context, Plans, Rollout
-from envs.breakdown import CLOCK_TOLERANCE_S, LARGEST_NUMBER, overlapping
-from envs.oracle_cpu import Simulated, roll_out
-from envs.plant import Array, Layout, Plant, layout_of
-from envs.warp_package import import_warp
+from jepa_mpc.types import Context, Plans, Rollout
+from jepa_mpc.envs.breakdown import CLOCK_TOLERANCE_S, LARGEST_NUMBER, overlapping
+from jepa_mpc.envs.oracle_cpu import Simulated, roll_out
+from jepa_mpc.envs.plant import Array, Layout, Plant, layout_of
+from jepa_mpc.envs.warp_package import import_warp
 
 CLOCK_ROUNDING = 1e-5  # relative: the clock counts in float32, too
 
@@ -50,7 +50,7 @@ class WarpDynamics:
     ) -> None:
         if not memory_mib > 0 or max_contacts < 1 or max_constraints < 1:
             raise ValueError(f"sizes must be positive, got {memory_mib}, {max_contacts}, {max_constraints}")
-        self._wp, self._mjw = import_warp("envs.oracle_warp")
+        self._wp, self._mjw = import_warp("jepa_mpc.envs.oracle_warp")
         self.env = env
         self.device = device
         self.memory_mib = memory_mib

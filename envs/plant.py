@@ -16,7 +16,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from core.types import ActionBox
+from jepa_mpc.types import ActionBox
 
 Array = NDArray[np.float64]
 PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.actions import ActionBox
-from envs.flow import exact_flow
-from envs.render import Drawer, make_renderer
+from jepa_mpc.actions import ActionBox
+from jepa_mpc.envs.flow import exact_flow
+from jepa_mpc.envs.render import Drawer, make_renderer
 
 Places = Annotated[NDArray[np.float64], "N 2"]
 Meetings = Annotated[NDArray[np.bool_], "N N"]

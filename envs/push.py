@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.interfaces import Cost
-from core.types import ActionBox
-from envs.arm import HAND_DOWN, Arm
-from envs.arm_plant import ArmPlant
-from envs.baselines import Policy
-from envs.costs import SensorCost, apart, weighted
-from envs.labs import Lab
-from envs.pushing import BEHIND_M, Pusher, approach
-from envs.scene import Appearance, Scene, model_spec
-from envs.tabletop import TabletopEnv
+from jepa_mpc.interfaces import Cost
+from jepa_mpc.types import ActionBox
+from jepa_mpc.envs.arm import HAND_DOWN, Arm
+from jepa_mpc.envs.arm_plant import ArmPlant
+from jepa_mpc.envs.baselines import Policy
+from jepa_mpc.envs.costs import SensorCost, apart, weighted
+from jepa_mpc.envs.labs import Lab
+from jepa_mpc.envs.pushing import BEHIND_M, Pusher, approach
+from jepa_mpc.envs.scene import Appearance, Scene, model_spec
+from jepa_mpc.envs.tabletop import TabletopEnv
 
 LARGEST_STEP_M = 0.05
 HEIGHT_M = 0.03  # of the point between the fingertips above the table, which the arm keeps

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.types import ActionBox
-from envs.plant import Array
+from jepa_mpc.types import ActionBox
+from jepa_mpc.envs.plant import Array
 
 BEHIND_M = 0.075  # from the block's middle to the hand that is about to push it
 ASIDE_M = 0.11

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.interfaces import Cost
-from core.types import ActionBox
-from envs.arm import Arm
-from envs.arm_plant import ArmPlant
-from envs.baselines import OracleIK, Policy
-from envs.costs import SensorCost, apart
-from envs.scene import Appearance, Scene
-from envs.tabletop import TabletopEnv
+from jepa_mpc.interfaces import Cost
+from jepa_mpc.types import ActionBox
+from jepa_mpc.envs.arm import Arm
+from jepa_mpc.envs.arm_plant import ArmPlant
+from jepa_mpc.envs.baselines import OracleIK, Policy
+from jepa_mpc.envs.costs import SensorCost, apart
+from jepa_mpc.envs.scene import Appearance, Scene
+from jepa_mpc.envs.tabletop import TabletopEnv
 
 LARGEST_STEP_M = 0.05
 NEAREST_GOAL_M, FARTHEST_GOAL_M = 0.10, 0.35

@@ -12,8 +12,8 @@ import mujoco
 import numpy as np
 from PIL import Image
 
-from core.errors import MissingPackage
-from envs.backend import NOTE
+from jepa_mpc.errors import MissingPackage
+from jepa_mpc.envs.backend import NOTE
 
 HOW_TO_GET_GL = (
     "no OpenGL could be opened for rendering without a display: install it with "
@@ -56,7 +56,7 @@ def make_renderer(model: mujoco.MjModel) -> Drawer:
     except NoOpenGL:
         if find_spec("mujoco_warp") is None:
             raise
-    from envs.render_warp import WarpRenderer
+    from jepa_mpc.envs.render_warp import WarpRenderer
 
     return WarpRenderer(model)
 

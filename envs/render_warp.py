@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from PIL import Image
 
-from envs.warp_package import import_warp
+from jepa_mpc.envs.warp_package import import_warp
 
 SUPERSAMPLING = 2
 MOVED = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")
@@ -30,7 +30,7 @@ class WarpRenderer:
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self.model = model
-        self._warp, self._caster = import_warp("envs.render_warp")
+        self._warp, self._caster = import_warp("jepa_mpc.envs.render_warp")
         self._views: dict[tuple[str, int], Any] = {}
         self._model: Any = None
         self._data: Any = None

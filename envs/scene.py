@@ -11,9 +11,9 @@ from typing import Literal, get_args
 import mujoco
 import numpy as np
 
-from envs.labs import SURFACES, WORKSPACE_HIGH, WORKSPACE_LOW, CameraPose, Distractor, Lab
-from envs.meshes import attach_meshes
-from envs.textures import paint
+from jepa_mpc.envs.labs import SURFACES, WORKSPACE_HIGH, WORKSPACE_LOW, CameraPose, Distractor, Lab
+from jepa_mpc.envs.meshes import attach_meshes
+from jepa_mpc.envs.textures import paint
 
 LOGGER = logging.getLogger(__name__)
 Appearance = Literal["primitives", "meshes"]

@@ -11,8 +11,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.arm import Command
-from envs.plant import GUESS, PHYSICS
+from jepa_mpc.envs.arm import Command
+from jepa_mpc.envs.plant import GUESS, PHYSICS
 
 COMMAND_DIM = 7 + 9 + 1
 

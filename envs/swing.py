@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import expm, solve_discrete_are
 
-from core.types import ActionBox
-from envs.plant import Array
+from jepa_mpc.types import ActionBox
+from jepa_mpc.envs.plant import Array
 
 GRAVITY = 9.81
 NEARLY_UP = 0.85

@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.interfaces import Cost, Dynamics, Perception
-from core.types import ActionBox, Context, Costs, Goal, Observation, Plans
-from envs.baselines import DoNothing, Policy, RandomActions
-from envs.oracle_cpu import StatePerception, TrueDynamics
-from envs.plant import Array, Plant
+from jepa_mpc.interfaces import Cost, Dynamics, Perception
+from jepa_mpc.types import ActionBox, Context, Costs, Goal, Observation, Plans
+from jepa_mpc.envs.baselines import DoNothing, Policy, RandomActions
+from jepa_mpc.envs.oracle_cpu import StatePerception, TrueDynamics
+from jepa_mpc.envs.plant import Array, Plant
 
 
 class PlannableEnv(Protocol):

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.errors import choose
-from core.seeding import numpy_generator
-from envs.labs import Texture, hsv
+from jepa_mpc.errors import choose
+from jepa_mpc.seeding import numpy_generator
+from jepa_mpc.envs.labs import Texture, hsv
 
 Pattern = Callable[[int, np.random.Generator], np.ndarray]
 

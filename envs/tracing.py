@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.plant import PHYSICS, Array, Plant, layout_of
+from jepa_mpc.envs.plant import PHYSICS, Array, Plant, layout_of
 
 SITES = ("ee", "jaco_arm/jaco_hand/pinchsite")
 BODIES = ("block",)

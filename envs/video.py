@@ -13,9 +13,9 @@ from types import ModuleType, TracebackType
 import numpy as np
 from PIL import Image
 
-from core.errors import MissingPackage
-from core.files import atomic_file
-from envs.drawing import (
+from jepa_mpc.errors import MissingPackage
+from jepa_mpc.files import atomic_file
+from jepa_mpc.envs.drawing import (
     Picture,
     check_picture,
     draw_crosshair,
@@ -184,5 +184,5 @@ def _encoder() -> ModuleType:
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise MissingPackage("imageio-ffmpeg", "envs.video") from error
+        raise MissingPackage("imageio-ffmpeg", "jepa_mpc.envs.video") from error
     return imageio_ffmpeg

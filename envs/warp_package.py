@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.errors import MissingPackage
+from jepa_mpc.errors import MissingPackage
 
 
 def import_warp(wanted_by: str) -> tuple[Any, Any]:

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-import envs  # noqa: F401  chooses the OpenGL backend
-from core.errors import BadCheckpoint, MissingPackage, UnknownName
-from core.files import write_json, write_text
-from experiments.agents.ablations import DOUBT, WALL_WITH, WALL_WITHOUT, Cell, Work, kept, variants, work_off
-from experiments.agents.tables import (
+from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
+from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
+from jepa_mpc.files import write_json, write_text
+from jepa_mpc.experiments.agents.ablations import DOUBT, WALL_WITH, WALL_WITHOUT, Cell, Work, kept, variants, work_off
+from jepa_mpc.experiments.agents.tables import (
     DOUBT_HEAD,
     HEAD,
     WALL_HEAD,
@@ -42,13 +42,13 @@ from experiments.agents.tables import (
     wall_cells,
     wall_row,
 )
-from experiments.benchmarking import origin
-from experiments.command_line import run
-from experiments.processes import in_processes
-from experiments.reaching.full_agent import FullAgent
-from experiments.reaching.options import claim_folder
-from experiments.reaching.players import PlanSettings
-from experiments.reporting.record import plain
+from jepa_mpc.experiments.benchmarking import origin
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.experiments.processes import in_processes
+from jepa_mpc.experiments.reaching.full_agent import FullAgent
+from jepa_mpc.experiments.reaching.options import claim_folder
+from jepa_mpc.experiments.reaching.players import PlanSettings
+from jepa_mpc.experiments.reporting.record import plain
 
 MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 

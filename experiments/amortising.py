@@ -11,14 +11,14 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from core.checkpoint import MANIFEST, load_checkpoint, save_checkpoint
-from core.interfaces import Cost, Planner
-from core.types import ActionBox, Context, Costs, Goal, Observation, Plan, PlanRequest, Plans, State
-from trajectories.bank import FrameBank
-from world_model.costs import Effort, WeightedSum
-from world_model.hindsight import LatentLog
-from world_model.objectives.imitation import Imitation
-from world_model.pretrained import WorldModel
+from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, save_checkpoint
+from jepa_mpc.interfaces import Cost, Planner
+from jepa_mpc.types import ActionBox, Context, Costs, Goal, Observation, Plan, PlanRequest, Plans, State
+from jepa_mpc.trajectories.bank import FrameBank
+from jepa_mpc.world_model.costs.goal import Effort, WeightedSum
+from jepa_mpc.world_model.memory.hindsight import LatentLog
+from jepa_mpc.world_model.policies.imitation import Imitation
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
 
 AT_ONCE = 64  # pairs that are planned, or frames that are encoded, between two ticks of a progress bar
 NOW = 1  # steps left that a planner's answers stand for: it hurries as much as its cost lets it

@@ -23,23 +23,23 @@ import torch._dynamo  # noqa: F401  before the first OpenGL context: loading it 
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from core.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint
-from core.errors import BadCheckpoint, BadEpisode, UnknownName
-from core.files import write_json, write_text
-from envs.labs import sample_lab
-from experiments.benchmarking import origin
-from experiments.chunking import Judge, built, lesson_of, publish, taught
-from experiments.command_line import run
-from experiments.reaching.chunks import ChunkMethod, ChunkMethods
-from experiments.reaching.episodes import LabJob, play_all
-from experiments.reaching.players import PlanSettings
-from experiments.reporting.chunks import draw, markdown
-from experiments.reporting.record import EpisodeRecord, plain
-from experiments.reporting.summary import compare, summarise
-from experiments.training.journal import Busy, note_origin, only_writer
-from trajectories.bank import FrameBank, load_bank
-from world_model.fit import FitSettings, TrainingDiverged
-from world_model.pretrained import load_world_model
+from jepa_mpc.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
+from jepa_mpc.files import write_json, write_text
+from jepa_mpc.envs.labs import sample_lab
+from jepa_mpc.experiments.benchmarking import origin
+from jepa_mpc.experiments.chunking import Judge, built, lesson_of, publish, taught
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.experiments.reaching.chunks import ChunkMethod, ChunkMethods
+from jepa_mpc.experiments.reaching.episodes import LabJob, play_all
+from jepa_mpc.experiments.reaching.players import PlanSettings
+from jepa_mpc.experiments.reporting.chunks import draw, markdown
+from jepa_mpc.experiments.reporting.record import EpisodeRecord, plain
+from jepa_mpc.experiments.reporting.summary import compare, summarise
+from jepa_mpc.experiments.training.journal import Busy, note_origin, only_writer
+from jepa_mpc.trajectories.bank import FrameBank, load_bank
+from jepa_mpc.world_model.training.loop import FitSettings, TrainingDiverged
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 
 MISTAKES = (
     *(BadCheckpoint, BadEpisode, BrokenProcessPool, Busy, TrainingDiverged, UnknownName),

@@ -22,18 +22,18 @@ import torch._dynamo  # noqa: F401  before the first OpenGL context: the other o
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from core.checkpoint import MANIFEST, load_checkpoint, load_strict
-from core.errors import BadCheckpoint, MissingPackage, UnknownName
-from core.files import write_json
-from core.seeding import generator
-from experiments.command_line import run as run_command
-from experiments.flowing.judge import Scores, flows_of, judge
-from experiments.flowing.pairs import Pairs, Recording, load_pairs
-from experiments.flowing.pictures import choose_pairs, draw
-from world_model.assembly import assemble
-from world_model.fit import Callbacks, FitSettings, TrainingDiverged, fit
-from world_model.objectives.motion import MotionContentObjective
-from world_model.pretrained import Interface, save_world_model
+from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict
+from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
+from jepa_mpc.files import write_json
+from jepa_mpc.seeding import generator
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.experiments.flowing.judge import Scores, flows_of, judge
+from jepa_mpc.experiments.flowing.pairs import Pairs, Recording, load_pairs
+from jepa_mpc.experiments.flowing.pictures import choose_pairs, draw
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
+from jepa_mpc.world_model.parts.objectives.motion import MotionContentObjective
+from jepa_mpc.world_model.checkpoints.loader import Interface, save_world_model
 
 MISTAKES = (BadCheckpoint, MissingPackage, TrainingDiverged, UnknownName, ValueError, OSError)
 DT_S = 0.24  # of the arm; pairs are one control step apart

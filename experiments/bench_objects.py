@@ -22,18 +22,18 @@ import torch
 import torch._dynamo  # noqa: F401  before the first OpenGL context: the other order can crash the first optimiser
 from omegaconf import DictConfig, OmegaConf
 
-from core.errors import BadCheckpoint, MissingPackage, UnknownName
-from core.files import write_json, write_text
-from experiments.benchmarking import origin
-from experiments.command_line import run
-from experiments.objects.binding import SlotLesson, agreement, attended, found, owners_of, placed, trained_slots
-from experiments.objects.pictures import draw_scores, draw_slots
-from experiments.objects.pixels import trained_pixels
-from experiments.objects.predicting import Lesson, Windows, cut, judge, trained
-from experiments.objects.pushing import Mind, Search, choose_pushes
-from experiments.objects.recording import Episodes, Recording, load_episodes
-from experiments.objects.sources import SlotLog, TrueSlots, fitted, made, read_error_m, true_slots
-from experiments.objects.trials import (
+from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
+from jepa_mpc.files import write_json, write_text
+from jepa_mpc.experiments.benchmarking import origin
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.experiments.objects.binding import SlotLesson, agreement, attended, found, owners_of, placed, trained_slots
+from jepa_mpc.experiments.objects.pictures import draw_scores, draw_slots
+from jepa_mpc.experiments.objects.pixels import trained_pixels
+from jepa_mpc.experiments.objects.predicting import Lesson, Windows, cut, judge, trained
+from jepa_mpc.experiments.objects.pushing import Mind, Search, choose_pushes
+from jepa_mpc.experiments.objects.recording import Episodes, Recording, load_episodes
+from jepa_mpc.experiments.objects.sources import SlotLog, TrueSlots, fitted, made, read_error_m, true_slots
+from jepa_mpc.experiments.objects.trials import (
     IDLE,
     Source,
     ask,
@@ -45,11 +45,11 @@ from experiments.objects.trials import (
     slug,
     summary,
 )
-from experiments.reporting.record import plain
-from world_model.fit import FitSettings, TrainingDiverged
-from world_model.objectives.slot_features import SlotFeatureObjective
-from world_model.predictors.object_world import ObjectWorld
-from world_model.predictors.slots import SlotSizes
+from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.world_model.training.loop import FitSettings, TrainingDiverged
+from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective
+from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
+from jepa_mpc.world_model.parts.predictors.slots import SlotSizes
 
 MISTAKES = (BadCheckpoint, MissingPackage, TrainingDiverged, UnknownName, ValueError, OSError)
 TRUTH, PICTURES = "simulator truth", "pictures"

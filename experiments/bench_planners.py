@@ -24,14 +24,14 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from core.errors import BadCheckpoint, MissingPackage, UnknownName
-from core.files import write_json, write_text
-from experiments.benchmarking import cells, figures, origin, page, summary
-from experiments.benchmarking.play import Work, work_off
-from experiments.benchmarking.study import Study, study_of
-from experiments.command_line import run
-from experiments.reaching.options import claim_folder
-from experiments.reporting.record import plain
+from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
+from jepa_mpc.files import write_json, write_text
+from jepa_mpc.experiments.benchmarking import cells, figures, origin, page, summary
+from jepa_mpc.experiments.benchmarking.play import Work, work_off
+from jepa_mpc.experiments.benchmarking.study import Study, study_of
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.experiments.reaching.options import claim_folder
+from jepa_mpc.experiments.reporting.record import plain
 
 CONFIGS = _path.ROOT / "configs"
 SHIPPED = Path(__file__).parent / "checkpoints" / "reach"

@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from core.seeding import generator
-from experiments.command_line import run
-from world_model.poses import integrate
-from world_model.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
+from jepa_mpc.seeding import generator
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.world_model.parts.poses import integrate
+from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

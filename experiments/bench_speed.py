@@ -27,13 +27,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from core.errors import UnknownName, choose
-from core.files import write_json
-from experiments.command_line import run
-from experiments.speed.loop import drive
-from experiments.speed.rollouts import Sizes, measure, product_rate
-from experiments.speed.searches import PLANNERS, overhead, side_by_side
-from experiments.speed.simulator import simulate
+from jepa_mpc.errors import UnknownName, choose
+from jepa_mpc.files import write_json
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.experiments.speed.loop import drive
+from jepa_mpc.experiments.speed.rollouts import Sizes, measure, product_rate
+from jepa_mpc.experiments.speed.searches import PLANNERS, overhead, side_by_side
+from jepa_mpc.experiments.speed.simulator import simulate
 
 ROLLOUTS = ("context", "variant", "ms", "to plain 32", "to plain of the same bits", "gflop", "distance")
 OVERHEAD = ("planner", "samples", "ms per round", "fastest ms")

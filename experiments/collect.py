@@ -28,13 +28,13 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from core.errors import BadEpisode
-from core.files import write_json
-from core.seeding import numpy_generator, seed_of
-from experiments.command_line import run as run_command
-from trajectories.formats.npz import MANIFEST, NpzStore, write_episode
-from trajectories.motion import Reach, reward_free_motion
-from trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.files import write_json
+from jepa_mpc.seeding import numpy_generator, seed_of
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
+from jepa_mpc.trajectories.motion import Reach, reward_free_motion
+from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
 
 LOGGER = logging.getLogger(__name__)
 SETTINGS = "collect.json"
@@ -70,7 +70,7 @@ class Stopped(Exception):  # noqa: N818
 
 def record_one(collection: Collection, folder: Path, index: int) -> int:
     """Record one episode into the staging folder (in a worker process); returns its number."""
-    from envs.labs import sample_lab
+    from jepa_mpc.envs.labs import sample_lab
 
     env = _environment(collection.cameras, collection.image_size, collection.steps)
     lab_index = index // collection.episodes
@@ -160,7 +160,7 @@ def _is_there(folder: Path, index: int) -> bool:
 @cache
 def _environment(cameras: tuple[str, ...], image_size: int, steps: int) -> Any:
     """The one environment (and OpenGL context) of this process."""
-    from envs.reach import ReachEnv
+    from jepa_mpc.envs.reach import ReachEnv
 
     return ReachEnv(cameras=cameras, image_size=image_size, budget=steps)
 

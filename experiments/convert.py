@@ -11,11 +11,11 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from core.errors import BadEpisode, MissingPackage, UnknownName, choose
-from experiments.command_line import run as run_command
-from experiments.inspect_logs import chosen_map
-from trajectories.formats import WRITERS, open_log
-from trajectories.robots import MappedLog
+from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName, choose
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.experiments.inspect_logs import chosen_map
+from jepa_mpc.trajectories.formats import WRITERS, open_log
+from jepa_mpc.trajectories.robots import MappedLog
 
 
 def convert(cfg: DictConfig) -> Path:

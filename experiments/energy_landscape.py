@@ -23,16 +23,16 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
-import envs  # noqa: F401  chooses the OpenGL backend
-from core.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName
-from core.files import write_json
-from core.seeding import numpy_generator
-from core.types import Context, Goal, Observation
-from envs.labs import sample_lab
-from envs.reach import ReachEnv
-from experiments.command_line import run
-from experiments.reaching.methods import world_model_at
-from world_model.pretrained import WorldModel
+from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
+from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName
+from jepa_mpc.files import write_json
+from jepa_mpc.seeding import numpy_generator
+from jepa_mpc.types import Context, Goal, Observation
+from jepa_mpc.envs.labs import sample_lab
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.experiments.reaching.methods import world_model_at
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
 
 PLANES = {"xy": (0, 1), "xz": (0, 2)}
 MISTAKES = (BadCheckpoint, BadObservation, MissingPackage, UnknownName, ValueError, OSError)

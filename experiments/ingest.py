@@ -17,11 +17,11 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from core.errors import BadEpisode, MissingPackage, UnknownName
-from experiments.command_line import run as run_command
-from experiments.training.sources import robot_entries
-from trajectories.cache import Cache, CacheOptions, told
-from trajectories.ingest import ingest
+from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.experiments.training.sources import robot_entries
+from jepa_mpc.trajectories.cache import Cache, CacheOptions, told
+from jepa_mpc.trajectories.ingest import ingest
 
 
 def make(cfg: DictConfig) -> Cache:

@@ -20,16 +20,16 @@ from rich.console import Console
 from rich.table import Column, Table
 from tqdm import tqdm
 
-from core.errors import BadEpisode, MissingPackage, UnknownName
-from core.files import write_json, write_text
-from envs.drawing import enlarge, label_strip
-from envs.video import Picture, save_picture, save_video
-from experiments.command_line import run as run_command
-from trajectories.episode import IMAGES
-from trajectories.formats import open_log
-from trajectories.formats.base import Log
-from trajectories.inspection import COUNTERS, LogReport, inspect_log
-from trajectories.robots import MappedLog, RobotMap, guess_robot, robot_map
+from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName
+from jepa_mpc.files import write_json, write_text
+from jepa_mpc.envs.drawing import enlarge, label_strip
+from jepa_mpc.envs.video import Picture, save_picture, save_video
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.trajectories.episode import IMAGES
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.base import Log
+from jepa_mpc.trajectories.inspection import COUNTERS, LogReport, inspect_log
+from jepa_mpc.trajectories.robots import MappedLog, RobotMap, guess_robot, robot_map
 
 GAP = 4
 HEIGHT = 112

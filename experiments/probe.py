@@ -22,14 +22,14 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from core.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName, choose
-from core.files import write_json
-from core.seeding import generator
-from experiments.command_line import run as run_command
-from experiments.probing.readers import READERS, Samples, judge
-from experiments.probing.sources import Encode, Source, of_checkpoint, pixels, released
-from experiments.training.workers import device_of
-from trajectories.bank import FrameBank, load_bank
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName, choose
+from jepa_mpc.files import write_json
+from jepa_mpc.seeding import generator
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.experiments.probing.readers import READERS, Samples, judge
+from jepa_mpc.experiments.probing.sources import Encode, Source, of_checkpoint, pixels, released
+from jepa_mpc.experiments.training.workers import device_of
+from jepa_mpc.trajectories.bank import FrameBank, load_bank
 
 MISTAKES = (BadCheckpoint, BadEpisode, MissingPackage, UnknownName, ValueError, OSError)
 HAND = slice(-6, -3)

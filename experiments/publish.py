@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from core.checkpoint import load_checkpoint, save_checkpoint
-from core.errors import BadCheckpoint, BadEpisode, MissingPackage
-from core.hub import hub_name, push
-from core.seeding import generator
-from core.types import Observation
-from experiments.command_line import run as run_command
-from experiments.reaching.album import Album, album_files
-from trajectories.bank import FrameBank, load_bank
-from world_model.pretrained import Interface, WorldModel, as_ensemble, join_members, load_world_model
+from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage
+from jepa_mpc.hub import hub_name, push
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Observation
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.experiments.reaching.album import Album, album_files
+from jepa_mpc.trajectories.bank import FrameBank, load_bank
+from jepa_mpc.world_model.checkpoints.loader import Interface, WorldModel, as_ensemble, join_members, load_world_model
 
 
 def make_album(model: WorldModel, bank: FrameBank, *, count: int, seed: int) -> Album:

@@ -21,17 +21,17 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from tqdm import tqdm
 
-from core.errors import BadCheckpoint, MissingPackage, UnknownName
-from core.files import write_json
-from envs.video import save_gif, save_picture, save_video
-from experiments.benchmarking import origin
-from experiments.benchmarking.cells import Cell
-from experiments.benchmarking.films import COLOURS, Take, compose, take
-from experiments.benchmarking.play import task_at
-from experiments.benchmarking.study import study_of
-from experiments.command_line import run
-from experiments.reaching.options import claim_folder
-from experiments.reporting.record import plain
+from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
+from jepa_mpc.files import write_json
+from jepa_mpc.envs.video import save_gif, save_picture, save_video
+from jepa_mpc.experiments.benchmarking import origin
+from jepa_mpc.experiments.benchmarking.cells import Cell
+from jepa_mpc.experiments.benchmarking.films import COLOURS, Take, compose, take
+from jepa_mpc.experiments.benchmarking.play import task_at
+from jepa_mpc.experiments.benchmarking.study import study_of
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.experiments.reaching.options import claim_folder
+from jepa_mpc.experiments.reporting.record import plain
 
 CONFIGS = _path.ROOT / "configs"
 SHIPPED = Path(__file__).parent / "checkpoints" / "reach"

@@ -22,29 +22,29 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from tqdm import tqdm
 
-from core.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName
-from core.seeding import generator
-from encoders.adapters.vjepa2 import load as load_released
-from experiments.command_line import run as run_command
-from experiments.training.begin import begin_with_encoder, fill_encoder, with_released
-from experiments.training.display import Display, Stop
-from experiments.training.journal import Busy, Journal, note_origin, only_writer
-from experiments.training.keeper import CHECKPOINT, Keeper
-from experiments.training.monitor import Monitor
-from experiments.training.options import BEST, check_options, fit_settings
-from experiments.training.sources import door_of, open_sources
-from experiments.training.watch import Watch
-from experiments.training.workers import device_of, first_alone, joined
-from trajectories.actions import action_names
-from trajectories.bank import FrameBank
-from trajectories.buffers import Buffers
-from trajectories.mixture import MixedBank
-from trajectories.stats import action_stats
-from world_model.assembly import assemble
-from world_model.fit import Callbacks, FitSettings, FitState, TrainingDiverged, fit
-from world_model.fitting.layouts import compile_blocks
-from world_model.health import LatentCollapse
-from world_model.pretrained import Interface
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.adapters.vjepa2 import load as load_released
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.experiments.training.begin import begin_with_encoder, fill_encoder, with_released
+from jepa_mpc.experiments.training.display import Display, Stop
+from jepa_mpc.experiments.training.journal import Busy, Journal, note_origin, only_writer
+from jepa_mpc.experiments.training.keeper import CHECKPOINT, Keeper
+from jepa_mpc.experiments.training.monitor import Monitor
+from jepa_mpc.experiments.training.options import BEST, check_options, fit_settings
+from jepa_mpc.experiments.training.sources import door_of, open_sources
+from jepa_mpc.experiments.training.watch import Watch
+from jepa_mpc.experiments.training.workers import device_of, first_alone, joined
+from jepa_mpc.trajectories.actions import action_names
+from jepa_mpc.trajectories.bank import FrameBank
+from jepa_mpc.trajectories.buffers import Buffers
+from jepa_mpc.trajectories.mixture import MixedBank
+from jepa_mpc.trajectories.stats import action_stats
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, TrainingDiverged, fit
+from jepa_mpc.world_model.training.layouts import compile_blocks
+from jepa_mpc.world_model.training.health import LatentCollapse
+from jepa_mpc.world_model.checkpoints.loader import Interface
 
 MISTAKES = (
     *(Busy, BadCheckpoint, BadEpisode, MissingPackage, UnknownName, LatentCollapse, TrainingDiverged),
@@ -234,7 +234,7 @@ def told(shop: Workshop, held: ExitStack) -> Callbacks:
 
 def reaching(shop: Workshop, held: ExitStack) -> Callable[[int, nn.Module], Mapping[str, float]]:
     """Episodes in the simulator, which is imported here alone."""
-    from experiments.training.planning import Reaching
+    from jepa_mpc.experiments.training.planning import Reaching
 
     judge = Reaching(shop.cfg.evaluate, objective=shop.objective, interface=shop.keeper.interface, stop=shop.stop)
     return held.enter_context(closing(judge))

@@ -17,21 +17,21 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from core.errors import BadCheckpoint, BadEpisode, UnknownName
-from core.seeding import generator
-from encoders.layers.weights import draw_weights
-from experiments.amortising import encoded
-from experiments.command_line import run
-from experiments.training.journal import Busy, Journal, note_origin, only_writer
-from trajectories.bank import load_bank
-from world_model.assembly import TARGET, assemble
-from world_model.critic import Critic
-from world_model.critic_files import save_critic
-from world_model.critic_training import CriticLessons, CriticObjective, Judgement
-from world_model.drives import EffortDrive, GoalDrive
-from world_model.fit import Callbacks, FitSettings, TrainingDiverged, fit
-from world_model.intrinsic import IntrinsicCost
-from world_model.pretrained import WorldModel, load_world_model
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.experiments.amortising import encoded
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.experiments.training.journal import Busy, Journal, note_origin, only_writer
+from jepa_mpc.trajectories.bank import load_bank
+from jepa_mpc.world_model.checkpoints.assembly import TARGET, assemble
+from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.checkpoints.critics import save_critic
+from jepa_mpc.world_model.training.critic import CriticLessons, CriticObjective, Judgement
+from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
+from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
+from jepa_mpc.world_model.checkpoints.loader import WorldModel, load_world_model
 
 MISTAKES = (Busy, BadCheckpoint, BadEpisode, UnknownName, TrainingDiverged, ValueError, TypeError, OSError)
 

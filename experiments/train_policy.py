@@ -21,22 +21,22 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from core.errors import BadCheckpoint, BadEpisode, UnknownName
-from core.seeding import generator
-from core.types import ActionBox, Plan, State
-from encoders.layers.weights import draw_weights
-from experiments.amortising import Judge, Lessons, Teacher, encoded, split
-from experiments.command_line import run as run_command
-from experiments.training.journal import Busy, Journal, note_origin, only_writer
-from trajectories.bank import load_bank
-from world_model.amortised import save_policy
-from world_model.assembly import TARGET, assemble
-from world_model.distillation import Fit, dagger
-from world_model.fit import Callbacks, FitSettings, TrainingDiverged, fit
-from world_model.hindsight import LatentLog
-from world_model.objectives.imitation import Imitation
-from world_model.policy import GoalPolicy
-from world_model.pretrained import WorldModel, load_world_model
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Plan, State
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.experiments.amortising import Judge, Lessons, Teacher, encoded, split
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.experiments.training.journal import Busy, Journal, note_origin, only_writer
+from jepa_mpc.trajectories.bank import load_bank
+from jepa_mpc.world_model.checkpoints.policies import save_policy
+from jepa_mpc.world_model.checkpoints.assembly import TARGET, assemble
+from jepa_mpc.world_model.policies.distillation import Fit, dagger
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
+from jepa_mpc.world_model.memory.hindsight import LatentLog
+from jepa_mpc.world_model.policies.imitation import Imitation
+from jepa_mpc.world_model.policies.goal import GoalPolicy
+from jepa_mpc.world_model.checkpoints.loader import WorldModel, load_world_model
 
 CHECKPOINT, LATENTS, HELD = "checkpoint", "latents", 256
 MISTAKES = (Busy, BadCheckpoint, BadEpisode, UnknownName, TrainingDiverged, ValueError, TypeError, OSError)

@@ -28,22 +28,22 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-import envs  # noqa: F401  chooses the OpenGL backend
-from core.checkpoint import checkpoint_hash, place_of
-from core.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
-from envs.labs import labs_hash, sample_lab
-from envs.ranges import FACTORS
-from envs.reach import ReachEnv
-from experiments.command_line import run
-from experiments.reaching.calibrated import CalibratedAgent
-from experiments.reaching.episodes import LabJob, LabResult, play_all
-from experiments.reaching.films import album_at
-from experiments.reaching.full_agent import FullAgent
-from experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods, world_model_at
-from experiments.reaching.options import check_options, claim_folder
-from experiments.reaching.players import ModelPlayer, PlanSettings
-from experiments.reaching.systems import adapted, given_options
-from experiments.reporting import EpisodeRecord, Protocol, Report, make_report, write_folder
+from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
+from jepa_mpc.checkpoint import checkpoint_hash, place_of
+from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
+from jepa_mpc.envs.labs import labs_hash, sample_lab
+from jepa_mpc.envs.ranges import FACTORS
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.experiments.reaching.calibrated import CalibratedAgent
+from jepa_mpc.experiments.reaching.episodes import LabJob, LabResult, play_all
+from jepa_mpc.experiments.reaching.films import album_at
+from jepa_mpc.experiments.reaching.full_agent import FullAgent
+from jepa_mpc.experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods, world_model_at
+from jepa_mpc.experiments.reaching.options import check_options, claim_folder
+from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
+from jepa_mpc.experiments.reaching.systems import adapted, given_options
+from jepa_mpc.experiments.reporting import EpisodeRecord, Protocol, Report, make_report, write_folder
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach_random")}

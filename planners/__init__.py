@@ -12,20 +12,20 @@ from functools import partial
 
 from torch.optim import Adam
 
-from core.interfaces import Planner
-from planners.chain import Chain
-from planners.covariance import CovarianceRefit
-from planners.gradient import QUICK_BETAS, GradientPlanner
-from planners.hand import Gripper, HandCEM, hand_cem
-from planners.knots import KnotPlanner, Spline
-from planners.lifted import LiftedPlanner
-from planners.noise import ColouredNoise, WhiteNoise
-from planners.optimisers import Paces
-from planners.refined import RefinedSamplingPlanner
-from planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefit
-from planners.sampling import SamplingPlanner
-from planners.search import NoValidPlan
-from planners.slope import SlopeRefit
+from jepa_mpc.interfaces import Planner
+from jepa_mpc.planners.chain import Chain
+from jepa_mpc.planners.covariance import CovarianceRefit
+from jepa_mpc.planners.gradient import QUICK_BETAS, GradientPlanner
+from jepa_mpc.planners.hand import Gripper, HandCEM, hand_cem
+from jepa_mpc.planners.knots import KnotPlanner, Spline
+from jepa_mpc.planners.lifted import LiftedPlanner
+from jepa_mpc.planners.noise import ColouredNoise, WhiteNoise
+from jepa_mpc.planners.optimisers import Paces
+from jepa_mpc.planners.refined import RefinedSamplingPlanner
+from jepa_mpc.planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefit
+from jepa_mpc.planners.sampling import SamplingPlanner
+from jepa_mpc.planners.search import NoValidPlan
+from jepa_mpc.planners.slope import SlopeRefit
 
 
 def random_shooting(*, num_samples: int = 1024, initial_std: float = 0.7) -> SamplingPlanner:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.interfaces import Planner
-from core.types import PlanRequest, PlanResult, PlanStatus
-from planners.search import or_fallback, standing_still
+from jepa_mpc.interfaces import Planner
+from jepa_mpc.types import PlanRequest, PlanResult, PlanStatus
+from jepa_mpc.planners.search import or_fallback, standing_still
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Protocol
 import torch
 from torch import Tensor
 
-from core.types import Costs, Scores
+from jepa_mpc.types import Costs, Scores
 
 Multipliers = Annotated[Tensor, "B S Q"]
 

@@ -9,8 +9,8 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor
 
-from core.types import Costs, Plans
-from planners.refit import FEWEST_ELITES, Gaussian
+from jepa_mpc.types import Costs, Plans
+from jepa_mpc.planners.refit import FEWEST_ELITES, Gaussian
 
 FARTHEST = 10.0  # a plan further than this many standard deviations teaches no more than one at that distance
 SMALLEST = 1 / 32  # least standard deviation, in units of the last place of the first one

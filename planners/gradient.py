@@ -12,10 +12,10 @@ import torch._dynamo  # optimisers load it at their first step, which may crash 
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from core.types import Costs, PlanRequest, PlanResult, Plans, Streams
-from planners.constraints import AugmentedLagrangian, Constrained, Treatment
-from planners.noise import Noise, WhiteNoise
-from planners.search import Search, first_guess, half_width, opening
+from jepa_mpc.types import Costs, PlanRequest, PlanResult, Plans, Streams
+from jepa_mpc.planners.constraints import AugmentedLagrangian, Constrained, Treatment
+from jepa_mpc.planners.noise import Noise, WhiteNoise
+from jepa_mpc.planners.search import Search, first_guess, half_width, opening
 
 # A search has a few dozen steps: Adam's usual memory of some 10 and 1000 of them is too long for it.
 QUICK_BETAS = (0.7, 0.9)

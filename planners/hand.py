@@ -10,10 +10,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from core.types import ActionBox, Costs, Plan, PlanRequest, PlanResult, Plans
-from planners.noise import Noise, WhiteNoise
-from planners.refit import EliteRefit, Gaussian
-from planners.search import Search, first_guess, half_width, masked, opening
+from jepa_mpc.types import ActionBox, Costs, Plan, PlanRequest, PlanResult, Plans
+from jepa_mpc.planners.noise import Noise, WhiteNoise
+from jepa_mpc.planners.refit import EliteRefit, Gaussian
+from jepa_mpc.planners.search import Search, first_guess, half_width, masked, opening
 
 Answer = Literal["mean", "best"]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Protocol
 import torch
 from torch import Generator, Tensor
 
-from core.types import Plans, Streams
+from jepa_mpc.types import Plans, Streams
 
 Shape = tuple[int, int, int, int]
 Unit = Literal["spectrum", "sequence"]

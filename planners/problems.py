@@ -13,7 +13,7 @@ from typing import Annotated, Protocol
 import torch
 from torch import Generator, Tensor
 
-from core.types import ActionBox, Costs, Imagined, Plan, PlanRequest, Plans, Scores, StepModel
+from jepa_mpc.types import ActionBox, Costs, Imagined, Plan, PlanRequest, Plans, Scores, StepModel
 
 Vectors = Annotated[Tensor, "B D"]
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from core.types import PlanRequest, PlanResult, Plans, Scores
-from planners.constraints import AugmentedLagrangian, Constrained, Treatment
-from planners.gradient import QUICK_BETAS, Descent, OptimiserFactory, stepping_alone
-from planners.noise import Noise, WhiteNoise
-from planners.refit import Gaussian, Refit, cheapest
-from planners.search import Search, first_guess, half_width, masked, opening, ranked
+from jepa_mpc.types import PlanRequest, PlanResult, Plans, Scores
+from jepa_mpc.planners.constraints import AugmentedLagrangian, Constrained, Treatment
+from jepa_mpc.planners.gradient import QUICK_BETAS, Descent, OptimiserFactory, stepping_alone
+from jepa_mpc.planners.noise import Noise, WhiteNoise
+from jepa_mpc.planners.refit import Gaussian, Refit, cheapest
+from jepa_mpc.planners.search import Search, first_guess, half_width, masked, opening, ranked
 
 
 @dataclass(frozen=True, kw_only=True)

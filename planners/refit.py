@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Protocol, Self
 import torch
 from torch import Tensor
 
-from core.types import ActionBox, Costs, Plan, Plans
+from jepa_mpc.types import ActionBox, Costs, Plan, Plans
 
 FEWEST_ELITES = 5  # fewer say too little about the spread (tried 2, 3, 5, 8 and a third, with 90 and 97 % invalid)
 

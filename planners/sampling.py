@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 
-from core.types import Costs, Plan, PlanRequest, PlanResult, Plans
-from planners.noise import Noise, WhiteNoise
-from planners.refit import Gaussian, Refit, cheapest
-from planners.search import Search, first_guess, half_width, masked, opening
+from jepa_mpc.types import Costs, Plan, PlanRequest, PlanResult, Plans
+from jepa_mpc.planners.noise import Noise, WhiteNoise
+from jepa_mpc.planners.refit import Gaussian, Refit, cheapest
+from jepa_mpc.planners.search import Search, first_guess, half_width, masked, opening
 
 TryMean = Literal["every", "last"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core.shapes import check_shape
-from core.types import Costs, Plan, PlanRequest, PlanResult, Plans, PlanStatus, Scores
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Costs, Plan, PlanRequest, PlanResult, Plans, PlanStatus, Scores
 
 SETTLED_BELOW = 1e-3  # a last quarter that brings less than this share of the whole gain counts as converged
 

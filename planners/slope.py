@@ -8,8 +8,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from core.types import Costs, Plans
-from planners.refit import Gaussian, cheapest
+from jepa_mpc.types import Costs, Plans
+from jepa_mpc.planners.refit import Gaussian, cheapest
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from core.types import Costs, Imagined, Plans, StepModel
+from jepa_mpc.types import Costs, Imagined, Plans, StepModel
 
 Places = Annotated[Tensor, "... 2"]
 

@@ -8,21 +8,21 @@ from typing import Any
 
 import torch
 
-from core.seeding import generator
-from encoders.layers.weights import draw_weights
-from world_model.assembly import assemble
-from world_model.objectives.dynamics import DynamicsObjective
-from world_model.pretrained import Interface, save_world_model
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
+from jepa_mpc.world_model.checkpoints.loader import Interface, save_world_model
 
 SIZE = 32
 ACTIONS = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
 SYSTEM: dict[str, Any] = {
-    "_target_": "world_model.recipes.leworldmodel.build",
+    "_target_": "leworldmodel",
     "preset": "lab",
     "action_dim": 7,
     "action_scale": [0.05, 0.05, 0.05, 1.0, 1.0, 1.0, 1.0],
     "encoder": {
-        "_target_": "encoders.convnet.KeypointEncoder",
+        "_target_": "keypoint_encoder",
         "num_cameras": 2,
         "width": 64,
         "widths": [8, 8, 8, 8],
@@ -30,12 +30,12 @@ SYSTEM: dict[str, Any] = {
         "hidden": 16,
     },
     "preprocess": {
-        "_target_": "encoders.layers.pixels.NormalisePixels",
+        "_target_": "normalise_pixels",
         "mean": [0.45, 0.45, 0.45],
         "std": [0.25, 0.25, 0.25],
     },
-    "open_loop": {"_target_": "world_model.objectives.dynamics.OpenLoop", "weight": 1.0},
-    "extra": [["displacement", 1.0, {"_target_": "world_model.displacement.HindsightDisplacement", "width": 64}]],
+    "open_loop": {"_target_": "open_loop", "weight": 1.0},
+    "extra": [["displacement", 1.0, {"_target_": "hindsight_displacement", "width": 64}]],
 }
 
 

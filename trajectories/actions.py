@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from core.errors import choose
-from trajectories.columns import base_name, take
-from trajectories.episode import ACTION, EE_POSE, FRAME_INDEX, GRIPPER, STATE, TIMESTAMP
-from trajectories.rotations import (
+from jepa_mpc.errors import choose
+from jepa_mpc.trajectories.columns import base_name, take
+from jepa_mpc.trajectories.episode import ACTION, EE_POSE, FRAME_INDEX, GRIPPER, STATE, TIMESTAMP
+from jepa_mpc.trajectories.rotations import (
     apply_rotation,
     euler_of_quaternion,
     quaternion,

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trajectories.actions import ActionPart, PoseDelta
-from trajectories.cache import Cache, CacheOptions, is_cache
-from trajectories.earlier import earlier_bank
-from trajectories.episode import STATE
-from trajectories.framebank import FrameBank as FrameBank
-from trajectories.ingest import cached_elsewhere, ingest
+from jepa_mpc.trajectories.actions import ActionPart, PoseDelta
+from jepa_mpc.trajectories.cache import Cache, CacheOptions, is_cache
+from jepa_mpc.trajectories.earlier import earlier_bank
+from jepa_mpc.trajectories.episode import STATE
+from jepa_mpc.trajectories.framebank import FrameBank as FrameBank
+from jepa_mpc.trajectories.ingest import cached_elsewhere, ingest
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from core.errors import BadEpisode
-from core.files import Json, write_json
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.files import Json, write_json
 
 NAME = "checksums.json"
 CHUNK = 1 << 20

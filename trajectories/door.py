@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.checkpoint import open_checkpoint
-from core.errors import BadCheckpoint, BadObservation
-from core.interfaces import Agent
-from core.types import ActionBox, Observation
-from trajectories.actions import ActionPart, CommandedActions, PoseDelta, action_part, describe
-from trajectories.columns import base_name
-from trajectories.episode import ACTION, EE_POSE, GRIPPER, IMAGES, STATE, TIMESTAMP
-from trajectories.pictures import PictureFit
-from trajectories.robots import RobotMap, robot_map
-from trajectories.stats import Stats, stats_from
-from trajectories.windows import Blocks, stack_cameras
+from jepa_mpc.checkpoint import open_checkpoint
+from jepa_mpc.errors import BadCheckpoint, BadObservation
+from jepa_mpc.interfaces import Agent
+from jepa_mpc.types import ActionBox, Observation
+from jepa_mpc.trajectories.actions import ActionPart, CommandedActions, PoseDelta, action_part, describe
+from jepa_mpc.trajectories.columns import base_name
+from jepa_mpc.trajectories.episode import ACTION, EE_POSE, GRIPPER, IMAGES, STATE, TIMESTAMP
+from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.robots import RobotMap, robot_map
+from jepa_mpc.trajectories.stats import Stats, stats_from
+from jepa_mpc.trajectories.windows import Blocks, stack_cameras
 
 HOUSE = (STATE, EE_POSE, GRIPPER, ACTION)
 STILL = 1e-6  # an axis that varies less in the log is held where it was

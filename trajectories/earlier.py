@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from trajectories.actions import ACTION_PARTS, ActionPart
-from trajectories.cache import CacheOptions
-from trajectories.episode import IMAGES
-from trajectories.formats.npz import FILE_NAME, read_episode
-from trajectories.pictures import PictureFit
-from trajectories.robots import ROBOTS
+from jepa_mpc.trajectories.actions import ACTION_PARTS, ActionPart
+from jepa_mpc.trajectories.cache import CacheOptions
+from jepa_mpc.trajectories.episode import IMAGES
+from jepa_mpc.trajectories.formats.npz import FILE_NAME, read_episode
+from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.robots import ROBOTS
 
 VERSION = 1
 PARTS = ("frames", "actions", "proprio", "offsets", "groups")

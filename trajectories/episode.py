@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import BadEpisode
-from core.interfaces import Field
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.interfaces import Field
 
 IMAGES = "observation.images."
 STATE, EE_POSE, GRIPPER, ACTION = "observation.state", "observation.ee_pose", "observation.gripper", "action"

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajectories.actions import Joined
-from trajectories.buffers import Buffers
-from trajectories.windows import Blocks
+from jepa_mpc.trajectories.actions import Joined
+from jepa_mpc.trajectories.buffers import Buffers
+from jepa_mpc.trajectories.windows import Blocks
 
 
 @dataclass(frozen=True, kw_only=True)

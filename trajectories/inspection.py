@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from core.errors import BadEpisode
-from core.interfaces import Field
-from trajectories.episode import EE_POSE, IMAGES, TIMESTAMP
-from trajectories.formats.base import Log
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.episode import EE_POSE, IMAGES, TIMESTAMP
+from jepa_mpc.trajectories.formats.base import Log
 
 Depth = Literal["ends", "all"]
 COUNTERS = ("frame_index", "episode_index", "task_index", "index", "done")

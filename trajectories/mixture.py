@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trajectories.framebank import FrameBank
+from jepa_mpc.trajectories.framebank import FrameBank
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.random import Generator
 
-from core.types import ActionBox
+from jepa_mpc.types import ActionBox
 
 
 @dataclass(frozen=True, kw_only=True)

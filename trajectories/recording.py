@@ -14,13 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.random import Generator
 
-from core.errors import BadEpisode
-from core.types import ActionBox
-from core.workspaces import clear_workspaces
-from trajectories.episode import Episode, make_episode
-from trajectories.formats.npz import FILE_NAME, episode_path, read_episode
-from trajectories.formats.npz_writer import write_manifest as write_manifest
-from trajectories.motion import Motion
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.types import ActionBox
+from jepa_mpc.workspaces import clear_workspaces
+from jepa_mpc.trajectories.episode import Episode, make_episode
+from jepa_mpc.trajectories.formats.npz import FILE_NAME, episode_path, read_episode
+from jepa_mpc.trajectories.formats.npz_writer import write_manifest as write_manifest
+from jepa_mpc.trajectories.motion import Motion
 
 STAGING = ".staging"
 

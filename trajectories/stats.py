@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol
 import torch
 from torch import Tensor
 
-from trajectories.cache import canonical_sha256
+from jepa_mpc.trajectories.cache import canonical_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from core.seeding import numpy_generator
-from trajectories.episode import Episode, make_episode
-from trajectories.formats.npz import episode_path, write_episode
+from jepa_mpc.seeding import numpy_generator
+from jepa_mpc.trajectories.episode import Episode, make_episode
+from jepa_mpc.trajectories.formats.npz import episode_path, write_episode
 
 DT_S = 0.25
 

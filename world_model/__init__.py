@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from world_model.objectives.chunk import ChunkObjective
-from world_model.objectives.dynamics import DynamicsObjective
-from world_model.objectives.masked import MaskedObjective
-from world_model.objectives.motion import MotionContentObjective
-from world_model.objectives.slot_features import SlotFeatureObjective
-from world_model.objectives.think import ThinkObjective
-from world_model.recipes import (
+from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
+from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
+from jepa_mpc.world_model.parts.objectives.masked import MaskedObjective
+from jepa_mpc.world_model.parts.objectives.motion import MotionContentObjective
+from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective
+from jepa_mpc.world_model.parts.objectives.think import ThinkObjective
+from jepa_mpc.world_model.recipes import (
     act_jepa,
     causal_jepa,
     leworldmodel,

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from core.errors import BadCheckpoint
-from core.reading import is_plain_name
-from encoders.adapters.names import from_hugging_face, without_prefixes
-from encoders.adapters.plain import is_table, read_plain
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.reading import is_plain_name
+from jepa_mpc.encoders.adapters.names import from_hugging_face, without_prefixes
+from jepa_mpc.encoders.adapters.plain import is_table, read_plain
 
 logger = logging.getLogger(__name__)
 

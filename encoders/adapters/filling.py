@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from core.errors import BadCheckpoint
-from core.strict import check_finite
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.strict import check_finite
 
 NUM_NAMES_SHOWN = 10
 

@@ -6,7 +6,7 @@ import logging
 import re
 from pathlib import Path
 
-from core.errors import BadCheckpoint, MissingPackage
+from jepa_mpc.errors import BadCheckpoint, MissingPackage
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from core.errors import BadCheckpoint
+from jepa_mpc.errors import BadCheckpoint
 
 Rules = Iterable[tuple[str, str]]
 

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from core.errors import BadCheckpoint
+from jepa_mpc.errors import BadCheckpoint
 
 _UNREADABLE = (
     *(safetensors.SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, OSError),

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.errors import BadCheckpoint, choose
-from encoders.adapters.files import Released, read_released
-from encoders.adapters.filling import fill
-from encoders.adapters.hub import resolve
-from encoders.adapters.names import encoder_spelling, single_norm_spelling
-from encoders.released import RELEASES, Release, vjepa2, vjepa2_1
-from encoders.video import VideoSizes, VideoTransformer
+from jepa_mpc.errors import BadCheckpoint, choose
+from jepa_mpc.encoders.adapters.files import Released, read_released
+from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.hub import resolve
+from jepa_mpc.encoders.adapters.names import encoder_spelling, single_norm_spelling
+from jepa_mpc.encoders.released import RELEASES, Release, vjepa2, vjepa2_1
+from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 
 POSITION_TABLE = "pos_embed"
 """A table of constants that some files carry and that no released network uses."""

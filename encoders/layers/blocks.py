@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from encoders.layers.attention import Attention
-from encoders.layers.positions import Angles, rotate
+from jepa_mpc.encoders.layers.attention import Attention
+from jepa_mpc.encoders.layers.positions import Angles, rotate
 
 ModulationInit = Callable[[nn.Linear, Generator | None], None]
 Attend = Callable[[Attention, Tensor], Tensor]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders.layers.attention import Attention
+from jepa_mpc.encoders.layers.attention import Attention
 
 
 class PlainFeedForward(nn.Module):

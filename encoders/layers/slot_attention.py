@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from core.types import State
-from encoders.layers.attention import Attention
+from jepa_mpc.types import State
+from jepa_mpc.encoders.layers.attention import Attention
 
 Memory = Literal["normed", "plain"]
 LogitScale = Literal["standard", "inverse"]

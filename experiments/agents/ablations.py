@@ -15,17 +15,17 @@ from typing import Any
 
 import torch
 
-from core.files import write_json
-from core.seeding import seed_of
-from envs.labs import sample_lab
-from envs.reach import ReachEnv
-from experiments.agents.doubts import doubts
-from experiments.agents.wall import WallSettings, play, trained_critic
-from experiments.reaching.full_agent import FullAgent
-from experiments.reaching.methods import world_model_at
-from experiments.reaching.players import FullPlayer, ModelPlayer, PlanSettings
-from experiments.reporting.record import plain
-from world_model.two_modes import TwoModeAgent
+from jepa_mpc.files import write_json
+from jepa_mpc.seeding import seed_of
+from jepa_mpc.envs.labs import sample_lab
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.experiments.agents.doubts import doubts
+from jepa_mpc.experiments.agents.wall import WallSettings, play, trained_critic
+from jepa_mpc.experiments.reaching.full_agent import FullAgent
+from jepa_mpc.experiments.reaching.methods import world_model_at
+from jepa_mpc.experiments.reaching.players import FullPlayer, ModelPlayer, PlanSettings
+from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
 
 log = logging.getLogger(__name__)
 FORMAT = "agent-ablation-v1"

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from core.seeding import seed_of
-from envs.labs import sample_lab
-from envs.reach import ReachEnv
-from experiments.reaching.full_agent import doubt_of
-from world_model.pretrained import WorldModel
+from jepa_mpc.seeding import seed_of
+from jepa_mpc.envs.labs import sample_lab
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.experiments.reaching.full_agent import doubt_of
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
 
 Floats = NDArray[np.float64]
 

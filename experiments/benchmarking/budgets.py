@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from core.errors import choose
-from core.interfaces import Planner
-from core.seeding import generator
-from core.types import ActionBox, PlanRequest
-from planners import PLANNERS
-from planners.problems import memoryless
+from jepa_mpc.errors import choose
+from jepa_mpc.interfaces import Planner
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, PlanRequest
+from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners.problems import memoryless
 
 WIDTHS = ("num_samples", "num_elites", "num_starts", "num_refined")  # plans side by side
 DEPTHS = ("num_iterations", "num_steps", "num_rounds", "num_final")  # rounds one after another

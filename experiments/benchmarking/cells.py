@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.files import write_json
-from experiments.reporting.record import plain
+from jepa_mpc.files import write_json
+from jepa_mpc.experiments.reporting.record import plain
 
 FORMAT = "planner-cell-v1"
 SIMULATOR, LEARNED = "simulator", "learned"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from core.interfaces import Planner
-from core.types import Costs, PlanRequest, PlanResult, Plans, Scores
+from jepa_mpc.interfaces import Planner
+from jepa_mpc.types import Costs, PlanRequest, PlanResult, Plans, Scores
 
 
 @dataclass(kw_only=True)

@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from core.files import write_text
-from experiments.benchmarking.summary import Row
-from experiments.reporting.style import CSS
+from jepa_mpc.files import write_text
+from jepa_mpc.experiments.benchmarking.summary import Row
+from jepa_mpc.experiments.reporting.style import CSS
 
 Cells = Mapping[str, Callable[[Row], str]]
 

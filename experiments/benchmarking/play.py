@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import envs
-from core.interfaces import Planner
-from core.seeding import generator, seed_of
-from core.types import Goal, MpcSettings, Rollout
-from envs.task import Task
-from experiments.benchmarking.budgets import build
-from experiments.benchmarking.cells import LEARNED, Cell, Outcome
-from experiments.benchmarking.meter import Metered, Reading
-from experiments.processes import in_processes
-from experiments.reaching.methods import world_model_at
-from experiments.reaching.players import ModelPlayer, PlanSettings
-from world_model.agent import Agent
-from world_model.memory import ShortTermMemory
+from jepa_mpc import envs
+from jepa_mpc.interfaces import Planner
+from jepa_mpc.seeding import generator, seed_of
+from jepa_mpc.types import Goal, MpcSettings, Rollout
+from jepa_mpc.envs.task import Task
+from jepa_mpc.experiments.benchmarking.budgets import build
+from jepa_mpc.experiments.benchmarking.cells import LEARNED, Cell, Outcome
+from jepa_mpc.experiments.benchmarking.meter import Metered, Reading
+from jepa_mpc.experiments.processes import in_processes
+from jepa_mpc.experiments.reaching.methods import world_model_at
+from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
+from jepa_mpc.world_model.agents.planning import Agent
+from jepa_mpc.world_model.memory.window import ShortTermMemory
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from core.seeding import numpy_generator
-from experiments.benchmarking.cells import Outcome
-from experiments.reporting.stats import cluster_bootstrap, wilson
+from jepa_mpc.seeding import numpy_generator
+from jepa_mpc.experiments.benchmarking.cells import Outcome
+from jepa_mpc.experiments.reporting.stats import cluster_bootstrap, wilson
 
 Row = dict[str, Any]
 COLUMNS = (

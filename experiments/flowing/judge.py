@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from experiments.flowing.pairs import CAMERAS, Pairs
+from jepa_mpc.experiments.flowing.pairs import CAMERAS, Pairs
 
 FlowOf = Callable[[Tensor, Tensor], Tensor]
 Scores = dict[str, dict[str, float]]

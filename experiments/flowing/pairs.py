@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from core.files import atomic_file
-from core.seeding import numpy_generator
+from jepa_mpc.files import atomic_file
+from jepa_mpc.seeding import numpy_generator
 
 FIXED, MOVED = "fixed", "moved"
 CAMERAS = (FIXED, MOVED)
@@ -88,9 +88,9 @@ def load_pairs(path: Path, recording: Recording) -> Pairs:
 
 def record(recording: Recording) -> dict[str, NDArray[Any]]:
     """Make pairs in one lab after the other; every second one with a camera that moves."""
-    from envs.flow_pairs import Motions, PairStage
-    from envs.labs import sample_lab
-    from envs.reach import ReachEnv
+    from jepa_mpc.envs.flow_pairs import Motions, PairStage
+    from jepa_mpc.envs.labs import sample_lab
+    from jepa_mpc.envs.reach import ReachEnv
 
     rows: list[dict[str, Any]] = []
     env = ReachEnv(cameras=(), image_size=recording.size, budget=10**9)

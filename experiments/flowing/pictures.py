@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.files import atomic_file
-from experiments.flowing.pairs import CAMERAS, Pairs
-from world_model.flow import warp
+from jepa_mpc.files import atomic_file
+from jepa_mpc.experiments.flowing.pairs import CAMERAS, Pairs
+from jepa_mpc.world_model.parts.flow import warp
 
 TITLES = ("first frame", "second frame", "second, warped", "exact flow", "flow", "error")
 WHEEL = 65

@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 
-from core.files import atomic_file
+from jepa_mpc.files import atomic_file
 
 BLUE, GREY = "#0072b2", "#b9bcc2"
 

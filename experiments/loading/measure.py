@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from core.seeding import generator
-from trajectories.actions import PoseDelta
-from trajectories.bank import bank_of
-from trajectories.buffers import Buffers
-from trajectories.cache import Cache, CacheOptions
-from trajectories.formats import open_log
-from trajectories.ingest import ingest
-from trajectories.robots import MappedLog
-from trajectories.windows import Windows
+from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.actions import PoseDelta
+from jepa_mpc.trajectories.bank import bank_of
+from jepa_mpc.trajectories.buffers import Buffers
+from jepa_mpc.trajectories.cache import Cache, CacheOptions
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.ingest import ingest
+from jepa_mpc.trajectories.robots import MappedLog
+from jepa_mpc.trajectories.windows import Windows
 
 
 def ingest_rate(log: Path, place: Path, *, image_size: int, rounds: int) -> dict[str, Any]:

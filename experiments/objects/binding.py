@@ -13,22 +13,22 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from core.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
-from core.errors import BadCheckpoint
-from core.seeding import generator
-from core.types import Frames
-from encoders.slot_broadcast import BroadcastDecoder
-from encoders.slot_patches import begin_at_clusters, over_bare_patches
-from encoders.slot_places import PlacedSlots, middles
-from encoders.slot_sources import adjusted_rand
-from envs.pucks import VIEW_M
-from experiments.objects.recording import Episodes
-from experiments.objects.sources import NOBODY
-from world_model.fit import Callbacks, FitSettings, fit
-from world_model.matching import assign
-from world_model.objectives.slot_features import SlotFeatureObjective
-from world_model.recipes import video_slots
-from world_model.recipes.video_slots import VideoSlotSizes
+from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Frames
+from jepa_mpc.encoders.slot_broadcast import BroadcastDecoder
+from jepa_mpc.encoders.slot_patches import begin_at_clusters, over_bare_patches
+from jepa_mpc.encoders.slot_places import PlacedSlots, middles
+from jepa_mpc.encoders.slot_sources import adjusted_rand
+from jepa_mpc.envs.pucks import VIEW_M
+from jepa_mpc.experiments.objects.recording import Episodes
+from jepa_mpc.experiments.objects.sources import NOBODY
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
+from jepa_mpc.world_model.parts.matching import assign
+from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective
+from jepa_mpc.world_model.recipes import video_slots
+from jepa_mpc.world_model.recipes.video_slots import VideoSlotSizes
 
 SEEN, CELL = 2, 4
 """Side of the patches that slots see, and of those that they draw, in pixels."""

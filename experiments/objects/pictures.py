@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from core.files import atomic_file
-from experiments.reporting.figures import BLUE, RED, STYLE
-from experiments.reporting.sheet import Tile, contact_sheet
+from jepa_mpc.files import atomic_file
+from jepa_mpc.experiments.reporting.figures import BLUE, RED, STYLE
+from jepa_mpc.experiments.reporting.sheet import Tile, contact_sheet
 
 TINTS = {"objects": BLUE, "tokens": RED, "none": "#8A8F98"}
 PANELS = (

@@ -13,19 +13,19 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from core.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
-from core.errors import BadCheckpoint, choose
-from core.interfaces import Batch
-from core.seeding import generator
-from core.types import Latents, Loss
-from experiments.objects.sources import NOBODY, Readout, SlotLog
-from world_model.fit import Callbacks, FitSettings, fit
-from world_model.interventions import edge_recovery, influence
-from world_model.masks.objects import ObjectMask, TokenMask
-from world_model.objectives.slots import ObjectObjective
-from world_model.predictors.object_world import ObjectWorld
-from world_model.predictors.slots import SlotSizes
-from world_model.recipes import causal_jepa, video_slots
+from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
+from jepa_mpc.errors import BadCheckpoint, choose
+from jepa_mpc.interfaces import Batch
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Latents, Loss
+from jepa_mpc.experiments.objects.sources import NOBODY, Readout, SlotLog
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
+from jepa_mpc.world_model.dynamics.interventions import edge_recovery, influence
+from jepa_mpc.world_model.parts.masks.objects import ObjectMask, TokenMask
+from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
+from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
+from jepa_mpc.world_model.parts.predictors.slots import SlotSizes
+from jepa_mpc.world_model.recipes import causal_jepa, video_slots
 
 MASKS: Mapping[str, Callable[..., ObjectMask]] = {
     "objects": ObjectMask,

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.seeding import generator
-from core.types import Latents
-from encoders.slot_sources import StateSlots
-from envs.pucks import NUM_BODIES, WALL_M
-from experiments.objects.recording import Episodes
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Latents
+from jepa_mpc.encoders.slot_sources import StateSlots
+from jepa_mpc.envs.pucks import NUM_BODIES, WALL_M
+from jepa_mpc.experiments.objects.recording import Episodes
 
 KINDS = NUM_BODIES
 NOBODY = -1

@@ -12,21 +12,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
-from experiments.objects.asking import ask_model, ask_simulator, compare
-from experiments.objects.pictures import draw_pushes
-from experiments.objects.pixels import WIDTH
-from experiments.objects.predicting import Windows
-from experiments.objects.pushing import CAMERAS, Mind, PlacesPerception, Played, Push, Search, play
-from experiments.objects.recording import Episodes
-from experiments.objects.sources import Readout, SlotLog, TrueSlots
-from experiments.reporting.stats import wilson
-from world_model.costs import GoalDistance, squared
-from world_model.object_dynamics import AlignedDynamics, MatchedGap
-from world_model.objectives.dynamics import DynamicsObjective
-from world_model.perception import ImagePerception
-from world_model.predictors.object_world import ObjectWorld
-from world_model.recipes import leworldmodel
+from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from jepa_mpc.experiments.objects.asking import ask_model, ask_simulator, compare
+from jepa_mpc.experiments.objects.pictures import draw_pushes
+from jepa_mpc.experiments.objects.pixels import WIDTH
+from jepa_mpc.experiments.objects.predicting import Windows
+from jepa_mpc.experiments.objects.pushing import CAMERAS, Mind, PlacesPerception, Played, Push, Search, play
+from jepa_mpc.experiments.objects.recording import Episodes
+from jepa_mpc.experiments.objects.sources import Readout, SlotLog, TrueSlots
+from jepa_mpc.experiments.reporting.stats import wilson
+from jepa_mpc.world_model.costs.goal import GoalDistance, squared
+from jepa_mpc.world_model.dynamics.objects import AlignedDynamics, MatchedGap
+from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
+from jepa_mpc.world_model.perception.images import ImagePerception
+from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
+from jepa_mpc.world_model.recipes import leworldmodel
 
 SCORES = ("future_mm", "future_last_mm", "untouched_mm", "unseen_mm", "edges_auroc")
 IDLE = "standing still"

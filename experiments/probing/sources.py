@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.errors import BadCheckpoint
-from core.seeding import generator
-from encoders.adapters.vjepa2 import load as load_released
-from encoders.layers.weights import draw_weights
-from encoders.preprocessing import RobotPixels
-from encoders.released import RELEASES, network
-from world_model.assembly import assemble
-from world_model.restore import load_network
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.adapters.vjepa2 import load as load_released
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.encoders.preprocessing import RobotPixels
+from jepa_mpc.encoders.released import RELEASES, network
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.restore import load_network
 
 Encode = Callable[[Tensor], Tensor]
 PATCH = 8
@@ -68,7 +68,7 @@ def released(options: Mapping[str, Any], *, image: int | None, cells: int, devic
     """A released encoder of pictures, frozen.
 
     Args:
-        options: Arguments of `encoders.adapters.vjepa2.load`; `model` names the release.
+        options: Arguments of `vjepa2_encoder`; `model` names the release.
         image: Side (px) of the squares that it is shown; by default the one it was trained with at last.
         cells: Its tokens are averaged to at most so many rows and columns, so that thousands of frames fit memory.
         device: Where it computes.

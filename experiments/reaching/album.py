@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from core.errors import BadCheckpoint
-from core.files import write_bytes
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.files import write_bytes
 
 SHEET, PLACES = "album.jpg", "album.json"
 COLUMNS = 16

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core.seeding import seed_of
-from envs.labs import Lab
-from envs.reach import ReachEnv
-from experiments.processes import in_processes
-from experiments.reaching.films import Film, open_film, worst
-from experiments.reaching.methods import WORLD_MODEL, Methods, timed_act
-from experiments.reaching.players import ModelPlayer
-from experiments.reporting import EpisodeRecord, Tile
+from jepa_mpc.seeding import seed_of
+from jepa_mpc.envs.labs import Lab
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.experiments.processes import in_processes
+from jepa_mpc.experiments.reaching.films import Film, open_film, worst
+from jepa_mpc.experiments.reaching.methods import WORLD_MODEL, Methods, timed_act
+from jepa_mpc.experiments.reaching.players import ModelPlayer
+from jepa_mpc.experiments.reporting import EpisodeRecord, Tile
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,28 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.errors import UnknownName
-from core.interfaces import Planner
-from core.seeding import generator
-from core.types import ActionBox
-from envs.arm import LARGEST_OPENING_M
-from envs.reach import ReachEnv
-from world_model.amortised import load_policy
-from world_model.arbitration import Arbitration
-from world_model.configurator import AgentConfig, Configurator, Mode, Rule, TaskSpec
-from world_model.critic import Critic
-from world_model.critic_files import load_critic
-from world_model.critic_learner import CriticLearner
-from world_model.critic_training import CriticObjective, Judgement
-from world_model.dead_reckoning import DeadReckoning
-from world_model.drives import EffortDrive, GoalDrive, MeasureDoubt, RangeDrive, RateDrive
-from world_model.intrinsic import IntrinsicCost, Term
-from world_model.memory import ShortTermMemory
-from world_model.memory_ring import RingMemory
-from world_model.modules import Modules
-from world_model.policy import GoalPolicy, PolicyProposal
-from world_model.pretrained import WorldModel, as_ensemble, load_world_model
-from world_model.two_modes import TwoModeAgent
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.interfaces import Planner
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox
+from jepa_mpc.envs.arm import LARGEST_OPENING_M
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.world_model.checkpoints.policies import load_policy
+from jepa_mpc.world_model.agents.arbitration import Arbitration
+from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator, Mode, Rule, TaskSpec
+from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.checkpoints.critics import load_critic
+from jepa_mpc.world_model.training.critic_learner import CriticLearner
+from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
+from jepa_mpc.world_model.dynamics.dead_reckoning import DeadReckoning
+from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive, MeasureDoubt, RangeDrive, RateDrive
+from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost, Term
+from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.memory.replay_buffer import RingMemory
+from jepa_mpc.world_model.agents.modules import Modules
+from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
+from jepa_mpc.world_model.checkpoints.loader import WorldModel, as_ensemble, load_world_model
+from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
 
 FELT = 14  # joints (7), opening, place (3), rotation vector (3): `envs.arm.Arm.proprio`
 PLACE = (8, 9, 10)

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from core.errors import choose
-from envs.labs import SPLITS
+from jepa_mpc.errors import choose
+from jepa_mpc.envs.labs import SPLITS
 
 COUNTS = ("labs", "episodes", "budget", "horizon", "workers")
 SEEDS = ("seed", "lab_seed")

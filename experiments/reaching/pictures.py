@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from core.types import Frames
+from jepa_mpc.types import Frames
 
 
 def seen_size(camera_px: int, model_px: int) -> int:

@@ -12,21 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.errors import BadCheckpoint, choose
-from core.interfaces import Cost, Planner, Proposal
-from core.seeding import generator
-from core.types import ActionBox, MpcSettings, Observation
-from envs.baselines import Policy
-from envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
-from envs.reach import ReachEnv
-from experiments.reaching.full_agent import FullAgent
-from experiments.reaching.pictures import seen_size, shrunk
-from planners import PLANNERS
-from world_model.agent import Agent
-from world_model.costs import Effort, SensorGoalDistance, WeightedSum
-from world_model.memory import ShortTermMemory
-from world_model.policy import GoalPolicy, PolicyProposal
-from world_model.pretrained import WorldModel
+from jepa_mpc.errors import BadCheckpoint, choose
+from jepa_mpc.interfaces import Cost, Planner, Proposal
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, MpcSettings, Observation
+from jepa_mpc.envs.baselines import Policy
+from jepa_mpc.envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.experiments.reaching.full_agent import FullAgent
+from jepa_mpc.experiments.reaching.pictures import seen_size, shrunk
+from jepa_mpc.planners import PLANNERS
+from jepa_mpc.world_model.agents.planning import Agent
+from jepa_mpc.world_model.costs.goal import Effort, SensorGoalDistance, WeightedSum
+from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
 
 
 @dataclass(frozen=True, kw_only=True)

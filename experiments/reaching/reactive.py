@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.types import ActionBox, Observation
-from envs.reach import ReachEnv
-from experiments.reaching.pictures import seen_size, shrunk
-from world_model.policy import GoalPolicy
-from world_model.pretrained import WorldModel
-from world_model.reactive import ReactiveAgent
+from jepa_mpc.types import ActionBox, Observation
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.experiments.reaching.pictures import seen_size, shrunk
+from jepa_mpc.world_model.policies.goal import GoalPolicy
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
+from jepa_mpc.world_model.agents.reactive import ReactiveAgent
 
 
 class ReactivePlayer:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from core.errors import choose
+from jepa_mpc.errors import choose
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "reaching"
 SHIPPED = "shipped"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from experiments.reporting.folder import write_folder
-from experiments.reporting.record import EpisodeRecord, Protocol, Report
-from experiments.reporting.sheet import Tile, contact_sheet
-from experiments.reporting.summary import compare, make_report, summarise
+from jepa_mpc.experiments.reporting.folder import write_folder
+from jepa_mpc.experiments.reporting.record import EpisodeRecord, Protocol, Report
+from jepa_mpc.experiments.reporting.sheet import Tile, contact_sheet
+from jepa_mpc.experiments.reporting.summary import compare, make_report, summarise
 
 __all__ = [
     "EpisodeRecord",

@@ -11,8 +11,8 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from core.files import atomic_file
-from experiments.reporting.figures import BLUE, RED, STYLE
+from jepa_mpc.files import atomic_file
+from jepa_mpc.experiments.reporting.figures import BLUE, RED, STYLE
 
 COLOURS = {"ACT-JEPA": BLUE, "behaviour cloning": RED}
 

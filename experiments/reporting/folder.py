@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from envs.video import save_picture
-from experiments.reporting.figures import draw_figures
-from experiments.reporting.page import write_page
-from experiments.reporting.record import Report
-from experiments.reporting.sheet import Tile, contact_sheet
+from jepa_mpc.envs.video import save_picture
+from jepa_mpc.experiments.reporting.figures import draw_figures
+from jepa_mpc.experiments.reporting.page import write_page
+from jepa_mpc.experiments.reporting.record import Report
+from jepa_mpc.experiments.reporting.sheet import Tile, contact_sheet
 
 
 def write_folder(report: Report, folder: Path | str, *, tiles: Sequence[Tile] = ()) -> Path:

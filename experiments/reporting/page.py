@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from core.files import write_text
-from experiments.reporting.record import EpisodeRecord, Report, plain, split_name
-from experiments.reporting.style import CSS, SCRIPT
+from jepa_mpc.files import write_text
+from jepa_mpc.experiments.reporting.record import EpisodeRecord, Report, plain, split_name
+from jepa_mpc.experiments.reporting.style import CSS, SCRIPT
 
 LABS_OF = {
     "in": "labs drawn from the training ranges",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from core.files import write_text
+from jepa_mpc.files import write_text
 
 FORMAT = "reach-report-v1"
 HELD_STEPS = 3

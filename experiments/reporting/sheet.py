@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from envs.drawing import GREEN, INK, PAPER, RED, Picture, enlarge, label_strip
+from jepa_mpc.envs.drawing import GREEN, INK, PAPER, RED, Picture, enlarge, label_strip
 
 GAP = 8
 FRAME = 3

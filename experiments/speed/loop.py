@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.seeding import generator
-from core.types import ActionBox, MpcSettings, Observation
-from encoders.convnet import KeypointEncoder
-from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
-from encoders.layers.weights import draw_weights
-from planners import cem
-from world_model.agent import Agent
-from world_model.costs import GoalDistance
-from world_model.executor import RecedingHorizon
-from world_model.memory import ShortTermMemory
-from world_model.pace import Drive, Timing, beats
-from world_model.perception import ImagePerception
-from world_model.recipes import leworldmodel
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, MpcSettings, Observation
+from jepa_mpc.encoders.convnet import KeypointEncoder
+from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.planners import cem
+from jepa_mpc.world_model.agents.planning import Agent
+from jepa_mpc.world_model.costs.goal import GoalDistance
+from jepa_mpc.world_model.agents.executor import RecedingHorizon
+from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.agents.pace import Drive, Timing, beats
+from jepa_mpc.world_model.perception.images import ImagePerception
+from jepa_mpc.world_model.recipes import leworldmodel
 
 SIDE, CAMERAS, HORIZON, ACTION_DIM = 64, ("left", "right"), 5, 7
 SAMPLES, ITERATIONS, ELITES = 64, 6, 8

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from encoders.layers.attention import Attention
-from world_model.predictors.causal import CausalPredictor
-from world_model.predictors.frame_positions import WindowPositions
+from jepa_mpc.encoders.layers.attention import Attention
+from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor
+from jepa_mpc.world_model.parts.predictors.frame_positions import WindowPositions
 
 Rollout = Callable[[Tensor, Tensor, Tensor], Tensor]
 

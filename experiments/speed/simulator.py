@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-import envs
-from core.seeding import generator
-from envs.plain import plain_rollout
+from jepa_mpc import envs
+from jepa_mpc.seeding import generator
+from jepa_mpc.envs.plain import plain_rollout
 
 
 def simulate(name: str, *, rows: int, rounds: int, seed: int) -> dict[str, Any]:

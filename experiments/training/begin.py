@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from core.checkpoint import MANIFEST, load_strict
-from core.errors import BadCheckpoint, choose
-from encoders.adapters.vjepa2 import load
-from encoders.frozen import FrozenFrames
-from encoders.released import RELEASES
-from world_model.assembly import PARTS, TARGET
-from world_model.restore import load_network
+from jepa_mpc.checkpoint import MANIFEST, load_strict
+from jepa_mpc.errors import BadCheckpoint, choose
+from jepa_mpc.encoders.adapters.vjepa2 import load
+from jepa_mpc.encoders.frozen import FrozenFrames
+from jepa_mpc.encoders.released import RELEASES
+from jepa_mpc.world_model.checkpoints.assembly import PARTS, TARGET
+from jepa_mpc.world_model.checkpoints.restore import load_network
 
 
 def published_encoder(source: str) -> nn.Module:
@@ -57,7 +57,7 @@ def with_released(system: Mapping[str, Any], model: str) -> dict[str, Any]:
             f"preset of that size and give pretrained={model}"
         )
     width = {"state_dim": release.sizes.width} if "state_dim" in takes else {}
-    return {**system, **width, "encoder": {TARGET: "encoders.released.network", "model": model}}
+    return {**system, **width, "encoder": {TARGET: "released_encoder", "model": model}}
 
 
 def begin_with_encoder(objective: nn.Module, source: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments.training.journal import Journal
-from experiments.training.recorders import SPEED
+from jepa_mpc.experiments.training.journal import Journal
+from jepa_mpc.experiments.training.recorders import SPEED
 
 
 class Display:

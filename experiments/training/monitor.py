@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from core.seeding import generator
-from trajectories.bank import FrameBank
-from trajectories.mixture import MixedBank
-from world_model.distances import SquaredError
-from world_model.health import CollapseMonitor
+from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.bank import FrameBank
+from jepa_mpc.trajectories.mixture import MixedBank
+from jepa_mpc.world_model.parts.distances import SquaredError
+from jepa_mpc.world_model.training.health import CollapseMonitor
 
 LOGGER = logging.getLogger(__name__)
 CHUNK = 64

@@ -13,13 +13,13 @@ import torch._dynamo  # before the first OpenGL context: loading it later crashe
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from envs.labs import labs_hash, sample_lab
-from envs.reach import ReachEnv
-from experiments.reaching.episodes import LabJob, play_episode
-from experiments.reaching.methods import WORLD_MODEL
-from experiments.reaching.players import ModelPlayer, PlanSettings
-from world_model.objectives.dynamics import DynamicsObjective
-from world_model.pretrained import Interface, as_world_model
+from jepa_mpc.envs.labs import labs_hash, sample_lab
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.experiments.reaching.episodes import LabJob, play_episode
+from jepa_mpc.experiments.reaching.methods import WORLD_MODEL
+from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
+from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
+from jepa_mpc.world_model.checkpoints.loader import Interface, as_world_model
 
 
 @dataclass(frozen=True)

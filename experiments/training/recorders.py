@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 
-from core.errors import MissingPackage
-from core.files import write_text
+from jepa_mpc.errors import MissingPackage
+from jepa_mpc.files import write_text
 
 METRICS = "metrics.jsonl"
 SPEED = "speed/"

@@ -10,15 +10,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from core.errors import choose
-from trajectories.actions import ACTION_PARTS, ActionPart, action_part
-from trajectories.bank import FrameBank, load_bank
-from trajectories.cache import CacheOptions, told
-from trajectories.door import Door
-from trajectories.mixture import MixedBank, mixed
-from trajectories.pictures import PictureFit
-from trajectories.robots import ROBOTS, robot_map
-from trajectories.stats import action_stats, proprio_stats
+from jepa_mpc.errors import choose
+from jepa_mpc.trajectories.actions import ACTION_PARTS, ActionPart, action_part
+from jepa_mpc.trajectories.bank import FrameBank, load_bank
+from jepa_mpc.trajectories.cache import CacheOptions, told
+from jepa_mpc.trajectories.door import Door
+from jepa_mpc.trajectories.mixture import MixedBank, mixed
+from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.robots import ROBOTS, robot_map
+from jepa_mpc.trajectories.stats import action_stats, proprio_stats
 
 SOURCE = ("path", "weight", "robot", "cameras", "format", "leave_out", "place")
 

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from core.seeding import generator
-from trajectories.bank import FrameBank
-from trajectories.mixture import MixedBank
-from world_model.health import CollapseMonitor, LatentCollapse
+from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.bank import FrameBank
+from jepa_mpc.trajectories.mixture import MixedBank
+from jepa_mpc.world_model.training.health import CollapseMonitor, LatentCollapse
 
 LOGGER = logging.getLogger(__name__)
 LEAST_MOTION = 1e-4

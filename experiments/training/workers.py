@@ -10,8 +10,8 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
-from core.errors import choose
-from world_model.fitting.layouts import Alone, Copies, Layout, Pieces
+from jepa_mpc.errors import choose
+from jepa_mpc.world_model.training.layouts import Alone, Copies, Layout, Pieces
 
 LAYOUTS: dict[str, type[Copies] | type[Pieces]] = {"copies": Copies, "pieces": Pieces}
 PATIENCE = timedelta(hours=2)  # while the first process evaluates or reads a log

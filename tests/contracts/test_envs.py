@@ -15,10 +15,10 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import SyncVectorEnv
 
-import envs
-from core.errors import UnknownName
-from core.interfaces import RobotEnv
-from core.types import Rollout
+from jepa_mpc import envs
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.interfaces import RobotEnv
+from jepa_mpc.types import Rollout
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"image_size": 16}
@@ -196,7 +196,7 @@ def test_the_last_step_of_the_budget_truncates(name):
 
 
 def test_opening_and_closing_leaves_no_context_behind(name):
-    from envs import render
+    from jepa_mpc.envs import render
 
     before = len(render._OPEN)
     for seed in range(3):

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from core.errors import BadEpisode, UnknownName
-from trajectories.episode import ACTION, EE_POSE, EPISODE_INDEX, GRIPPER, IMAGES, STATE, TIMESTAMP, Episode
-from trajectories.formats import FORMATS, WRITERS, detect, open_log
-from trajectories.formats.layouts import LAYOUTS
-from trajectories.formats.npz import MANIFEST, METADATA, NpzStore, episode_path, read_episode, write_episode
-from trajectories.recording import write_manifest
-from trajectories.robots import MappedLog, guess_robot
-from trajectories.synthetic import synthetic_episode, synthetic_log
-from trajectories.windows import Windows
+from jepa_mpc.errors import BadEpisode, UnknownName
+from jepa_mpc.trajectories.episode import ACTION, EE_POSE, EPISODE_INDEX, GRIPPER, IMAGES, STATE, TIMESTAMP, Episode
+from jepa_mpc.trajectories.formats import FORMATS, WRITERS, detect, open_log
+from jepa_mpc.trajectories.formats.layouts import LAYOUTS
+from jepa_mpc.trajectories.formats.npz import MANIFEST, METADATA, NpzStore, episode_path, read_episode, write_episode
+from jepa_mpc.trajectories.recording import write_manifest
+from jepa_mpc.trajectories.robots import MappedLog, guess_robot
+from jepa_mpc.trajectories.synthetic import synthetic_episode, synthetic_log
+from jepa_mpc.trajectories.windows import Windows
 
 DRAWS = np.random.default_rng(0)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.seeding import generator
-from encoders.convnet import KeypointEncoder, SoftArgMax
-from encoders.layers.weights import draw_weights
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.convnet import KeypointEncoder, SoftArgMax
+from jepa_mpc.encoders.layers.weights import draw_weights
 
 
 def encoder(**sizes) -> KeypointEncoder:

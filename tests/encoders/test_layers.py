@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from core.seeding import generator
-from encoders.layers.attention import Attention
-from encoders.layers.blocks import AdaLNBlock, FeedForward, GatedModulation, ProjectionHead, ZeroModulation
-from encoders.layers.pixels import NormalisePixels
-from encoders.layers.positions import Rotary, resize_grid, sincos_1d, sincos_2d
-from encoders.layers.weights import draw_weights
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.layers.attention import Attention
+from jepa_mpc.encoders.layers.blocks import AdaLNBlock, FeedForward, GatedModulation, ProjectionHead, ZeroModulation
+from jepa_mpc.encoders.layers.pixels import NormalisePixels
+from jepa_mpc.encoders.layers.positions import Rotary, resize_grid, sincos_1d, sincos_2d
+from jepa_mpc.encoders.layers.weights import draw_weights
 
 
 def test_attention_equals_the_written_out_formula() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.errors import BadObservation
-from core.seeding import generator
-from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
-from encoders.preprocessing import EvaluationPixels, RobotPixels, TrainingPixels
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
+from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels, TrainingPixels
 
 
 def frames(*shape: int) -> torch.Tensor:

@@ -17,17 +17,17 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.errors import BadCheckpoint, MissingPackage, UnknownName
-from core.seeding import generator
-from encoders import ENCODERS
-from encoders.adapters import hub, vjepa2
-from encoders.adapters.files import Released, read_released, sort_hugging_face, sort_trainer
-from encoders.adapters.names import encoder_spelling, single_norm_spelling
-from encoders.layers.weights import draw_weights
-from encoders.released import RELEASES
-from encoders.released import vjepa2 as second
-from encoders.released import vjepa2_1 as second_point_one
-from encoders.video import VideoSizes, VideoTransformer
+from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders import ENCODERS
+from jepa_mpc.encoders.adapters import hub, vjepa2
+from jepa_mpc.encoders.adapters.files import Released, read_released, sort_hugging_face, sort_trainer
+from jepa_mpc.encoders.adapters.names import encoder_spelling, single_norm_spelling
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.encoders.released import RELEASES
+from jepa_mpc.encoders.released import vjepa2 as second
+from jepa_mpc.encoders.released import vjepa2_1 as second_point_one
+from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = json.loads((ROOT / "tests/golden/data/vjepa2_keys.json").read_text())

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from core.seeding import generator
-from encoders.layers.blocks import RotaryBlock
-from encoders.layers.positions import AxialRotary, Pairing, grid_places, rotate
-from encoders.layers.weights import draw_weights
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.layers.blocks import RotaryBlock
+from jepa_mpc.encoders.layers.positions import AxialRotary, Pairing, grid_places, rotate
+from jepa_mpc.encoders.layers.weights import draw_weights
 
 PAIRINGS: tuple[Pairing, ...] = ("tiled", "interleaved")
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from core.errors import BadCheckpoint, BadObservation
-from core.seeding import generator
-from encoders.adapters import videosaur
-from encoders.layers.slot_attention import NormedStep, SlotAttention, SlotBlock, normed_mlp
-from encoders.layers.weights import draw_weights
-from encoders.slot_decoder import SlotMixer
-from encoders.slot_sources import StateSlots, adjusted_rand, pooled
-from encoders.slots import GaussianStart, LearnedStart, PatchFeatures, SlotEncoder, SlotRecurrence
+from jepa_mpc.errors import BadCheckpoint, BadObservation
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.adapters import videosaur
+from jepa_mpc.encoders.layers.slot_attention import NormedStep, SlotAttention, SlotBlock, normed_mlp
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.encoders.slot_decoder import SlotMixer
+from jepa_mpc.encoders.slot_sources import StateSlots, adjusted_rand, pooled
+from jepa_mpc.encoders.slots import GaussianStart, LearnedStart, PatchFeatures, SlotEncoder, SlotRecurrence
 from tests.rounding import rounding
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.seeding import generator
-from encoders.adapters import vjepa2
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.adapters import vjepa2
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="transformers is not installed")
 

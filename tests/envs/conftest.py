@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import envs
+from jepa_mpc import envs
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def module_env():
 
 @pytest.fixture
 def env(module_env, renderable):
-    from envs.labs import sample_lab
+    from jepa_mpc.envs.labs import sample_lab
 
     module_env.reset(seed=1, options={"lab": sample_lab(0)})
     return module_env

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from envs.baselines import DoNothing, OracleIK, RandomActions
-from envs.labs import sample_lab
+from jepa_mpc.envs.baselines import DoNothing, OracleIK, RandomActions
+from jepa_mpc.envs.labs import sample_lab
 
 
 @pytest.mark.parametrize("split", ["train", "all"])

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from envs.labs import sample_lab
+from jepa_mpc.envs.labs import sample_lab
 
 TOUCHED = ("actuator_gainprm", "actuator_gear", "actuator_ctrllimited")
 ACTION = np.full(7, 0.03, dtype=np.float32)

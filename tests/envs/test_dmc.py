@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import envs
-from envs.dmc_tasks import DMC_TASKS
+from jepa_mpc import envs
+from jepa_mpc.envs.dmc_tasks import DMC_TASKS
 
 TASKS = [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("jaco") else []) for name in sorted(DMC_TASKS)]
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import envs  # noqa: F401  isort: skip  (chooses how MuJoCo draws)
+from jepa_mpc import envs  # noqa: F401  isort: skip  (chooses how MuJoCo draws)
 
 import mujoco
 import numpy as np
 import pytest
 
-from envs.flow import exact_flow
-from envs.labs import sample_lab
-from envs.reach import ReachEnv
+from jepa_mpc.envs.flow import exact_flow
+from jepa_mpc.envs.labs import sample_lab
+from jepa_mpc.envs.reach import ReachEnv
 
 SIZE = 96
 FOVY_DEG = 40.0

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from core.types import Context
-from envs.labs import sample_lab
-from envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
+from jepa_mpc.types import Context
+from jepa_mpc.envs.labs import sample_lab
+from jepa_mpc.envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
 
 HORIZON = 4
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-import envs
-from core.types import Context, Goal, Rollout
-from envs.breakdown import unbroken
-from envs.costs import SensorCost, apart
+from jepa_mpc import envs
+from jepa_mpc.types import Context, Goal, Rollout
+from jepa_mpc.envs.breakdown import unbroken
+from jepa_mpc.envs.costs import SensorCost, apart
 
 DISABLED = mujoco.mjtDisableBit.mjDSBL_AUTORESET
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from envs.pucks import (
+from jepa_mpc.envs.pucks import (
     HAND_RADIUS_M,
     LARGEST_STEP_M,
     NUM_BODIES,

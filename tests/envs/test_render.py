@@ -12,13 +12,13 @@ import mujoco
 import numpy as np
 import pytest
 
-import envs
-from core.errors import MissingPackage
-from core.seeding import numpy_generator
-from envs import meshes
-from envs.backend import loads
-from envs.image_effects import degrade
-from envs.labs import SPLITS, ImageEffects, sample_lab
+from jepa_mpc import envs
+from jepa_mpc.errors import MissingPackage
+from jepa_mpc.seeding import numpy_generator
+from jepa_mpc.envs import meshes
+from jepa_mpc.envs.backend import loads
+from jepa_mpc.envs.image_effects import degrade
+from jepa_mpc.envs.labs import SPLITS, ImageEffects, sample_lab
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -153,7 +153,7 @@ def refuse(name=None, *args, **kwargs):
 ctypes.CDLL = refuse
 """
 PHYSICS = """
-from envs.reach import ReachEnv
+from jepa_mpc.envs.reach import ReachEnv
 env = ReachEnv(image_size=16)
 env.arm.place(env.arm.hand_pose()[0])
 assert env.arm.move([0.0] * 7) is None
@@ -207,7 +207,7 @@ def test_egl_is_taken_where_it_can_be_loaded(renderable, wanted):
 
 
 def test_a_missing_ray_caster_names_the_package(monkeypatch):
-    from envs.render_warp import WarpRenderer
+    from jepa_mpc.envs.render_warp import WarpRenderer
 
     monkeypatch.setitem(sys.modules, "warp", None)
     with pytest.raises(MissingPackage, match="mujoco-warp"):
@@ -216,7 +216,7 @@ def test_a_missing_ray_caster_names_the_package(monkeypatch):
 
 WITHOUT_GL = """
 import numpy as np
-import envs
+from jepa_mpc import envs
 env = envs.make("reach-v1", image_size=32)
 frames = [env.reset(seed=seed)[0]["frames"] for seed in (0, 0, 1)]
 assert type(env._renderer).__name__ == "WarpRenderer"

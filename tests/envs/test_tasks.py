@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-import envs
-from core.errors import UnknownName
-from core.seeding import generator
-from core.types import Context, PlanRequest
-from envs.oracle_cpu import TrueDynamics, rows_at_once
-from planners import PLANNERS
+from jepa_mpc import envs
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Context, PlanRequest
+from jepa_mpc.envs.oracle_cpu import TrueDynamics, rows_at_once
+from jepa_mpc.planners import PLANNERS
 
 SLOW = {"dmc-jaco-reach-site-v1"}
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in sorted(envs.ENVS)]

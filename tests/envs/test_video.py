@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.errors import MissingPackage
-from envs import video
-from envs.video import (
+from jepa_mpc.errors import MissingPackage
+from jepa_mpc.envs import video
+from jepa_mpc.envs.video import (
     VideoWriter,
     draw_crosshair,
     draw_path,

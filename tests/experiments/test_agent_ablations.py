@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from core.errors import BadCheckpoint, UnknownName
-from core.seeding import generator
-from encoders.layers.weights import draw_weights
-from experiments.agents import wall
-from experiments.agents.ablations import Cell, kept, variants
-from experiments.agents.doubts import auroc
-from experiments.agents.tables import row_of
-from experiments.reaching.full_agent import FullAgent
+from jepa_mpc.errors import BadCheckpoint, UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.experiments.agents import wall
+from jepa_mpc.experiments.agents.ablations import Cell, kept, variants
+from jepa_mpc.experiments.agents.doubts import auroc
+from jepa_mpc.experiments.agents.tables import row_of
+from jepa_mpc.experiments.reaching.full_agent import FullAgent
 from tests import tiny
-from world_model.assembly import assemble
-from world_model.critic_files import load_critic, save_critic
-from world_model.pretrained import load_world_model
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.critics import load_critic, save_critic
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 
 ROOT = Path(__file__).resolve().parents[2] / "experiments"
-CRITIC = {"_target_": "world_model.critic.Critic", "width": 64, "hidden": 8}
+CRITIC = {"_target_": "critic", "width": 64, "hidden": 8}
 
 
 def command(script: str, *options: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -10,12 +10,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from core.types import ActionBox
-from experiments.bench_act_jepa import check, play, report, train, ways
-from experiments.train import train as train_system
+from jepa_mpc.types import ActionBox
+from jepa_mpc.experiments.bench_act_jepa import check, play, report, train, ways
+from jepa_mpc.experiments.train import train as train_system
 from tests import tiny
-from trajectories.synthetic import synthetic_log
-from world_model.chunk_policy import load_chunk_policy
+from jepa_mpc.trajectories.synthetic import synthetic_log
+from jepa_mpc.world_model.policies.chunk import load_chunk_policy
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["encoder.widths=[8,8,8,8]", "encoder.keypoints=4", "encoder.hidden=16"]

@@ -12,14 +12,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from core.errors import BadCheckpoint
-from core.seeding import generator
-from experiments.bench_flow import bench, show
-from experiments.flowing.judge import judge
-from experiments.flowing.pairs import CAMERAS, FIXED, MOVED, Pairs, Recording, load_pairs
-from experiments.flowing.pictures import choose_pairs, colours
-from experiments.training.begin import begin_with_encoder, published_encoder
-from world_model.assembly import assemble
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.seeding import generator
+from jepa_mpc.experiments.bench_flow import bench, show
+from jepa_mpc.experiments.flowing.judge import judge
+from jepa_mpc.experiments.flowing.pairs import CAMERAS, FIXED, MOVED, Pairs, Recording, load_pairs
+from jepa_mpc.experiments.flowing.pictures import choose_pairs, colours
+from jepa_mpc.experiments.training.begin import begin_with_encoder, published_encoder
+from jepa_mpc.world_model.checkpoints.assembly import assemble
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [

@@ -14,19 +14,19 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from core.errors import UnknownName
-from core.types import ActionBox
-from experiments.bench_planners import CONFIGS, SHIPPED, bench
-from experiments.benchmarking import cells
-from experiments.benchmarking.budgets import build, evaluations_of, free_request, needs_gradients, sized
-from experiments.benchmarking.cells import Cell, Outcome
-from experiments.benchmarking.figures import pareto
-from experiments.benchmarking.meter import Metered
-from experiments.benchmarking.page import markdown
-from experiments.benchmarking.play import course_cost, play, task_at
-from experiments.benchmarking.study import study_of, task_name
-from experiments.benchmarking.summary import table
-from planners import PLANNERS
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.types import ActionBox
+from jepa_mpc.experiments.bench_planners import CONFIGS, SHIPPED, bench
+from jepa_mpc.experiments.benchmarking import cells
+from jepa_mpc.experiments.benchmarking.budgets import build, evaluations_of, free_request, needs_gradients, sized
+from jepa_mpc.experiments.benchmarking.cells import Cell, Outcome
+from jepa_mpc.experiments.benchmarking.figures import pareto
+from jepa_mpc.experiments.benchmarking.meter import Metered
+from jepa_mpc.experiments.benchmarking.page import markdown
+from jepa_mpc.experiments.benchmarking.play import course_cost, play, task_at
+from jepa_mpc.experiments.benchmarking.study import study_of, task_name
+from jepa_mpc.experiments.benchmarking.summary import table
+from jepa_mpc.planners import PLANNERS
 
 BOX = ActionBox(low=-torch.ones(2), high=torch.ones(2))
 TINY = ["tasks=[dmc-reacher-easy]", "planners=[cem,slope]", "budgets=[64]", "starts=2", "seeds=1", "workers=1"]

@@ -9,14 +9,14 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from core.errors import UnknownName
-from core.seeding import generator
-from core.types import Context
-from experiments.bench_speed import bench
-from experiments.speed.loop import drive, make_agent
-from experiments.speed.plain import plain
-from experiments.speed.rollouts import Sizes, predictors
-from world_model.dynamics import LearnedDynamics
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Context
+from jepa_mpc.experiments.bench_speed import bench
+from jepa_mpc.experiments.speed.loop import drive, make_agent
+from jepa_mpc.experiments.speed.plain import plain
+from jepa_mpc.experiments.speed.rollouts import Sizes, predictors
+from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["preset=tiny", "samples=31", "rounds=1", "iterations=1", "device=cpu"]

@@ -15,22 +15,22 @@ import torch._dynamo  # before the first OpenGL context
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from core.checkpoint import load_checkpoint
-from core.errors import BadCheckpoint
-from core.seeding import generator
-from envs.labs import sample_lab
-from envs.reach import ReachEnv
-from experiments.ingest import make
-from experiments.reaching.players import ModelPlayer, PlanSettings
-from experiments.train import train
-from experiments.training.sources import open_sources, robot_entries
-from trajectories.bank import load_bank
-from trajectories.cache import CacheOptions, told
-from trajectories.door import load_door
-from trajectories.formats import WRITERS, open_log
-from trajectories.robots import ROBOTS, MappedLog, robot_map
-from trajectories.synthetic import synthetic_log
-from world_model.pretrained import load_world_model
+from jepa_mpc.checkpoint import load_checkpoint
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.seeding import generator
+from jepa_mpc.envs.labs import sample_lab
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.experiments.ingest import make
+from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
+from jepa_mpc.experiments.train import train
+from jepa_mpc.experiments.training.sources import open_sources, robot_entries
+from jepa_mpc.trajectories.bank import load_bank
+from jepa_mpc.trajectories.cache import CacheOptions, told
+from jepa_mpc.trajectories.door import load_door
+from jepa_mpc.trajectories.formats import WRITERS, open_log
+from jepa_mpc.trajectories.robots import ROBOTS, MappedLog, robot_map
+from jepa_mpc.trajectories.synthetic import synthetic_log
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 
 pytest.importorskip("av")
 pytest.importorskip("pyarrow")
@@ -120,8 +120,8 @@ def test_a_mixture_with_weights_and_robot_files_trains(logs, tmp_path):
 @pytest.mark.render
 def test_a_world_model_of_a_converted_log_moves_the_arm_and_one_of_joints_is_refused(tmp_path):
     """Recorded by the arm, written as LeRobot at a whole rate, trained with the true one; two steps in a new lab."""
-    from experiments.collect import Collection, record_one
-    from trajectories.recording import publish_staged
+    from jepa_mpc.experiments.collect import Collection, record_one
+    from jepa_mpc.trajectories.recording import publish_staged
 
     collection = Collection(labs=3, episodes=1, steps=8, image_size=32, cameras=("left", "right"), split="train",
                             lab_seed=0, seed=0)  # fmt: skip
@@ -155,7 +155,7 @@ def test_a_world_model_of_a_converted_log_moves_the_arm_and_one_of_joints_is_ref
     (["data={ours}", "blocks=stacked", "skip=2"], "actions of 7 numbers, the log has 14"),
 ])  # fmt: skip
 def test_what_cannot_be_read_is_refused_in_one_sentence(logs, tmp_path, overrides, words):
-    from experiments.train import MISTAKES
+    from jepa_mpc.experiments.train import MISTAKES
 
     with pytest.raises(MISTAKES, match=words):
         train(configured(*LEWM, f"out={tmp_path / 'out'}", *(one.format(**logs) for one in overrides)))
@@ -192,7 +192,7 @@ def test_robots_are_named_filed_or_told(tmp_path):
 
 
 def test_the_loading_benchmark_leaves_table_and_figure(tmp_path):
-    from experiments.bench_loading import bench
+    from jepa_mpc.experiments.bench_loading import bench
 
     options = OmegaConf.merge(
         OmegaConf.load(ROOT / "configs/bench_loading.yaml"),

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from core.errors import BadEpisode, UnknownName
-from trajectories.formats import open_log
-from trajectories.formats.layouts import LAYOUTS
-from trajectories.formats.npz import NpzStore, episode_path
-from trajectories.robots import guess_robot, robot_map
-from trajectories.synthetic import synthetic_log
+from jepa_mpc.errors import BadEpisode, UnknownName
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.layouts import LAYOUTS
+from jepa_mpc.trajectories.formats.npz import NpzStore, episode_path
+from jepa_mpc.trajectories.robots import guess_robot, robot_map
+from jepa_mpc.trajectories.synthetic import synthetic_log
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,7 +72,7 @@ def test_a_log_of_ours_becomes_lerobot_and_comes_back(tmp_path):
     ({"format": "rlds"}, "known: lerobot, npz, robomimic"),
 ])  # fmt: skip
 def test_what_cannot_be_converted_is_refused(tmp_path, monkeypatch, change, message):
-    from experiments.convert import convert
+    from jepa_mpc.experiments.convert import convert
 
     monkeypatch.chdir(tmp_path)
     options = OmegaConf.merge(OmegaConf.load(ROOT / "configs/convert.yaml"), {"source": ".", "to": "x", **change})

@@ -13,16 +13,16 @@ import mujoco
 import numpy as np
 import pytest
 
-from core.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName
-from envs.labs import sample_lab
-from envs.reach import ReachEnv
-from envs.render import NoOpenGL
-from experiments.reaching.album import Album, load_album, save_album
-from experiments.reaching.episodes import LabJob, play_episode, play_lab
-from experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods
-from experiments.reaching.options import claim_folder, usable_device
-from experiments.reaching.players import ModelPlayer, PlanSettings
-from experiments.reporting.summary import summarise
+from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName
+from jepa_mpc.envs.labs import sample_lab
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.envs.render import NoOpenGL
+from jepa_mpc.experiments.reaching.album import Album, load_album, save_album
+from jepa_mpc.experiments.reaching.episodes import LabJob, play_episode, play_lab
+from jepa_mpc.experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods
+from jepa_mpc.experiments.reaching.options import claim_folder, usable_device
+from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
+from jepa_mpc.experiments.reporting.summary import summarise
 from tests import tiny
 
 QUICK = PlanSettings(planner="random_shooting", arguments={"num_samples": 8}, horizon=2)
@@ -181,7 +181,7 @@ def test_a_broken_simulation_ends_an_episode_as_the_worst(methods, env, monkeypa
 
 @pytest.mark.render
 def test_a_model_without_a_displacement_head_plays_and_has_no_opinion(lab_env, tmp_path):
-    from world_model.pretrained import as_world_model
+    from jepa_mpc.world_model.checkpoints.loader import as_world_model
 
     player = ModelPlayer(as_world_model(tiny.objective(extra=[]).eval(), tiny.interface()), lab_env, QUICK, seed=0)
     player.begin(lab_env)
@@ -233,7 +233,7 @@ def test_an_unknown_method_lists_the_known_ones(methods):
 
 ERRORS = [
     UnknownName("split", "moon", ["in", "look"]),
-    MissingPackage("warp-lang", "envs.oracle_warp"),
+    MissingPackage("warp-lang", "jepa_mpc.envs.oracle_warp"),
     NoOpenGL("no EGL"),
     BadCheckpoint("it is damaged"),
     BadObservation("too small"),
@@ -257,7 +257,7 @@ def test_a_mistake_in_a_worker_reaches_the_parent_as_itself():
 
 
 def load_somewhere(folder: str) -> None:
-    from world_model.pretrained import load_world_model
+    from jepa_mpc.world_model.checkpoints.loader import load_world_model
 
     load_world_model(folder)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.reporting import (
+from jepa_mpc.experiments.reporting import (
     EpisodeRecord,
     Protocol,
     Report,
@@ -21,7 +21,7 @@ from experiments.reporting import (
     summarise,
     write_folder,
 )
-from experiments.reporting.stats import (
+from jepa_mpc.experiments.reporting.stats import (
     area_under_curve,
     cluster_bootstrap,
     holm,

@@ -17,17 +17,17 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from core.checkpoint import load_checkpoint
-from core.errors import BadCheckpoint, BadEpisode, UnknownName
-from experiments.publish import publish
-from experiments.train import MISTAKES, train
-from experiments.training.display import Display
-from experiments.training.journal import Busy, only_writer
-from experiments.training.keeper import other_settings
-from experiments.training.monitor import probe
+from jepa_mpc.checkpoint import load_checkpoint
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
+from jepa_mpc.experiments.publish import publish
+from jepa_mpc.experiments.train import MISTAKES, train
+from jepa_mpc.experiments.training.display import Display
+from jepa_mpc.experiments.training.journal import Busy, only_writer
+from jepa_mpc.experiments.training.keeper import other_settings
+from jepa_mpc.experiments.training.monitor import probe
 from tests import tiny
-from trajectories.synthetic import synthetic_log
-from world_model.pretrained import load_world_model
+from jepa_mpc.trajectories.synthetic import synthetic_log
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
@@ -202,7 +202,7 @@ def test_the_throughput_is_told(tmp_path):
 
 @pytest.mark.render
 def test_a_training_can_be_judged_by_planning(log, tmp_path):
-    from experiments.training.planning import Reaching
+    from jepa_mpc.experiments.training.planning import Reaching
 
     cfg = configured(log, tmp_path, "evaluate=reach", "evaluate.labs=2", "evaluate.budget=2")
     model = tiny.objective().eval()

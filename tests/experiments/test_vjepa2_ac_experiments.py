@@ -9,21 +9,21 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from core.errors import BadCheckpoint, UnknownName
-from core.seeding import generator
-from encoders.released import RELEASES, Release, vjepa2
-from experiments import bench_rollout, energy_landscape
-from experiments._path import ROOT
-from experiments.reaching.systems import adapted
-from experiments.train import train
-from experiments.training.begin import begin_with_encoder
-from experiments.training.monitor import Monitor
+from jepa_mpc.errors import BadCheckpoint, UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.released import RELEASES, Release, vjepa2
+from jepa_mpc.experiments import bench_rollout, energy_landscape
+from jepa_mpc.experiments._path import ROOT
+from jepa_mpc.experiments.reaching.systems import adapted
+from jepa_mpc.experiments.train import train
+from jepa_mpc.experiments.training.begin import begin_with_encoder
+from jepa_mpc.experiments.training.monitor import Monitor
 from tests.encoders import test_released
 from tests.world_model.test_vjepa2_ac import SYSTEM
-from trajectories.bank import load_bank
-from trajectories.synthetic import synthetic_log
-from world_model.assembly import assemble
-from world_model.pretrained import Interface, load_world_model, save_world_model
+from jepa_mpc.trajectories.bank import load_bank
+from jepa_mpc.trajectories.synthetic import synthetic_log
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.loader import Interface, load_world_model, save_world_model
 
 ACTIONS = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
 
@@ -126,7 +126,7 @@ def test_a_released_encoder_takes_the_place_of_the_systems_own(tmp_path, monkeyp
         "validation=0.34", "fit.steps=2", f"data={log}",
     ]  # fmt: skip
     small = ["system=vjepa2_ac_small", "system.preset=tiny", "window=3", f"out={tmp_path / 'run'}"]
-    pixels = "++system.preprocess={_target_: encoders.preprocessing.RobotPixels, size: 64}"
+    pixels = "++system.preprocess={_target_: robot_pixels, size: 64}"
     trained = load_world_model(train(configured("train", *both, *small, pixels))).objective.encoder.encoder
     pairs = zip(trained.state_dict().values(), source.state_dict().values(), strict=True)
     assert trained.sizes == sizes and all(torch.equal(mine, theirs) for mine, theirs in pairs)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from core.types import Goal, Rollout
-from encoders.adapters import videosaur
+from jepa_mpc.types import Goal, Rollout
+from jepa_mpc.encoders.adapters import videosaur
 from tests.golden.cases import GRADIENT, Case
-from world_model.adapters import causal_jepa
-from world_model.costs import GoalDistance
-from world_model.masks.objects import given as hide
-from world_model.masks.objects import hidden_grid
-from world_model.matching import assign, gaps, matched, matching_loss, reorder
-from world_model.object_dynamics import MatchedGap
-from world_model.objectives.slot_features import SlotFeatureObjective, movement_gap, similarity
-from world_model.objectives.slots import ObjectObjective
-from world_model.predictors.object_world import ObjectWorld
+from jepa_mpc.world_model.adapters import causal_jepa
+from jepa_mpc.world_model.costs.goal import GoalDistance
+from jepa_mpc.world_model.parts.masks.objects import given as hide
+from jepa_mpc.world_model.parts.masks.objects import hidden_grid
+from jepa_mpc.world_model.parts.matching import assign, gaps, matched, matching_loss, reorder
+from jepa_mpc.world_model.dynamics.objects import MatchedGap
+from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective, movement_gap, similarity
+from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
+from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
 
 
 @torch.no_grad()

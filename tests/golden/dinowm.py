@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from encoders.layers.attention import Attention
-from encoders.layers.blocks import FeedForward
+from jepa_mpc.encoders.layers.attention import Attention
+from jepa_mpc.encoders.layers.blocks import FeedForward
 from tests.golden.cases import Case
-from world_model.predictors.frame_positions import WindowPositions
-from world_model.predictors.trunk import frame_causal_mask
+from jepa_mpc.world_model.parts.predictors.frame_positions import WindowPositions
+from jepa_mpc.world_model.parts.predictors.trunk import frame_causal_mask
 
 
 class Layer(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.golden.cases import Case
-from world_model.flow import (
+from jepa_mpc.world_model.parts.flow import (
     correlation,
     dissimilarity,
     end_point_error,
@@ -18,8 +18,8 @@ from world_model.flow import (
     round_trip,
     warp,
 )
-from world_model.regularisers.two_views import TwoViews
-from world_model.regularisers.vicreg import VICReg
+from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
+from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 
 SMALL = 0.05  # the share of their spread that "small" features keep
 

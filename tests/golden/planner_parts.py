@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from core.types import Costs, Plans, Streams
-from planners.noise import Shape
-from planners.problems import Detour, Multimodal, Problem, Quadratic, double_integrator
-from planners.refit import Gaussian, Refit
+from jepa_mpc.types import Costs, Plans, Streams
+from jepa_mpc.planners.noise import Shape
+from jepa_mpc.planners.problems import Detour, Multimodal, Problem, Quadratic, double_integrator
+from jepa_mpc.planners.refit import Gaussian, Refit
 
 NO_LIMIT = 2.0**20  # a power of two: shares of it are exact
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.interfaces import Planner
-from core.seeding import generator
-from planners import cma, gradient
-from planners.problems import Problem, request_for
+from jepa_mpc.interfaces import Planner
+from jepa_mpc.seeding import generator
+from jepa_mpc.planners import cma, gradient
+from jepa_mpc.planners.problems import Problem, request_for
 from tests.golden.cases import Case
 from tests.golden.planner_parts import problem_of
 

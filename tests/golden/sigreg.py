@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.golden.cases import GRADIENT, Case
-from world_model.regularisers.sigreg import SIGReg
+from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
 
 
 def check(case: Case) -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tests.golden.cases import Case
-from world_model.adapters.think_jepa import predictor
-from world_model.distances import SquaredError
-from world_model.predictors.guidance import FilmGuidance, ThinkerFeatures
+from jepa_mpc.world_model.adapters.think_jepa import predictor
+from jepa_mpc.world_model.parts.distances import SquaredError
+from jepa_mpc.world_model.parts.predictors.guidance import FilmGuidance, ThinkerFeatures
 
 
 @torch.no_grad()

@@ -9,24 +9,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.types import ActionBox, Context, Goal, PlanRequest
-from encoders.adapters.files import Released
-from encoders.adapters.vjepa2 import build as build_encoder
-from encoders.adapters.vjepa2 import describe
-from encoders.frozen import FrozenFrames
-from encoders.layers.normed import LatentNorm
-from encoders.preprocessing import RobotPixels
-from planners.hand import Gripper, HandCEM
+from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
+from jepa_mpc.encoders.adapters.files import Released
+from jepa_mpc.encoders.adapters.vjepa2 import build as build_encoder
+from jepa_mpc.encoders.adapters.vjepa2 import describe
+from jepa_mpc.encoders.frozen import FrozenFrames
+from jepa_mpc.encoders.layers.normed import LatentNorm
+from jepa_mpc.encoders.preprocessing import RobotPixels
+from jepa_mpc.planners.hand import Gripper, HandCEM
 from tests.golden.cases import Case
-from world_model.adapters.vjepa2_ac import fill
-from world_model.costs import GoalDistance, absolute
-from world_model.distances import AbsoluteError
-from world_model.dynamics import LearnedDynamics
-from world_model.objectives.autoregression import Autoregression
-from world_model.objectives.dynamics import Course, DynamicsObjective
-from world_model.poses import euler_to_matrix, in_camera, integrate, pose_motion
-from world_model.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
-from world_model.predictors.trunk import frame_causal_mask
+from jepa_mpc.world_model.adapters.vjepa2_ac import fill
+from jepa_mpc.world_model.costs.goal import GoalDistance, absolute
+from jepa_mpc.world_model.parts.distances import AbsoluteError
+from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
+from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression
+from jepa_mpc.world_model.parts.objectives.dynamics import Course, DynamicsObjective
+from jepa_mpc.world_model.parts.poses import euler_to_matrix, in_camera, integrate, pose_motion
+from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
+from jepa_mpc.world_model.parts.predictors.trunk import frame_causal_mask
 
 EXACT = (1e-8, 1e-7)
 SINGLE = (1e-5, 1e-5)

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from encoders.adapters.filling import fill
-from encoders.adapters.names import encoder_spelling, single_norm_spelling
-from encoders.preprocessing import EvaluationPixels, RobotPixels
-from encoders.video import VideoSizes, VideoTransformer
+from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.names import encoder_spelling, single_norm_spelling
+from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
+from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 from tests.golden.cases import Case
 
 

@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 
-from core.seeding import generator
-from core.types import PlanStatus
-from planners import Chain, cem, cem_gradient, gradient, random_shooting
-from planners.problems import double_integrator, request_for
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import PlanStatus
+from jepa_mpc.planners import Chain, cem, cem_gradient, gradient, random_shooting
+from jepa_mpc.planners.problems import double_integrator, request_for
 
 
 def mass():

@@ -9,9 +9,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from core.seeding import generator
-from planners import PLANNERS
-from planners.problems import Quadratic, request_for
+from jepa_mpc.seeding import generator
+from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners.problems import Quadratic, request_for
 
 FOLDER = Path(__file__).parents[2] / "configs" / "planner"
 

@@ -9,13 +9,13 @@ from functools import partial
 import pytest
 import torch
 
-from core.seeding import generator
-from core.types import ActionBox, PlanRequest, PlanStatus, Scores
-from planners import PLANNERS, Chain, GradientPlanner, cem, gradient
-from planners.constraints import AugmentedLagrangian, Penalty
-from planners.gradient import QUICK_BETAS
-from planners.problems import memoryless
-from planners.search import ranked
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, PlanRequest, PlanStatus, Scores
+from jepa_mpc.planners import PLANNERS, Chain, GradientPlanner, cem, gradient
+from jepa_mpc.planners.constraints import AugmentedLagrangian, Penalty
+from jepa_mpc.planners.gradient import QUICK_BETAS
+from jepa_mpc.planners.problems import memoryless
+from jepa_mpc.planners.search import ranked
 
 WANTED = torch.tensor([1.5, 0.5])
 

@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 import torch
 
-from core.seeding import generator
-from planners import GradientPlanner, gradient
-from planners.problems import Multimodal, Quadratic, request_for
+from jepa_mpc.seeding import generator
+from jepa_mpc.planners import GradientPlanner, gradient
+from jepa_mpc.planners.problems import Multimodal, Quadratic, request_for
 
 
 def bowl(worlds: int = 2) -> Quadratic:

@@ -7,11 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from core.seeding import generator
-from core.types import ActionBox, ActionGroup, PlanStatus
-from planners import KnotPlanner, cem, cma, gradient, icem, mppi
-from planners.knots import spread
-from planners.problems import Quadratic, request_for
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, ActionGroup, PlanStatus
+from jepa_mpc.planners import KnotPlanner, cem, cma, gradient, icem, mppi
+from jepa_mpc.planners.knots import spread
+from jepa_mpc.planners.problems import Quadratic, request_for
 
 SPLINES = ("zero", "linear", "cubic")
 

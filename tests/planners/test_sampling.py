@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from core.seeding import generator
-from core.types import PlanStatus
-from planners import (
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import PlanStatus
+from jepa_mpc.planners import (
     BestRefit,
     ColouredNoise,
     EliteRefit,
@@ -21,8 +21,8 @@ from planners import (
     cem,
     random_shooting,
 )
-from planners.problems import Multimodal, Quadratic, double_integrator, request_for
-from planners.search import opening
+from jepa_mpc.planners.problems import Multimodal, Quadratic, double_integrator, request_for
+from jepa_mpc.planners.search import opening
 
 
 def bowl(worlds: int = 2) -> Quadratic:

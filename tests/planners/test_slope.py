@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from core.seeding import generator
-from core.types import ActionBox, PlanRequest
-from planners import Gaussian, SlopeRefit, cem, slope
-from planners.slope import Walk
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, PlanRequest
+from jepa_mpc.planners import Gaussian, SlopeRefit, cem, slope
+from jepa_mpc.planners.slope import Walk
 
 
 def far_goals(seed: int) -> PlanRequest:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core.seeding import generator
-from core.types import PlanRequest
-from planners import PLANNERS
-from planners.problems import double_integrator, request_for
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import PlanRequest
+from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners.problems import double_integrator, request_for
 
 SAMPLING = ("random_shooting", "cem", "icem", "mppi", "cma", "slope")
 WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique2"}

@@ -22,7 +22,7 @@ import torch
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from core.checkpoint import (
+from jepa_mpc.checkpoint import (
     CONFIG,
     MANIFEST,
     MODEL,
@@ -31,12 +31,12 @@ from core.checkpoint import (
     load_strict,
     save_checkpoint,
 )
-from core.errors import BadCheckpoint, BadEpisode
-from core.reading import manifest_of
-from encoders.adapters.files import read_released
+from jepa_mpc.errors import BadCheckpoint, BadEpisode
+from jepa_mpc.reading import manifest_of
+from jepa_mpc.encoders.adapters.files import read_released
 from tests import tiny
-from trajectories.formats.npz import NpzStore
-from world_model.pretrained import load_world_model
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 
 SIZES = [12, pytest.param(200, marks=pytest.mark.slow)]
 

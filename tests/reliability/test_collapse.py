@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.training.watch import Watch
+from jepa_mpc.experiments.training.watch import Watch
 from tests import tiny
-from world_model.fit import Callbacks, FitSettings, TrainingDiverged, fit
-from world_model.health import LatentCollapse
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
+from jepa_mpc.world_model.training.health import LatentCollapse
 
 STEPS, BATCH, TIMES = 200, 12, 4
 Batch = dict[str, torch.Tensor]

@@ -11,10 +11,10 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
-import experiments.train as trainer
-from core.errors import MissingPackage
-from experiments.training.options import check_options, fit_settings
-from experiments.training.workers import device_of
+import jepa_mpc.experiments.train as trainer
+from jepa_mpc.errors import MissingPackage
+from jepa_mpc.experiments.training.options import check_options, fit_settings
+from jepa_mpc.experiments.training.workers import device_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MISTAKES = (*trainer.MISTAKES, HydraException, OmegaConfBaseException)
@@ -33,7 +33,7 @@ FITS = [
     *("fit.clip_norm=0", "fit.precision=half", "fit.average_decay=1", "fit.average_decay=much", "fit.log_every=0"),
     *("fit.save_every=-1", "fit.evaluate_every=-1", "fit.betas=[0.9]", "fit.betas=0.9", "fit.betas=[0.9,1.0]"),
     *("+fit.accumulate=0", "+fit.epsilon=0", "+fit.patience=3", "+fit.schedule={_target_: os.getcwd}"),
-    *("+fit.schedule={_target_: world_model.fitting.schedules.WarmupCosine, warmup: 2}", "+fit.schedule=steep"),
+    *("+fit.schedule={_target_: warmup_cosine, warmup: 2}", "+fit.schedule=steep"),
 ]
 PLACES = ["device=tpu", "device=cuda:99", "device=mps", "fit=missing", "system=missing", "evaluate=missing"]
 SEARCHES = [
@@ -78,7 +78,7 @@ def test_at_least_sixty_mistakes_are_tried():
 def test_what_is_right_is_let_through():
     begin()
     begin("fit.steps=5", "+fit.accumulate=2", "recorders=[jsonl]", "evaluate=reach", "best=reach", "parallel=pieces")
-    begin("+fit.decayed={_target_: world_model.fitting.decay.DecayMatrices}", "fit=vjepa2_ac")
+    begin("+fit.decayed={_target_: decay_matrices}", "fit=vjepa2_ac")
 
 
 def test_a_log_that_is_not_there_is_refused_and_nothing_is_trained(tmp_path):

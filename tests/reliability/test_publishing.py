@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from core.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint, open_checkpoint, save_checkpoint
-from core.errors import Busy
-from core.files import atomic_file, atomic_folder, published, write_text
-from envs.video import VideoWriter
+from jepa_mpc.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint, open_checkpoint, save_checkpoint
+from jepa_mpc.errors import Busy
+from jepa_mpc.files import atomic_file, atomic_folder, published, write_text
+from jepa_mpc.envs.video import VideoWriter
 from tests.reliability import publisher
 
 READS = [150, pytest.param(10_000, marks=pytest.mark.slow)]

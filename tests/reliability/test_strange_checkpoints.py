@@ -21,24 +21,24 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
-from core.checkpoint import CONFIG, MANIFEST, MODEL, checkpoint_hash, load_checkpoint, save_checkpoint
-from core.errors import BadCheckpoint
-from core.reading import manifest_of
-from core.strict import kind_of
-from core.types import ActionBox
-from encoders.adapters.files import read_released
+from jepa_mpc.checkpoint import CONFIG, MANIFEST, MODEL, checkpoint_hash, load_checkpoint, save_checkpoint
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.reading import manifest_of
+from jepa_mpc.strict import kind_of
+from jepa_mpc.types import ActionBox
+from jepa_mpc.encoders.adapters.files import read_released
 from tests import tiny
-from world_model.assembly import assemble
-from world_model.blueprint import blueprint
-from world_model.pretrained import load_world_model
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.blueprint import blueprint
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MB = 2**20
 MOST_MB, MOST_S = 256, 5.0
 VIT = {
-    "_target_": "encoders.vit.VisionTransformer",
+    "_target_": "vision_transformer",
     "sizes": {
-        "_target_": "encoders.vit.ViTSizes",
+        "_target_": "vit_sizes",
         "image": 32,
         "patch": 4,
         "width": 64,

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.checkpoint import load_checkpoint
-from core.errors import Busy
-from core.files import only_writer
+from jepa_mpc.checkpoint import load_checkpoint
+from jepa_mpc.errors import Busy
+from jepa_mpc.files import only_writer
 from tests.reliability import trainer
 
 HERE, ROOT = Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]

@@ -18,10 +18,10 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "experiments"))
 import torch
 from hydra import compose, initialize_config_dir
 
-import experiments.training.keeper as keeper
-from core.checkpoint import checkpoint_hash
-from experiments.train import train
-from trajectories.synthetic import synthetic_log
+import jepa_mpc.experiments.training.keeper as keeper
+from jepa_mpc.checkpoint import checkpoint_hash
+from jepa_mpc.experiments.train import train
+from jepa_mpc.trajectories.synthetic import synthetic_log
 
 ROOT = Path(__file__).resolve().parents[2]
 SAVE = keeper.save_checkpoint

@@ -18,12 +18,12 @@ import h5py
 import numpy as np
 from numpy.random import Generator
 
-from core.errors import BadEpisode
-from trajectories.checksums import NAME, checksums_path, write_checksums
-from trajectories.episode import ACTION, EE_POSE, STATE, TIMESTAMP
-from trajectories.formats import open_log
-from trajectories.formats.tables import Table, write_table
-from trajectories.robots import MappedLog
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.trajectories.checksums import NAME, checksums_path, write_checksums
+from jepa_mpc.trajectories.episode import ACTION, EE_POSE, STATE, TIMESTAMP
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.tables import Table, write_table
+from jepa_mpc.trajectories.robots import MappedLog
 
 LIMIT_S = 5.0
 TABLES = (".npz", ".parquet", ".h5", ".hdf5", ".csv", ".mcap")
@@ -377,7 +377,7 @@ def resized(path, draws):
     films = files_of(path, ".mp4")
     if films:
         film = pick(draws, films)
-        from trajectories.formats.videos import VideoEncoder, VideoFile
+        from jepa_mpc.trajectories.formats.videos import VideoEncoder, VideoFile
 
         old = VideoFile(film)
         frames = old.read(0, len(old))

@@ -18,22 +18,22 @@ import numpy as np
 import pytest
 import torch
 
-from core.errors import BadEpisode
-from core.seeding import generator
-from trajectories.actions import CommandedActions, JointVelocity, PoseDelta
-from trajectories.bank import bank_of, load_bank
-from trajectories.buffers import Buffers
-from trajectories.cache import FRAMES, INDEX, Cache, CacheOptions, told
-from trajectories.episode import ACTION, EE_POSE, STATE, TIMESTAMP
-from trajectories.formats import open_log
-from trajectories.formats.layouts import LAYOUTS
-from trajectories.formats.npz import NpzStore, episode_path, write_episode
-from trajectories.ingest import cache_place, ingest
-from trajectories.mixture import mixed
-from trajectories.pictures import PictureFit
-from trajectories.robots import MappedLog, guess_robot, robot_map
-from trajectories.synthetic import synthetic_episode, synthetic_log
-from trajectories.windows import Windows
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.actions import CommandedActions, JointVelocity, PoseDelta
+from jepa_mpc.trajectories.bank import bank_of, load_bank
+from jepa_mpc.trajectories.buffers import Buffers
+from jepa_mpc.trajectories.cache import FRAMES, INDEX, Cache, CacheOptions, told
+from jepa_mpc.trajectories.episode import ACTION, EE_POSE, STATE, TIMESTAMP
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.layouts import LAYOUTS
+from jepa_mpc.trajectories.formats.npz import NpzStore, episode_path, write_episode
+from jepa_mpc.trajectories.ingest import cache_place, ingest
+from jepa_mpc.trajectories.mixture import mixed
+from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.robots import MappedLog, guess_robot, robot_map
+from jepa_mpc.trajectories.synthetic import synthetic_episode, synthetic_log
+from jepa_mpc.trajectories.windows import Windows
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -138,7 +138,7 @@ def test_an_earlier_bank_is_used_as_long_as_it_is_true(folder, tmp_path):
 
 
 def test_a_cache_is_made_once(folder, cache, monkeypatch):
-    monkeypatch.setattr("trajectories.ingest.make_plan", lambda *_: pytest.fail("the log was read again"))
+    monkeypatch.setattr("jepa_mpc.trajectories.ingest.make_plan", lambda *_: pytest.fail("the log was read again"))
     assert ingest(folder).path == cache.path
 
 
@@ -269,7 +269,7 @@ def test_a_full_disk_is_told_before_anything_is_read(folder, tmp_path, monkeypat
     def full(handle: int, start: int, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("trajectories.draft.os.posix_fallocate", full)
+    monkeypatch.setattr("jepa_mpc.trajectories.draft.os.posix_fallocate", full)
     with pytest.raises(OSError, match="the cache needs .* GB"):
         ingest(folder, place=tmp_path / "cache")
     assert [path.name for path in tmp_path.iterdir()] == [".cache.lock"]
@@ -299,7 +299,7 @@ def test_what_a_log_does_not_have_is_refused(folder, tmp_path, options, words):
 
 
 def test_long_episodes_are_taken_in_pieces(folder, cache, tmp_path, monkeypatch):
-    monkeypatch.setattr("trajectories.draft.PIECE_BYTES", 3 * 2 * 16 * 16 * 3)
+    monkeypatch.setattr("jepa_mpc.trajectories.draft.PIECE_BYTES", 3 * 2 * 16 * 16 * 3)
     pieces = ingest(folder, place=tmp_path / "cache")
     pieces.check()
     assert (pieces.path / FRAMES).read_bytes() == (cache.path / FRAMES).read_bytes()

@@ -7,15 +7,15 @@ import pytest
 
 pytest.importorskip("av")
 
-from core.errors import BadEpisode
-from core.seeding import generator
-from trajectories.actions import NoActions
-from trajectories.bank import load_bank
-from trajectories.cache import CacheOptions, told
-from trajectories.episode import IMAGES
-from trajectories.formats import detect, open_log
-from trajectories.formats.videos import VideoEncoder
-from trajectories.robots import MappedLog
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.actions import NoActions
+from jepa_mpc.trajectories.bank import load_bank
+from jepa_mpc.trajectories.cache import CacheOptions, told
+from jepa_mpc.trajectories.episode import IMAGES
+from jepa_mpc.trajectories.formats import detect, open_log
+from jepa_mpc.trajectories.formats.videos import VideoEncoder
+from jepa_mpc.trajectories.robots import MappedLog
 
 CAMERA = IMAGES + "camera"
 

@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("pyarrow")
 
-from core.seeding import numpy_generator
+from jepa_mpc.seeding import numpy_generator
 from tests.trajectories.corruption import KINDS, LIMIT_S, NotHere, copy, digest, judge, size_of
-from trajectories.checksums import Checksums, write_checksums
-from trajectories.formats.layouts import LAYOUTS
-from trajectories.formats.npz import NpzStore
-from trajectories.synthetic import synthetic_log
+from jepa_mpc.trajectories.checksums import Checksums, write_checksums
+from jepa_mpc.trajectories.formats.layouts import LAYOUTS
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.synthetic import synthetic_log
 
 
 @pytest.fixture(scope="module")

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from core.checkpoint import save_checkpoint
-from core.errors import BadCheckpoint, BadObservation
-from trajectories.actions import CommandedActions, EulerPoseDelta, JointVelocity, PoseDelta, action_names
-from trajectories.bank import load_bank
-from trajectories.cache import CacheOptions, told
-from trajectories.door import Door, RobotAgent, door_from, load_door
-from trajectories.episode import ACTION, STATE
-from trajectories.formats import open_log
-from trajectories.formats.layouts import LAYOUTS
-from trajectories.formats.npz import NpzStore
-from trajectories.pictures import PictureFit
-from trajectories.robots import MappedLog, RobotMap, guess_robot, robot_map
-from trajectories.stats import action_stats, stats_from
-from trajectories.synthetic import synthetic_log
+from jepa_mpc.checkpoint import save_checkpoint
+from jepa_mpc.errors import BadCheckpoint, BadObservation
+from jepa_mpc.trajectories.actions import CommandedActions, EulerPoseDelta, JointVelocity, PoseDelta, action_names
+from jepa_mpc.trajectories.bank import load_bank
+from jepa_mpc.trajectories.cache import CacheOptions, told
+from jepa_mpc.trajectories.door import Door, RobotAgent, door_from, load_door
+from jepa_mpc.trajectories.episode import ACTION, STATE
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.layouts import LAYOUTS
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.robots import MappedLog, RobotMap, guess_robot, robot_map
+from jepa_mpc.trajectories.stats import action_stats, stats_from
+from jepa_mpc.trajectories.synthetic import synthetic_log
 
 ODD = RobotMap(
     state=("arm.joints", "observation.gripper", "observation.ee_pose"),

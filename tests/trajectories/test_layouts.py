@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from core.errors import BadEpisode, MissingPackage
-from trajectories.episode import ACTION, IMAGES, STATE
-from trajectories.formats import detect, open_log
-from trajectories.formats.hdf5 import Hdf5Reader
-from trajectories.formats.npz import NpzStore
-from trajectories.robots import MappedLog, RobotMap
-from trajectories.synthetic import synthetic_log
+from jepa_mpc.errors import BadEpisode, MissingPackage
+from jepa_mpc.trajectories.episode import ACTION, IMAGES, STATE
+from jepa_mpc.trajectories.formats import detect, open_log
+from jepa_mpc.trajectories.formats.hdf5 import Hdf5Reader
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.robots import MappedLog, RobotMap
+from jepa_mpc.trajectories.synthetic import synthetic_log
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def log(tmp_path_factory):
 def lerobot(log, tmp_path_factory):
     pytest.importorskip("av")
     pytest.importorskip("pyarrow")
-    from trajectories.formats.lerobot_writer import write_lerobot
+    from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
 
     return write_lerobot(log, tmp_path_factory.mktemp("v3") / "log", frames="h264")
 
@@ -87,7 +87,7 @@ def test_films_lose_little_and_keep_their_order(lerobot, log):
 def test_many_films_and_tables_make_one_log(log, tmp_path, monkeypatch):
     pytest.importorskip("av")
     pytest.importorskip("pyarrow")
-    from trajectories.formats import lerobot_writer
+    from jepa_mpc.trajectories.formats import lerobot_writer
 
     monkeypatch.setattr(lerobot_writer, "VIDEO_MB", 0)
     monkeypatch.setattr(lerobot_writer, "DATA_MB", 0)
@@ -101,7 +101,7 @@ def test_many_films_and_tables_make_one_log(log, tmp_path, monkeypatch):
 
 def test_an_unsteady_rate_is_no_lerobot_log(log, tmp_path):
     pytest.importorskip("pyarrow")
-    from trajectories.formats.lerobot_writer import write_lerobot
+    from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
 
     with pytest.raises(ValueError, match="whole frames per second"):
         write_lerobot(MappedLog(log, robot=RobotMap(hz=2.5)), tmp_path / "log")
@@ -115,7 +115,7 @@ def test_an_unsteady_rate_is_no_lerobot_log(log, tmp_path):
 def test_a_header_that_leads_astray_is_refused(log, tmp_path, key, value):
     pytest.importorskip("pyarrow")
     pytest.importorskip("av")
-    from trajectories.formats.lerobot_writer import write_lerobot
+    from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
 
     folder = write_lerobot(log, tmp_path / "log", frames="h264")
     (folder / "checksums.json").unlink()
@@ -196,8 +196,8 @@ def test_a_package_that_is_not_installed_is_named(log, tmp_path, monkeypatch):
 
     for name in ("av", "pyarrow"):
         monkeypatch.setitem(sys.modules, name, None)
-    from trajectories.formats.tables import Table
-    from trajectories.formats.videos import VideoFile
+    from jepa_mpc.trajectories.formats.tables import Table
+    from jepa_mpc.trajectories.formats.videos import VideoFile
 
     (tmp_path / "film.mp4").write_bytes(b"\x00\x00\x00\x08free")
     with pytest.raises(MissingPackage, match="pip install av"):

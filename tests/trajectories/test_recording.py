@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from core.seeding import numpy_generator
-from core.types import ActionBox
-from trajectories.episode import ACTION, DONE, EE_POSE, IMAGES
-from trajectories.formats.npz import NpzStore, episode_path, read_episode, write_episode
-from trajectories.motion import RandomWalk, Reach
-from trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
-from trajectories.synthetic import synthetic_episode, synthetic_log
+from jepa_mpc.seeding import numpy_generator
+from jepa_mpc.types import ActionBox
+from jepa_mpc.trajectories.episode import ACTION, DONE, EE_POSE, IMAGES
+from jepa_mpc.trajectories.formats.npz import NpzStore, episode_path, read_episode, write_episode
+from jepa_mpc.trajectories.motion import RandomWalk, Reach
+from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
+from jepa_mpc.trajectories.synthetic import synthetic_episode, synthetic_log
 
 STEP = torch.tensor([0.05, 0.05, 0.05, 0, 0, 0, 0])
 BOX = ActionBox(low=-STEP, high=STEP)
@@ -104,9 +104,9 @@ def test_a_manifest_knows_each_file(tmp_path):
 RECORDER = """
 import sys
 from pathlib import Path
-from trajectories.recording import publish_staged, repair, staged_path
-from trajectories.formats.npz import write_episode
-from trajectories.synthetic import synthetic_episode
+from jepa_mpc.trajectories.recording import publish_staged, repair, staged_path
+from jepa_mpc.trajectories.formats.npz import write_episode
+from jepa_mpc.trajectories.synthetic import synthetic_episode
 folder = Path(sys.argv[1])
 good = repair(folder)
 done = publish_staged(folder, 0) if not good else len(good)

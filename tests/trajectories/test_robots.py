@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from core.errors import UnknownName
-from trajectories.actions import (
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.trajectories.actions import (
     ACTION_PARTS,
     CommandedActions,
     EulerPoseDelta,
@@ -17,12 +17,12 @@ from trajectories.actions import (
     action_part,
     describe,
 )
-from trajectories.columns import take, width
-from trajectories.episode import ACTION, EE_POSE, GRIPPER, STATE, TIMESTAMP
-from trajectories.formats.npz import NpzStore
-from trajectories.robots import ROBOTS, MappedLog, RobotMap, guess_robot, robot_map
-from trajectories.rotations import euler_of_quaternion, quaternion, quaternion_of_euler, rotation_vector
-from trajectories.synthetic import synthetic_log
+from jepa_mpc.trajectories.columns import take, width
+from jepa_mpc.trajectories.episode import ACTION, EE_POSE, GRIPPER, STATE, TIMESTAMP
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.robots import ROBOTS, MappedLog, RobotMap, guess_robot, robot_map
+from jepa_mpc.trajectories.rotations import euler_of_quaternion, quaternion, quaternion_of_euler, rotation_vector
+from jepa_mpc.trajectories.synthetic import synthetic_log
 
 STEPS = 40
 DRAWS = np.random.default_rng(4)

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from core.errors import BadEpisode
-from core.seeding import generator
-from trajectories.actions import CommandedActions, PoseDelta
-from trajectories.bank import load_bank
-from trajectories.episode import ACTION
-from trajectories.formats.npz import NpzStore, episode_path
-from trajectories.rotations import quaternion, rotation_between, rotation_vector
-from trajectories.stats import action_stats, proprio_stats, stats_of
-from trajectories.synthetic import synthetic_log
-from trajectories.windows import Windows
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.actions import CommandedActions, PoseDelta
+from jepa_mpc.trajectories.bank import load_bank
+from jepa_mpc.trajectories.episode import ACTION
+from jepa_mpc.trajectories.formats.npz import NpzStore, episode_path
+from jepa_mpc.trajectories.rotations import quaternion, rotation_between, rotation_vector
+from jepa_mpc.trajectories.stats import action_stats, proprio_stats, stats_of
+from jepa_mpc.trajectories.synthetic import synthetic_log
+from jepa_mpc.trajectories.windows import Windows
 
 
 @pytest.fixture(scope="module")

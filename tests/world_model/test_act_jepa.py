@@ -5,27 +5,27 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.errors import BadCheckpoint, BadObservation
-from core.seeding import generator
-from core.types import ActionBox, Context, Goal, Observation
-from encoders.feature_grid import FeatureGrid
-from encoders.layers.interleaved import alternating, alternating_grid
-from encoders.resnet import ResNet, basic, bottleneck
+from jepa_mpc.errors import BadCheckpoint, BadObservation
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Context, Goal, Observation
+from jepa_mpc.encoders.feature_grid import FeatureGrid
+from jepa_mpc.encoders.layers.interleaved import alternating, alternating_grid
+from jepa_mpc.encoders.resnet import ResNet, basic, bottleneck
 from tests import tiny
 from tests.rounding import rounding
-from world_model.adapters.act_jepa import picture_encoder, sizes_of
-from world_model.chunk_policy import ChunkAgent, ChunkPolicy, ChunkProposal, SeededAgent, load_chunk_policy
-from world_model.objectives.chunk import ChunkObjective, gap
-from world_model.objectives.lessons import ChunkLesson, Demonstrations, HindsightGoals
-from world_model.perception import ImagePerception
-from world_model.predictors.chunk import ContextEncoder
-from world_model.pretrained import save_world_model
-from world_model.recipes.act_jepa import build, build_control
-from world_model.targets import linear_momentum
+from jepa_mpc.world_model.adapters.act_jepa import picture_encoder, sizes_of
+from jepa_mpc.world_model.policies.chunk import ChunkAgent, ChunkPolicy, ChunkProposal, SeededAgent, load_chunk_policy
+from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective, gap
+from jepa_mpc.world_model.parts.objectives.lessons import ChunkLesson, Demonstrations, HindsightGoals
+from jepa_mpc.world_model.perception.images import ImagePerception
+from jepa_mpc.world_model.parts.predictors.chunk import ContextEncoder
+from jepa_mpc.world_model.checkpoints.loader import save_world_model
+from jepa_mpc.world_model.recipes.act_jepa import build, build_control
+from jepa_mpc.world_model.parts.targets import linear_momentum
 
 BOX = ActionBox(low=-torch.tensor([0.05, 0.05, 0.0]), high=torch.tensor([0.05, 0.05, 0.0]))
 SYSTEM = {
-    "_target_": "world_model.recipes.act_jepa.build",
+    "_target_": "act_jepa",
     "preset": "tiny",
     "action_dim": 3,
     "state_dim": 5,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UnknownName
-from encoders.convnet import KeypointEncoder
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.encoders.convnet import KeypointEncoder
 from tests import tiny
-from world_model.assembly import PARTS, assemble
-from world_model.augment import Augmentation, ColourJitter, Patches
-from world_model.objectives.dynamics import DynamicsObjective
+from jepa_mpc.world_model.checkpoints.assembly import PARTS, assemble
+from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches
+from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 
 
 def test_plain_values_stay_what_they_are():
@@ -25,10 +25,10 @@ def test_parts_are_built_from_the_inside_out():
 
 
 def test_parts_inside_lists_are_built():
-    jitter, patches = "world_model.augment.ColourJitter", "world_model.augment.Patches"
+    jitter, patches = "colour_jitter", "patches"
     made = assemble(
         {
-            "_target_": "world_model.augment.Augmentation",
+            "_target_": "augmentation",
             "changes": [{"_target_": jitter, "mixing": 0.1}, {"_target_": patches}],
         }
     )
@@ -37,7 +37,7 @@ def test_parts_inside_lists_are_built():
 
 
 def test_further_arguments_reach_the_outermost_part_alone():
-    made = assemble({"_target_": "encoders.convnet.KeypointEncoder", "widths": [8, 8, 8, 8]}, width=24)
+    made = assemble({"_target_": "keypoint_encoder", "widths": [8, 8, 8, 8]}, width=24)
     assert made.width == 24
 
 
@@ -49,7 +49,7 @@ def test_the_configuration_is_left_as_it_was():
 
 @pytest.mark.parametrize(
     "name",
-    ["os.system", "builtins.eval", "torch.load", "world_model.pretrained.load_world_model", "world_model.assembly", ""],
+    ["os.system", "builtins.eval", "torch.load", "jepa_mpc.world_model.checkpoints.loader.load_world_model", "jepa_mpc.world_model.checkpoints.assembly", ""],
 )
 def test_only_our_own_parts_are_ever_called(name, tmp_path):
     sentinel = tmp_path / "executed"
@@ -61,13 +61,13 @@ def test_only_our_own_parts_are_ever_called(name, tmp_path):
 
 @pytest.mark.parametrize("target", [None, 3, ["os.system"], {"_target_": "os.system"}])
 def test_a_target_that_is_no_name_is_refused(target):
-    with pytest.raises(UnknownName, match="known: encoders.convnet.KeypointEncoder"):
+    with pytest.raises(UnknownName, match="known: keypoint_encoder"):
         assemble({"_target_": target})
 
 
 def test_an_unknown_argument_names_the_part():
     with pytest.raises(TypeError, match=r"encoders\.convnet\.KeypointEncoder: .*'depth'"):
-        assemble(tiny.system(encoder={"_target_": "encoders.convnet.KeypointEncoder", "depth": 3}))
+        assemble(tiny.system(encoder={"_target_": "keypoint_encoder", "depth": 3}))
 
 
 def test_every_part_is_found_under_the_name_that_python_imports_it_by():

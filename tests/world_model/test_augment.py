@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.seeding import generator
+from jepa_mpc.seeding import generator
 from tests import tiny
-from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
+from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
 
 SIZE = tiny.SIZE
 CHANGES = {

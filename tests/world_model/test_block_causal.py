@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core.seeding import generator
-from core.types import Context
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Context
 from tests.rounding import rounding
-from world_model.dynamics import LearnedDynamics
-from world_model.poses import integrate
-from world_model.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes, ChangePredictor
+from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
+from jepa_mpc.world_model.parts.poses import integrate
+from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes, ChangePredictor
 
 SIZES = BlockCausalSizes(state_dim=12, rows=2, columns=3, width=48, depth=3, heads=2, mlp_dim=64, window=3)
 N = 6

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.seeding import generator
-from encoders.layers.weights import draw_weights
-from world_model.displacement import HindsightDisplacement, TokenPlaces
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.world_model.parts.position_head import HindsightDisplacement, TokenPlaces
 
 WIDTH = 12
 

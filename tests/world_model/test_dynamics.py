@@ -10,22 +10,22 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core.seeding import generator
-from core.types import ActionBox, Context, Goal, PlanRequest
-from encoders.layers.blocks import GatedModulation
-from encoders.layers.weights import draw_weights
-from planners import cem
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
+from jepa_mpc.encoders.layers.blocks import GatedModulation
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.planners import cem
 from tests.rounding import rounding
-from world_model.actions import ActionEncoder, ActionMap
-from world_model.capture import CapturedDynamics
-from world_model.costs import Effort, GoalDistance, Smoothness, WeightedSum, absolute, euclidean
-from world_model.dynamics import LearnedDynamics
-from world_model.memory import ShortTermMemory
-from world_model.predictors.causal import CausalPredictor, ProprioStream, ResidualOutput
-from world_model.predictors.frame_positions import RotaryPositions, WindowPositions
-from world_model.predictors.kept import Kept
-from world_model.predictors.precision import lowered
-from world_model.predictors.trunk import ConditionedTransformer, TrunkSizes
+from jepa_mpc.world_model.parts.actions import ActionEncoder, ActionMap
+from jepa_mpc.world_model.dynamics.captured import CapturedDynamics
+from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, Smoothness, WeightedSum, absolute, euclidean
+from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
+from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor, ProprioStream, ResidualOutput
+from jepa_mpc.world_model.parts.predictors.frame_positions import RotaryPositions, WindowPositions
+from jepa_mpc.world_model.parts.predictors.kept import Kept
+from jepa_mpc.world_model.parts.predictors.precision import lowered
+from jepa_mpc.world_model.parts.predictors.trunk import ConditionedTransformer, TrunkSizes
 
 D, A, P = 12, 7, 3
 STATM = Path("/proc/self/statm")

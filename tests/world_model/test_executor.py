@@ -11,15 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.seeding import generator
-from core.types import ActionBox, MpcSettings, Observation, PlanResult, PlanStatus, Rollout
-from planners import cem
-from world_model.agent import Agent
-from world_model.costs import GoalDistance
-from world_model.executor import RecedingHorizon
-from world_model.memory import ShortTermMemory
-from world_model.pace import Drive, Timing, beats
-from world_model.perception import StatePerception
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, MpcSettings, Observation, PlanResult, PlanStatus, Rollout
+from jepa_mpc.planners import cem
+from jepa_mpc.world_model.agents.planning import Agent
+from jepa_mpc.world_model.costs.goal import GoalDistance
+from jepa_mpc.world_model.agents.executor import RecedingHorizon
+from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.agents.pace import Drive, Timing, beats
+from jepa_mpc.world_model.perception.images import StatePerception
 
 DT, H = 0.1, 8
 BOX = ActionBox(low=torch.full((2,), -1e6), high=torch.full((2,), 1e6))

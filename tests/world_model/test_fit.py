@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from core.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
-from core.seeding import generator, seed_of
-from core.types import Loss
-from world_model.fit import Callbacks, FitSettings, FitState, TrainingDiverged, fit
-from world_model.fitting.decay import DecayMatrices
-from world_model.fitting.schedules import WarmupHoldDecay
+from jepa_mpc.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
+from jepa_mpc.seeding import generator, seed_of
+from jepa_mpc.types import Loss
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, TrainingDiverged, fit
+from jepa_mpc.world_model.training.decay import DecayMatrices
+from jepa_mpc.world_model.training.schedules import WarmupHoldDecay
 
 
 class Line(nn.Module):

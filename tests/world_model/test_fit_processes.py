@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
-from core.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
-from core.seeding import generator
+from jepa_mpc.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
+from jepa_mpc.seeding import generator
 from tests import tiny
-from world_model.fit import Callbacks, FitSettings, FitState, fit
-from world_model.fitting.layouts import Alone, Copies, Layout, Pieces
-from world_model.fitting.norms import share_norms
-from world_model.fitting.processes import Share, draw
-from world_model.fitting.schedules import WarmupCosine
-from world_model.recipes.leworldmodel import build
-from world_model.regularisers.sigreg import SIGReg
-from world_model.regularisers.vicreg import VICReg
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, fit
+from jepa_mpc.world_model.training.layouts import Alone, Copies, Layout, Pieces
+from jepa_mpc.world_model.training.norms import share_norms
+from jepa_mpc.processes import Share, draw
+from jepa_mpc.world_model.training.schedules import WarmupCosine
+from jepa_mpc.world_model.recipes.leworldmodel import build
+from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
+from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 
 LAYOUTS = {"alone": Alone, "copies": Copies, "pieces": Pieces}
 STEPS = 50

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.checkpoint import save_checkpoint
-from core.errors import BadCheckpoint
-from core.seeding import generator
-from encoders.hand_points import HandPoints, Sighting
+from jepa_mpc.checkpoint import save_checkpoint
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders.hand_points import HandPoints, Sighting
 from tests import tiny
-from world_model.augment import Augmentation, Tilt, ViewJitter
-from world_model.calibration import Belief, SenseSettings, calibrate, camera_rigs, head_rigs
-from world_model.goal_finder import GoalFinder, load_hand_points
-from world_model.objectives.points import HandPointsObjective, another, unexplained
-from world_model.recipes.hand_points import build
+from jepa_mpc.world_model.parts.augment import Augmentation, Tilt, ViewJitter
+from jepa_mpc.world_model.perception.calibration import Belief, SenseSettings, calibrate, camera_rigs, head_rigs
+from jepa_mpc.world_model.perception.goal_finder import GoalFinder, load_hand_points
+from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective, another, unexplained
+from jepa_mpc.world_model.recipes.hand_points import build
 
 WIDTHS = (8, 8, 8, 8)
 NEAR_M = 0.005
@@ -271,7 +271,7 @@ def test_points_of_another_number_of_cameras_are_refused() -> None:
 
 def test_points_are_read_back_from_a_checkpoint(tmp_path: Path) -> None:
     objective = build(widths=WIDTHS, points=2, generator=generator(3))
-    system = {"_target_": "world_model.recipes.hand_points.build", "widths": list(WIDTHS), "points": 2}
+    system = {"_target_": "hand_points", "widths": list(WIDTHS), "points": 2}
     save_checkpoint(tmp_path / "points", objective.state_dict(), {"system": system})
     both = pictures(1, 0), pictures(1, 1)
     read = load_hand_points(tmp_path / "points")

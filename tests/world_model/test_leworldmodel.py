@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from core.errors import BadCheckpoint, UnknownName
-from core.seeding import generator
-from encoders import VIT_MINI, VisionTransformer
-from world_model import RECIPES
-from world_model.adapters.lewm import load_released, released_config, save_released, to_released
-from world_model.distances import NormalisedTarget, SquaredError
-from world_model.objectives.dynamics import DynamicsObjective, OpenLoop
-from world_model.recipes.leworldmodel import as_world_model, build
-from world_model.targets import EMATarget, FrozenTarget
+from jepa_mpc.errors import BadCheckpoint, UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.encoders import VIT_MINI, VisionTransformer
+from jepa_mpc.world_model import RECIPES
+from jepa_mpc.world_model.adapters.lewm import load_released, released_config, save_released, to_released
+from jepa_mpc.world_model.parts.distances import NormalisedTarget, SquaredError
+from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective, OpenLoop
+from jepa_mpc.world_model.recipes.leworldmodel import as_world_model, build
+from jepa_mpc.world_model.parts.targets import EMATarget, FrozenTarget
 
 
 def tiny(**parts) -> DynamicsObjective:

@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from core.errors import UnknownName
-from core.seeding import generator
-from core.types import Masks
-from encoders.layers.normed import LatentNorm
-from world_model.assembly import assemble
-from world_model.masks import LegacyTubes, Tubes
-from world_model.objectives.masked import MaskedObjective, MaskTask, Stream
-from world_model.objectives.seen import InverseRootDistance, Ramp, SeenLoss, alike
-from world_model.recipes import vjepa2, vjepa2_1
-from world_model.regularisers.sigreg import SIGReg
-from world_model.targets import EMATarget, FrozenTarget, SharedTarget, constant_momentum
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Masks
+from jepa_mpc.encoders.layers.normed import LatentNorm
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.parts.masks import LegacyTubes, Tubes
+from jepa_mpc.world_model.parts.objectives.masked import MaskedObjective, MaskTask, Stream
+from jepa_mpc.world_model.parts.objectives.seen import InverseRootDistance, Ramp, SeenLoss, alike
+from jepa_mpc.world_model.recipes import vjepa2, vjepa2_1
+from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
+from jepa_mpc.world_model.parts.targets import EMATarget, FrozenTarget, SharedTarget, constant_momentum
 
 BOTH = pytest.mark.parametrize("recipe", [vjepa2, vjepa2_1], ids=["vjepa2", "vjepa2_1"])
 
@@ -230,8 +230,8 @@ def test_the_momentum_can_be_chosen(recipe):
 
 
 def test_a_configuration_can_bring_a_regulariser():
-    part = {"_target_": "world_model.regularisers.sigreg.SIGReg", "num_directions": 8}
-    spec = {"_target_": "world_model.recipes.vjepa2.build", "preset": "tiny", "regularisers": [["spread", 0.1, part]]}
+    part = {"_target_": "sigreg", "num_directions": 8}
+    spec = {"_target_": "vjepa2", "preset": "tiny", "regularisers": [["spread", 0.1, part]]}
     loss = assemble(spec, generator=generator(0))({"frames": clips()}, generator(0))
     assert bool(loss.terms["frames/spread"] > 0)
 

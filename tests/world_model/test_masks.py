@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.seeding import generator
-from world_model.masks import TUBES, LegacyTubes, Tubes
-from world_model.masks.cutting import first_tokens, whole_tubes
+from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.parts.masks import TUBES, LegacyTubes, Tubes
+from jepa_mpc.world_model.parts.masks.cutting import first_tokens, whole_tubes
 
 GRID = (4, 8, 8)
 SHORT, LONG = {"num_blocks": 8, "area": (0.15, 0.15)}, {"num_blocks": 2, "area": (0.7, 0.7)}

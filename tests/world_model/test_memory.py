@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from world_model.memory import ShortTermMemory
+from jepa_mpc.world_model.memory.window import ShortTermMemory
 
 
 def state(value: float, worlds: int = 2) -> torch.Tensor:

@@ -7,24 +7,24 @@ import json
 import pytest
 import torch
 
-from core.checkpoint import load_checkpoint, save_checkpoint
-from core.errors import BadCheckpoint, BadObservation
-from core.seeding import generator
-from core.types import ActionBox, Context, Goal, MpcSettings, Observation, PlanRequest, PlanResult, PlanStatus, Rollout
-from encoders.layers.weights import draw_weights
-from planners import cem
+from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
+from jepa_mpc.errors import BadCheckpoint, BadObservation
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Context, Goal, MpcSettings, Observation, PlanRequest, PlanResult, PlanStatus, Rollout
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.planners import cem
 from tests import tiny
-from world_model.agent import Agent
-from world_model.amortised import load_policy, save_policy
-from world_model.costs import GoalDistance
-from world_model.fit import FitSettings, fit
-from world_model.hindsight import LatentLog
-from world_model.memory import ShortTermMemory
-from world_model.objectives.imitation import Imitation
-from world_model.perception import StatePerception
-from world_model.policy import GoalPolicy, PolicyProposal
-from world_model.pretrained import load_world_model
-from world_model.reactive import ReactiveAgent
+from jepa_mpc.world_model.agents.planning import Agent
+from jepa_mpc.world_model.checkpoints.policies import load_policy, save_policy
+from jepa_mpc.world_model.costs.goal import GoalDistance
+from jepa_mpc.world_model.training.loop import FitSettings, fit
+from jepa_mpc.world_model.memory.hindsight import LatentLog
+from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.policies.imitation import Imitation
+from jepa_mpc.world_model.perception.images import StatePerception
+from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
+from jepa_mpc.world_model.agents.reactive import ReactiveAgent
 
 BOX = ActionBox(low=torch.tensor([-0.05, -0.05, 0.0]), high=torch.tensor([0.05, 0.05, 0.0]))
 SCALE = [0.05, 0.05, 0.0]
@@ -268,7 +268,7 @@ def test_states_of_another_width_and_robots_with_other_actions_are_refused():
 
 
 DESCRIBED = {
-    "_target_": "world_model.policy.GoalPolicy",
+    "_target_": "goal_policy",
     "width": 64,
     "action_scale": [0.05] * 3 + [0.0] * 4,
     "hidden": 16,
@@ -314,7 +314,7 @@ def test_a_policy_that_does_not_fit_its_world_model_is_refused(models, tmp_path)
 
 @pytest.mark.parametrize(
     "policy",
-    [None, {"_target_": "os.system", "command": "true"}, {"_target_": "world_model.poses.GivenPose"}, {"width": 2}],
+    [None, {"_target_": "os.system", "command": "true"}, {"_target_": "given_pose"}, {"width": 2}],
     ids=["none", "foreign", "another part", "no part"],
 )
 def test_folders_that_describe_no_policy_are_refused(policy, models, tmp_path):

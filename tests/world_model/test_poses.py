@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from core.seeding import generator
-from world_model.poses import (
+from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.parts.poses import (
     ArmPose,
     GivenPose,
     check_pose,

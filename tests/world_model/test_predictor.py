@@ -7,16 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.seeding import generator
-from core.types import Context
-from encoders.layers.blocks import GatedModulation
-from encoders.layers.weights import draw_weights
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Context
+from jepa_mpc.encoders.layers.blocks import GatedModulation
+from jepa_mpc.encoders.layers.weights import draw_weights
 from tests.rounding import rounding
-from world_model.actions import ActionEncoder, ActionMap
-from world_model.dynamics import LearnedDynamics
-from world_model.predictors.causal import CausalPredictor, ProprioStream, ResidualOutput
-from world_model.predictors.frame_positions import RotaryPositions, WindowPositions
-from world_model.predictors.trunk import ConditionedTransformer, TrunkSizes
+from jepa_mpc.world_model.parts.actions import ActionEncoder, ActionMap
+from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
+from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor, ProprioStream, ResidualOutput
+from jepa_mpc.world_model.parts.predictors.frame_positions import RotaryPositions, WindowPositions
+from jepa_mpc.world_model.parts.predictors.trunk import ConditionedTransformer, TrunkSizes
 
 D, A, P = 12, 7, 3
 

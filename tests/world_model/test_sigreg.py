@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from core.seeding import generator
-from world_model.regularisers.sigreg import PooledOverTime, SIGReg
+from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.parts.regularisers.sigreg import PooledOverTime, SIGReg
 
 
 def gaussian(*shape: int) -> torch.Tensor:

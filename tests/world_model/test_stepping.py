@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.seeding import generator
-from core.types import ActionBox, Context, Goal, PlanRequest
-from encoders.layers.blocks import GatedModulation
-from encoders.layers.weights import draw_weights
-from planners import LiftedPlanner
-from world_model.actions import ActionEncoder
-from world_model.costs import GoalDistance
-from world_model.dynamics import LearnedDynamics
-from world_model.predictors.causal import CausalPredictor, ProprioStream, ResidualOutput
-from world_model.predictors.frame_positions import RotaryPositions, WindowPositions
-from world_model.predictors.trunk import ConditionedTransformer, TrunkSizes
-from world_model.stepping import known_steps, step_model
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
+from jepa_mpc.encoders.layers.blocks import GatedModulation
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.planners import LiftedPlanner
+from jepa_mpc.world_model.parts.actions import ActionEncoder
+from jepa_mpc.world_model.costs.goal import GoalDistance
+from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
+from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor, ProprioStream, ResidualOutput
+from jepa_mpc.world_model.parts.predictors.frame_positions import RotaryPositions, WindowPositions
+from jepa_mpc.world_model.parts.predictors.trunk import ConditionedTransformer, TrunkSizes
+from jepa_mpc.world_model.dynamics.step_model import known_steps, step_model
 
 N, D, A = 2, 12, 3
 

@@ -8,21 +8,21 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from core.seeding import generator
-from core.types import ActionBox, Observation, PlanRequest, Rollout
-from planners import cem, gradient, icem
-from world_model.arbitration import Arbitration
-from world_model.configurator import AgentConfig, Configurator, Rule, TaskSpec
-from world_model.critic import Critic
-from world_model.critic_learner import CriticLearner
-from world_model.critic_training import CriticObjective, Judgement
-from world_model.drives import EffortDrive, GoalDrive, RangeDrive
-from world_model.intrinsic import IntrinsicCost
-from world_model.memory import ShortTermMemory
-from world_model.memory_ring import RingMemory
-from world_model.modules import Modules
-from world_model.perception import StatePerception
-from world_model.two_modes import TwoModeAgent
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Observation, PlanRequest, Rollout
+from jepa_mpc.planners import cem, gradient, icem
+from jepa_mpc.world_model.agents.arbitration import Arbitration
+from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator, Rule, TaskSpec
+from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.training.critic_learner import CriticLearner
+from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
+from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive, RangeDrive
+from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
+from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.memory.replay_buffer import RingMemory
+from jepa_mpc.world_model.agents.modules import Modules
+from jepa_mpc.world_model.perception.images import StatePerception
+from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
 
 BOX = ActionBox(low=torch.tensor([-0.05, -0.05, 0.0]), high=torch.tensor([0.05, 0.05, 0.0]))
 START = torch.tensor([[0.0, 0.0], [0.2, -0.1]])

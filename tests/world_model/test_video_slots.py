@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from core.errors import UnknownName
-from core.seeding import generator
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.seeding import generator
 from tests import tiny
-from world_model.objectives.slot_features import PixelPatches, SlotFeatureObjective, movement_gap, similarity
-from world_model.recipes import causal_jepa, video_slots
+from jepa_mpc.world_model.parts.objectives.slot_features import PixelPatches, SlotFeatureObjective, movement_gap, similarity
+from jepa_mpc.world_model.recipes import causal_jepa, video_slots
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -8,34 +8,34 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.errors import BadCheckpoint
-from core.seeding import generator
-from core.types import ActionBox, Context, Goal, MpcSettings, Observation
-from encoders.frozen import FrozenFrames
-from encoders.released import vjepa2
-from encoders.video import VideoSizes
-from planners.hand import HandCEM
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Context, Goal, MpcSettings, Observation
+from jepa_mpc.encoders.frozen import FrozenFrames
+from jepa_mpc.encoders.released import vjepa2
+from jepa_mpc.encoders.video import VideoSizes
+from jepa_mpc.planners.hand import HandCEM
 from tests.rounding import rounding
-from world_model.adapters.vjepa2_ac import from_released, load_predictor, sizes_of, to_released
-from world_model.adapters.vjepa2_ac_files import load_released
-from world_model.agent import Agent, _Evaluator
-from world_model.costs import GoalDistance, absolute
-from world_model.dynamics import LearnedDynamics
-from world_model.memory import ShortTermMemory
-from world_model.objectives.autoregression import Autoregression
-from world_model.poses import ArmPose
-from world_model.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
-from world_model.pretrained import Interface, as_world_model, load_world_model, save_world_model
-from world_model.recipes.vjepa2_ac import build
+from jepa_mpc.world_model.adapters.vjepa2_ac import from_released, load_predictor, sizes_of, to_released
+from jepa_mpc.world_model.adapters.vjepa2_ac_files import load_released
+from jepa_mpc.world_model.agents.planning import Agent, _Evaluator
+from jepa_mpc.world_model.costs.goal import GoalDistance, absolute
+from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
+from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression
+from jepa_mpc.world_model.parts.poses import ArmPose
+from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
+from jepa_mpc.world_model.checkpoints.loader import Interface, as_world_model, load_world_model, save_world_model
+from jepa_mpc.world_model.recipes.vjepa2_ac import build
 
 ACTIONS = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
 SYSTEM = {
-    "_target_": "world_model.recipes.vjepa2_ac.build",
+    "_target_": "vjepa2_ac",
     "preset": "tiny",
     "action_dim": 7,
     "action_scale": [0.05] * 3 + [1.0] * 4,
     "pose_scale": [0.15, 0.2, 0.15, 1.0, 1.0, 1.0, 0.5],
-    "reader": {"_target_": "world_model.poses.ArmPose", "attitude": [0.0, 0.0, 0.0]},
+    "reader": {"_target_": "arm_pose", "attitude": [0.0, 0.0, 0.0]},
 }
 
 
@@ -147,7 +147,7 @@ def test_the_full_size_predictor_has_the_released_names_and_shapes():
 
 def trainer_file(folder: Path, *, with_predictor: bool = True) -> Path:
     """A tiny file in the layout of the authors' trainer."""
-    from encoders.adapters.names import single_norm_spelling
+    from jepa_mpc.encoders.adapters.names import single_norm_spelling
 
     encoder = vjepa2(VideoSizes(width=64, depth=2, heads=1, mlp_dim=64, patch=16))
     weights = {"module." + single_norm_spelling(name): tensor for name, tensor in encoder.state_dict().items()}
@@ -180,7 +180,7 @@ def interface() -> Interface:
 
 
 def test_a_checkpoint_brings_the_same_world_model_back(tmp_path):
-    from world_model.assembly import assemble
+    from jepa_mpc.world_model.checkpoints.assembly import assemble
 
     made = assemble(SYSTEM, generator=generator(0))
     save_world_model(tmp_path / "model", made, system=SYSTEM, interface=interface())

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from core.errors import choose
-from trajectories.formats.base import Log, fault
-from trajectories.formats.clips import ClipsReader, find_clips
-from trajectories.formats.droid import TABLE, DroidReader
-from trajectories.formats.films import FilmsReader, find_tables
-from trajectories.formats.h5 import open_h5
-from trajectories.formats.hdf5 import Hdf5Reader
-from trajectories.formats.lerobot import INFO, open_lerobot
-from trajectories.formats.lerobot_writer import write_lerobot
-from trajectories.formats.mcap import McapReader
-from trajectories.formats.minari import MAIN, MinariReader
-from trajectories.formats.npz import NpzStore
-from trajectories.formats.npz_writer import write_npz
-from trajectories.formats.robomimic import RobomimicReader, write_robomimic
+from jepa_mpc.errors import choose
+from jepa_mpc.trajectories.formats.base import Log, fault
+from jepa_mpc.trajectories.formats.clips import ClipsReader, find_clips
+from jepa_mpc.trajectories.formats.droid import TABLE, DroidReader
+from jepa_mpc.trajectories.formats.films import FilmsReader, find_tables
+from jepa_mpc.trajectories.formats.h5 import open_h5
+from jepa_mpc.trajectories.formats.hdf5 import Hdf5Reader
+from jepa_mpc.trajectories.formats.lerobot import INFO, open_lerobot
+from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
+from jepa_mpc.trajectories.formats.mcap import McapReader
+from jepa_mpc.trajectories.formats.minari import MAIN, MinariReader
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.formats.npz_writer import write_npz
+from jepa_mpc.trajectories.formats.robomimic import RobomimicReader, write_robomimic
 
 FORMATS: dict[str, Callable[[Path], Log]] = {
     "npz": NpzStore,

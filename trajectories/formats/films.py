@@ -17,13 +17,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from core.errors import BadEpisode
-from core.interfaces import Field
-from trajectories.episode import ACTION, COLUMNS, DONE, FRAME_INDEX, IMAGES, STATE, TIMESTAMP
-from trajectories.formats.base import LogReader, cameras_in, fault
-from trajectories.formats.h5log import numbered
-from trajectories.formats.tables import Table
-from trajectories.formats.videos import VideoFile
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.episode import ACTION, COLUMNS, DONE, FRAME_INDEX, IMAGES, STATE, TIMESTAMP
+from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault
+from jepa_mpc.trajectories.formats.h5log import numbered
+from jepa_mpc.trajectories.formats.tables import Table
+from jepa_mpc.trajectories.formats.videos import VideoFile
 
 VECTOR = re.compile(r"(.+?)[._\[](\d+)\]?")
 KNOWN = {"actions": ACTION, "state": STATE, "time": TIMESTAMP, "time_s": TIMESTAMP, "t": TIMESTAMP, "done": DONE}

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import BadEpisode, MissingPackage
-from core.interfaces import Field
-from trajectories.formats.base import fault
+from jepa_mpc.errors import BadEpisode, MissingPackage
+from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.formats.base import fault
 
 MAX_RATIO = 1100  # deflate cannot shrink further
 READ_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, IndexError, MemoryError,
@@ -30,7 +30,7 @@ def open_h5(path: Path) -> Iterator[Any]:
     try:
         import h5py
     except ImportError as error:
-        raise MissingPackage("h5py", "trajectories.formats.h5") from error
+        raise MissingPackage("h5py", "jepa_mpc.trajectories.formats.h5") from error
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file

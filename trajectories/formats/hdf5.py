@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trajectories.episode import ACTION, DONE, IMAGES, STATE, TIMESTAMP
-from trajectories.formats.base import fault
-from trajectories.formats.h5 import datasets, member_of, open_h5, read_rows
-from trajectories.formats.h5log import NUMBERED, H5Episode, H5Log, numbered
+from jepa_mpc.trajectories.episode import ACTION, DONE, IMAGES, STATE, TIMESTAMP
+from jepa_mpc.trajectories.formats.base import fault
+from jepa_mpc.trajectories.formats.h5 import datasets, member_of, open_h5, read_rows
+from jepa_mpc.trajectories.formats.h5log import NUMBERED, H5Episode, H5Log, numbered
 
 HEADS = ("observations", "observation", "obs")
 CUTS = ("terminals", "timeouts", "dones", "done")

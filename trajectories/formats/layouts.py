@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from trajectories.episode import ACTION, EE_POSE, GRIPPER, IMAGES, STATE, TIMESTAMP
-from trajectories.formats.base import Log
-from trajectories.formats.droid import FILMS, HZ, TABLE
-from trajectories.formats.lerobot_writer import write_lerobot
-from trajectories.formats.minari import MAIN, METADATA
-from trajectories.formats.pictures import encode_png
-from trajectories.formats.robomimic import write_robomimic
-from trajectories.formats.tables import Table, write_table
-from trajectories.formats.videos import VideoEncoder
-from trajectories.rotations import euler_of_quaternion, quaternion
+from jepa_mpc.trajectories.episode import ACTION, EE_POSE, GRIPPER, IMAGES, STATE, TIMESTAMP
+from jepa_mpc.trajectories.formats.base import Log
+from jepa_mpc.trajectories.formats.droid import FILMS, HZ, TABLE
+from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
+from jepa_mpc.trajectories.formats.minari import MAIN, METADATA
+from jepa_mpc.trajectories.formats.pictures import encode_png
+from jepa_mpc.trajectories.formats.robomimic import write_robomimic
+from jepa_mpc.trajectories.formats.tables import Table, write_table
+from jepa_mpc.trajectories.formats.videos import VideoEncoder
+from jepa_mpc.trajectories.rotations import euler_of_quaternion, quaternion
 
 
 def lerobot_v3(log: Log, place: Path) -> Path:

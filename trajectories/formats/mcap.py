@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from core.errors import BadEpisode, MissingPackage
-from core.interfaces import Field
-from trajectories.episode import IMAGES, TIMESTAMP
-from trajectories.formats.base import LogReader, cameras_in, fault, image_shape
-from trajectories.formats.h5log import numbered
-from trajectories.formats.pictures import decode_picture, picture_size
+from jepa_mpc.errors import BadEpisode, MissingPackage
+from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.episode import IMAGES, TIMESTAMP
+from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, image_shape
+from jepa_mpc.trajectories.formats.h5log import numbered
+from jepa_mpc.trajectories.formats.pictures import decode_picture, picture_size
 
 PICTURES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
 ENDINGS = ("compressed", "image_raw", "image_rect", "image_color", "image", "color")
@@ -131,7 +131,7 @@ def read_topics(path: Path) -> dict[str, Topic]:
         from mcap.reader import SeekingReader
         from mcap_ros2.decoder import DecoderFactory
     except ImportError as error:
-        raise MissingPackage("mcap-ros2-support", "trajectories.formats.mcap") from error
+        raise MissingPackage("mcap-ros2-support", "jepa_mpc.trajectories.formats.mcap") from error
     topics: dict[str, Topic] = {}
     limit = max(path.stat().st_size * 1100, 1 << 26) if path.exists() else 0
     try:

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trajectories.episode import ACTION
-from trajectories.formats.base import fault, read_json
-from trajectories.formats.h5 import datasets, member_of, open_h5, read_rows
-from trajectories.formats.h5log import H5Episode, H5Log, numbered
+from jepa_mpc.trajectories.episode import ACTION
+from jepa_mpc.trajectories.formats.base import fault, read_json
+from jepa_mpc.trajectories.formats.h5 import datasets, member_of, open_h5, read_rows
+from jepa_mpc.trajectories.formats.h5log import H5Episode, H5Log, numbered
 
 MAIN, METADATA = "data/main_data.hdf5", "data/metadata.json"
 SKIPPED = ("infos",)

@@ -20,10 +20,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from core.errors import BadEpisode
-from core.files import atomic_file
-from core.interfaces import Field
-from trajectories.episode import (
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.files import atomic_file
+from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.episode import (
     EPISODE_INDEX,
     TIMESTAMP,
     Episode,

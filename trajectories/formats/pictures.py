@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import BadEpisode
-from trajectories.formats.base import MAX_SIDE
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.trajectories.formats.base import MAX_SIDE
 
 
 def decode_picture(data: Any, shape: Sequence[int]) -> np.ndarray:

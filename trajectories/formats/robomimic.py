@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from core.errors import MissingPackage
-from core.files import atomic_file
-from trajectories.checksums import write_checksums
-from trajectories.episode import ACTION, DONE, IMAGES
-from trajectories.formats.base import Log, fault
-from trajectories.formats.h5 import READ_ERRORS, member_of, open_h5
-from trajectories.formats.h5log import H5Episode, H5Log, numbered
+from jepa_mpc.errors import MissingPackage
+from jepa_mpc.files import atomic_file
+from jepa_mpc.trajectories.checksums import write_checksums
+from jepa_mpc.trajectories.episode import ACTION, DONE, IMAGES
+from jepa_mpc.trajectories.formats.base import Log, fault
+from jepa_mpc.trajectories.formats.h5 import READ_ERRORS, member_of, open_h5
+from jepa_mpc.trajectories.formats.h5log import H5Episode, H5Log, numbered
 
 THEIRS = {"actions": ACTION, "dones": DONE, "rewards": "reward"}
 OURS = {ours: theirs for theirs, ours in THEIRS.items()}
@@ -76,7 +76,7 @@ def write_robomimic(log: Log, path: Path, *, progress: Callable[[Iterable[int]],
     try:
         import h5py
     except ImportError as error:
-        raise MissingPackage("h5py", "trajectories.formats.robomimic") from error
+        raise MissingPackage("h5py", "jepa_mpc.trajectories.formats.robomimic") from error
     if path.suffix not in (".hdf5", ".h5"):
         raise ValueError(f"a robomimic log is one file that ends in .hdf5, got {path}")
     with atomic_file(path) as draft, h5py.File(draft, "w") as file:

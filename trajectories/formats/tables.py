@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import BadEpisode, MissingPackage
-from core.files import atomic_file
-from trajectories.formats.base import fault
+from jepa_mpc.errors import BadEpisode, MissingPackage
+from jepa_mpc.files import atomic_file
+from jepa_mpc.trajectories.formats.base import fault
 
 MAX_ROWS = 100_000_000
 ARROW_TYPES = ("float", "double", "int64", "int32", "int16", "int8", "uint8", "bool", "halffloat", "uint16", "uint32")
@@ -160,5 +160,5 @@ def _arrow() -> tuple[ModuleType, ModuleType]:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise MissingPackage("pyarrow", "trajectories.formats.tables") from error
+        raise MissingPackage("pyarrow", "jepa_mpc.trajectories.formats.tables") from error
     return pyarrow, parquet

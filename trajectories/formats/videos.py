@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from core.errors import BadEpisode, MissingPackage
-from core.files import atomic_file
-from trajectories.formats.base import MAX_SIDE, fault
+from jepa_mpc.errors import BadEpisode, MissingPackage
+from jepa_mpc.files import atomic_file
+from jepa_mpc.trajectories.formats.base import MAX_SIDE, fault
 
 Codec = Literal["h264", "av1", "h264_lossless"]
 ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {
@@ -179,7 +179,7 @@ def _av() -> ModuleType:
     try:
         import av
     except ImportError as error:
-        raise MissingPackage("av", "trajectories.formats.videos") from error
+        raise MissingPackage("av", "jepa_mpc.trajectories.formats.videos") from error
     av.logging.set_level(av.logging.PANIC)
     return av
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from core.checkpoint import load_strict
-from core.errors import BadCheckpoint
-from encoders.feature_grid import FeatureGrid
-from encoders.resnet import ResNet, basic, bottleneck
-from world_model.objectives.chunk import ChunkObjective
-from world_model.predictors.chunk import ChunkSizes
+from jepa_mpc.checkpoint import load_strict
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.encoders.feature_grid import FeatureGrid
+from jepa_mpc.encoders.resnet import ResNet, basic, bottleneck
+from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
+from jepa_mpc.world_model.parts.predictors.chunk import ChunkSizes
 
 # Published name -> our name, in this order.
 _RENAMES = (

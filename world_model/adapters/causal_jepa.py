@@ -8,11 +8,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from core.errors import BadCheckpoint
-from encoders.adapters.filling import fill
-from encoders.adapters.plain import read_table
-from world_model.predictors.object_world import NumbersNode, ObjectWorld
-from world_model.predictors.slots import SlotPredictor, SlotSizes
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.plain import read_table
+from jepa_mpc.world_model.parts.predictors.object_world import NumbersNode, ObjectWorld
+from jepa_mpc.world_model.parts.predictors.slots import SlotPredictor, SlotSizes
 
 _NAMES = (
     (r"^times$", "time_pos_embed"),

@@ -19,8 +19,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from core.errors import BadEpisode
-from world_model.predictors.guidance import ThinkerFeatures
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.world_model.parts.predictors.guidance import ThinkerFeatures
 
 FIELDS = {"old": "(L, S, D)", "old_mask": "(S)", "new": "(L, S', D)", "new_mask": "(S')", "frames": "(K)"}
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from core.errors import BadCheckpoint
-from encoders.adapters.files import Released
-from encoders.adapters.filling import fill
-from encoders.adapters.names import block_rules, respell
-from encoders.adapters.vjepa2 import describe
-from encoders.released import PRETRAINING_PIXELS, vjepa2_1
-from world_model.predictors.masked import DenseMaskedPredictor, MaskedSizes, RotaryMaskedPredictor
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.encoders.adapters.files import Released
+from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.names import block_rules, respell
+from jepa_mpc.encoders.adapters.vjepa2 import describe
+from jepa_mpc.encoders.released import PRETRAINING_PIXELS, vjepa2_1
+from jepa_mpc.world_model.parts.predictors.masked import DenseMaskedPredictor, MaskedSizes, RotaryMaskedPredictor
 
 POSITION_TABLE = "predictor_pos_embed"
 """A table of constants that some files carry and that no released predictor uses."""

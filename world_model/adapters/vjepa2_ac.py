@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from core.checkpoint import load_strict
-from core.errors import BadCheckpoint
-from world_model.poses import ArmPose, GivenPose
-from world_model.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
+from jepa_mpc.checkpoint import load_strict
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose
+from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 
 # Released name -> our name, first match wins.
 RELEASED_TO_OURS = (

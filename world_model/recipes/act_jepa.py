@@ -18,17 +18,17 @@ from typing import Any, Self
 import torch
 from torch import Generator, Tensor, nn
 
-from core.errors import choose
-from encoders.convnet import KeypointEncoder
-from encoders.feature_grid import FeatureGrid
-from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
-from encoders.layers.weights import draw_weights
-from encoders.resnet import ResNet
-from world_model.actions import ActionMap
-from world_model.objectives.chunk import ChunkObjective
-from world_model.objectives.lessons import Demonstrations, HindsightGoals, LessonRule
-from world_model.predictors.chunk import ActionChunk, ChunkSizes, ContextEncoder, LatentChunk
-from world_model.targets import EMATarget, Momentum, linear_momentum
+from jepa_mpc.errors import choose
+from jepa_mpc.encoders.convnet import KeypointEncoder
+from jepa_mpc.encoders.feature_grid import FeatureGrid
+from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.encoders.resnet import ResNet
+from jepa_mpc.world_model.parts.actions import ActionMap
+from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
+from jepa_mpc.world_model.parts.objectives.lessons import Demonstrations, HindsightGoals, LessonRule
+from jepa_mpc.world_model.parts.predictors.chunk import ActionChunk, ChunkSizes, ContextEncoder, LatentChunk
+from jepa_mpc.world_model.parts.targets import EMATarget, Momentum, linear_momentum
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Generator
 
-from encoders.hand_points import HandPoints
-from encoders.layers.weights import draw_weights
-from world_model.augment import Augmentation, ColourJitter, Patches, SensorNoise, Tilt, ViewJitter
-from world_model.objectives.points import HandPointsObjective
+from jepa_mpc.encoders.hand_points import HandPoints
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, Tilt, ViewJitter
+from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective
 
 
 def build(

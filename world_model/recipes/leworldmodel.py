@@ -17,19 +17,19 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from core.errors import choose
-from core.interfaces import Regulariser
-from encoders import VIT_MINI, VIT_TINY, VisionTransformer, ViTSizes
-from encoders.layers.blocks import ProjectionHead
-from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
-from encoders.layers.weights import draw_weights
-from encoders.projected import Projected
-from world_model.actions import ActionMap
-from world_model.dynamics import LearnedDynamics
-from world_model.objectives.dynamics import DynamicsObjective
-from world_model.predictors.forms import LeWMSizes, published, rotary
-from world_model.predictors.trunk import TrunkSizes
-from world_model.regularisers.sigreg import PooledOverTime, SIGReg
+from jepa_mpc.errors import choose
+from jepa_mpc.interfaces import Regulariser
+from jepa_mpc.encoders import VIT_MINI, VIT_TINY, VisionTransformer, ViTSizes
+from jepa_mpc.encoders.layers.blocks import ProjectionHead
+from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.encoders.projected import Projected
+from jepa_mpc.world_model.parts.actions import ActionMap
+from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
+from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
+from jepa_mpc.world_model.parts.predictors.forms import LeWMSizes, published, rotary
+from jepa_mpc.world_model.parts.predictors.trunk import TrunkSizes
+from jepa_mpc.world_model.parts.regularisers.sigreg import PooledOverTime, SIGReg
 
 
 def _pooled() -> Regulariser:

@@ -16,16 +16,16 @@ from typing import Any
 
 from torch import Generator
 
-from core.errors import choose
-from encoders.layers.pixels import NormalisePixels
-from encoders.layers.weights import draw_weights
-from encoders.pyramid import PyramidEncoder, PyramidSizes
-from world_model.augment import Augmentation, ColourJitter
-from world_model.crops import RandomCrop
-from world_model.objectives.motion import MotionContentObjective, expander
-from world_model.objectives.motion_terms import MotionWeights
-from world_model.pyramid import PyramidFlow
-from world_model.regularisers.two_views import TwoViews
+from jepa_mpc.errors import choose
+from jepa_mpc.encoders.layers.pixels import NormalisePixels
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.encoders.pyramid import PyramidEncoder, PyramidSizes
+from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter
+from jepa_mpc.world_model.parts.crops import RandomCrop
+from jepa_mpc.world_model.parts.objectives.motion import MotionContentObjective, expander
+from jepa_mpc.world_model.parts.objectives.motion_terms import MotionWeights
+from jepa_mpc.world_model.parts.flow_pyramid import PyramidFlow
+from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,18 +14,18 @@ from typing import Any
 
 from torch import Generator
 
-from core.errors import choose
-from core.interfaces import MaskSampler
-from encoders.layers.pixels import NormalisePixels
-from encoders.released import vjepa2
-from encoders.video import VideoSizes
-from world_model.distances import SquaredError
-from world_model.masks.factored import MomentMask, PlaceMask
-from world_model.objectives.masked import Change, MaskedObjective, MaskTask, Stream
-from world_model.predictors.chosen import ChosenPredictor
-from world_model.predictors.masked import MaskedSizes, RotaryMaskedPredictor
-from world_model.recipes.vjepa2 import PretrainingSizes, pretraining
-from world_model.targets import linear_momentum
+from jepa_mpc.errors import choose
+from jepa_mpc.interfaces import MaskSampler
+from jepa_mpc.encoders.layers.pixels import NormalisePixels
+from jepa_mpc.encoders.released import vjepa2
+from jepa_mpc.encoders.video import VideoSizes
+from jepa_mpc.world_model.parts.distances import SquaredError
+from jepa_mpc.world_model.parts.masks.factored import MomentMask, PlaceMask
+from jepa_mpc.world_model.parts.objectives.masked import Change, MaskedObjective, MaskTask, Stream
+from jepa_mpc.world_model.parts.predictors.chosen import ChosenPredictor
+from jepa_mpc.world_model.parts.predictors.masked import MaskedSizes, RotaryMaskedPredictor
+from jepa_mpc.world_model.recipes.vjepa2 import PretrainingSizes, pretraining
+from jepa_mpc.world_model.parts.targets import linear_momentum
 
 MOTION, CONTENT = "motion", "content"
 

@@ -16,19 +16,19 @@ from typing import Any
 
 from torch import Generator, nn
 
-from core.errors import choose
-from encoders.frozen import FrozenFrames
-from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
-from encoders.layers.weights import draw_weights
-from encoders.released import LARGE
-from encoders.video import VideoSizes, VideoTransformer
-from world_model.objectives.think import HAND, ThinkObjective
-from world_model.objectives.think_path import PathHead
-from world_model.objectives.think_standin import DepthTokens, Thinker
-from world_model.objectives.think_views import ClipViews, cut
-from world_model.predictors.guidance import GUIDANCE, GuidanceSizes
-from world_model.predictors.guided import GuidedPredictor
-from world_model.predictors.masked import MaskedSizes, RotaryMaskedPredictor
+from jepa_mpc.errors import choose
+from jepa_mpc.encoders.frozen import FrozenFrames
+from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.encoders.released import LARGE
+from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
+from jepa_mpc.world_model.parts.objectives.think import HAND, ThinkObjective
+from jepa_mpc.world_model.parts.objectives.think_path import PathHead
+from jepa_mpc.world_model.parts.objectives.think_standin import DepthTokens, Thinker
+from jepa_mpc.world_model.parts.objectives.think_views import ClipViews, cut
+from jepa_mpc.world_model.parts.predictors.guidance import GUIDANCE, GuidanceSizes
+from jepa_mpc.world_model.parts.predictors.guided import GuidedPredictor
+from jepa_mpc.world_model.parts.predictors.masked import MaskedSizes, RotaryMaskedPredictor
 
 
 @dataclass(frozen=True, kw_only=True)

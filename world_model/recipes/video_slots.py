@@ -18,15 +18,15 @@ from typing import Any
 
 from torch import Generator, nn
 
-from core.errors import choose
-from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
-from encoders.layers.slot_attention import LogitScale, NormedStep, SlotAttention, SlotBlock, normed_mlp
-from encoders.layers.weights import draw_weights
-from encoders.slot_broadcast import BroadcastDecoder
-from encoders.slot_decoder import SlotMixer
-from encoders.slots import GaussianStart, LearnedStart, PatchFeatures, SlotEncoder, SlotRecurrence
-from encoders.vit import VisionTransformer, ViTSizes
-from world_model.objectives.slot_features import PixelPatches, SlotFeatureObjective
+from jepa_mpc.errors import choose
+from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from jepa_mpc.encoders.layers.slot_attention import LogitScale, NormedStep, SlotAttention, SlotBlock, normed_mlp
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.encoders.slot_broadcast import BroadcastDecoder
+from jepa_mpc.encoders.slot_decoder import SlotMixer
+from jepa_mpc.encoders.slots import GaussianStart, LearnedStart, PatchFeatures, SlotEncoder, SlotRecurrence
+from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
+from jepa_mpc.world_model.parts.objectives.slot_features import PixelPatches, SlotFeatureObjective
 
 
 @dataclass(frozen=True, kw_only=True)

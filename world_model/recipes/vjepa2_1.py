@@ -17,16 +17,16 @@ from typing import Any
 
 from torch import Generator
 
-from core.errors import choose
-from encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
-from encoders.released import GIANT, GIGANTIC, NUM_LEVELS, PRETRAINING_PIXELS, vjepa2_1
-from encoders.video import AllLevels, VideoSizes
-from world_model.masks import TUBES
-from world_model.objectives.masked import Change, MaskedObjective, MaskTask, Stream, first_frames
-from world_model.objectives.seen import InverseRootDistance, Nearness, Ramp, SeenLoss
-from world_model.predictors.masked import DenseMaskedPredictor, MaskedSizes
-from world_model.recipes.vjepa2 import PRESETS as SMALLER
-from world_model.recipes.vjepa2 import PretrainingSizes, clip_tasks, pretraining
+from jepa_mpc.errors import choose
+from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from jepa_mpc.encoders.released import GIANT, GIGANTIC, NUM_LEVELS, PRETRAINING_PIXELS, vjepa2_1
+from jepa_mpc.encoders.video import AllLevels, VideoSizes
+from jepa_mpc.world_model.parts.masks import TUBES
+from jepa_mpc.world_model.parts.objectives.masked import Change, MaskedObjective, MaskTask, Stream, first_frames
+from jepa_mpc.world_model.parts.objectives.seen import InverseRootDistance, Nearness, Ramp, SeenLoss
+from jepa_mpc.world_model.parts.predictors.masked import DenseMaskedPredictor, MaskedSizes
+from jepa_mpc.world_model.recipes.vjepa2 import PRESETS as SMALLER
+from jepa_mpc.world_model.recipes.vjepa2 import PretrainingSizes, clip_tasks, pretraining
 
 
 @dataclass(frozen=True, kw_only=True)

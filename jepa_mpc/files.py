@@ -1,0 +1,224 @@
+"""Files and folders that appear whole or not at all.
+
+Everything is made in a workspace beside its destination (`jepa_mpc.workspaces`), flushed to the disk and then put in its
+place in one step. A crash, a kill or a full disk leaves what stood there before. A link is followed: what it leads to
+is replaced, and the link stays.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from jepa_mpc.errors import Busy
+from jepa_mpc.exchange import exchange
+from jepa_mpc.workspaces import free_workspace, lock, workspace
+
+Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path to write to; publish it as `path` when the block ends without an error.
+
+    The temporary file lies in a folder beside `path` and has the same name (video writers look at the suffix). Missing
+    parent folders are made. If the block raises, the temporary file is removed and `path` stays as it was. Several
+    writers do not disturb each other; the last one wins.
+
+    Args:
+        path: Where the file shall appear.
+
+    Raises:
+        OSError: If the disk is full or the place cannot be written; names `path`.
+    """
+    with _naming(Path(path)) as path, free_workspace(path) as place:
+        draft = place / path.name
+        yield draft
+        if path.exists():
+            shutil.copymode(path, draft)
+        _flush(draft)
+        os.replace(draft, path)
+        _flush(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give an empty temporary folder to fill; publish it as `path` when the block ends without an error.
+
+    A folder that stood at `path` is replaced as a whole, in one step where the file system can do that, in two
+    elsewhere: between these two the older one is found by `published`. One folder has one writer at a time.
+
+    Args:
+        path: Where the folder shall appear.
+
+    Raises:
+        Busy: If another writer is at the same folder.
+        OSError: If the disk is full, the place cannot be written, or a file stands there; names `path`.
+    """
+    with _naming(Path(path)) as path, workspace(path) as place:
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file stands there")
+        draft = place / path.name
+        draft.mkdir()
+        yield draft
+        publish_folder(draft, path)
+
+
+@contextmanager
+def only_writer(folder: str | os.PathLike[str], *, what: str = "training") -> Iterator[None]:
+    """Hold a folder, which is made if need be; the system lets go of it even if the process is killed.
+
+    Args:
+        folder: What is held.
+        what: What the holder does, for the message to others.
+
+    Raises:
+        Busy: If another process holds it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        if not lock(file.fileno()):
+            file.seek(0)
+            holder = file.read().strip()
+            who = f" (process {holder})" if holder else ""
+            raise Busy(f"another {what}{who} writes to {folder}: wait for it or name another folder")
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def publish_folder(draft: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Put a folder that is complete where `path` is, as a whole; what stood there goes.
+
+    Args:
+        draft: The folder, beside its destination.
+        path: Where it shall appear.
+
+    Raises:
+        OSError: If the place cannot be written; `path` is then as it was.
+    """
+    draft = Path(draft)
+    for entry in (*draft.rglob("*"), draft):
+        if not entry.is_symlink() and (entry.is_file() or entry.is_dir()):
+            _flush(entry)
+    _swap(draft, _through_links(Path(path)))
+
+
+def published(folder: str | os.PathLike[str]) -> Path:
+    """The folder itself, or the older one that a writer killed in mid-swap has left beside it."""
+    folder = Path(folder)
+    previous = _previous(folder)
+    return previous if not folder.exists() and previous.exists() else folder
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OSError: If the disk is full or the place cannot be written; names `path`.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a UTF-8 text file whole or not at all.
+
+    Raises:
+        OSError: If the disk is full or the place cannot be written; names `path`.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | os.PathLike[str], value: Json) -> None:
+    """Write a JSON file whole or not at all.
+
+    Raises:
+        TypeError: If `value` holds something that JSON does not know.
+        ValueError: If `value` holds NaN or an infinity.
+        OSError: If the disk is full or the place cannot be written; names `path`.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def keep(entry: Path, folder: Path) -> None:
+    """Let a file or folder stand in another folder as well, as hard links where the file system has them."""
+    copy = folder / entry.name
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.copytree(entry, copy, symlinks=True, copy_function=_link)
+    else:
+        _link(entry, copy)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Put `new` where `path` is; the old folder is deleted last."""
+    previous = _previous(path)
+    old = previous
+    if not path.exists():
+        os.rename(new, path)
+    elif exchange(new, path):
+        old = new
+    else:
+        _swap_in_two_steps(new, path, previous)
+    _flush(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap_in_two_steps(new: Path, path: Path, previous: Path) -> None:
+    shutil.rmtree(previous, ignore_errors=True)
+    os.rename(path, previous)
+    try:
+        os.rename(new, path)
+    except OSError:
+        os.rename(previous, path)
+        raise
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or the entries of a folder are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[Path]:
+    """Where a link leads (with its parent folders made), and an OSError that names what was to be written."""
+    try:
+        path = _through_links(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path
+    except OSError as error:
+        if error.errno is None:  # worded by this project
+            raise
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"could not write ({reason}); nothing there was changed", str(path)) from error
+
+
+def _through_links(path: Path) -> Path:
+    if not path.is_symlink():
+        return path
+    end = Path(os.path.realpath(path))
+    if end.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return end

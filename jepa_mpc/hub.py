@@ -1,0 +1,96 @@
+"""Checkpoints of the Hugging Face Hub, named `hf://owner/name` or `hf://owner/name@revision`."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from jepa_mpc.errors import BadCheckpoint, MissingPackage
+
+logger = logging.getLogger(__name__)
+
+FILES = ("*.json", "*.safetensors", "*.jpg", "*.png", "*.md")
+"""What a checkpoint of ours may consist of; the rest of a repository is not fetched."""
+
+_FORM = re.compile(r"hf:/{1,2}(?P<name>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+))?/?")
+
+
+def hub_name(place: str | Path) -> str | None:
+    """`owner/name` or `owner/name@revision` if a place is one of the Hub (a path may have lost one of the two slashes).
+
+    Raises:
+        BadCheckpoint: If it begins like one and names no repository.
+    """
+    text = str(place)
+    if not text.startswith("hf:"):
+        return None
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise BadCheckpoint(f"{text} names no repository of the Hub: write hf://owner/name or hf://owner/name@revision")
+    revision = found["revision"]
+    return found["name"] if revision is None else f"{found['name']}@{revision}"
+
+
+def fetch(name: str) -> Path:
+    """The folder on this machine that holds a repository; what was fetched once needs no network.
+
+    Args:
+        name: `owner/name` or `owner/name@revision`.
+
+    Raises:
+        BadCheckpoint: If it cannot be fetched; says what to do.
+        MissingPackage: If huggingface_hub is not installed.
+    """
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise MissingPackage("huggingface_hub", f"hf://{name}") from error
+    repository, _, revision = name.partition("@")
+    try:
+        place = huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=list(FILES))
+    except (OSError, ValueError) as error:  # no network, no such repository, no space
+        raise BadCheckpoint(
+            f"hf://{name} could not be fetched ({_sentence(error)}). On a machine with a network, run `hf download "
+            f"{repository} --local-dir FOLDER`, then copy it here and give the folder"
+        ) from error
+    logger.info("hf://%s lies in %s", name, place)
+    return Path(place)
+
+
+def push(folder: str | Path, name: str, *, message: str) -> str:
+    """Upload a folder in one commit; the repository is made if need be.
+
+    Args:
+        folder: All of it is uploaded.
+        name: `owner/name`, or `owner/name@branch`.
+        message: Of the commit.
+
+    Returns:
+        Where it can be seen.
+
+    Raises:
+        MissingPackage: If huggingface_hub is not installed.
+        OSError: If there is no network, or no permission; says what to do.
+    """
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise MissingPackage("huggingface_hub", f"hf://{name}") from error
+    repository, _, revision = name.partition("@")
+    hub = huggingface_hub.HfApi()
+    try:
+        hub.create_repo(repository, exist_ok=True)
+        done = hub.upload_folder(
+            repo_id=repository, folder_path=str(folder), commit_message=message, revision=revision or None
+        )
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"hf://{name} could not be written ({_sentence(error)}); {folder} is as it was. Check the network and "
+            "`hf auth login`, then try again"
+        ) from error
+    return str(done)
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,215 @@
+"""The protocols through which the packages meet; nothing else is shared between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol, TypedDict, runtime_checkable
+
+import numpy as np
+from torch import Generator, Tensor, nn
+
+from jepa_mpc.types import (
+    Actions,
+    Context,
+    Costs,
+    Goal,
+    Latents,
+    Loss,
+    Masks,
+    Observation,
+    PlanRequest,
+    PlanResult,
+    Plans,
+    Rollout,
+    State,
+)
+
+
+class Encoder(Protocol):
+    """One modality in, tokens out."""
+
+    width: int
+
+    def __call__(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
+        """Encode a batch; `keep` names the tokens that are seen (None: all of them)."""
+
+
+class MaskSampler(Protocol):
+    """Draws what is hidden."""
+
+    def __call__(self, batch: int, generator: Generator) -> Masks:
+        """Masks for `batch` samples."""
+
+
+class TargetRule(Protocol):
+    """Says what must be matched."""
+
+    def __call__(self, x: Tensor, online: Tensor | None) -> State:
+        """Targets for inputs `x`; `online` is the encoder's own view of all of x, if there is one."""
+
+    def update(self, encoder: nn.Module, progress: float) -> None:
+        """Follow the encoder after an optimiser step; `progress` runs from 0 to 1 over the training."""
+
+
+class Regulariser(Protocol):
+    """Keeps latents apart from each other."""
+
+    def __call__(self, latents: Annotated[Tensor, "G D"], generator: Generator) -> Tensor:
+        """One number, lower for a healthier spread of the G samples."""
+
+
+class MaskedPredictor(Protocol):
+    """Fills in hidden tokens."""
+
+    def __call__(
+        self,
+        seen: Annotated[Tensor, "B K D"],
+        seen_at: Annotated[Tensor, "B K"],
+        wanted_at: Annotated[Tensor, "B L"],
+    ) -> Annotated[Tensor, "B L D"]:
+        """Predict the tokens at `wanted_at` from those at `seen_at`."""
+
+
+class StepPredictor(Protocol):
+    """Goes on in time."""
+
+    def __call__(
+        self, latents: Latents, actions: Actions, proprio: Annotated[Tensor, "B T P"] | None = None
+    ) -> Latents:
+        """T latents and the T actions that leave them in, the T latents that follow out."""
+
+
+class Window(TypedDict, total=False):
+    """One training sample cut from an episode (a batch of them has a leading B)."""
+
+    frames: Annotated[Tensor, "T C h w"]
+    actions: Annotated[Tensor, "T-1 A"]
+    proprio: Annotated[Tensor, "T P"]
+
+
+Batch = Mapping[str, Tensor]
+
+
+class Objective(Protocol):
+    """A training loss: the only thing that the training loop knows."""
+
+    def __call__(self, batch: Batch, generator: Generator) -> Loss:
+        """The loss of one batch."""
+
+    def after_step(self, progress: float) -> None:
+        """Move the targets after an optimiser step; `progress` runs from 0 to 1."""
+
+
+class Perception(Protocol):
+    """Observations in, one latent state per frame out."""
+
+    def __call__(self, observation: Observation) -> Latents:
+        """Encode every frame of the observation."""
+
+
+class Dynamics(Protocol):
+    """A world model, learned or true."""
+
+    def rollout(self, context: Context, plans: Plans) -> Rollout:
+        """Imagine what each candidate plan leads to."""
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """Dynamics whose futures are kept small in memory: plans are imagined and judged so many at a time."""
+
+    def at_once(self, context: Context, horizon: int) -> int:
+        """Candidates per world, at least one."""
+
+
+class Cost(Protocol):
+    """Judges imagined futures: lower is better."""
+
+    def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> Costs:
+        """Score every candidate."""
+
+
+class Proposal(Protocol):
+    """Names plans that are worth a try before any search: a policy's answer, a remembered piece of a log."""
+
+    def __call__(self, context: Context, goal: Goal, *, horizon: int) -> Plans:
+        """Candidate plans `B S H A`, S from 1; the first one is the best guess."""
+
+
+class Planner(Protocol):
+    """Searches for a cheap plan; sees a function, not a world."""
+
+    def plan(self, request: PlanRequest) -> PlanResult:
+        """Search within the request's budget."""
+
+
+class Memory(Protocol):
+    """Remembers the last latents and the actions between them."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+    def see(self, latents: State, proprio: Annotated[Tensor, "B P"] | None = None) -> None:
+        """Append what was just perceived, with proprioception if the robot tells it."""
+
+    def did(self, action: Annotated[Tensor, "B A"]) -> None:
+        """Append what was just done."""
+
+    def read(self) -> Context:
+        """The remembered context, oldest first."""
+
+
+class Agent(Protocol):
+    """Acts towards a goal."""
+
+    def reset(self, goal: Observation) -> None:
+        """Begin an episode: encode the goal once and clear the memory."""
+
+    def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
+        """Choose the next action, in physical units."""
+
+
+@runtime_checkable
+class RobotEnv(Protocol):
+    """A gymnasium environment that can also be copied and judged."""
+
+    def state(self) -> np.ndarray:
+        """The full physics state; `set_state(state())` changes nothing."""
+
+    def set_state(self, state: np.ndarray) -> None:
+        """Put the simulation into a recorded state."""
+
+    def goal(self) -> Observation:
+        """The goal image of this episode."""
+
+    def success(self) -> bool:
+        """Whether the goal is reached now."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One recorded quantity: shape of a single step, dtype, unit and rate."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    unit: str = ""
+    hz: float | None = None
+
+
+class EpisodeStore(Protocol):
+    """One log format."""
+
+    lengths: Sequence[int]
+    fields: Mapping[str, Field]
+
+    def read(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, Any]:
+        """The steps start..stop-1 of the named fields."""
+
+
+class TrajectoryDataset(Protocol):
+    """Windows over a store, ready for a DataLoader."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Window: ...

@@ -1,0 +1,1 @@
+"""Agents: reset(goal), act(observation)."""

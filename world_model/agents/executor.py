@@ -1,0 +1,248 @@
+"""Carrying plans out in real time: one action per control period, whatever the planner does meanwhile.
+
+Plan step i belongs to the time from `stamp + i * period_s` on, where `stamp` is when the observation behind the plan
+was made. A plan that took long is therefore entered at its matching step; the steps that were meant for the time of the
+search are left out. With a pool of one thread the search runs beside the motion, without one it runs inside `tick`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import ActionBox, Observation, Plan, PlanResult, PlanStatus
+from jepa_mpc.world_model.agents.pace import ROUNDING, Action, Command, Drive, Moment, Timing
+
+logger = logging.getLogger(__name__)
+
+
+class Think(Protocol):
+    """Searches for a plan; `Agent.think` is one."""
+
+    def __call__(self, moments: Sequence[Moment], guess: Plan | None) -> PlanResult:
+        """A plan from the newest of the moments (oldest first) on, near the guess `B H A` if there is one."""
+
+
+class Pool(Protocol):
+    """Where searches run: `concurrent.futures.ThreadPoolExecutor(1)`, or `Inline()`."""
+
+    def submit(self, task: Callable[..., PlanResult], /, *arguments: object) -> Future[PlanResult]:
+        """Start a task."""
+
+
+class Inline:
+    """Runs each task at once, in the caller's thread; its errors reach the caller."""
+
+    def submit(self, task: Callable[..., PlanResult], /, *arguments: object) -> Future[PlanResult]:
+        """Run the task and return its finished future."""
+        future: Future[PlanResult] = Future()
+        future.set_result(task(*arguments))
+        return future
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A plan that is carried out."""
+
+    actions: Plan
+    stamp_s: float
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A search under way, and when the observation behind it was made; a void one is awaited and thrown away."""
+
+    future: Future[PlanResult]
+    stamp_s: float
+    void: bool = False
+
+
+class RecedingHorizon:
+    """Plans again and again, and answers each control period with one action that is never older than allowed.
+
+    Each `tick` takes the newest observation in, takes over a plan that has become ready, starts the next search if none
+    is under way, and answers with the running plan's action for this time. Without a plan that is fresh enough it
+    holds, and after `stop_after_s` of that it stops. The search sees the observations and actions in one piece only:
+    when an observation was missed, its history begins anew.
+
+    Discarded and counted in `counts`, by reason: observations that are "duplicate" (or out of order), "late" or "from
+    the future"; plans that are "outdated" on arrival, "invalid" (not finite, or no world has a valid plan), or
+    "failed" (the search raised; the error is logged and kept in `failure`). When the clock goes back, everything is
+    forgotten and the search under way is void.
+
+    Args:
+        think: Searches for plans. Runs in the pool's thread, one call at a time.
+        hold: The action of standing still `B A`; it is also what a world without a valid plan is given.
+        box: The actions that the robot accepts.
+        timing: Rates and limits.
+        pool: Where searches run; in `tick` itself by default.
+        history: Observations that a search may look back on.
+        clock: Gives the time in seconds; observations are stamped by the same clock.
+
+    Raises:
+        ValueError: If `hold` does not fit the box or `history` is below 1.
+    """
+
+    def __init__(
+        self,
+        think: Think,
+        *,
+        hold: Action,
+        box: ActionBox,
+        timing: Timing,
+        pool: Pool | None = None,
+        history: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        check_shape(hold, "B A", A=box.dim)
+        if not torch.equal(box.clip(hold), hold):
+            raise ValueError(f"the action of standing still must lie inside the box, got {hold.tolist()}")
+        if history < 1:
+            raise ValueError(f"need history >= 1, got {history}")
+        self.think, self.hold, self.box, self.timing = think, hold, box, timing
+        self.pool: Pool = pool or Inline()
+        self.clock = clock
+        self.counts: Counter[str] = Counter()
+        self.failure: BaseException | None = None
+        self._moments: deque[Moment] = deque(maxlen=history)
+        self._search: _Search | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: no plan, no history, not stopped; a search under way is void."""
+        self._forget()
+        self._stopped = False
+        self._now = self._followed_s = self.clock()
+
+    def tick(self, observation: Observation | None, *, stamp_s: float | None = None) -> Command:
+        """Answer one control period.
+
+        Args:
+            observation: The newest one, or None if none came.
+            stamp_s: When it was made, by the executor's clock; now by default.
+        """
+        self._read_clock()
+        if observation is not None:
+            self._take_in(observation, self._now if stamp_s is None else stamp_s)
+        self._collect()
+        self._start_search()
+        self._collect()
+        self._read_clock()
+        command = self._command()
+        if self._moments:
+            self._moments[-1] = replace(self._moments[-1], action=command.action)
+        return command
+
+    def _read_clock(self) -> None:
+        now = self.clock()
+        if now < self._now:
+            self.counts["clock went back"] += 1
+            self._forget()
+            self._followed_s = now
+        self._now = now
+
+    def _forget(self) -> None:
+        self._running: _Running | None = None
+        self._moments.clear()
+        self._seen_s = self._searched_s = -math.inf
+        if self._search is not None:
+            self._search = replace(self._search, void=True)
+
+    def _take_in(self, observation: Observation, stamp_s: float) -> None:
+        """Remember an observation, unless it is no news."""
+        slack = ROUNDING * self.timing.period_s
+        if not math.isfinite(stamp_s) or stamp_s > self._now + slack:
+            self.counts["from the future"] += 1
+        elif stamp_s <= self._seen_s:
+            self.counts["duplicate"] += 1
+        elif self._now - stamp_s > self.timing.max_age_s:
+            self.counts["late"] += 1
+        else:
+            missed = self._moments and abs(stamp_s - self._seen_s - self.timing.period_s) > self.timing.period_s / 2
+            if missed:
+                self._moments.clear()
+            self._moments.append(Moment(observation=observation, stamp_s=stamp_s))
+            self._seen_s = stamp_s
+
+    def _start_search(self) -> None:
+        """Search from the newest moment, unless a search is under way or this moment was searched from."""
+        due_s = self._searched_s + self.timing.replan_s - ROUNDING * self.timing.period_s
+        news = bool(self._moments) and self._seen_s > self._searched_s and self._seen_s >= due_s
+        if self._stopped or self._search is not None or not news:
+            return
+        future = self.pool.submit(self.think, tuple(self._moments), self._guess(self._seen_s))
+        self._search = _Search(future, self._seen_s)
+        self._searched_s = self._seen_s
+
+    def _guess(self, stamp_s: float) -> Plan | None:
+        """The running plan as it goes on from a time, held at its end."""
+        if self._running is None:
+            return None
+        actions = self._running.actions
+        done = min(max(0, self._step_at(stamp_s)), actions.shape[1])
+        return torch.cat([actions[:, done:], self.hold[:, None].expand(-1, done, -1)], dim=1)
+
+    def _collect(self) -> None:
+        """Take over the plan of a finished search, if it is of use."""
+        search = self._search
+        if search is None or not search.future.done():
+            return
+        self._search = None
+        if search.future.cancelled() or search.future.exception() is not None:
+            self.counts["failed"] += 1
+            self.failure = None if search.future.cancelled() else search.future.exception()
+            logger.warning("the search for a plan failed: %r", self.failure)
+        elif search.void or self._clock_reading() - search.stamp_s > self.timing.max_age_s:
+            self.counts["outdated"] += 1
+        else:
+            self._adopt(search.future.result(), search.stamp_s)
+
+    def _clock_reading(self) -> float:
+        """The time now; at least as late as the last reading."""
+        return max(self._now, self.clock())
+
+    def _adopt(self, result: PlanResult, stamp_s: float) -> None:
+        valid = torch.tensor([status is not PlanStatus.NO_VALID for status in result.status], device=self.hold.device)
+        sound = valid & result.actions.isfinite().all(dim=-1).all(dim=-1)  # (B)
+        if not bool(sound.any()):
+            self.counts["invalid"] += 1
+            return
+        actions = torch.where(sound[:, None, None], self.box.clip(result.actions), self.hold[:, None])
+        self._running = _Running(actions.detach(), stamp_s)
+        self.counts["adopted"] += 1
+
+    def _step_at(self, time_s: float) -> int:
+        assert self._running is not None
+        return math.floor((time_s - self._running.stamp_s) / self.timing.period_s + ROUNDING)
+
+    def _command(self) -> Command:
+        reason = self._reason_to_hold()
+        if reason:
+            self._stopped = self._stopped or self._now - self._followed_s > self.timing.stop_after_s
+            drive = Drive.STOP if self._stopped else Drive.HOLD
+            return Command(action=self.hold, drive=drive, age_s=math.inf, step=None, reason=reason)
+        assert self._running is not None
+        self._followed_s = self._now
+        step, age_s = self._step_at(self._now), self._now - self._running.stamp_s
+        return Command(action=self._running.actions[:, step], drive=Drive.FOLLOW, age_s=age_s, step=step)
+
+    def _reason_to_hold(self) -> str:
+        if self._stopped:
+            return "stopped: call reset() once it is safe to go on"
+        if self._running is None:
+            return "no plan yet"
+        age_s = self._now - self._running.stamp_s
+        if age_s > self.timing.max_age_s:
+            return f"the plan rests on an observation {age_s:.3g} s old, {self.timing.max_age_s:.3g} s are allowed"
+        if self._step_at(self._now) >= self._running.actions.shape[1]:
+            return f"the plan of {self._running.actions.shape[1]} steps has ended"
+        return ""

@@ -1,0 +1,72 @@
+"""Small networks that belong to one world model (a policy, a critic) in folders, refused beside any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from jepa_mpc.checkpoint import open_checkpoint, save_checkpoint
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
+from jepa_mpc.world_model.checkpoints.restore import restore
+
+Part = TypeVar("Part", bound=nn.Module)
+
+
+def save_companion(
+    folder: str | Path,
+    part: nn.Module,
+    *,
+    kind: str,
+    described: Mapping[str, Any],
+    model: WorldModel,
+    facts: Mapping[str, Any],
+) -> None:
+    """Publish a network beside the fingerprint of the world model whose latents it reads.
+
+    Args:
+        folder: Where; replaced as a whole, never half written.
+        part: The trained network.
+        kind: What it is: "policy" or "critic", as its trainer `experiments/train_<kind>.py` calls it.
+        described: The configuration that `assemble` builds it from.
+        model: The world model.
+        facts: Further entries of the configuration.
+
+    Raises:
+        ValueError: If the world model has no fingerprint, so that nothing could be checked later.
+    """
+    if not model.fingerprint:
+        raise ValueError(f"the world model has no fingerprint: load it from its folder, then train a {kind} for it")
+    config = {kind: dict(described), "world_model": model.fingerprint, **facts}
+    save_checkpoint(folder, part.state_dict(), config)
+
+
+def load_companion(folder: str | Path, model: WorldModel, *, kind: str, form: type[Part]) -> Part:
+    """Read a published network, onto the device of its world model, frozen.
+
+    Args:
+        folder: Where it lies.
+        model: The world model that it shall work with.
+        kind: What it shall be.
+        form: The class of such networks.
+
+    Raises:
+        BadCheckpoint: If the folder is missing, damaged or of a newer format, does not describe such a network, or
+            describes one that was trained for another world model.
+    """
+    with open_checkpoint(folder) as opened:
+        try:
+            described, belongs_to = opened.config[kind], str(opened.config["world_model"])
+        except LookupError as error:
+            raise BadCheckpoint(f"{folder} does not describe a {kind} of this version: {error}") from error
+        if belongs_to != model.fingerprint:
+            raise BadCheckpoint(
+                f"the {kind} in {folder} belongs to the world model {belongs_to}, and this one is "
+                f"{model.fingerprint or 'unnamed'}: train a {kind} for it with experiments/train_{kind}.py"
+            )
+        (part,) = restore(opened, {"": described}, str(folder), kind=kind, form=form)
+    part.to(next(model.objective.parameters()).device).eval().requires_grad_(False)
+    return part

@@ -1,0 +1,73 @@
+"""Trained policies in folders: each belongs to one world model, and is refused beside any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.types import Observation
+from jepa_mpc.world_model.checkpoints.networks import load_companion, save_companion
+from jepa_mpc.world_model.policies.goal import GoalPolicy
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
+
+
+def save_policy(
+    folder: str | Path,
+    policy: GoalPolicy,
+    *,
+    described: Mapping[str, Any],
+    model: WorldModel,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Publish a policy: weights, the configuration that builds it, and the world model that it belongs to.
+
+    Args:
+        folder: Where; replaced as a whole, never half written.
+        policy: The trained policy.
+        described: The configuration that `assemble` builds it from.
+        model: The world model whose latents it reads.
+        training: How it came to be, for people.
+
+    Raises:
+        ValueError: If the world model has no fingerprint, so that nothing could be checked later.
+    """
+    facts = {"actions": list(model.interface.actions), "training": dict(training or {})}
+    save_companion(folder, policy, kind="policy", described=described, model=model, facts=facts)
+
+
+def load_policy(folder: str | Path, model: WorldModel) -> GoalPolicy:
+    """Read a published policy, onto the device of its world model, frozen.
+
+    Args:
+        folder: Where it lies.
+        model: The world model that it shall work with.
+
+    Raises:
+        BadCheckpoint: If the folder is missing, damaged or of a newer format, does not describe a policy, or describes
+            one that was trained for another world model.
+    """
+    policy = load_companion(folder, model, kind="policy", form=GoalPolicy)
+    if policy.action_dim != len(model.interface.actions):
+        raise BadCheckpoint(
+            f"the policy in {folder} answers actions of {policy.action_dim} numbers, its world model takes "
+            f"{len(model.interface.actions)} ({', '.join(model.interface.actions)})"
+        )
+    _try_out(policy, model, folder)
+    return policy
+
+
+@torch.no_grad()
+def _try_out(policy: GoalPolicy, model: WorldModel, folder: str | Path) -> None:
+    """Answer once for a state of the world model's own size."""
+    known = model.interface
+    frames = torch.zeros(1, 1, 3 * len(known.cameras), known.image_size, known.image_size, dtype=torch.uint8)
+    seen = Observation(frames=frames.to(policy.scale.device), cameras=known.cameras)
+    state = model.perception(seen)[:, -1]
+    try:
+        policy(state, state, torch.ones(1, device=state.device))
+    except (RuntimeError, ValueError) as error:
+        raise BadCheckpoint(f"the network in {folder} does not fit the states of its world model: {error}") from error

@@ -1,0 +1,1 @@
+"""World models behind the Dynamics protocol: plans in, imagined futures out."""

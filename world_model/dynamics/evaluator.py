@@ -1,0 +1,37 @@
+"""The world as a planner sees it: a function from plans to costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jepa_mpc.interfaces import Bounded, Cost, Dynamics
+from jepa_mpc.types import Context, Costs, Goal, Plans, Scores
+from jepa_mpc.world_model.costs.constraints import broken_down, joined
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Imagines plans and judges their futures; one that broke down costs +inf.
+
+    Args:
+        dynamics: Imagines; if it tells how much it has room for, plans come to it in parts.
+        cost: Judges.
+        context: What is known of the past.
+        goal: What is wanted.
+    """
+
+    dynamics: Dynamics
+    cost: Cost
+    context: Context
+    goal: Goal
+
+    def __call__(self, plans: Plans) -> Costs | Scores:
+        """Plans `B S H A` to costs `B S`."""
+        if isinstance(self.dynamics, Bounded):
+            count = self.dynamics.at_once(self.context, plans.shape[2])
+            return joined([self._judge(part) for part in plans.split(count, dim=1)])
+        return self._judge(plans)
+
+    def _judge(self, plans: Plans) -> Costs | Scores:
+        rollout = self.dynamics.rollout(self.context, plans)
+        return broken_down(self.cost(rollout, plans, self.goal), rollout.valid)

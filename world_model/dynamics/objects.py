@@ -1,0 +1,105 @@
+"""Object slots in an agent: seeing them, keeping each in its place over time, and how far they are from a goal's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.types import Context, Latents, Observation, Plans, Rollout
+from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
+from jepa_mpc.world_model.parts.matching import assign, gaps, matched, reorder
+from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
+from jepa_mpc.world_model.perception.images import ImagePerception
+from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
+
+
+class MatchedGap:
+    """Distance of two states of objects, whatever the order of their slots; for `GoalDistance(distance=...)`.
+
+        mean |s - s_goal|^2 over the cheapest assignment of slots + mean |x - x_goal|^2 of the tokens that are none
+
+    Args:
+        extra: Tokens at the end of a state that are no objects (proprioception); they are compared as they stand.
+        extra_weight: Factor on their distance.
+    """
+
+    def __init__(self, *, extra: int = 0, extra_weight: float = 1.0) -> None:
+        self.extra, self.extra_weight = extra, extra_weight
+
+    def __call__(self, latents: Annotated[Tensor, "... N D"], goal: Annotated[Tensor, "... N D"]) -> Tensor:
+        """States `... N D` to `...`; leading axes broadcast."""
+        objects = latents.shape[-2] - self.extra
+        gap = matched(latents[..., :objects, :], goal[..., :objects, :])
+        if not self.extra:
+            return gap
+        others = (latents[..., objects:, :] - goal[..., objects:, :]).square().mean(dim=(-2, -1))
+        return gap + self.extra_weight * others
+
+
+class SlotPerception(ImagePerception):
+    """Frames, and proprioception where the world has a node for it, to states of objects.
+
+    The frames of one observation are followed as a video. Observations that come one by one begin anew each time, so
+    that slots may change places between them: `AlignedDynamics` puts them back.
+
+    Args:
+        objective: The trained objective: encoder, preparation of pictures, node of proprioception.
+        cameras: The cameras that it was trained with.
+        image_size: Height and width in pixels.
+    """
+
+    def __init__(self, objective: ObjectObjective, *, cameras: Sequence[str], image_size: tuple[int, int]) -> None:
+        super().__init__(objective.encoder, cameras=cameras, image_size=image_size, prepare=objective.preprocess)
+        self.objective = objective
+
+    @torch.no_grad()
+    def __call__(self, observation: Observation) -> Latents:
+        """Encode every frame: uint8 `B T C h w` -> states `B T N D`.
+
+        Raises:
+            BadObservation: If the frames are not what the encoder was trained with, or proprioception is missing.
+        """
+        self.check(observation)
+        world = self.objective.predictor
+        if world.felt is not None and observation.proprio is None:
+            raise BadObservation(f"this model feels {world.felt.inputs} numbers per frame: give proprio B T P")
+        return world.states(self.objective.encode(observation.frames), observation.proprio)
+
+
+class AlignedDynamics(LearnedDynamics):
+    """A learned world of objects; slots of earlier context frames are put into the order of the latest.
+
+    Args:
+        predictor: The world of objects.
+        max_context: Number of last context frames in use; by default all that the predictor looks back on.
+        max_bytes: Bound on the memory of one chunk of candidates, about.
+    """
+
+    def __init__(self, predictor: ObjectWorld, *, max_context: int | None = None, max_bytes: int = 512 * 2**20) -> None:
+        super().__init__(predictor, max_context=max_context or predictor.window, max_bytes=max_bytes)
+        self.num_extra = predictor.num_extra
+
+    def rollout(self, context: Context, plans: Plans) -> Rollout:
+        """Imagine what each candidate plan leads to; see `LearnedDynamics.rollout`."""
+        recent = self._recent(context)
+        latents = aligned(recent.latents, extra=self.num_extra)
+        return super().rollout(Context(latents=latents, actions=recent.actions, proprio=recent.proprio), plans)
+
+
+def aligned(states: Latents, *, extra: int = 0) -> Latents:
+    """Put the objects of every frame into the order of the frame after it, the last frame staying as it is.
+
+    Args:
+        states: `(B, T, N, D)`.
+        extra: Tokens at the end that are no objects.
+    """
+    frames = list(states.split(1, dim=1))
+    objects = states.shape[2] - extra
+    for time in range(len(frames) - 2, -1, -1):
+        order = assign(gaps(frames[time + 1][:, 0, :objects], frames[time][:, 0, :objects]))
+        frames[time] = reorder(frames[time], order)
+    return torch.cat(frames, dim=1)

@@ -1,1 +1,0 @@
-"""The parts of the training loop: settings, schedules, decay groups, layouts over processes, watching."""

@@ -1,0 +1,1 @@
+"""What the agent remembers: the planner's window, the replay buffer, hindsight samples."""

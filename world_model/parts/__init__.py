@@ -1,0 +1,1 @@
+"""Parts of the systems: predictors, objectives, masks, regularisers, targets, distances."""

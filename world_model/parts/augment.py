@@ -1,0 +1,195 @@
+"""Changes of the training pictures that leave the motion in them intact.
+
+Colours change from frame to frame, so that no latent can live on them (constant appearance is the cheapest thing to
+predict); the picture plane moves once per window and camera, as if the camera stood and pointed a little differently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from jepa_mpc.types import Frames
+
+CHANNELS_PER_CAMERA = 3
+Change = Callable[[Tensor, Generator], Tensor]
+
+
+class Augmentation:
+    """Applies changes in turn to windows of raw frames.
+
+    Args:
+        changes: Each maps pictures `B T V 3 h w` in [0, 1] (V cameras) to pictures of the same shape.
+    """
+
+    def __init__(self, changes: Sequence[Change]) -> None:
+        self.changes = tuple(changes)
+
+    def __call__(self, frames: Frames, generator: Generator) -> Frames:
+        """Frames `B T C h w` with values 0..255 in, float frames of the same range out."""
+        views = frames.unflatten(2, (-1, CHANNELS_PER_CAMERA)).float() / 255
+        for change in self.changes:
+            views = change(views, generator)
+        return views.clamp(0, 1).flatten(2, 3) * 255
+
+
+def _uniform(shape: Sequence[int], low: float, high: float, generator: Generator, like: Tensor) -> Tensor:
+    drawn = torch.rand(tuple(shape), generator=generator, device=generator.device)
+    return (low + (high - low) * drawn).to(like.device)
+
+
+def _factor(shape: Sequence[int], largest: float, generator: Generator, like: Tensor) -> Tensor:
+    bound = math.log(largest)
+    return _uniform(shape, -bound, bound, generator, like).exp()
+
+
+class ColourJitter:
+    """New colours for every frame of every camera: mixed channels, another tone curve, another exposure.
+
+    Args:
+        mixing: Largest entry of the random colour matrix that is added to the identity.
+        curve: Largest bend c of the tone curve x + c x (1 - x).
+        permute: Share of pictures whose channels change places.
+    """
+
+    def __init__(self, *, mixing: float = 0.4, curve: float = 0.8, permute: float = 0.3) -> None:
+        self.mixing, self.curve, self.permute = mixing, curve, permute
+
+    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
+        """Pictures `B T V 3 h w` in and out."""
+        places = views.shape[:3]
+        order = _uniform((*places, 3), 0, 1, generator, views).argsort(-1)
+        keep = _uniform(places, 0, 1, generator, views) >= self.permute
+        order = torch.where(keep[..., None], torch.arange(3, device=views.device), order)
+        matrix = functional.one_hot(order, 3).to(views.dtype)
+        matrix = matrix + _uniform((*places, 3, 3), -self.mixing, self.mixing, generator, views)
+        mixed = (matrix @ views.flatten(-2)).unflatten(-1, views.shape[-2:]).clamp(0, 1)
+        bend = _uniform((*places, 1, 1, 1), -self.curve, self.curve, generator, views)
+        return mixed + bend * mixed * (1 - mixed)
+
+
+class ViewJitter:
+    """Moves, turns and scales the picture plane, once per window and camera.
+
+    Args:
+        shift: Largest shift as a share of half the picture.
+        scale: Largest factor of size (and, inverted, the smallest).
+        turn_rad: Largest turn in radians.
+        stretch: Largest factor of height against width (and, inverted, the smallest): a camera higher up or lower down.
+        shrink: Factor by which things become smaller on top of that.
+    """
+
+    def __init__(
+        self,
+        *,
+        shift: float = 0.12,
+        scale: float = 1.2,
+        turn_rad: float = 0.07,
+        stretch: float = 1.0,
+        shrink: float = 1.0,
+    ) -> None:
+        self.shift, self.scale, self.turn_rad, self.stretch, self.shrink = shift, scale, turn_rad, stretch, shrink
+
+    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
+        """Pictures `B T V 3 h w` in and out."""
+        return self.moved(views, generator)[0]
+
+    def moved(self, views: Tensor, generator: Generator, *, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Pictures `B T V 3 h w` in and out, and the maps `B V 2 3` from places in the new ones to the old ones.
+
+        Args:
+            views: The pictures.
+            generator: Draws the maps.
+            strength: Share of the full range that they are drawn from.
+        """
+        batch, frames, cameras = views.shape[:3]
+        one = (batch, cameras)
+        size = self.shrink**strength * _factor(one, self.scale**strength, generator, views)
+        tall = _factor(one, self.stretch**strength, generator, views) if self.stretch != 1 else torch.ones_like(size)
+        turn = strength * _uniform(one, -self.turn_rad, self.turn_rad, generator, views)
+        move = strength * _uniform((*one, 2), -self.shift, self.shift, generator, views)
+        cos, sin = size * turn.cos(), size * turn.sin()
+        rows = [cos, -sin, move[..., 0], tall * sin, tall * cos, move[..., 1]]
+        matrix = torch.stack(rows, dim=-1).unflatten(-1, (2, 3))
+        each = matrix[:, None].expand(-1, frames, -1, -1, -1).flatten(0, 2)
+        pictures = views.flatten(0, 2)
+        grid = functional.affine_grid(each, list(pictures.shape), align_corners=False)
+        moved = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+        return moved.unflatten(0, (batch, frames, cameras)), matrix
+
+
+class Tilt:
+    """Tilts the picture plane, once per window and camera: things grow towards one side.
+
+        (x, y) <- (x, y) / (1 + b_x x + b_y y)
+
+    Args:
+        largest: Bound of b, below 0.5.
+
+    Raises:
+        ValueError: If the bound would fold the picture.
+    """
+
+    def __init__(self, *, largest: float = 0.25) -> None:
+        if not 0 <= largest < 0.5:
+            raise ValueError(f"a tilt needs a bound from 0 to below 0.5, got {largest}")
+        self.largest = largest
+
+    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
+        """Pictures `B T V 3 h w` in and out."""
+        batch, frames, cameras, _, height, width = views.shape
+        tilt = _uniform((batch, cameras, 2), -self.largest, self.largest, generator, views)
+        x = torch.linspace(-1, 1, width, device=views.device).expand(height, width)
+        y = torch.linspace(-1, 1, height, device=views.device)[:, None].expand(height, width)
+        depth = 1 + tilt[..., 0, None, None] * x + tilt[..., 1, None, None] * y
+        grid = torch.stack([x / depth, y / depth], dim=-1)[:, None].expand(-1, frames, -1, -1, -1, -1).flatten(0, 2)
+        tilted = functional.grid_sample(views.flatten(0, 2), grid, padding_mode="border", align_corners=False)
+        return tilted.unflatten(0, (batch, frames, cameras))
+
+
+class Patches:
+    """Puts plain rectangles into the pictures of a window, in the same place in all frames: things that stand about.
+
+    Args:
+        count: Rectangles per camera.
+        largest: Largest side as a share of the picture.
+    """
+
+    def __init__(self, *, count: int = 2, largest: float = 0.22) -> None:
+        self.count, self.largest = count, largest
+
+    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
+        """Pictures `B T V 3 h w` in and out."""
+        batch, _, cameras, _, height, width = views.shape
+        x = torch.linspace(0, 1, width, device=views.device)
+        y = torch.linspace(0, 1, height, device=views.device)[:, None]
+        for _ in range(self.count):
+            centre = _uniform((batch, 1, cameras, 1, 2), 0, 1, generator, views)
+            half = _uniform((batch, 1, cameras, 1, 2), 0, self.largest / 2, generator, views)
+            colour = _uniform((batch, 1, cameras, 3, 1, 1), 0, 1, generator, views)
+            inside = ((x - centre[..., 0, None, None]).abs() < half[..., 0, None, None]) & (
+                (y - centre[..., 1, None, None]).abs() < half[..., 1, None, None]
+            )
+            views = torch.where(inside, colour, views)
+        return views
+
+
+class SensorNoise:
+    """Adds the noise of a poor or badly lit camera, of another strength for every frame of every camera.
+
+    Args:
+        strongest: Largest standard deviation, on the scale 0 to 1.
+    """
+
+    def __init__(self, *, strongest: float = 0.05) -> None:
+        self.strongest = strongest
+
+    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
+        """Pictures `B T V 3 h w` in and out."""
+        strength = _uniform((*views.shape[:3], 1, 1, 1), 0, self.strongest, generator, views)
+        noise = torch.randn(views.shape, generator=generator, device=generator.device).to(views.device)
+        return views + strength * noise

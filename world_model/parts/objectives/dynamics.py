@@ -1,0 +1,192 @@
+"""The dynamics loss: predict the next latent state from the present one and the action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from torch import Generator, Tensor, nn
+
+from jepa_mpc.interfaces import Batch, Regulariser
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Frames, Latents, Loss
+from jepa_mpc.encoders.layers.pixels import NormalisePixels
+from jepa_mpc.world_model.parts.distances import Distance, SquaredError
+from jepa_mpc.world_model.parts.predictors import RollingPredictor
+from jepa_mpc.world_model.parts.targets import FrozenTarget, SharedTarget
+
+ExtraTerm = Callable[[Latents, Tensor, Generator], Tensor]
+Augment = Callable[[Frames, Generator], Frames]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """A batch as a loss on fed-back predictions sees it.
+
+    Args:
+        predictor: The predictor.
+        latents: True latents `B T N D`.
+        targets: What must be matched `B T N D`.
+        actions: `B T-1 A`.
+        proprio: `B T P`, or None.
+        predicted: What the predictor made of the first T - 1 true latents `B T-1 N D`.
+        distance: Between prediction and target.
+    """
+
+    predictor: RollingPredictor
+    latents: Latents
+    targets: Latents
+    actions: Annotated[Tensor, "B T-1 A"]
+    proprio: Annotated[Tensor, "B T P"] | None
+    predicted: Latents
+    distance: Distance
+
+
+class FedBack(Protocol):
+    """A loss on predictions that are fed back."""
+
+    @property
+    def weight(self) -> float:
+        """Factor on the loss."""
+
+    def __call__(self, course: Course) -> Tensor:
+        """One number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenLoop:
+    """A loss on a rollout as a planner sees it: poses and latents are those that the predictor itself imagines.
+
+    Args:
+        weight: Factor on the loss.
+        steps: Number of steps, or None for as many as the batch holds.
+        context: True frames at the start.
+    """
+
+    weight: float
+    steps: int | None = None
+    context: int = 1
+
+    def __call__(self, course: Course) -> Tensor:
+        """Distance of the imagined latents from the targets."""
+        start, count = self.context, course.actions.shape[1]
+        steps = min(self.steps or count, count - start + 1)
+        plans = course.actions[:, None, start - 1 : start - 1 + steps]
+        known = None if course.proprio is None else course.proprio[:, :start]
+        imagined, _ = course.predictor.rollout(course.latents[:, :start], course.actions[:, : start - 1], plans, known)
+        return course.distance(imagined[:, 0], course.targets[:, start : start + steps])
+
+
+class DynamicsObjective(nn.Module):
+    """Encoder and predictor trained together on windows of frames and actions.
+
+        loss = |g(z_<=t, a_<=t) - target_t+1| + w * |open loop| + sum w_i * regulariser_i(z) + sum w_j * extra_j(z, a)
+
+    With a shared target both sides receive gradient; no stop-gradient stands anywhere. Batches hold `frames` B T C h w,
+    `actions` B T-1 A in physical units, and `proprio` B T P if the predictor uses it.
+
+    Args:
+        encoder: Maps prepared images `(B T, C, h, w)` to tokens `(B T, N, D)`.
+        predictor: Predicts the next states.
+        preprocess: Prepares frames for the encoder, in use as in training.
+        augment: Changes the raw frames in training mode, or None.
+        target: What must be matched.
+        distance: Between prediction and target.
+        regularisers: (name, weight, part); each sees one sample set over the worlds per time step and token
+            `(T N, B, D)`.
+        extra: (name, weight, part); parts get latents B T N D, actions B T-1 A and a generator, and may have weights.
+        open_loop: The loss on fed-back predictions, or None.
+
+    Reference: Maes et al. 2026, arXiv:2603.19312.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: nn.Module,
+        predictor: RollingPredictor,
+        preprocess: Callable[[Frames], Frames] | None = None,
+        augment: Augment | None = None,
+        target: SharedTarget | FrozenTarget | None = None,
+        distance: Distance | None = None,
+        regularisers: Sequence[tuple[str, float, Regulariser]] = (),
+        extra: Sequence[tuple[str, float, ExtraTerm]] = (),
+        open_loop: FedBack | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.predictor = predictor
+        self.preprocess = preprocess or NormalisePixels()
+        self.augment = augment
+        self.target = target or SharedTarget()
+        self.distance = distance or SquaredError()
+        self.regularisers = tuple(regularisers)
+        self.extra = tuple(extra)
+        self.open_loop = open_loop
+        named: list[tuple[str, object]] = [(name, part) for name, _, part in self.regularisers]
+        named += [(name, part) for name, _, part in self.extra]
+        _refuse_equal_names([name for name, _ in named])
+        self.parts = nn.ModuleDict({name: part for name, part in named if isinstance(part, nn.Module)})
+
+    def forward(self, batch: Batch, generator: Generator) -> Loss:
+        """The loss of one batch.
+
+        Raises:
+            ValueError: If the batch's shapes do not fit each other.
+        """
+        frames, actions = batch["frames"], batch["actions"]
+        sizes = check_shape(frames, "B T C h w")
+        check_shape(actions, "B T A", B=sizes["B"], T=sizes["T"] - 1)
+        proprio = batch.get("proprio") if self.predictor.proprio is not None else None
+        latents, targets = self._encode(frames, generator)
+        known = None if proprio is None else proprio[:, :-1]
+        predicted, after = self.predictor.predict(latents[:, :-1], actions, known)
+        weighted = {"prediction": (1.0, self.distance(predicted, targets[:, 1:]))}
+        if proprio is not None and after is not None and self.predictor.proprio is not None:
+            weighted["proprio"] = (1.0, self.predictor.proprio.gap(after, proprio[:, 1:]))
+        if self.open_loop is not None:
+            course = Course(
+                predictor=self.predictor, latents=latents, targets=targets, actions=actions, proprio=proprio,
+                predicted=predicted, distance=self.distance,
+            )  # fmt: skip
+            weighted["open_loop"] = (self.open_loop.weight, self.open_loop(course))
+        samples = latents.permute(1, 2, 0, 3).flatten(0, 1)  # (T N, B, D)
+        for name, weight, regulariser in self.regularisers:
+            weighted[name] = (weight, regulariser(samples, generator))
+        for name, weight, term in self.extra:
+            weighted[name] = (weight, term(latents, actions, generator))
+        return total_of(weighted)
+
+    def encode(self, frames: Frames) -> Latents:
+        """Latents of frames as they come from a camera `(B, T, C, h, w)`, uint8 or float 0..255."""
+        sizes = check_shape(frames, "B T C h w")
+        tokens = self.encoder(self.preprocess(frames.flatten(0, 1)))
+        return tokens.unflatten(0, (sizes["B"], sizes["T"]))
+
+    def after_step(self, progress: float) -> None:
+        """Move the target after an optimiser step; `progress` runs from 0 to 1."""
+        self.target.update(self.encoder, progress)
+
+    def _encode(self, frames: Frames, generator: Generator) -> tuple[Latents, Latents]:
+        if self.training and self.augment is not None:
+            frames = self.augment(frames, generator)
+        images = self.preprocess(frames.flatten(0, 1))
+        online = self.encoder(images)
+        targets = self.target(images, online)
+        return online.unflatten(0, frames.shape[:2]), targets.unflatten(0, frames.shape[:2])
+
+
+def total_of(weighted: dict[str, tuple[float, Tensor]]) -> Loss:
+    """The weighted sum of named terms, and each term by itself for the log."""
+    total = sum((weight * term for weight, term in weighted.values() if weight), start=0.0)
+    assert isinstance(total, Tensor)
+    terms = {name: term.detach() for name, (_, term) in weighted.items()}
+    return Loss(total=total, terms={**terms, "total": total.detach()})
+
+
+def _refuse_equal_names(names: Sequence[str]) -> None:
+    reserved = ["prediction", "open_loop", "proprio", "total"]
+    all_names = [*names, *reserved]
+    if len(set(all_names)) != len(all_names):
+        raise ValueError(f"each loss term needs a name of its own, other than {reserved}; got {list(names)}")

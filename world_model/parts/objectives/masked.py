@@ -1,0 +1,245 @@
+"""The masked loss: encode what is seen, predict what is hidden, compare with a target's view of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from jepa_mpc.interfaces import Batch, MaskSampler, Regulariser
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Frames, Latents, Loss, Masks
+from jepa_mpc.encoders.video import AllLevels
+from jepa_mpc.world_model.parts.distances import AbsoluteError, Distance
+from jepa_mpc.world_model.parts.objectives.dynamics import total_of
+from jepa_mpc.world_model.parts.objectives.seen import SeenLoss
+from jepa_mpc.world_model.parts.targets import FrozenTarget, SharedTarget
+
+Prepare = Callable[[Tensor], Tensor]
+Otherwise = Callable[[Batch], Tensor]
+Change = Callable[[Tensor, Generator], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskTask:
+    """One way of hiding tokens.
+
+    Args:
+        name: Names its term in the log.
+        sampler: Draws the masks.
+        hints: Further arguments of the predictor, e.g. which mask token to use.
+    """
+
+    name: str
+    sampler: MaskSampler
+    hints: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Stream(nn.Module):
+    """One kind of input and the ways in which it is masked.
+
+    Args:
+        key: Its entry in the batch.
+        tasks: Every way of hiding; their losses are averaged.
+        prepare: Turns the entry into what the encoder takes.
+        augment: Changes the raw entry in training mode, or None.
+        weight: Share of the stream in the loss.
+        otherwise: Makes the entry out of others where the batch has none; by default the stream is skipped then.
+        num_tokens: Tokens of one sample that the masks are made for, if the stream shall check it.
+
+    Raises:
+        ValueError: If there is no task or two have one name.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        tasks: Sequence[MaskTask],
+        *,
+        prepare: Prepare | None = None,
+        augment: Change | None = None,
+        weight: float = 1.0,
+        otherwise: Otherwise | None = None,
+        num_tokens: int | None = None,
+    ) -> None:
+        super().__init__()
+        names = [task.name for task in tasks]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"a stream needs mask tasks with names of their own, got {names}")
+        self.key, self.tasks, self.weight = key, tuple(tasks), weight
+        self.prepare = prepare or nn.Identity()
+        self.augment = augment
+        self.otherwise = otherwise
+        self.num_tokens = num_tokens
+
+    def finds(self, batch: Batch) -> bool:
+        """Whether the batch has something for this stream."""
+        return self.key in batch or (self.otherwise is not None and "frames" in batch)
+
+    def check(self, targets: Tensor) -> None:
+        """Refuse inputs that give other tokens `B N D` than the masks are made for.
+
+        Raises:
+            ValueError: With both numbers.
+        """
+        if self.num_tokens not in (None, targets.shape[1]):
+            raise ValueError(
+                f"the masks of {self.key!r} are made for {self.num_tokens} tokens and the inputs give "
+                f"{targets.shape[1]}: set the system's image and frames to those of the data"
+            )
+
+    def take(self, batch: Batch, generator: Generator) -> Tensor:
+        """The encoder's input."""
+        raw = batch[self.key] if self.otherwise is None or self.key in batch else self.otherwise(batch)
+        if self.training and self.augment is not None:
+            raw = self.augment(raw, generator)
+        return self.prepare(raw)
+
+
+class MaskedObjective(nn.Module):
+    """Encoder and predictor trained together to fill in what is hidden.
+
+        loss = mean over tasks of d(g(f(x seen), places), target(x)[places]) + seen tokens + sum w_i R_i(f(x seen))
+
+    Each target block of a mask is predicted by itself. With several streams (video and images, say) their losses are
+    averaged by weight.
+
+    Args:
+        encoder: `(x, keep)` to the tokens that are kept `B K D`.
+        predictor: Seen tokens and places to wanted tokens; with `seen_loss`, its method `both` gives the seen ones too.
+        streams: The inputs and their masks.
+        target: What must be matched, for all tokens of x.
+        distance: Between predicted and true tokens.
+        seen_loss: A further loss on the tokens that were seen, or None.
+        regularisers: (name, weight, part) on all seen tokens as samples `G D`.
+        still: Prepares single frames `G C h w` for the encoder, for `encode`; None without pictures.
+
+    Reference: Assran et al. 2023, arXiv:2301.08243; Bardes et al. 2024, arXiv:2404.08471.
+    """
+
+    progress: Tensor
+
+    def __init__(
+        self,
+        *,
+        encoder: nn.Module,
+        predictor: nn.Module,
+        streams: Sequence[Stream],
+        target: SharedTarget | FrozenTarget,
+        distance: Distance | None = None,
+        seen_loss: SeenLoss | None = None,
+        regularisers: Sequence[tuple[str, float, Regulariser]] = (),
+        still: Prepare | None = None,
+    ) -> None:
+        super().__init__()
+        if not streams:
+            raise ValueError("a masked objective needs at least one stream of inputs")
+        self.encoder = encoder
+        self.predictor = predictor
+        self.inputs = tuple(streams)
+        self.streams = nn.ModuleList(streams)
+        self.target = target
+        self.distance = distance or AbsoluteError()
+        self.seen_loss = seen_loss
+        self.regularisers = tuple(regularisers)
+        self.parts = nn.ModuleDict({name: part for name, _, part in regularisers if isinstance(part, nn.Module)})
+        self.still = still
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, batch: Batch, generator: Generator) -> Loss:
+        """The loss of one batch.
+
+        Raises:
+            ValueError: If the batch has none of the streams' entries, or inputs of another size than the masks.
+        """
+        present = [stream for stream in self.inputs if stream.finds(batch)]
+        if not present:
+            wanted = ", ".join(stream.key for stream in self.inputs)
+            raise ValueError(f"the batch must hold one of {wanted}; it holds {', '.join(batch) or 'nothing'}")
+        whole = sum(stream.weight for stream in present)
+        weighted: dict[str, tuple[float, Tensor]] = {}
+        for stream in present:
+            terms = self._stream(stream, stream.take(batch, generator), generator)
+            weighted |= {f"{stream.key}/{name}": (stream.weight / whole * w, term) for name, (w, term) in terms.items()}
+        return total_of(weighted)
+
+    def encode(self, frames: Frames) -> Latents:
+        """The target's tokens of each frame by itself: uint8 `B T C h w` to `B T N D`.
+
+        Raises:
+            ValueError: If the system takes no pictures.
+        """
+        if self.still is None:
+            raise ValueError("this system takes no pictures: it cannot encode frames")
+        sizes = check_shape(frames, "B T C h w")
+        return self.published(self.still(frames.flatten(0, 1))).unflatten(0, (sizes["B"], sizes["T"]))
+
+    @property
+    def published(self) -> nn.Module:
+        """The encoder that others shall use: the target's, where it has its own; of several levels the last."""
+        encoder = self.target.encoder if isinstance(self.target, FrozenTarget) else self.encoder
+        return encoder.encoder if isinstance(encoder, AllLevels) else encoder
+
+    def after_step(self, progress: float) -> None:
+        """Move the target after an optimiser step; `progress` runs from 0 to 1."""
+        self.progress.fill_(progress)
+        self.target.update(self.encoder, progress)
+
+    def _stream(self, stream: Stream, x: Tensor, generator: Generator) -> dict[str, tuple[float, Tensor]]:
+        online = self.encoder(x) if isinstance(self.target, SharedTarget) else None
+        targets = self.target(x, online)
+        stream.check(targets)
+        share = 1 / len(stream.tasks)
+        terms: dict[str, tuple[float, Tensor]] = {}
+        near: list[Tensor] = []
+        samples = []
+        for task in stream.tasks:
+            masks = task.sampler(len(x), generator)
+            masks = Masks(context=masks.context.to(x.device), targets=masks.targets.to(x.device))
+            seen = self.encoder(x, masks.context)
+            samples.append(seen.flatten(0, 1))
+            predicted, again = self._predict(seen, masks, task.hints)
+            wanted = gather_tokens(targets, masks.targets.flatten(1)).unflatten(1, masks.targets.shape[1:])
+            terms[task.name] = (share, self.distance(predicted, wanted))
+            if again is not None and self.seen_loss is not None:
+                near.append(self._seen(again, targets, masks))
+        if near and self.seen_loss is not None:
+            raw = torch.stack(near).mean()
+            terms["seen_raw"] = (0.0, raw)
+            terms["seen"] = (1.0, self.seen_loss.weight(self.progress).to(raw.dtype) * raw)
+        for name, weight, regulariser in self.regularisers:
+            terms[name] = (weight, regulariser(torch.cat(samples), generator))
+        return terms
+
+    def _predict(self, seen: Tensor, masks: Masks, hints: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """Predicted target blocks `B M L D`, and the seen tokens `B M K D` where they are asked for."""
+        blocks = masks.targets.shape[1]
+        at = masks.context.repeat_interleave(blocks, dim=0)
+        seen, wanted_at = seen.repeat_interleave(blocks, dim=0), masks.targets.flatten(0, 1)  # (B M, K, D), (B M, L)
+        if self.seen_loss is None:
+            return self.predictor(seen, at, wanted_at, **hints).unflatten(0, (-1, blocks)), None
+        wanted, again = self.predictor.both(seen, at, wanted_at, **hints)  # type: ignore[operator]
+        return wanted.unflatten(0, (-1, blocks)), again.unflatten(0, (-1, blocks))
+
+    def _seen(self, again: Tensor, targets: Tensor, masks: Masks) -> Tensor:
+        """The loss on seen tokens, each block judged by its own distance to them."""
+        assert self.seen_loss is not None
+        wanted = gather_tokens(targets, masks.context)
+        each = [
+            self.seen_loss(again[:, index], wanted, Masks(context=masks.context, targets=block[:, None]))
+            for index, block in enumerate(masks.targets.unbind(dim=1))
+        ]
+        return torch.stack(each).mean()
+
+
+def first_frames(batch: Batch) -> Frames:
+    """The first frame of each clip, `B 1 C h w`."""
+    return batch["frames"][:, :1]
+
+
+def gather_tokens(tokens: Tensor, at: Tensor) -> Tensor:
+    """Tokens `(B, N, D)` at the places `(B, L)`: `(B, L, D)`."""
+    return tokens.gather(1, at[..., None].expand(-1, -1, tokens.shape[-1]))

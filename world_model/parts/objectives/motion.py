@@ -1,0 +1,196 @@
+"""Motion and content learned together: one encoder, a flow between frames, and agreement between views of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor, nn
+
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.interfaces import Batch
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Frames, Latents, Loss
+from jepa_mpc.encoders.pyramid import CHANNELS_PER_CAMERA, PyramidEncoder
+from jepa_mpc.world_model.parts.flow import Flow, resize_flow
+from jepa_mpc.world_model.parts.objectives.dynamics import total_of
+from jepa_mpc.world_model.parts.objectives.motion_terms import FramePairs, MotionWeights, Pictures, Terms, motion_terms, turned
+from jepa_mpc.world_model.parts.flow_pyramid import PyramidFlow
+from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
+from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
+from jepa_mpc.world_model.parts.targets import SharedTarget
+
+Views = Callable[[Frames, Generator], Frames]
+
+
+class MotionContentObjective(nn.Module):
+    """The loss of MC-JEPA: self-supervised flow and VICReg on one encoder, in one step.
+
+        loss = content + alpha * (reconstruction + coarse + smooth + regression + cycle + spread)
+
+        reconstruction   l1 |I_a - w(I_b)| + l2 (I_a - w(I_b))^2 + ssim (1 - SSIM(I_a, w(I_b))) / 2
+        coarse           the same on pictures shrunk to each level that has a flow
+        smooth           edge-aware steps of the flow                          w(x)(p) = x(p + flow(p))
+        regression       |X_a - w(X_b)|^2            at every level of the pyramid X
+        cycle            |w_ba(w_ab(X_b)) - X_b|^2   at the finest level that has a flow
+        spread           variance-covariance         at every level
+        content          VICReg between the expanded means of the coarsest level for two views of a picture
+
+    All motion terms are taken in both orders. Pixels that leave the picture are left out, and so are those that fail
+    the round trip, as hidden ones do; in a picture where most of them fail, the flow is wrong rather than the scene
+    hidden, and all are kept to learn from.
+
+    Batches hold `frames` B T C h w with T >= 2; every sample gives one pair of neighbouring frames of every camera.
+
+    Args:
+        encoder: Gives the pyramid, and the tokens for others.
+        head: Two pyramids to flows.
+        expander: Means of the coarsest level to what VICReg compares, or None to leave the content branch out.
+        views: Changes raw frames `B T C h w` into another view of them; drawn twice for each picture.
+        prepare: Scales frames 0..255 for the encoder.
+        alpha: Weight of the motion branch.
+        weights: Of its terms.
+        content: The loss between two views.
+        spread: The regulariser of every level.
+        content_only: Share of the training in which content is learned alone, at its start.
+        relax: What the weight of roughness is multiplied by at the end of the training, on the way relax^progress: the
+            flow is first learned in the large and then gets its edges. Ours; 1 leaves the weight alone.
+
+    Raises:
+        ValueError: If there is an expander and nothing that makes views, or `relax` is not above 0.
+
+    Reference: Bardes et al. 2023, arXiv:2307.12698.
+    """
+
+    progress: Tensor
+
+    def __init__(
+        self,
+        *,
+        encoder: PyramidEncoder,
+        head: PyramidFlow,
+        prepare: Callable[[Tensor], Tensor],
+        expander: nn.Module | None = None,
+        views: Views | None = None,
+        alpha: float = 0.1,
+        weights: MotionWeights | None = None,
+        content: TwoViews | None = None,
+        spread: VICReg | None = None,
+        content_only: float = 0.0,
+        relax: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if relax <= 0:
+            raise ValueError(f"relax is a factor above 0, got {relax}")
+        if expander is not None and views is None:
+            raise ValueError("the content branch compares two views of a picture: give the part that makes them")
+        self.encoder, self.head, self.expander = encoder, head, expander
+        self.target = SharedTarget()
+        self.prepare = prepare
+        self.views, self.alpha, self.content_only, self.relax = views, alpha, content_only, relax
+        self.weights = weights or MotionWeights()
+        self.content = content or TwoViews()
+        self.spread = spread or VICReg(variance_weight=1.0, covariance_weight=0.04)
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def published(self) -> PyramidEncoder:
+        """The encoder that others shall use."""
+        return self.encoder
+
+    def forward(self, batch: Batch, generator: Generator) -> Loss:
+        """The loss of one batch.
+
+        Raises:
+            ValueError: If there is a single frame per sample.
+        """
+        first, second = _neighbours(batch["frames"], generator)
+        terms = self._motion(first, second, generator)
+        weight, roughness = terms["smooth"]
+        terms["smooth"] = (weight, self.relax ** self.progress.to(roughness.dtype) * roughness)
+        begun = (self.progress >= self.content_only).to(first.dtype) if self.expander is not None else 1.0
+        scale = self.alpha if self.expander is not None else 1.0
+        weighted = {name: (scale * weight, begun * term) for name, (weight, term) in terms.items()}
+        if self.expander is not None:
+            weighted |= self._content(first, generator)
+        return total_of(weighted)
+
+    def encode(self, frames: Frames) -> Latents:
+        """Tokens of frames as they come from a camera `B T C h w`, uint8 or float 0..255."""
+        sizes = check_shape(frames, "B T C h w")
+        return self.encoder(self.prepare(frames.flatten(0, 1))).unflatten(0, (sizes["B"], sizes["T"]))
+
+    def flow(self, frame_a: Pictures, frame_b: Pictures) -> Flow:
+        """Where every pixel of one frame is in another.
+
+        Args:
+            frame_a: Pictures of one camera `B 3 h w`, uint8 or float 0..255.
+            frame_b: The same camera's, a moment later.
+
+        Returns:
+            `B 2 h w`: pixels to the right, pixels down, on the pixels of `frame_a`.
+
+        Raises:
+            BadObservation: If the two differ in shape or are no pictures of one camera.
+        """
+        if frame_a.shape != frame_b.shape or frame_a.dim() != 4 or frame_a.shape[1] != CHANNELS_PER_CAMERA:
+            raise BadObservation(
+                f"flow needs two frames (B, 3, h, w) of one shape, got {tuple(frame_a.shape)} and "
+                f"{tuple(frame_b.shape)}: cut several cameras apart first"
+            )
+        features = self.encoder.levels(self.prepare(torch.cat([frame_a, frame_b])))
+        halves = [level.chunk(2) for level in features]
+        flows = self.head([here for here, _ in halves], [there for _, there in halves])
+        return resize_flow(flows[0], (frame_a.shape[-2], frame_a.shape[-1]))
+
+    def after_step(self, progress: float) -> None:
+        """Note how far the training is; `progress` runs from 0 to 1."""
+        self.progress.fill_(progress)
+
+    def _motion(self, first: Tensor, second: Tensor, generator: Generator) -> Terms:
+        """Weights and values of the motion terms for frames `B 3 h w` on the scale 0 to 255."""
+        both = torch.cat([first, second])
+        features = self.encoder.levels(self.prepare(both))
+        others = [turned(level) for level in features]
+        pairs = FramePairs(
+            first=both / 255, second=turned(both) / 255, features_first=features, features_second=others,
+            flows=self.head(features, others), skip=self.head.skip,
+        )  # fmt: skip
+        return motion_terms(pairs, self.weights, self.spread, generator)
+
+    def _content(self, frames: Tensor, generator: Generator) -> Terms:
+        """Terms of VICReg between two views of frames `B 3 h w`."""
+        assert self.views is not None and self.expander is not None
+        changed = torch.cat([self.views(frames[:, None], generator)[:, 0] for _ in range(2)])
+        means = self.encoder.levels(self.prepare(changed))[-1].mean(dim=(-2, -1))
+        first, second = self.expander(means).chunk(2)
+        return {f"content/{name}": term for name, term in self.content.terms(first, second).items()}
+
+
+def expander(width: int, *, hidden: int, depth: int = 3) -> nn.Sequential:
+    """A projection for VICReg: linear layers with batch norm and ReLU between them.
+
+    No layer has a bias: batch norm or the loss itself removes it.
+
+    Args:
+        width: Width that comes in.
+        hidden: Width of every layer.
+        depth: Number of linear layers.
+
+    Reference: Bardes et al. 2022, arXiv:2105.04906, section 4.2.
+    """
+    layers: list[nn.Module] = [nn.Linear(width, hidden, bias=False)]
+    for _ in range(depth - 1):
+        layers += [nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, hidden, bias=False)]
+    return nn.Sequential(*layers)
+
+
+def _neighbours(frames: Frames, generator: Generator) -> tuple[Tensor, Tensor]:
+    """A frame of each sample and the one after it, drawn evenly, every camera by itself: float `B 3 h w` twice."""
+    sizes = check_shape(frames, "B T C h w")
+    if sizes["T"] < 2 or sizes["C"] % CHANNELS_PER_CAMERA:
+        raise ValueError(f"motion needs two frames and 3 channels per camera, got {tuple(frames.shape)} as B T C h w")
+    at = torch.randint(sizes["T"] - 1, (sizes["B"],), generator=generator, device=generator.device).to(frames.device)
+    sample = torch.arange(sizes["B"], device=frames.device)
+    first, second = (frames[sample, at + later].float() for later in (0, 1))
+    return first.unflatten(1, (-1, 3)).flatten(0, 1), second.unflatten(1, (-1, 3)).flatten(0, 1)

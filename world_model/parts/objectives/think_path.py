@@ -1,0 +1,69 @@
+"""Where the hand goes: a path in metres, read off predicted tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Generator, Tensor, nn
+
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Latents
+from jepa_mpc.encoders.layers.postnorm import CrossAttention
+
+Path = Annotated[Tensor, "B H Q"]
+
+
+class PathHead(nn.Module):
+    """Reads a place out of the tokens of each frame.
+
+        y = MLP(LN(pool(tokens + marks)));   y = y + MLP_t(LN(y));   place = W y
+
+    One learned query pools the tokens of a frame; each token bears a learned mark of its place in the picture, since
+    tokens with rotary places know it from their content alone.
+
+    Args:
+        num_tokens: Tokens N of a frame.
+        inputs: Width D of the tokens; `heads` divides it.
+        outputs: Numbers Q of a place.
+        hidden: Width behind the pooling.
+        heads: Attention heads of the pooling.
+
+    Reference: Zhang et al. 2026, arXiv:2603.22281 (there: 52 hand joints).
+    """
+
+    def __init__(self, num_tokens: int, inputs: int, *, outputs: int = 3, hidden: int = 1024, heads: int = 8) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.empty(1, 1, inputs))
+        self.marks = nn.Parameter(torch.empty(num_tokens, inputs))
+        self.pool = CrossAttention(inputs, heads=heads)
+        self.enter = nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, hidden), nn.GELU())
+        self.over_time = nn.Sequential(
+            nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, hidden)
+        )
+        self.leave = nn.Linear(hidden, outputs)
+        self.outputs = outputs
+        self.draw(None)
+
+    def draw(self, generator: Generator | None) -> None:
+        """Draw query and marks: a normal distribution of spread 0.02."""
+        nn.init.normal_(self.query, std=0.02, generator=generator)
+        nn.init.normal_(self.marks, std=0.02, generator=generator)
+
+    def forward(self, latents: Latents) -> Path:
+        """Tokens `B H N D` of H frames to places `B H Q`.
+
+        Raises:
+            ValueError: If a frame has other tokens than the head was made for.
+        """
+        size = check_shape(latents, "B H N D", N=len(self.marks), D=self.marks.shape[1])
+        tokens = (latents + self.marks).flatten(0, 1)  # (B H, N, D)
+        pooled = self.pool(self.query.expand(len(tokens), -1, -1), tokens)[:, 0]
+        y = self.enter(pooled.unflatten(0, (size["B"], size["H"])))
+        return self.leave(y + self.over_time(y))
+
+
+def path_errors(predicted: Path, true: Path) -> dict[str, Tensor]:
+    """Mean and final distance of two paths, each in the path's own unit."""
+    missed = (predicted - true).detach().norm(dim=-1)  # (B, H)
+    return {"ade_m": missed.mean(), "fde_m": missed[:, -1].mean()}

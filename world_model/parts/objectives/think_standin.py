@@ -1,0 +1,72 @@
+"""Stand-ins for a thinker: a sparse view as the house's own frozen encoder sees it. No language model is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from jepa_mpc.types import Frames
+from jepa_mpc.encoders.layers.normed import LatentNorm
+from jepa_mpc.encoders.layers.positions import sincos_1d
+from jepa_mpc.encoders.video import VideoTransformer
+from jepa_mpc.world_model.parts.predictors.guidance import ThinkerFeatures
+
+
+class Thinker(Protocol):
+    """Looks at some observed frames and says what it made of them."""
+
+    def __call__(self, encoder: VideoTransformer, images: Frames, frames: Sequence[int]) -> ThinkerFeatures:
+        """Features of prepared images `B K C h w`, which are the window's `frames`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthTokens:
+    """Tokens of every sparse frame at several depths of a frozen encoder, in place of a language model's hidden states.
+
+    `old` are the normed tokens of all frames plus a sine code of the frame's number; `new`, which a language model
+    would have said, are the mean changes from each sparse frame to the next. This is visual memory: it knows nothing
+    that the frames do not show.
+
+    Args:
+        at: Blocks of the encoder, counted from 0; the first one speaks to the first layer of the predictor.
+    """
+
+    at: Sequence[int]
+
+    @torch.no_grad()
+    def __call__(self, encoder: VideoTransformer, images: Frames, frames: Sequence[int]) -> ThinkerFeatures:
+        """Features of prepared images `B K C h w`, which are the window's `frames`."""
+        batch, views = images.shape[:2]
+        norm = LatentNorm()
+        depths = [norm(tokens) for tokens in encoder.depths(images.flatten(0, 1), at=self.at)]
+        tokens = torch.stack(depths, dim=1).unflatten(0, (batch, views)).transpose(1, 2)  # (B, L, K, N, D)
+        numbers = torch.tensor(frames, device=images.device)
+        times = sincos_1d(numbers, tokens.shape[-1]).to(tokens.dtype)
+        changes = tokens.mean(dim=3).diff(dim=2)  # (B, L, K - 1, D)
+        old = (tokens + times[:, None]).flatten(2, 3)
+        return ThinkerFeatures(
+            old=old, old_mask=_all(old), new=changes, new_mask=_all(changes), frames=numbers.expand(batch, -1)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OthersThoughts:
+    """The control: every world is told what was thought about another one of the batch.
+
+    Args:
+        thinker: Whose features are passed on.
+    """
+
+    thinker: Thinker
+
+    def __call__(self, encoder: VideoTransformer, images: Frames, frames: Sequence[int]) -> ThinkerFeatures:
+        """Features of the neighbour's images."""
+        return self.thinker(encoder, images.roll(1, dims=0), frames)
+
+
+def _all(states: Tensor) -> Tensor:
+    return torch.ones(states.shape[0], states.shape[2], dtype=torch.bool, device=states.device)

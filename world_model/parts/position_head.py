@@ -1,0 +1,81 @@
+"""A head that reads displacements from latents: the metric in which an agent judges how far a goal is.
+
+    p_t = W z_t;     loss = mean over t of |(p_t - mean p) - (x_t - mean x)|^2,     x_t = a_0 + ... + a_{t-1}
+
+The target is the sum of the actions that lead from one frame of a window to another, so it needs nothing but the log:
+goal-conditioned inverse dynamics over many steps, with every later frame as a goal in hindsight (Andrychowicz et al.
+2017, arXiv:1707.01495). Because the head sees one frame at a time and is linear, the latent has to lay space out
+straight: |W (z - z_goal)| keeps growing with the true distance, where the plain latent distance levels off. Frozen
+latents of many tokens cannot be laid out: `TokenPlaces` then looks at them before the linear map.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Generator, Tensor, nn
+
+from jepa_mpc.types import Latents
+
+
+class TokenPlaces(nn.Module):
+    """Where in the picture a few learned features are, and what is seen there: from tokens of a grid to one vector.
+
+        weights_k = softmax over the grid of f_k(token);   out = MLP([weights_k (place, V token)]_k)
+
+    Args:
+        width: Width D of the tokens.
+        rows: Rows of the grid.
+        columns: Columns of the grid.
+        features: Number of features K.
+        seen: Width of what is seen at each feature.
+        output: Width of the result.
+    """
+
+    grid: Tensor
+
+    def __init__(
+        self, width: int, *, rows: int, columns: int, features: int = 16, seen: int = 16, output: int = 64
+    ) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, features))
+        self.value = nn.Linear(width, seen)
+        self.mix = nn.Sequential(nn.Linear(features * (2 + seen), 2 * output), nn.GELU(), nn.Linear(2 * output, output))
+        row, column = torch.meshgrid(torch.linspace(-1, 1, rows), torch.linspace(-1, 1, columns), indexing="ij")
+        self.register_buffer("grid", torch.stack([row, column], dim=-1).flatten(0, 1), persistent=False)
+
+    def forward(self, latents: Annotated[Tensor, "... N D"]) -> Annotated[Tensor, "... output"]:
+        """Tokens `(..., N, D)` to vectors `(..., output)`."""
+        weights = self.score(latents).softmax(dim=-2).transpose(-1, -2)  # (..., K, N)
+        found = torch.cat([weights @ self.grid, weights @ self.value(latents)], dim=-1)  # (..., K, 2 + seen)
+        return self.mix(found.flatten(-2))
+
+
+class HindsightDisplacement(nn.Module):
+    """The displacement head and its loss.
+
+    Args:
+        width: Width of a flattened state, N times D.
+        axes: The leading action axes that are displacements (x, y, z by default).
+        unit_m: Length that counts as 1 in the loss, in metres.
+        look: Maps states `(..., N, D)` to vectors `(..., width)` before the linear map, for latents of many tokens in
+            which places do not lie straight; by default they are flattened.
+    """
+
+    def __init__(self, width: int, *, axes: int = 3, unit_m: float = 0.1, look: nn.Module | None = None) -> None:
+        super().__init__()
+        self.axes, self.unit_m = axes, unit_m
+        self.look = look or nn.Flatten(start_dim=-2)
+        self.linear = nn.Linear(width, axes, bias=False)
+
+    def forward(self, latents: Latents, actions: Annotated[Tensor, "B T-1 A"], generator: Generator) -> Tensor:
+        """The loss of windows: latents B T N D and the actions B T-1 A (metres) between them -> one number."""
+        walked = torch.cumsum(actions[..., : self.axes] / self.unit_m, dim=1)
+        walked = torch.cat([torch.zeros_like(walked[:, :1]), walked], dim=1)  # (B, T, axes)
+        gap = self.linear(self.look(latents)) - walked
+        return (gap - gap.mean(dim=1, keepdim=True)).square().sum(-1).mean()
+
+    def metres(self, latents: Annotated[Tensor, "... N D"]) -> Annotated[Tensor, "... axes"]:
+        """Where a state lies, up to a constant of the place, in metres: only differences have a meaning."""
+        return self.unit_m * self.linear(self.look(latents))

@@ -1,0 +1,253 @@
+"""What a slow thinker says to a fast predictor: hidden states of another network, and three ways to be told them.
+
+    o = masked mean of W_old old[l];   n = masked mean of W_new new[l];   u = [o, n, |o - n|, o n]
+    (scale, shift) = MLP_l(u);   g_l = tanh(gate_l), zero at first
+    film       h <- h (1 + g scale) + g shift
+    adaln      h <- LN(h) (1 + g scale) + g shift
+    crossattn  h <- h + g attention(LN(h), [W_old old[l], W_new new[l]])
+
+Reference: Zhang et al. 2026, ThinkJEPA, arXiv:2603.22281.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Generator, Tensor, nn
+
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.encoders.layers.postnorm import CrossAttention
+
+Visible = Annotated[Tensor, "B S"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThinkerFeatures:
+    """Hidden states of a thinker that looked at some observed frames, one set for each world.
+
+    Args:
+        old: States of what it was shown `B L S D`, from L of its layers.
+        old_mask: `B S`, True where there is a token and not padding.
+        new: States of what it said `B L S' D`; S' may be 0.
+        new_mask: `B S'`.
+        frames: Numbers `B K` of the frames that it saw, counted as those of the window that is predicted.
+
+    Raises:
+        ValueError: If the shapes do not fit each other or a mask is not made of booleans.
+    """
+
+    old: Annotated[Tensor, "B L S D"]
+    old_mask: Visible
+    new: Annotated[Tensor, "B L S D"]
+    new_mask: Visible
+    frames: Annotated[Tensor, "B K"]
+
+    def __post_init__(self) -> None:
+        size = check_shape(self.old, "B L S D")
+        batch, layers, width = size["B"], size["L"], size["D"]
+        said = check_shape(self.new, "B L S D", B=batch, L=layers, D=width)
+        check_shape(self.old_mask, "B S", B=batch, S=size["S"])
+        check_shape(self.new_mask, "B S", B=batch, S=said["S"])
+        check_shape(self.frames, "B K", B=batch)
+        for name in ("old_mask", "new_mask"):
+            if getattr(self, name).dtype != torch.bool:
+                raise ValueError(f"{name} must be bool (True: a token), got {getattr(self, name).dtype}")
+
+    @property
+    def layers(self) -> int:
+        """How many of its layers L are kept."""
+        return self.old.shape[1]
+
+    def check_observed(self, last: int) -> None:
+        """Refuse what was thought about the future.
+
+        Args:
+            last: Number of the last frame that may have been seen.
+
+        Raises:
+            ValueError: If the thinker saw a later frame, or does not say what it saw.
+        """
+        if not self.frames.numel():
+            raise ValueError(
+                "these thinker features do not say which frames were seen: extract them with frame numbers"
+            )
+        latest = int(self.frames.max())
+        if latest > last:
+            raise ValueError(
+                f"these thinker features come from frame {latest}, and only frames up to {last} are observed: a "
+                "thinker that saw the future must not guide its prediction; extract them from observed frames alone"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thought:
+    """What one layer of the predictor is told, in its own width; padding is zero.
+
+    Args:
+        old: `B S d`.
+        old_mask: `B S`.
+        new: `B S' d`.
+        new_mask: `B S'`.
+    """
+
+    old: Annotated[Tensor, "B S d"]
+    old_mask: Visible
+    new: Annotated[Tensor, "B S d"]
+    new_mask: Visible
+
+    def summary(self) -> Annotated[Tensor, "B 4d"]:
+        """[o, n, |o - n|, o n] of the means o and n; a mean over no token is zero."""
+        old, new = _mean(self.old, self.old_mask), _mean(self.new, self.new_mask)
+        return torch.cat([old, new, (old - new).abs(), old * new], dim=-1)
+
+    def memory(self) -> tuple[Annotated[Tensor, "B S d"], Visible]:
+        """All tokens `B S + S' + 1 d` and which of them count: a zero token stands in for those who have no other."""
+        present = torch.cat([self.old_mask, self.new_mask], dim=1)
+        alone = ~present.any(dim=1, keepdim=True)
+        tokens = torch.cat([self.old, self.new, self.old.new_zeros(len(self.old), 1, self.old.shape[2])], dim=1)
+        return tokens, torch.cat([present, alone], dim=1)
+
+
+class ThoughtPyramid(nn.Module):
+    """Layer l of the thinker speaks to layer l of the predictor; a layer that nobody speaks to hears zeros.
+
+    Args:
+        inputs: Width of the thinker's states.
+        width: Width of the predictor.
+    """
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.old = nn.Linear(inputs, width, bias=False)
+        self.new = nn.Linear(inputs, width, bias=False)
+        self.inputs = inputs
+
+    def forward(self, features: ThinkerFeatures, depth: int) -> list[Thought]:
+        """A thought for each of `depth` layers; further layers of the thinker are not listened to.
+
+        Raises:
+            ValueError: If the states have another width than the pyramid was made for.
+        """
+        check_shape(features.old, "B L S D", D=self.inputs)
+        used = min(depth, features.layers)
+        old = self.old(_kept(features.old[:, :used], features.old_mask[:, None]))  # (B, used, S, d)
+        new = self.new(_kept(features.new[:, :used], features.new_mask[:, None]))
+        masks = {"old_mask": features.old_mask, "new_mask": features.new_mask}
+        silence = Thought(
+            old=torch.zeros_like(old[:, 0]), new=torch.zeros_like(new[:, 0]),
+            **{name: torch.zeros_like(mask) for name, mask in masks.items()},
+        )  # fmt: skip
+        spoken = [Thought(old=old[:, layer], new=new[:, layer], **masks) for layer in range(used)]
+        return spoken + [silence] * (depth - used)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceSizes:
+    """Sizes of a guidance.
+
+    Args:
+        inputs: Width of the thinker's states.
+        hidden: Width inside the map from a summary to scale and shift.
+        heads: Attention heads of `AttentionGuidance`.
+    """
+
+    inputs: int
+    hidden: int = 512
+    heads: int = 6
+
+
+class Guidance(nn.Module, ABC):
+    """One layer's ear: a gate that is shut at first, g = tanh(gate)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def draw(self, generator: Generator | None) -> None:
+        """Shut the gate."""
+        nn.init.zeros_(self.gate)
+
+    @abstractmethod
+    def forward(self, x: Annotated[Tensor, "B L d"], thought: Thought) -> Annotated[Tensor, "B L d"]:
+        """Change the tokens that enter a block by what the layer is told."""
+
+
+class FilmGuidance(Guidance):
+    """h <- h (1 + g scale) + g shift.
+
+    Args:
+        width: Width d of the tokens.
+        sizes: All other sizes.
+    """
+
+    def __init__(self, width: int, *, sizes: GuidanceSizes) -> None:
+        super().__init__()
+        self.to_modulation = nn.Sequential(
+            nn.LayerNorm(4 * width), nn.Linear(4 * width, sizes.hidden), nn.GELU(), nn.Linear(sizes.hidden, 2 * width)
+        )
+
+    def modulation(self, thought: Thought) -> tuple[Annotated[Tensor, "B d"], Annotated[Tensor, "B d"]]:
+        """Scale and shift, both times g."""
+        scale, shift = (self.gate.tanh() * self.to_modulation(thought.summary())).chunk(2, dim=-1)
+        return scale, shift
+
+    def forward(self, x: Annotated[Tensor, "B L d"], thought: Thought) -> Annotated[Tensor, "B L d"]:
+        """Scale and shift every token of a world alike."""
+        scale, shift = self.modulation(thought)
+        return x * (1 + scale[:, None]) + shift[:, None]
+
+
+class AdaNormGuidance(FilmGuidance):
+    """h <- LN(h) (1 + g scale) + g shift; not the plain predictor at gate 0, since the norm stays.
+
+    Args:
+        width: Width d of the tokens.
+        sizes: All other sizes.
+    """
+
+    def __init__(self, width: int, *, sizes: GuidanceSizes) -> None:
+        super().__init__(width, sizes=sizes)
+        self.prenorm = nn.LayerNorm(width)
+
+    def forward(self, x: Annotated[Tensor, "B L d"], thought: Thought) -> Annotated[Tensor, "B L d"]:
+        """Normalise, then scale and shift every token of a world alike."""
+        return super().forward(self.prenorm(x), thought)
+
+
+class AttentionGuidance(Guidance):
+    """h <- h + g attention(LN(h), memory): each token asks the thinker's tokens itself.
+
+    Args:
+        width: Width d of the tokens.
+        sizes: All other sizes.
+    """
+
+    def __init__(self, width: int, *, sizes: GuidanceSizes) -> None:
+        super().__init__()
+        self.query_norm = nn.LayerNorm(width)
+        self.reader = CrossAttention(width, heads=sizes.heads)
+
+    def forward(self, x: Annotated[Tensor, "B L d"], thought: Thought) -> Annotated[Tensor, "B L d"]:
+        """Add what each token reads."""
+        return x + self.gate.tanh() * self.reader(self.query_norm(x), *thought.memory())
+
+
+GUIDANCE: dict[str, type[FilmGuidance] | type[AdaNormGuidance] | type[AttentionGuidance]] = {
+    "film": FilmGuidance,
+    "adaln": AdaNormGuidance,
+    "crossattn": AttentionGuidance,
+}
+"""Name -> how a layer is told."""
+
+
+def _kept(states: Tensor, mask: Tensor) -> Tensor:
+    """States `(..., S, D)` with zeros where there is no token, whatever stood there."""
+    return torch.where(mask[..., None], states, states.new_zeros(()))
+
+
+def _mean(tokens: Annotated[Tensor, "B S d"], mask: Visible) -> Annotated[Tensor, "B d"]:
+    count = mask.sum(dim=1, keepdim=True).clamp(min=1).to(tokens.dtype)
+    return _kept(tokens, mask).sum(dim=1) / count

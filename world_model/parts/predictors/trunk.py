@@ -1,0 +1,194 @@
+"""The conditioned Transformer over frames, and the ways in which its attention can run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jepa_mpc.encoders.layers.attention import Attention
+from jepa_mpc.encoders.layers.blocks import AdaLNBlock, FeedForward, ModulationInit
+from jepa_mpc.world_model.parts.predictors.frame_positions import Turn
+from jepa_mpc.world_model.parts.predictors.kept import Kept, KeyValue
+
+__all__ = ["Attend", "AttendLast", "ConditionedTransformer", "KeyValue", "TrunkSizes", "frame_causal_mask"]
+
+FEW = 16  # keys up to which the fused attention of processors is slower in 16 bits than explicit products
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrunkSizes:
+    """Sizes of a conditioned Transformer.
+
+    Args:
+        width: Width of the tokens inside.
+        depth: Number of blocks.
+        heads: Attention heads.
+        head_dim: Width of one head; heads * head_dim may differ from `width`.
+        mlp_dim: Width inside the feed-forward parts.
+        dropout: Share of entries dropped in training, after attention and in the feed-forward parts.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    head_dim: int
+    mlp_dim: int
+    dropout: float = 0.0
+
+
+class ConditionedTransformer(nn.Module):
+    """Adaptive-layer-norm blocks between optional projections, with a last layer norm.
+
+    Projections exist only where widths differ. Attention and feed-forward parts have a norm of their own after the
+    modulated one, and no attention output map exists for a single head as wide as the tokens, as published.
+
+    Args:
+        state_dim: Width of the states that come in.
+        sizes: Sizes inside.
+        cond_dim: Width of the conditions; by default `state_dim`.
+        output_dim: Width of what comes out; by default `state_dim`.
+        modulation_init: Sets the first weights of the modulations; by default zero.
+        inner_norm: Builds the second norm from its width.
+
+    Reference: Maes et al. 2026, arXiv:2603.19312, section 3.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        *,
+        sizes: TrunkSizes,
+        cond_dim: int | None = None,
+        output_dim: int | None = None,
+        modulation_init: ModulationInit | None = None,
+        inner_norm: Callable[[int], nn.Module] = nn.LayerNorm,
+    ) -> None:
+        super().__init__()
+        width = sizes.width
+        self.sizes = sizes
+        self.input_proj = _bridge(state_dim, width)
+        self.cond_proj = _bridge(cond_dim or state_dim, width)
+        self.blocks: Sequence[AdaLNBlock] = nn.ModuleList(  # type: ignore[assignment]
+            AdaLNBlock(
+                width,
+                attention=Attention(
+                    width,
+                    heads=sizes.heads,
+                    head_dim=sizes.head_dim,
+                    qkv_bias=False,
+                    norm=inner_norm(width),
+                    output=_attention_output(sizes),
+                ),
+                mlp=FeedForward(width, hidden=sizes.mlp_dim, norm=inner_norm(width), dropout=sizes.dropout),
+                modulation_init=modulation_init,
+            )
+            for _ in range(sizes.depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.output_proj = _bridge(width, output_dim or state_dim)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that its weights have; states and conditions are brought to it."""
+        return self.norm.weight.dtype
+
+    def modulations(self, condition: Tensor) -> list[Tensor]:
+        """One modulation `(..., 6 width)` per block for conditions `(..., cond_dim)`."""
+        condition = self.cond_proj(condition.to(self.dtype))
+        return [block.modulation(condition) for block in self.blocks]
+
+    def forward(self, states: Tensor, modulations: Sequence[Tensor], ways: Sequence[Attend | AttendLast]) -> Tensor:
+        """Run all blocks: states `(G, T, N, D)`, a modulation and a way to attend per block.
+
+        Returns:
+            `(G, T', N, output_dim)`; T' frames are left over by the ways to attend.
+        """
+        x = self.input_proj(states.to(self.dtype))
+        for block, modulation, attend in zip(self.blocks, modulations, ways, strict=True):
+            x = block(x, modulation, attend)
+        return self.output_proj(self.norm(x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attend:
+    """Attention over the tokens of all frames, after those of kept keys and values.
+
+    Args:
+        turn: Marks queries and keys with their frame.
+        mask: `(L, L' + L)`, True where looking is allowed, or None for everywhere.
+        kept: Keys and values of earlier frames, to which the new ones are added; None keeps none.
+    """
+
+    turn: Turn
+    mask: Tensor | None = None
+    kept: Kept | None = None
+
+    def __call__(self, attention: Attention, x: Tensor) -> Tensor:
+        """Attend over `(G, T, N, width)`."""
+        query, key, value = attention.project(x.flatten(1, 2))
+        key = self.turn(key)
+        if self.kept is not None:
+            key, value = self.kept.extend(key, value)
+        return mix(attention, self.turn(query), key, value, mask=self.mask).view_as(x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttendLast:
+    """Attention of the last frame's tokens alone, over all frames (no positions in queries and keys).
+
+    Args:
+        kept: As in `Attend`.
+    """
+
+    kept: Kept | None = None
+
+    def __call__(self, attention: Attention, x: Tensor) -> Tensor:
+        """Attend over `(G, T, N, width)`; gives `(G, 1, N, width)` back."""
+        query, key, value = attention.project_last(x.flatten(1, 2), x.shape[2])
+        if self.kept is not None:
+            key, value = self.kept.extend(key, value)
+        return mix(attention, query, key, value).unsqueeze(1)
+
+
+def mix(attention: Attention, query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Attend and join the heads, as `Attention.mix`; over few keys, processors do short numbers by explicit products.
+
+    Args:
+        attention: The layer.
+        query: `(G, heads, L, head_dim)`.
+        key: `(G, heads, L', head_dim)`, and `value` likewise.
+        value: As `key`.
+        mask: `(L, L')`, True where looking is allowed.
+    """
+    if query.device.type != "cpu" or query.dtype.itemsize >= 4 or key.shape[2] > FEW:
+        return attention.mix(query, key, value, mask)
+    scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)  # (G, heads, L, L')
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return attention.output((scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2))
+
+
+def frame_causal_mask(num_frames: int, num_tokens: int, *, window: int, device: torch.device) -> Tensor | None:
+    """Which token sees which, frame-major: all tokens of its own frame and of the `window` - 1 frames before.
+
+    Returns:
+        `(T N, T N)` bool, or None when there is nothing to hide.
+    """
+    if num_frames == 1:
+        return None
+    frame = torch.arange(num_frames, device=device).repeat_interleave(num_tokens)
+    age = frame[:, None] - frame[None, :]
+    return (age >= 0) & (age < window)
+
+
+def _bridge(incoming: int, outgoing: int) -> nn.Module:
+    return nn.Identity() if incoming == outgoing else nn.Linear(incoming, outgoing)
+
+
+def _attention_output(sizes: TrunkSizes) -> nn.Module:
+    if sizes.heads == 1 and sizes.head_dim == sizes.width:
+        return nn.Identity()
+    return nn.Sequential(nn.Linear(sizes.heads * sizes.head_dim, sizes.width), nn.Dropout(sizes.dropout))

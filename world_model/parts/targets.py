@@ -1,0 +1,93 @@
+"""Target rules: what the predictions must match."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from jepa_mpc.types import State
+
+Momentum = Callable[[float], float]
+
+
+class SharedTarget(nn.Module):
+    """The online encoder's own view, with its gradient: no copy, no stop-gradient."""
+
+    def forward(self, x: Tensor, online: Tensor | None) -> State:
+        """Give `online` back.
+
+        Raises:
+            ValueError: If there is no online view of x.
+        """
+        if online is None:
+            raise ValueError("a shared target needs the encoder's own view of the whole input")
+        return online
+
+    def update(self, encoder: nn.Module, progress: float) -> None:
+        """Nothing to follow."""
+
+
+class FrozenTarget(nn.Module):
+    """A copy of an encoder that never changes.
+
+    Args:
+        encoder: The encoder to copy.
+        finish: What its tokens pass before they are compared (a layer norm without weights, say); by default nothing.
+    """
+
+    def __init__(self, encoder: nn.Module, *, finish: nn.Module | None = None) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder).requires_grad_(False).eval()
+        self.finish = finish or nn.Identity()
+
+    def train(self, mode: bool = True) -> FrozenTarget:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, online: Tensor | None) -> State:
+        """Encode x with the copy."""
+        return self.finish(self.encoder(x))
+
+    def update(self, encoder: nn.Module, progress: float) -> None:
+        """Nothing to follow."""
+
+
+class EMATarget(FrozenTarget):
+    """A copy of the encoder that follows it slowly.
+
+        target = m * target + (1 - m) * encoder           after each step; buffers are copied
+
+    Args:
+        encoder: The encoder to follow.
+        momentum: m as a function of the training progress in [0, 1].
+        finish: As of a frozen target.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, *, momentum: Momentum | None = None, finish: nn.Module | None = None
+    ) -> None:
+        super().__init__(encoder, finish=finish)
+        self.momentum = momentum or linear_momentum()
+
+    @torch.no_grad()
+    def update(self, encoder: nn.Module, progress: float) -> None:
+        """Move towards the encoder."""
+        step = 1 - self.momentum(progress)
+        for mine, theirs in zip(self.encoder.parameters(), encoder.parameters(), strict=True):
+            mine.lerp_(theirs, step)
+        for kept, new in zip(self.encoder.buffers(), encoder.buffers(), strict=True):
+            kept.copy_(new)
+
+
+def linear_momentum(start: float = 0.996, end: float = 1.0) -> Momentum:
+    """A momentum that grows evenly from `start` to `end` over the training."""
+    return lambda progress: start + (end - start) * progress
+
+
+def constant_momentum(value: float = 0.99925) -> Momentum:
+    """The same momentum throughout; the default is that of V-JEPA 2 (arXiv:2506.09985)."""
+    return lambda progress: value

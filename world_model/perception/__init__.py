@@ -1,0 +1,1 @@
+"""From observations to latent states, and from goal images to places."""

@@ -1,0 +1,172 @@
+"""Where the goal lies: what the world model reads from the pictures, set against where the hand is seen in them.
+
+A displacement head that meets a strange camera can read the same place from two pictures and stand still far from the
+goal.  The hand's own way tells.  Each sense - every camera's point of the hand, and the place that the head names - is
+calibrated against the way (`world_model.perception.calibration`), and the goal is where all of them agree best:
+
+    x* = argmin sum over senses of |u* - u - A (x - x_mean)|^2 / v
+
+u* is what the sense shows in the goal image.  v holds its noise, the doubt about A and, for outliers, Student's tails:
+a head that stood still while the hand moved has an A of nothing, and no say.  Pictures may be late by a step: of the
+two accounts, paired with the way now and a step ago, the one of greater evidence is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from jepa_mpc.encoders.hand_points import HandPoints, Sighting
+from jepa_mpc.world_model.perception.calibration import Belief, Rigs, SenseSettings, calibrate, camera_rigs, head_rigs
+from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective
+from jepa_mpc.world_model.checkpoints.restore import load_network
+
+ROUNDS = 8
+REACH_M = 0.3
+"""How far away the goal may well be, where nothing is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoalFinderSettings:
+    """Everything that is assumed.
+
+    Args:
+        cameras: Of points in pictures.
+        head: Of the places that the world model names.
+        delays: By how many steps pictures may be late.
+    """
+
+    cameras: SenseSettings = field(default_factory=lambda: SenseSettings(sd=0.02, doubt=0.05, looseness=0.25))
+    head: SenseSettings = field(default_factory=lambda: SenseSettings(sd=0.05, looseness=0.6))
+    delays: Sequence[int] = (0, 1)
+
+
+class Sense:
+    """What one sense showed of the hand, and of the goal.
+
+    Args:
+        rigs: How it may show places.
+        settings: What is assumed.
+    """
+
+    def __init__(self, rigs: Rigs, settings: SenseSettings) -> None:
+        self.rigs, self.settings = rigs, settings
+        self._seen: list[Tensor] = []
+        self._variances: list[Tensor] = []
+        self._goals: list[Tensor] = []
+        self._goal_variances: list[Tensor] = []
+
+    def take(self, seen: Tensor, goal: Tensor, *, scatter: Tensor, goal_scatter: Tensor) -> None:
+        """Remember a step's readings `(R,)` of the hand and of the goal, and the squared scatter of both."""
+        self._seen.append(seen)
+        self._goals.append(goal)
+        self._variances.append(self.settings.sd**2 + self.settings.doubt * scatter)
+        self._goal_variances.append(self.settings.sd**2 + self.settings.doubt * goal_scatter)
+
+    def belief(self, places: Annotated[Tensor, "T 3"]) -> Belief:
+        """How it shows places, by all steps so far."""
+        return calibrate(
+            torch.stack(self._seen), torch.stack(self._variances), places, rigs=self.rigs, settings=self.settings
+        )
+
+    def goal(self) -> tuple[Annotated[Tensor, "R"], Tensor]:
+        """The goal's reading and its variance. The steps' errors are alike: more of them do not make it surer."""
+        variances = torch.stack(self._goal_variances)
+        share = 1 / variances
+        share = share / share.sum()
+        return share @ torch.stack(self._goals), share @ variances
+
+
+class GoalFinder:
+    """Remembers one episode and tells how far the goal is. One world at a time.
+
+    Args:
+        sides: 1 for each camera on the left, -1 for each on the right.
+        settings: What is assumed.
+    """
+
+    def __init__(self, *, sides: Sequence[int], settings: GoalFinderSettings | None = None) -> None:
+        self.settings = settings or GoalFinderSettings()
+        self.cameras = [Sense(camera_rigs(side), self.settings.cameras) for side in sides]
+        self.head = Sense(head_rigs(), self.settings.head)
+        self.places: list[Tensor] = []
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        seen: Sighting,
+        goal: Sighting,
+        *,
+        place_m: Annotated[Tensor, "3"],
+        read_m: Annotated[Tensor, "3"],
+        goal_read_m: Annotated[Tensor, "3"],
+    ) -> Annotated[Tensor, "3"]:
+        """Take in a step, answer the displacement to the goal (m, base frame).
+
+        Args:
+            seen: Where the hand is seen now, one world `(1, V, 2)`.
+            goal: Where it is seen in the goal image.
+            place_m: Where it is by its own account (any origin).
+            read_m: Where the world model reads it to be (any origin).
+            goal_read_m: Where the world model reads the goal to be (the same origin).
+
+        Raises:
+            ValueError: If the points are not those of as many cameras.
+        """
+        if not seen.at.shape == goal.at.shape == (1, len(self.cameras), 2):
+            raise ValueError(
+                f"expected one world and {len(self.cameras)} cameras, got points {tuple(seen.at.shape)} now and "
+                f"{tuple(goal.at.shape)} in the goal"
+            )
+        nothing = torch.zeros(())
+        for i, camera in enumerate(self.cameras):
+            camera.take(seen.at[0, i], goal.at[0, i], scatter=seen.spread[0, i], goal_scatter=goal.spread[0, i])
+        self.head.take(read_m, goal_read_m, scatter=nothing, goal_scatter=nothing)
+        self.places.append(place_m)
+        return self._agreed([*self.cameras, self.head]) - place_m
+
+    def _agreed(self, senses: Sequence[Sense]) -> Annotated[Tensor, "3"]:
+        """The goal's place, by reweighted least squares."""
+        beliefs = max((self._beliefs(senses, delay) for delay in self.settings.delays), key=_evidence)
+        goals = [sense.goal() for sense in senses]
+        here = self.places[-1]
+        vague = torch.eye(3) / REACH_M**2
+        place = here
+        for round_ in range(ROUNDS):
+            system, wanted = vague, vague @ here
+            for sense, belief, (goal, sure) in zip(senses, beliefs, goals, strict=True):
+                offset = place - belief.centre_m
+                doubt = torch.einsum("i,rij,j->r", offset, belief.covariance, offset)
+                variance = sure * belief.misfit + belief.variance + doubt
+                gap = goal - belief.reading
+                missed = (gap - belief.map @ offset).square().sum() / variance.mean()
+                weight = 1 / (variance * (1 + missed / sense.settings.tails if round_ else 1))
+                system = system + (belief.map.T * weight) @ belief.map
+                wanted = wanted + (belief.map.T * weight) @ (gap + belief.map @ belief.centre_m)
+            place = torch.linalg.solve(system, wanted)
+        return place
+
+    def _beliefs(self, senses: Sequence[Sense], delay: int) -> list[Belief]:
+        """How all senses show places, if they are late by so many steps."""
+        late = (torch.arange(len(self.places)) - delay).clamp_min(0)
+        places = torch.stack(self.places)[late]
+        return [sense.belief(places) for sense in senses]
+
+
+def _evidence(beliefs: Sequence[Belief]) -> float:
+    return float(sum(belief.log_evidence for belief in beliefs))
+
+
+def load_hand_points(folder: str | Path, *, device: torch.device | str = "cpu") -> HandPoints:
+    """Read what a training of `system=hand_points` left.
+
+    Raises:
+        BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes something else.
+    """
+    objective, _ = load_network(folder, kind="system that finds points of the hand", form=HandPointsObjective)
+    return objective.encoder.to(device).eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""Networks that answer without search, and how they learn."""

@@ -1,0 +1,216 @@
+"""Acting by chunks: one pass through ACT-JEPA answers the next actions, alone (Mode-1) or as where a planner begins.
+
+The networks were told how many steps were left until a goal was reached. A policy therefore asks for a goal within so
+many steps, and carries out as much of the answer as it likes before it asks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from jepa_mpc.errors import BadCheckpoint, BadObservation
+from jepa_mpc.interfaces import Agent, Perception
+from jepa_mpc.types import ActionBox, Context, Goal, Observation, Plan, Plans, State
+from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
+from jepa_mpc.world_model.perception.images import ImagePerception
+from jepa_mpc.world_model.checkpoints.loader import Interface
+from jepa_mpc.world_model.checkpoints.restore import MISFITS, load_network
+
+
+class ChunkPolicy:
+    """Chunks of actions towards a goal picture, for B worlds side by side.
+
+    Args:
+        objective: The trained networks; they take two pictures, the present and the goal.
+        perception: Frames to the tokens of the networks' picture encoder.
+        box: The actions that the robot accepts.
+
+    Raises:
+        ValueError: If the networks take no goal, or actions of another length than the robot.
+    """
+
+    def __init__(self, objective: ChunkObjective, *, perception: Perception, box: ActionBox) -> None:
+        if objective.context.pictures != 2:
+            raise ValueError(
+                f"this policy needs networks that see the present and a goal; these see {objective.context.pictures} "
+                "picture: train with HindsightGoals"
+            )
+        if objective.decoder.action_dim != box.dim:
+            raise ValueError(
+                f"these networks answer actions of {objective.decoder.action_dim} numbers, the robot takes {box.dim}"
+            )
+        self.objective, self.perception, self.box = objective, perception, box
+        self.present: State | None = None
+        self.goal: State | None = None
+        self._felt: Tensor | None = None
+
+    @property
+    def max_steps(self) -> int:
+        """Most steps within which a goal can be asked for."""
+        return self.objective.context.task.num_embeddings - 1
+
+    def reset(self, goal: Observation) -> None:
+        """Take up a goal: its last frame counts."""
+        self.goal, self.present, self._felt = self.perception(goal)[:, -1], None, None
+
+    def see(self, observation: Observation) -> None:
+        """Take in the present: the last frame and the last proprioception.
+
+        Raises:
+            BadObservation: If there is no proprioception, one of another length, or another number of worlds than in
+                the goal.
+            RuntimeError: If `reset` was not called.
+        """
+        if self.goal is None:
+            raise RuntimeError("the policy has no goal yet: call reset(goal) before it sees anything")
+        wanted, felt = self.objective.context.state_dim, observation.proprio
+        if felt is None or felt.dim() != 3 or felt.shape[-1] != wanted:
+            got = "none" if felt is None else f"shape {tuple(felt.shape)}"
+            raise BadObservation(f"this policy needs proprioception (B, T, {wanted}), got {got}")
+        present = self.perception(observation)[:, -1]
+        if present.shape != self.goal.shape:
+            raise BadObservation(
+                f"the observation gives tokens {tuple(present.shape)} and the goal gave {tuple(self.goal.shape)}: "
+                "both need the same number of worlds"
+            )
+        self.present, self._felt = present, felt[:, -1].to(present.device)
+
+    def chunk(self, steps: int) -> Plan:
+        """The actions `B H A` from what was seen last to the goal, arriving within so many steps; inside the box.
+
+        More steps than the networks know count as the most that they know.
+
+        Raises:
+            RuntimeError: If nothing was seen yet.
+            ValueError: If `steps` is not positive.
+        """
+        if steps < 1:
+            raise ValueError(f"a goal can be reached within 1 step or more, got {steps}")
+        if self.present is None or self.goal is None or self._felt is None:
+            raise RuntimeError("the policy has seen nothing yet: call see(observation) first")
+        told = torch.full((len(self.present),), min(steps, self.max_steps), device=self.present.device)
+        pictures = torch.stack([self.present, self.goal], dim=1)  # (B, 2, N, D)
+        return self.box.clip(self.objective.chunk(told, self._felt, pictures))
+
+
+class ChunkAgent:
+    """The Mode-1 actor: it asks for a chunk, carries out a part of it, and asks again. No future is imagined.
+
+    Args:
+        policy: Answers chunks.
+        execute: Actions of a chunk that are carried out before the next one.
+        within: Least number of steps that it asks for.
+        budget: Steps after which it wants to be there: it asks for those that are left, or `within` if there are fewer.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Reference: LeCun 2022, A path towards autonomous machine intelligence, section 3.1.
+    """
+
+    def __init__(self, policy: ChunkPolicy, *, execute: int = 1, within: int = 1, budget: int = 0) -> None:
+        if not 1 <= execute <= policy.objective.decoder.chunk or within < 1 or budget < 0:
+            raise ValueError(
+                f"need 1 <= execute <= {policy.objective.decoder.chunk} (the chunk), within >= 1 and budget >= 0, got "
+                f"{execute}, {within} and {budget}"
+            )
+        self.policy, self.execute, self.within, self.budget = policy, execute, within, budget
+        self._plan: Plan | None = None
+        self._age = 0
+
+    def reset(self, goal: Observation) -> None:
+        """Begin an episode."""
+        self.policy.reset(goal)
+        self._plan, self._age = None, 0
+
+    def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
+        """The next action `B A`: physical units, inside the box.
+
+        Raises:
+            RuntimeError: If `reset` was not called.
+            BadObservation: If the observation is not what the networks were made for.
+        """
+        place = self._age % self.execute
+        if place == 0 or self._plan is None:
+            self.policy.see(observation)
+            self._plan = self.policy.chunk(max(self.within, self.budget - self._age))
+        self._age += 1
+        return self._plan[:, place]
+
+
+class ChunkProposal:
+    """Candidate plans by a chunk policy, from what it saw last: one for each number of steps to arrive in.
+
+    After the chunk the plan stands still: by then the goal is reached. Context and goal of the world model are not
+    looked at, so that policy and planner may see the world in different ways.
+
+    Args:
+        policy: Answers chunks; whoever runs the agent shows it goal and observations (`SeededAgent` does).
+        within: Steps that are asked for, the best guess first.
+
+    Raises:
+        ValueError: If `within` is empty or not positive.
+    """
+
+    def __init__(self, policy: ChunkPolicy, *, within: Sequence[int] = (1, 3)) -> None:
+        if not within or min(within) < 1:
+            raise ValueError(f"within must be numbers of steps from 1, got {tuple(within)}")
+        self.policy, self.within = policy, tuple(within)
+
+    def __call__(self, context: Context, goal: Goal, *, horizon: int) -> Plans:
+        """Plans `B S H A`, inside the box."""
+        plans = torch.stack([self.policy.chunk(steps) for steps in self.within], dim=1)[:, :, :horizon]
+        rest = plans.new_zeros(*plans.shape[:2], horizon - plans.shape[2], plans.shape[3])
+        return self.policy.box.clip(torch.cat([plans, rest], dim=2))
+
+
+class SeededAgent:
+    """A planning agent whose chunk policy sees what the agent sees.
+
+    Args:
+        agent: Plans; its proposal asks `policy`.
+        policy: Answers chunks.
+    """
+
+    def __init__(self, agent: Agent, *, policy: ChunkPolicy) -> None:
+        self.agent, self.policy = agent, policy
+
+    def reset(self, goal: Observation) -> None:
+        """Begin an episode."""
+        self.policy.reset(goal)
+        self.agent.reset(goal)
+
+    def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
+        """Show the observation to both, and answer with the agent's action `B A`."""
+        self.policy.see(observation)
+        return self.agent.act(observation)
+
+
+def load_chunk_policy(folder: str | Path, *, box: ActionBox, device: torch.device | str = "cpu") -> ChunkPolicy:
+    """Read a trained policy from the folder that a training published.
+
+    Raises:
+        BadCheckpoint: If the folder is missing, damaged or of a newer format, or describes no action-chunk system.
+        ValueError: If its actions are not the robot's.
+    """
+    objective, config = load_network(folder, kind="system that answers action chunks", form=ChunkObjective)
+    try:
+        facts = config["interface"]
+        interface = Interface(**{**facts, "cameras": tuple(facts["cameras"]), "actions": tuple(facts["actions"])})
+    except MISFITS as error:
+        raise BadCheckpoint(f"{folder} does not describe a system of this version: {error}") from error
+    objective.to(device).eval().requires_grad_(False)
+    perception = ImagePerception(
+        objective.encoder,
+        cameras=interface.cameras,
+        image_size=(interface.image_size, interface.image_size),
+        prepare=objective.preprocess,
+    )
+    return ChunkPolicy(
+        objective, perception=perception, box=ActionBox(low=box.low.to(device), high=box.high.to(device))
+    )
