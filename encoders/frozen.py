@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
+from jepa_mpc.encoders.layers.normed import LatentNorm
 from torch import Tensor, nn
 
 from jepa_mpc.types import State
-from jepa_mpc.encoders.layers.normed import LatentNorm
 
 
 class FrozenFrames(nn.Module):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
+from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from jepa_mpc.errors import BadObservation
-from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 
 Box = tuple[int, int, int, int]
 """Top, left, height, width."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jepa_mpc.errors import choose
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
+
+from jepa_mpc.errors import choose
 
 NUM_LEVELS = 4
 UNEVEN_LEVELS = {48: (11, 23, 37, 47)}

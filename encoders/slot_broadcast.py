@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
+from jepa_mpc.encoders.layers.slot_attention import Shares
 from torch import Tensor, nn
 
 from jepa_mpc.types import State
-from jepa_mpc.encoders.layers.slot_attention import Shares
 
 OCTAVES = (1, 2, 4, 8)
 

@@ -11,12 +11,12 @@ import math
 from typing import Annotated
 
 import torch
+from jepa_mpc.encoders.slot_sources import StateSlots
+from jepa_mpc.encoders.slots import SlotEncoder
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from jepa_mpc.types import State
-from jepa_mpc.encoders.slot_sources import StateSlots
-from jepa_mpc.encoders.slots import SlotEncoder
 
 TRACE = 1e-6
 """Weight of a token that another slot wins: a slot that wins none is in the middle of the picture."""

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from jepa_mpc.encoders.layers.blocks import RotaryBlock
+from jepa_mpc.encoders.layers.positions import Angles, AxialRotary, Pairing, grid_places
+from jepa_mpc.encoders.patches import TubeletPatches
 from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.types import State
-from jepa_mpc.encoders.layers.blocks import RotaryBlock
-from jepa_mpc.encoders.layers.positions import Angles, AxialRotary, Pairing, grid_places
-from jepa_mpc.encoders.patches import TubeletPatches
 
 BRANCH_ENDS = ("attention.output.weight", "mlp.down.weight")
 """Weights of a block that write to the residual stream."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
+from jepa_mpc.encoders.layers.blocks import TransformerBlock
+from jepa_mpc.encoders.layers.positions import resize_grid
 from torch import Generator, Tensor, nn
 
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.types import State
-from jepa_mpc.encoders.layers.blocks import TransformerBlock
-from jepa_mpc.encoders.layers.positions import resize_grid
 
 
 @dataclass(frozen=True, kw_only=True)

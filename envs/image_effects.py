@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageFilter
-
 from jepa_mpc.envs.labs import ImageEffects
+from PIL import Image, ImageFilter
 
 
 def degrade(image: np.ndarray, effects: ImageEffects, rng: np.random.Generator) -> np.ndarray:

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from jepa_mpc.envs.ranges import FACTORS, RANGES, Level
 
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.seeding import numpy_generator
-from jepa_mpc.envs.ranges import FACTORS, RANGES, Level
 
 LOOK = ("light", "texture", "colour", "clutter")
 SPLITS: dict[str, tuple[str, ...]] = {

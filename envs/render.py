@@ -10,10 +10,10 @@ from typing import Protocol
 
 import mujoco
 import numpy as np
+from jepa_mpc.envs.backend import NOTE
 from PIL import Image
 
 from jepa_mpc.errors import MissingPackage
-from jepa_mpc.envs.backend import NOTE
 
 HOW_TO_GET_GL = (
     "no OpenGL could be opened for rendering without a display: install it with "

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from jepa_mpc.envs.labs import Texture, hsv
 
 from jepa_mpc.errors import choose
 from jepa_mpc.seeding import numpy_generator
-from jepa_mpc.envs.labs import Texture, hsv
 
 Pattern = Callable[[int, np.random.Generator], np.ndarray]
 

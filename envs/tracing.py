@@ -6,9 +6,8 @@ from typing import Annotated
 
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
-
 from jepa_mpc.envs.plant import PHYSICS, Array, Plant, layout_of
+from numpy.typing import NDArray
 
 SITES = ("ee", "jaco_arm/jaco_hand/pinchsite")
 BODIES = ("block",)

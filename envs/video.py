@@ -11,10 +11,6 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 import numpy as np
-from PIL import Image
-
-from jepa_mpc.errors import MissingPackage
-from jepa_mpc.files import atomic_file
 from jepa_mpc.envs.drawing import (
     Picture,
     check_picture,
@@ -25,6 +21,10 @@ from jepa_mpc.envs.drawing import (
     panels,
     sparkline,
 )
+from PIL import Image
+
+from jepa_mpc.errors import MissingPackage
+from jepa_mpc.files import atomic_file
 
 __all__ = [
     "Picture",

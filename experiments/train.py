@@ -18,12 +18,6 @@ from typing import Any
 
 import hydra
 import torch
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
-from tqdm import tqdm
-
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName
-from jepa_mpc.seeding import generator
 from jepa_mpc.encoders.adapters.vjepa2 import load as load_released
 from jepa_mpc.experiments.command_line import run as run_command
 from jepa_mpc.experiments.training.begin import begin_with_encoder, fill_encoder, with_released
@@ -41,10 +35,16 @@ from jepa_mpc.trajectories.buffers import Buffers
 from jepa_mpc.trajectories.mixture import MixedBank
 from jepa_mpc.trajectories.stats import action_stats
 from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, TrainingDiverged, fit
-from jepa_mpc.world_model.training.layouts import compile_blocks
-from jepa_mpc.world_model.training.health import LatentCollapse
 from jepa_mpc.world_model.checkpoints.loader import Interface
+from jepa_mpc.world_model.training.health import LatentCollapse
+from jepa_mpc.world_model.training.layouts import compile_blocks
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, TrainingDiverged, fit
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from tqdm import tqdm
+
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName
+from jepa_mpc.seeding import generator
 
 MISTAKES = (
     *(Busy, BadCheckpoint, BadEpisode, MissingPackage, UnknownName, LatentCollapse, TrainingDiverged),

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 import torch
+from jepa_mpc.planners.refit import FEWEST_ELITES, Gaussian
 from torch import Tensor
 
 from jepa_mpc.types import Costs, Plans
-from jepa_mpc.planners.refit import FEWEST_ELITES, Gaussian
 
 FARTHEST = 10.0  # a plan further than this many standard deviations teaches no more than one at that distance
 SMALLEST = 1 / 32  # least standard deviation, in units of the last place of the first one

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from jepa_mpc.planners.refit import Gaussian, cheapest
 from torch import Tensor
 
 from jepa_mpc.types import Costs, Plans
-from jepa_mpc.planners.refit import Gaussian, cheapest
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from jepa_mpc.trajectories.framebank import FrameBank
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

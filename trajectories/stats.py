@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 import torch
-from torch import Tensor
-
 from jepa_mpc.trajectories.cache import canonical_sha256
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

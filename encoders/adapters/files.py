@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jepa_mpc.encoders.adapters.names import from_hugging_face, without_prefixes
+from jepa_mpc.encoders.adapters.plain import is_table, read_plain
 from torch import Tensor
 
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.reading import is_plain_name
-from jepa_mpc.encoders.adapters.names import from_hugging_face, without_prefixes
-from jepa_mpc.encoders.adapters.plain import is_table, read_plain
 
 logger = logging.getLogger(__name__)
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from jepa_mpc.experiments.agents.doubts import auroc, calibration
+from jepa_mpc.experiments.agents.wall import WALL
+from jepa_mpc.experiments.reporting.figures import BLUE, FAINT, INK, RED, STYLE
+from jepa_mpc.experiments.reporting.stats import quantiles, wilson
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jepa_mpc.files import atomic_file
-from jepa_mpc.experiments.agents.doubts import auroc, calibration
-from jepa_mpc.experiments.agents.wall import WALL
-from jepa_mpc.experiments.reporting.figures import BLUE, FAINT, INK, RED, STYLE
-from jepa_mpc.experiments.reporting.stats import quantiles, wilson
 
 REACHED_M, NEAR_M = 0.05, 0.02
 SHARES, GREYS = (0.25, 0.5, 0.75, 0.9, 1.0), ("#F3F1EC", "#E4E1D9", "#CFCABD", "#B5AE9C")

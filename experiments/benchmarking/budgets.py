@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners.problems import memoryless
 
 from jepa_mpc.errors import choose
 from jepa_mpc.interfaces import Planner
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, PlanRequest
-from jepa_mpc.planners import PLANNERS
-from jepa_mpc.planners.problems import memoryless
 
 WIDTHS = ("num_samples", "num_elites", "num_starts", "num_refined")  # plans side by side
 DEPTHS = ("num_iterations", "num_steps", "num_rounds", "num_final")  # rounds one after another

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jepa_mpc.files import write_json
 from jepa_mpc.experiments.reporting.record import plain
+
+from jepa_mpc.files import write_json
 
 FORMAT = "planner-cell-v1"
 SIMULATOR, LEARNED = "simulator", "learned"

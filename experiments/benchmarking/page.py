@@ -8,9 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from jepa_mpc.files import write_text
 from jepa_mpc.experiments.benchmarking.summary import Row
 from jepa_mpc.experiments.reporting.style import CSS
+
+from jepa_mpc.files import write_text
 
 Cells = Mapping[str, Callable[[Row], str]]
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jepa_mpc.experiments.benchmarking.cells import Outcome
+from jepa_mpc.experiments.reporting.stats import cluster_bootstrap, wilson
 from scipy import stats
 
 from jepa_mpc.seeding import numpy_generator
-from jepa_mpc.experiments.benchmarking.cells import Outcome
-from jepa_mpc.experiments.reporting.stats import cluster_bootstrap, wilson
 
 Row = dict[str, Any]
 COLUMNS = (

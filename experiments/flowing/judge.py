@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
-
 from jepa_mpc.experiments.flowing.pairs import CAMERAS, Pairs
+from torch import Tensor
 
 FlowOf = Callable[[Tensor, Tensor], Tensor]
 Scores = dict[str, dict[str, float]]

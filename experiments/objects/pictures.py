@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jepa_mpc.experiments.reporting.figures import BLUE, RED, STYLE
+from jepa_mpc.experiments.reporting.sheet import Tile, contact_sheet
 from matplotlib import colormaps, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,8 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 from jepa_mpc.files import atomic_file
-from jepa_mpc.experiments.reporting.figures import BLUE, RED, STYLE
-from jepa_mpc.experiments.reporting.sheet import Tile, contact_sheet
 
 TINTS = {"objects": BLUE, "tokens": RED, "none": "#8A8F98"}
 PANELS = (

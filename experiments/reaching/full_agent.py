@@ -9,30 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jepa_mpc.envs.arm import LARGEST_OPENING_M
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.world_model.agents.arbitration import Arbitration
+from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator, Mode, Rule, TaskSpec
+from jepa_mpc.world_model.agents.modules import Modules
+from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
+from jepa_mpc.world_model.checkpoints.critics import load_critic
+from jepa_mpc.world_model.checkpoints.loader import WorldModel, as_ensemble, load_world_model
+from jepa_mpc.world_model.checkpoints.policies import load_policy
+from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost, Term
+from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive, MeasureDoubt, RangeDrive, RateDrive
+from jepa_mpc.world_model.dynamics.dead_reckoning import DeadReckoning
+from jepa_mpc.world_model.memory.replay_buffer import RingMemory
+from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
+from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
+from jepa_mpc.world_model.training.critic_learner import CriticLearner
 from torch import Tensor, nn
 
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.interfaces import Planner
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox
-from jepa_mpc.envs.arm import LARGEST_OPENING_M
-from jepa_mpc.envs.reach import ReachEnv
-from jepa_mpc.world_model.checkpoints.policies import load_policy
-from jepa_mpc.world_model.agents.arbitration import Arbitration
-from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator, Mode, Rule, TaskSpec
-from jepa_mpc.world_model.costs.critic import Critic
-from jepa_mpc.world_model.checkpoints.critics import load_critic
-from jepa_mpc.world_model.training.critic_learner import CriticLearner
-from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
-from jepa_mpc.world_model.dynamics.dead_reckoning import DeadReckoning
-from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive, MeasureDoubt, RangeDrive, RateDrive
-from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost, Term
-from jepa_mpc.world_model.memory.window import ShortTermMemory
-from jepa_mpc.world_model.memory.replay_buffer import RingMemory
-from jepa_mpc.world_model.agents.modules import Modules
-from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
-from jepa_mpc.world_model.checkpoints.loader import WorldModel, as_ensemble, load_world_model
-from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
 
 FELT = 14  # joints (7), opening, place (3), rotation vector (3): `envs.arm.Arm.proprio`
 PLACE = (8, 9, 10)

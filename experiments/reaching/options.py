@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jepa_mpc.envs.labs import SPLITS
 
 from jepa_mpc.errors import choose
-from jepa_mpc.envs.labs import SPLITS
 
 COUNTS = ("labs", "episodes", "budget", "horizon", "workers")
 SEEDS = ("seed", "lab_seed")

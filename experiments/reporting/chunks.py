@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jepa_mpc.experiments.reporting.figures import BLUE, RED, STYLE
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jepa_mpc.files import atomic_file
-from jepa_mpc.experiments.reporting.figures import BLUE, RED, STYLE
 
 COLOURS = {"ACT-JEPA": BLUE, "behaviour cloning": RED}
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jepa_mpc.experiments.reporting.record import Report, split_name
+from jepa_mpc.experiments.reporting.stats import quantiles, success_curve, wilson
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,8 +18,6 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from jepa_mpc.files import atomic_file
-from jepa_mpc.experiments.reporting.record import Report, split_name
-from jepa_mpc.experiments.reporting.stats import quantiles, success_curve, wilson
 
 BLUE, GREEN, RED, INK, FAINT, RULE = "#0072B2", "#009E73", "#D55E00", "#262B33", "#8A8F98", "#DEDCD5"
 BASELINE_COLOURS = ("#8A8F98", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7A6A00", "#262B33")

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jepa_mpc.files import write_text
 from jepa_mpc.experiments.reporting.record import EpisodeRecord, Report, plain, split_name
 from jepa_mpc.experiments.reporting.style import CSS, SCRIPT
+
+from jepa_mpc.files import write_text
 
 LABS_OF = {
     "in": "labs drawn from the training ranges",

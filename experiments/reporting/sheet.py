@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
-
 from jepa_mpc.envs.drawing import GREEN, INK, PAPER, RED, Picture, enlarge, label_strip
+from PIL import Image, ImageDraw
 
 GAP = 8
 FRAME = 3

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from jepa_mpc.planners import cem, icem, mppi
 
 from jepa_mpc.interfaces import Planner
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, Costs, PlanRequest, Plans
-from jepa_mpc.planners import cem, icem, mppi
 
 HORIZON, ACTION_DIM, WIDTH = 5, 10, 16
 PLANNERS: dict[str, Callable[..., Planner]] = {"cem": cem, "icem": icem, "mppi": mppi}

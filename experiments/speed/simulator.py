@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 import torch
+from jepa_mpc.envs.plain import plain_rollout
 
 from jepa_mpc import envs
 from jepa_mpc.seeding import generator
-from jepa_mpc.envs.plain import plain_rollout
 
 
 def simulate(name: str, *, rows: int, rounds: int, seed: int) -> dict[str, Any]:

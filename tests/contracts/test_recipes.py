@@ -8,13 +8,13 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+from jepa_mpc.world_model import RECIPES
+from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
+from jepa_mpc.world_model.parts.objectives.masked import MaskedObjective
 
 from jepa_mpc.checkpoint import load_checkpoint, load_strict, save_checkpoint
 from jepa_mpc.seeding import generator
 from tests import tiny
-from jepa_mpc.world_model import RECIPES
-from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
-from jepa_mpc.world_model.parts.objectives.masked import MaskedObjective
 
 ACTION_DIM = 7
 NUM_STEPS = 40  # of the 150 that the house allows: enough for the smallest sizes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from jepa_mpc.seeding import generator
 from jepa_mpc.encoders.slot_patches import over_bare_patches
 from jepa_mpc.encoders.slot_places import PlacedSlots, middles
+
+from jepa_mpc.seeding import generator
 
 
 def test_the_middle_of_what_a_slot_wins_is_read_right_and_up():

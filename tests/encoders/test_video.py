@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 import torch
-
-from jepa_mpc.errors import BadObservation
-from jepa_mpc.seeding import generator
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.released import levels_of, vjepa2, vjepa2_1
 from jepa_mpc.encoders.video import AllLevels, VideoSizes, VideoTransformer
+
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.seeding import generator
 
 SIZES = VideoSizes(width=24, depth=4, heads=2, mlp_dim=48, patch=8)
 FORMS = {"2": vjepa2, "2.1": vjepa2_1}

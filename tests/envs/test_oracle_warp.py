@@ -6,11 +6,11 @@ import sys
 
 import pytest
 import torch
+from jepa_mpc.envs.oracle_warp import WarpDynamics
 
 from jepa_mpc import envs
 from jepa_mpc.errors import MissingPackage
 from jepa_mpc.seeding import generator
-from jepa_mpc.envs.oracle_warp import WarpDynamics
 
 TOLERANCES = {"cart-pole-v1": 1e-4, "dmc-reacher-hard-v1": 1e-4, "reach-v1": 1e-4, "push-v1": 2e-3}
 

@@ -8,11 +8,11 @@ import mujoco
 import numpy as np
 import pytest
 import torch
+from jepa_mpc.envs.breakdown import unbroken
+from jepa_mpc.envs.costs import SensorCost, apart
 
 from jepa_mpc import envs
 from jepa_mpc.types import Context, Goal, Rollout
-from jepa_mpc.envs.breakdown import unbroken
-from jepa_mpc.envs.costs import SensorCost, apart
 
 DISABLED = mujoco.mjtDisableBit.mjDSBL_AUTORESET
 

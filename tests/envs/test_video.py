@@ -8,9 +8,6 @@ import math
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from PIL import Image
-
-from jepa_mpc.errors import MissingPackage
 from jepa_mpc.envs import video
 from jepa_mpc.envs.video import (
     VideoWriter,
@@ -24,6 +21,9 @@ from jepa_mpc.envs.video import (
     save_video,
     sparkline,
 )
+from PIL import Image
+
+from jepa_mpc.errors import MissingPackage
 
 
 def film(num_frames=5, height=32, width=48):

@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-
-from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.seeding import generator
 from jepa_mpc.envs.pucks import NUM_BODIES
 from jepa_mpc.experiments.bench_objects import TRUTH, bench
 from jepa_mpc.experiments.objects.asking import ask_simulator
@@ -22,6 +19,9 @@ from jepa_mpc.experiments.objects.sources import TrueSlots, fitted, read_error_m
 from jepa_mpc.experiments.objects.trials import latent_sizes, markdown
 from jepa_mpc.world_model.dynamics.interventions import counterfactual, without
 from jepa_mpc.world_model.parts.predictors.slots import SlotSizes
+
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.seeding import generator
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [

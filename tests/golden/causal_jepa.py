@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-
-from jepa_mpc.types import Goal, Rollout
 from jepa_mpc.encoders.adapters import videosaur
-from tests.golden.cases import GRADIENT, Case
 from jepa_mpc.world_model.adapters import causal_jepa
 from jepa_mpc.world_model.costs.goal import GoalDistance
+from jepa_mpc.world_model.dynamics.objects import MatchedGap
 from jepa_mpc.world_model.parts.masks.objects import given as hide
 from jepa_mpc.world_model.parts.masks.objects import hidden_grid
 from jepa_mpc.world_model.parts.matching import assign, gaps, matched, matching_loss, reorder
-from jepa_mpc.world_model.dynamics.objects import MatchedGap
 from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective, movement_gap, similarity
 from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
 from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
+from torch import Tensor, nn
+
+from jepa_mpc.types import Goal, Rollout
+from tests.golden.cases import GRADIENT, Case
 
 
 @torch.no_grad()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-
 from jepa_mpc.encoders.layers.attention import Attention
 from jepa_mpc.encoders.layers.blocks import FeedForward
-from tests.golden.cases import Case
 from jepa_mpc.world_model.parts.predictors.frame_positions import WindowPositions
 from jepa_mpc.world_model.parts.predictors.trunk import frame_causal_mask
+from torch import Tensor, nn
+
+from tests.golden.cases import Case
 
 
 class Layer(nn.Module):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from tests.golden.cases import GRADIENT, Case
 from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
+
+from tests.golden.cases import GRADIENT, Case
 
 
 def check(case: Case) -> None:

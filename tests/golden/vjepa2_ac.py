@@ -6,10 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
 from jepa_mpc.encoders.adapters.files import Released
 from jepa_mpc.encoders.adapters.vjepa2 import build as build_encoder
 from jepa_mpc.encoders.adapters.vjepa2 import describe
@@ -17,16 +13,20 @@ from jepa_mpc.encoders.frozen import FrozenFrames
 from jepa_mpc.encoders.layers.normed import LatentNorm
 from jepa_mpc.encoders.preprocessing import RobotPixels
 from jepa_mpc.planners.hand import Gripper, HandCEM
-from tests.golden.cases import Case
 from jepa_mpc.world_model.adapters.vjepa2_ac import fill
 from jepa_mpc.world_model.costs.goal import GoalDistance, absolute
-from jepa_mpc.world_model.parts.distances import AbsoluteError
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
+from jepa_mpc.world_model.parts.distances import AbsoluteError
 from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression
 from jepa_mpc.world_model.parts.objectives.dynamics import Course, DynamicsObjective
 from jepa_mpc.world_model.parts.poses import euler_to_matrix, in_camera, integrate, pose_motion
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 from jepa_mpc.world_model.parts.predictors.trunk import frame_causal_mask
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
+from tests.golden.cases import Case
 
 EXACT = (1e-8, 1e-7)
 SINGLE = (1e-5, 1e-5)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.utils import instantiate
+from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners.problems import Quadratic, request_for
 from omegaconf import OmegaConf
 
 from jepa_mpc.seeding import generator
-from jepa_mpc.planners import PLANNERS
-from jepa_mpc.planners.problems import Quadratic, request_for
 
 FOLDER = Path(__file__).parents[2] / "configs" / "planner"
 

@@ -8,10 +8,10 @@ from functools import partial
 
 import pytest
 import torch
-
-from jepa_mpc.seeding import generator
 from jepa_mpc.planners import GradientPlanner, gradient
 from jepa_mpc.planners.problems import Multimodal, Quadratic, request_for
+
+from jepa_mpc.seeding import generator
 
 
 def bowl(worlds: int = 2) -> Quadratic:

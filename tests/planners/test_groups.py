@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners.problems import memoryless
 
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, ActionGroup, PlanRequest
-from jepa_mpc.planners import PLANNERS
-from jepa_mpc.planners.problems import memoryless
 
 HIGH = torch.tensor([0.05, 0.05, 0.05, 0.2, 0.2, 0.2, 1.0])
 GROUPS = (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners.hand import Gripper, HandCEM
 
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, PlanRequest, PlanStatus
-from jepa_mpc.planners import PLANNERS
-from jepa_mpc.planners.hand import Gripper, HandCEM
 
 HIGH = torch.tensor([0.05, 0.05, 0.05, 0.0, 0.0, 0.0, 1.0])
 TARGET = torch.tensor([0.03, -0.02, 0.04, 0.3, 0.0, 0.0, 0.6])

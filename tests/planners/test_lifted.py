@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 import torch
-
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import PlanStatus, Scores
 from jepa_mpc.planners import KnotPlanner, LiftedPlanner, gradient, lifted
 from jepa_mpc.planners.problems import Detour, double_integrator, memoryless, request_for
 from jepa_mpc.planners.walls import Wall
+
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import PlanStatus, Scores
 
 START, END = torch.tensor([[-1.0, 0.0], [-1.0, -0.3], [-0.8, 0.2]]), torch.tensor([[1.0, 0.0], [1.0, -0.2], [1.2, 0.1]])
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
+from jepa_mpc.planners.problems import Detour, Multimodal, Quadratic, double_integrator
 
 from jepa_mpc.seeding import generator
-from jepa_mpc.planners.problems import Detour, Multimodal, Quadratic, double_integrator
 
 
 def test_no_small_change_improves_the_linear_quadratic_optimum():

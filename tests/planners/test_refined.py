@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 import torch
+from jepa_mpc.planners import EliteRefit, RefinedSamplingPlanner, cem, grad_cem
+from jepa_mpc.planners.problems import Multimodal, double_integrator, request_for
 
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import PlanStatus
-from jepa_mpc.planners import EliteRefit, RefinedSamplingPlanner, cem, grad_cem
-from jepa_mpc.planners.problems import Multimodal, double_integrator, request_for
 
 
 def mass(horizon: int = 12):

@@ -7,9 +7,6 @@ import math
 
 import pytest
 import torch
-
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import PlanStatus
 from jepa_mpc.planners import (
     BestRefit,
     ColouredNoise,
@@ -23,6 +20,9 @@ from jepa_mpc.planners import (
 )
 from jepa_mpc.planners.problems import Multimodal, Quadratic, double_integrator, request_for
 from jepa_mpc.planners.search import opening
+
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import PlanStatus
 
 
 def bowl(worlds: int = 2) -> Quadratic:

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
+from jepa_mpc.planners import Gaussian, SlopeRefit, cem, slope
+from jepa_mpc.planners.slope import Walk
 
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, PlanRequest
-from jepa_mpc.planners import Gaussian, SlopeRefit, cem, slope
-from jepa_mpc.planners.slope import Walk
 
 
 def far_goals(seed: int) -> PlanRequest:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners.problems import double_integrator, request_for
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import PlanRequest
-from jepa_mpc.planners import PLANNERS
-from jepa_mpc.planners.problems import double_integrator, request_for
 
 SAMPLING = ("random_shooting", "cem", "icem", "mppi", "cma", "slope")
 WAITING = {"_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique2"}

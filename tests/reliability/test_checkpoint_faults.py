@@ -19,6 +19,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from jepa_mpc.encoders.adapters.files import read_released
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
@@ -33,10 +36,7 @@ from jepa_mpc.checkpoint import (
 )
 from jepa_mpc.errors import BadCheckpoint, BadEpisode
 from jepa_mpc.reading import manifest_of
-from jepa_mpc.encoders.adapters.files import read_released
 from tests import tiny
-from jepa_mpc.trajectories.formats.npz import NpzStore
-from jepa_mpc.world_model.checkpoints.loader import load_world_model
 
 SIZES = [12, pytest.param(200, marks=pytest.mark.slow)]
 

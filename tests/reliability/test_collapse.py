@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-
 from jepa_mpc.experiments.training.watch import Watch
-from tests import tiny
-from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
 from jepa_mpc.world_model.training.health import LatentCollapse
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
+
+from tests import tiny
 
 STEPS, BATCH, TIMES = 200, 12, 4
 Batch = dict[str, torch.Tensor]

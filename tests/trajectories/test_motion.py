@@ -5,10 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from jepa_mpc.trajectories.motion import (
+    Mixture,
+    RandomWalk,
+    Reach,
+    SmallMoves,
+    WayPoints,
+    WithFailures,
+    reward_free_motion,
+)
 
 from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.types import ActionBox
-from jepa_mpc.trajectories.motion import Mixture, RandomWalk, Reach, SmallMoves, WayPoints, WithFailures, reward_free_motion
 
 STEP = torch.tensor([0.05, 0.05, 0.05, 0, 0, 0, 0])
 REACH = Reach(box=ActionBox(low=-STEP, high=STEP))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from jepa_mpc.errors import UnknownName
 from jepa_mpc.encoders.convnet import KeypointEncoder
-from tests import tiny
 from jepa_mpc.world_model.checkpoints.assembly import PARTS, assemble
 from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
+
+from jepa_mpc.errors import UnknownName
+from tests import tiny
 
 
 def test_plain_values_stay_what_they_are():
@@ -49,7 +49,14 @@ def test_the_configuration_is_left_as_it_was():
 
 @pytest.mark.parametrize(
     "name",
-    ["os.system", "builtins.eval", "torch.load", "jepa_mpc.world_model.checkpoints.loader.load_world_model", "jepa_mpc.world_model.checkpoints.assembly", ""],
+    [
+        "os.system",
+        "builtins.eval",
+        "torch.load",
+        "jepa_mpc.world_model.checkpoints.loader.load_world_model",
+        "jepa_mpc.world_model.checkpoints.assembly",
+        "",
+    ],
 )
 def test_only_our_own_parts_are_ever_called(name, tmp_path):
     sentinel = tmp_path / "executed"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
 
 from jepa_mpc.seeding import generator
 from tests import tiny
-from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
 
 SIZE = tiny.SIZE
 CHANGES = {

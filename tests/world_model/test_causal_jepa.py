@@ -7,28 +7,35 @@ from dataclasses import replace
 
 import pytest
 import torch
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.planners import PLANNERS
+from jepa_mpc.world_model.adapters import causal_jepa as released
+from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_world_model
+from jepa_mpc.world_model.costs.goal import GoalDistance
+from jepa_mpc.world_model.dynamics.interventions import (
+    attention_influence,
+    counterfactual,
+    edge_recovery,
+    influence,
+    moved,
+    without,
+)
+from jepa_mpc.world_model.dynamics.objects import AlignedDynamics, MatchedGap, SlotPerception, aligned
+from jepa_mpc.world_model.parts.masks import OBJECTS, LegacyObjectMask, ObjectMask, TokenMask, TubeMask
+from jepa_mpc.world_model.parts.masks.objects import given, hidden_grid
+from jepa_mpc.world_model.parts.matching import assign, gaps, matched, matching_loss, reorder
+from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
+from jepa_mpc.world_model.parts.predictors.object_world import NumbersNode, ObjectWorld
+from jepa_mpc.world_model.parts.predictors.slots import SlotPredictor, SlotSizes
+from jepa_mpc.world_model.recipes import video_slots
+from jepa_mpc.world_model.recipes.causal_jepa import CausalJepaSizes, as_world_model, build, goal_cost
 
 from jepa_mpc.checkpoint import load_checkpoint
 from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, Context, Goal, Observation, PlanRequest, Rollout
-from jepa_mpc.encoders.layers.weights import draw_weights
-from jepa_mpc.planners import PLANNERS
 from tests import tiny
 from tests.rounding import rounding
-from jepa_mpc.world_model.adapters import causal_jepa as released
-from jepa_mpc.world_model.costs.goal import GoalDistance
-from jepa_mpc.world_model.dynamics.interventions import attention_influence, counterfactual, edge_recovery, influence, moved, without
-from jepa_mpc.world_model.parts.masks import OBJECTS, LegacyObjectMask, ObjectMask, TokenMask, TubeMask
-from jepa_mpc.world_model.parts.masks.objects import given, hidden_grid
-from jepa_mpc.world_model.parts.matching import assign, gaps, matched, matching_loss, reorder
-from jepa_mpc.world_model.dynamics.objects import AlignedDynamics, MatchedGap, SlotPerception, aligned
-from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
-from jepa_mpc.world_model.parts.predictors.object_world import NumbersNode, ObjectWorld
-from jepa_mpc.world_model.parts.predictors.slots import SlotPredictor, SlotSizes
-from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_world_model
-from jepa_mpc.world_model.recipes import video_slots
-from jepa_mpc.world_model.recipes.causal_jepa import CausalJepaSizes, as_world_model, build, goal_cost
 
 SIZES = SlotSizes(width=8, depth=2, heads=2, mlp_dim=16, history=3, future=2)
 SYSTEM = {"_target_": "causal_jepa", "preset": "tiny", "action_dim": 2}

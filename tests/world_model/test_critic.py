@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from jepa_mpc.seeding import generator
 from jepa_mpc.encoders.layers.weights import draw_weights
-from jepa_mpc.world_model.costs.goal import euclidean
 from jepa_mpc.world_model.costs.critic import AttentionPool, Critic
+from jepa_mpc.world_model.costs.goal import euclidean
+from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
+from jepa_mpc.world_model.costs.terms import GoalDrive
+from jepa_mpc.world_model.memory.hindsight import LatentLog
+from jepa_mpc.world_model.memory.replay_buffer import RingMemory
+from jepa_mpc.world_model.training.critic import CriticLessons, CriticObjective, Judgement
 from jepa_mpc.world_model.training.critic_learner import CriticLearner
 from jepa_mpc.world_model.training.critic_targets import bootstrapped, delayed, discounted_sum
-from jepa_mpc.world_model.training.critic import CriticLessons, CriticObjective, Judgement
-from jepa_mpc.world_model.costs.terms import GoalDrive
 from jepa_mpc.world_model.training.loop import FitSettings, fit
-from jepa_mpc.world_model.memory.hindsight import LatentLog
-from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
-from jepa_mpc.world_model.memory.replay_buffer import RingMemory
+
+from jepa_mpc.seeding import generator
 
 LENGTH = 9
 AWAY = IntrinsicCost({"goal": GoalDrive(distance=euclidean)})

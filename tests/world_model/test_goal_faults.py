@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from jepa_mpc.planners import cem
+from jepa_mpc.world_model.agents.pace import Moment
+from jepa_mpc.world_model.agents.planning import Agent
+from jepa_mpc.world_model.checkpoints.loader import as_world_model
+from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, WeightedSum
+from jepa_mpc.world_model.memory.window import ShortTermMemory
 from torch import Tensor
 
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, MpcSettings, Observation
-from jepa_mpc.planners import cem
 from tests import tiny
-from jepa_mpc.world_model.agents.planning import Agent
-from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, WeightedSum
-from jepa_mpc.world_model.memory.window import ShortTermMemory
-from jepa_mpc.world_model.agents.pace import Moment
-from jepa_mpc.world_model.checkpoints.loader import as_world_model
 
 CAMERAS = ("left", "right")
 BOX = ActionBox(low=torch.full((7,), -0.05), high=torch.full((7,), 0.05))

@@ -6,21 +6,29 @@ import dataclasses
 
 import pytest
 import torch
+from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.world_model.agents.configurator import AgentConfig
+from jepa_mpc.world_model.agents.energy import Energy
+from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, Smoothness
+from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
+from jepa_mpc.world_model.costs.terms import (
+    DoubtDrive,
+    EffortDrive,
+    GoalDrive,
+    MeasureDoubt,
+    RangeDrive,
+    RateDrive,
+    RiskDrive,
+)
+from jepa_mpc.world_model.dynamics.dead_reckoning import DeadReckoning
+from jepa_mpc.world_model.dynamics.ensemble import MeanMeasure
+from jepa_mpc.world_model.parts.position_head import HindsightDisplacement
 from torch import nn
 
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context, Goal, Rollout
-from jepa_mpc.encoders.layers.weights import draw_weights
-from jepa_mpc.world_model.agents.configurator import AgentConfig
-from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, Smoothness
-from jepa_mpc.world_model.costs.critic import Critic
-from jepa_mpc.world_model.dynamics.dead_reckoning import DeadReckoning
-from jepa_mpc.world_model.parts.position_head import HindsightDisplacement
-from jepa_mpc.world_model.costs.terms import DoubtDrive, EffortDrive, GoalDrive, MeasureDoubt, RangeDrive, RateDrive, RiskDrive
-from jepa_mpc.world_model.agents.energy import Energy
-from jepa_mpc.world_model.dynamics.ensemble import MeanMeasure
-from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
 
 B, S, H, N, D, A = 2, 3, 4, 2, 3, 2
 STREAM = generator(0, "intrinsic")

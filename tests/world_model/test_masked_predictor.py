@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.seeding import generator
 from jepa_mpc.encoders.adapters.files import sort_hugging_face, sort_trainer
 from jepa_mpc.encoders.adapters.names import encoder_spelling, single_norm_spelling
 from jepa_mpc.encoders.adapters.vjepa2 import describe
@@ -22,6 +19,9 @@ from jepa_mpc.world_model.adapters.vjepa2 import fill_predictor, load_predictor,
 from jepa_mpc.world_model.parts.predictors.masked import DenseMaskedPredictor, MaskedSizes, RotaryMaskedPredictor
 from jepa_mpc.world_model.recipes import vjepa2 as pretraining
 from jepa_mpc.world_model.recipes import vjepa2_1 as dense_pretraining
+
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.seeding import generator
 
 SIZES = MaskedSizes(inputs=12, outputs=12, width=24, depth=2, heads=2, mlp_dim=48, mask_tokens=3)
 JOINED = replace(SIZES, inputs=4 * 24, outputs=4 * 24, hidden=24)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from jepa_mpc.world_model.memory.window import ShortTermMemory
 
 

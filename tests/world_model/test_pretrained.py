@@ -6,12 +6,12 @@ import json
 
 import pytest
 import torch
+from jepa_mpc.world_model.checkpoints.loader import as_world_model, load_world_model, save_world_model
 
 from jepa_mpc.checkpoint import CONFIG, MANIFEST, MODEL, load_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.types import ActionBox, Context, Observation
 from tests import tiny
-from jepa_mpc.world_model.checkpoints.loader import as_world_model, load_world_model, save_world_model
 
 BOX = ActionBox(low=torch.full((7,), -0.05), high=torch.full((7,), 0.05))
 ROBOT = {"box": BOX, "cameras": ("left", "right"), "image_size": tiny.SIZE, "dt_s": 0.24}

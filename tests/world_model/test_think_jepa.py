@@ -10,18 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
-from torch import nn
-
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import Loss
 from jepa_mpc.encoders.layers.weights import draw_weights
-from tests import tiny
-from tests.rounding import rounding
 from jepa_mpc.world_model.adapters import think_jepa as released
 from jepa_mpc.world_model.adapters.thinker_features import as_batch, join_features, load_features, save_features
 from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_world_model
 from jepa_mpc.world_model.parts.objectives.think import ThinkObjective
 from jepa_mpc.world_model.parts.objectives.think_path import PathHead, path_errors
 from jepa_mpc.world_model.parts.objectives.think_standin import DepthTokens, OthersThoughts
@@ -29,8 +22,15 @@ from jepa_mpc.world_model.parts.objectives.think_views import ClipViews, cut
 from jepa_mpc.world_model.parts.predictors.guidance import GUIDANCE, GuidanceSizes, ThinkerFeatures
 from jepa_mpc.world_model.parts.predictors.guided import GuidedPredictor
 from jepa_mpc.world_model.parts.predictors.masked import MaskedSizes, RotaryMaskedPredictor
-from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_world_model
 from jepa_mpc.world_model.recipes.think_jepa import PRESETS, build
+from safetensors.torch import save_file
+from torch import nn
+
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Loss
+from tests import tiny
+from tests.rounding import rounding
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = MaskedSizes(inputs=6, outputs=6, width=12, depth=3, heads=2, mlp_dim=24, mask_tokens=2)

@@ -7,22 +7,22 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, Observation, PlanRequest, Rollout
 from jepa_mpc.planners import cem, gradient, icem
 from jepa_mpc.world_model.agents.arbitration import Arbitration
 from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator, Rule, TaskSpec
-from jepa_mpc.world_model.costs.critic import Critic
-from jepa_mpc.world_model.training.critic_learner import CriticLearner
-from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
-from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive, RangeDrive
-from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
-from jepa_mpc.world_model.memory.window import ShortTermMemory
-from jepa_mpc.world_model.memory.replay_buffer import RingMemory
 from jepa_mpc.world_model.agents.modules import Modules
-from jepa_mpc.world_model.perception.images import StatePerception
 from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
+from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
+from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive, RangeDrive
+from jepa_mpc.world_model.memory.replay_buffer import RingMemory
+from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.perception.images import StatePerception
+from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
+from jepa_mpc.world_model.training.critic_learner import CriticLearner
+
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Observation, PlanRequest, Rollout
 
 BOX = ActionBox(low=torch.tensor([-0.05, -0.05, 0.0]), high=torch.tensor([0.05, 0.05, 0.0]))
 START = torch.tensor([[0.0, 0.0], [0.2, -0.1]])

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jepa_mpc.world_model.parts.objectives.slot_features import (
+    PixelPatches,
+    SlotFeatureObjective,
+    movement_gap,
+    similarity,
+)
+from jepa_mpc.world_model.recipes import causal_jepa, video_slots
 from torch import nn
 
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.seeding import generator
 from tests import tiny
-from jepa_mpc.world_model.parts.objectives.slot_features import PixelPatches, SlotFeatureObjective, movement_gap, similarity
-from jepa_mpc.world_model.recipes import causal_jepa, video_slots
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jepa_mpc.errors import choose
 from jepa_mpc.encoders.convnet import KeypointEncoder
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
@@ -17,20 +16,21 @@ from jepa_mpc.encoders.pyramid import PyramidEncoder, PyramidSizes
 from jepa_mpc.encoders.released import network
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
-from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
 from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
 from jepa_mpc.world_model.parts.crops import RandomCrop
-from jepa_mpc.world_model.parts.position_head import HindsightDisplacement, TokenPlaces
-from jepa_mpc.world_model.training.decay import DecayAll, DecayMatrices
-from jepa_mpc.world_model.training.schedules import WarmupCosine, WarmupHoldDecay
 from jepa_mpc.world_model.parts.masks.objects import LegacyObjectMask, ObjectMask, TokenMask, TubeMask
 from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression
 from jepa_mpc.world_model.parts.objectives.dynamics import OpenLoop
 from jepa_mpc.world_model.parts.objectives.motion_terms import MotionWeights
 from jepa_mpc.world_model.parts.objectives.think_standin import DepthTokens, OthersThoughts
 from jepa_mpc.world_model.parts.objectives.think_views import ClipViews, cut
-from jepa_mpc.world_model.policies.goal import GoalPolicy
 from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose
+from jepa_mpc.world_model.parts.position_head import HindsightDisplacement, TokenPlaces
+from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
+from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
+from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
+from jepa_mpc.world_model.policies.goal import GoalPolicy
 from jepa_mpc.world_model.recipes import (
     act_jepa,
     causal_jepa,
@@ -44,9 +44,10 @@ from jepa_mpc.world_model.recipes import (
     vjepa2_1,
     vjepa2_ac,
 )
-from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
-from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
-from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
+from jepa_mpc.world_model.training.decay import DecayAll, DecayMatrices
+from jepa_mpc.world_model.training.schedules import WarmupCosine, WarmupHoldDecay
+
+from jepa_mpc.errors import choose
 
 TARGET = "_target_"
 _PARTS: tuple[Callable[..., Any], ...] = (

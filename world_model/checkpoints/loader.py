@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jepa_mpc.encoders.layers.pixels import NormalisePixels
+from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
+from jepa_mpc.world_model.checkpoints.restore import MISFITS, restore
+from jepa_mpc.world_model.costs.goal import GoalDistance, absolute, squared
+from jepa_mpc.world_model.dynamics.ensemble import EnsembleDynamics, EnsemblePerception, MeanMeasure
+from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
+from jepa_mpc.world_model.dynamics.objects import AlignedDynamics, MatchedGap, SlotPerception
+from jepa_mpc.world_model.parts.distances import AbsoluteError
+from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
+from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
+from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose, check_pose
+from jepa_mpc.world_model.parts.position_head import HindsightDisplacement
+from jepa_mpc.world_model.perception.images import ImagePerception
 from torch import Tensor, nn
 
 from jepa_mpc.checkpoint import load_checkpoint, open_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.types import ActionBox, Context, Observation
-from jepa_mpc.encoders.layers.pixels import NormalisePixels
-from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
-from jepa_mpc.world_model.costs.goal import GoalDistance, absolute, squared
-from jepa_mpc.world_model.parts.position_head import HindsightDisplacement
-from jepa_mpc.world_model.parts.distances import AbsoluteError
-from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
-from jepa_mpc.world_model.dynamics.ensemble import EnsembleDynamics, EnsemblePerception, MeanMeasure
-from jepa_mpc.world_model.dynamics.objects import AlignedDynamics, MatchedGap, SlotPerception
-from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
-from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
-from jepa_mpc.world_model.perception.images import ImagePerception
-from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose, check_pose
-from jepa_mpc.world_model.checkpoints.restore import MISFITS, restore
 
 DISPLACEMENT = "displacement"
 SYSTEMS = "systems"

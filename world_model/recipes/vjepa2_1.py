@@ -15,9 +15,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Generator
-
-from jepa_mpc.errors import choose
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.released import GIANT, GIGANTIC, NUM_LEVELS, PRETRAINING_PIXELS, vjepa2_1
 from jepa_mpc.encoders.video import AllLevels, VideoSizes
@@ -27,6 +24,9 @@ from jepa_mpc.world_model.parts.objectives.seen import InverseRootDistance, Near
 from jepa_mpc.world_model.parts.predictors.masked import DenseMaskedPredictor, MaskedSizes
 from jepa_mpc.world_model.recipes.vjepa2 import PRESETS as SMALLER
 from jepa_mpc.world_model.recipes.vjepa2 import PretrainingSizes, clip_tasks, pretraining
+from torch import Generator
+
+from jepa_mpc.errors import choose
 
 
 @dataclass(frozen=True, kw_only=True)

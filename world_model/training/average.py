@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
-
 from jepa_mpc.world_model.training.layouts import local
+from torch import Tensor, nn
 
 
 class WeightAverage:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
-
 from jepa_mpc.world_model.parts.objectives.dynamics import Course
+from torch import Tensor
 
 Fed = Literal["first", "second"]
 

@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from torch import Generator, Tensor
-from torch.nn import functional
-
-from jepa_mpc.interfaces import Regulariser
 from jepa_mpc.world_model.parts.flow import (
     Flow,
     Mask,
@@ -22,6 +18,10 @@ from jepa_mpc.world_model.parts.flow import (
     roughness,
     warp,
 )
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from jepa_mpc.interfaces import Regulariser
 
 Pictures = Annotated[Tensor, "B 3 h w"]
 Pyramid = Sequence[Tensor]

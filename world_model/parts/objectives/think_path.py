@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
+from jepa_mpc.encoders.layers.postnorm import CrossAttention
 from torch import Generator, Tensor, nn
 
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Latents
-from jepa_mpc.encoders.layers.postnorm import CrossAttention
 
 Path = Annotated[Tensor, "B H Q"]
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from jepa_mpc.encoders.layers.interleaved import alternating
+from jepa_mpc.encoders.layers.postnorm import PostNormBlock, PostNormDecoderBlock
 from torch import Generator, Tensor, nn
 
 from jepa_mpc.shapes import check_shape
-from jepa_mpc.encoders.layers.interleaved import alternating
-from jepa_mpc.encoders.layers.postnorm import PostNormBlock, PostNormDecoderBlock
 
 Visible = Annotated[Tensor, "B T"]
 

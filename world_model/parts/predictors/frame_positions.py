@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from torch import Generator, Tensor, nn
-
 from jepa_mpc.encoders.layers.positions import Rotary
+from torch import Generator, Tensor, nn
 
 Turn = Callable[[Tensor], Tensor]
 

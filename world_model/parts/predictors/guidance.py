@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from jepa_mpc.encoders.layers.postnorm import CrossAttention
 from torch import Generator, Tensor, nn
 
 from jepa_mpc.shapes import check_shape
-from jepa_mpc.encoders.layers.postnorm import CrossAttention
 
 Visible = Annotated[Tensor, "B S"]
 

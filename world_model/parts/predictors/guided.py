@@ -6,11 +6,17 @@ from collections.abc import Callable
 from typing import Annotated
 
 import torch
+from jepa_mpc.world_model.parts.predictors.guidance import (
+    FilmGuidance,
+    Guidance,
+    GuidanceSizes,
+    ThinkerFeatures,
+    ThoughtPyramid,
+)
+from jepa_mpc.world_model.parts.predictors.masked import Places, RotaryMaskedPredictor
 from torch import Tensor, nn
 
 from jepa_mpc.shapes import check_shape
-from jepa_mpc.world_model.parts.predictors.guidance import FilmGuidance, Guidance, GuidanceSizes, ThinkerFeatures, ThoughtPyramid
-from jepa_mpc.world_model.parts.predictors.masked import Places, RotaryMaskedPredictor
 
 MakeGuidance = Callable[..., Guidance]
 
