@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from jepa_mpc.encoders.layers.interleaved import alternating_grid
 from torch import Tensor, nn
 
+from jepa_mpc.encoders.layers.interleaved import alternating_grid
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.types import State
 

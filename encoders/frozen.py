@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.layers.normed import LatentNorm
 from torch import Tensor, nn
 
+from jepa_mpc.encoders.layers.normed import LatentNorm
 from jepa_mpc.types import State
 
 

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jepa_mpc.encoders.convnet import CHANNELS_PER_CAMERA, KeypointTrunk, standardised
 from torch import Tensor, nn
 from torch.nn import functional
+
+from jepa_mpc.encoders.convnet import CHANNELS_PER_CAMERA, KeypointTrunk, standardised
 
 SURELY = 1e-4
 """Spread below which no size is preferred for being more gathered."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.errors import BadObservation
 
 Box = tuple[int, int, int, int]

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
-
 from jepa_mpc.errors import choose
 
 NUM_LEVELS = 4

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.layers.slot_attention import Shares
 from torch import Tensor, nn
 
+from jepa_mpc.encoders.layers.slot_attention import Shares
 from jepa_mpc.types import State
 
 OCTAVES = (1, 2, 4, 8)

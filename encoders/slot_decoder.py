@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.layers.slot_attention import LogitScale, Shares, SlotBlock
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.encoders.layers.slot_attention import LogitScale, Shares, SlotBlock
 from jepa_mpc.types import State
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.layers.slot_attention import NormedStep, SlotAttention
 from jepa_mpc.encoders.slot_broadcast import place_waves
 from jepa_mpc.encoders.slots import LearnedStart, SlotEncoder, SlotRecurrence, check_picture
-from torch import Generator, Tensor, nn
-
 from jepa_mpc.types import State
 
 ROUNDS, ATTEMPTS, SAMPLED = 20, 8, 20_000

@@ -11,11 +11,11 @@ import math
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.slot_sources import StateSlots
-from jepa_mpc.encoders.slots import SlotEncoder
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from jepa_mpc.encoders.slot_sources import StateSlots
+from jepa_mpc.encoders.slots import SlotEncoder
 from jepa_mpc.types import State
 
 TRACE = 1e-6

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.layers.weights import draw_weights
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Latents, State
 

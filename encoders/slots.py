@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Annotated, NamedTuple, Protocol
 
 import torch
-from jepa_mpc.encoders.layers.slot_attention import SlotAttention
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.encoders.layers.slot_attention import SlotAttention
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.seeding import generator as stream
 from jepa_mpc.shapes import check_shape

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.layers.blocks import RotaryBlock
-from jepa_mpc.encoders.layers.positions import Angles, AxialRotary, Pairing, grid_places
-from jepa_mpc.encoders.patches import TubeletPatches
 from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from jepa_mpc.encoders.layers.blocks import RotaryBlock
+from jepa_mpc.encoders.layers.positions import Angles, AxialRotary, Pairing, grid_places
+from jepa_mpc.encoders.patches import TubeletPatches
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.types import State
 

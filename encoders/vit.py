@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from jepa_mpc.encoders.layers.blocks import TransformerBlock
-from jepa_mpc.encoders.layers.positions import resize_grid
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.encoders.layers.blocks import TransformerBlock
+from jepa_mpc.encoders.layers.positions import resize_grid
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.types import State
 

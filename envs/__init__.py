@@ -14,11 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jepa_mpc.envs.backend import choose_backend
-
 from jepa_mpc.errors import choose
 
 if TYPE_CHECKING:
     from gymnasium.vector import AsyncVectorEnv
+
     from jepa_mpc.envs.cart_pole import CartPoleEnv
     from jepa_mpc.envs.dmc import DmcEnv
     from jepa_mpc.envs.push import PushEnv

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+
 from jepa_mpc.envs.breakdown import broken, unfit, warnings
 from jepa_mpc.envs.control import InverseKinematics, rotation_matrix, rotation_vector
 from jepa_mpc.envs.labs import WORKSPACE_HIGH, WORKSPACE_LOW

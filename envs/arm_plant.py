@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import mujoco
 import numpy as np
+from scipy.spatial.transform import Rotation
+
 from jepa_mpc.envs.arm import DEEPEST_OVERLAP_M, LARGEST_OPENING_M, RAMP_SHARE, SUBSTEPS, Arm
 from jepa_mpc.envs.batched_control import BatchedKinematics
 from jepa_mpc.envs.plant import Array
 from jepa_mpc.envs.snapshot import COMMAND_DIM
-from scipy.spatial.transform import Rotation
-
 from jepa_mpc.types import ActionBox
 
 

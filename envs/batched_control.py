@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import mujoco
 import numpy as np
+from scipy.spatial.transform import Rotation
+
 from jepa_mpc.envs.control import DAMPING, ITERATIONS, LARGEST_STEP_RAD, NULL_GAIN
 from jepa_mpc.envs.plant import Array
-from scipy.spatial.transform import Rotation
 
 CLOSE_ENOUGH = 1e-5
 TINY = 1e-12

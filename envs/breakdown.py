@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import mujoco
 import numpy as np
-from jepa_mpc.envs.plant import PHYSICS, Array
 from numpy.typing import NDArray
+
+from jepa_mpc.envs.plant import PHYSICS, Array
 
 CLOCK_TOLERANCE_S = 1e-6
 LARGEST_NUMBER = 1e6  # no position (m, rad) or speed of a working robot comes near it

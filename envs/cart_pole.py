@@ -8,12 +8,12 @@ from typing import Any
 import mujoco
 import numpy as np
 import torch
+
 from jepa_mpc.envs.baselines import Policy
 from jepa_mpc.envs.costs import SensorCost, squares, tilt, weighted
 from jepa_mpc.envs.direct import DirectEnv
 from jepa_mpc.envs.plant import Array, DirectPlant
 from jepa_mpc.envs.swing import SwingUp
-
 from jepa_mpc.interfaces import Cost
 from jepa_mpc.types import ActionBox
 

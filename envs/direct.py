@@ -9,12 +9,12 @@ import gymnasium
 import mujoco
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from jepa_mpc.envs.baselines import Policy
 from jepa_mpc.envs.breakdown import broken, unfit, warnings
 from jepa_mpc.envs.plant import GUESS, PHYSICS, Array, DirectPlant, layout_of
 from jepa_mpc.envs.render import Drawer, make_renderer
-from numpy.typing import NDArray
-
 from jepa_mpc.types import ActionBox, Observation
 
 PROPRIO_LIMIT = 1e3

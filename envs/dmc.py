@@ -11,10 +11,10 @@ from typing import Any
 import mujoco
 import numpy as np
 import torch
+
 from jepa_mpc.envs.direct import DirectEnv
 from jepa_mpc.envs.dmc_tasks import DMC_TASKS, DmcTask
 from jepa_mpc.envs.plant import Array, DirectPlant
-
 from jepa_mpc.errors import choose
 from jepa_mpc.interfaces import Cost
 from jepa_mpc.types import ActionBox

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+
 from jepa_mpc.envs.cart_pole import SENSORS as CART_POLE_SENSORS
 from jepa_mpc.envs.cart_pole import read_joints, stands, swing_cost
 from jepa_mpc.envs.costs import SensorCost, apart, squares, tilt, weighted
 from jepa_mpc.envs.plant import Array
-
 from jepa_mpc.interfaces import Cost
 
 REACHER_LINK_M = 0.12

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
+
 from jepa_mpc.envs.flow import TrueFlow, exact_flow
 from jepa_mpc.envs.image_effects import degrade
 from jepa_mpc.envs.labs import SIDES
 from jepa_mpc.envs.tabletop import TabletopEnv
-from numpy.typing import NDArray
 
 REACH_M = 0.2
 """Farther than this from the middle of its workspace, the hand is sent back."""

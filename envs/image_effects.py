@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from jepa_mpc.envs.labs import ImageEffects
 from PIL import Image, ImageFilter
+
+from jepa_mpc.envs.labs import ImageEffects
 
 
 def degrade(image: np.ndarray, effects: ImageEffects, rng: np.random.Generator) -> np.ndarray:

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jepa_mpc.envs.ranges import FACTORS, RANGES, Level
 
+from jepa_mpc.envs.ranges import FACTORS, RANGES, Level
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.seeding import numpy_generator
 

@@ -11,10 +11,10 @@ import mujoco
 import mujoco.rollout
 import numpy as np
 import torch
-from jepa_mpc.envs.breakdown import overlap_m, overlapping, unbroken
-from jepa_mpc.envs.plant import GUESS, PHYSICS, WHOLE_PLAN, Array, Layout, Plant, layout_of
 from torch import Tensor
 
+from jepa_mpc.envs.breakdown import overlap_m, overlapping, unbroken
+from jepa_mpc.envs.plant import GUESS, PHYSICS, WHOLE_PLAN, Array, Layout, Plant, layout_of
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Context, Latents, Observation, Plans, Rollout
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
+
 from jepa_mpc.envs.breakdown import CLOCK_TOLERANCE_S, LARGEST_NUMBER, overlapping
 from jepa_mpc.envs.oracle_cpu import Simulated, roll_out
 from jepa_mpc.envs.plant import Array, Layout, Plant, layout_of
 from jepa_mpc.envs.warp_package import import_warp
-from numpy.typing import NDArray
-
 from jepa_mpc.types import Context, Plans, Rollout
 
 CLOCK_ROUNDING = 1e-5  # relative: the clock counts in float32, too

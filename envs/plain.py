@@ -8,8 +8,8 @@ from typing import Any
 import mujoco
 import mujoco.rollout
 import numpy as np
-from jepa_mpc.envs.task import Task
 
+from jepa_mpc.envs.task import Task
 from jepa_mpc.types import Plans
 
 

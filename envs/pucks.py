@@ -13,11 +13,11 @@ from typing import Annotated
 import mujoco
 import numpy as np
 import torch
-from jepa_mpc.envs.flow import exact_flow
-from jepa_mpc.envs.render import Drawer, make_renderer
 from numpy.typing import NDArray
 
 from jepa_mpc.actions import ActionBox
+from jepa_mpc.envs.flow import exact_flow
+from jepa_mpc.envs.render import Drawer, make_renderer
 
 Places = Annotated[NDArray[np.float64], "N 2"]
 Meetings = Annotated[NDArray[np.bool_], "N N"]

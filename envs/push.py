@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import mujoco
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from jepa_mpc.envs.arm import HAND_DOWN, Arm
 from jepa_mpc.envs.arm_plant import ArmPlant
 from jepa_mpc.envs.baselines import Policy
@@ -16,8 +18,6 @@ from jepa_mpc.envs.labs import Lab
 from jepa_mpc.envs.pushing import BEHIND_M, Pusher, approach
 from jepa_mpc.envs.scene import Appearance, Scene, model_spec
 from jepa_mpc.envs.tabletop import TabletopEnv
-from numpy.typing import NDArray
-
 from jepa_mpc.interfaces import Cost
 from jepa_mpc.types import ActionBox
 

@@ -6,10 +6,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from jepa_mpc.envs.plant import Array
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jepa_mpc.envs.plant import Array
 from jepa_mpc.types import ActionBox
 
 BEHIND_M = 0.075  # from the block's middle to the hand that is about to push it

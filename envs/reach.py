@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from jepa_mpc.envs.arm import Arm
 from jepa_mpc.envs.arm_plant import ArmPlant
 from jepa_mpc.envs.baselines import OracleIK, Policy
 from jepa_mpc.envs.costs import SensorCost, apart
 from jepa_mpc.envs.scene import Appearance, Scene
 from jepa_mpc.envs.tabletop import TabletopEnv
-from numpy.typing import NDArray
-
 from jepa_mpc.interfaces import Cost
 from jepa_mpc.types import ActionBox
 

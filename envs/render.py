@@ -10,9 +10,9 @@ from typing import Protocol
 
 import mujoco
 import numpy as np
-from jepa_mpc.envs.backend import NOTE
 from PIL import Image
 
+from jepa_mpc.envs.backend import NOTE
 from jepa_mpc.errors import MissingPackage
 
 HOW_TO_GET_GL = (

@@ -10,8 +10,9 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from jepa_mpc.envs.warp_package import import_warp
 from PIL import Image
+
+from jepa_mpc.envs.warp_package import import_warp
 
 SUPERSAMPLING = 2
 MOVED = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_xdir")

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import mujoco
 import numpy as np
+
 from jepa_mpc.envs.labs import SURFACES, WORKSPACE_HIGH, WORKSPACE_LOW, CameraPose, Distractor, Lab
 from jepa_mpc.envs.meshes import attach_meshes
 from jepa_mpc.envs.textures import paint

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
+
 from jepa_mpc.envs.arm import Command
 from jepa_mpc.envs.plant import GUESS, PHYSICS
-from numpy.typing import NDArray
 
 COMMAND_DIM = 7 + 9 + 1
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from jepa_mpc.envs.plant import Array
 from numpy.typing import NDArray
 from scipy.linalg import expm, solve_discrete_are
 
+from jepa_mpc.envs.plant import Array
 from jepa_mpc.types import ActionBox
 
 GRAVITY = 9.81

@@ -9,14 +9,14 @@ import gymnasium
 import mujoco
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from jepa_mpc.envs.arm import DT_S, HAND_DOWN, Arm
 from jepa_mpc.envs.arm_plant import ArmPlant
 from jepa_mpc.envs.image_effects import degrade
 from jepa_mpc.envs.labs import SIDES, Lab, sample_lab
 from jepa_mpc.envs.render import Drawer, make_renderer
 from jepa_mpc.envs.snapshot import from_vector, restore, take
-from numpy.typing import NDArray
-
 from jepa_mpc.errors import choose
 from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.types import ActionBox, Observation

@@ -16,12 +16,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from jepa_mpc.envs.baselines import DoNothing, Policy, RandomActions
-from jepa_mpc.envs.oracle_cpu import StatePerception, TrueDynamics
-from jepa_mpc.envs.plant import Array, Plant
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jepa_mpc.envs.baselines import DoNothing, Policy, RandomActions
+from jepa_mpc.envs.oracle_cpu import StatePerception, TrueDynamics
+from jepa_mpc.envs.plant import Array, Plant
 from jepa_mpc.interfaces import Cost, Dynamics, Perception
 from jepa_mpc.types import ActionBox, Context, Costs, Goal, Observation, Plans
 

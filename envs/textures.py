@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jepa_mpc.envs.labs import Texture, hsv
 
+from jepa_mpc.envs.labs import Texture, hsv
 from jepa_mpc.errors import choose
 from jepa_mpc.seeding import numpy_generator
 

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import mujoco
 import numpy as np
-from jepa_mpc.envs.plant import PHYSICS, Array, Plant, layout_of
 from numpy.typing import NDArray
+
+from jepa_mpc.envs.plant import PHYSICS, Array, Plant, layout_of
 
 SITES = ("ee", "jaco_arm/jaco_hand/pinchsite")
 BODIES = ("block",)

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 import numpy as np
+from PIL import Image
+
 from jepa_mpc.envs.drawing import (
     Picture,
     check_picture,
@@ -21,8 +23,6 @@ from jepa_mpc.envs.drawing import (
     panels,
     sparkline,
 )
-from PIL import Image
-
 from jepa_mpc.errors import MissingPackage
 from jepa_mpc.files import atomic_file
 

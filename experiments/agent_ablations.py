@@ -18,6 +18,13 @@ from typing import Any
 import hydra
 import torch
 import torch._dynamo  # noqa: F401  before the first OpenGL context: loading it later crashes some drivers
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
+from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
 from jepa_mpc.experiments.agents.ablations import DOUBT, WALL_WITH, WALL_WITHOUT, Cell, Work, kept, variants, work_off
 from jepa_mpc.experiments.agents.tables import (
     DOUBT_HEAD,
@@ -41,13 +48,6 @@ from jepa_mpc.experiments.reaching.full_agent import FullAgent
 from jepa_mpc.experiments.reaching.options import claim_folder
 from jepa_mpc.experiments.reaching.players import PlanSettings
 from jepa_mpc.experiments.reporting.record import plain
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
-from tqdm import tqdm
-
-from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
-from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
 from jepa_mpc.files import write_json, write_text
 
 MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)

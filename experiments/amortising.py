@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jepa_mpc.trajectories.bank import FrameBank
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
-from jepa_mpc.world_model.costs.goal import Effort, WeightedSum
-from jepa_mpc.world_model.memory.hindsight import LatentLog
-from jepa_mpc.world_model.policies.imitation import Imitation
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, save_checkpoint
 from jepa_mpc.interfaces import Cost, Planner
+from jepa_mpc.trajectories.bank import FrameBank
 from jepa_mpc.types import ActionBox, Context, Costs, Goal, Observation, Plan, PlanRequest, Plans, State
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
+from jepa_mpc.world_model.costs.goal import Effort, WeightedSum
+from jepa_mpc.world_model.memory.hindsight import LatentLog
+from jepa_mpc.world_model.policies.imitation import Imitation
 
 AT_ONCE = 64  # pairs that are planned, or frames that are encoded, between two ticks of a progress bar
 NOW = 1  # steps left that a planner's answers stand for: it hurries as much as its cost lets it

@@ -20,7 +20,12 @@ from typing import Any
 import hydra
 import torch
 import torch._dynamo  # noqa: F401  before the first OpenGL context: loading it later crashes some drivers
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from jepa_mpc.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint
 from jepa_mpc.envs.labs import sample_lab
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
 from jepa_mpc.experiments.benchmarking import origin
 from jepa_mpc.experiments.chunking import Judge, built, lesson_of, publish, taught
 from jepa_mpc.experiments.command_line import run
@@ -31,15 +36,10 @@ from jepa_mpc.experiments.reporting.chunks import draw, markdown
 from jepa_mpc.experiments.reporting.record import EpisodeRecord, plain
 from jepa_mpc.experiments.reporting.summary import compare, summarise
 from jepa_mpc.experiments.training.journal import Busy, note_origin, only_writer
+from jepa_mpc.files import write_json, write_text
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.training.loop import FitSettings, TrainingDiverged
-from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
-
-from jepa_mpc.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
-from jepa_mpc.files import write_json, write_text
 
 MISTAKES = (
     *(BadCheckpoint, BadEpisode, BrokenProcessPool, Busy, TrainingDiverged, UnknownName),

@@ -19,21 +19,21 @@ from typing import Any
 import hydra
 import torch
 import torch._dynamo  # noqa: F401  before the first OpenGL context: the other order can crash the first optimiser
-from jepa_mpc.experiments.command_line import run as run_command
-from jepa_mpc.experiments.flowing.judge import Scores, flows_of, judge
-from jepa_mpc.experiments.flowing.pairs import Pairs, Recording, load_pairs
-from jepa_mpc.experiments.flowing.pictures import choose_pairs, draw
-from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.loader import Interface, save_world_model
-from jepa_mpc.world_model.parts.objectives.motion import MotionContentObjective
-from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.experiments.flowing.judge import Scores, flows_of, judge
+from jepa_mpc.experiments.flowing.pairs import Pairs, Recording, load_pairs
+from jepa_mpc.experiments.flowing.pictures import choose_pairs, draw
 from jepa_mpc.files import write_json
 from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.loader import Interface, save_world_model
+from jepa_mpc.world_model.parts.objectives.motion import MotionContentObjective
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
 
 MISTAKES = (BadCheckpoint, MissingPackage, TrainingDiverged, UnknownName, ValueError, OSError)
 DT_S = 0.24  # of the arm; pairs are one control step apart

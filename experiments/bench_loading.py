@@ -16,16 +16,16 @@ from typing import Any
 
 import hydra
 import torch
-from jepa_mpc.experiments.benchmarking.origin import commit, machine, versions
-from jepa_mpc.experiments.command_line import run
-from jepa_mpc.experiments.loading.figure import draw_rates
-from jepa_mpc.experiments.loading.logs import KINDS, write_logs
-from jepa_mpc.experiments.loading.measure import cache_rate, ingest_rate, log_rate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName, choose
+from jepa_mpc.experiments.benchmarking.origin import commit, machine, versions
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.experiments.loading.figure import draw_rates
+from jepa_mpc.experiments.loading.logs import KINDS, write_logs
+from jepa_mpc.experiments.loading.measure import cache_rate, ingest_rate, log_rate
 from jepa_mpc.files import write_json, write_text
 
 INGESTED = ("log", "pictures", "cached at", "frames per CPU s", "log MB", "cache MB")

@@ -20,6 +20,9 @@ from typing import Any
 import hydra
 import torch
 import torch._dynamo  # noqa: F401  before the first OpenGL context: the other order can crash the first optimiser
+from omegaconf import DictConfig, OmegaConf
+
+from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
 from jepa_mpc.experiments.benchmarking import origin
 from jepa_mpc.experiments.command_line import run
 from jepa_mpc.experiments.objects.binding import (
@@ -50,14 +53,11 @@ from jepa_mpc.experiments.objects.trials import (
     summary,
 )
 from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.files import write_json, write_text
 from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective
 from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
 from jepa_mpc.world_model.parts.predictors.slots import SlotSizes
 from jepa_mpc.world_model.training.loop import FitSettings, TrainingDiverged
-from omegaconf import DictConfig, OmegaConf
-
-from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
-from jepa_mpc.files import write_json, write_text
 
 MISTAKES = (BadCheckpoint, MissingPackage, TrainingDiverged, UnknownName, ValueError, OSError)
 TRUTH, PICTURES = "simulator truth", "pictures"

@@ -19,18 +19,18 @@ from typing import Any
 import hydra
 import torch
 import torch._dynamo  # noqa: F401  before the first OpenGL context: loading it later crashes some drivers
-from jepa_mpc.experiments.benchmarking import cells, figures, origin, page, summary
-from jepa_mpc.experiments.benchmarking.play import Work, work_off
-from jepa_mpc.experiments.benchmarking.study import Study, study_of
-from jepa_mpc.experiments.command_line import run
-from jepa_mpc.experiments.reaching.options import claim_folder
-from jepa_mpc.experiments.reporting.record import plain
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
+from jepa_mpc.experiments.benchmarking import cells, figures, origin, page, summary
+from jepa_mpc.experiments.benchmarking.play import Work, work_off
+from jepa_mpc.experiments.benchmarking.study import Study, study_of
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.experiments.reaching.options import claim_folder
+from jepa_mpc.experiments.reporting.record import plain
 from jepa_mpc.files import write_json, write_text
 
 CONFIGS = _path.ROOT / "configs"

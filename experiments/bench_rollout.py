@@ -20,15 +20,15 @@ from statistics import median
 
 import hydra
 import torch
-from jepa_mpc.experiments.command_line import run
-from jepa_mpc.world_model.parts.poses import integrate
-from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from jepa_mpc.experiments.command_line import run
 from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.parts.poses import integrate
+from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

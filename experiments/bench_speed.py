@@ -23,16 +23,16 @@ from typing import Any
 
 import hydra
 import torch
-from jepa_mpc.experiments.command_line import run
-from jepa_mpc.experiments.speed.loop import drive
-from jepa_mpc.experiments.speed.rollouts import Sizes, measure, product_rate
-from jepa_mpc.experiments.speed.searches import PLANNERS, overhead, side_by_side
-from jepa_mpc.experiments.speed.simulator import simulate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from jepa_mpc.errors import UnknownName, choose
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.experiments.speed.loop import drive
+from jepa_mpc.experiments.speed.rollouts import Sizes, measure, product_rate
+from jepa_mpc.experiments.speed.searches import PLANNERS, overhead, side_by_side
+from jepa_mpc.experiments.speed.simulator import simulate
 from jepa_mpc.files import write_json
 
 ROLLOUTS = ("context", "variant", "ms", "to plain 32", "to plain of the same bits", "gflop", "distance")

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jepa_mpc.experiments.reporting.stats import cluster_bootstrap
-from jepa_mpc.experiments.training.begin import begin_with_encoder
-from jepa_mpc.trajectories.actions import ACTION_NAMES
-from jepa_mpc.trajectories.bank import FrameBank
-from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.loader import Interface, save_world_model
-from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
-from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from jepa_mpc.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint, save_checkpoint
+from jepa_mpc.experiments.reporting.stats import cluster_bootstrap
+from jepa_mpc.experiments.training.begin import begin_with_encoder
 from jepa_mpc.interfaces import Batch
 from jepa_mpc.seeding import generator, numpy_generator
+from jepa_mpc.trajectories.actions import ACTION_NAMES
+from jepa_mpc.trajectories.bank import FrameBank
 from jepa_mpc.types import Loss
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.loader import Interface, save_world_model
+from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 
 AT_ONCE = 64  # frames that are encoded between two ticks of the progress bar
 ASKED = 3  # steps of the second judgement, beside those of a whole chunk

@@ -25,16 +25,16 @@ from types import FrameType
 from typing import Any
 
 import hydra
-from jepa_mpc.experiments.command_line import run as run_command
-from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
-from jepa_mpc.trajectories.motion import Reach, reward_free_motion
-from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadEpisode
+from jepa_mpc.experiments.command_line import run as run_command
 from jepa_mpc.files import write_json
 from jepa_mpc.seeding import numpy_generator, seed_of
+from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
+from jepa_mpc.trajectories.motion import Reach, reward_free_motion
+from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
 
 LOGGER = logging.getLogger(__name__)
 SETTINGS = "collect.json"

@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import hydra
-from jepa_mpc.experiments.command_line import run as run_command
-from jepa_mpc.experiments.inspect_logs import chosen_map
-from jepa_mpc.trajectories.formats import WRITERS, open_log
-from jepa_mpc.trajectories.robots import MappedLog
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName, choose
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.experiments.inspect_logs import chosen_map
+from jepa_mpc.trajectories.formats import WRITERS, open_log
+from jepa_mpc.trajectories.robots import MappedLog
 
 
 def convert(cfg: DictConfig) -> Path:

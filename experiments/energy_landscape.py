@@ -18,21 +18,21 @@ import hydra
 import numpy as np
 import torch
 import torch._dynamo  # noqa: F401  before the first OpenGL context: loading it later crashes some drivers
-from jepa_mpc.envs.labs import sample_lab
-from jepa_mpc.envs.reach import ReachEnv
-from jepa_mpc.experiments.command_line import run
-from jepa_mpc.experiments.reaching.methods import world_model_at
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
 from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
+from jepa_mpc.envs.labs import sample_lab
+from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName
+from jepa_mpc.experiments.command_line import run
+from jepa_mpc.experiments.reaching.methods import world_model_at
 from jepa_mpc.files import write_json
 from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.types import Context, Goal, Observation
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
 
 PLANES = {"xy": (0, 1), "xz": (0, 2)}
 MISTAKES = (BadCheckpoint, BadObservation, MissingPackage, UnknownName, ValueError, OSError)

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from jepa_mpc.experiments.command_line import run as run_command
-from jepa_mpc.experiments.training.sources import robot_entries
-from jepa_mpc.trajectories.cache import Cache, CacheOptions, told
-from jepa_mpc.trajectories.ingest import ingest
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.experiments.training.sources import robot_entries
+from jepa_mpc.trajectories.cache import Cache, CacheOptions, told
+from jepa_mpc.trajectories.ingest import ingest
 
 
 def make(cfg: DictConfig) -> Cache:

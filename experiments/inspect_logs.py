@@ -15,21 +15,21 @@ from typing import Any
 
 import hydra
 import numpy as np
-from jepa_mpc.envs.drawing import enlarge, label_strip
-from jepa_mpc.envs.video import Picture, save_picture, save_video
-from jepa_mpc.experiments.command_line import run as run_command
-from jepa_mpc.trajectories.episode import IMAGES
-from jepa_mpc.trajectories.formats import open_log
-from jepa_mpc.trajectories.formats.base import Log
-from jepa_mpc.trajectories.inspection import COUNTERS, LogReport, inspect_log
-from jepa_mpc.trajectories.robots import MappedLog, RobotMap, guess_robot, robot_map
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Column, Table
 from tqdm import tqdm
 
+from jepa_mpc.envs.drawing import enlarge, label_strip
+from jepa_mpc.envs.video import Picture, save_picture, save_video
 from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName
+from jepa_mpc.experiments.command_line import run as run_command
 from jepa_mpc.files import write_json, write_text
+from jepa_mpc.trajectories.episode import IMAGES
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.base import Log
+from jepa_mpc.trajectories.inspection import COUNTERS, LogReport, inspect_log
+from jepa_mpc.trajectories.robots import MappedLog, RobotMap, guess_robot, robot_map
 
 GAP = 4
 HEIGHT = 112

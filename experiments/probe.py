@@ -18,18 +18,18 @@ from statistics import mean, stdev
 import hydra
 import matplotlib
 import torch
-from jepa_mpc.experiments.command_line import run as run_command
-from jepa_mpc.experiments.probing.readers import READERS, Samples, judge
-from jepa_mpc.experiments.probing.sources import Encode, Source, of_checkpoint, pixels, released
-from jepa_mpc.experiments.training.workers import device_of
-from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName, choose
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.experiments.probing.readers import READERS, Samples, judge
+from jepa_mpc.experiments.probing.sources import Encode, Source, of_checkpoint, pixels, released
+from jepa_mpc.experiments.training.workers import device_of
 from jepa_mpc.files import write_json
 from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.bank import FrameBank, load_bank
 
 MISTAKES = (BadCheckpoint, BadEpisode, MissingPackage, UnknownName, ValueError, OSError)
 HAND = slice(-6, -3)

@@ -18,17 +18,17 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
-from jepa_mpc.experiments.command_line import run as run_command
-from jepa_mpc.experiments.reaching.album import Album, album_files
-from jepa_mpc.trajectories.bank import FrameBank, load_bank
-from jepa_mpc.world_model.checkpoints.loader import Interface, WorldModel, as_ensemble, join_members, load_world_model
 from omegaconf import DictConfig
 
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage
+from jepa_mpc.experiments.command_line import run as run_command
+from jepa_mpc.experiments.reaching.album import Album, album_files
 from jepa_mpc.hub import hub_name, push
 from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.types import Observation
+from jepa_mpc.world_model.checkpoints.loader import Interface, WorldModel, as_ensemble, join_members, load_world_model
 
 
 def make_album(model: WorldModel, bank: FrameBank, *, count: int, seed: int) -> Album:

@@ -17,7 +17,12 @@ from typing import Any
 import hydra
 import torch
 import torch._dynamo  # noqa: F401  before the first OpenGL context: loading it later crashes some drivers
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from tqdm import tqdm
+
 from jepa_mpc.envs.video import save_gif, save_picture, save_video
+from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
 from jepa_mpc.experiments.benchmarking import origin
 from jepa_mpc.experiments.benchmarking.cells import Cell
 from jepa_mpc.experiments.benchmarking.films import COLOURS, Take, compose, take
@@ -26,11 +31,6 @@ from jepa_mpc.experiments.benchmarking.study import study_of
 from jepa_mpc.experiments.command_line import run
 from jepa_mpc.experiments.reaching.options import claim_folder
 from jepa_mpc.experiments.reporting.record import plain
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from tqdm import tqdm
-
-from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
 from jepa_mpc.files import write_json
 
 CONFIGS = _path.ROOT / "configs"

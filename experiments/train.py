@@ -18,7 +18,12 @@ from typing import Any
 
 import hydra
 import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from tqdm import tqdm
+
 from jepa_mpc.encoders.adapters.vjepa2 import load as load_released
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName
 from jepa_mpc.experiments.command_line import run as run_command
 from jepa_mpc.experiments.training.begin import begin_with_encoder, fill_encoder, with_released
 from jepa_mpc.experiments.training.display import Display, Stop
@@ -29,6 +34,7 @@ from jepa_mpc.experiments.training.options import BEST, check_options, fit_setti
 from jepa_mpc.experiments.training.sources import door_of, open_sources
 from jepa_mpc.experiments.training.watch import Watch
 from jepa_mpc.experiments.training.workers import device_of, first_alone, joined
+from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.actions import action_names
 from jepa_mpc.trajectories.bank import FrameBank
 from jepa_mpc.trajectories.buffers import Buffers
@@ -39,12 +45,6 @@ from jepa_mpc.world_model.checkpoints.loader import Interface
 from jepa_mpc.world_model.training.health import LatentCollapse
 from jepa_mpc.world_model.training.layouts import compile_blocks
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, TrainingDiverged, fit
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
-from tqdm import tqdm
-
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName
-from jepa_mpc.seeding import generator
 
 MISTAKES = (
     *(Busy, BadCheckpoint, BadEpisode, MissingPackage, UnknownName, LatentCollapse, TrainingDiverged),

@@ -14,10 +14,15 @@ from pathlib import Path
 
 import hydra
 import torch
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
 from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
 from jepa_mpc.experiments.amortising import encoded
 from jepa_mpc.experiments.command_line import run
 from jepa_mpc.experiments.training.journal import Busy, Journal, note_origin, only_writer
+from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.world_model.checkpoints.assembly import TARGET, assemble
 from jepa_mpc.world_model.checkpoints.critics import save_critic
@@ -27,11 +32,6 @@ from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
 from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive
 from jepa_mpc.world_model.training.critic import CriticLessons, CriticObjective, Judgement
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
-from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
-
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
-from jepa_mpc.seeding import generator
 
 MISTAKES = (Busy, BadCheckpoint, BadEpisode, UnknownName, TrainingDiverged, ValueError, TypeError, OSError)
 

@@ -18,11 +18,17 @@ from typing import Any
 import hydra
 import torch
 from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
 from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
 from jepa_mpc.experiments.amortising import Judge, Lessons, Teacher, encoded, split
 from jepa_mpc.experiments.command_line import run as run_command
 from jepa_mpc.experiments.training.journal import Busy, Journal, note_origin, only_writer
+from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
+from jepa_mpc.types import ActionBox, Plan, State
 from jepa_mpc.world_model.checkpoints.assembly import TARGET, assemble
 from jepa_mpc.world_model.checkpoints.loader import WorldModel, load_world_model
 from jepa_mpc.world_model.checkpoints.policies import save_policy
@@ -31,12 +37,6 @@ from jepa_mpc.world_model.policies.distillation import Fit, dagger
 from jepa_mpc.world_model.policies.goal import GoalPolicy
 from jepa_mpc.world_model.policies.imitation import Imitation
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
-from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
-
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, Plan, State
 
 CHECKPOINT, LATENTS, HELD = "checkpoint", "latents", 256
 MISTAKES = (Busy, BadCheckpoint, BadEpisode, UnknownName, TrainingDiverged, ValueError, TypeError, OSError)

@@ -23,9 +23,17 @@ from typing import Any
 import hydra
 import torch
 import torch._dynamo  # before the first OpenGL context: loading it later crashes some drivers
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
+from jepa_mpc.checkpoint import checkpoint_hash, place_of
 from jepa_mpc.envs.labs import labs_hash, sample_lab
 from jepa_mpc.envs.ranges import FACTORS
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
 from jepa_mpc.experiments.command_line import run
 from jepa_mpc.experiments.reaching.calibrated import CalibratedAgent
 from jepa_mpc.experiments.reaching.episodes import LabJob, LabResult, play_all
@@ -36,14 +44,6 @@ from jepa_mpc.experiments.reaching.options import check_options, claim_folder
 from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
 from jepa_mpc.experiments.reaching.systems import adapted, given_options
 from jepa_mpc.experiments.reporting import EpisodeRecord, Protocol, Report, make_report, write_folder
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
-from tqdm import tqdm
-
-from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
-from jepa_mpc.checkpoint import checkpoint_hash, place_of
-from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach_random")}

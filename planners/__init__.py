@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from torch.optim import Adam
+
+from jepa_mpc.interfaces import Planner
 from jepa_mpc.planners.chain import Chain
 from jepa_mpc.planners.covariance import CovarianceRefit
 from jepa_mpc.planners.gradient import QUICK_BETAS, GradientPlanner
@@ -23,9 +26,6 @@ from jepa_mpc.planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefi
 from jepa_mpc.planners.sampling import SamplingPlanner
 from jepa_mpc.planners.search import NoValidPlan
 from jepa_mpc.planners.slope import SlopeRefit
-from torch.optim import Adam
-
-from jepa_mpc.interfaces import Planner
 
 
 def random_shooting(*, num_samples: int = 1024, initial_std: float = 0.7) -> SamplingPlanner:

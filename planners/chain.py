@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jepa_mpc.planners.search import or_fallback, standing_still
 from torch import Tensor
 
 from jepa_mpc.interfaces import Planner
+from jepa_mpc.planners.search import or_fallback, standing_still
 from jepa_mpc.types import PlanRequest, PlanResult, PlanStatus
 
 

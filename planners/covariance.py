@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 import torch
-from jepa_mpc.planners.refit import FEWEST_ELITES, Gaussian
 from torch import Tensor
 
+from jepa_mpc.planners.refit import FEWEST_ELITES, Gaussian
 from jepa_mpc.types import Costs, Plans
 
 FARTHEST = 10.0  # a plan further than this many standard deviations teaches no more than one at that distance

@@ -9,12 +9,12 @@ from functools import partial
 
 import torch
 import torch._dynamo  # optimisers load it at their first step, which may crash once an OpenGL context exists
-from jepa_mpc.planners.constraints import AugmentedLagrangian, Constrained, Treatment
-from jepa_mpc.planners.noise import Noise, WhiteNoise
-from jepa_mpc.planners.search import Search, first_guess, half_width, opening
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
+from jepa_mpc.planners.constraints import AugmentedLagrangian, Constrained, Treatment
+from jepa_mpc.planners.noise import Noise, WhiteNoise
+from jepa_mpc.planners.search import Search, first_guess, half_width, opening
 from jepa_mpc.types import Costs, PlanRequest, PlanResult, Plans, Streams
 
 # A search has a few dozen steps: Adam's usual memory of some 10 and 1000 of them is too long for it.

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.planners.noise import Noise, WhiteNoise
 from jepa_mpc.planners.refit import EliteRefit, Gaussian
 from jepa_mpc.planners.search import Search, first_guess, half_width, masked, opening
-from torch import Tensor
-
 from jepa_mpc.types import ActionBox, Costs, Plan, PlanRequest, PlanResult, Plans
 
 Answer = Literal["mean", "best"]

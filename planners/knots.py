@@ -9,10 +9,10 @@ from functools import lru_cache
 from typing import Annotated, Literal, get_args
 
 import torch
-from jepa_mpc.planners.search import Search, first_guess, opening, standing_still
 from torch import Tensor
 
 from jepa_mpc.interfaces import Planner
+from jepa_mpc.planners.search import Search, first_guess, opening, standing_still
 from jepa_mpc.types import Costs, Imagined, PlanRequest, PlanResult, Plans, PlanStatus, Scores, StepModel
 
 Spline = Literal["zero", "linear", "cubic"]

@@ -7,13 +7,13 @@ from functools import partial
 from typing import Annotated
 
 import torch
+from torch import Tensor
+from torch.optim import Adam
+
 from jepa_mpc.planners.constraints import AugmentedLagrangian, Constrained, Treatment, usual_size
 from jepa_mpc.planners.gradient import QUICK_BETAS, Descent, OptimiserFactory, stepping_alone
 from jepa_mpc.planners.noise import Noise, WhiteNoise
 from jepa_mpc.planners.search import Search, first_guess, half_width, masked, opening, without_constraints
-from torch import Tensor
-from torch.optim import Adam
-
 from jepa_mpc.types import Costs, Imagined, PlanRequest, PlanResult, Plans, Scores, StepModel, Streams
 
 NUM_WAVES = 3  # of a bent way: enough to leave a straight line and come back

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
+from torch import Tensor
+from torch.optim import Adam
+
 from jepa_mpc.planners.constraints import AugmentedLagrangian, Constrained, Treatment
 from jepa_mpc.planners.gradient import QUICK_BETAS, Descent, OptimiserFactory, stepping_alone
 from jepa_mpc.planners.noise import Noise, WhiteNoise
 from jepa_mpc.planners.refit import Gaussian, Refit, cheapest
 from jepa_mpc.planners.search import Search, first_guess, half_width, masked, opening, ranked
-from torch import Tensor
-from torch.optim import Adam
-
 from jepa_mpc.types import PlanRequest, PlanResult, Plans, Scores
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+
 from jepa_mpc.planners.noise import Noise, WhiteNoise
 from jepa_mpc.planners.refit import Gaussian, Refit, cheapest
 from jepa_mpc.planners.search import Search, first_guess, half_width, masked, opening
-
 from jepa_mpc.types import Costs, Plan, PlanRequest, PlanResult, Plans
 
 TryMean = Literal["every", "last"]

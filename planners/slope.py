@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from jepa_mpc.planners.refit import Gaussian, cheapest
 from torch import Tensor
 
+from jepa_mpc.planners.refit import Gaussian, cheapest
 from jepa_mpc.types import Costs, Plans
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.checkpoints.assembly import assemble
 from jepa_mpc.world_model.checkpoints.loader import Interface, save_world_model
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
-
-from jepa_mpc.seeding import generator
 
 SIZE = 32
 ACTIONS = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
+
+from jepa_mpc.errors import choose
 from jepa_mpc.trajectories.columns import base_name, take
 from jepa_mpc.trajectories.episode import ACTION, EE_POSE, FRAME_INDEX, GRIPPER, STATE, TIMESTAMP
 from jepa_mpc.trajectories.rotations import (
@@ -21,8 +23,6 @@ from jepa_mpc.trajectories.rotations import (
     rotation_between,
     rotation_vector,
 )
-
-from jepa_mpc.errors import choose
 
 Columns = Mapping[str, np.ndarray]
 Joined = Literal["sum", "mean"]

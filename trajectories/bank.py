@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from jepa_mpc.trajectories.actions import ActionPart, PoseDelta
 from jepa_mpc.trajectories.cache import Cache, CacheOptions, is_cache
 from jepa_mpc.trajectories.earlier import earlier_bank

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+
+from jepa_mpc.files import published
+from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.checksums import file_sha256
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats.base import fault
 from jepa_mpc.trajectories.pictures import Aspect, PictureFit
 from jepa_mpc.trajectories.robots import RobotMap, robot_map
-
-from jepa_mpc.files import published
-from jepa_mpc.interfaces import Field
 
 CACHE_VERSION = 1
 INDEX, EPISODES, FRAMES = "cache.json", "episodes.jsonl", "frames.bin"

@@ -14,6 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from jepa_mpc.checkpoint import open_checkpoint
+from jepa_mpc.errors import BadCheckpoint, BadObservation
+from jepa_mpc.interfaces import Agent
 from jepa_mpc.trajectories.actions import ActionPart, CommandedActions, PoseDelta, action_part, describe
 from jepa_mpc.trajectories.columns import base_name
 from jepa_mpc.trajectories.episode import ACTION, EE_POSE, GRIPPER, IMAGES, STATE, TIMESTAMP
@@ -21,10 +25,6 @@ from jepa_mpc.trajectories.pictures import PictureFit
 from jepa_mpc.trajectories.robots import RobotMap, robot_map
 from jepa_mpc.trajectories.stats import Stats, stats_from
 from jepa_mpc.trajectories.windows import Blocks, stack_cameras
-
-from jepa_mpc.checkpoint import open_checkpoint
-from jepa_mpc.errors import BadCheckpoint, BadObservation
-from jepa_mpc.interfaces import Agent
 from jepa_mpc.types import ActionBox, Observation
 
 HOUSE = (STATE, EE_POSE, GRIPPER, ACTION)

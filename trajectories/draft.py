@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jepa_mpc.files import write_json
 from jepa_mpc.trajectories.cache import (
     CACHE_VERSION,
     EPISODES,
@@ -28,8 +30,6 @@ from jepa_mpc.trajectories.formats.base import fault
 from jepa_mpc.trajectories.plan import Plan, opened, row_bytes
 from jepa_mpc.trajectories.robots import MappedLog
 from jepa_mpc.trajectories.windows import stack_cameras
-
-from jepa_mpc.files import write_json
 
 PLAN = "plan.json"
 PIECE_BYTES = 64 << 20  # of pictures that one process holds at a time, as the log has them

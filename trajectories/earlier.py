@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from jepa_mpc.trajectories.actions import ACTION_PARTS, ActionPart
 from jepa_mpc.trajectories.cache import CacheOptions
 from jepa_mpc.trajectories.episode import IMAGES

@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.trajectories.actions import Joined
 from jepa_mpc.trajectories.buffers import Buffers
 from jepa_mpc.trajectories.windows import Blocks
-from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,13 +20,12 @@ from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.files import publish_folder
 from jepa_mpc.trajectories.cache import EPISODES, Cache, CacheOptions, is_cache, source_fingerprint
 from jepa_mpc.trajectories.draft import Job, begin, finish, resume, write_episode
 from jepa_mpc.trajectories.formats.base import fault
 from jepa_mpc.trajectories.plan import make_plan
-
-from jepa_mpc.errors import BadEpisode
-from jepa_mpc.files import publish_folder
 
 LOGGER = logging.getLogger(__name__)
 Progress = Callable[[Iterable[int]], Iterable[int]]

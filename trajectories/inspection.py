@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jepa_mpc.trajectories.episode import EE_POSE, IMAGES, TIMESTAMP
-from jepa_mpc.trajectories.formats.base import Log
 
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.episode import EE_POSE, IMAGES, TIMESTAMP
+from jepa_mpc.trajectories.formats.base import Log
 
 Depth = Literal["ends", "all"]
 COUNTERS = ("frame_index", "episode_index", "task_index", "index", "done")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jepa_mpc.trajectories.framebank import FrameBank
 from torch import Tensor
+
+from jepa_mpc.trajectories.framebank import FrameBank
 
 
 @dataclass(frozen=True, kw_only=True)

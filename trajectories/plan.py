@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.cache import FRAMES, CacheOptions, canonical_sha256
 from jepa_mpc.trajectories.episode import IMAGES, STATE, TIMESTAMP
 from jepa_mpc.trajectories.formats import open_log
 from jepa_mpc.trajectories.robots import COUNTERS, MappedLog, guess_robot, robot_map
 from jepa_mpc.trajectories.windows import image_fields
-
-from jepa_mpc.interfaces import Field
 
 LONGEST_ROW = 1024  # numbers of one step; longer columns (depth, point clouds) are not taken
 

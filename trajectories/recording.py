@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.random import Generator
+
+from jepa_mpc.errors import BadEpisode
 from jepa_mpc.trajectories.episode import Episode, make_episode
 from jepa_mpc.trajectories.formats.npz import FILE_NAME, episode_path, read_episode
 from jepa_mpc.trajectories.formats.npz_writer import write_manifest as write_manifest
 from jepa_mpc.trajectories.motion import Motion
-from numpy.random import Generator
-
-from jepa_mpc.errors import BadEpisode
 from jepa_mpc.types import ActionBox
 from jepa_mpc.workspaces import clear_workspaces
 

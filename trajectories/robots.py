@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.columns import base_name, take, width
 from jepa_mpc.trajectories.episode import (
     ACTION,
@@ -28,8 +30,6 @@ from jepa_mpc.trajectories.episode import (
 )
 from jepa_mpc.trajectories.formats.base import Log, fault, timestamps
 from jepa_mpc.trajectories.rotations import euler_of_quaternion, quaternion, quaternion_of_euler, rotation_vector
-
-from jepa_mpc.interfaces import Field
 
 RotationForm = Literal["rotation_vector", "euler_xyz", "quaternion_xyzw", "quaternion_wxyz"]
 ROTATION_WIDTH = {"rotation_vector": 3, "euler_xyz": 3, "quaternion_xyzw": 4, "quaternion_wxyz": 4}

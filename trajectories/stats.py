@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 import torch
-from jepa_mpc.trajectories.cache import canonical_sha256
 from torch import Tensor
+
+from jepa_mpc.trajectories.cache import canonical_sha256
 
 
 @dataclass(frozen=True, kw_only=True)

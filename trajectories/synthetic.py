@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from jepa_mpc.trajectories.episode import Episode, make_episode
-from jepa_mpc.trajectories.formats.npz import episode_path, write_episode
 
 from jepa_mpc.seeding import numpy_generator
+from jepa_mpc.trajectories.episode import Episode, make_episode
+from jepa_mpc.trajectories.formats.npz import episode_path, write_episode
 
 DT_S = 0.25
 

@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jepa_mpc.trajectories.actions import ActionPart, PoseDelta
-from jepa_mpc.trajectories.episode import IMAGES, STATE
 
 from jepa_mpc.interfaces import EpisodeStore, Window
+from jepa_mpc.trajectories.actions import ActionPart, PoseDelta
+from jepa_mpc.trajectories.episode import IMAGES, STATE
 
 Blocks = Literal["joined", "stacked"]
 

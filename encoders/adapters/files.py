@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jepa_mpc.encoders.adapters.names import from_hugging_face, without_prefixes
-from jepa_mpc.encoders.adapters.plain import is_table, read_plain
 from torch import Tensor
 
+from jepa_mpc.encoders.adapters.names import from_hugging_face, without_prefixes
+from jepa_mpc.encoders.adapters.plain import is_table, read_plain
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.reading import is_plain_name
 

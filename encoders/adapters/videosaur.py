@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+
 from jepa_mpc.encoders.adapters.filling import fill
 from jepa_mpc.encoders.adapters.plain import read_table
 from jepa_mpc.encoders.layers.slot_attention import LogitScale, NormedStep, SlotAttention, SlotBlock, normed_mlp
 from jepa_mpc.encoders.slot_decoder import SlotMixer
 from jepa_mpc.encoders.slots import GaussianStart, SlotEncoder, SlotRecurrence
-from torch import Tensor, nn
-
 from jepa_mpc.errors import BadCheckpoint, choose
 
 PARTS = {

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.encoders.adapters.files import Released, read_released
 from jepa_mpc.encoders.adapters.filling import fill
 from jepa_mpc.encoders.adapters.hub import resolve
 from jepa_mpc.encoders.adapters.names import encoder_spelling, single_norm_spelling
 from jepa_mpc.encoders.released import RELEASES, Release, vjepa2, vjepa2_1
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
-from torch import Tensor
-
 from jepa_mpc.errors import BadCheckpoint, choose
 
 POSITION_TABLE = "pos_embed"

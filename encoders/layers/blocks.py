@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.layers.attention import Attention
 from jepa_mpc.encoders.layers.positions import Angles, rotate
-from torch import Generator, Tensor, nn
 
 ModulationInit = Callable[[nn.Linear, Generator | None], None]
 Attend = Callable[[Attention, Tensor], Tensor]

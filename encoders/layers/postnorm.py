@@ -7,9 +7,10 @@ Feed-forward parts have no biases and a rectifier. Reference: Vaswani et al. 201
 
 from __future__ import annotations
 
-from jepa_mpc.encoders.layers.attention import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from jepa_mpc.encoders.layers.attention import Attention
 
 
 class PlainFeedForward(nn.Module):

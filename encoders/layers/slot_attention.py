@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from jepa_mpc.encoders.layers.attention import Attention
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from jepa_mpc.encoders.layers.attention import Attention
 from jepa_mpc.types import State
 
 Memory = Literal["normed", "plain"]

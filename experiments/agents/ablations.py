@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.experiments.agents.doubts import doubts
@@ -22,10 +23,9 @@ from jepa_mpc.experiments.reaching.full_agent import FullAgent
 from jepa_mpc.experiments.reaching.methods import world_model_at
 from jepa_mpc.experiments.reaching.players import FullPlayer, ModelPlayer, PlanSettings
 from jepa_mpc.experiments.reporting.record import plain
-from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
-
 from jepa_mpc.files import write_json
 from jepa_mpc.seeding import seed_of
+from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
 
 log = logging.getLogger(__name__)
 FORMAT = "agent-ablation-v1"

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jepa_mpc.envs.labs import sample_lab
-from jepa_mpc.envs.reach import ReachEnv
-from jepa_mpc.experiments.reaching.full_agent import doubt_of
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
 from numpy.typing import NDArray
 from scipy import stats
 
+from jepa_mpc.envs.labs import sample_lab
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.experiments.reaching.full_agent import doubt_of
 from jepa_mpc.seeding import seed_of
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
 
 Floats = NDArray[np.float64]
 

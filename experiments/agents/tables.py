@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jepa_mpc.experiments.agents.doubts import auroc, calibration
-from jepa_mpc.experiments.agents.wall import WALL
-from jepa_mpc.experiments.reporting.figures import BLUE, FAINT, INK, RED, STYLE
-from jepa_mpc.experiments.reporting.stats import quantiles, wilson
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from jepa_mpc.experiments.agents.doubts import auroc, calibration
+from jepa_mpc.experiments.agents.wall import WALL
+from jepa_mpc.experiments.reporting.figures import BLUE, FAINT, INK, RED, STYLE
+from jepa_mpc.experiments.reporting.stats import quantiles, wilson
 from jepa_mpc.files import atomic_file
 
 REACHED_M, NEAR_M = 0.05, 0.02

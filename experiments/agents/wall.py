@@ -10,9 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.planners import cem
 from jepa_mpc.planners.walls import Wall
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Context, Observation, Plans, Rollout
 from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator
 from jepa_mpc.world_model.agents.modules import Modules
 from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
@@ -25,10 +29,6 @@ from jepa_mpc.world_model.memory.window import ShortTermMemory
 from jepa_mpc.world_model.perception.images import StatePerception
 from jepa_mpc.world_model.training.critic import CriticLessons, CriticObjective, Judgement
 from jepa_mpc.world_model.training.loop import FitSettings, fit
-from torch import Generator, Tensor, nn
-
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, Context, Observation, Plans, Rollout
 
 REACHED_M = 0.1
 LOW, HIGH = (-1.2, -0.6), (1.2, 1.6)

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jepa_mpc.planners import PLANNERS
-from jepa_mpc.planners.problems import memoryless
 
 from jepa_mpc.errors import choose
 from jepa_mpc.interfaces import Planner
+from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners.problems import memoryless
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, PlanRequest
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from jepa_mpc.experiments.reporting.record import plain
-
 from jepa_mpc.files import write_json
 
 FORMAT = "planner-cell-v1"

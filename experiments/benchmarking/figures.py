@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jepa_mpc.experiments.benchmarking.cells import Outcome
-from jepa_mpc.experiments.benchmarking.summary import Row
-from jepa_mpc.experiments.reporting.figures import FAINT, INK, STYLE
-from jepa_mpc.experiments.reporting.stats import quantiles
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
+from jepa_mpc.experiments.benchmarking.cells import Outcome
+from jepa_mpc.experiments.benchmarking.summary import Row
+from jepa_mpc.experiments.reporting.figures import FAINT, INK, STYLE
+from jepa_mpc.experiments.reporting.stats import quantiles
 from jepa_mpc.files import atomic_file
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A6A00", "#262B33", "#8A5FBF", "#A0522D")

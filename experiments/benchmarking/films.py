@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
 from jepa_mpc.envs.drawing import Colour, Picture, Point, draw_crosshair, draw_path, enlarge, panels
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.envs.tabletop import TabletopEnv
@@ -17,9 +20,6 @@ from jepa_mpc.envs.tracing import pixel_path
 from jepa_mpc.experiments.benchmarking.cells import LEARNED, Cell
 from jepa_mpc.experiments.benchmarking.play import Simulating, learned_player, player_of, task_at
 from jepa_mpc.experiments.reaching.players import ModelPlayer
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
-
 from jepa_mpc.seeding import seed_of
 
 PAPER, INK, FAINT = (251, 250, 247), (38, 43, 51), (138, 143, 152)

@@ -10,7 +10,6 @@ from typing import Any
 
 from jepa_mpc.experiments.benchmarking.summary import Row
 from jepa_mpc.experiments.reporting.style import CSS
-
 from jepa_mpc.files import write_text
 
 Cells = Mapping[str, Callable[[Row], str]]

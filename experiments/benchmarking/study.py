@@ -9,14 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from jepa_mpc import envs
 from jepa_mpc.envs.task import Task
+from jepa_mpc.errors import UnknownName
 from jepa_mpc.experiments.benchmarking.budgets import build, needs_gradients, sized
 from jepa_mpc.experiments.benchmarking.cells import CLOSED, LEARNED, OPEN, SIMULATOR, Cell
 from jepa_mpc.experiments.benchmarking.play import task_at
 from jepa_mpc.experiments.reaching.methods import world_model_at
-
-from jepa_mpc import envs
-from jepa_mpc.errors import UnknownName
 
 BASELINES = ("nothing", "random", "oracle")
 SHUFFLED = ("random",)  # baselines that differ from seed to seed

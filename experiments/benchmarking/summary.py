@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jepa_mpc.experiments.benchmarking.cells import Outcome
-from jepa_mpc.experiments.reporting.stats import cluster_bootstrap, wilson
 from scipy import stats
 
+from jepa_mpc.experiments.benchmarking.cells import Outcome
+from jepa_mpc.experiments.reporting.stats import cluster_bootstrap, wilson
 from jepa_mpc.seeding import numpy_generator
 
 Row = dict[str, Any]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jepa_mpc.experiments.flowing.pairs import CAMERAS, Pairs
 from torch import Tensor
+
+from jepa_mpc.experiments.flowing.pairs import CAMERAS, Pairs
 
 FlowOf = Callable[[Tensor, Tensor], Tensor]
 Scores = dict[str, dict[str, float]]

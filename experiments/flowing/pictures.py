@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jepa_mpc.experiments.flowing.pairs import CAMERAS, Pairs
-from jepa_mpc.world_model.parts.flow import warp
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jepa_mpc.experiments.flowing.pairs import CAMERAS, Pairs
 from jepa_mpc.files import atomic_file
+from jepa_mpc.world_model.parts.flow import warp
 
 TITLES = ("first frame", "second frame", "second, warped", "exact flow", "flow", "error")
 WHEEL = 65

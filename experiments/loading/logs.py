@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+
+from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.trajectories.episode import Episode, make_episode
 from jepa_mpc.trajectories.formats import WRITERS, open_log
 from jepa_mpc.trajectories.formats.npz import episode_path, write_episode
-
-from jepa_mpc.seeding import numpy_generator
 
 DT_S = 0.1
 NOISE = 2.0  # grey levels

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.actions import PoseDelta
 from jepa_mpc.trajectories.bank import bank_of
 from jepa_mpc.trajectories.buffers import Buffers
@@ -18,8 +20,6 @@ from jepa_mpc.trajectories.formats import open_log
 from jepa_mpc.trajectories.ingest import ingest
 from jepa_mpc.trajectories.robots import MappedLog
 from jepa_mpc.trajectories.windows import Windows
-
-from jepa_mpc.seeding import generator
 
 
 def ingest_rate(log: Path, place: Path, *, image_size: int, rounds: int) -> dict[str, Any]:

@@ -7,15 +7,15 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from jepa_mpc.envs.pucks import NUM_BODIES, WALL_M, PuckTable, radii_m
 from jepa_mpc.experiments.objects.predicting import Windows
 from jepa_mpc.experiments.objects.recording import Episodes
 from jepa_mpc.experiments.objects.sources import Readout, TrueSlots
-from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
-from numpy.typing import NDArray
-from torch import Tensor
-
 from jepa_mpc.seeding import numpy_generator
+from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
 
 Change = Literal["removed", "moved"]
 Role = Literal["in the way", "far away"]

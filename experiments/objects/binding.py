@@ -9,26 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jepa_mpc.encoders.slot_broadcast import BroadcastDecoder
-from jepa_mpc.encoders.slot_patches import begin_at_clusters, over_bare_patches
-from jepa_mpc.encoders.slot_places import PlacedSlots, middles
-from jepa_mpc.encoders.slot_sources import adjusted_rand
-from jepa_mpc.envs.pucks import VIEW_M
-from jepa_mpc.experiments.objects.recording import Episodes
-from jepa_mpc.experiments.objects.sources import NOBODY
-from jepa_mpc.world_model.parts.matching import assign
-from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective
-from jepa_mpc.world_model.recipes import video_slots
-from jepa_mpc.world_model.recipes.video_slots import VideoSlotSizes
-from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 from torch import Generator, Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
+from jepa_mpc.encoders.slot_broadcast import BroadcastDecoder
+from jepa_mpc.encoders.slot_patches import begin_at_clusters, over_bare_patches
+from jepa_mpc.encoders.slot_places import PlacedSlots, middles
+from jepa_mpc.encoders.slot_sources import adjusted_rand
+from jepa_mpc.envs.pucks import VIEW_M
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.experiments.objects.recording import Episodes
+from jepa_mpc.experiments.objects.sources import NOBODY
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Frames
+from jepa_mpc.world_model.parts.matching import assign
+from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective
+from jepa_mpc.world_model.recipes import video_slots
+from jepa_mpc.world_model.recipes.video_slots import VideoSlotSizes
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 
 SEEN, CELL = 2, 4
 """Side of the patches that slots see, and of those that they draw, in pixels."""

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jepa_mpc.experiments.reporting.figures import BLUE, RED, STYLE
-from jepa_mpc.experiments.reporting.sheet import Tile, contact_sheet
 from matplotlib import colormaps, rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -16,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from jepa_mpc.experiments.reporting.figures import BLUE, RED, STYLE
+from jepa_mpc.experiments.reporting.sheet import Tile, contact_sheet
 from jepa_mpc.files import atomic_file
 
 TINTS = {"objects": BLUE, "tokens": RED, "none": "#8A8F98"}

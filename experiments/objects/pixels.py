@@ -6,18 +6,18 @@ import time
 from pathlib import Path
 
 import torch
-from jepa_mpc.encoders.convnet import KeypointEncoder
-from jepa_mpc.envs.pucks import LARGEST_STEP_M
-from jepa_mpc.experiments.objects.recording import Episodes
-from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective, OpenLoop
-from jepa_mpc.world_model.recipes import leworldmodel
-from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 from torch import Generator, Tensor
 from tqdm import tqdm
 
 from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
+from jepa_mpc.encoders.convnet import KeypointEncoder
+from jepa_mpc.envs.pucks import LARGEST_STEP_M
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.experiments.objects.recording import Episodes
 from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective, OpenLoop
+from jepa_mpc.world_model.recipes import leworldmodel
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 
 WIDTH = 64
 WINDOW = 5

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Generator, Tensor, nn
+from tqdm import tqdm
+
+from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
+from jepa_mpc.errors import BadCheckpoint, choose
 from jepa_mpc.experiments.objects.sources import NOBODY, Readout, SlotLog
+from jepa_mpc.interfaces import Batch
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Latents, Loss
 from jepa_mpc.world_model.dynamics.interventions import edge_recovery, influence
 from jepa_mpc.world_model.parts.masks.objects import ObjectMask, TokenMask
 from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
@@ -18,14 +26,6 @@ from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
 from jepa_mpc.world_model.parts.predictors.slots import SlotSizes
 from jepa_mpc.world_model.recipes import causal_jepa, video_slots
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
-from torch import Generator, Tensor, nn
-from tqdm import tqdm
-
-from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
-from jepa_mpc.errors import BadCheckpoint, choose
-from jepa_mpc.interfaces import Batch
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import Latents, Loss
 
 MASKS: Mapping[str, Callable[..., ObjectMask]] = {
     "objects": ObjectMask,

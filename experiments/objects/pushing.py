@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jepa_mpc.envs.pucks import NUM_BODIES, WALL_M, PuckTable
-from jepa_mpc.experiments.objects.recording import Episodes
-from jepa_mpc.experiments.objects.sources import TrueSlots
-from jepa_mpc.planners import cem
-from jepa_mpc.world_model.agents.planning import Agent
-from jepa_mpc.world_model.memory.window import ShortTermMemory
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from jepa_mpc.envs.pucks import NUM_BODIES, WALL_M, PuckTable
+from jepa_mpc.experiments.objects.recording import Episodes
+from jepa_mpc.experiments.objects.sources import TrueSlots
 from jepa_mpc.interfaces import Cost, Dynamics, Perception
+from jepa_mpc.planners import cem
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Latents, MpcSettings, Observation
+from jepa_mpc.world_model.agents.planning import Agent
+from jepa_mpc.world_model.memory.window import ShortTermMemory
 
 CAMERAS = ("top",)
 FARTHEST_M = 0.25

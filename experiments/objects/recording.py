@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jepa_mpc.envs.pucks import LARGEST_STEP_M, NUM_BODIES, NUM_PUCKS, PUCK_RADIUS_M, WALL_M, PuckTable, scattered
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from jepa_mpc.envs.pucks import LARGEST_STEP_M, NUM_BODIES, NUM_PUCKS, PUCK_RADIUS_M, WALL_M, PuckTable, scattered
 from jepa_mpc.files import atomic_file
 from jepa_mpc.seeding import numpy_generator
 

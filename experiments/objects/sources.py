@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.slot_sources import StateSlots
-from jepa_mpc.envs.pucks import NUM_BODIES, WALL_M
-from jepa_mpc.experiments.objects.recording import Episodes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jepa_mpc.encoders.slot_sources import StateSlots
+from jepa_mpc.envs.pucks import NUM_BODIES, WALL_M
+from jepa_mpc.experiments.objects.recording import Episodes
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Latents
 

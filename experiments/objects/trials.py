@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.experiments.objects.asking import ask_model, ask_simulator, compare
 from jepa_mpc.experiments.objects.pictures import draw_pushes
@@ -25,7 +27,6 @@ from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
 from jepa_mpc.world_model.perception.images import ImagePerception
 from jepa_mpc.world_model.recipes import leworldmodel
-from torch import nn
 
 SCORES = ("future_mm", "future_last_mm", "untouched_mm", "unseen_mm", "edges_auroc")
 IDLE = "standing still"

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jepa_mpc.encoders.layers.weights import draw_weights
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
+
+from jepa_mpc.encoders.layers.weights import draw_weights
 
 PENALTIES = (1e-2, 1e-1, 1.0, 10.0, 100.0)
 Predict = Callable[[Tensor], Tensor]

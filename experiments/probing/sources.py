@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from jepa_mpc.encoders.adapters.vjepa2 import load as load_released
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.preprocessing import RobotPixels
 from jepa_mpc.encoders.released import RELEASES, network
-from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.restore import load_network
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.restore import load_network
 
 Encode = Callable[[Tensor], Tensor]
 PATCH = 8

@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jepa_mpc.encoders.hand_points import HandPoints, Sighting
-from jepa_mpc.envs.reach import ReachEnv
-from jepa_mpc.experiments.reaching.full_agent import PLACE
-from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
-from jepa_mpc.world_model.costs.goal import PlaceDistance
-from jepa_mpc.world_model.perception.goal_finder import GoalFinder, load_hand_points
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jepa_mpc.encoders.hand_points import HandPoints, Sighting
+from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint, BadObservation, UnknownName, choose
+from jepa_mpc.experiments.reaching.full_agent import PLACE
+from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
 from jepa_mpc.interfaces import Cost, Perception
 from jepa_mpc.types import Latents, Observation
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
+from jepa_mpc.world_model.costs.goal import PlaceDistance
+from jepa_mpc.world_model.perception.goal_finder import GoalFinder, load_hand_points
 
 LEAST_PX = 8
 WAYS = {"commanded": False, "felt": True}

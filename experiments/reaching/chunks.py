@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jepa_mpc.envs.reach import ReachEnv
-from jepa_mpc.experiments.reaching.methods import Methods, world_model_at
-from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings, Player
-from jepa_mpc.world_model.policies.chunk import ChunkAgent, ChunkPolicy, ChunkProposal, SeededAgent, load_chunk_policy
 from numpy.typing import NDArray
 
+from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint, choose
+from jepa_mpc.experiments.reaching.methods import Methods, world_model_at
+from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings, Player
 from jepa_mpc.interfaces import Agent
 from jepa_mpc.types import ActionBox, Observation
+from jepa_mpc.world_model.policies.chunk import ChunkAgent, ChunkPolicy, ChunkProposal, SeededAgent, load_chunk_policy
 
 ASKED = (1, 3, 8)  # steps within which the planner's candidates arrive, the best guess first
 

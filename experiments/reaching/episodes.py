@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from jepa_mpc.envs.labs import Lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.experiments.processes import in_processes
@@ -16,7 +17,6 @@ from jepa_mpc.experiments.reaching.films import Film, open_film, worst
 from jepa_mpc.experiments.reaching.methods import WORLD_MODEL, Methods, timed_act
 from jepa_mpc.experiments.reaching.players import ModelPlayer
 from jepa_mpc.experiments.reporting import EpisodeRecord, Tile
-
 from jepa_mpc.seeding import seed_of
 
 

@@ -8,13 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from jepa_mpc.envs.drawing import draw_crosshair, draw_path, panels, sparkline
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.envs.video import VideoWriter
 from jepa_mpc.experiments.reaching.album import Album, load_album
 from jepa_mpc.experiments.reaching.players import ModelPlayer
 from jepa_mpc.experiments.reporting import Tile
-from numpy.typing import NDArray
 
 PANEL = 224
 SUCCESS_M = 0.05

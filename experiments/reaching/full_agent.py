@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from jepa_mpc.envs.arm import LARGEST_OPENING_M
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.interfaces import Planner
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox
 from jepa_mpc.world_model.agents.arbitration import Arbitration
 from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator, Mode, Rule, TaskSpec
 from jepa_mpc.world_model.agents.modules import Modules
@@ -27,12 +33,6 @@ from jepa_mpc.world_model.memory.window import ShortTermMemory
 from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
 from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
 from jepa_mpc.world_model.training.critic_learner import CriticLearner
-from torch import Tensor, nn
-
-from jepa_mpc.errors import UnknownName
-from jepa_mpc.interfaces import Planner
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox
 
 FELT = 14  # joints (7), opening, place (3), rotation vector (3): `envs.arm.Arm.proprio`
 PLACE = (8, 9, 10)

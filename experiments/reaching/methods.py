@@ -8,9 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from jepa_mpc.envs.arm import DT_S
 from jepa_mpc.envs.baselines import DoNothing, OracleIK, RandomActions
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.experiments.reaching.calibrated import CalibratedAgent, CalibratedPlayer
 from jepa_mpc.experiments.reaching.full_agent import FullAgent
 from jepa_mpc.experiments.reaching.players import (
@@ -22,14 +25,11 @@ from jepa_mpc.experiments.reaching.players import (
     TruePlayer,
 )
 from jepa_mpc.experiments.reaching.reactive import ReactivePlayer
+from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.adapters.vjepa2_ac_files import load_released
 from jepa_mpc.world_model.checkpoints.loader import WorldModel, load_world_model
 from jepa_mpc.world_model.checkpoints.policies import load_policy
 from jepa_mpc.world_model.policies.goal import GoalPolicy
-from numpy.typing import NDArray
-
-from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.seeding import generator
 
 WORLD_MODEL = "world model"
 TRUE_DYNAMICS = "true dynamics"

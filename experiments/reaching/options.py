@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jepa_mpc.envs.labs import SPLITS
 
+from jepa_mpc.envs.labs import SPLITS
 from jepa_mpc.errors import choose
 
 COUNTS = ("labs", "episodes", "budget", "horizon", "workers")

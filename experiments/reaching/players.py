@@ -9,24 +9,24 @@ from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from jepa_mpc.envs.baselines import Policy
 from jepa_mpc.envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.errors import BadCheckpoint, choose
 from jepa_mpc.experiments.reaching.full_agent import FullAgent
 from jepa_mpc.experiments.reaching.pictures import seen_size, shrunk
+from jepa_mpc.interfaces import Cost, Planner, Proposal
 from jepa_mpc.planners import PLANNERS
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, MpcSettings, Observation
 from jepa_mpc.world_model.agents.planning import Agent
 from jepa_mpc.world_model.checkpoints.loader import WorldModel
 from jepa_mpc.world_model.costs.goal import Effort, SensorGoalDistance, WeightedSum
 from jepa_mpc.world_model.memory.window import ShortTermMemory
 from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
-from numpy.typing import NDArray
-from torch import Tensor
-
-from jepa_mpc.errors import BadCheckpoint, choose
-from jepa_mpc.interfaces import Cost, Planner, Proposal
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, MpcSettings, Observation
 
 
 @dataclass(frozen=True, kw_only=True)

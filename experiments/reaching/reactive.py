@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.experiments.reaching.pictures import seen_size, shrunk
+from jepa_mpc.types import ActionBox, Observation
 from jepa_mpc.world_model.agents.reactive import ReactiveAgent
 from jepa_mpc.world_model.checkpoints.loader import WorldModel
 from jepa_mpc.world_model.policies.goal import GoalPolicy
-from numpy.typing import NDArray
-
-from jepa_mpc.types import ActionBox, Observation
 
 
 class ReactivePlayer:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jepa_mpc.experiments.reporting.figures import BLUE, RED, STYLE
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from jepa_mpc.experiments.reporting.figures import BLUE, RED, STYLE
 from jepa_mpc.files import atomic_file
 
 COLOURS = {"ACT-JEPA": BLUE, "behaviour cloning": RED}

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jepa_mpc.experiments.reporting.record import Report, split_name
-from jepa_mpc.experiments.reporting.stats import quantiles, success_curve, wilson
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from jepa_mpc.experiments.reporting.record import Report, split_name
+from jepa_mpc.experiments.reporting.stats import quantiles, success_curve, wilson
 from jepa_mpc.files import atomic_file
 
 BLUE, GREEN, RED, INK, FAINT, RULE = "#0072B2", "#009E73", "#D55E00", "#262B33", "#8A8F98", "#DEDCD5"

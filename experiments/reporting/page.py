@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 from jepa_mpc.experiments.reporting.record import EpisodeRecord, Report, plain, split_name
 from jepa_mpc.experiments.reporting.style import CSS, SCRIPT
-
 from jepa_mpc.files import write_text
 
 LABS_OF = {

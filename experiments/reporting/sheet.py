@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jepa_mpc.envs.drawing import GREEN, INK, PAPER, RED, Picture, enlarge, label_strip
 from PIL import Image, ImageDraw
+
+from jepa_mpc.envs.drawing import GREEN, INK, PAPER, RED, Picture, enlarge, label_strip
 
 GAP = 8
 FRAME = 3

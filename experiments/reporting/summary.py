@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jepa_mpc.experiments.reporting.record import EpisodeRecord, Protocol, Report
-from jepa_mpc.experiments.reporting.stats import area_under_curve, cluster_bootstrap, holm, mcnemar, quantiles, wilson
 from numpy.typing import NDArray
 from scipy import stats
 
+from jepa_mpc.experiments.reporting.record import EpisodeRecord, Protocol, Report
+from jepa_mpc.experiments.reporting.stats import area_under_curve, cluster_bootstrap, holm, mcnemar, quantiles, wilson
 from jepa_mpc.seeding import numpy_generator
 
 Row = dict[str, Any]

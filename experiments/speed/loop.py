@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from jepa_mpc.encoders.convnet import KeypointEncoder
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.planners import cem
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, MpcSettings, Observation
 from jepa_mpc.world_model.agents.executor import RecedingHorizon
 from jepa_mpc.world_model.agents.pace import Drive, Timing, beats
 from jepa_mpc.world_model.agents.planning import Agent
@@ -20,9 +23,6 @@ from jepa_mpc.world_model.costs.goal import GoalDistance
 from jepa_mpc.world_model.memory.window import ShortTermMemory
 from jepa_mpc.world_model.perception.images import ImagePerception
 from jepa_mpc.world_model.recipes import leworldmodel
-
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, MpcSettings, Observation
 
 SIDE, CAMERAS, HORIZON, ACTION_DIM = 64, ("left", "right"), 5, 7
 SAMPLES, ITERATIONS, ELITES = 64, 6, 8

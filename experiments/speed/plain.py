@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from jepa_mpc.encoders.layers.attention import Attention
 from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor
 from jepa_mpc.world_model.parts.predictors.frame_positions import WindowPositions
-from torch import Tensor
-from torch.nn import functional as F
 
 Rollout = Callable[[Tensor, Tensor, Tensor], Tensor]
 

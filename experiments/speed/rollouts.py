@@ -11,21 +11,21 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.experiments.speed.plain import plain
+from jepa_mpc.interfaces import Dynamics
 from jepa_mpc.planners import cem
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Context, PlanRequest, Plans
 from jepa_mpc.world_model.dynamics.captured import CapturedDynamics
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor
 from jepa_mpc.world_model.parts.predictors.forms import published, rotary
 from jepa_mpc.world_model.parts.predictors.precision import lowered
 from jepa_mpc.world_model.recipes.leworldmodel import PRESETS
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
-
-from jepa_mpc.interfaces import Dynamics
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, Context, PlanRequest, Plans
 
 ACTION_DIM, ELITES = 10, 30
 Imagine = Callable[[Plans], Tensor]

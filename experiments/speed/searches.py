@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jepa_mpc.planners import cem, icem, mppi
 
 from jepa_mpc.interfaces import Planner
+from jepa_mpc.planners import cem, icem, mppi
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, Costs, PlanRequest, Plans
 

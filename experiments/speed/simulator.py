@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 import torch
-from jepa_mpc.envs.plain import plain_rollout
 
 from jepa_mpc import envs
+from jepa_mpc.envs.plain import plain_rollout
 from jepa_mpc.seeding import generator
 
 

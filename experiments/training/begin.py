@@ -7,15 +7,15 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from jepa_mpc.encoders.adapters.vjepa2 import load
-from jepa_mpc.encoders.frozen import FrozenFrames
-from jepa_mpc.encoders.released import RELEASES
-from jepa_mpc.world_model.checkpoints.assembly import PARTS, TARGET
-from jepa_mpc.world_model.checkpoints.restore import load_network
 from torch import nn
 
 from jepa_mpc.checkpoint import MANIFEST, load_strict
+from jepa_mpc.encoders.adapters.vjepa2 import load
+from jepa_mpc.encoders.frozen import FrozenFrames
+from jepa_mpc.encoders.released import RELEASES
 from jepa_mpc.errors import BadCheckpoint, choose
+from jepa_mpc.world_model.checkpoints.assembly import PARTS, TARGET
+from jepa_mpc.world_model.checkpoints.restore import load_network
 
 
 def published_encoder(source: str) -> nn.Module:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tqdm import tqdm
+
 from jepa_mpc.experiments.training.journal import Journal
 from jepa_mpc.experiments.training.recorders import SPEED
-from tqdm import tqdm
 
 
 class Display:

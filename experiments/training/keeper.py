@@ -8,12 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jepa_mpc.world_model.checkpoints.loader import Interface, save_world_model
-from jepa_mpc.world_model.training.loop import FitSettings, FitState
 from torch import nn
 
 from jepa_mpc.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
 from jepa_mpc.files import published
+from jepa_mpc.world_model.checkpoints.loader import Interface, save_world_model
+from jepa_mpc.world_model.training.loop import FitSettings, FitState
 
 STATE, CHECKPOINT, BEST = "state", "checkpoint", "best"
 ALWAYS = {"skip": 1, "blocks": "joined"}  # what trainings did from before they could choose

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor, nn
+
+from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import FrameBank
 from jepa_mpc.trajectories.mixture import MixedBank
 from jepa_mpc.world_model.parts.distances import SquaredError
 from jepa_mpc.world_model.training.health import CollapseMonitor
-from torch import Tensor, nn
-
-from jepa_mpc.seeding import generator
 
 LOGGER = logging.getLogger(__name__)
 CHUNK = 64

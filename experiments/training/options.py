@@ -6,13 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
+from jepa_mpc.errors import choose
 from jepa_mpc.experiments.training.recorders import RECORDERS
 from jepa_mpc.experiments.training.workers import LAYOUTS
 from jepa_mpc.world_model.checkpoints.assembly import assemble
 from jepa_mpc.world_model.training.loop import FitSettings
-from omegaconf import DictConfig, OmegaConf
-
-from jepa_mpc.errors import choose
 
 COUNTS = {"threads": 1, "skip": 1, "window": 2, "max_stride": 1, "batch": 1, "probe": 2}
 BEST = {"loss": "held/loss", "hand": "probe/hand_median_cm", "reach": "reach/median_cm"}

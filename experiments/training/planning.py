@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 import torch._dynamo  # before the first OpenGL context: loading it later crashes some drivers
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
 from jepa_mpc.envs.labs import labs_hash, sample_lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.experiments.reaching.episodes import LabJob, play_episode
@@ -17,8 +20,6 @@ from jepa_mpc.experiments.reaching.methods import WORLD_MODEL
 from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
 from jepa_mpc.world_model.checkpoints.loader import Interface, as_world_model
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from jepa_mpc.errors import choose
 from jepa_mpc.trajectories.actions import ACTION_PARTS, ActionPart, action_part
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told
@@ -15,10 +19,6 @@ from jepa_mpc.trajectories.mixture import MixedBank, mixed
 from jepa_mpc.trajectories.pictures import PictureFit
 from jepa_mpc.trajectories.robots import ROBOTS, robot_map
 from jepa_mpc.trajectories.stats import action_stats, proprio_stats
-from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
-
-from jepa_mpc.errors import choose
 
 SOURCE = ("path", "weight", "robot", "cameras", "format", "leave_out", "place")
 

@@ -6,12 +6,12 @@ import logging
 from typing import Literal
 
 import torch
-from jepa_mpc.trajectories.bank import FrameBank
-from jepa_mpc.trajectories.mixture import MixedBank
-from jepa_mpc.world_model.training.health import CollapseMonitor, LatentCollapse
 from torch import Tensor, nn
 
 from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.bank import FrameBank
+from jepa_mpc.trajectories.mixture import MixedBank
+from jepa_mpc.world_model.training.health import CollapseMonitor, LatentCollapse
 
 LOGGER = logging.getLogger(__name__)
 LEAST_MOTION = 1e-4

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
-from jepa_mpc.world_model.training.layouts import Alone, Copies, Layout, Pieces
 from torch import distributed
 
 from jepa_mpc.errors import choose
+from jepa_mpc.world_model.training.layouts import Alone, Copies, Layout, Pieces
 
 LAYOUTS: dict[str, type[Copies] | type[Pieces]] = {"copies": Copies, "pieces": Pieces}
 PATIENCE = timedelta(hours=2)  # while the first process evaluates or reads a log

@@ -13,6 +13,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
+from jepa_mpc.errors import BadEpisode, UnknownName
 from jepa_mpc.trajectories.episode import ACTION, EE_POSE, EPISODE_INDEX, GRIPPER, IMAGES, STATE, TIMESTAMP, Episode
 from jepa_mpc.trajectories.formats import FORMATS, WRITERS, detect, open_log
 from jepa_mpc.trajectories.formats.layouts import LAYOUTS
@@ -21,8 +23,6 @@ from jepa_mpc.trajectories.recording import write_manifest
 from jepa_mpc.trajectories.robots import MappedLog, guess_robot
 from jepa_mpc.trajectories.synthetic import synthetic_episode, synthetic_log
 from jepa_mpc.trajectories.windows import Windows
-
-from jepa_mpc.errors import BadEpisode, UnknownName
 
 DRAWS = np.random.default_rng(0)
 

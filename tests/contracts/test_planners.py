@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
 from jepa_mpc.planners import PLANNERS, NoValidPlan
 from jepa_mpc.planners.problems import Detour, double_integrator, memoryless, request_for
-
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, PlanRequest, PlanStatus
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from jepa_mpc.encoders.convnet import KeypointEncoder, SoftArgMax
 from jepa_mpc.encoders.layers.weights import draw_weights
-
 from jepa_mpc.seeding import generator
 
 

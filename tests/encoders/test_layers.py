@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
+
 from jepa_mpc.encoders.layers.attention import Attention
 from jepa_mpc.encoders.layers.blocks import AdaLNBlock, FeedForward, GatedModulation, ProjectionHead, ZeroModulation
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.encoders.layers.positions import Rotary, resize_grid, sincos_1d, sincos_2d
 from jepa_mpc.encoders.layers.weights import draw_weights
-from torch.nn import functional as F
-
 from jepa_mpc.seeding import generator
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
 from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels, TrainingPixels
-
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.seeding import generator
 

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from safetensors.torch import save_file
+from torch import Tensor
+
 from jepa_mpc.encoders import ENCODERS
 from jepa_mpc.encoders.adapters import hub, vjepa2
 from jepa_mpc.encoders.adapters.files import Released, read_released, sort_hugging_face, sort_trainer
@@ -23,9 +26,6 @@ from jepa_mpc.encoders.released import RELEASES
 from jepa_mpc.encoders.released import vjepa2 as second
 from jepa_mpc.encoders.released import vjepa2_1 as second_point_one
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
-from safetensors.torch import save_file
-from torch import Tensor
-
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
 from jepa_mpc.seeding import generator
 

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
+
 from jepa_mpc.encoders.layers.blocks import RotaryBlock
 from jepa_mpc.encoders.layers.positions import AxialRotary, Pairing, grid_places, rotate
 from jepa_mpc.encoders.layers.weights import draw_weights
-
 from jepa_mpc.seeding import generator
 
 PAIRINGS: tuple[Pairing, ...] = ("tiled", "interleaved")

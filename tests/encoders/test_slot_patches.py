@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.slot_broadcast import BroadcastDecoder, place_waves
 from jepa_mpc.encoders.slot_patches import begin_at_clusters, cluster_centres, over_bare_patches
 from jepa_mpc.encoders.slot_sources import adjusted_rand
 from jepa_mpc.encoders.slots import GaussianStart
-
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.seeding import generator
 from tests.rounding import rounding

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from jepa_mpc.encoders.slot_patches import over_bare_patches
 from jepa_mpc.encoders.slot_places import PlacedSlots, middles
-
 from jepa_mpc.seeding import generator
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from jepa_mpc.encoders.adapters import videosaur
 from jepa_mpc.encoders.layers.slot_attention import NormedStep, SlotAttention, SlotBlock, normed_mlp
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.slot_decoder import SlotMixer
 from jepa_mpc.encoders.slot_sources import StateSlots, adjusted_rand, pooled
 from jepa_mpc.encoders.slots import GaussianStart, LearnedStart, PatchFeatures, SlotEncoder, SlotRecurrence
-from torch import nn
-
 from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.seeding import generator
 from tests.rounding import rounding

@@ -7,9 +7,9 @@ import json
 
 import pytest
 import torch
-from jepa_mpc.encoders.adapters import vjepa2
 from safetensors.torch import save_file
 
+from jepa_mpc.encoders.adapters import vjepa2
 from jepa_mpc.seeding import generator
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="transformers is not installed")

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 import torch
+
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.released import levels_of, vjepa2, vjepa2_1
 from jepa_mpc.encoders.video import AllLevels, VideoSizes, VideoTransformer
-
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.seeding import generator
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from jepa_mpc.encoders import VIT_MINI, VIT_TINY, VisionTransformer
 from jepa_mpc.encoders.layers.weights import draw_weights
-
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.seeding import generator
 

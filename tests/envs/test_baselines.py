@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from jepa_mpc.envs.baselines import DoNothing, OracleIK, RandomActions
 from jepa_mpc.envs.labs import sample_lab
 

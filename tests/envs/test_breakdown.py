@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+
 from jepa_mpc.envs.labs import sample_lab
 
 TOUCHED = ("actuator_gainprm", "actuator_gear", "actuator_ctrllimited")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from jepa_mpc.envs.dmc_tasks import DMC_TASKS
 
 from jepa_mpc import envs
+from jepa_mpc.envs.dmc_tasks import DMC_TASKS
 
 TASKS = [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("jaco") else []) for name in sorted(DMC_TASKS)]
 

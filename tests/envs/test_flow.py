@@ -7,6 +7,7 @@ from jepa_mpc import envs  # noqa: F401  isort: skip  (chooses how MuJoCo draws)
 import mujoco
 import numpy as np
 import pytest
+
 from jepa_mpc.envs.flow import exact_flow
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv

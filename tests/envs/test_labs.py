@@ -8,9 +8,9 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+
 from jepa_mpc.envs.labs import SIDES, SPLITS, lab_from_dict, labs_hash, sample_lab
 from jepa_mpc.envs.ranges import FACTORS, RANGES, Choice, Span
-
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.seeding import numpy_generator
 

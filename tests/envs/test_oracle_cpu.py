@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 import torch
+
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
-
 from jepa_mpc.types import Context
 
 HORIZON = 4

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 import torch
-from jepa_mpc.envs.oracle_warp import WarpDynamics
 
 from jepa_mpc import envs
+from jepa_mpc.envs.oracle_warp import WarpDynamics
 from jepa_mpc.errors import MissingPackage
 from jepa_mpc.seeding import generator
 

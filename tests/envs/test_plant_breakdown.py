@@ -8,10 +8,10 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from jepa_mpc.envs.breakdown import unbroken
-from jepa_mpc.envs.costs import SensorCost, apart
 
 from jepa_mpc import envs
+from jepa_mpc.envs.breakdown import unbroken
+from jepa_mpc.envs.costs import SensorCost, apart
 from jepa_mpc.types import Context, Goal, Rollout
 
 DISABLED = mujoco.mjtDisableBit.mjDSBL_AUTORESET

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from jepa_mpc.envs.pucks import (
     HAND_RADIUS_M,
     LARGEST_STEP_M,

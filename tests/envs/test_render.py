@@ -11,12 +11,12 @@ from pathlib import Path
 import mujoco
 import numpy as np
 import pytest
+
+from jepa_mpc import envs
 from jepa_mpc.envs import meshes
 from jepa_mpc.envs.backend import loads
 from jepa_mpc.envs.image_effects import degrade
 from jepa_mpc.envs.labs import SPLITS, ImageEffects, sample_lab
-
-from jepa_mpc import envs
 from jepa_mpc.errors import MissingPackage
 from jepa_mpc.seeding import numpy_generator
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from jepa_mpc.envs.oracle_cpu import TrueDynamics, rows_at_once
-from jepa_mpc.planners import PLANNERS
 
 from jepa_mpc import envs
+from jepa_mpc.envs.oracle_cpu import TrueDynamics, rows_at_once
 from jepa_mpc.errors import UnknownName
+from jepa_mpc.planners import PLANNERS
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context, PlanRequest
 

@@ -8,6 +8,8 @@ import math
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from PIL import Image
+
 from jepa_mpc.envs import video
 from jepa_mpc.envs.video import (
     VideoWriter,
@@ -21,8 +23,6 @@ from jepa_mpc.envs.video import (
     save_video,
     sparkline,
 )
-from PIL import Image
-
 from jepa_mpc.errors import MissingPackage
 
 

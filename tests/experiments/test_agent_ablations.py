@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.experiments.agents import wall
 from jepa_mpc.experiments.agents.ablations import Cell, kept, variants
 from jepa_mpc.experiments.agents.doubts import auroc
 from jepa_mpc.experiments.agents.tables import row_of
 from jepa_mpc.experiments.reaching.full_agent import FullAgent
+from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.checkpoints.assembly import assemble
 from jepa_mpc.world_model.checkpoints.critics import load_critic, save_critic
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
-
-from jepa_mpc.errors import BadCheckpoint, UnknownName
-from jepa_mpc.seeding import generator
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2] / "experiments"

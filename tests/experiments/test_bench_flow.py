@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.experiments.bench_flow import bench, show
 from jepa_mpc.experiments.flowing.judge import judge
 from jepa_mpc.experiments.flowing.pairs import CAMERAS, FIXED, MOVED, Pairs, Recording, load_pairs
 from jepa_mpc.experiments.flowing.pictures import choose_pairs, colours
 from jepa_mpc.experiments.training.begin import begin_with_encoder, published_encoder
-from jepa_mpc.world_model.checkpoints.assembly import assemble
-from omegaconf import OmegaConf
-
-from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.checkpoints.assembly import assemble
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [

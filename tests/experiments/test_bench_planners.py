@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from jepa_mpc.errors import UnknownName
 from jepa_mpc.experiments.bench_planners import CONFIGS, SHIPPED, bench
 from jepa_mpc.experiments.benchmarking import cells
 from jepa_mpc.experiments.benchmarking.budgets import build, evaluations_of, free_request, needs_gradients, sized
@@ -23,9 +26,6 @@ from jepa_mpc.experiments.benchmarking.play import course_cost, play, task_at
 from jepa_mpc.experiments.benchmarking.study import study_of, task_name
 from jepa_mpc.experiments.benchmarking.summary import table
 from jepa_mpc.planners import PLANNERS
-from omegaconf import OmegaConf
-
-from jepa_mpc.errors import UnknownName
 from jepa_mpc.types import ActionBox
 
 BOX = ActionBox(low=-torch.ones(2), high=torch.ones(2))

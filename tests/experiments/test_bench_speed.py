@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+
+from jepa_mpc.errors import UnknownName
 from jepa_mpc.experiments.bench_speed import bench
 from jepa_mpc.experiments.speed.loop import drive, make_agent
 from jepa_mpc.experiments.speed.plain import plain
 from jepa_mpc.experiments.speed.rollouts import Sizes, predictors
-from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
-
-from jepa_mpc.errors import UnknownName
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context
+from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ["preset=tiny", "samples=31", "rounds=1", "iterations=1", "device=cpu"]

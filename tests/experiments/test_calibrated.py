@@ -8,17 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+
+from jepa_mpc.checkpoint import save_checkpoint
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.errors import BadObservation, UnknownName
 from jepa_mpc.experiments.reaching.calibrated import CalibratedAgent, CalibratedPlayer
 from jepa_mpc.experiments.reaching.methods import WORLD_MODEL, Methods
 from jepa_mpc.experiments.reaching.pictures import seen_size, shrunk
 from jepa_mpc.experiments.reaching.players import PlanSettings
-from jepa_mpc.world_model.recipes.hand_points import build
-
-from jepa_mpc.checkpoint import save_checkpoint
-from jepa_mpc.errors import BadObservation, UnknownName
 from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.recipes.hand_points import build
 from tests import tiny
 
 QUICK = PlanSettings(planner="random_shooting", arguments={"num_samples": 8}, horizon=2)

@@ -13,10 +13,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from jepa_mpc.experiments.collect import Collection, settle
-from jepa_mpc.trajectories.formats.npz import NpzStore
 
+from jepa_mpc.experiments.collect import Collection, settle
 from jepa_mpc.files import write_json
+from jepa_mpc.trajectories.formats.npz import NpzStore
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["labs=2", "episodes=2", "steps=3", "image_size=16"]

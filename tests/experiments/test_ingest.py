@@ -13,12 +13,17 @@ import pytest
 import torch
 import torch._dynamo  # before the first OpenGL context
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from jepa_mpc.checkpoint import load_checkpoint
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.experiments.ingest import make
 from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
 from jepa_mpc.experiments.train import train
 from jepa_mpc.experiments.training.sources import open_sources, robot_entries
+from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told
 from jepa_mpc.trajectories.door import load_door
@@ -26,11 +31,6 @@ from jepa_mpc.trajectories.formats import WRITERS, open_log
 from jepa_mpc.trajectories.robots import ROBOTS, MappedLog, robot_map
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
-from omegaconf import OmegaConf
-
-from jepa_mpc.checkpoint import load_checkpoint
-from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.seeding import generator
 
 pytest.importorskip("av")
 pytest.importorskip("pyarrow")

@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+
+from jepa_mpc.errors import BadEpisode, UnknownName
 from jepa_mpc.trajectories.formats import open_log
 from jepa_mpc.trajectories.formats.layouts import LAYOUTS
 from jepa_mpc.trajectories.formats.npz import NpzStore, episode_path
 from jepa_mpc.trajectories.robots import guess_robot, robot_map
 from jepa_mpc.trajectories.synthetic import synthetic_log
-from omegaconf import OmegaConf
-
-from jepa_mpc.errors import BadEpisode, UnknownName
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,17 +12,17 @@ from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
 import mujoco
 import numpy as np
 import pytest
+
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.envs.render import NoOpenGL
+from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName
 from jepa_mpc.experiments.reaching.album import Album, load_album, save_album
 from jepa_mpc.experiments.reaching.episodes import LabJob, play_episode, play_lab
 from jepa_mpc.experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods
 from jepa_mpc.experiments.reaching.options import claim_folder, usable_device
 from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
 from jepa_mpc.experiments.reporting.summary import summarise
-
-from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName
 from tests import tiny
 
 QUICK = PlanSettings(planner="random_shooting", arguments={"num_samples": 8}, horizon=2)

@@ -9,6 +9,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from jepa_mpc.experiments.reporting import (
     EpisodeRecord,
     Protocol,
@@ -28,7 +30,6 @@ from jepa_mpc.experiments.reporting.stats import (
     success_curve,
     wilson,
 )
-from PIL import Image
 
 NASTY = 'lab <script>alert("1")</script> & co'
 

@@ -14,6 +14,11 @@ import huggingface_hub
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from tqdm import tqdm
+
+from jepa_mpc.checkpoint import load_checkpoint
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
 from jepa_mpc.experiments.publish import publish
 from jepa_mpc.experiments.train import MISTAKES, train
 from jepa_mpc.experiments.training.display import Display
@@ -22,11 +27,6 @@ from jepa_mpc.experiments.training.keeper import other_settings
 from jepa_mpc.experiments.training.monitor import probe
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
-from omegaconf import OmegaConf
-from tqdm import tqdm
-
-from jepa_mpc.checkpoint import load_checkpoint
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]

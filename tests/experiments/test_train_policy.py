@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+
+from jepa_mpc.checkpoint import load_checkpoint
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.experiments.amortising import Teacher
 from jepa_mpc.experiments.reaching.episodes import LabJob, play_lab
 from jepa_mpc.experiments.reaching.methods import POLICY, SEEDED, WORLD_MODEL, Methods
 from jepa_mpc.experiments.reaching.players import PlanSettings
 from jepa_mpc.experiments.train_policy import train
 from jepa_mpc.planners import cem
+from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.synthetic import synthetic_log
+from jepa_mpc.types import ActionBox, Observation
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.checkpoints.policies import load_policy
-
-from jepa_mpc.checkpoint import load_checkpoint
-from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, Observation
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]

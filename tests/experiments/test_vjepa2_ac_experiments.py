@@ -7,21 +7,21 @@ import json
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
 from jepa_mpc.encoders.released import RELEASES, Release, vjepa2
+from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.experiments import bench_rollout, energy_landscape
 from jepa_mpc.experiments._path import ROOT
 from jepa_mpc.experiments.reaching.systems import adapted
 from jepa_mpc.experiments.train import train
 from jepa_mpc.experiments.training.begin import begin_with_encoder
 from jepa_mpc.experiments.training.monitor import Monitor
+from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.checkpoints.assembly import assemble
 from jepa_mpc.world_model.checkpoints.loader import Interface, load_world_model, save_world_model
-from omegaconf import OmegaConf
-
-from jepa_mpc.errors import BadCheckpoint, UnknownName
-from jepa_mpc.seeding import generator
 from tests.encoders import test_released
 from tests.world_model.test_vjepa2_ac import SYSTEM
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from jepa_mpc.encoders.layers.interleaved import alternating_grid
 from jepa_mpc.world_model.adapters.act_jepa import fill, from_released, picture_encoder, renamed, sizes_of
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
 from jepa_mpc.world_model.parts.objectives.lessons import ChunkLesson
 from jepa_mpc.world_model.parts.targets import EMATarget, constant_momentum
 from jepa_mpc.world_model.recipes.act_jepa import ActJepaSizes, build
-from torch import Tensor, nn
-
 from tests.golden.cases import GRADIENT, Case
 
 

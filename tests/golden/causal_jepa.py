@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
+
 from jepa_mpc.encoders.adapters import videosaur
+from jepa_mpc.types import Goal, Rollout
 from jepa_mpc.world_model.adapters import causal_jepa
 from jepa_mpc.world_model.costs.goal import GoalDistance
 from jepa_mpc.world_model.dynamics.objects import MatchedGap
@@ -13,9 +16,6 @@ from jepa_mpc.world_model.parts.matching import assign, gaps, matched, matching_
 from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective, movement_gap, similarity
 from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
 from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
-from torch import Tensor, nn
-
-from jepa_mpc.types import Goal, Rollout
 from tests.golden.cases import GRADIENT, Case
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
+
 from jepa_mpc.encoders.layers.attention import Attention
 from jepa_mpc.encoders.layers.blocks import FeedForward
 from jepa_mpc.world_model.parts.predictors.frame_positions import WindowPositions
 from jepa_mpc.world_model.parts.predictors.trunk import frame_causal_mask
-from torch import Tensor, nn
-
 from tests.golden.cases import Case
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+from jepa_mpc.types import Context
 from jepa_mpc.world_model.adapters.lewm import fill, released_spelling, sizes_of, to_released
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
 from jepa_mpc.world_model.recipes.leworldmodel import build
-from torch import Tensor, nn
-
-from jepa_mpc.types import Context
 from tests.golden.cases import GRADIENT, OUTPUT, Case
 
 

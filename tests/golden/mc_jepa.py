@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.world_model.parts.flow import (
     correlation,
     dissimilarity,
@@ -17,8 +19,6 @@ from jepa_mpc.world_model.parts.flow import (
 )
 from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
 from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
-from torch import Tensor
-
 from tests.golden.cases import Case
 
 SMALL = 0.05  # the share of their spread that "small" features keep

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jepa_mpc.planners.noise import Shape
-from jepa_mpc.planners.problems import Detour, Multimodal, Problem, Quadratic, double_integrator
-from jepa_mpc.planners.refit import Gaussian, Refit
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from jepa_mpc.planners.noise import Shape
+from jepa_mpc.planners.problems import Detour, Multimodal, Problem, Quadratic, double_integrator
+from jepa_mpc.planners.refit import Gaussian, Refit
 from jepa_mpc.types import Costs, Plans, Streams
 
 NO_LIMIT = 2.0**20  # a power of two: shares of it are exact

@@ -14,11 +14,11 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jepa_mpc.planners import cma, gradient
-from jepa_mpc.planners.problems import Problem, request_for
 from torch import Tensor
 
 from jepa_mpc.interfaces import Planner
+from jepa_mpc.planners import cma, gradient
+from jepa_mpc.planners.problems import Problem, request_for
 from jepa_mpc.seeding import generator
 from tests.golden.cases import Case
 from tests.golden.planner_parts import problem_of

@@ -10,12 +10,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.planners import ColouredNoise, EliteRefit, GradientPlanner, SamplingPlanner, SoftmaxRefit
 from jepa_mpc.planners.noise import Noise
 from jepa_mpc.planners.problems import Problem
 from jepa_mpc.planners.refit import Refit
-from torch import Tensor
-
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, PlanRequest, PlanResult
 from tests.golden.cases import Case

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
-
 from tests.golden.cases import GRADIENT, Case
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.world_model.adapters.think_jepa import predictor
 from jepa_mpc.world_model.parts.distances import SquaredError
 from jepa_mpc.world_model.parts.predictors.guidance import FilmGuidance, ThinkerFeatures
-from torch import Tensor
-
 from tests.golden.cases import Case
 
 

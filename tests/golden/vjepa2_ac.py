@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from jepa_mpc.encoders.adapters.files import Released
 from jepa_mpc.encoders.adapters.vjepa2 import build as build_encoder
 from jepa_mpc.encoders.adapters.vjepa2 import describe
@@ -13,6 +16,7 @@ from jepa_mpc.encoders.frozen import FrozenFrames
 from jepa_mpc.encoders.layers.normed import LatentNorm
 from jepa_mpc.encoders.preprocessing import RobotPixels
 from jepa_mpc.planners.hand import Gripper, HandCEM
+from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
 from jepa_mpc.world_model.adapters.vjepa2_ac import fill
 from jepa_mpc.world_model.costs.goal import GoalDistance, absolute
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
@@ -22,10 +26,6 @@ from jepa_mpc.world_model.parts.objectives.dynamics import Course, DynamicsObjec
 from jepa_mpc.world_model.parts.poses import euler_to_matrix, in_camera, integrate, pose_motion
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 from jepa_mpc.world_model.parts.predictors.trunk import frame_causal_mask
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
 from tests.golden.cases import Case
 
 EXACT = (1e-8, 1e-7)

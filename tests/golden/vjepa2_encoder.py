@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.encoders.adapters.filling import fill
 from jepa_mpc.encoders.adapters.names import encoder_spelling, single_norm_spelling
 from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
-from torch import Tensor
-
 from tests.golden.cases import Case
 
 

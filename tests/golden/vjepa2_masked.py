@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.adapters.names import encoder_spelling, single_norm_spelling
 from jepa_mpc.encoders.layers.normed import LatentNorm
 from jepa_mpc.encoders.video import AllLevels
+from jepa_mpc.types import Masks
 from jepa_mpc.world_model.adapters.vjepa2 import fill_predictor, predictor_spelling
 from jepa_mpc.world_model.parts.masks import LegacyTubes
 from jepa_mpc.world_model.parts.objectives.masked import MaskedObjective, MaskTask, Stream
 from jepa_mpc.world_model.parts.objectives.seen import InverseRootDistance, Ramp, SeenLoss
 from jepa_mpc.world_model.parts.predictors.masked import DenseMaskedPredictor, MaskedSizes, RotaryMaskedPredictor
 from jepa_mpc.world_model.parts.targets import EMATarget, constant_momentum
-from torch import Generator, Tensor, nn
-
-from jepa_mpc.types import Masks
 from tests.golden.cases import GRADIENT, Case
 from tests.golden.vjepa2_encoder import v2_encoder, v21_encoder
 

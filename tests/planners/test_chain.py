@@ -7,9 +7,9 @@ import math
 
 import pytest
 import torch
+
 from jepa_mpc.planners import Chain, cem, cem_gradient, gradient, random_shooting
 from jepa_mpc.planners.problems import double_integrator, request_for
-
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import PlanStatus
 

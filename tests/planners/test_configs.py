@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.utils import instantiate
-from jepa_mpc.planners import PLANNERS
-from jepa_mpc.planners.problems import Quadratic, request_for
 from omegaconf import OmegaConf
 
+from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners.problems import Quadratic, request_for
 from jepa_mpc.seeding import generator
 
 FOLDER = Path(__file__).parents[2] / "configs" / "planner"

@@ -8,12 +8,12 @@ from functools import partial
 
 import pytest
 import torch
+
 from jepa_mpc.planners import PLANNERS, Chain, GradientPlanner, cem, gradient
 from jepa_mpc.planners.constraints import AugmentedLagrangian, Penalty
 from jepa_mpc.planners.gradient import QUICK_BETAS
 from jepa_mpc.planners.problems import memoryless
 from jepa_mpc.planners.search import ranked
-
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, PlanRequest, PlanStatus, Scores
 

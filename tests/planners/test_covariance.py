@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
+
 from jepa_mpc.planners import CovarianceRefit, Gaussian, cem, cma
 from jepa_mpc.planners.covariance import Correlated
 from jepa_mpc.planners.problems import Detour, double_integrator, request_for
-
 from jepa_mpc.seeding import generator
 
 

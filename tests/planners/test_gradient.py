@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 import torch
+
 from jepa_mpc.planners import GradientPlanner, gradient
 from jepa_mpc.planners.problems import Multimodal, Quadratic, request_for
-
 from jepa_mpc.seeding import generator
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from jepa_mpc.planners import PLANNERS
 from jepa_mpc.planners.hand import Gripper, HandCEM
-
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, PlanRequest, PlanStatus
 

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 import torch
+
 from jepa_mpc.planners import KnotPlanner, cem, cma, gradient, icem, mppi
 from jepa_mpc.planners.knots import spread
 from jepa_mpc.planners.problems import Quadratic, request_for
-
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, ActionGroup, PlanStatus
 

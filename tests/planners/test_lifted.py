@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 import torch
+
 from jepa_mpc.planners import KnotPlanner, LiftedPlanner, gradient, lifted
 from jepa_mpc.planners.problems import Detour, double_integrator, memoryless, request_for
 from jepa_mpc.planners.walls import Wall
-
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import PlanStatus, Scores
 

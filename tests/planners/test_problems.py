@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from jepa_mpc.planners.problems import Detour, Multimodal, Quadratic, double_integrator
 
+from jepa_mpc.planners.problems import Detour, Multimodal, Quadratic, double_integrator
 from jepa_mpc.seeding import generator
 
 

@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 import torch
+
 from jepa_mpc.planners import EliteRefit, RefinedSamplingPlanner, cem, grad_cem
 from jepa_mpc.planners.problems import Multimodal, double_integrator, request_for
-
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import PlanStatus
 

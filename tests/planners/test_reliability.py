@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
 from jepa_mpc.planners import PLANNERS, EliteRefit, Gaussian, SamplingPlanner, cem, cma, icem, mppi, slope
 from jepa_mpc.planners.covariance import CovarianceRefit
 from jepa_mpc.planners.noise import WhiteNoise
 from jepa_mpc.planners.problems import double_integrator, request_for
 from jepa_mpc.planners.refit import Refit, SoftmaxRefit
 from jepa_mpc.planners.slope import SlopeRefit
-
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, PlanStatus
 

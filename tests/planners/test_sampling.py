@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+
 from jepa_mpc.planners import (
     BestRefit,
     ColouredNoise,
@@ -20,7 +21,6 @@ from jepa_mpc.planners import (
 )
 from jepa_mpc.planners.problems import Multimodal, Quadratic, double_integrator, request_for
 from jepa_mpc.planners.search import opening
-
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import PlanStatus
 

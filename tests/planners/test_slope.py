@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
+
 from jepa_mpc.planners import Gaussian, SlopeRefit, cem, slope
 from jepa_mpc.planners.slope import Walk
-
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, PlanRequest
 

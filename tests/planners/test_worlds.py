@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from jepa_mpc.planners import PLANNERS
-from jepa_mpc.planners.problems import double_integrator, request_for
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners.problems import double_integrator, request_for
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import PlanRequest
 

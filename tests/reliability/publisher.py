@@ -14,15 +14,15 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 import torch
-from jepa_mpc.envs.video import VideoWriter, save_picture
-from jepa_mpc.trajectories.formats import open_log
-from jepa_mpc.trajectories.formats.npz_writer import write_npz
-from jepa_mpc.trajectories.synthetic import synthetic_log
 from PIL import Image
 
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
+from jepa_mpc.envs.video import VideoWriter, save_picture
 from jepa_mpc.errors import Busy
 from jepa_mpc.files import published, write_json
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.npz_writer import write_npz
+from jepa_mpc.trajectories.synthetic import synthetic_log
 
 MOVES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.chmod", "fcntl.flock")
 

@@ -19,9 +19,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from jepa_mpc.encoders.adapters.files import read_released
-from jepa_mpc.trajectories.formats.npz import NpzStore
-from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
@@ -34,8 +31,11 @@ from jepa_mpc.checkpoint import (
     load_strict,
     save_checkpoint,
 )
+from jepa_mpc.encoders.adapters.files import read_released
 from jepa_mpc.errors import BadCheckpoint, BadEpisode
 from jepa_mpc.reading import manifest_of
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from tests import tiny
 
 SIZES = [12, pytest.param(200, marks=pytest.mark.slow)]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+
 from jepa_mpc.experiments.training.watch import Watch
 from jepa_mpc.world_model.training.health import LatentCollapse
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
-
 from tests import tiny
 
 STEPS, BATCH, TIMES = 200, 12, 4

@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import jepa_mpc.experiments.train as trainer
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
-from jepa_mpc.experiments.training.options import check_options, fit_settings
-from jepa_mpc.experiments.training.workers import device_of
 from omegaconf.errors import OmegaConfBaseException
 
+import jepa_mpc.experiments.train as trainer
 from jepa_mpc.errors import MissingPackage
+from jepa_mpc.experiments.training.options import check_options, fit_settings
+from jepa_mpc.experiments.training.workers import device_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MISTAKES = (*trainer.MISTAKES, HydraException, OmegaConfBaseException)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from jepa_mpc.envs.video import VideoWriter
 
 from jepa_mpc.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint, open_checkpoint, save_checkpoint
+from jepa_mpc.envs.video import VideoWriter
 from jepa_mpc.errors import Busy
 from jepa_mpc.files import atomic_file, atomic_folder, published, write_text
 from tests.reliability import publisher

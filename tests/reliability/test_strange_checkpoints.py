@@ -18,18 +18,18 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from jepa_mpc.encoders.adapters.files import read_released
-from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.blueprint import blueprint
-from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from omegaconf import OmegaConf
 from torch import nn
 
 from jepa_mpc.checkpoint import CONFIG, MANIFEST, MODEL, checkpoint_hash, load_checkpoint, save_checkpoint
+from jepa_mpc.encoders.adapters.files import read_released
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.reading import manifest_of
 from jepa_mpc.strict import kind_of
 from jepa_mpc.types import ActionBox
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.blueprint import blueprint
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from tests import tiny
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

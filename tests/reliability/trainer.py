@@ -15,13 +15,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.append(str(Path(__file__).resolve().parents[2] / "experiments"))
 
-import jepa_mpc.experiments.training.keeper as keeper
 import torch
 from hydra import compose, initialize_config_dir
+
+import jepa_mpc.experiments.training.keeper as keeper
+from jepa_mpc.checkpoint import checkpoint_hash
 from jepa_mpc.experiments.train import train
 from jepa_mpc.trajectories.synthetic import synthetic_log
-
-from jepa_mpc.checkpoint import checkpoint_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 SAVE = keeper.save_checkpoint

@@ -16,14 +16,14 @@ import zipfile
 
 import h5py
 import numpy as np
+from numpy.random import Generator
+
+from jepa_mpc.errors import BadEpisode
 from jepa_mpc.trajectories.checksums import NAME, checksums_path, write_checksums
 from jepa_mpc.trajectories.episode import ACTION, EE_POSE, STATE, TIMESTAMP
 from jepa_mpc.trajectories.formats import open_log
 from jepa_mpc.trajectories.formats.tables import Table, write_table
 from jepa_mpc.trajectories.robots import MappedLog
-from numpy.random import Generator
-
-from jepa_mpc.errors import BadEpisode
 
 LIMIT_S = 5.0
 TABLES = (".npz", ".parquet", ".h5", ".hdf5", ".csv", ".mcap")

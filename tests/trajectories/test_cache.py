@@ -17,6 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.actions import CommandedActions, JointVelocity, PoseDelta
 from jepa_mpc.trajectories.bank import bank_of, load_bank
 from jepa_mpc.trajectories.buffers import Buffers
@@ -31,9 +34,6 @@ from jepa_mpc.trajectories.pictures import PictureFit
 from jepa_mpc.trajectories.robots import MappedLog, guess_robot, robot_map
 from jepa_mpc.trajectories.synthetic import synthetic_episode, synthetic_log
 from jepa_mpc.trajectories.windows import Windows
-
-from jepa_mpc.errors import BadEpisode
-from jepa_mpc.seeding import generator
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,6 +7,8 @@ import pytest
 
 pytest.importorskip("av")
 
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.actions import NoActions
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told
@@ -14,9 +16,6 @@ from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats import detect, open_log
 from jepa_mpc.trajectories.formats.videos import VideoEncoder
 from jepa_mpc.trajectories.robots import MappedLog
-
-from jepa_mpc.errors import BadEpisode
-from jepa_mpc.seeding import generator
 
 CAMERA = IMAGES + "camera"
 

@@ -10,12 +10,11 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("pyarrow")
 
+from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.trajectories.checksums import Checksums, write_checksums
 from jepa_mpc.trajectories.formats.layouts import LAYOUTS
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.synthetic import synthetic_log
-
-from jepa_mpc.seeding import numpy_generator
 from tests.trajectories.corruption import KINDS, LIMIT_S, NotHere, copy, digest, judge, size_of
 
 

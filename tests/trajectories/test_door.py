@@ -8,6 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
+from jepa_mpc.checkpoint import save_checkpoint
+from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.trajectories.actions import CommandedActions, EulerPoseDelta, JointVelocity, PoseDelta, action_names
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told
@@ -20,9 +23,6 @@ from jepa_mpc.trajectories.pictures import PictureFit
 from jepa_mpc.trajectories.robots import MappedLog, RobotMap, guess_robot, robot_map
 from jepa_mpc.trajectories.stats import action_stats, stats_from
 from jepa_mpc.trajectories.synthetic import synthetic_log
-
-from jepa_mpc.checkpoint import save_checkpoint
-from jepa_mpc.errors import BadCheckpoint, BadObservation
 
 ODD = RobotMap(
     state=("arm.joints", "observation.gripper", "observation.ee_pose"),

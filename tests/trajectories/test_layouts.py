@@ -6,14 +6,14 @@ import json
 
 import numpy as np
 import pytest
+
+from jepa_mpc.errors import BadEpisode, MissingPackage
 from jepa_mpc.trajectories.episode import ACTION, IMAGES, STATE
 from jepa_mpc.trajectories.formats import detect, open_log
 from jepa_mpc.trajectories.formats.hdf5 import Hdf5Reader
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.robots import MappedLog, RobotMap
 from jepa_mpc.trajectories.synthetic import synthetic_log
-
-from jepa_mpc.errors import BadEpisode, MissingPackage
 
 
 @pytest.fixture(scope="module")

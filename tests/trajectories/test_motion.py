@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
+from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.trajectories.motion import (
     Mixture,
     RandomWalk,
@@ -14,8 +16,6 @@ from jepa_mpc.trajectories.motion import (
     WithFailures,
     reward_free_motion,
 )
-
-from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.types import ActionBox
 
 STEP = torch.tensor([0.05, 0.05, 0.05, 0, 0, 0, 0])

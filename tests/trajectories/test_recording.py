@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.trajectories.episode import ACTION, DONE, EE_POSE, IMAGES
 from jepa_mpc.trajectories.formats.npz import NpzStore, episode_path, read_episode, write_episode
 from jepa_mpc.trajectories.motion import RandomWalk, Reach
 from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
 from jepa_mpc.trajectories.synthetic import synthetic_episode, synthetic_log
-
-from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.types import ActionBox
 
 STEP = torch.tensor([0.05, 0.05, 0.05, 0, 0, 0, 0])

@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+
+from jepa_mpc.errors import UnknownName
 from jepa_mpc.trajectories.actions import (
     ACTION_PARTS,
     CommandedActions,
@@ -21,8 +23,6 @@ from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.robots import ROBOTS, MappedLog, RobotMap, guess_robot, robot_map
 from jepa_mpc.trajectories.rotations import euler_of_quaternion, quaternion, quaternion_of_euler, rotation_vector
 from jepa_mpc.trajectories.synthetic import synthetic_log
-
-from jepa_mpc.errors import UnknownName
 
 STEPS = 40
 DRAWS = np.random.default_rng(4)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jepa_mpc.trajectories.bank import FrameBank, load_bank
-from jepa_mpc.trajectories.synthetic import synthetic_log
 
 from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.bank import FrameBank, load_bank
+from jepa_mpc.trajectories.synthetic import synthetic_log
 
 PLACE = slice(8, 11)  # of the proprioception: the hand's position (m)
 LENGTH = 3

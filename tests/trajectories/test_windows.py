@@ -7,6 +7,9 @@ import multiprocessing
 import numpy as np
 import pytest
 import torch
+
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.actions import CommandedActions, PoseDelta
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.episode import ACTION
@@ -15,9 +18,6 @@ from jepa_mpc.trajectories.rotations import quaternion, rotation_between, rotati
 from jepa_mpc.trajectories.stats import action_stats, proprio_stats, stats_of
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.trajectories.windows import Windows
-
-from jepa_mpc.errors import BadEpisode
-from jepa_mpc.seeding import generator
 
 
 @pytest.fixture(scope="module")

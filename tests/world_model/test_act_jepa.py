@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from jepa_mpc.encoders.feature_grid import FeatureGrid
 from jepa_mpc.encoders.layers.interleaved import alternating, alternating_grid
 from jepa_mpc.encoders.resnet import ResNet, basic, bottleneck
+from jepa_mpc.errors import BadCheckpoint, BadObservation
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Context, Goal, Observation
 from jepa_mpc.world_model.adapters.act_jepa import picture_encoder, sizes_of
 from jepa_mpc.world_model.checkpoints.loader import save_world_model
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective, gap
@@ -16,10 +20,6 @@ from jepa_mpc.world_model.parts.targets import linear_momentum
 from jepa_mpc.world_model.perception.images import ImagePerception
 from jepa_mpc.world_model.policies.chunk import ChunkAgent, ChunkPolicy, ChunkProposal, SeededAgent, load_chunk_policy
 from jepa_mpc.world_model.recipes.act_jepa import build, build_control
-
-from jepa_mpc.errors import BadCheckpoint, BadObservation
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, Context, Goal, Observation
 from tests import tiny
 from tests.rounding import rounding
 

@@ -6,16 +6,16 @@ import math
 
 import pytest
 import torch
+
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.interfaces import Planner
 from jepa_mpc.planners import cem, cem_gradient, gradient, icem, random_shooting
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, MpcSettings, Observation, PlanRequest, PlanResult, PlanStatus, Rollout
 from jepa_mpc.world_model.agents.planning import Agent
 from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, SensorGoalDistance, WeightedSum, euclidean
 from jepa_mpc.world_model.memory.window import ShortTermMemory
 from jepa_mpc.world_model.perception.images import ImagePerception, StatePerception
-
-from jepa_mpc.errors import BadObservation
-from jepa_mpc.interfaces import Planner
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, MpcSettings, Observation, PlanRequest, PlanResult, PlanStatus, Rollout
 
 BOX = ActionBox(low=torch.tensor([-0.05, -0.05, 0.0]), high=torch.tensor([0.05, 0.05, 0.0]))
 START = torch.tensor([[0.0, 0.0], [0.2, -0.1]])

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from jepa_mpc.world_model.agents.arbitration import Arbitration, Evidence, Modes
-from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator, Rule, TaskSpec
 
 from jepa_mpc.errors import UnknownName
+from jepa_mpc.world_model.agents.arbitration import Arbitration, Evidence, Modes
+from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator, Rule, TaskSpec
 
 RULES = Arbitration(surprise_below=1.0, disagreement_below=2.0, margin=0.1, patience=2)
 BASE = AgentConfig(weights={"goal": 1.0, "doubt": 0.0})

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from jepa_mpc.encoders.convnet import KeypointEncoder
+from jepa_mpc.errors import UnknownName
 from jepa_mpc.world_model.checkpoints.assembly import PARTS, assemble
 from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
-
-from jepa_mpc.errors import UnknownName
 from tests import tiny
 
 

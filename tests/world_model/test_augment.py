@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
 
 from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
 from tests import tiny
 
 SIZE = tiny.SIZE

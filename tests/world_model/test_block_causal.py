@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
-from jepa_mpc.world_model.parts.poses import integrate
-from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes, ChangePredictor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context
+from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
+from jepa_mpc.world_model.parts.poses import integrate
+from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes, ChangePredictor
 from tests.rounding import rounding
 
 SIZES = BlockCausalSizes(state_dim=12, rows=2, columns=3, width=48, depth=3, heads=2, mlp_dim=64, window=3)

@@ -7,8 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+
+from jepa_mpc.checkpoint import load_checkpoint
 from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.planners import PLANNERS
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Context, Goal, Observation, PlanRequest, Rollout
 from jepa_mpc.world_model.adapters import causal_jepa as released
 from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_world_model
 from jepa_mpc.world_model.costs.goal import GoalDistance
@@ -29,11 +34,6 @@ from jepa_mpc.world_model.parts.predictors.object_world import NumbersNode, Obje
 from jepa_mpc.world_model.parts.predictors.slots import SlotPredictor, SlotSizes
 from jepa_mpc.world_model.recipes import video_slots
 from jepa_mpc.world_model.recipes.causal_jepa import CausalJepaSizes, as_world_model, build, goal_cost
-
-from jepa_mpc.checkpoint import load_checkpoint
-from jepa_mpc.errors import BadCheckpoint, BadObservation
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, Context, Goal, Observation, PlanRequest, Rollout
 from tests import tiny
 from tests.rounding import rounding
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jepa_mpc.planners import cem, gradient
-from jepa_mpc.world_model.costs.constraints import Constrained, RangeLimit, broken_down, joined
-from jepa_mpc.world_model.costs.goal import GoalDistance
 
+from jepa_mpc.planners import cem, gradient
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, Goal, PlanRequest, PlanStatus, Rollout, Scores
+from jepa_mpc.world_model.costs.constraints import Constrained, RangeLimit, broken_down, joined
+from jepa_mpc.world_model.costs.goal import GoalDistance
 
 GOAL = Goal(latents=torch.full((2, 1, 2), 2.0))
 LIMIT = RangeLimit(low=torch.tensor([-1.0]), high=torch.tensor([1.0]), axes=(0,))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Goal, Rollout
 from jepa_mpc.world_model.costs.goal import (
     Effort,
     GoalDistance,
@@ -13,9 +16,6 @@ from jepa_mpc.world_model.costs.goal import (
     absolute,
     euclidean,
 )
-
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import Goal, Rollout
 
 LATENTS = torch.randn(2, 5, 4, 3, 6, generator=generator(0), dtype=torch.float64)
 PLANS = torch.randn(2, 5, 4, 7, generator=generator(1), dtype=torch.float64)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.costs.critic import AttentionPool, Critic
 from jepa_mpc.world_model.costs.goal import euclidean
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
@@ -15,8 +17,6 @@ from jepa_mpc.world_model.training.critic import CriticLessons, CriticObjective,
 from jepa_mpc.world_model.training.critic_learner import CriticLearner
 from jepa_mpc.world_model.training.critic_targets import bootstrapped, delayed, discounted_sum
 from jepa_mpc.world_model.training.loop import FitSettings, fit
-
-from jepa_mpc.seeding import generator
 
 LENGTH = 9
 AWAY = IntrinsicCost({"goal": GoalDrive(distance=euclidean)})

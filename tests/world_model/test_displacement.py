@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jepa_mpc.encoders.layers.weights import draw_weights
-from jepa_mpc.world_model.parts.position_head import HindsightDisplacement, TokenPlaces
 
+from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.parts.position_head import HindsightDisplacement, TokenPlaces
 
 WIDTH = 12
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Rollout
 from jepa_mpc.world_model.policies.distillation import Distillation, dagger, visited
 from jepa_mpc.world_model.policies.goal import GoalPolicy
 from jepa_mpc.world_model.training.loop import FitSettings, fit
-
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, Rollout
 
 BOX = ActionBox(low=torch.tensor([-0.1, -0.1]), high=torch.tensor([0.1, 0.1]))
 

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from jepa_mpc.encoders.layers.blocks import GatedModulation
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.planners import cem
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
 from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, Smoothness, WeightedSum, absolute, euclidean
 from jepa_mpc.world_model.dynamics.captured import CapturedDynamics
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
@@ -21,10 +25,6 @@ from jepa_mpc.world_model.parts.predictors.frame_positions import RotaryPosition
 from jepa_mpc.world_model.parts.predictors.kept import Kept
 from jepa_mpc.world_model.parts.predictors.precision import lowered
 from jepa_mpc.world_model.parts.predictors.trunk import ConditionedTransformer, TrunkSizes
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
 from tests.rounding import rounding
 
 D, A, P = 12, 7, 3

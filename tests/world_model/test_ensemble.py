@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jepa_mpc.world_model.checkpoints.loader import WorldModel, as_world_model, load_world_model, save_ensemble
-from jepa_mpc.world_model.dynamics.ensemble import EnsembleDynamics, EnsemblePerception, MeanMeasure
 
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.types import Context, Observation
+from jepa_mpc.world_model.checkpoints.loader import WorldModel, as_world_model, load_world_model, save_ensemble
+from jepa_mpc.world_model.dynamics.ensemble import EnsembleDynamics, EnsemblePerception, MeanMeasure
 from tests import tiny
 
 SEEN = Observation(frames=tiny.frames(), cameras=("left", "right"))

@@ -10,16 +10,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from jepa_mpc.planners import cem
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, MpcSettings, Observation, PlanResult, PlanStatus, Rollout
 from jepa_mpc.world_model.agents.executor import RecedingHorizon
 from jepa_mpc.world_model.agents.pace import Drive, Timing, beats
 from jepa_mpc.world_model.agents.planning import Agent
 from jepa_mpc.world_model.costs.goal import GoalDistance
 from jepa_mpc.world_model.memory.window import ShortTermMemory
 from jepa_mpc.world_model.perception.images import StatePerception
-
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, MpcSettings, Observation, PlanResult, PlanStatus, Rollout
 
 DT, H = 0.1, 8
 BOX = ActionBox(low=torch.full((2,), -1e6), high=torch.full((2,), 1e6))

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from jepa_mpc.world_model.training.decay import DecayMatrices
-from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, TrainingDiverged, fit
-from jepa_mpc.world_model.training.schedules import WarmupHoldDecay
 from torch import nn
 
 from jepa_mpc.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
 from jepa_mpc.seeding import generator, seed_of
 from jepa_mpc.types import Loss
+from jepa_mpc.world_model.training.decay import DecayMatrices
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, TrainingDiverged, fit
+from jepa_mpc.world_model.training.schedules import WarmupHoldDecay
 
 
 class Line(nn.Module):

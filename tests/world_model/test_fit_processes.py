@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import distributed, multiprocessing, nn
+
+from jepa_mpc.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
+from jepa_mpc.processes import Share, draw
+from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
 from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 from jepa_mpc.world_model.recipes.leworldmodel import build
@@ -15,11 +20,6 @@ from jepa_mpc.world_model.training.layouts import Alone, Copies, Layout, Pieces
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, fit
 from jepa_mpc.world_model.training.norms import share_norms
 from jepa_mpc.world_model.training.schedules import WarmupCosine
-from torch import distributed, multiprocessing, nn
-
-from jepa_mpc.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
-from jepa_mpc.processes import Share, draw
-from jepa_mpc.seeding import generator
 from tests import tiny
 
 LAYOUTS = {"alone": Alone, "copies": Copies, "pieces": Pieces}

@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
+
+from jepa_mpc.errors import BadObservation
 from jepa_mpc.planners import cem
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, MpcSettings, Observation
 from jepa_mpc.world_model.agents.pace import Moment
 from jepa_mpc.world_model.agents.planning import Agent
 from jepa_mpc.world_model.checkpoints.loader import as_world_model
 from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, WeightedSum
 from jepa_mpc.world_model.memory.window import ShortTermMemory
-from torch import Tensor
-
-from jepa_mpc.errors import BadObservation
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, MpcSettings, Observation
 from tests import tiny
 
 CAMERAS = ("left", "right")

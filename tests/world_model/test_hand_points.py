@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+
+from jepa_mpc.checkpoint import save_checkpoint
 from jepa_mpc.encoders.hand_points import HandPoints, Sighting
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.parts.augment import Augmentation, Tilt, ViewJitter
 from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective, another, unexplained
 from jepa_mpc.world_model.perception.calibration import Belief, SenseSettings, calibrate, camera_rigs, head_rigs
 from jepa_mpc.world_model.perception.goal_finder import GoalFinder, load_hand_points
 from jepa_mpc.world_model.recipes.hand_points import build
-from torch import Tensor
-
-from jepa_mpc.checkpoint import save_checkpoint
-from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.seeding import generator
 from tests import tiny
 
 WIDTHS = (8, 8, 8, 8)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jepa_mpc.world_model.training.health import CollapseMonitor, LatentCollapse, effective_rank, rankme
 
 from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.training.health import CollapseMonitor, LatentCollapse, effective_rank, rankme
 
 LATENTS = torch.randn(512, 1, 16, generator=generator(0, "latents"))
 MONITOR = CollapseMonitor(LATENTS)

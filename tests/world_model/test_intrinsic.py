@@ -6,7 +6,12 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
+
 from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Context, Goal, Rollout
 from jepa_mpc.world_model.agents.configurator import AgentConfig
 from jepa_mpc.world_model.agents.energy import Energy
 from jepa_mpc.world_model.costs.critic import Critic
@@ -24,11 +29,6 @@ from jepa_mpc.world_model.costs.terms import (
 from jepa_mpc.world_model.dynamics.dead_reckoning import DeadReckoning
 from jepa_mpc.world_model.dynamics.ensemble import MeanMeasure
 from jepa_mpc.world_model.parts.position_head import HindsightDisplacement
-from torch import nn
-
-from jepa_mpc.errors import UnknownName
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import Context, Goal, Rollout
 
 B, S, H, N, D, A = 2, 3, 4, 2, 3, 2
 STREAM = generator(0, "intrinsic")

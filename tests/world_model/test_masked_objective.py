@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
 from jepa_mpc.encoders.layers.normed import LatentNorm
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Masks
 from jepa_mpc.world_model.checkpoints.assembly import assemble
 from jepa_mpc.world_model.parts.masks import LegacyTubes, Tubes
 from jepa_mpc.world_model.parts.objectives.masked import MaskedObjective, MaskTask, Stream
@@ -12,11 +17,6 @@ from jepa_mpc.world_model.parts.objectives.seen import InverseRootDistance, Ramp
 from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
 from jepa_mpc.world_model.parts.targets import EMATarget, FrozenTarget, SharedTarget, constant_momentum
 from jepa_mpc.world_model.recipes import vjepa2, vjepa2_1
-from torch import nn
-
-from jepa_mpc.errors import UnknownName
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import Masks
 
 BOTH = pytest.mark.parametrize("recipe", [vjepa2, vjepa2_1], ids=["vjepa2", "vjepa2_1"])
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from jepa_mpc.encoders.adapters.files import sort_hugging_face, sort_trainer
 from jepa_mpc.encoders.adapters.names import encoder_spelling, single_norm_spelling
 from jepa_mpc.encoders.adapters.vjepa2 import describe
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.released import vjepa2, vjepa2_1
 from jepa_mpc.encoders.video import VideoSizes
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.adapters.vjepa2 import fill_predictor, load_predictor, predictor_spelling, sizes_of
 from jepa_mpc.world_model.parts.predictors.masked import DenseMaskedPredictor, MaskedSizes, RotaryMaskedPredictor
 from jepa_mpc.world_model.recipes import vjepa2 as pretraining
 from jepa_mpc.world_model.recipes import vjepa2_1 as dense_pretraining
-
-from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.seeding import generator
 
 SIZES = MaskedSizes(inputs=12, outputs=12, width=24, depth=2, heads=2, mlp_dim=48, mask_tokens=3)
 JOINED = replace(SIZES, inputs=4 * 24, outputs=4 * 24, hidden=24)

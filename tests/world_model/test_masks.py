@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jepa_mpc.world_model.parts.masks import TUBES, LegacyTubes, Tubes
-from jepa_mpc.world_model.parts.masks.cutting import first_tokens, whole_tubes
 
 from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.parts.masks import TUBES, LegacyTubes, Tubes
+from jepa_mpc.world_model.parts.masks.cutting import first_tokens, whole_tubes
 
 GRID = (4, 8, 8)
 SHORT, LONG = {"num_blocks": 8, "area": (0.15, 0.15)}, {"num_blocks": 2, "area": (0.7, 0.7)}

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.pyramid import PyramidEncoder, PyramidSizes
+from jepa_mpc.errors import BadObservation, UnknownName
+from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.parts.crops import RandomCrop
 from jepa_mpc.world_model.parts.flow import (
     consistent,
@@ -24,9 +27,6 @@ from jepa_mpc.world_model.parts.objectives.motion_terms import MotionWeights, vi
 from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
 from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 from jepa_mpc.world_model.recipes import mc_jepa, mc_jepa_factored
-
-from jepa_mpc.errors import BadObservation, UnknownName
-from jepa_mpc.seeding import generator
 from tests.rounding import rounding
 
 SIZES = PyramidSizes(widths=(8, 8, 16), depths=(0, 1, 1), steps=(2, 2, 2), kernel=3, expansion=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from jepa_mpc.world_model.memory.window import ShortTermMemory
 
 

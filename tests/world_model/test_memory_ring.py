@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jepa_mpc.world_model.memory.replay_buffer import RingMemory
-from jepa_mpc.world_model.memory.storage import pooled_key
-from jepa_mpc.world_model.memory.window import ShortTermMemory
 
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.memory.replay_buffer import RingMemory
+from jepa_mpc.world_model.memory.storage import pooled_key
+from jepa_mpc.world_model.memory.window import ShortTermMemory
 
 WIDTH, SCALE = 16, 200.0
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jepa_mpc.world_model.perception.images import ImagePerception, StatePerception
 
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Observation
+from jepa_mpc.world_model.perception.images import ImagePerception, StatePerception
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 CAMERAS = ("front", "side")

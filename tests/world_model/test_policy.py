@@ -6,22 +6,11 @@ import json
 
 import pytest
 import torch
-from jepa_mpc.encoders.layers.weights import draw_weights
-from jepa_mpc.planners import cem
-from jepa_mpc.world_model.agents.planning import Agent
-from jepa_mpc.world_model.agents.reactive import ReactiveAgent
-from jepa_mpc.world_model.checkpoints.loader import load_world_model
-from jepa_mpc.world_model.checkpoints.policies import load_policy, save_policy
-from jepa_mpc.world_model.costs.goal import GoalDistance
-from jepa_mpc.world_model.memory.hindsight import LatentLog
-from jepa_mpc.world_model.memory.window import ShortTermMemory
-from jepa_mpc.world_model.perception.images import StatePerception
-from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
-from jepa_mpc.world_model.policies.imitation import Imitation
-from jepa_mpc.world_model.training.loop import FitSettings, fit
 
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
+from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.errors import BadCheckpoint, BadObservation
+from jepa_mpc.planners import cem
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import (
     ActionBox,
@@ -34,6 +23,17 @@ from jepa_mpc.types import (
     PlanStatus,
     Rollout,
 )
+from jepa_mpc.world_model.agents.planning import Agent
+from jepa_mpc.world_model.agents.reactive import ReactiveAgent
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
+from jepa_mpc.world_model.checkpoints.policies import load_policy, save_policy
+from jepa_mpc.world_model.costs.goal import GoalDistance
+from jepa_mpc.world_model.memory.hindsight import LatentLog
+from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.perception.images import StatePerception
+from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
+from jepa_mpc.world_model.policies.imitation import Imitation
+from jepa_mpc.world_model.training.loop import FitSettings, fit
 from tests import tiny
 
 BOX = ActionBox(low=torch.tensor([-0.05, -0.05, 0.0]), high=torch.tensor([0.05, 0.05, 0.0]))

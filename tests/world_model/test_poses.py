@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+
+from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.parts.poses import (
     ArmPose,
     GivenPose,
@@ -18,8 +20,6 @@ from jepa_mpc.world_model.parts.poses import (
     vector_to_euler,
     vector_to_matrix,
 )
-
-from jepa_mpc.seeding import generator
 
 EYE = torch.eye(3, dtype=torch.float64)
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from jepa_mpc.encoders.layers.blocks import GatedModulation
 from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Context
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 from jepa_mpc.world_model.parts.actions import ActionEncoder, ActionMap
 from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor, ProprioStream, ResidualOutput
 from jepa_mpc.world_model.parts.predictors.frame_positions import RotaryPositions, WindowPositions
 from jepa_mpc.world_model.parts.predictors.trunk import ConditionedTransformer, TrunkSizes
-
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import Context
 from tests.rounding import rounding
 
 D, A, P = 12, 7, 3

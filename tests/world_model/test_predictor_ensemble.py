@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jepa_mpc.world_model.costs.goal import GoalDistance
-from jepa_mpc.world_model.dynamics.predictor_ensemble import OverParticles, PredictorEnsemble, spread
 
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context, Goal, Rollout
+from jepa_mpc.world_model.costs.goal import GoalDistance
+from jepa_mpc.world_model.dynamics.predictor_ensemble import OverParticles, PredictorEnsemble, spread
 
 B, S, H = 2, 5, 4
 PLANS = torch.ones(B, S, H, 1)

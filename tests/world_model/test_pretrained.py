@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from jepa_mpc.world_model.checkpoints.loader import as_world_model, load_world_model, save_world_model
 
 from jepa_mpc.checkpoint import CONFIG, MANIFEST, MODEL, load_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.types import ActionBox, Context, Observation
+from jepa_mpc.world_model.checkpoints.loader import as_world_model, load_world_model, save_world_model
 from tests import tiny
 
 BOX = ActionBox(low=torch.full((7,), -0.05), high=torch.full((7,), 0.05))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from jepa_mpc.world_model.parts.regularisers.sigreg import PooledOverTime, SIGReg
 from torch import distributed, multiprocessing
 
 from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.parts.regularisers.sigreg import PooledOverTime, SIGReg
 
 
 def gaussian(*shape: int) -> torch.Tensor:

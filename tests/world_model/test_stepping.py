@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from jepa_mpc.encoders.layers.blocks import GatedModulation
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.planners import LiftedPlanner
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
 from jepa_mpc.world_model.costs.goal import GoalDistance
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 from jepa_mpc.world_model.dynamics.step_model import known_steps, step_model
@@ -14,9 +17,6 @@ from jepa_mpc.world_model.parts.actions import ActionEncoder
 from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor, ProprioStream, ResidualOutput
 from jepa_mpc.world_model.parts.predictors.frame_positions import RotaryPositions, WindowPositions
 from jepa_mpc.world_model.parts.predictors.trunk import ConditionedTransformer, TrunkSizes
-
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
 
 N, D, A = 2, 12, 3
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from jepa_mpc.world_model.agents.subgoals import Stage, SubGoals
 
 from jepa_mpc.types import Observation
+from jepa_mpc.world_model.agents.subgoals import Stage, SubGoals
 
 
 def picture(value: int) -> Observation:

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
+from torch import nn
+
 from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Loss
 from jepa_mpc.world_model.adapters import think_jepa as released
 from jepa_mpc.world_model.adapters.thinker_features import as_batch, join_features, load_features, save_features
 from jepa_mpc.world_model.checkpoints.assembly import assemble
@@ -23,12 +29,6 @@ from jepa_mpc.world_model.parts.predictors.guidance import GUIDANCE, GuidanceSiz
 from jepa_mpc.world_model.parts.predictors.guided import GuidedPredictor
 from jepa_mpc.world_model.parts.predictors.masked import MaskedSizes, RotaryMaskedPredictor
 from jepa_mpc.world_model.recipes.think_jepa import PRESETS, build
-from safetensors.torch import save_file
-from torch import nn
-
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import Loss
 from tests import tiny
 from tests.rounding import rounding
 

@@ -7,7 +7,10 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+
 from jepa_mpc.planners import cem, gradient, icem
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Observation, PlanRequest, Rollout
 from jepa_mpc.world_model.agents.arbitration import Arbitration
 from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator, Rule, TaskSpec
 from jepa_mpc.world_model.agents.modules import Modules
@@ -20,9 +23,6 @@ from jepa_mpc.world_model.memory.window import ShortTermMemory
 from jepa_mpc.world_model.perception.images import StatePerception
 from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
 from jepa_mpc.world_model.training.critic_learner import CriticLearner
-
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, Observation, PlanRequest, Rollout
 
 BOX = ActionBox(low=torch.tensor([-0.05, -0.05, 0.0]), high=torch.tensor([0.05, 0.05, 0.0]))
 START = torch.tensor([[0.0, 0.0], [0.2, -0.1]])

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.parts.objectives.slot_features import (
     PixelPatches,
     SlotFeatureObjective,
@@ -11,10 +15,6 @@ from jepa_mpc.world_model.parts.objectives.slot_features import (
     similarity,
 )
 from jepa_mpc.world_model.recipes import causal_jepa, video_slots
-from torch import nn
-
-from jepa_mpc.errors import UnknownName
-from jepa_mpc.seeding import generator
 from tests import tiny
 
 

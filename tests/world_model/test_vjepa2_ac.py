@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from jepa_mpc.encoders.frozen import FrozenFrames
 from jepa_mpc.encoders.released import vjepa2
 from jepa_mpc.encoders.video import VideoSizes
+from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.planners.hand import HandCEM
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Context, Goal, MpcSettings, Observation
 from jepa_mpc.world_model.adapters.vjepa2_ac import from_released, load_predictor, sizes_of, to_released
 from jepa_mpc.world_model.adapters.vjepa2_ac_files import load_released
 from jepa_mpc.world_model.agents.planning import Agent, _Evaluator
@@ -22,10 +26,6 @@ from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression
 from jepa_mpc.world_model.parts.poses import ArmPose
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 from jepa_mpc.world_model.recipes.vjepa2_ac import build
-
-from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.seeding import generator
-from jepa_mpc.types import ActionBox, Context, Goal, MpcSettings, Observation
 from tests.rounding import rounding
 
 ACTIONS = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")

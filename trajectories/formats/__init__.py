@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from jepa_mpc.errors import choose
 from jepa_mpc.trajectories.formats.base import Log, fault
 from jepa_mpc.trajectories.formats.clips import ClipsReader, find_clips
 from jepa_mpc.trajectories.formats.droid import TABLE, DroidReader
@@ -18,8 +19,6 @@ from jepa_mpc.trajectories.formats.minari import MAIN, MinariReader
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.formats.npz_writer import write_npz
 from jepa_mpc.trajectories.formats.robomimic import RobomimicReader, write_robomimic
-
-from jepa_mpc.errors import choose
 
 FORMATS: dict[str, Callable[[Path], Log]] = {
     "npz": NpzStore,

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from jepa_mpc.trajectories.checksums import Checksums
-from jepa_mpc.trajectories.episode import FRAME_INDEX, IMAGES, TIMESTAMP
 
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.interfaces import EpisodeStore, Field
+from jepa_mpc.trajectories.checksums import Checksums
+from jepa_mpc.trajectories.episode import FRAME_INDEX, IMAGES, TIMESTAMP
 
 MAX_SIDE = 8192  # px; a picture that claims more is a damaged header
 MAX_JSON = 64 << 20

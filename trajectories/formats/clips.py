@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats.base import LogReader, fault
 from jepa_mpc.trajectories.formats.films import FILM_SUFFIXES
 from jepa_mpc.trajectories.formats.videos import VideoFile
 from jepa_mpc.trajectories.pictures import PictureFit
-
-from jepa_mpc.errors import BadEpisode
-from jepa_mpc.interfaces import Field
 
 CAMERA = "camera"
 SAME_RATE = 1.01

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+
+from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, read_json
 from jepa_mpc.trajectories.formats.h5 import datasets, field_of, member_of, open_h5, read_rows
 from jepa_mpc.trajectories.formats.videos import VideoFile
-
-from jepa_mpc.interfaces import Field
 
 HZ = 15.0
 TABLE, FILMS = "trajectory.h5", "recordings/MP4"

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import ACTION, COLUMNS, DONE, FRAME_INDEX, IMAGES, STATE, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault
 from jepa_mpc.trajectories.formats.h5log import numbered
 from jepa_mpc.trajectories.formats.tables import Table
 from jepa_mpc.trajectories.formats.videos import VideoFile
-
-from jepa_mpc.errors import BadEpisode
-from jepa_mpc.interfaces import Field
 
 VECTOR = re.compile(r"(.+?)[._\[](\d+)\]?")
 KNOWN = {"actions": ACTION, "state": STATE, "time": TIMESTAMP, "time_s": TIMESTAMP, "t": TIMESTAMP, "done": DONE}

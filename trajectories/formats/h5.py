@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jepa_mpc.trajectories.formats.base import fault
 
 from jepa_mpc.errors import BadEpisode, MissingPackage
 from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.formats.base import fault
 
 MAX_RATIO = 1100  # deflate cannot shrink further
 READ_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, IndexError, MemoryError,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from jepa_mpc.trajectories.episode import ACTION, EE_POSE, GRIPPER, IMAGES, STATE, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import Log
 from jepa_mpc.trajectories.formats.droid import FILMS, HZ, TABLE

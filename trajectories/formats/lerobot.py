@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+
+from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import COLUMNS, DONE, EPISODE_INDEX, FRAME_INDEX, IMAGES, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, image_shape, read_json
 from jepa_mpc.trajectories.formats.pictures import decode_picture
 from jepa_mpc.trajectories.formats.tables import Table
 from jepa_mpc.trajectories.formats.videos import VideoFile
-
-from jepa_mpc.interfaces import Field
 
 INFO, ORIGIN = "meta/info.json", "meta/origin.json"
 TEMPLATE = re.compile(

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from jepa_mpc import __version__
+from jepa_mpc.files import atomic_folder
 from jepa_mpc.trajectories.checksums import NAME, write_checksums
 from jepa_mpc.trajectories.episode import EPISODE_INDEX, FRAME_INDEX, IMAGES, TASK_INDEX, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import Log, fault
@@ -19,9 +22,6 @@ from jepa_mpc.trajectories.formats.pictures import encode_png
 from jepa_mpc.trajectories.formats.summary import merge, picture_summary, summary
 from jepa_mpc.trajectories.formats.tables import image_column, write_table
 from jepa_mpc.trajectories.formats.videos import ENCODERS, VideoEncoder
-
-from jepa_mpc import __version__
-from jepa_mpc.files import atomic_folder
 
 Frames = Literal["image", "h264", "av1", "h264_lossless"]
 DATA_MB, VIDEO_MB, CHUNK = 100, 200, 1000

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+
+from jepa_mpc.errors import BadEpisode, MissingPackage
+from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import IMAGES, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, image_shape
 from jepa_mpc.trajectories.formats.h5log import numbered
 from jepa_mpc.trajectories.formats.pictures import decode_picture, picture_size
-
-from jepa_mpc.errors import BadEpisode, MissingPackage
-from jepa_mpc.interfaces import Field
 
 PICTURES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
 ENDINGS = ("compressed", "image_raw", "image_rect", "image_color", "image", "color")

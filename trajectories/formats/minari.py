@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+
 from jepa_mpc.trajectories.episode import ACTION
 from jepa_mpc.trajectories.formats.base import fault, read_json
 from jepa_mpc.trajectories.formats.h5 import datasets, member_of, open_h5, read_rows

@@ -19,6 +19,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.files import atomic_file
+from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import (
     EPISODE_INDEX,
     TIMESTAMP,
@@ -28,10 +32,6 @@ from jepa_mpc.trajectories.episode import (
     fields_of,
     validate,
 )
-
-from jepa_mpc.errors import BadEpisode
-from jepa_mpc.files import atomic_file
-from jepa_mpc.interfaces import Field
 
 FORMAT_VERSION = 1
 METADATA = "metadata.json"

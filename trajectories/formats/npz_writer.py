@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jepa_mpc.files import Json, atomic_folder, write_json
 from jepa_mpc.trajectories.episode import COLUMNS, IMAGES, Episode, validate
 from jepa_mpc.trajectories.formats.base import Log, fault
 from jepa_mpc.trajectories.formats.npz import FORMAT_VERSION, MANIFEST, episode_path, write_episode
-
-from jepa_mpc.files import Json, atomic_folder, write_json
 
 
 def write_npz(log: Log, folder: Path, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Path:

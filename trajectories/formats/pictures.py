@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jepa_mpc.trajectories.formats.base import MAX_SIDE
 
 from jepa_mpc.errors import BadEpisode
+from jepa_mpc.trajectories.formats.base import MAX_SIDE
 
 
 def decode_picture(data: Any, shape: Sequence[int]) -> np.ndarray:

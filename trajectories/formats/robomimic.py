@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+
+from jepa_mpc.errors import MissingPackage
+from jepa_mpc.files import atomic_file
 from jepa_mpc.trajectories.checksums import write_checksums
 from jepa_mpc.trajectories.episode import ACTION, DONE, IMAGES
 from jepa_mpc.trajectories.formats.base import Log, fault
 from jepa_mpc.trajectories.formats.h5 import READ_ERRORS, member_of, open_h5
 from jepa_mpc.trajectories.formats.h5log import H5Episode, H5Log, numbered
-
-from jepa_mpc.errors import MissingPackage
-from jepa_mpc.files import atomic_file
 
 THEIRS = {"actions": ACTION, "dones": DONE, "rewards": "reward"}
 OURS = {ours: theirs for theirs, ours in THEIRS.items()}

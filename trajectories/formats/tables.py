@@ -8,10 +8,10 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from jepa_mpc.trajectories.formats.base import fault
 
 from jepa_mpc.errors import BadEpisode, MissingPackage
 from jepa_mpc.files import atomic_file
+from jepa_mpc.trajectories.formats.base import fault
 
 MAX_ROWS = 100_000_000
 ARROW_TYPES = ("float", "double", "int64", "int32", "int16", "int8", "uint8", "bool", "halffloat", "uint16", "uint32")

@@ -14,10 +14,10 @@ from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
-from jepa_mpc.trajectories.formats.base import MAX_SIDE, fault
 
 from jepa_mpc.errors import BadEpisode, MissingPackage
 from jepa_mpc.files import atomic_file
+from jepa_mpc.trajectories.formats.base import MAX_SIDE, fault
 
 Codec = Literal["h264", "av1", "h264_lossless"]
 ENCODERS: dict[str, tuple[str, str, dict[str, str]]] = {

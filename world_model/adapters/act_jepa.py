@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jepa_mpc.encoders.feature_grid import FeatureGrid
-from jepa_mpc.encoders.resnet import ResNet, basic, bottleneck
-from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
-from jepa_mpc.world_model.parts.predictors.chunk import ChunkSizes
 from torch import Tensor
 
 from jepa_mpc.checkpoint import load_strict
+from jepa_mpc.encoders.feature_grid import FeatureGrid
+from jepa_mpc.encoders.resnet import ResNet, basic, bottleneck
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
+from jepa_mpc.world_model.parts.predictors.chunk import ChunkSizes
 
 # Published name -> our name, in this order.
 _RENAMES = (

@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from jepa_mpc.encoders.adapters.filling import fill
-from jepa_mpc.encoders.adapters.plain import read_table
-from jepa_mpc.world_model.parts.predictors.object_world import NumbersNode, ObjectWorld
-from jepa_mpc.world_model.parts.predictors.slots import SlotPredictor, SlotSizes
 from torch import Tensor
 
+from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.plain import read_table
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.world_model.parts.predictors.object_world import NumbersNode, ObjectWorld
+from jepa_mpc.world_model.parts.predictors.slots import SlotPredictor, SlotSizes
 
 _NAMES = (
     (r"^times$", "time_pos_embed"),

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from jepa_mpc.checkpoint import save_checkpoint
 from jepa_mpc.encoders import ViTSizes
 from jepa_mpc.encoders.adapters.plain import read_table
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.strict import check_finite
 from jepa_mpc.world_model.adapters.lewm_names import NEWER_TO_RELEASED, OURS_TO_RELEASED
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.predictors.forms import LeWMSizes, published
 from jepa_mpc.world_model.parts.predictors.trunk import TrunkSizes
 from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
 from jepa_mpc.world_model.recipes.leworldmodel import build
-from torch import Tensor
-
-from jepa_mpc.checkpoint import save_checkpoint
-from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.strict import check_finite
 
 WEIGHT_FILES = ("weights.pt", "model.safetensors", "weights.safetensors")
 VIT_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16}

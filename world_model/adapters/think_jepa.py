@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.encoders.adapters.filling import fill
 from jepa_mpc.encoders.adapters.names import respell
 from jepa_mpc.encoders.adapters.plain import read_table
+from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.world_model.adapters.vjepa2 import RULES, sizes_of
 from jepa_mpc.world_model.parts.predictors.guidance import GUIDANCE, GuidanceSizes
 from jepa_mpc.world_model.parts.predictors.guided import GuidedPredictor
 from jepa_mpc.world_model.parts.predictors.masked import RotaryMaskedPredictor
-from torch import Tensor
-
-from jepa_mpc.errors import BadCheckpoint
 
 HEADS = 6
 """Heads of the published predictor; no shape tells them."""

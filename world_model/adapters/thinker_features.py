@@ -17,10 +17,10 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-from jepa_mpc.world_model.parts.predictors.guidance import ThinkerFeatures
 from torch import Tensor
 
 from jepa_mpc.errors import BadEpisode
+from jepa_mpc.world_model.parts.predictors.guidance import ThinkerFeatures
 
 FIELDS = {"old": "(L, S, D)", "old_mask": "(S)", "new": "(L, S', D)", "new_mask": "(S')", "frames": "(K)"}
 

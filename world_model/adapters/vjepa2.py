@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.encoders.adapters.files import Released
 from jepa_mpc.encoders.adapters.filling import fill
 from jepa_mpc.encoders.adapters.names import block_rules, respell
 from jepa_mpc.encoders.adapters.vjepa2 import describe
 from jepa_mpc.encoders.released import PRETRAINING_PIXELS, vjepa2_1
-from jepa_mpc.world_model.parts.predictors.masked import DenseMaskedPredictor, MaskedSizes, RotaryMaskedPredictor
-from torch import Tensor
-
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.world_model.parts.predictors.masked import DenseMaskedPredictor, MaskedSizes, RotaryMaskedPredictor
 
 POSITION_TABLE = "predictor_pos_embed"
 """A table of constants that some files carry and that no released predictor uses."""

@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose
-from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 from torch import Tensor
 
 from jepa_mpc.checkpoint import load_strict
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose
+from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 
 # Released name -> our name, first match wins.
 RELEASED_TO_OURS = (

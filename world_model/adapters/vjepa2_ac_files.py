@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+
 from jepa_mpc.encoders.adapters.files import read_released
 from jepa_mpc.encoders.adapters.vjepa2 import build as build_encoder
 from jepa_mpc.encoders.adapters.vjepa2 import describe
 from jepa_mpc.encoders.frozen import FrozenFrames
 from jepa_mpc.encoders.preprocessing import RobotPixels
+from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.world_model.adapters.vjepa2_ac import SIDE, load_predictor
 from jepa_mpc.world_model.checkpoints.loader import Interface, WorldModel, as_world_model
 from jepa_mpc.world_model.parts.distances import AbsoluteError
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.poses import ArmPose
-
-from jepa_mpc.errors import BadCheckpoint
 
 ACTIONS = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
 CHUNK = 2**22

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
-from jepa_mpc.world_model.agents.configurator import AgentConfig
-from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
 from torch import Tensor
 
 from jepa_mpc.types import Costs, Goal, Plans, Rollout, State
+from jepa_mpc.world_model.agents.configurator import AgentConfig
+from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
 
 TrainableCost = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """States `... N D`, goals `... N D`, proprioception `... P` or None -> expected cost `...`; `critic.Critic` is one."""

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-from jepa_mpc.world_model.agents.pace import ROUNDING, Action, Command, Drive, Moment, Timing
 
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import ActionBox, Observation, Plan, PlanResult, PlanStatus
+from jepa_mpc.world_model.agents.pace import ROUNDING, Action, Command, Drive, Moment, Timing
 
 logger = logging.getLogger(__name__)
 

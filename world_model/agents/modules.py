@@ -8,14 +8,14 @@ from time import perf_counter
 from typing import Annotated
 
 import torch
-from jepa_mpc.world_model.agents.arbitration import Arbitration
-from jepa_mpc.world_model.agents.energy import TrainableCost
-from jepa_mpc.world_model.memory.replay_buffer import RingMemory
-from jepa_mpc.world_model.training.critic_learner import CriticLearner
 from torch import Tensor
 
 from jepa_mpc.interfaces import Proposal
 from jepa_mpc.types import Context, Goal, Observation, Plan, Plans, State
+from jepa_mpc.world_model.agents.arbitration import Arbitration
+from jepa_mpc.world_model.agents.energy import TrainableCost
+from jepa_mpc.world_model.memory.replay_buffer import RingMemory
+from jepa_mpc.world_model.training.critic_learner import CriticLearner
 
 Doubt = Callable[[State, State], Annotated[Tensor, "B"]]
 

@@ -8,11 +8,6 @@ from time import perf_counter
 from typing import Annotated
 
 import torch
-from jepa_mpc.world_model.agents.pace import Moment
-from jepa_mpc.world_model.agents.step_log import StepLog
-from jepa_mpc.world_model.costs.constraints import costs_of
-from jepa_mpc.world_model.dynamics.evaluator import Evaluator as _Evaluator
-from jepa_mpc.world_model.dynamics.step_model import known_steps
 from torch import Generator, Tensor
 
 from jepa_mpc.actions import shifted
@@ -32,6 +27,11 @@ from jepa_mpc.types import (
     Rollout,
     State,
 )
+from jepa_mpc.world_model.agents.pace import Moment
+from jepa_mpc.world_model.agents.step_log import StepLog
+from jepa_mpc.world_model.costs.constraints import costs_of
+from jepa_mpc.world_model.dynamics.evaluator import Evaluator as _Evaluator
+from jepa_mpc.world_model.dynamics.step_model import known_steps
 
 
 class Agent:

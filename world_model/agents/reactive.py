@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from jepa_mpc.world_model.policies.goal import GoalPolicy, check_actions
 from torch import Tensor
 
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.interfaces import Perception
 from jepa_mpc.types import ActionBox, Observation, State
+from jepa_mpc.world_model.policies.goal import GoalPolicy, check_actions
 
 
 class ReactiveAgent:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from jepa_mpc.world_model.agents.configurator import AgentConfig
 from torch import Tensor
 
 from jepa_mpc.types import Costs, Latents, PlanResult, State
+from jepa_mpc.world_model.agents.configurator import AgentConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,12 @@ from dataclasses import replace
 from typing import Annotated
 
 import torch
+from torch import Generator, Tensor
+
+from jepa_mpc.actions import shifted
+from jepa_mpc.errors import choose
+from jepa_mpc.interfaces import Cost, Dynamics, Memory, Perception, Planner
+from jepa_mpc.types import ActionBox, Context, MpcSettings, Observation, Plan, Plans, Rollout, State
 from jepa_mpc.world_model.agents.arbitration import Evidence, Modes
 from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator
 from jepa_mpc.world_model.agents.energy import Energy
@@ -24,12 +30,6 @@ from jepa_mpc.world_model.costs.constraints import costs_of
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
 from jepa_mpc.world_model.dynamics.evaluator import Evaluator
 from jepa_mpc.world_model.dynamics.predictor_ensemble import OverParticles
-from torch import Generator, Tensor
-
-from jepa_mpc.actions import shifted
-from jepa_mpc.errors import choose
-from jepa_mpc.interfaces import Cost, Dynamics, Memory, Perception, Planner
-from jepa_mpc.types import ActionBox, Context, MpcSettings, Observation, Plan, Plans, Rollout, State
 
 
 class TwoModeAgent(Agent):

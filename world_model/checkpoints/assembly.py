@@ -16,6 +16,7 @@ from jepa_mpc.encoders.pyramid import PyramidEncoder, PyramidSizes
 from jepa_mpc.encoders.released import network
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
+from jepa_mpc.errors import choose
 from jepa_mpc.world_model.costs.critic import Critic
 from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
 from jepa_mpc.world_model.parts.crops import RandomCrop
@@ -46,8 +47,6 @@ from jepa_mpc.world_model.recipes import (
 )
 from jepa_mpc.world_model.training.decay import DecayAll, DecayMatrices
 from jepa_mpc.world_model.training.schedules import WarmupCosine, WarmupHoldDecay
-
-from jepa_mpc.errors import choose
 
 TARGET = "_target_"
 _PARTS: tuple[Callable[..., Any], ...] = (

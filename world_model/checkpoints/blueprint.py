@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jepa_mpc.world_model.checkpoints.assembly import assemble
 from torch import Tensor
 from torch.nn.modules import module as registration
 from torch.overrides import TorchFunctionMode
 
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.world_model.checkpoints.assembly import assemble
 
 FACTORIES = {
     *(torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace, torch.logspace),

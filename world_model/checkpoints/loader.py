@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+from jepa_mpc.checkpoint import load_checkpoint, open_checkpoint, save_checkpoint
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.types import ActionBox, Context, Observation
 from jepa_mpc.world_model.checkpoints.restore import MISFITS, restore
 from jepa_mpc.world_model.costs.goal import GoalDistance, absolute, squared
 from jepa_mpc.world_model.dynamics.ensemble import EnsembleDynamics, EnsemblePerception, MeanMeasure
@@ -22,11 +27,6 @@ from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
 from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose, check_pose
 from jepa_mpc.world_model.parts.position_head import HindsightDisplacement
 from jepa_mpc.world_model.perception.images import ImagePerception
-from torch import Tensor, nn
-
-from jepa_mpc.checkpoint import load_checkpoint, open_checkpoint, save_checkpoint
-from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.types import ActionBox, Context, Observation
 
 DISPLACEMENT = "displacement"
 SYSTEMS = "systems"

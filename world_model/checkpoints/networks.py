@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
-from jepa_mpc.world_model.checkpoints.restore import restore
 from torch import nn
 
 from jepa_mpc.checkpoint import open_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
+from jepa_mpc.world_model.checkpoints.restore import restore
 
 Part = TypeVar("Part", bound=nn.Module)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
-from jepa_mpc.world_model.checkpoints.networks import load_companion, save_companion
-from jepa_mpc.world_model.policies.goal import GoalPolicy
 
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.types import Observation
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
+from jepa_mpc.world_model.checkpoints.networks import load_companion, save_companion
+from jepa_mpc.world_model.policies.goal import GoalPolicy
 
 
 def save_policy(

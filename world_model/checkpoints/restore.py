@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.blueprint import blueprint
 from torch import nn
 
 from jepa_mpc.checkpoint import load_strict, open_checkpoint
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.reading import OpenCheckpoint
 from jepa_mpc.strict import check_fit
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.blueprint import blueprint
 
 Network = TypeVar("Network", bound=nn.Module)
 Entry = TypeVar("Entry")

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 import torch
-from jepa_mpc.world_model.costs.goal import Gap, Metric, squared
-from jepa_mpc.world_model.costs.intrinsic import StepCosts
 from torch import Tensor
 
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Goal, Imagined, Plans, Rollout
+from jepa_mpc.world_model.costs.goal import Gap, Metric, squared
+from jepa_mpc.world_model.costs.intrinsic import StepCosts
 
 Of = Literal["proprio", "sensors"]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jepa_mpc.world_model.costs.constraints import broken_down, joined
-
 from jepa_mpc.interfaces import Bounded, Cost, Dynamics
 from jepa_mpc.types import Context, Costs, Goal, Plans, Scores
+from jepa_mpc.world_model.costs.constraints import broken_down, joined
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
 import torch
-from jepa_mpc.world_model.dynamics.learned import evaluating
-from jepa_mpc.world_model.parts.predictors.slots import SlotPredictor
 from torch import Tensor
 
 from jepa_mpc.types import Latents
+from jepa_mpc.world_model.dynamics.learned import evaluating
+from jepa_mpc.world_model.parts.predictors.slots import SlotPredictor
 
 Place = tuple[int, int]
 Change = Tensor | Literal["remove"]

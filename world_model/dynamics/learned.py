@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from jepa_mpc.world_model.parts.predictors import RollingPredictor
 from torch import Tensor, nn
 
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Context, Plans, Rollout
+from jepa_mpc.world_model.parts.predictors import RollingPredictor
 
 
 class LearnedDynamics:

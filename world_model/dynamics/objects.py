@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
+from torch import Tensor
+
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.types import Context, Latents, Observation, Plans, Rollout
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 from jepa_mpc.world_model.parts.matching import assign, gaps, matched, reorder
 from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
 from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
 from jepa_mpc.world_model.perception.images import ImagePerception
-from torch import Tensor
-
-from jepa_mpc.errors import BadObservation
-from jepa_mpc.types import Context, Latents, Observation, Plans, Rollout
 
 
 class MatchedGap:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal, get_args
 
 import torch
-from jepa_mpc.world_model.costs.constraints import costs_of
 from torch import Generator, Tensor
 
 from jepa_mpc.interfaces import Bounded, Cost, Dynamics
 from jepa_mpc.types import Context, Costs, Goal, Imagined, Plans, Rollout, Scores
+from jepa_mpc.world_model.costs.constraints import costs_of
 
 Mixing = Literal["mean", "ts1", "tsinf"]
 

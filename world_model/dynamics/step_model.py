@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jepa_mpc.world_model.dynamics.learned import LearnedDynamics, evaluating
-from jepa_mpc.world_model.parts.predictors import RollingPredictor
-from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor
 from torch import Tensor
 
 from jepa_mpc.interfaces import Cost, Dynamics
 from jepa_mpc.types import Context, Costs, Goal, Imagined, Latents, Plans, Rollout, Scores, StepModel
+from jepa_mpc.world_model.dynamics.learned import LearnedDynamics, evaluating
+from jepa_mpc.world_model.parts.predictors import RollingPredictor
+from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor
 
 
 def step_model(dynamics: LearnedDynamics, cost: Cost, *, context: Context, goal: Goal) -> StepModel:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from jepa_mpc.world_model.memory.hindsight import LatentLog
-from jepa_mpc.world_model.memory.storage import NEVER, Key, Pairs, Retrieved, Slots, pooled_key
 from torch import Tensor
 
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Context, State
+from jepa_mpc.world_model.memory.hindsight import LatentLog
+from jepa_mpc.world_model.memory.storage import NEVER, Key, Pairs, Retrieved, Slots, pooled_key
 
 
 class RingMemory(Slots):

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.pyramid import ChannelNorm
 from jepa_mpc.world_model.parts.flow import Flow, correlation, resize_flow, warp
-from torch import Generator, Tensor, nn
 
 FIRST_STEP = 0.1
 """Share of the usual size with which the last layer of an estimator begins: small corrections at first."""

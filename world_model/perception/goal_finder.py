@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.encoders.hand_points import HandPoints, Sighting
 from jepa_mpc.world_model.checkpoints.restore import load_network
 from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective
 from jepa_mpc.world_model.perception.calibration import Belief, Rigs, SenseSettings, calibrate, camera_rigs, head_rigs
-from torch import Tensor
 
 ROUNDS = 8
 REACH_M = 0.3

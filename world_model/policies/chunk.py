@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from jepa_mpc.world_model.checkpoints.loader import Interface
-from jepa_mpc.world_model.checkpoints.restore import MISFITS, load_network
-from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
-from jepa_mpc.world_model.perception.images import ImagePerception
 from torch import Tensor
 
 from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.interfaces import Agent, Perception
 from jepa_mpc.types import ActionBox, Context, Goal, Observation, Plan, Plans, State
+from jepa_mpc.world_model.checkpoints.loader import Interface
+from jepa_mpc.world_model.checkpoints.restore import MISFITS, load_network
+from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
+from jepa_mpc.world_model.perception.images import ImagePerception
 
 
 class ChunkPolicy:

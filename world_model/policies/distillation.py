@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import torch
-from jepa_mpc.world_model.policies.goal import GoalPolicy
 from torch import Generator, Tensor, nn
 
 from jepa_mpc.interfaces import Batch, Dynamics
 from jepa_mpc.types import ActionBox, Context, Costs, Loss, Plan, Plans, State
+from jepa_mpc.world_model.policies.goal import GoalPolicy
 
 EnergyOf = Callable[[State, State, Plans], Costs]
 """States and goals `B N D` and plans `B S H A` -> energy `B S`, differentiable in the plans."""

@@ -6,11 +6,11 @@ loss = mean over the moved axes of |plan - wanted| / scale
 from __future__ import annotations
 
 import torch
-from jepa_mpc.world_model.policies.goal import GoalPolicy
 from torch import Generator, Tensor, nn
 
 from jepa_mpc.interfaces import Batch
 from jepa_mpc.types import Loss
+from jepa_mpc.world_model.policies.goal import GoalPolicy
 
 
 class Imitation(nn.Module):

@@ -16,19 +16,19 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.convnet import KeypointEncoder
 from jepa_mpc.encoders.feature_grid import FeatureGrid
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.resnet import ResNet
+from jepa_mpc.errors import choose
 from jepa_mpc.world_model.parts.actions import ActionMap
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
 from jepa_mpc.world_model.parts.objectives.lessons import Demonstrations, HindsightGoals, LessonRule
 from jepa_mpc.world_model.parts.predictors.chunk import ActionChunk, ChunkSizes, ContextEncoder, LatentChunk
 from jepa_mpc.world_model.parts.targets import EMATarget, Momentum, linear_momentum
-from torch import Generator, Tensor, nn
-
-from jepa_mpc.errors import choose
 
 
 @dataclass(frozen=True, kw_only=True)

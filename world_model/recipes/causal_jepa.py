@@ -16,9 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Generator, Tensor
+
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.slots import SlotEncoder
+from jepa_mpc.errors import choose
+from jepa_mpc.interfaces import MaskSampler
 from jepa_mpc.world_model.costs.goal import GoalDistance, Steps
 from jepa_mpc.world_model.dynamics.objects import AlignedDynamics, MatchedGap
 from jepa_mpc.world_model.parts.actions import ActionMap
@@ -28,10 +32,6 @@ from jepa_mpc.world_model.parts.predictors.object_world import NumbersNode, Obje
 from jepa_mpc.world_model.parts.predictors.slots import SlotPredictor, SlotSizes
 from jepa_mpc.world_model.recipes import video_slots
 from jepa_mpc.world_model.recipes.video_slots import VideoSlotSizes
-from torch import Generator, Tensor
-
-from jepa_mpc.errors import choose
-from jepa_mpc.interfaces import MaskSampler
 
 
 @dataclass(frozen=True, kw_only=True)

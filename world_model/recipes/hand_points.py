@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Generator
+
 from jepa_mpc.encoders.hand_points import HandPoints
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, Tilt, ViewJitter
 from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective
-from torch import Generator
 
 
 def build(

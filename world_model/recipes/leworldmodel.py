@@ -15,21 +15,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders import VIT_MINI, VIT_TINY, VisionTransformer, ViTSizes
 from jepa_mpc.encoders.layers.blocks import ProjectionHead
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.projected import Projected
+from jepa_mpc.errors import choose
+from jepa_mpc.interfaces import Regulariser
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 from jepa_mpc.world_model.parts.actions import ActionMap
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.predictors.forms import LeWMSizes, published, rotary
 from jepa_mpc.world_model.parts.predictors.trunk import TrunkSizes
 from jepa_mpc.world_model.parts.regularisers.sigreg import PooledOverTime, SIGReg
-from torch import Generator, Tensor, nn
-
-from jepa_mpc.errors import choose
-from jepa_mpc.interfaces import Regulariser
 
 
 def _pooled() -> Regulariser:

@@ -14,18 +14,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Generator
+
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.pyramid import PyramidEncoder, PyramidSizes
+from jepa_mpc.errors import choose
 from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter
 from jepa_mpc.world_model.parts.crops import RandomCrop
 from jepa_mpc.world_model.parts.flow_pyramid import PyramidFlow
 from jepa_mpc.world_model.parts.objectives.motion import MotionContentObjective, expander
 from jepa_mpc.world_model.parts.objectives.motion_terms import MotionWeights
 from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
-from torch import Generator
-
-from jepa_mpc.errors import choose
 
 
 @dataclass(frozen=True, kw_only=True)

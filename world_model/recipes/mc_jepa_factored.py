@@ -12,9 +12,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Generator
+
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.encoders.released import vjepa2
 from jepa_mpc.encoders.video import VideoSizes
+from jepa_mpc.errors import choose
+from jepa_mpc.interfaces import MaskSampler
 from jepa_mpc.world_model.parts.distances import SquaredError
 from jepa_mpc.world_model.parts.masks.factored import MomentMask, PlaceMask
 from jepa_mpc.world_model.parts.objectives.masked import Change, MaskedObjective, MaskTask, Stream
@@ -22,10 +26,6 @@ from jepa_mpc.world_model.parts.predictors.chosen import ChosenPredictor
 from jepa_mpc.world_model.parts.predictors.masked import MaskedSizes, RotaryMaskedPredictor
 from jepa_mpc.world_model.parts.targets import linear_momentum
 from jepa_mpc.world_model.recipes.vjepa2 import PretrainingSizes, pretraining
-from torch import Generator
-
-from jepa_mpc.errors import choose
-from jepa_mpc.interfaces import MaskSampler
 
 MOTION, CONTENT = "motion", "content"
 

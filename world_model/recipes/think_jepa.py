@@ -14,11 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Generator, nn
+
 from jepa_mpc.encoders.frozen import FrozenFrames
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.released import LARGE
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
+from jepa_mpc.errors import choose
 from jepa_mpc.world_model.parts.objectives.think import HAND, ThinkObjective
 from jepa_mpc.world_model.parts.objectives.think_path import PathHead
 from jepa_mpc.world_model.parts.objectives.think_standin import DepthTokens, Thinker
@@ -26,9 +29,6 @@ from jepa_mpc.world_model.parts.objectives.think_views import ClipViews, cut
 from jepa_mpc.world_model.parts.predictors.guidance import GUIDANCE, GuidanceSizes
 from jepa_mpc.world_model.parts.predictors.guided import GuidedPredictor
 from jepa_mpc.world_model.parts.predictors.masked import MaskedSizes, RotaryMaskedPredictor
-from torch import Generator, nn
-
-from jepa_mpc.errors import choose
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Generator, nn
+
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.layers.slot_attention import LogitScale, NormedStep, SlotAttention, SlotBlock, normed_mlp
 from jepa_mpc.encoders.layers.weights import draw_weights
@@ -23,10 +25,8 @@ from jepa_mpc.encoders.slot_broadcast import BroadcastDecoder
 from jepa_mpc.encoders.slot_decoder import SlotMixer
 from jepa_mpc.encoders.slots import GaussianStart, LearnedStart, PatchFeatures, SlotEncoder, SlotRecurrence
 from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
-from jepa_mpc.world_model.parts.objectives.slot_features import PixelPatches, SlotFeatureObjective
-from torch import Generator, nn
-
 from jepa_mpc.errors import choose
+from jepa_mpc.world_model.parts.objectives.slot_features import PixelPatches, SlotFeatureObjective
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,19 +15,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from torch import Generator, nn
+
 from jepa_mpc.encoders.layers.normed import LatentNorm
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.released import GIANT, HUGE, LARGE, vjepa2
 from jepa_mpc.encoders.video import VideoSizes
+from jepa_mpc.errors import choose
 from jepa_mpc.world_model.parts.masks import TUBES
 from jepa_mpc.world_model.parts.masks.tubes import Tubes
 from jepa_mpc.world_model.parts.objectives.masked import Change, MaskedObjective, MaskTask, Stream
 from jepa_mpc.world_model.parts.predictors.masked import MaskedSizes, RotaryMaskedPredictor
 from jepa_mpc.world_model.parts.targets import EMATarget, Momentum, constant_momentum, linear_momentum
-from torch import Generator, nn
-
-from jepa_mpc.errors import choose
 
 
 @dataclass(frozen=True, kw_only=True)

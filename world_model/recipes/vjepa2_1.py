@@ -15,18 +15,18 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Generator
+
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.released import GIANT, GIGANTIC, NUM_LEVELS, PRETRAINING_PIXELS, vjepa2_1
 from jepa_mpc.encoders.video import AllLevels, VideoSizes
+from jepa_mpc.errors import choose
 from jepa_mpc.world_model.parts.masks import TUBES
 from jepa_mpc.world_model.parts.objectives.masked import Change, MaskedObjective, MaskTask, Stream, first_frames
 from jepa_mpc.world_model.parts.objectives.seen import InverseRootDistance, Nearness, Ramp, SeenLoss
 from jepa_mpc.world_model.parts.predictors.masked import DenseMaskedPredictor, MaskedSizes
 from jepa_mpc.world_model.recipes.vjepa2 import PRESETS as SMALLER
 from jepa_mpc.world_model.recipes.vjepa2 import PretrainingSizes, clip_tasks, pretraining
-from torch import Generator
-
-from jepa_mpc.errors import choose
 
 
 @dataclass(frozen=True, kw_only=True)

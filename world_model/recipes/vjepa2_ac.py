@@ -16,10 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.frozen import FrozenFrames
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
+from jepa_mpc.errors import choose
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 from jepa_mpc.world_model.parts.actions import ActionMap
 from jepa_mpc.world_model.parts.distances import AbsoluteError
@@ -27,9 +30,6 @@ from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression,
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.poses import POSE_DIM, ArmPose, GivenPose
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes, ChangePredictor
-from torch import Generator, Tensor, nn
-
-from jepa_mpc.errors import choose
 
 POSE_MEAN = (0.45, 0.0, 0.25, 0.0, 0.0, 0.0, 0.5)
 POSE_SCALE = (0.15, 0.2, 0.15, 1.0, 1.0, 1.0, 0.5)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from jepa_mpc.world_model.training.layouts import local
 from torch import Tensor, nn
+
+from jepa_mpc.world_model.training.layouts import local
 
 
 class WeightAverage:

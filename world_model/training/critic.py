@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 import torch
-from jepa_mpc.world_model.costs.critic import Critic
-from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
-from jepa_mpc.world_model.memory.hindsight import LatentLog
-from jepa_mpc.world_model.training.critic_targets import bootstrapped, returns
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from jepa_mpc.interfaces import Batch
 from jepa_mpc.types import Goal, Loss, Rollout
+from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
+from jepa_mpc.world_model.memory.hindsight import LatentLog
+from jepa_mpc.world_model.training.critic_targets import bootstrapped, returns
 
 Form = Literal["delayed", "sum", "td"]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import Generator
+
 from jepa_mpc.world_model.memory.replay_buffer import RingMemory
 from jepa_mpc.world_model.training.critic import CriticLessons, CriticObjective, Judgement
-from torch import Generator
 
 
 class CriticLearner:

@@ -9,15 +9,15 @@ from inspect import signature
 from typing import Any, Protocol
 
 import torch
-from jepa_mpc.encoders.layers.blocks import TransformerBlock
-from jepa_mpc.world_model.training.norms import share_norms
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from jepa_mpc.encoders.layers.blocks import TransformerBlock
 from jepa_mpc.processes import num_processes
+from jepa_mpc.world_model.training.norms import share_norms
 
 _OWN_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in signature(DistributedDataParallel).parameters

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jepa_mpc.world_model.training.layouts import Alone, Layout
-from jepa_mpc.world_model.training.settings import Callbacks, FitSettings, FitState, TrainingDiverged
-from jepa_mpc.world_model.training.step import Batches, Training
 from torch import Tensor, nn
 
 from jepa_mpc.processes import any_process, num_processes, process_index
+from jepa_mpc.world_model.training.layouts import Alone, Layout
+from jepa_mpc.world_model.training.settings import Callbacks, FitSettings, FitState, TrainingDiverged
+from jepa_mpc.world_model.training.step import Batches, Training
 
 __all__ = ["Batches", "Callbacks", "FitSettings", "FitState", "TrainingDiverged", "fit"]
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torch import Tensor, nn
+
 from jepa_mpc.world_model.training.decay import DecayAll, DecayRule
 from jepa_mpc.world_model.training.schedules import Schedule, WarmupCosine
-from torch import Tensor, nn
 
 
 class TrainingDiverged(ArithmeticError):

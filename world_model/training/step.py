@@ -7,14 +7,14 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
-from jepa_mpc.world_model.training.average import WeightAverage
-from jepa_mpc.world_model.training.layouts import Layout, gathered, spread_like
-from jepa_mpc.world_model.training.settings import FitSettings, FitState, TrainingDiverged
 from torch import Generator, Tensor, nn
 
 from jepa_mpc.interfaces import Batch, Objective
 from jepa_mpc.processes import Share, averaged, by_itself, draw, num_processes, process_index
 from jepa_mpc.seeding import generator, seed_of
+from jepa_mpc.world_model.training.average import WeightAverage
+from jepa_mpc.world_model.training.layouts import Layout, gathered, spread_like
+from jepa_mpc.world_model.training.settings import FitSettings, FitState, TrainingDiverged
 
 Batches = Callable[[Generator], Batch]
 

@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jepa_mpc.world_model.parts.masks.cutting import Chosen, first_tokens, whole_tubes
 from torch import Generator, Tensor
 
 from jepa_mpc.types import Masks
+from jepa_mpc.world_model.parts.masks.cutting import Chosen, first_tokens, whole_tubes
 
 TRIES = 200
 Range = tuple[float, float]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jepa_mpc.world_model.parts.objectives.dynamics import Course
 from torch import Tensor
+
+from jepa_mpc.world_model.parts.objectives.dynamics import Course
 
 Fed = Literal["first", "second"]
 

@@ -10,16 +10,16 @@ from collections.abc import Callable
 from typing import Annotated
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
+from jepa_mpc.interfaces import Batch
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Frames, Latents, Loss, Plan
 from jepa_mpc.world_model.parts.objectives.dynamics import Augment, total_of
 from jepa_mpc.world_model.parts.objectives.lessons import ChunkLesson, HindsightGoals, LessonRule
 from jepa_mpc.world_model.parts.predictors.chunk import ActionChunk, ContextEncoder, LatentChunk
 from jepa_mpc.world_model.parts.targets import EMATarget
-from torch import Generator, Tensor, nn
-
-from jepa_mpc.interfaces import Batch
-from jepa_mpc.shapes import check_shape
-from jepa_mpc.types import Frames, Latents, Loss, Plan
 
 
 class ChunkObjective(nn.Module):

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
-from jepa_mpc.encoders.layers.pixels import NormalisePixels
-from jepa_mpc.world_model.parts.distances import Distance, SquaredError
-from jepa_mpc.world_model.parts.predictors import RollingPredictor
-from jepa_mpc.world_model.parts.targets import FrozenTarget, SharedTarget
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.interfaces import Batch, Regulariser
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Frames, Latents, Loss
+from jepa_mpc.world_model.parts.distances import Distance, SquaredError
+from jepa_mpc.world_model.parts.predictors import RollingPredictor
+from jepa_mpc.world_model.parts.targets import FrozenTarget, SharedTarget
 
 ExtraTerm = Callable[[Latents, Tensor, Generator], Tensor]
 Augment = Callable[[Frames, Generator], Frames]

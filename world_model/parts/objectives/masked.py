@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.video import AllLevels
+from jepa_mpc.interfaces import Batch, MaskSampler, Regulariser
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Frames, Latents, Loss, Masks
 from jepa_mpc.world_model.parts.distances import AbsoluteError, Distance
 from jepa_mpc.world_model.parts.objectives.dynamics import total_of
 from jepa_mpc.world_model.parts.objectives.seen import SeenLoss
 from jepa_mpc.world_model.parts.targets import FrozenTarget, SharedTarget
-from torch import Generator, Tensor, nn
-
-from jepa_mpc.interfaces import Batch, MaskSampler, Regulariser
-from jepa_mpc.shapes import check_shape
-from jepa_mpc.types import Frames, Latents, Loss, Masks
 
 Prepare = Callable[[Tensor], Tensor]
 Otherwise = Callable[[Batch], Tensor]

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.pyramid import CHANNELS_PER_CAMERA, PyramidEncoder
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.interfaces import Batch
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Frames, Latents, Loss
 from jepa_mpc.world_model.parts.flow import Flow, resize_flow
 from jepa_mpc.world_model.parts.flow_pyramid import PyramidFlow
 from jepa_mpc.world_model.parts.objectives.dynamics import total_of
@@ -20,12 +26,6 @@ from jepa_mpc.world_model.parts.objectives.motion_terms import (
 from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
 from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 from jepa_mpc.world_model.parts.targets import SharedTarget
-from torch import Generator, Tensor, nn
-
-from jepa_mpc.errors import BadObservation
-from jepa_mpc.interfaces import Batch
-from jepa_mpc.shapes import check_shape
-from jepa_mpc.types import Frames, Latents, Loss
 
 Views = Callable[[Frames, Generator], Frames]
 

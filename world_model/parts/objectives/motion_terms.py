@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from jepa_mpc.interfaces import Regulariser
 from jepa_mpc.world_model.parts.flow import (
     Flow,
     Mask,
@@ -18,10 +22,6 @@ from jepa_mpc.world_model.parts.flow import (
     roughness,
     warp,
 )
-from torch import Generator, Tensor
-from torch.nn import functional
-
-from jepa_mpc.interfaces import Regulariser
 
 Pictures = Annotated[Tensor, "B 3 h w"]
 Pyramid = Sequence[Tensor]

@@ -20,14 +20,14 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.hand_points import HandPoints, resized
-from jepa_mpc.world_model.parts.augment import CHANNELS_PER_CAMERA, Augmentation, ViewJitter
-from jepa_mpc.world_model.parts.objectives.dynamics import total_of
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.encoders.hand_points import HandPoints, resized
 from jepa_mpc.interfaces import Batch
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Loss
+from jepa_mpc.world_model.parts.augment import CHANNELS_PER_CAMERA, Augmentation, ViewJitter
+from jepa_mpc.world_model.parts.objectives.dynamics import total_of
 
 UNIT_M = 0.1
 LEAST_PX = 16

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from typing import Annotated
 
 import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.encoders.slot_broadcast import BroadcastDecoder
 from jepa_mpc.encoders.slot_decoder import SlotMixer
 from jepa_mpc.encoders.slots import SlotEncoder
-from jepa_mpc.world_model.parts.objectives.dynamics import total_of
-from jepa_mpc.world_model.parts.targets import SharedTarget
-from torch import Generator, Tensor, nn
-from torch.nn import functional as F
-
 from jepa_mpc.interfaces import Batch
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Frames, Latents, Loss
+from jepa_mpc.world_model.parts.objectives.dynamics import total_of
+from jepa_mpc.world_model.parts.targets import SharedTarget
 
 FrameFeatures = Annotated[Tensor, "B T L C"]
 Reader = Callable[[Tensor], Tensor]

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
-from jepa_mpc.encoders.slots import SlotEncoder
-from jepa_mpc.world_model.parts.masks.objects import hidden_grid
-from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective, total_of
-from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from jepa_mpc.encoders.slots import SlotEncoder
 from jepa_mpc.interfaces import Batch, MaskSampler
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Frames, Latents, Loss, State
+from jepa_mpc.world_model.parts.masks.objects import hidden_grid
+from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective, total_of
+from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
 
 Gap = Callable[[Tensor, Tensor], Tensor]
 

@@ -8,8 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.frozen import FrozenFrames
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
+from jepa_mpc.interfaces import Batch
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Frames, Latents, Loss
 from jepa_mpc.world_model.parts.distances import SquaredError
 from jepa_mpc.world_model.parts.objectives.dynamics import Augment, total_of
 from jepa_mpc.world_model.parts.objectives.think_path import Path, PathHead, path_errors
@@ -19,11 +24,6 @@ from jepa_mpc.world_model.parts.predictors.guidance import ThinkerFeatures
 from jepa_mpc.world_model.parts.predictors.guided import GuidedPredictor
 from jepa_mpc.world_model.parts.predictors.masked import RotaryMaskedPredictor
 from jepa_mpc.world_model.parts.targets import SharedTarget
-from torch import Generator, Tensor, nn
-
-from jepa_mpc.interfaces import Batch
-from jepa_mpc.shapes import check_shape
-from jepa_mpc.types import Frames, Latents, Loss
 
 HAND = (-6, -5, -4)
 """Where logs keep the position of the hand (m) in their proprioception."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.layers.postnorm import CrossAttention
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.encoders.layers.postnorm import CrossAttention
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Latents
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.encoders.layers.normed import LatentNorm
 from jepa_mpc.encoders.layers.positions import sincos_1d
 from jepa_mpc.encoders.video import VideoTransformer
-from jepa_mpc.world_model.parts.predictors.guidance import ThinkerFeatures
-from torch import Tensor
-
 from jepa_mpc.types import Frames
+from jepa_mpc.world_model.parts.predictors.guidance import ThinkerFeatures
 
 
 class Thinker(Protocol):

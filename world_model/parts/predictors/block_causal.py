@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.layers.blocks import RotaryBlock
 from jepa_mpc.encoders.layers.normed import LatentNorm
 from jepa_mpc.encoders.layers.positions import Angles, AxialRotary, grid_places
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Actions, Imagined, Latents, Plans
 from jepa_mpc.world_model.parts.poses import POSE_DIM, ArmPose, GivenPose
 from jepa_mpc.world_model.parts.predictors.remembering import Remembering
 from jepa_mpc.world_model.parts.predictors.trunk import frame_causal_mask
-from torch import Generator, Tensor, nn
-
-from jepa_mpc.shapes import check_shape
-from jepa_mpc.types import Actions, Imagined, Latents, Plans
 
 CAMERA_DIM = 6
 

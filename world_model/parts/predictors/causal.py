@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from jepa_mpc.world_model.parts.predictors.frame_positions import FramePositions
-from jepa_mpc.world_model.parts.predictors.trunk import Attend, ConditionedTransformer, frame_causal_mask
-from jepa_mpc.world_model.parts.predictors.unrolling import CachedUnrolling, WindowedUnrolling
 from torch import Generator, Tensor, nn
 
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Actions, Imagined, Latents, Plans
+from jepa_mpc.world_model.parts.predictors.frame_positions import FramePositions
+from jepa_mpc.world_model.parts.predictors.trunk import Attend, ConditionedTransformer, frame_causal_mask
+from jepa_mpc.world_model.parts.predictors.unrolling import CachedUnrolling, WindowedUnrolling
 
 
 class DirectOutput(nn.Module):

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.layers.interleaved import alternating
-from jepa_mpc.encoders.layers.postnorm import PostNormBlock, PostNormDecoderBlock
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.encoders.layers.interleaved import alternating
+from jepa_mpc.encoders.layers.postnorm import PostNormBlock, PostNormDecoderBlock
 from jepa_mpc.shapes import check_shape
 
 Visible = Annotated[Tensor, "B T"]

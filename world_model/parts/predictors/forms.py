@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import Tensor, nn
+
 from jepa_mpc.encoders import ViTSizes
 from jepa_mpc.encoders.layers.blocks import GatedModulation, ProjectionHead
+from jepa_mpc.interfaces import Regulariser
 from jepa_mpc.world_model.parts.actions import ActionEncoder
 from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor, DirectOutput, ProprioStream, ResidualOutput
 from jepa_mpc.world_model.parts.predictors.frame_positions import RotaryPositions, WindowPositions
 from jepa_mpc.world_model.parts.predictors.trunk import ConditionedTransformer, TrunkSizes
-from torch import Tensor, nn
-
-from jepa_mpc.interfaces import Regulariser
 
 
 @dataclass(frozen=True, kw_only=True)

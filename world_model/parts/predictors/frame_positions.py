@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from jepa_mpc.encoders.layers.positions import Rotary
 from torch import Generator, Tensor, nn
+
+from jepa_mpc.encoders.layers.positions import Rotary
 
 Turn = Callable[[Tensor], Tensor]
 

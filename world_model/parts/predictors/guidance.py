@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.layers.postnorm import CrossAttention
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.encoders.layers.postnorm import CrossAttention
 from jepa_mpc.shapes import check_shape
 
 Visible = Annotated[Tensor, "B S"]

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Annotated
 
 import torch
+from torch import Tensor, nn
+
+from jepa_mpc.shapes import check_shape
 from jepa_mpc.world_model.parts.predictors.guidance import (
     FilmGuidance,
     Guidance,
@@ -14,9 +17,6 @@ from jepa_mpc.world_model.parts.predictors.guidance import (
     ThoughtPyramid,
 )
 from jepa_mpc.world_model.parts.predictors.masked import Places, RotaryMaskedPredictor
-from torch import Tensor, nn
-
-from jepa_mpc.shapes import check_shape
 
 MakeGuidance = Callable[..., Guidance]
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
+from torch import Generator, Tensor, nn
+
 from jepa_mpc.encoders.layers.blocks import RotaryBlock
 from jepa_mpc.encoders.layers.positions import AxialRotary, Pairing
 from jepa_mpc.encoders.video import BRANCH_ENDS
-from torch import Generator, Tensor, nn
-
 from jepa_mpc.shapes import check_shape
 
 Places = Annotated[Tensor, "B L"]

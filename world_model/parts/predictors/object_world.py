@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from jepa_mpc.world_model.parts.matching import assign, gaps, reorder
-from jepa_mpc.world_model.parts.predictors.slots import SlotPredictor
-from jepa_mpc.world_model.parts.predictors.unrolling import share
 from torch import Tensor, nn
 
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Actions, Imagined, Latents, Plans
+from jepa_mpc.world_model.parts.matching import assign, gaps, reorder
+from jepa_mpc.world_model.parts.predictors.slots import SlotPredictor
+from jepa_mpc.world_model.parts.predictors.unrolling import share
 
 
 class NumbersNode(nn.Module):

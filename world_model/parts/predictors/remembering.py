@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from jepa_mpc.world_model.parts.poses import integrate
-from jepa_mpc.world_model.parts.predictors.trunk import KeyValue, frame_causal_mask
 from torch import Tensor
 
 from jepa_mpc.types import Latents
+from jepa_mpc.world_model.parts.poses import integrate
+from jepa_mpc.world_model.parts.predictors.trunk import KeyValue, frame_causal_mask
 
 if TYPE_CHECKING:
     from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from jepa_mpc.encoders.layers.attention import Attention
-from jepa_mpc.encoders.layers.blocks import FeedForward
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.encoders.layers.attention import Attention
+from jepa_mpc.encoders.layers.blocks import FeedForward
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Latents
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+
 from jepa_mpc.encoders.layers.attention import Attention
 from jepa_mpc.encoders.layers.blocks import AdaLNBlock, FeedForward, ModulationInit
 from jepa_mpc.world_model.parts.predictors.frame_positions import Turn
 from jepa_mpc.world_model.parts.predictors.kept import Kept, KeyValue
-from torch import Tensor, nn
 
 __all__ = ["Attend", "AttendLast", "ConditionedTransformer", "KeyValue", "TrunkSizes", "frame_causal_mask"]
 

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
+
 from jepa_mpc.world_model.parts.predictors.kept import Kept
 from jepa_mpc.world_model.parts.predictors.trunk import Attend, AttendLast, frame_causal_mask
-from torch import Tensor
 
 if TYPE_CHECKING:
     from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 from torch import Tensor, nn
 from torch.nn import functional
+
+from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 
 
 class TwoViews(nn.Module):
