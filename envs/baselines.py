@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from jepa_mpc.types import ActionBox
+from jepa_mpc.step_log import StepLog
+from jepa_mpc.types import ActionBox, Observation
 
 
 class Reaching(Protocol):
@@ -29,6 +31,29 @@ class Policy(Protocol):
 
     def act(self, env: Reaching) -> NDArray[np.float32]:
         """The next action `(7,)`, in physical units."""
+
+
+class PolicyAgent:
+    """A policy without plans as an agent: it is told the goal and shown observations, and looks at the truth instead.
+
+    Args:
+        policy: Chooses actions.
+        env: What it looks at.
+    """
+
+    def __init__(self, policy: Policy, env: Reaching) -> None:
+        self.policy, self.env = policy, env
+        self.last: StepLog | None = None
+
+    def reset(self, goal: Observation) -> None:
+        """Begin an episode."""
+        self.last = None
+
+    def act(self, observation: Observation) -> Annotated[Tensor, "1 A"]:
+        """The policy's action `1 A`."""
+        action = torch.from_numpy(self.policy.act(self.env))[None]
+        self.last = StepLog(action=action)
+        return action
 
 
 class DoNothing:

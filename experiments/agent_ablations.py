@@ -44,16 +44,16 @@ from jepa_mpc.experiments.agents.tables import (
 from jepa_mpc.experiments.benchmarking import origin
 from jepa_mpc.experiments.command_line import run
 from jepa_mpc.experiments.processes import in_processes
-from jepa_mpc.experiments.reaching.full_agent import FullAgent
 from jepa_mpc.experiments.reaching.options import claim_folder
-from jepa_mpc.experiments.reaching.players import PlanSettings
 from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.files import write_json, write_text
 
 MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 
 
-def reach_cells(cfg: DictConfig, full: FullAgent) -> list[Cell]:
+def reach_cells(cfg: DictConfig, full: TwoModeSettings) -> list[Cell]:
     """Every episode of every variant."""
     planner: dict[str, Any] = OmegaConf.to_container(cfg.planner, resolve=True)  # type: ignore[assignment]
     name = str(planner.pop("_target_")).rpartition(".")[2]
@@ -87,7 +87,7 @@ def wall_cells_of(cfg: DictConfig) -> list[Cell]:
     return [Cell(variant=name, settings=settings, seed=seed) for seed in seeds for name in (WALL_WITHOUT, WALL_WITH)]
 
 
-def doubt_cells_of(cfg: DictConfig, full: FullAgent) -> list[Cell]:
+def doubt_cells_of(cfg: DictConfig, full: TwoModeSettings) -> list[Cell]:
     """The ensemble's disagreement about starts and goals of each split, if there is an ensemble."""
     if not full.members:
         return []
@@ -164,7 +164,7 @@ def main(cfg: DictConfig) -> None:
     torch.set_num_threads(1)
     try:
         agent: dict[str, Any] = OmegaConf.to_container(cfg.agent, resolve=True)  # type: ignore[assignment]
-        full = FullAgent.of(agent)
+        full = TwoModeSettings.of(agent)
         if full is None:
             raise ValueError("the ablations are those of agent=full")
         cells = (reach_cells(cfg, full) if cfg.labs else []) + wall_cells_of(cfg)

@@ -31,11 +31,11 @@ from jepa_mpc.experiments.chunking import Judge, built, lesson_of, publish, taug
 from jepa_mpc.experiments.command_line import run
 from jepa_mpc.experiments.reaching.chunks import ChunkMethod, ChunkMethods
 from jepa_mpc.experiments.reaching.episodes import LabJob, play_all
-from jepa_mpc.experiments.reaching.players import PlanSettings
 from jepa_mpc.experiments.reporting.chunks import draw, markdown
 from jepa_mpc.experiments.reporting.record import EpisodeRecord, plain
 from jepa_mpc.experiments.reporting.summary import compare, summarise
 from jepa_mpc.experiments.training.journal import Busy, note_origin, only_writer
+from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.world_model.checkpoints.loader import load_world_model

@@ -17,7 +17,6 @@ from typing import Any
 
 import hydra
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -26,6 +25,7 @@ from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
 from jepa_mpc.experiments.amortising import Judge, Lessons, Teacher, encoded, split
 from jepa_mpc.experiments.command_line import run as run_command
 from jepa_mpc.experiments.training.journal import Busy, Journal, note_origin, only_writer
+from jepa_mpc.planners import build_planner
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.types import ActionBox, Plan, State
@@ -126,7 +126,7 @@ def train(cfg: DictConfig) -> Path:
         policy: GoalPolicy = assemble(spec)
         draw_weights(policy, generator(seed, "weights"))
         teacher = Teacher(
-            model=model, planner=instantiate(cfg.planner), box=box, effort=float(cfg.effort), horizon=policy.chunk
+            model=model, planner=build_planner(cfg.planner), box=box, effort=float(cfg.effort), horizon=policy.chunk
         )
         sizes = {"chunk": policy.chunk, "max_steps": policy.max_steps}
         judge = Judge(

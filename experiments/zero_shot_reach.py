@@ -35,15 +35,15 @@ from jepa_mpc.envs.ranges import FACTORS
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
 from jepa_mpc.experiments.command_line import run
-from jepa_mpc.experiments.reaching.calibrated import CalibratedAgent
 from jepa_mpc.experiments.reaching.episodes import LabJob, LabResult, play_all
 from jepa_mpc.experiments.reaching.films import album_at
-from jepa_mpc.experiments.reaching.full_agent import FullAgent
-from jepa_mpc.experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods, world_model_at
+from jepa_mpc.experiments.reaching.methods import FROZEN, LEARNED, WORLD_MODEL, Methods, world_model_at
 from jepa_mpc.experiments.reaching.options import check_options, claim_folder
-from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
 from jepa_mpc.experiments.reaching.systems import adapted, given_options
 from jepa_mpc.experiments.reporting import EpisodeRecord, Protocol, Report, make_report, write_folder
+from jepa_mpc.face.agents import CalibratedSettings
+from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.face.two_modes import TwoModeSettings
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach_random")}
@@ -93,18 +93,22 @@ def _agent(cfg: DictConfig) -> dict[str, Any]:
     """The agent that was asked for, by its place in `Methods`; none for the simple one, which policies belong to."""
     chosen: dict[str, Any] = OmegaConf.to_container(cfg.get("agent") or OmegaConf.create({}), resolve=True)  # type: ignore[assignment]
     if chosen.get("kind") != "calibrated":
-        return {"full": FullAgent.of(chosen)}
+        return {"full": TwoModeSettings.of(chosen)}
     if cfg.policy:
         return {}
     del chosen["kind"]
-    return {"calibrated": CalibratedAgent.of({**chosen, "points": chosen.get("points") or str(SHIPPED / POINTS)})}
+    keypoints = Path(str(chosen.pop("points", None) or SHIPPED / POINTS))
+    for name in chosen.keys() - CalibratedSettings.__dataclass_fields__.keys():
+        raise UnknownName("option of agent=calibrated", str(name), CalibratedSettings.__dataclass_fields__)
+    return {"calibrated": CalibratedSettings(**chosen), "keypoints": keypoints}
 
 
 def _calibration(methods: Methods, job: LabJob) -> dict[str, Any]:
     """What the protocol says of the calibrated agent."""
     if methods.calibrated is None:
         return {}
-    points = checkpoint_hash(methods.calibrated.points)
+    assert methods.keypoints is not None
+    points = checkpoint_hash(methods.keypoints)
     return {"agent": "calibrated", "camera_px": job.image_size, "points": points, "place": methods.calibrated.place}
 
 
@@ -144,10 +148,10 @@ def preflight(job: LabJob) -> None:
     try:
         env.reset(seed=0, options={"lab": job.lab})
         for name in job.names:
-            player = job.methods.player(name, env, stream=0)
-            player.begin(env)
-            if isinstance(player, ModelPlayer):
-                player.act(env)
+            agent = job.methods.agent(name, env, stream=0)
+            agent.reset(env.goal())
+            if name in LEARNED:
+                agent.act(env.observation())
         if job.film is not None:
             album_at(job.methods.checkpoint)
     finally:

@@ -105,6 +105,10 @@ class ActionBox:
             inside = self._shrunk(inside, group)
         return inside
 
+    def to(self, device: torch.device | str) -> ActionBox:
+        """The same box on a device."""
+        return ActionBox(low=self.low.to(device), high=self.high.to(device), groups=self.groups)
+
     def contains(self, actions: Tensor) -> Tensor:
         """Which actions `... A` are accepted: bool `...`."""
         inside = ((actions >= self.low) & (actions <= self.high)).all(dim=-1)

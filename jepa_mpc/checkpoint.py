@@ -6,7 +6,7 @@
     manifest.json       size and SHA-256 of every other file
     ...                 files for people, if any (README.md, pictures)
 
-A checkpoint is published whole (`jepa_mpc.files.atomic_folder`) and verified byte for byte before it is used. Weights and
+A checkpoint is published whole (`files.atomic_folder`) and verified byte for byte before it is used. Weights and
 configuration name each other, so that neither passes for that of another model. Wherever a folder is read,
 `hf://owner/name` reads a repository of the Hugging Face Hub. Everything that a training needs to go on travels the same
 way:

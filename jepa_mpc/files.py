@@ -1,8 +1,8 @@
 """Files and folders that appear whole or not at all.
 
-Everything is made in a workspace beside its destination (`jepa_mpc.workspaces`), flushed to the disk and then put in its
-place in one step. A crash, a kill or a full disk leaves what stood there before. A link is followed: what it leads to
-is replaced, and the link stays.
+Everything is made in a workspace beside its destination (`jepa_mpc.workspaces`), flushed to the disk and then put in
+its place in one step. A crash, a kill or a full disk leaves what stood there before. A link is followed: what it leads
+to is replaced, and the link stays.
 """
 
 from __future__ import annotations

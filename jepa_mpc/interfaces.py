@@ -9,6 +9,7 @@ from typing import Annotated, Any, Protocol, TypedDict, runtime_checkable
 import numpy as np
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.step_log import StepLog
 from jepa_mpc.types import (
     Actions,
     Context,
@@ -147,11 +148,17 @@ class Planner(Protocol):
 class Memory(Protocol):
     """Remembers the last latents and the actions between them."""
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def begin(self, *, goal: State | None = None) -> None:
+        """Begin a new episode: nothing that was seen before is read any more."""
+
+    def aim(self, *, goal: State | None = None) -> None:
+        """Go on towards another goal."""
 
     def see(self, latents: State, proprio: Annotated[Tensor, "B P"] | None = None) -> None:
         """Append what was just perceived, with proprioception if the robot tells it."""
+
+    def unsee(self) -> None:
+        """Take the last `see` back, if nothing was done since."""
 
     def did(self, action: Annotated[Tensor, "B A"]) -> None:
         """Append what was just done."""
@@ -160,8 +167,24 @@ class Memory(Protocol):
         """The remembered context, oldest first."""
 
 
+class GoalReader(Protocol):
+    """Says where to go: from the goal image, and from what is seen on the way."""
+
+    def reset(self, goal: Observation) -> Goal:
+        """Read a new goal; the last frame counts."""
+
+    def update(self, observation: Observation, state: State) -> Goal:
+        """The goal as it is known now, after an observation and the state `B N D` that was perceived in it."""
+
+    def did(self, action: Annotated[Tensor, "B A"]) -> None:
+        """Take note of the action that follows the observation."""
+
+
 class Agent(Protocol):
     """Acts towards a goal."""
+
+    last: StepLog | None
+    """What happened in the last step; None before the first one."""
 
     def reset(self, goal: Observation) -> None:
         """Begin an episode: encode the goal once and clear the memory."""
@@ -189,12 +212,13 @@ class RobotEnv(Protocol):
 
 @dataclass(frozen=True)
 class Field:
-    """One recorded quantity: shape of a single step, dtype, unit and rate."""
+    """One recorded quantity: shape of a single step, dtype, unit, rate, and the log's own names of its axes (JSON)."""
 
     shape: tuple[int, ...]
     dtype: str
     unit: str = ""
     hz: float | None = None
+    names: Any = None
 
 
 class EpisodeStore(Protocol):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Annotated
 
@@ -47,6 +47,14 @@ class Observation:
     frames: Frames
     cameras: tuple[str, ...]
     proprio: Annotated[Tensor, "B T P"] | None = None
+
+    def to(self, device: torch.device | str) -> Observation:
+        """The same on a device; itself if it is there already."""
+        frames = self.frames.to(device)
+        proprio = None if self.proprio is None else self.proprio.to(device)
+        if frames is self.frames and proprio is self.proprio:
+            return self
+        return replace(self, frames=frames, proprio=proprio)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +96,18 @@ class Rollout:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """Where to go: the latent state of the goal image, and the simulator sensors there if the goal came from one.
+    """Where to go: the latent state of the goal image, and what else is known of the goal.
 
     Args:
         latents: `B N D`.
-        sensors: `B Q`, or None.
+        sensors: Simulator sensors at the goal `B Q`, or None.
+        position: Where the hand shall be `B 3` (m), in the frame of the world model's position head, if it was
+            estimated by other means than the goal's latents; or None.
     """
 
     latents: State
     sensors: Annotated[Tensor, "B Q"] | None = None
+    position: Annotated[Tensor, "B 3"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from torch.optim import Adam
 
+from jepa_mpc.errors import choose
 from jepa_mpc.interfaces import Planner
 from jepa_mpc.planners.chain import Chain
 from jepa_mpc.planners.covariance import CovarianceRefit
@@ -227,6 +229,27 @@ PLANNERS: Mapping[str, Callable[..., Planner]] = {
     "cem_knots": cem_knots,
     "lifted": lifted,
 }
+"""Name -> builder of a planner."""
+
+TARGET = "_target_"
+
+
+def planner_name(spec: Mapping[str, Any]) -> str:
+    """The name under which a configuration asks for its planner; a path in front of it is what older files wrote."""
+    return str(spec.get(TARGET, "")).rpartition(".")[2]
+
+
+def build_planner(spec: Mapping[str, Any]) -> Planner:
+    """The planner that a configuration describes: `_target_` is a name of `PLANNERS`, the rest are its arguments.
+
+    Raises:
+        UnknownName: If there is no such planner.
+        TypeError: If it does not take an argument.
+        ValueError: If an argument is out of range.
+    """
+    arguments = {str(name): value for name, value in spec.items() if name != TARGET}
+    return choose(PLANNERS, planner_name(spec), "planner")(**arguments)
+
 
 __all__ = [
     "PLANNERS",
@@ -248,6 +271,7 @@ __all__ = [
     "SlopeRefit",
     "SoftmaxRefit",
     "WhiteNoise",
+    "build_planner",
     "cem",
     "cem_gradient",
     "cem_knots",
@@ -258,6 +282,7 @@ __all__ = [
     "icem",
     "lifted",
     "mppi",
+    "planner_name",
     "random_shooting",
     "slope",
 ]

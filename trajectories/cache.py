@@ -116,6 +116,7 @@ class Cache:
         self.lengths: Sequence[int] = list(index["lengths"])
         self.groups: Sequence[int] = list(index["groups"])
         self.cameras: tuple[str, ...] = tuple(index["cameras"])
+        self.damaged: dict[int, str] = {}
         self.dt_s = float(index["dt_s"])
         self.robot: RobotMap = robot_map(index["robot"])
         self.fit = PictureFit(**index["fit"])

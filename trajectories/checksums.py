@@ -6,12 +6,13 @@ A folder carries `checksums.json`; a log that is one file carries `<file>.checks
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.files import Json, write_json
+from jepa_mpc.trajectories.guards import fault, parse_json, read_plain
 
 NAME = "checksums.json"
 CHUNK = 1 << 20
@@ -63,6 +64,7 @@ class Checksums:
 
     def __init__(self, log: Path) -> None:
         self.root = log if log.is_dir() else log.parent
+        self.note = NAME
         self.noted = _noted(checksums_path(log))
         self._seen: dict[str, tuple[int, int]] = {}
 
@@ -79,15 +81,16 @@ class Checksums:
         try:
             facts = path.stat()
         except OSError as error:
-            raise BadEpisode(f"{name}: field 'file' is missing although {NAME} lists it: restore the file") from error
+            raise BadEpisode(
+                f"{name}: field 'file' is missing although {self.note} lists it: restore the file"
+            ) from error
         state = (facts.st_size, facts.st_mtime_ns)
         if self._seen.get(name) == state:
             return
-        if facts.st_size != entry[0] or file_sha256(path) != entry[1]:
-            raise BadEpisode(
-                f"{name}: field 'file' is damaged: size or SHA-256 differ from {NAME}; restore the file, or delete "
-                f"{NAME} if the change was meant"
-            )
+        if facts.st_size != entry.get("bytes", facts.st_size) or file_sha256(path) != entry["sha256"]:
+            problem = f"is damaged: size or SHA-256 differ from {self.note}"
+            remedy = f"restore the file, or delete {self.note} if the change was meant"
+            raise fault(name, field="file", problem=problem, remedy=remedy)
         self._seen[name] = state
 
     def check_all(self, names: Iterable[str] | None = None) -> None:
@@ -111,11 +114,12 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _noted(path: Path) -> dict[str, tuple[int, str]]:
+def _noted(path: Path) -> dict[str, Mapping[str, Any]]:
     if not path.exists():
         return {}
     try:
-        entries = json.loads(path.read_bytes())["files"]
-        return {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
+        entries = parse_json(read_plain(path, path.parent))["files"]
+        noted = {str(name): {"bytes": int(one["bytes"]), "sha256": str(one["sha256"])} for name, one in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise BadEpisode(f"{path.name}: field 'files' is unreadable ({error}); write the sums anew") from error
+    return dict(noted)

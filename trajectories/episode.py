@@ -4,6 +4,7 @@ An episode has T observations and T actions; action t leads from observation t t
 (windows drop it). Names are those of LeRobot, so that importers and exporters stay thin.
 
     observation.images.<camera>  uint8   T h w 3   RGB
+    observation.depth.<camera>   float32 T h w     distance, m; 0 where nothing was measured
     observation.state            float32 T P       proprioception (joint angles, gripper, end effector), SI units
     observation.ee_pose          float32 T 6       x y z (m) and rotation vector (rad) of the end effector in the base
     observation.gripper          float32 T 1       opening
@@ -23,7 +24,7 @@ import numpy as np
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.interfaces import Field
 
-IMAGES = "observation.images."
+IMAGES, DEPTH = "observation.images.", "observation.depth."
 STATE, EE_POSE, GRIPPER, ACTION = "observation.state", "observation.ee_pose", "observation.gripper", "action"
 TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, TASK_INDEX, DONE = (
     "timestamp",

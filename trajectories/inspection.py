@@ -10,7 +10,7 @@ import numpy as np
 
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.interfaces import Field
-from jepa_mpc.trajectories.episode import EE_POSE, IMAGES, TIMESTAMP
+from jepa_mpc.trajectories.episode import DEPTH, EE_POSE, IMAGES, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import Log
 
 Depth = Literal["ends", "all"]
@@ -106,8 +106,8 @@ def inspect_log(
     """
     if frames not in ("ends", "all"):
         raise ValueError(f"frames must be 'ends' or 'all', got {frames!r}")
-    rows = [name for name in log.fields if not name.startswith(IMAGES)]
-    images = [name for name in log.fields if name.startswith(IMAGES)]
+    images = [name for name in log.fields if name.startswith((IMAGES, DEPTH))]
+    rows = [name for name in log.fields if name not in images]
     axes = {name: _Axes() for name in rows}
     damaged: dict[int, str] = {}
     steps_s: list[float] = []
@@ -137,6 +137,7 @@ def inspect_log(
 
 def _remarks(log: Log, fields: dict[str, FieldReport], steps_s: list[float], flat: dict[str, int]) -> Iterator[str]:
     """Sentences on what is readable and yet suspicious."""
+    yield from log.remarks
     if log.dt_s <= 0:
         yield "the log does not say how many steps it has per second: give hz=..."
     if steps_s and log.dt_s > 0 and max(abs(step - log.dt_s) for step in steps_s) > 0.2 * log.dt_s:
@@ -144,7 +145,7 @@ def _remarks(log: Log, fields: dict[str, FieldReport], steps_s: list[float], fla
     if not log.cameras:
         yield "there is no camera: nothing to learn a picture model from"
     yield from (f"{name}: {count} times the pictures are of one colour" for name, count in flat.items() if count)
-    short = sum(length < 4 for length in log.lengths)
+    short = sum(0 < length < 4 for length in log.lengths)
     if short:
         yield f"{short} episodes have fewer than 4 steps and give hardly a window"
     for name, report in fields.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,9 +14,11 @@ from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.cache import FRAMES, CacheOptions, canonical_sha256
 from jepa_mpc.trajectories.episode import IMAGES, STATE, TIMESTAMP
 from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.base import fault
 from jepa_mpc.trajectories.robots import COUNTERS, MappedLog, guess_robot, robot_map
 from jepa_mpc.trajectories.windows import image_fields
 
+MOST_TOLD = 5
 LONGEST_ROW = 1024  # numbers of one step; longer columns (depth, point clouds) are not taken
 
 
@@ -97,6 +99,7 @@ def make_plan(path: Path, options: CacheOptions, fingerprint: str) -> Plan:
     unknown = set(options.leave_out) - set(range(len(log.lengths)))
     if unknown or not episodes:
         raise ValueError(f"cannot leave out {sorted(options.leave_out)} of {len(log.lengths)} episodes")
+    _check_damage(log, episodes, options)
     return Plan(
         source={"path": str(path), "format": log.format, "fingerprint": fingerprint},
         options=options.to_dict(),
@@ -108,6 +111,17 @@ def make_plan(path: Path, options: CacheOptions, fingerprint: str) -> Plan:
         columns=_columns(log.fields),
         dt_s=float(log.dt_s),
     )
+
+
+def _check_damage(log: MappedLog, episodes: Sequence[int], options: CacheOptions) -> None:
+    """Refuse episodes that cannot be opened, all of them in one sentence, unless they are left out."""
+    damaged = [index for index in episodes if index in log.damaged]
+    if not damaged:
+        return
+    told = ", ".join(log.damaged[index] for index in damaged[:MOST_TOLD]) + (", ..." if damaged[MOST_TOLD:] else "")
+    problem = f"has {len(damaged)} damaged among {len(log.lengths)} ({told})"
+    without = sorted({*options.leave_out, *damaged})
+    raise fault(str(log.path), field="episodes", problem=problem, remedy=f"restore them, or leave_out={without}")
 
 
 def _columns(declared: Mapping[str, Field]) -> dict[str, dict[str, Any]]:

@@ -196,6 +196,7 @@ class MappedLog:
     def __init__(self, log: Log, *, robot: RobotMap | None = None) -> None:
         self.log, self.robot = log, guess_robot(log) if robot is None else robot
         self.format, self.path, self.cameras, self.lengths = log.format, log.path, log.cameras, log.lengths
+        self.damaged = log.damaged
         self.dt_s = 1.0 / self.robot.hz if self.robot.hz else log.dt_s
         self.fields: Mapping[str, Field] = self._fields()
 
@@ -221,6 +222,11 @@ class MappedLog:
         found |= {name: self._count(name, episode, start, stop) for name in counted}
         return {name: found[name] for name in names}
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the reader left out or found in another place than the log says."""
+        return self.log.remarks
+
     def metadata(self, index: int) -> dict[str, Any]:
         """What the log says about one episode."""
         return self.log.metadata(index)
@@ -235,7 +241,7 @@ class MappedLog:
         self.made = [name for name in (STATE, EE_POSE, GRIPPER, ACTION) if self._has(name)]
         hz = 1.0 / self.dt_s if self.dt_s > 0 else None
         for name in self.made:
-            found[name] = Field((self._width(name, sizes),), "float32", self._unit(name), hz)
+            found[name] = Field((self._width(name, sizes),), "float32", self._unit(name), hz, self._names(name))
         timed = TIMESTAMP in self.log.fields and not self.robot.hz
         wanted = [name for name in COUNTERS if name != TIMESTAMP or (self.dt_s > 0 and not timed)]
         self.counted = [n for n in wanted if n not in self.log.fields or self.log.fields[n].shape or n == EPISODE_INDEX]
@@ -249,6 +255,12 @@ class MappedLog:
         """The units of the columns that a command is made of, if the log tells them; else what the house declares."""
         told = [self.log.fields[need].unit for need in self.robot.needs(ACTION)] if name == ACTION else []
         return ", ".join(unit for unit in told if unit) or COLUMNS[name][3]
+
+    def _names(self, name: str) -> Any:
+        """The log's names of the axes of a column that is one of its own."""
+        parts = {STATE: self.robot.state, ACTION: self.robot.action}.get(name, ())
+        whole = self.log.fields.get(parts[0]) if len(parts) == 1 else None
+        return None if whole is None else whole.names
 
     def _has(self, name: str) -> bool:
         if name == STATE:

@@ -17,15 +17,19 @@ import torch
 
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.episode import run_episode
 from jepa_mpc.experiments.agents.doubts import doubts
 from jepa_mpc.experiments.agents.wall import WallSettings, play, trained_critic
-from jepa_mpc.experiments.reaching.full_agent import FullAgent
 from jepa_mpc.experiments.reaching.methods import world_model_at
-from jepa_mpc.experiments.reaching.players import FullPlayer, ModelPlayer, PlanSettings
 from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.face.agents import planning_agent
+from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.files import write_json
+from jepa_mpc.interfaces import Agent
 from jepa_mpc.seeding import seed_of
-from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
+from jepa_mpc.step_log import StepLog
+from jepa_mpc.world_model.agents.two_modes import TwoModeStepLog
 
 log = logging.getLogger(__name__)
 FORMAT = "agent-ablation-v1"
@@ -34,12 +38,12 @@ WALL_WITH, WALL_WITHOUT = "wall, critic", "wall, no critic"
 DOUBT = "doubt: "
 
 
-def variants(full: FullAgent) -> dict[str, FullAgent | None]:
+def variants(full: TwoModeSettings) -> dict[str, TwoModeSettings | None]:
     """The whole agent, the agent without one module, and None for the simple agent; by name.
 
     An agent that has no such module has no row for it.
     """
-    made: dict[str, FullAgent | None] = {"full": full}
+    made: dict[str, TwoModeSettings | None] = {"full": full}
     if full.critic is not None:
         made["no critic"] = replace(full, critic=None)
     if full.memory or full.context > 1:
@@ -128,7 +132,7 @@ def work_off(work: Work) -> Work:
 
 def _doubts(cell: Cell) -> dict[str, Any]:
     assert cell.full is not None
-    model = FullAgent(**dict(cell.full)).world_model(Path(cell.checkpoint), device="cpu")
+    model = TwoModeSettings(**dict(cell.full)).world_model(Path(cell.checkpoint), device="cpu")
     sizes = cell.settings
     found = doubts(
         model, split=cell.split, labs=sizes["labs"], frames=sizes["frames"], seed=cell.lab_seed, level=cell.level
@@ -158,40 +162,32 @@ def _episode(cell: Cell) -> dict[str, Any]:
     lab = sample_lab(cell.lab, split=cell.split, seed=cell.lab_seed, level=cell.level)  # type: ignore[arg-type]
     stream = seed_of(cell.lab_seed, lab.seed, lab.index, cell.episode)
     env.reset(seed=stream, options={"lab": lab})
-    player = _player(cell, checkpoint, env, plan, seed=cell.seed + stream)
-    player.begin(env)
-    distances, cpu_ms, steps = [env.distance_m()], [], []
-    for _ in range(cell.budget):
-        begun = time.process_time()
-        action = player.act(env)
-        cpu_ms.append(1000 * (time.process_time() - begun))
-        steps.append(_told(player))
-        _, _, broken, _, _ = env.step(action)
-        distances.append(float("nan") if broken else env.distance_m())
-        if broken:
-            break
-    return {"distances_m": distances, "cpu_ms": cpu_ms, "steps": steps}
-
-
-def _player(cell: Cell, checkpoint: Path, env: ReachEnv, plan: PlanSettings, *, seed: int) -> ModelPlayer:
-    if cell.full is None:
-        return ModelPlayer(world_model_at(checkpoint, "cpu"), env, plan, seed=seed)
-    return FullPlayer(FullAgent(**dict(cell.full)), checkpoint, env, plan, seed=seed, device="cpu")
-
-
-def _told(player: ModelPlayer) -> dict[str, Any]:
-    """What the log of a step says, in plain numbers."""
-    last, agent = player.agent.last, player.agent
-    if last is None or last.thought is None or not isinstance(agent, TwoModeAgent):
-        return {}
-    thought = last.thought
+    agent = _agent(cell, checkpoint, env, plan, seed=cell.seed + stream)
+    played = run_episode(env, agent, steps=cell.budget)
     return {
-        "reactive": bool(thought.reactive[0]),
-        "decrease": float(thought.energy_before[0] - thought.energy_after[0]),
-        "surprise": float(thought.surprise[0]),
-        "disagreement": float(thought.disagreement[0]),
-        "evaluations": thought.evaluations,
-        "ms": {stage: round(ms, 3) for stage, ms in last.milliseconds.items()},
+        "distances_m": played.distances,
+        "cpu_ms": played.busy_ms,
+        "steps": [_told(log) for log in played.logs],
+    }
+
+
+def _agent(cell: Cell, checkpoint: Path, env: ReachEnv, plan: PlanSettings, *, seed: int) -> Agent:
+    if cell.full is None:
+        return planning_agent(world_model_at(checkpoint, "cpu"), env, plan, seed=seed)
+    return TwoModeSettings(**dict(cell.full)).build(checkpoint, env, plan, seed=seed, device="cpu")
+
+
+def _told(log: StepLog | None) -> dict[str, Any]:
+    """What the log of a step says, in plain numbers."""
+    if not isinstance(log, TwoModeStepLog):
+        return {}
+    return {
+        "reactive": bool(log.reactive[0]),
+        "decrease": float(log.energy_before[0] - log.energy_after[0]),
+        "surprise": float(log.surprise[0]),
+        "disagreement": float(log.disagreement[0]),
+        "evaluations": log.evaluations,
+        "ms": {stage: round(ms, 3) for stage, ms in log.milliseconds.items()},
     }
 
 

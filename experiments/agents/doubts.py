@@ -11,7 +11,7 @@ from scipy import stats
 
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
-from jepa_mpc.experiments.reaching.full_agent import doubt_of
+from jepa_mpc.face.two_modes import doubt_of
 from jepa_mpc.seeding import seed_of
 from jepa_mpc.world_model.checkpoints.loader import WorldModel
 

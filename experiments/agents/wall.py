@@ -25,7 +25,7 @@ from jepa_mpc.world_model.costs.goal import euclidean
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
 from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive
 from jepa_mpc.world_model.memory.hindsight import LatentLog
-from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.perception.images import StatePerception
 from jepa_mpc.world_model.training.critic import CriticLessons, CriticObjective, Judgement
 from jepa_mpc.world_model.training.loop import FitSettings, fit
@@ -163,7 +163,7 @@ def play(settings: WallSettings, critic: Critic | None, *, seed: int) -> WallRes
     )
     agent = TwoModeAgent(
         perception=StatePerception(),
-        memory=ShortTermMemory(max_frames=1, action_dim=2),
+        memory=ReplayBuffer(capacity=1, window=1, action_dim=2),
         dynamics=WallDynamics(),
         intrinsic=intrinsic(),
         planners={"default": cem(num_samples=128, num_elites=16, num_iterations=4, initial_std=1.0)},

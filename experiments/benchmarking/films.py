@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from jepa_mpc.envs.drawing import Colour, Picture, Point, draw_crosshair, draw_path, enlarge, panels
-from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.envs.tabletop import TabletopEnv
-from jepa_mpc.envs.task import Task
 from jepa_mpc.envs.tracing import pixel_path
+from jepa_mpc.episode import Episode, run_episode
 from jepa_mpc.experiments.benchmarking.cells import LEARNED, Cell
-from jepa_mpc.experiments.benchmarking.play import Simulating, learned_player, player_of, task_at
-from jepa_mpc.experiments.reaching.players import ModelPlayer
+from jepa_mpc.experiments.benchmarking.play import agent_of, task_at
+from jepa_mpc.experiments.reaching.films import believed_path
 from jepa_mpc.seeding import seed_of
+from jepa_mpc.step_log import StepLog
 
 PAPER, INK, FAINT = (251, 250, 247), (38, 43, 51), (138, 143, 152)
 COLOURS: tuple[Colour, ...] = ((240, 228, 66), (86, 180, 233), (230, 159, 0), (204, 121, 167), (0, 158, 115))
@@ -61,20 +61,33 @@ def take(cell: Cell, checkpoint: Path | None, *, camera: str | None, size: int, 
         size: Width and height of the pictures in pixels.
         colour: Of the imagined path.
     """
-    stage = _staged(cell, checkpoint, camera, size)
-    task, shown = stage.task, Take(name=cell.planner, goal=stage.goal)
-    for _ in range(cell.steps):
-        action = stage.act()
-        last = stage.agent.last
-        shown.energies.append(float(last.present_cost[0]))
-        if last.planned:
-            shown.planned.append(float(last.plan.cost[0]))
-        shown.pictures.append(stage.picture(colour))
-        if task.step(action)["terminated"]:
-            shown.broken = True
-            break
-    shown.success = not shown.broken and task.success()
-    shown.pictures.append(stage.picture(None))
+    learned = cell.dynamics == LEARNED
+    if learned:
+        task = task_at(cell.task, checkpoint, (), 64)
+    else:
+        task = task_at(cell.task, None, (_camera(cell, camera),), size)
+    env: Any = task.env
+    task.reset(seed=seed_of(cell.start_seed, "start", cell.start))
+    frames = env.goal().frames[0, 0, :3].permute(1, 2, 0).numpy()
+    shown = Take(name=cell.planner, goal=enlarge(np.ascontiguousarray(frames), size))
+    view = View(env, camera or env.cameras[0], size)
+    path: list[Point] = []
+
+    def decided(played: Episode) -> None:
+        nonlocal path
+        log = played.logs[-1]
+        assert log is not None and log.present_cost is not None
+        shown.energies.append(float(log.present_cost[0]))
+        if log.planned:
+            assert log.plan is not None
+            shown.planned.append(float(log.plan.cost[0]))
+            path = view.believed(log) if learned else view.simulated(log)
+        shown.pictures.append(view.picture(path, colour))
+
+    agent, _ = agent_of(cell, task, checkpoint)
+    played = run_episode(env, agent, steps=cell.steps, decided=decided)
+    shown.broken, shown.success = played.broken, played.success
+    shown.pictures.append(view.picture([], None))
     return shown
 
 
@@ -137,79 +150,43 @@ def energy_chart(
     return np.asarray(small)
 
 
-class _Stage:
-    """A task with a camera, the agent that plays in it, and the path that it imagines."""
+class View:
+    """A camera of an environment, and the ways that plans take in its picture.
 
-    def __init__(self, task: Task, agent: Any, camera: str, size: int, goal: Picture) -> None:
-        self.task, self.agent, self.camera, self.size, self.goal = task, agent, camera, size, goal
-        self.path: list[Point] = []
+    Args:
+        env: The environment.
+        camera: Name of the camera.
+        size: Width and height of the pictures in pixels.
+    """
 
-    def act(self) -> NDArray[np.float32]:
-        raise NotImplementedError
+    def __init__(self, env: Any, camera: str, size: int) -> None:
+        self.env, self.camera, self.size = env, camera, size
 
-    def picture(self, colour: Colour | None) -> Picture:
+    def picture(self, path: Sequence[Point], colour: Colour | None) -> Picture:
         """What the camera sees; with the imagined path in a colour, unless that is None, and the goal's place."""
-        env: Any = self.task.env
-        picture = env.picture(self.camera, self.size)
+        picture = self.env.picture(self.camera, self.size)
         if colour is not None:
-            picture = draw_path(picture, self.path, colour=colour)
-        if isinstance(env, TabletopEnv):
-            target = self.size * env.scene.project(env.goal_m, self.camera)
+            picture = draw_path(picture, path, colour=colour)
+        if isinstance(self.env, TabletopEnv):
+            target = self.size * self.env.scene.project(self.env.goal_m, self.camera)
             picture = draw_crosshair(picture, (float(target[0]), float(target[1])))
         return picture
 
+    def simulated(self, log: StepLog) -> list[Point]:
+        """The way of a plan in the simulator."""
+        assert log.imagined is not None
+        states = np.concatenate([self.env.state()[None], log.imagined[0, :, 0].numpy()])
+        scene = getattr(self.env, "scene", self.env)
+        return self._pixels(pixel_path(self.env.plant, states, camera=self.camera, seen=scene.data))
+
+    def believed(self, log: StepLog) -> list[Point]:
+        """The way of a plan in a learned world, as the position head reads it, from where the hand really is."""
+        here, imagined = believed_path(log)
+        path_m = self.env.hand_m() + np.concatenate([np.zeros((1, 3)), imagined - here])
+        return self._pixels(self.env.scene.project(path_m, self.camera))
+
     def _pixels(self, points: NDArray[np.float64]) -> list[Point]:
         return [(float(x), float(y)) for x, y in self.size * points]
-
-
-class _InSimulator(_Stage):
-    def __init__(self, task: Task, player: Simulating, camera: str, size: int, goal: Picture) -> None:
-        super().__init__(task, player.agent, camera, size, goal)
-        self.player = player
-
-    def act(self) -> NDArray[np.float32]:
-        action, env = self.player.act(), self.task.env
-        last = self.agent.last
-        if last.planned:
-            states = np.concatenate([env.state()[None], last.imagined[0, :, 0].numpy()])
-            scene = getattr(env, "scene", env)
-            self.path = self._pixels(pixel_path(env.plant, states, camera=self.camera, seen=scene.data))
-        return action
-
-
-class _InLearnedWorld(_Stage):
-    def __init__(self, task: Task, player: ModelPlayer, camera: str, size: int, goal: Picture) -> None:
-        super().__init__(task, player.agent, camera, size, goal)
-        self.player = player
-
-    def act(self) -> NDArray[np.float32]:
-        env = self.task.env
-        assert isinstance(env, ReachEnv)
-        action = self.player.act(env)
-        if self.agent.last.planned:
-            way = self.player.imagined() - self.player.present()
-            path_m = env.hand_m() + np.concatenate([np.zeros((1, 3)), way])
-            self.path = self._pixels(env.scene.project(path_m, self.camera))
-        return action
-
-
-def _staged(cell: Cell, checkpoint: Path | None, camera: str | None, size: int) -> _Stage:
-    """The task at the start of its episode, with its player."""
-    learned = cell.dynamics == LEARNED
-    task = (
-        task_at(cell.task, checkpoint, (), 64) if learned else task_at(cell.task, None, (_camera(cell, camera),), size)
-    )
-    env: Any = task.env
-    task.reset(seed=seed_of(cell.start_seed, "start", cell.start))
-    frames = env.goal().frames[0, 0, :3].permute(1, 2, 0).numpy()
-    goal = enlarge(np.ascontiguousarray(frames), size)
-    if learned:
-        assert checkpoint is not None
-        player = learned_player(cell, task, checkpoint, seed_of(cell.seed, "search", cell.task, cell.start))
-        return _InLearnedWorld(task, player, camera or env.cameras[0], size, goal)
-    searching, _ = player_of(cell, task, None)
-    assert isinstance(searching, Simulating)
-    return _InSimulator(task, searching, env.cameras[0], size, goal)
 
 
 def _camera(cell: Cell, camera: str | None) -> str:

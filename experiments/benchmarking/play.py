@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from jepa_mpc import envs
+from jepa_mpc.envs.baselines import PolicyAgent
 from jepa_mpc.envs.task import Task
+from jepa_mpc.episode import run_episode
 from jepa_mpc.experiments.benchmarking.budgets import build
 from jepa_mpc.experiments.benchmarking.cells import LEARNED, Cell, Outcome
 from jepa_mpc.experiments.benchmarking.meter import Metered, Reading
 from jepa_mpc.experiments.processes import in_processes
 from jepa_mpc.experiments.reaching.methods import world_model_at
-from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
-from jepa_mpc.interfaces import Planner
+from jepa_mpc.face.agents import planning_agent, true_dynamics_agent
+from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.interfaces import Agent
 from jepa_mpc.seeding import generator, seed_of
-from jepa_mpc.types import Goal, MpcSettings, Rollout
-from jepa_mpc.world_model.agents.planning import Agent
-from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.types import Goal, Rollout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +46,6 @@ class Work:
     commit: str = ""
 
 
-class Player(Protocol):
-    """Decides what to do."""
-
-    def act(self) -> NDArray[np.float32]:
-        """The next action `(A,)`."""
-
-
 def work_off(works: Sequence[Work], *, workers: int) -> Iterator[Outcome]:
     """Play cells and save each as soon as it is done; with one worker in this process."""
     return in_processes(work_one, works, workers=workers)
@@ -69,22 +63,17 @@ def play(cell: Cell, checkpoint: Path | None = None, *, commit: str = "") -> Out
     """Play one cell: the same cell gives the same course and cost, whatever was played before."""
     task = task_at(cell.task, checkpoint if cell.dynamics == LEARNED else None)
     task.reset(seed=seed_of(cell.start_seed, "start", cell.start))
-    goal, solved = task.goal(), task.success()
-    player, readings = player_of(cell, task, checkpoint)
-    sensors, actions, reached, broken = [], [], [], False
-    for _ in range(cell.steps):
-        actions.append(player.act())
-        broken = bool(task.step(actions[-1])["terminated"])
-        if broken:
-            break
-        sensors.append(task.env.plant_sensors())
-        reached.append(task.success())
+    goal = task.goal()
+    agent, readings = agent_of(cell, task, checkpoint)
+    sensors: list[NDArray[np.float64]] = []
+    played = run_episode(task.env, agent, steps=cell.steps, moved=lambda _: sensors.append(task.env.plant_sensors()))
+    actions = np.array(played.actions)
     return Outcome(
         cell=cell,
-        cost=float("inf") if broken else course_cost(task, np.array(sensors), np.array(actions), goal=goal),
-        success=not broken and reached[-1],
-        ever=solved or any(reached),
-        solved_at_start=solved,
+        cost=float("inf") if played.broken else course_cost(task, np.array(sensors), actions, goal=goal),
+        success=played.success,
+        ever=any(played.reached),
+        solved_at_start=played.reached[0],
         evaluations=tuple(reading.evaluations for reading in readings),
         wall_s=tuple(reading.wall_s for reading in readings),
         cpu_s=tuple(reading.cpu_s for reading in readings),
@@ -111,75 +100,24 @@ def task_at(name: str, checkpoint: Path | None, cameras: tuple[str, ...] = (), i
     return envs.make_task(name, cameras=cameras, image_size=image_size)
 
 
-def player_of(cell: Cell, task: Task, checkpoint: Path | None) -> tuple[Player, list[Reading]]:
+def agent_of(cell: Cell, task: Task, checkpoint: Path | None) -> tuple[Agent, list[Reading]]:
     """Who plays a cell, at the start of its episode, and the list that its searches will be written to."""
     stream = seed_of(cell.seed, "search", cell.task, cell.start)
     if cell.baseline:
-        return _Following(task, cell.kind, stream), []
+        policy = task.baselines[cell.kind](generator(stream, "policy"))
+        return PolicyAgent(policy, task.env), []  # type: ignore[arg-type]
+    meter = Metered(build(cell.kind, cell.arguments))
+    settings = PlanSettings(
+        planner=cell.kind,
+        arguments=cell.arguments,
+        horizon=cell.horizon,
+        execute=cell.execute,
+        effort=cell.effort if cell.dynamics == LEARNED else 0.0,
+    )
     if cell.dynamics == LEARNED:
         assert checkpoint is not None
-        learned = learned_player(cell, task, checkpoint, stream)
-        return _Learned(learned, task), learned.agent.planner.readings  # type: ignore[attr-defined]
-    meter = Metered(build(cell.kind, cell.arguments))
-    return Simulating(task, meter, horizon=cell.horizon, execute=cell.execute, stream=stream), meter.readings
-
-
-def learned_player(cell: Cell, task: Task, checkpoint: Path, stream: int) -> ModelPlayer:
-    """The agent of the reaching experiment, with a meter on its planner."""
-    settings = PlanSettings(planner=cell.kind, arguments=cell.arguments, horizon=cell.horizon, effort=cell.effort)
-    player = ModelPlayer(world_model_at(checkpoint, "cpu"), task.env, settings, seed=stream)  # type: ignore[arg-type]
-    player.agent.planner = Metered(player.agent.planner)
-    player.agent.settings = replace(player.agent.settings, execute=cell.execute)
-    player.begin(task.env)  # type: ignore[arg-type]
-    return player
-
-
-class Simulating:
-    """An agent whose world is the task's own simulator.
-
-    Args:
-        task: The task, at the start of an episode.
-        planner: Searches for plans.
-        horizon: Steps that a plan looks ahead.
-        execute: Actions of a plan that are carried out.
-        stream: Seed of the search.
-    """
-
-    def __init__(self, task: Task, planner: Planner, *, horizon: int, execute: int, stream: int) -> None:
-        self.task = task
-        self.agent = Agent(
-            perception=task.perception,
-            memory=ShortTermMemory(max_frames=1, action_dim=task.box.dim),
-            dynamics=task.dynamics,
-            cost=task.cost,
-            planner=planner,
-            box=task.box,
-            settings=MpcSettings(horizon=horizon, execute=execute),
-            generator=generator(stream, "planner"),
-        )
-        self.agent.reset(task.env.observation(), sensors=task.goal().sensors)
-
-    def act(self) -> NDArray[np.float32]:
-        """Plan where it is due, answer `(A,)`."""
-        return self.agent.act(self.task.env.observation())[0].numpy().astype(np.float32)
-
-
-class _Learned:
-    """The agent with a learned world model: it is given images and nothing else."""
-
-    def __init__(self, player: ModelPlayer, task: Task) -> None:
-        self.player, self.task = player, task
-
-    def act(self) -> NDArray[np.float32]:
-        return self.player.act(self.task.env)  # type: ignore[arg-type]
-
-
-class _Following:
-    """A baseline that plans nothing."""
-
-    def __init__(self, task: Task, name: str, stream: int) -> None:
-        self.task = task
-        self.policy = task.baselines[name](generator(stream, "policy"))
-
-    def act(self) -> NDArray[np.float32]:
-        return self.policy.act(self.task.env)  # type: ignore[arg-type]
+        robot: Any = task.env
+        model = world_model_at(checkpoint, "cpu")
+        return planning_agent(model, robot, settings, seed=stream, planner=meter), meter.readings
+    agent = true_dynamics_agent(task.env, settings, seed=stream, dynamics=task.dynamics, cost=task.cost, planner=meter)
+    return agent, meter.readings

@@ -18,8 +18,8 @@ from jepa_mpc.interfaces import Cost, Dynamics, Perception
 from jepa_mpc.planners import cem
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Latents, MpcSettings, Observation
-from jepa_mpc.world_model.agents.planning import Agent
-from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.agents.planning import PlanningAgent
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 
 CAMERAS = ("top",)
 FARTHEST_M = 0.25
@@ -201,11 +201,11 @@ def _plan_seconds(
     return sorted(times)[1]
 
 
-def _briefed(mind: Mind, worlds: SideBySide, search: Search, history: int) -> Agent:
+def _briefed(mind: Mind, worlds: SideBySide, search: Search, history: int) -> PlanningAgent:
     """An agent that knows its goals and what happened before."""
     episodes, tasks = worlds.episodes, worlds.tasks
-    memory = ShortTermMemory(max_frames=history, action_dim=2)
-    agent = Agent(
+    memory = ReplayBuffer(capacity=history, window=history, action_dim=2)
+    agent = PlanningAgent(
         perception=mind.perception,
         memory=memory,
         dynamics=mind.dynamics,

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint, choose
 from jepa_mpc.experiments.reaching.methods import Methods, world_model_at
-from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings, Player
+from jepa_mpc.face.agents import planning_agent
+from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.interfaces import Agent
-from jepa_mpc.types import ActionBox, Observation
-from jepa_mpc.world_model.policies.chunk import ChunkAgent, ChunkPolicy, ChunkProposal, SeededAgent, load_chunk_policy
+from jepa_mpc.types import ActionBox
+from jepa_mpc.world_model.agents.chunk import ChunkAgent, SeededAgent
+from jepa_mpc.world_model.checkpoints.policies import load_chunk_policy
+from jepa_mpc.world_model.policies.chunk import ChunkPolicy, ChunkProposal
 
 ASKED = (1, 3, 8)  # steps within which the planner's candidates arrive, the best guess first
 
@@ -39,7 +40,7 @@ class ChunkMethod:
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkMethods(Methods):
-    """Builds players of chunk policies by the name of their method.
+    """Builds agents of chunk policies by the name of their method.
 
     Args:
         ways: Name -> way of playing.
@@ -51,57 +52,18 @@ class ChunkMethods(Methods):
         """Every method that can be played."""
         return tuple(self.ways)
 
-    def player(self, name: str, env: ReachEnv, *, stream: int) -> Player:
-        """A player for one episode; `stream` tells its random numbers from other episodes'."""
+    def agent(self, name: str, env: ReachEnv, *, stream: int) -> Agent:
+        """An agent for one episode; `stream` tells its random numbers from other episodes'."""
         way = choose(self.ways, name, "method")
+        policy = None if way.policy is None else policy_for(env, way.policy, self.device)
         if way.search is None:
-            if way.policy is None:
+            if policy is None:
                 raise ValueError(f"{name!r} has neither a policy nor a search: nothing could act")
-            policy = policy_for(env, way.policy, self.device)
-            return ChunkPlayer(ChunkAgent(policy, execute=way.execute, budget=policy.max_steps), device=self.device)
+            return ChunkAgent(policy, execute=way.execute, budget=policy.max_steps)
+        proposal = None if policy is None else ChunkProposal(policy, within=ASKED)
         model = world_model_at(self.checkpoint, self.device)
-        planner = ModelPlayer(model, env, way.search, seed=self.seed + stream)
-        if way.policy is None:
-            return planner
-        policy = policy_for(env, way.policy, self.device)
-        planner.agent.proposal = ChunkProposal(policy, within=ASKED)
-        return ChunkPlayer(SeededAgent(planner.agent, policy=policy), device=self.device)
-
-
-class ChunkPlayer:
-    """An agent that is given the pictures and the joints.
-
-    Args:
-        agent: The agent.
-        device: Where its networks run.
-    """
-
-    def __init__(self, agent: Agent, *, device: str) -> None:
-        self.agent, self.device = agent, device
-
-    def begin(self, env: ReachEnv) -> None:
-        """Show the goal picture."""
-        self.agent.reset(self._here(env.goal()))
-
-    def act(self, env: ReachEnv) -> NDArray[np.float32]:
-        """Show the observation, and answer `(7,)`."""
-        return self.agent.act(self._here(env.observation()))[0].cpu().numpy().astype(np.float32)
-
-    def believes_m(self) -> float:
-        """No opinion."""
-        return float("nan")
-
-    def status(self) -> str:
-        """Nothing to tell."""
-        return ""
-
-    def _here(self, observation: Observation) -> Observation:
-        felt = observation.proprio
-        return replace(
-            observation,
-            frames=observation.frames.to(self.device),
-            proprio=None if felt is None else felt.to(self.device, torch.float32),
-        )
+        planner = planning_agent(model, env, way.search, seed=self.seed + stream, proposal=proposal)
+        return planner if policy is None else SeededAgent(planner, policy=policy)
 
 
 def policy_for(env: ReachEnv, folder: Path, device: str) -> ChunkPolicy:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ import torch
 
 from jepa_mpc.envs.labs import Lab
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.episode import run_episode
 from jepa_mpc.experiments.processes import in_processes
 from jepa_mpc.experiments.reaching.films import Film, open_film, worst
-from jepa_mpc.experiments.reaching.methods import WORLD_MODEL, Methods, timed_act
-from jepa_mpc.experiments.reaching.players import ModelPlayer
+from jepa_mpc.experiments.reaching.methods import WORLD_MODEL, Methods
 from jepa_mpc.experiments.reporting import EpisodeRecord, Tile
 from jepa_mpc.seeding import seed_of
 
@@ -32,7 +33,7 @@ class LabJob:
         seed: Base seed of starts and goals.
         budget: Control steps per episode.
         cameras, image_size: What the model sees.
-        methods: Builds the players.
+        methods: Builds the agents.
         names: The methods to play.
         film: Where the film of the world model's episodes goes, or None.
     """
@@ -79,24 +80,16 @@ def play_episode(job: LabJob, name: str, episode: int, env: ReachEnv, film: Film
     """Play one episode; start, goal and image noise depend on lab and episode alone, not on the method."""
     seed = seed_of(job.seed, job.lab.seed, job.lab.index, episode)
     env.reset(seed=seed, options={"lab": job.lab})
-    player = job.methods.player(name, env, stream=seed)
-    player.begin(env)
-    distances, believed, times, statuses = [env.distance_m()], [], [], []
-    if film is not None and isinstance(player, ModelPlayer):
+    agent = job.methods.agent(name, env, stream=seed)
+    if film is None:
+        played = run_episode(env, agent, steps=job.budget)
+    else:
         film.begin(env, episode)
-    for _ in range(job.budget):
-        action, ms = timed_act(player, env)
-        believed.append(player.believes_m())
-        times.append(ms)
-        statuses.append(player.status())
-        if film is not None and isinstance(player, ModelPlayer):
-            film.show(env, player, distances)
-        _, _, broken, _, _ = env.step(action)
-        distances.append(float("nan") if broken else env.distance_m())
-        if broken:
-            break
-    if film is not None:
-        film.end(env, distances)
+        played = run_episode(env, agent, steps=job.budget, decided=partial(film.show, env))
+        film.end(env, played)
+    logs = [log for log in played.logs if log is not None]
+    believed = [math.nan if log.goal_distance is None else float(log.goal_distance[0]) for log in logs]
+    statuses = tuple(log.status for log in logs)
     return EpisodeRecord.judged(
         method=name,
         lab=job.lab.name,
@@ -105,10 +98,10 @@ def play_episode(job: LabJob, name: str, episode: int, env: ReachEnv, film: Film
         seed=seed,
         start_m=tuple(env.start_m.tolist()),
         goal_m=tuple(env.goal_m.tolist()),
-        distances_m=distances,
+        distances_m=played.distances,
         imagined_m=None if np.isnan(believed).all() else believed,
-        ms_per_step=times,
-        statuses=tuple(statuses) if any(statuses) else (),
+        ms_per_step=played.wall_ms,
+        statuses=statuses if any(statuses) else (),
         video=None if film is None else f"videos/{film.path.name}",
     )
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from jepa_mpc.envs.drawing import draw_crosshair, draw_path, panels, sparkline
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.envs.video import VideoWriter
+from jepa_mpc.episode import Episode
 from jepa_mpc.experiments.reaching.album import Album, load_album
-from jepa_mpc.experiments.reaching.players import ModelPlayer
 from jepa_mpc.experiments.reporting import Tile
+from jepa_mpc.step_log import StepLog
 
 PANEL = 224
 SUCCESS_M = 0.05
@@ -50,25 +51,25 @@ class Film:
         self._goal = env.picture(env.cameras[0], PANEL)
         env.set_state(here)
 
-    def show(self, env: ReachEnv, player: ModelPlayer, distances_m: Sequence[float]) -> None:
+    def show(self, env: ReachEnv, played: Episode) -> None:
         """One frame: what the camera sees with the plan drawn in, the goal, the imagined end of the plan."""
         camera = env.cameras[0]
-        imagined = player.imagined()
-        path_m = env.hand_m() + np.concatenate([np.zeros((1, 3)), imagined - player.present()])
+        here, imagined = believed_path(played.logs[-1])
+        path_m = env.hand_m() + np.concatenate([np.zeros((1, 3)), imagined - here])
         path = [tuple(point) for point in (PANEL * env.scene.project(path_m, camera)).tolist()]
         target = tuple((PANEL * env.scene.project(env.goal_m, camera)).tolist())
         seen = draw_crosshair(draw_path(env.picture(camera, PANEL), path), target)
         columns = [(f"camera ({camera})", seen), ("goal image", self._goal)]
         if self.album is not None:
             columns.append(("imagined (nearest logged frame)", self.album.nearest(imagined[-1])))
-        self._write(env, columns, distances_m)
+        self._write(env, columns, played.distances)
 
-    def end(self, env: ReachEnv, distances_m: Sequence[float]) -> None:
+    def end(self, env: ReachEnv, played: Episode) -> None:
         """The last frame, and the tile for the contact sheet."""
         final = env.picture(env.cameras[0], PANEL)
-        gone = float(distances_m[-1])
+        gone = float(played.distances[-1])
         blank = [] if self.album is None else [("", np.full_like(final, 255))]
-        self._write(env, [("end", final), ("goal image", self._goal), *blank], distances_m)
+        self._write(env, [("end", final), ("goal image", self._goal), *blank], played.distances)
         self.finals.append(
             Tile(lab=env.lab.name, final=final, goal=self._goal, distance_m=gone, success=gone < SUCCESS_M)
         )
@@ -86,6 +87,19 @@ def open_film(path: Path | None, env: ReachEnv, checkpoint: Path) -> Iterator[Fi
         return
     with VideoWriter(path, env.metadata["render_fps"]) as writer:
         yield Film(writer, path, album_at(checkpoint))
+
+
+def believed_path(log: StepLog | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where an agent believes the hand to be `(3,)` (m), and where its plan is imagined to lead `(H, 3)`.
+
+    An agent that stands still, plans nothing or has no position head stays where it is.
+    """
+    if log is None or log.position is None:
+        return np.zeros(3, np.float32), np.zeros((1, 3), np.float32)
+    here = log.position[0].cpu().numpy()
+    if log.path is None or (log.held is not None and bool(log.held.all())):
+        return here, here[None]
+    return here, log.path[0].cpu().numpy()
 
 
 def worst(tiles: Sequence[Tile]) -> Tile | None:

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from jepa_mpc.encoders.hand_points import HandPoints
 from jepa_mpc.envs.arm import DT_S
-from jepa_mpc.envs.baselines import DoNothing, OracleIK, RandomActions
+from jepa_mpc.envs.baselines import DoNothing, OracleIK, PolicyAgent, RandomActions
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.experiments.reaching.calibrated import CalibratedAgent, CalibratedPlayer
-from jepa_mpc.experiments.reaching.full_agent import FullAgent
-from jepa_mpc.experiments.reaching.players import (
-    FullPlayer,
-    ModelPlayer,
-    PlanSettings,
-    Player,
-    PolicyPlayer,
-    TruePlayer,
+from jepa_mpc.face.agents import (
+    CalibratedSettings,
+    calibrated_agent,
+    planning_agent,
+    reactive_agent,
+    true_dynamics_agent,
 )
-from jepa_mpc.experiments.reaching.reactive import ReactivePlayer
+from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.face.two_modes import PLACE, TwoModeSettings
+from jepa_mpc.interfaces import Agent
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.adapters.vjepa2_ac_files import load_released
+from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
 from jepa_mpc.world_model.checkpoints.loader import WorldModel, load_world_model
 from jepa_mpc.world_model.checkpoints.policies import load_policy
 from jepa_mpc.world_model.policies.goal import GoalPolicy
@@ -36,6 +33,8 @@ TRUE_DYNAMICS = "true dynamics"
 FROZEN = "frozen random encoder"
 POLICY = "policy alone"
 SEEDED = "seeded by the policy"
+LEARNED = (WORLD_MODEL, FROZEN, SEEDED, POLICY)
+"""Methods whose networks may not fit the robot."""
 BASELINES = ("do nothing", "random", "oracle")
 
 
@@ -53,9 +52,15 @@ def policy_at(folder: Path, checkpoint: Path, device: str) -> GoalPolicy:
     return load_policy(folder, world_model_at(checkpoint, device))
 
 
+@lru_cache(maxsize=2)
+def keypoints_at(folder: Path, device: str) -> HandPoints:
+    """Keypoints of the hand, read once per process."""
+    return load_hand_points(folder, device=device)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Methods:
-    """Builds players by the name of their method.
+    """Builds agents by the name of their method.
 
     Args:
         checkpoint: Folder of the world model.
@@ -67,7 +72,8 @@ class Methods:
         policy: Folder of a policy for the world model, or None.
         seeded: How the agent plans that the policy proposes plans to; as the others by default.
         full: What the agent of six modules is built of, if it is to play in place of the simple one.
-        calibrated: Likewise what the agent that checks its readings is made of.
+        calibrated: Likewise how the calibrated agent looks for the hand.
+        keypoints: Folder of its keypoints.
     """
 
     checkpoint: Path
@@ -78,8 +84,9 @@ class Methods:
     seed: int = 0
     policy: Path | None = None
     seeded: PlanSettings | None = None
-    full: FullAgent | None = None
-    calibrated: CalibratedAgent | None = None
+    full: TwoModeSettings | None = None
+    calibrated: CalibratedSettings | None = None
+    keypoints: Path | None = None
 
     def names(self) -> tuple[str, ...]:
         """Every method that can be played, the world model first."""
@@ -87,45 +94,50 @@ class Methods:
         learned = () if self.policy is None else (SEEDED, POLICY)
         return (WORLD_MODEL, *learned, *frozen, TRUE_DYNAMICS, *BASELINES)
 
-    def player(self, name: str, env: ReachEnv, *, stream: int) -> Player:
-        """A player for one episode; `stream` tells its random numbers from other episodes'."""
+    def agent(self, name: str, env: ReachEnv, *, stream: int) -> Agent:
+        """An agent for one episode; `stream` tells its random numbers from other episodes'."""
         seed = self.seed + stream
         match name:
             case "world model" if self.full is not None:
-                return FullPlayer(self.full, self.checkpoint, env, self.settings, seed=seed, device=self.device)
+                return self.full.build(self.checkpoint, env, self.settings, seed=seed, device=self.device)
             case "world model" if self.calibrated is not None:
-                model = world_model_at(self.checkpoint, self.device)
-                return CalibratedPlayer(self.calibrated, model, env, self.settings, seed=seed)
+                return self._calibrated(self.calibrated, env, seed=seed)
             case "world model":
-                return ModelPlayer(world_model_at(self.checkpoint, self.device), env, self.settings, seed=seed)
+                return planning_agent(world_model_at(self.checkpoint, self.device), env, self.settings, seed=seed)
             case "frozen random encoder":
                 if self.frozen is None:
                     raise BadCheckpoint("no checkpoint of the control with a frozen random encoder was given")
-                return ModelPlayer(world_model_at(self.frozen, self.device), env, self.settings, seed=seed)
+                return planning_agent(world_model_at(self.frozen, self.device), env, self.settings, seed=seed)
             case "policy alone" | "seeded by the policy":
                 return self._with_policy(name, env, seed=seed)
             case "true dynamics":
-                return TruePlayer(env, self.sampling, seed=seed)
+                return true_dynamics_agent(env, self.sampling, seed=seed)
             case "do nothing":
-                return PolicyPlayer(DoNothing())
+                return PolicyAgent(DoNothing(), env)
             case "random":
-                return PolicyPlayer(RandomActions(generator(seed, "random policy")))
+                return PolicyAgent(RandomActions(generator(seed, "random policy")), env)
             case "oracle":
-                return PolicyPlayer(OracleIK(env))
+                return PolicyAgent(OracleIK(env), env)
         raise ValueError(f"unknown method {name!r}; known: {', '.join(self.names())}")
 
-    def _with_policy(self, name: str, env: ReachEnv, *, seed: int) -> Player:
+    def _calibrated(self, calibrated: CalibratedSettings, env: ReachEnv, *, seed: int) -> Agent:
+        if self.keypoints is None:
+            raise BadCheckpoint("agent=calibrated needs keypoints of the hand: train system=hand_points")
+        return calibrated_agent(
+            calibrated,
+            world_model_at(self.checkpoint, self.device),
+            keypoints_at(self.keypoints, self.device),
+            env,
+            self.settings,
+            seed=seed,
+            position_axes=PLACE,
+        )
+
+    def _with_policy(self, name: str, env: ReachEnv, *, seed: int) -> Agent:
         if self.policy is None:
             raise BadCheckpoint(f"'{name}' needs a policy, and none was given: train one with train_policy.py")
         model = world_model_at(self.checkpoint, self.device)
         policy = policy_at(self.policy, self.checkpoint, self.device)
         if name == POLICY:
-            return ReactivePlayer(policy, model, env)
-        return ModelPlayer(model, env, self.seeded or self.settings, seed=seed, policy=policy)
-
-
-def timed_act(player: Player, env: ReachEnv) -> tuple[NDArray[np.float32], float]:
-    """The player's action and the milliseconds that it took."""
-    start = time.perf_counter()
-    action = player.act(env)
-    return action, 1000 * (time.perf_counter() - start)
+            return reactive_agent(policy, model, env)
+        return planning_agent(model, env, self.seeded or self.settings, seed=seed, policy=policy)

@@ -17,7 +17,7 @@ SHIPPED = "shipped"
 def system_name(cfg: DictConfig) -> str | None:
     """The system that was asked for with `system=NAME`, by the name of its recipe; None if none was."""
     system = cfg.get("system")
-    return None if system is None else str(system["_target_"]).split(".")[-2]
+    return None if system is None else str(system["_target_"])
 
 
 def given_options() -> list[str]:

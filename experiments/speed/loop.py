@@ -18,9 +18,9 @@ from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, MpcSettings, Observation
 from jepa_mpc.world_model.agents.executor import RecedingHorizon
 from jepa_mpc.world_model.agents.pace import Drive, Timing, beats
-from jepa_mpc.world_model.agents.planning import Agent
+from jepa_mpc.world_model.agents.planning import PlanningAgent
 from jepa_mpc.world_model.costs.goal import GoalDistance
-from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.perception.images import ImagePerception
 from jepa_mpc.world_model.recipes import leworldmodel
 
@@ -28,17 +28,17 @@ SIDE, CAMERAS, HORIZON, ACTION_DIM = 64, ("left", "right"), 5, 7
 SAMPLES, ITERATIONS, ELITES = 64, 6, 8
 
 
-def make_agent(seed: int) -> tuple[Agent, int]:
+def make_agent(seed: int) -> tuple[PlanningAgent, int]:
     """An agent with an untrained world model for two cameras, and the number of its weights."""
     encoder = KeypointEncoder(num_cameras=len(CAMERAS), width=64, hidden=192)
     objective = leworldmodel.build(preset="lab", action_dim=ACTION_DIM, encoder=encoder)
     draw_weights(objective, generator(seed, "weights"))
     objective.eval().requires_grad_(False)
-    agent = Agent(
+    agent = PlanningAgent(
         perception=ImagePerception(
             objective.encoder, cameras=CAMERAS, image_size=(SIDE, SIDE), mean=IMAGENET_MEAN, std=IMAGENET_STD
         ),
-        memory=ShortTermMemory(max_frames=1, action_dim=ACTION_DIM),
+        memory=ReplayBuffer(capacity=1, window=1, action_dim=ACTION_DIM),
         dynamics=leworldmodel.as_world_model(objective),
         cost=GoalDistance(),
         planner=cem(num_samples=SAMPLES, num_iterations=ITERATIONS, num_elites=ELITES),
@@ -74,7 +74,7 @@ def drive(planning: str, *, count: int, period_s: float, seed: int) -> dict[str,
         executor = RecedingHorizon(
             agent.think,
             hold=torch.zeros(1, ACTION_DIM),
-            box=agent.box,
+            box=agent.search.box,
             timing=Timing(period_s=period_s, max_age_s=(HORIZON - 1) * period_s),
             pool=stack.enter_context(ThreadPoolExecutor(1)) if planning == "async" else None,
         )

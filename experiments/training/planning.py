@@ -17,14 +17,16 @@ from jepa_mpc.envs.labs import labs_hash, sample_lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.experiments.reaching.episodes import LabJob, play_episode
 from jepa_mpc.experiments.reaching.methods import WORLD_MODEL
-from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
+from jepa_mpc.face.agents import planning_agent
+from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.interfaces import Agent
 from jepa_mpc.world_model.checkpoints.loader import Interface, as_world_model
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 
 
 @dataclass(frozen=True)
 class LiveModel:
-    """Builds players around a network that is still in training; stands where `Methods` stands in the experiment."""
+    """Builds agents around a network that is still in training; stands where `Methods` stands in the experiment."""
 
     objective: DynamicsObjective
     interface: Interface
@@ -33,10 +35,10 @@ class LiveModel:
 
     checkpoint = Path()
 
-    def player(self, name: str, env: ReachEnv, *, stream: int) -> ModelPlayer:
-        """A player for one episode."""
+    def agent(self, name: str, env: ReachEnv, *, stream: int) -> Agent:
+        """An agent for one episode."""
         model = as_world_model(self.objective, self.interface)
-        return ModelPlayer(model, env, self.settings, seed=self.seed + stream)
+        return planning_agent(model, env, self.settings, seed=self.seed + stream)
 
 
 class Reaching:

@@ -72,7 +72,7 @@ SAME_NAMES = ["npz", "lerobot", "lerobot_v21", "robomimic"]  # the others have n
 def opened(logs, name):
     if name not in logs:
         pytest.skip(f"{name} needs {' and '.join(PACKAGES[name])}")
-    hz = 4.0 if name == "minari" else None  # the only one that knows no rate
+    hz = 4.0 if name in ("minari", "ogbench") else None  # they know no rate
     reader = open_log(logs[name])
     return MappedLog(reader, robot=replace(guess_robot(reader), hz=hz) if hz else None)
 

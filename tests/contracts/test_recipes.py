@@ -11,9 +11,9 @@ import torch
 
 from jepa_mpc.checkpoint import load_checkpoint, load_strict, save_checkpoint
 from jepa_mpc.seeding import generator
-from jepa_mpc.world_model import RECIPES
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.objectives.masked import MaskedObjective
+from jepa_mpc.world_model.recipes import RECIPES
 from tests import tiny
 
 ACTION_DIM = 7

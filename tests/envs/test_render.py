@@ -189,7 +189,9 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[s
 def test_where_nothing_draws_the_physics_works_and_one_sentence_helps(wanted, preparation):
     run = in_a_process(f"{NO_WARP}\n{preparation}\n{PHYSICS}\nenv.reset(seed=0)", MUJOCO_GL=wanted)
     last = run.stderr.strip().splitlines()[-1]
-    assert run.returncode == 1 and last.startswith("envs.render.NoOpenGL: no OpenGL could be opened"), run.stderr
+    assert run.returncode == 1 and last.startswith("jepa_mpc.envs.render.NoOpenGL: no OpenGL could be opened"), (
+        run.stderr
+    )
     assert "apt-get install -y --no-install-recommends libegl1 libgl1" in last and "mujoco-warp" in last
 
 

@@ -18,7 +18,7 @@ from jepa_mpc.experiments.agents import wall
 from jepa_mpc.experiments.agents.ablations import Cell, kept, variants
 from jepa_mpc.experiments.agents.doubts import auroc
 from jepa_mpc.experiments.agents.tables import row_of
-from jepa_mpc.experiments.reaching.full_agent import FullAgent
+from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.checkpoints.assembly import assemble
 from jepa_mpc.world_model.checkpoints.critics import load_critic, save_critic
@@ -102,19 +102,19 @@ def test_a_mistake_is_told_in_one_sentence_before_anything_runs(tmp_path):
 
 def test_an_unknown_option_of_the_agent_lists_those_there_are():
     with pytest.raises(UnknownName, match="colour.*known:.*surprise_below"):
-        FullAgent.of({"kind": "full", "colour": "red"})
+        TwoModeSettings.of({"kind": "full", "colour": "red"})
     with pytest.raises(UnknownName, match="known: calibrated, full, simple"):
-        FullAgent.of({"kind": "half"})
-    assert FullAgent.of({"kind": "simple"}) is None
+        TwoModeSettings.of({"kind": "half"})
+    assert TwoModeSettings.of({"kind": "simple"}) is None
 
 
 def test_each_variant_lacks_one_module():
-    made = variants(FullAgent(policy="p", critic="c", members=("m",)))
+    made = variants(TwoModeSettings(policy="p", critic="c", members=("m",)))
     assert list(made) == [
         "full", "no critic", "no memory", "no ensemble", "Mode-2 only", "Mode-1 only", "simple agent",
     ]  # fmt: skip
     assert made["no critic"].critic is None and made["no memory"].memory == 0 and made["no ensemble"].members == ()
-    assert "no ensemble" not in variants(FullAgent(policy="p"))
+    assert "no ensemble" not in variants(TwoModeSettings(policy="p"))
 
 
 def test_a_critic_of_another_world_model_is_refused(place):

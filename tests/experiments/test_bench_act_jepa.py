@@ -14,7 +14,7 @@ from jepa_mpc.experiments.bench_act_jepa import check, play, report, train, ways
 from jepa_mpc.experiments.train import train as train_system
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.types import ActionBox
-from jepa_mpc.world_model.policies.chunk import load_chunk_policy
+from jepa_mpc.world_model.checkpoints.policies import load_chunk_policy
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,9 +20,10 @@ from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.experiments.ingest import make
-from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
 from jepa_mpc.experiments.train import train
 from jepa_mpc.experiments.training.sources import open_sources, robot_entries
+from jepa_mpc.face.agents import planning_agent
+from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told
@@ -135,14 +136,14 @@ def test_a_world_model_of_a_converted_log_moves_the_arm_and_one_of_joints_is_ref
     env.reset(seed=0, options={"lab": sample_lab(0, split="look", seed=0)})
     settings = PlanSettings(planner="cem", arguments={"num_samples": 8, "num_elites": 2, "num_iterations": 1})
     model = load_world_model(train(configured(*options, f"out={tmp_path / 'hand'}")))
-    player = ModelPlayer(model, env, settings, seed=0)
-    player.begin(env)
+    agent = planning_agent(model, env, settings, seed=0)
+    agent.reset(env.goal())
     before = env.observation().frames
-    env.step(player.act(env))
+    env.step(agent.act(env.observation())[0].numpy())
     assert not torch.equal(env.observation().frames, before)
     joints = ["actions={name: joint_velocity}", "system.action_scale=null", f"out={tmp_path / 'joints'}"]
     with pytest.raises(BadCheckpoint, match="joint speeds"):
-        ModelPlayer(load_world_model(train(configured(*options, *joints))), env, settings, seed=0)
+        planning_agent(load_world_model(train(configured(*options, *joints))), env, settings, seed=0)
     env.close()
 
 

@@ -7,11 +7,12 @@ import pickle
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
-from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
+from types import BuiltinFunctionType, FunctionType, ModuleType
 
 import mujoco
 import numpy as np
 import pytest
+import torch
 
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
@@ -21,8 +22,9 @@ from jepa_mpc.experiments.reaching.album import Album, load_album, save_album
 from jepa_mpc.experiments.reaching.episodes import LabJob, play_episode, play_lab
 from jepa_mpc.experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods
 from jepa_mpc.experiments.reaching.options import claim_folder, usable_device
-from jepa_mpc.experiments.reaching.players import ModelPlayer, PlanSettings
 from jepa_mpc.experiments.reporting.summary import summarise
+from jepa_mpc.face.agents import planning_agent
+from jepa_mpc.face.planning import PlanSettings
 from tests import tiny
 
 QUICK = PlanSettings(planner="random_shooting", arguments={"num_samples": 8}, horizon=2)
@@ -83,24 +85,23 @@ def reachable(root: object) -> list[object]:
 
 @pytest.mark.render
 def test_the_agent_with_a_world_model_cannot_reach_the_environment(methods, lab_env):
-    player = methods.player(WORLD_MODEL, lab_env, stream=0)
-    player.begin(lab_env)
-    player.act(lab_env)
+    agent = methods.agent(WORLD_MODEL, lab_env, stream=0)
+    agent.reset(lab_env.goal())
+    agent.act(lab_env.observation())
     private = ReachEnv | mujoco.MjModel | mujoco.MjData
-    assert not [found for found in reachable(player) if isinstance(found, private)]
-    true = methods.player("true dynamics", lab_env, stream=0)
+    assert not [found for found in reachable(agent) if isinstance(found, private)]
+    true = methods.agent("true dynamics", lab_env, stream=0)
     assert [found for found in reachable(true) if isinstance(found, private)]  # the search does find what is there
 
 
 @pytest.mark.render
 def test_the_agent_with_a_world_model_is_given_images_and_nothing_else(methods, lab_env):
     """An environment that has nothing but its pictures does as well, whatever its joints say."""
-    player, other = (methods.player(WORLD_MODEL, lab_env, stream=0) for _ in range(2))
-    player.begin(lab_env)
+    agent, other = (methods.agent(WORLD_MODEL, lab_env, stream=0) for _ in range(2))
+    agent.reset(lab_env.goal())
     seen = lab_env.observation()
-    other.begin(SimpleNamespace(goal=lab_env.goal))
-    blind = SimpleNamespace(observation=lambda: replace(seen, proprio=None))
-    assert np.array_equal(player.act(lab_env), other.act(blind))
+    other.reset(lab_env.goal())
+    assert torch.equal(agent.act(seen), other.act(replace(seen, proprio=None)))
 
 
 @pytest.mark.render
@@ -112,20 +113,20 @@ def test_the_goal_comes_as_an_image_without_joints(lab_env):
 def test_playing_leaves_the_environment_as_it_was_until_the_step(methods, lab_env):
     before = lab_env.state()
     for name in (WORLD_MODEL, "true dynamics", "oracle"):
-        player = methods.player(name, lab_env, stream=0)
-        player.begin(lab_env)
-        player.act(lab_env)
+        agent = methods.agent(name, lab_env, stream=0)
+        agent.reset(lab_env.goal())
+        agent.act(lab_env.observation())
     assert np.array_equal(lab_env.state(), before)
 
 
 @pytest.mark.render
 def test_every_method_answers_with_an_action_of_the_box(methods, lab_env):
     for name in methods.names():
-        player = methods.player(name, lab_env, stream=0)
-        player.begin(lab_env)
-        action = player.act(lab_env)
-        assert action.shape == (7,) and action.dtype == np.float32
-        assert lab_env.action_space.contains(action) and not action[3:].any()
+        agent = methods.agent(name, lab_env, stream=0)
+        agent.reset(lab_env.goal())
+        action = agent.act(lab_env.observation())
+        assert action.shape == (1, 7) and action.dtype == torch.float32
+        assert lab_env.action_space.contains(action[0].numpy()) and not action[0, 3:].any()
 
 
 @pytest.mark.render
@@ -183,25 +184,26 @@ def test_a_broken_simulation_ends_an_episode_as_the_worst(methods, env, monkeypa
 def test_a_model_without_a_displacement_head_plays_and_has_no_opinion(lab_env, tmp_path):
     from jepa_mpc.world_model.checkpoints.loader import as_world_model
 
-    player = ModelPlayer(as_world_model(tiny.objective(extra=[]).eval(), tiny.interface()), lab_env, QUICK, seed=0)
-    player.begin(lab_env)
-    assert np.isfinite(player.act(lab_env)).all()
-    assert np.isnan(player.believes_m()) and player.imagined().shape == (2, 3) and player.present().shape == (3,)
+    model = as_world_model(tiny.objective(extra=[]).eval(), tiny.interface())
+    agent = planning_agent(model, lab_env, QUICK, seed=0)
+    agent.reset(lab_env.goal())
+    assert agent.act(lab_env.observation()).isfinite().all()
+    assert agent.last.goal_distance is None and agent.last.position is None and agent.last.path is None
 
 
 @pytest.mark.render
 def test_what_is_believed_is_in_metres_and_zero_at_the_goal(methods, lab_env):
-    player = methods.player(WORLD_MODEL, lab_env, stream=0)
-    player.begin(lab_env)
-    player.act(SimpleNamespace(observation=lab_env.goal))
-    assert player.believes_m() == pytest.approx(0, abs=1e-6) and player.imagined().shape == (2, 3)
+    agent = methods.agent(WORLD_MODEL, lab_env, stream=0)
+    agent.reset(lab_env.goal())
+    agent.act(lab_env.goal())
+    assert float(agent.last.goal_distance) == pytest.approx(0, abs=1e-6) and agent.last.path.shape == (1, 2, 3)
 
 
 @pytest.mark.render
 def test_at_the_goal_the_agent_holds_still(methods, lab_env):
-    player = replace(methods, settings=replace(QUICK, hold_m=0.001)).player(WORLD_MODEL, lab_env, stream=0)
-    player.begin(lab_env)
-    assert not player.act(SimpleNamespace(observation=lab_env.goal)).any() and player.status() == "hold"
+    agent = replace(methods, settings=replace(QUICK, hold_m=0.001)).agent(WORLD_MODEL, lab_env, stream=0)
+    agent.reset(lab_env.goal())
+    assert not agent.act(lab_env.goal()).any() and agent.last.status == "hold"
 
 
 @pytest.mark.render
@@ -209,15 +211,15 @@ def test_at_the_goal_the_agent_holds_still(methods, lab_env):
 def test_a_robot_with_other_eyes_is_refused(methods, change):
     other = ReachEnv(**{"image_size": tiny.SIZE} | change)
     with pytest.raises(BadCheckpoint, match="another robot"):
-        methods.player(WORLD_MODEL, other, stream=0)
+        methods.agent(WORLD_MODEL, other, stream=0)
 
 
 @pytest.mark.render
 def test_a_goal_of_another_camera_is_refused(methods, lab_env):
-    player = methods.player(WORLD_MODEL, lab_env, stream=0)
+    agent = methods.agent(WORLD_MODEL, lab_env, stream=0)
     strange = replace(lab_env.goal(), cameras=("right", "left"))
     with pytest.raises(BadObservation, match=r"trained with cameras \('left', 'right'\)"):
-        player.begin(SimpleNamespace(goal=lambda: strange))
+        agent.reset(strange)
 
 
 @pytest.mark.parametrize("settings", [{"planner": "hope"}, {"arguments": {"luck": 3}}])
@@ -228,7 +230,7 @@ def test_planners_and_arguments_that_do_not_exist_are_refused(settings):
 
 def test_an_unknown_method_lists_the_known_ones(methods):
     with pytest.raises(ValueError, match="known: world model"):
-        methods.player("telepathy", None, stream=0)
+        methods.agent("telepathy", None, stream=0)
 
 
 ERRORS = [

@@ -16,8 +16,8 @@ from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.experiments.amortising import Teacher
 from jepa_mpc.experiments.reaching.episodes import LabJob, play_lab
 from jepa_mpc.experiments.reaching.methods import POLICY, SEEDED, WORLD_MODEL, Methods
-from jepa_mpc.experiments.reaching.players import PlanSettings
 from jepa_mpc.experiments.train_policy import train
+from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.planners import cem
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.synthetic import synthetic_log
@@ -166,7 +166,7 @@ def test_methods_without_a_policy_say_where_to_get_one(renderable, model):
     env = ReachEnv(image_size=tiny.SIZE)
     try:
         with pytest.raises(BadCheckpoint, match="train one with train_policy"):
-            methods.player(POLICY, env, stream=0)
+            methods.agent(POLICY, env, stream=0)
     finally:
         env.close()
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners import PLANNERS, build_planner
 from jepa_mpc.planners.problems import Quadratic, request_for
 from jepa_mpc.seeding import generator
 
@@ -24,6 +23,6 @@ def test_every_planner_has_a_leaf():
 def test_a_leaf_builds_the_planner_with_its_defaults(name):
     """The numbers in the leaf are those of the builder: the same plan, bit for bit."""
     problem = Quadratic(target=torch.ones(1, 3, 2), scale=torch.ones(3, 2))
-    planners = instantiate(OmegaConf.load(FOLDER / f"{name}.yaml")), PLANNERS[name]()
+    planners = build_planner(OmegaConf.load(FOLDER / f"{name}.yaml")), PLANNERS[name]()
     plans = [planner.plan(request_for(problem, generator(0))).actions for planner in planners]
     assert torch.equal(*plans)

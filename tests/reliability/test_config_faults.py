@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
 import jepa_mpc.experiments.train as trainer
 from jepa_mpc.errors import MissingPackage
 from jepa_mpc.experiments.training.options import check_options, fit_settings
 from jepa_mpc.experiments.training.workers import device_of
+from jepa_mpc.planners import build_planner
 
 ROOT = Path(__file__).resolve().parents[2]
 MISTAKES = (*trainer.MISTAKES, HydraException, OmegaConfBaseException)
@@ -68,7 +68,7 @@ def test_a_search_that_cannot_be_is_refused_when_it_is_built(argument):
     with initialize_config_dir(str(ROOT / "configs"), version_base=None):
         cfg = compose("planner/cem_short", [f"++planner.{argument}"])
     with pytest.raises((HydraException, ValueError, TypeError)):
-        instantiate(cfg.planner)
+        build_planner(cfg.planner)
 
 
 def test_at_least_sixty_mistakes_are_tried():

@@ -299,7 +299,7 @@ def miscounted(path, draws):
         kinds += ["minari"]
     if files_of(path, ".hdf5") and path.is_file():
         kinds += ["attributes"]
-    if next(path.glob("*.npz"), None) or files_of(path, ".mp4"):
+    if next(path.glob("episode_*.npz"), None) or files_of(path, ".mp4"):
         kinds += ["gone"]
     kind = pick(draws, kinds)
     if kind == "info":

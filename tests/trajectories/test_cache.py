@@ -243,7 +243,7 @@ def test_a_killed_ingest_goes_on_where_it_was(tmp_path):
     """Killed when a few episodes are noted; the journal's last line may be torn."""
     log = synthetic_log(tmp_path / "log", episodes=40, image_size=64)
     code = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); from trajectories.ingest import ingest\n"
+        "import sys, time; sys.path.insert(0, sys.argv[1]); from jepa_mpc.trajectories.ingest import ingest\n"
         "slow = lambda todo: (time.sleep(0.02) or i for i in todo)\n"
         "ingest(sys.argv[2], place=sys.argv[3], progress=slow)"
     )

@@ -82,8 +82,13 @@ def test_damaged_films_are_told_together_and_a_folder_without_films_is_refused(t
     whole = tmp_path / "films/film_0.mp4"
     whole.with_name("cut.mp4").write_bytes(whole.read_bytes()[:-100])
     whole.with_name("empty.mp4").touch()
-    with pytest.raises(BadEpisode, match=r"2 damaged films among 4 \(cut\.mp4.*empty\.mp4.*move them away"):
-        open_log(tmp_path / "films")
+    log = open_log(tmp_path / "films")
+    assert list(log.damaged) == [0, 1] and list(log.lengths) == [0, 0, 8, 9]
+    told = r"2 damaged among 4 \(cut\.mp4.*empty\.mp4.*restore them, or leave_out=\[0, 1\]"
+    with pytest.raises(BadEpisode, match=told):
+        load_bank(tmp_path / "films", actions=NoActions())
+    bank = load_bank(tmp_path / "films", actions=NoActions(), options=CacheOptions(leave_out=(0, 1)))
+    assert bank.offsets.tolist() == [0, 8, 17]
     (tmp_path / "nothing").mkdir()
     with pytest.raises(BadEpisode, match="holds no film"):
         open_log(tmp_path / "nothing", format="clips")

@@ -204,3 +204,41 @@ def test_a_package_that_is_not_installed_is_named(log, tmp_path, monkeypatch):
         VideoFile(tmp_path / "film.mp4")
     with pytest.raises(MissingPackage, match="pip install pyarrow"):
         Table(tmp_path / "table.parquet")
+
+
+def minari_folder(place, observations, *, steps=(4, 6), extra=0):
+    """A dataset by hand; `observations(length)` gives the members of one episode's observations."""
+    import h5py
+
+    (place / "data").mkdir(parents=True)
+    with h5py.File(place / "data/main_data.hdf5", "w") as file:
+        for index, count in enumerate(steps):
+            group = file.create_group(f"episode_{index}")
+            for name, rows in observations(count + 1 - (extra if index == 1 else 0)).items():
+                group[f"observations/{name}"] = rows
+            group["actions/_index_0"], group["actions/_index_1"] = np.ones((count, 2)), np.full((count, 1), 2.0)
+    header = {"total_episodes": len(steps), "total_steps": sum(steps), "data_format": "hdf5"}
+    (place / "data/metadata.json").write_text(json.dumps(header))
+    return place
+
+
+def test_tuples_of_minari_are_numbered(tmp_path):
+    def observations(length):
+        rows = np.arange(2.0 * length).reshape(length, 2)
+        return {"_index_0": rows, "_index_1/speed": rows[:, :1], "_index_1/_index_0": rows + 1}
+
+    log = open_log(minari_folder(tmp_path / "log", observations))
+    assert list(log.fields) == [
+        "observation.0", "observation.1.0", "observation.1.speed", "action.0", "action.1",
+    ]  # fmt: skip
+    robot = RobotMap(state=("observation.0", "observation.1.speed"), action=("action.0", "action.1"), hz=10)
+    got = MappedLog(log, robot=robot).read(1, 0, 7, [STATE, ACTION])
+    assert got[STATE][2].tolist() == [4, 5, 4] and got[ACTION][:2].tolist() == [[1, 1, 2]] * 2
+    assert not got[ACTION][-1].any()
+
+
+def test_an_episode_of_minari_that_is_too_short_is_left_out(tmp_path):
+    log = open_log(minari_folder(tmp_path / "log", lambda length: {"state": np.ones((length, 2))}, extra=1))
+    with pytest.raises(BadEpisode, match=r"one step fewer than the 6 observations.*leave_out=\[1\]"):
+        log.read(1, 0, 2, [STATE])
+    assert log.read(0, 0, 5, [STATE])[STATE].shape == (5, 2)

@@ -12,13 +12,15 @@ from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, Context, Goal, Observation
 from jepa_mpc.world_model.adapters.act_jepa import picture_encoder, sizes_of
+from jepa_mpc.world_model.agents.chunk import ChunkAgent, SeededAgent
 from jepa_mpc.world_model.checkpoints.loader import save_world_model
+from jepa_mpc.world_model.checkpoints.policies import load_chunk_policy
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective, gap
 from jepa_mpc.world_model.parts.objectives.lessons import ChunkLesson, Demonstrations, HindsightGoals
 from jepa_mpc.world_model.parts.predictors.chunk import ContextEncoder
 from jepa_mpc.world_model.parts.targets import linear_momentum
 from jepa_mpc.world_model.perception.images import ImagePerception
-from jepa_mpc.world_model.policies.chunk import ChunkAgent, ChunkPolicy, ChunkProposal, SeededAgent, load_chunk_policy
+from jepa_mpc.world_model.policies.chunk import ChunkPolicy, ChunkProposal
 from jepa_mpc.world_model.recipes.act_jepa import build, build_control
 from tests import tiny
 from tests.rounding import rounding

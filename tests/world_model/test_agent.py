@@ -12,9 +12,10 @@ from jepa_mpc.interfaces import Planner
 from jepa_mpc.planners import cem, cem_gradient, gradient, icem, random_shooting
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, MpcSettings, Observation, PlanRequest, PlanResult, PlanStatus, Rollout
-from jepa_mpc.world_model.agents.planning import Agent
+from jepa_mpc.world_model.agents.goals import EncodedGoal
+from jepa_mpc.world_model.agents.planning import PlanningAgent
 from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, SensorGoalDistance, WeightedSum, euclidean
-from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.perception.images import ImagePerception, StatePerception
 
 BOX = ActionBox(low=torch.tensor([-0.05, -0.05, 0.0]), high=torch.tensor([0.05, 0.05, 0.0]))
@@ -41,10 +42,20 @@ def look(places: torch.Tensor) -> Observation:
     return Observation(frames=frames, cameras=("none",), proprio=places[:, None])
 
 
-def build(*, planner: Planner | None = None, cost=None, dynamics=None, max_frames: int = 1, **settings) -> Agent:
-    return Agent(
-        perception=StatePerception(),
-        memory=ShortTermMemory(max_frames=max_frames, action_dim=3),
+def build(
+    *,
+    planner: Planner | None = None,
+    cost=None,
+    dynamics=None,
+    max_frames: int = 1,
+    perception=None,
+    goals=None,
+    **settings,
+) -> PlanningAgent:
+    return PlanningAgent(
+        perception=perception or StatePerception(),
+        goals=goals,
+        memory=ReplayBuffer(capacity=max_frames, window=max_frames, action_dim=3),
         dynamics=dynamics or Points(),
         cost=cost or GoalDistance(steps="all"),
         planner=planner or gradient(),
@@ -54,7 +65,7 @@ def build(*, planner: Planner | None = None, cost=None, dynamics=None, max_frame
     )
 
 
-def walk(agent: Agent, steps: int, start: torch.Tensor = START) -> list[torch.Tensor]:
+def walk(agent: PlanningAgent, steps: int, start: torch.Tensor = START) -> list[torch.Tensor]:
     places = [start]
     for _ in range(steps):
         action = agent.act(look(places[-1]))
@@ -195,8 +206,8 @@ def test_without_a_valid_future_it_stands_still():
 
 def test_true_dynamics_are_judged_by_their_sensors():
     cost = WeightedSum({"place": (1.0, SensorGoalDistance()), "effort": (1e-4, Effort())})
-    agent = build(cost=cost, hold_below=1e-4)
-    agent.reset(look(torch.zeros(2, 2)), sensors=GOAL)
+    agent = build(cost=cost, hold_below=1e-4, goals=EncodedGoal(StatePerception(), sensors=lambda: GOAL))
+    agent.reset(look(torch.zeros(2, 2)))
     places = walk(agent, 12)
     assert (places[-1] - GOAL).norm(dim=-1).max() < 0.011
     assert agent.last.held.all()
@@ -209,14 +220,14 @@ def test_images_are_enough():
         colours = torch.cat([(places + 1) * 100, torch.zeros(2, 1)], dim=1).round().to(torch.uint8)
         return Observation(frames=colours[:, None, :, None, None].expand(2, 1, 3, 4, 4), cameras=("front",))
 
-    agent = build()
-    agent.perception = ImagePerception(
+    looking = ImagePerception(
         lambda images: images[:, :2].mean(dim=(-2, -1))[:, None] * 2.55 - 1,
         cameras=["front"],
         image_size=(4, 4),
         mean=(0, 0, 0),
         std=(1, 1, 1),
     )
+    agent = build(perception=looking)
     agent.reset(picture(GOAL))
     place = START
     for _ in range(10):
@@ -251,3 +262,25 @@ def test_acting_without_a_goal_or_with_other_worlds_is_refused():
     agent.reset(look(GOAL))
     with pytest.raises(BadObservation, match="worlds"):
         agent.act(look(START[:1]))
+
+
+class Failing:
+    """Points whose third rollout goes wrong."""
+
+    def __init__(self) -> None:
+        self.points, self.calls = Points(), 0
+
+    def rollout(self, context, plans):
+        self.calls += 1
+        if self.calls == 3:
+            raise RuntimeError("out of memory")
+        return self.points.rollout(context, plans)
+
+
+def test_an_error_in_one_step_leaves_the_agent_able_to_act():
+    agent = build(planner=random_shooting(num_samples=8), dynamics=Failing())
+    agent.reset(look(GOAL))
+    agent.act(look(START))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        agent.act(look(START))
+    assert agent.act(look(START)).isfinite().all()

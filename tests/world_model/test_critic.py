@@ -12,7 +12,7 @@ from jepa_mpc.world_model.costs.goal import euclidean
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
 from jepa_mpc.world_model.costs.terms import GoalDrive
 from jepa_mpc.world_model.memory.hindsight import LatentLog
-from jepa_mpc.world_model.memory.replay_buffer import RingMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.training.critic import CriticLessons, CriticObjective, Judgement
 from jepa_mpc.world_model.training.critic_learner import CriticLearner
 from jepa_mpc.world_model.training.critic_targets import bootstrapped, delayed, discounted_sum
@@ -166,7 +166,7 @@ def test_the_pool_of_one_token_is_that_token():
 
 
 def test_it_learns_on_the_way_from_what_was_remembered():
-    memory = RingMemory(capacity=64, action_dim=1)
+    memory = ReplayBuffer(capacity=64, action_dim=1)
     for step in range(30):
         memory.see(torch.full((2, 1, 1), float(step % 10)))
         memory.did(torch.ones(2, 1))
@@ -184,7 +184,7 @@ def test_it_learns_on_the_way_from_what_was_remembered():
 
 
 def test_a_memory_too_short_to_learn_from_teaches_nothing():
-    memory = RingMemory(capacity=8, action_dim=1)
+    memory = ReplayBuffer(capacity=8, action_dim=1)
     memory.see(torch.zeros(1, 1, 1))
     judgement = Judgement(intrinsic=AWAY, weights=WEIGHTS)
     learner = CriticLearner(CriticObjective(Critic(width=1, hidden=4)), judgement, generator=generator(0), every=1)

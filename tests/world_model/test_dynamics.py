@@ -18,7 +18,7 @@ from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
 from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, Smoothness, WeightedSum, absolute, euclidean
 from jepa_mpc.world_model.dynamics.captured import CapturedDynamics
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
-from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.parts.actions import ActionEncoder, ActionMap
 from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor, ProprioStream, ResidualOutput
 from jepa_mpc.world_model.parts.predictors.frame_positions import RotaryPositions, WindowPositions
@@ -171,7 +171,7 @@ def cycles(count: int, *, restarts: bool) -> None:
     """Observe, plan, advance, trim: what is kept gives what running everything anew gives, each time."""
     predictor, draw = make(window=5, restarts=restarts), generator(3)
     dynamics = {frames: LearnedDynamics(predictor, max_context=frames) for frames in range(1, 6)}
-    memory = ShortTermMemory(max_frames=5, action_dim=A)
+    memory = ReplayBuffer(capacity=5, window=5, action_dim=A)
     state = torch.randn(1, 1, D, generator=draw)
     for cycle in range(count):
         memory.see(state)

@@ -16,9 +16,9 @@ from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, MpcSettings, Observation, PlanResult, PlanStatus, Rollout
 from jepa_mpc.world_model.agents.executor import RecedingHorizon
 from jepa_mpc.world_model.agents.pace import Drive, Timing, beats
-from jepa_mpc.world_model.agents.planning import Agent
+from jepa_mpc.world_model.agents.planning import PlanningAgent
 from jepa_mpc.world_model.costs.goal import GoalDistance
-from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.perception.images import StatePerception
 
 DT, H = 0.1, 8
@@ -318,10 +318,10 @@ class Points:
         return Rollout(latents=places[..., None, :])
 
 
-def agent(goal: float) -> Agent:
-    made = Agent(
+def agent(goal: float) -> PlanningAgent:
+    made = PlanningAgent(
         perception=StatePerception(),
-        memory=ShortTermMemory(max_frames=1, action_dim=2),
+        memory=ReplayBuffer(capacity=1, window=1, action_dim=2),
         dynamics=Points(),
         cost=GoalDistance(),
         planner=cem(num_samples=64, num_elites=8, num_iterations=4),
@@ -339,7 +339,7 @@ def test_an_agent_arrives_though_its_plans_come_late(delay_s: float) -> None:
     clock = Clock()
     pool = SlowPool(delay_s)
     executor = RecedingHorizon(
-        made.think, hold=HOLD, box=made.box, timing=Timing(period_s=DT, max_age_s=0.6), pool=pool, clock=clock
+        made.think, hold=HOLD, box=made.search.box, timing=Timing(period_s=DT, max_age_s=0.6), pool=pool, clock=clock
     )
     place = torch.zeros(1, 2)
     for _ in range(30):
@@ -355,7 +355,7 @@ def test_a_planning_thread_works_while_the_robot_moves() -> None:
     made = agent(0.5)
     with ThreadPoolExecutor(1) as pool:
         executor = RecedingHorizon(
-            made.think, hold=HOLD, box=made.box, timing=Timing(period_s=0.02, max_age_s=60.0), pool=pool
+            made.think, hold=HOLD, box=made.search.box, timing=Timing(period_s=0.02, max_age_s=60.0), pool=pool
         )
         executor.tick(look())
         for _ in beats(3000, period_s=0.02):

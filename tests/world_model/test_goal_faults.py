@@ -13,10 +13,10 @@ from jepa_mpc.planners import cem
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, MpcSettings, Observation
 from jepa_mpc.world_model.agents.pace import Moment
-from jepa_mpc.world_model.agents.planning import Agent
+from jepa_mpc.world_model.agents.planning import PlanningAgent
 from jepa_mpc.world_model.checkpoints.loader import as_world_model
 from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, WeightedSum
-from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from tests import tiny
 
 CAMERAS = ("left", "right")
@@ -36,13 +36,13 @@ FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 }
 
 
-def agent(*, effort: float = 0.0) -> Agent:
+def agent(*, effort: float = 0.0) -> PlanningAgent:
     objective = tiny.objective()
     objective.eval().requires_grad_(False)
     model = as_world_model(objective, tiny.interface())
-    return Agent(
+    return PlanningAgent(
         perception=model.perception,
-        memory=ShortTermMemory(max_frames=1, action_dim=7),
+        memory=ReplayBuffer(capacity=1, window=1, action_dim=7),
         dynamics=model.dynamics,
         cost=WeightedSum({"goal": (1.0, GoalDistance()), "effort": (effort, Effort(scale=BOX.high))}),
         planner=cem(num_samples=32, num_elites=8, num_iterations=4),

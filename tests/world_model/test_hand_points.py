@@ -13,10 +13,11 @@ from jepa_mpc.checkpoint import save_checkpoint
 from jepa_mpc.encoders.hand_points import HandPoints, Sighting
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
 from jepa_mpc.world_model.parts.augment import Augmentation, Tilt, ViewJitter
 from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective, another, unexplained
 from jepa_mpc.world_model.perception.calibration import Belief, SenseSettings, calibrate, camera_rigs, head_rigs
-from jepa_mpc.world_model.perception.goal_finder import GoalFinder, load_hand_points
+from jepa_mpc.world_model.perception.goal_estimator import GoalEstimator
 from jepa_mpc.world_model.recipes.hand_points import build
 from tests import tiny
 
@@ -240,7 +241,7 @@ def approach(azimuths: tuple[float, float], *, reads: float, steps: int = 20, la
         points = [seen_by(place[None], azimuth_deg=azimuth)[0] for azimuth in azimuths]
         return Sighting(at=torch.stack(points)[None], spread=surely)
 
-    finder, way = GoalFinder(sides=[1, -1]), [hand]
+    finder, way = GoalEstimator(sides=[1, -1]), [hand]
     for _ in range(steps):
         shown = way[max(0, len(way) - 1 - late)]
         ahead = finder(look(shown), look(goal), place_m=hand, read_m=reads * shown, goal_read_m=reads * goal)
@@ -266,7 +267,7 @@ def test_points_of_another_number_of_cameras_are_refused() -> None:
     two = Sighting(at=torch.zeros(1, 2, 2), spread=torch.zeros(1, 2))
     nowhere = torch.zeros(3)
     with pytest.raises(ValueError, match="1 cameras"):
-        GoalFinder(sides=[1])(two, two, place_m=nowhere, read_m=nowhere, goal_read_m=nowhere)
+        GoalEstimator(sides=[1])(two, two, place_m=nowhere, read_m=nowhere, goal_read_m=nowhere)
 
 
 def test_points_are_read_back_from_a_checkpoint(tmp_path: Path) -> None:

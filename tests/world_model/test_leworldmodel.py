@@ -12,11 +12,11 @@ from torch import nn
 from jepa_mpc.encoders import VIT_MINI, VisionTransformer
 from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.seeding import generator
-from jepa_mpc.world_model import RECIPES
 from jepa_mpc.world_model.adapters.lewm import load_released, released_config, save_released, to_released
 from jepa_mpc.world_model.parts.distances import NormalisedTarget, SquaredError
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective, OpenLoop
 from jepa_mpc.world_model.parts.targets import EMATarget, FrozenTarget
+from jepa_mpc.world_model.recipes import RECIPES
 from jepa_mpc.world_model.recipes.leworldmodel import as_world_model, build
 
 

@@ -8,9 +8,8 @@ import torch
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.seeding import generator
-from jepa_mpc.world_model.memory.replay_buffer import RingMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.memory.storage import pooled_key
-from jepa_mpc.world_model.memory.window import ShortTermMemory
 
 WIDTH, SCALE = 16, 200.0
 
@@ -23,7 +22,7 @@ def state(*values: float) -> torch.Tensor:
     return tokens
 
 
-def filled(memory: RingMemory, steps: int, *, first: int = 0) -> RingMemory:
+def filled(memory: ReplayBuffer, steps: int, *, first: int = 0) -> ReplayBuffer:
     """World w sees 100 w + t at step t, pays as much, and does t."""
     for step in range(first, first + steps):
         memory.see(state(step, 100 + step))
@@ -32,26 +31,15 @@ def filled(memory: RingMemory, steps: int, *, first: int = 0) -> RingMemory:
     return memory
 
 
-def test_its_window_is_that_of_the_short_memory():
-    ring, short = RingMemory(capacity=5, action_dim=2, window=3), ShortTermMemory(max_frames=3, action_dim=2)
-    for step in range(13):
-        for memory in (ring, short):
-            memory.see(state(step, 100 + step), torch.full((2, 1), float(step)))
-        for mine, theirs in zip(vars(ring.read()).values(), vars(short.read()).values(), strict=True):
-            assert torch.equal(mine, theirs)
-        for memory in (ring, short):
-            memory.did(torch.full((2, 2), float(step)))
-
-
 def test_going_round_keeps_the_newest():
-    memory = filled(RingMemory(capacity=4, action_dim=2), 11)
+    memory = filled(ReplayBuffer(capacity=4, action_dim=2), 11)
     pairs = memory.pairs(1)
     assert sorted(pairs.latents[:, 0, 0].tolist()) == [7, 8, 9, 107, 108, 109]
     assert memory._store["latents"].shape == (2, 4, 1, WIDTH)
 
 
 def test_a_world_is_forgotten_alone():
-    memory = filled(RingMemory(capacity=8, action_dim=2), 3)
+    memory = filled(ReplayBuffer(capacity=8, action_dim=2), 3)
     memory.clear(torch.tensor([0]))
     assert (memory.pairs(1).latents[:, 0, 0] >= 100).all() and len(memory.pairs(1).costs) == 2
     assert memory.novelty(memory.key(state(0, 100), None)).tolist() == [torch.inf, 0.0]
@@ -68,7 +56,7 @@ def test_a_world_is_forgotten_alone():
 
 
 def test_pairs_carry_the_cost_some_steps_later():
-    pairs = filled(RingMemory(capacity=16, action_dim=2), 6).pairs(3)
+    pairs = filled(ReplayBuffer(capacity=16, action_dim=2), 6).pairs(3)
     assert len(pairs.costs) == 6
     assert torch.equal(pairs.costs, pairs.latents[:, 0, 0] + 3)
     assert (pairs.weights == 1).all()
@@ -76,7 +64,7 @@ def test_pairs_carry_the_cost_some_steps_later():
 
 @pytest.mark.parametrize("delay", [1, 2, 3])
 def test_pairs_never_cross_the_end_of_an_episode(delay):
-    memory = filled(RingMemory(capacity=32, action_dim=2), 4)
+    memory = filled(ReplayBuffer(capacity=32, action_dim=2), 4)
     memory.begin(torch.tensor([1]))
     filled(memory, 4, first=4)
     memory.begin()
@@ -91,7 +79,7 @@ def test_pairs_never_cross_the_end_of_an_episode(delay):
 
 
 def test_the_goal_of_an_episode_goes_with_its_pairs():
-    memory = RingMemory(capacity=16, action_dim=2)
+    memory = ReplayBuffer(capacity=16, action_dim=2)
     memory.begin(goal=state(50, 51))
     filled(memory, 3)
     memory.begin(goal=state(60, 61))
@@ -102,7 +90,7 @@ def test_the_goal_of_an_episode_goes_with_its_pairs():
 
 
 def test_a_planted_state_is_found_under_noise():
-    memory = filled(RingMemory(capacity=64, action_dim=2), 40)
+    memory = filled(ReplayBuffer(capacity=64, action_dim=2), 40)
     noisy = state(17, 123) + 1e-3 * SCALE * torch.randn(2, 1, WIDTH, generator=generator(0, "noise"))
     found = memory.retrieve(memory.key(noisy, None), count=3, temperature=0.02)
     assert found.latents[:, 0, 0, 0].tolist() == [17, 123] and found.steps[:, 0].tolist() == [17, 23]
@@ -114,13 +102,13 @@ def test_a_planted_state_is_found_under_noise():
 
 
 def test_looking_for_more_than_there_is_gives_weights_of_zero():
-    memory = filled(RingMemory(capacity=8, action_dim=2), 2)
+    memory = filled(ReplayBuffer(capacity=8, action_dim=2), 2)
     found = memory.retrieve(memory.key(state(0, 100), None), count=5)
     assert (found.weights[:, 2:] == 0).all() and (found.steps[:, 2:] == -1).all()
 
 
 def test_predictions_are_never_returned_by_default():
-    memory = RingMemory(capacity=16, action_dim=2)
+    memory = ReplayBuffer(capacity=16, action_dim=2)
     memory.see(state(0, 100))
     memory.judge(torch.tensor([0.0, 100.0]))
     memory.did(torch.zeros(2, 2))
@@ -133,7 +121,7 @@ def test_predictions_are_never_returned_by_default():
 
 
 def test_predicted_states_may_be_inputs_with_half_the_weight():
-    memory = filled(RingMemory(capacity=16, action_dim=2), 1)
+    memory = filled(ReplayBuffer(capacity=16, action_dim=2), 1)
     memory.expect(torch.stack([state(1, 101), state(2, 102), state(3, 103)], dim=1))
     memory.see(state(1, 101))
     memory.judge(torch.tensor([1.0, 101.0]))
@@ -146,7 +134,7 @@ def test_predicted_states_may_be_inputs_with_half_the_weight():
 
 
 def test_what_is_seen_takes_the_place_of_what_was_expected():
-    memory = filled(RingMemory(capacity=4, action_dim=2), 9)
+    memory = filled(ReplayBuffer(capacity=4, action_dim=2), 9)
     memory.expect(torch.stack([state(9.5, 109.5), state(10.5, 110.5)], dim=1))
     expected, there = memory.expected()
     assert there.all() and expected[:, 0, 0].tolist() == [9.5, 109.5]
@@ -158,14 +146,14 @@ def test_what_is_seen_takes_the_place_of_what_was_expected():
 
 
 def test_a_new_episode_expects_nothing():
-    memory = filled(RingMemory(capacity=8, action_dim=2), 3)
+    memory = filled(ReplayBuffer(capacity=8, action_dim=2), 3)
     memory.expect(state(3, 103)[:, None])
     memory.begin(torch.tensor([0]))
     assert memory.expected()[1].tolist() == [False, True]
 
 
 def test_half_precision_keeps_half_the_bytes():
-    memory = filled(RingMemory(capacity=8, action_dim=2, dtype=torch.float16), 3)
+    memory = filled(ReplayBuffer(capacity=8, action_dim=2, dtype=torch.float16), 3)
     assert memory._store["latents"].dtype == torch.float16
     memory.see(state(3, 103))
     context = memory.read()
@@ -174,7 +162,7 @@ def test_half_precision_keeps_half_the_bytes():
 
 
 def test_its_log_is_what_was_seen_episode_by_episode():
-    memory = filled(RingMemory(capacity=32, action_dim=2), 4)
+    memory = filled(ReplayBuffer(capacity=32, action_dim=2), 4)
     memory.begin()
     filled(memory, 1, first=4)
     memory.begin()
@@ -186,9 +174,9 @@ def test_its_log_is_what_was_seen_episode_by_episode():
 
 
 def test_it_comes_back_from_a_folder(tmp_path):
-    memory = filled(RingMemory(capacity=8, action_dim=2), 11)
+    memory = filled(ReplayBuffer(capacity=8, action_dim=2), 11)
     memory.save(tmp_path / "memory")
-    again = RingMemory(capacity=8, action_dim=2)
+    again = ReplayBuffer(capacity=8, action_dim=2)
     again.load(tmp_path / "memory")
     assert all(
         torch.equal(tensor, again._store[name]) or tensor.isnan().any() for name, tensor in memory._store.items()
@@ -198,13 +186,13 @@ def test_it_comes_back_from_a_folder(tmp_path):
 
 
 def test_a_folder_of_another_memory_is_refused(tmp_path):
-    filled(RingMemory(capacity=8, action_dim=2), 2).save(tmp_path / "memory")
+    filled(ReplayBuffer(capacity=8, action_dim=2), 2).save(tmp_path / "memory")
     with pytest.raises(BadCheckpoint, match="another memory"):
-        RingMemory(capacity=9, action_dim=2).load(tmp_path / "memory")
+        ReplayBuffer(capacity=9, action_dim=2).load(tmp_path / "memory")
     tensors, facts = load_checkpoint(tmp_path / "memory")
     save_checkpoint(tmp_path / "odd", {"now": tensors["now"]}, facts)
     with pytest.raises(BadCheckpoint, match="another memory"):
-        RingMemory(capacity=8, action_dim=2).load(tmp_path / "odd")
+        ReplayBuffer(capacity=8, action_dim=2).load(tmp_path / "odd")
 
 
 def test_keys_have_length_one():
@@ -214,7 +202,7 @@ def test_keys_have_length_one():
 
 
 def test_seeing_and_doing_must_alternate():
-    memory = RingMemory(capacity=4, action_dim=2)
+    memory = ReplayBuffer(capacity=4, action_dim=2)
     with pytest.raises(RuntimeError, match="without a state"):
         memory.did(torch.zeros(2, 2))
     memory.see(state(0, 100))

@@ -23,13 +23,13 @@ from jepa_mpc.types import (
     PlanStatus,
     Rollout,
 )
-from jepa_mpc.world_model.agents.planning import Agent
+from jepa_mpc.world_model.agents.planning import PlanningAgent
 from jepa_mpc.world_model.agents.reactive import ReactiveAgent
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.checkpoints.policies import load_policy, save_policy
 from jepa_mpc.world_model.costs.goal import GoalDistance
 from jepa_mpc.world_model.memory.hindsight import LatentLog
-from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.perception.images import StatePerception
 from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
 from jepa_mpc.world_model.policies.imitation import Imitation
@@ -209,10 +209,10 @@ class Asked:
         return cem(num_samples=8, num_elites=2, num_iterations=1).plan(request)
 
 
-def agent_with(planner, proposal) -> Agent:
-    return Agent(
+def agent_with(planner, proposal) -> PlanningAgent:
+    return PlanningAgent(
         perception=StatePerception(),
-        memory=ShortTermMemory(max_frames=1, action_dim=3),
+        memory=ReplayBuffer(capacity=1, window=1, action_dim=3),
         dynamics=Points(),
         cost=GoalDistance(steps="all"),
         planner=planner,

@@ -18,8 +18,7 @@ from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
 from jepa_mpc.world_model.costs.critic import Critic
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
 from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive, RangeDrive
-from jepa_mpc.world_model.memory.replay_buffer import RingMemory
-from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.perception.images import StatePerception
 from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
 from jepa_mpc.world_model.training.critic_learner import CriticLearner
@@ -64,7 +63,7 @@ def look(places: torch.Tensor) -> Observation:
 def build(*, base=BASE, rules=(), task=None, intrinsic=INTRINSIC, planners=None, **modules) -> TwoModeAgent:
     return TwoModeAgent(
         perception=StatePerception(),
-        memory=ShortTermMemory(max_frames=2, action_dim=3),
+        memory=ReplayBuffer(capacity=2, window=2, action_dim=3),
         dynamics=Points(),
         intrinsic=intrinsic,
         planners=planners or {"default": cem(num_samples=64, num_elites=8, num_iterations=5)},
@@ -75,8 +74,8 @@ def build(*, base=BASE, rules=(), task=None, intrinsic=INTRINSIC, planners=None,
     )
 
 
-def experience() -> RingMemory:
-    return RingMemory(capacity=64, action_dim=3)
+def experience() -> ReplayBuffer:
+    return ReplayBuffer(capacity=64, action_dim=3)
 
 
 def walk(agent: TwoModeAgent, steps: int, start: torch.Tensor = START, push=lambda step: 0.0):
@@ -95,14 +94,14 @@ def test_without_optional_parts_it_plans_and_arrives():
     agent.reset(look(GOAL))
     places, logs = walk(agent, 12)
     assert (places[-1] - GOAL).norm(dim=-1).max() < 0.015
-    assert not any(log.thought.reactive.any() for log in logs) and all(log.planned for log in logs)
+    assert not any(log.reactive.any() for log in logs) and all(log.planned for log in logs)
 
 
 def test_it_begins_in_mode_two_and_hands_over_after_two_calm_steps():
     agent = build(actor=Straight(), arbitration=CALM, experience=experience())
     agent.reset(look(GOAL))
     places, logs = walk(agent, 10)
-    assert [log.thought.reactive.all().item() for log in logs] == [False, False, *[True] * 8]
+    assert [log.reactive.all().item() for log in logs] == [False, False, *[True] * 8]
     assert [log.planned for log in logs] == [True, True, *[False] * 8]
     assert (places[-1] - GOAL).norm(dim=-1).max() < 1e-6
 
@@ -111,7 +110,7 @@ def test_a_push_brings_the_planner_back():
     agent = build(actor=Straight(), arbitration=CALM, experience=experience())
     agent.reset(look(GOAL))
     _, logs = walk(agent, 9, push=lambda step: 0.03 if step in (4, 5) else 0.0)
-    assert [log.thought.reactive.all().item() for log in logs] == [
+    assert [log.reactive.all().item() for log in logs] == [
         False,
         False,
         True,
@@ -122,14 +121,14 @@ def test_a_push_brings_the_planner_back():
         False,
         True,
     ]
-    assert logs[5].thought.surprise.min() > 1e-4 and logs[4].thought.surprise.max() < 1e-8
+    assert logs[5].surprise.min() > 1e-4 and logs[4].surprise.max() < 1e-8
 
 
 def test_a_policy_that_is_dearer_than_the_plan_never_acts():
     agent = build(actor=Straight(share=-1.0), arbitration=CALM, experience=experience())
     agent.reset(look(GOAL))
     places, logs = walk(agent, 12)
-    assert not any(log.thought.reactive.any() for log in logs)
+    assert not any(log.reactive.any() for log in logs)
     assert (places[-1] - GOAL).norm(dim=-1).max() < 0.02
 
 
@@ -137,14 +136,14 @@ def test_worlds_think_in_modes_of_their_own():
     agent = build(actor=Straight(), arbitration=CALM, experience=experience())
     agent.reset(look(GOAL))
     _, logs = walk(agent, 6, push=lambda step: torch.tensor([[0.0, 0.0], [0.02, 0.0]]))
-    assert logs[-1].thought.reactive.tolist() == [True, False]
+    assert logs[-1].reactive.tolist() == [True, False]
 
 
 def test_without_a_memory_the_last_prediction_tells_the_surprise():
     agent = build(actor=Straight(), arbitration=CALM)
     agent.reset(look(GOAL))
     _, logs = walk(agent, 4)
-    assert logs[0].thought.surprise.isnan().all() and logs[3].thought.reactive.all()
+    assert logs[0].surprise.isnan().all() and logs[3].reactive.all()
 
 
 @pytest.mark.parametrize(("mode", "planned"), [("mode1", False), ("mode2", True)])
@@ -170,11 +169,11 @@ def test_every_field_of_the_configuration_is_in_the_log():
     agent = build(rules=rules, planners=planners)
     agent.reset(look(GOAL))
     _, logs = walk(agent, 6)
-    assert {item.name for item in fields(AgentConfig)} <= set(vars(logs[0].thought.config))
-    assert (logs[0].thought.config.planner, logs[0].imagined.shape[1]) == ("default", 4)
-    last = logs[-1].thought.config
+    assert {item.name for item in fields(AgentConfig)} <= set(vars(logs[0].config))
+    assert (logs[0].config.planner, logs[0].imagined.shape[1]) == ("default", 4)
+    last = logs[-1].config
     assert (last.planner, last.applied, logs[-1].imagined.shape[1]) == ("short", ("near",), 2)
-    assert logs[-1].thought.iterations == 2
+    assert logs[-1].iterations == 2
 
 
 def test_the_log_adds_up():
@@ -182,12 +181,12 @@ def test_the_log_adds_up():
     agent.reset(look(GOAL))
     _, logs = walk(agent, 3)
     for log in logs:
-        torch.testing.assert_close(sum(log.thought.terms.values()), log.thought.energy_after)
-        assert (log.thought.energy_after <= log.thought.energy_before + 1e-6).all()
+        torch.testing.assert_close(sum(log.terms.values()), log.energy_after)
+        assert (log.energy_after <= log.energy_before + 1e-6).all()
         assert set(log.milliseconds) == {
             "perceive", "remember", "judge", "configure", "arbitrate", "plan", "imagine", "store", "learn",
         }  # fmt: skip
-        assert log.thought.iterations == 5 and log.thought.evaluations > 5 * 64
+        assert log.iterations == 5 and log.evaluations > 5 * 64
 
 
 def test_it_stands_still_once_it_has_arrived():
@@ -206,7 +205,7 @@ def test_predicted_proprioception_keeps_it_in_its_workspace():
     agent.reset(look(GOAL[:1]))
     places, logs = walk(agent, 12, START[:1])
     assert max(place[0, 0] for place in places) < 0.105 and places[-1][0, 0] > 0.09
-    assert logs[-1].thought.terms["workspace"].max() < 1e-2
+    assert logs[-1].terms["workspace"].max() < 1e-2
     with pytest.raises(ValueError, match="workspace.*below 1.0"):
         build(base=replace(base, weights={"goal": 1.0, "workspace": 0.0}), intrinsic=intrinsic)
 
@@ -237,9 +236,9 @@ def test_the_critic_learns_on_the_way_and_the_intrinsic_cost_stays():
     agent = build(base=replace(BASE, critic=1.0), critic=critic, learner=learner, experience=experience())
     agent.reset(look(GOAL))
     _, logs = walk(agent, 8)
-    assert [bool(log.thought.learned) for log in logs] == [False] * 3 + [True] + [False] * 3 + [True]
+    assert [bool(log.learned) for log in logs] == [False] * 3 + [True] + [False] * 3 + [True]
     assert not torch.equal(critic.network[0].weight, weights) and INTRINSIC.fingerprint() == before
-    assert "critic" in logs[0].thought.terms
+    assert "critic" in logs[0].terms
 
 
 def test_experience_survives_an_episode_and_predictions_do_not():
@@ -250,7 +249,7 @@ def test_experience_survives_an_episode_and_predictions_do_not():
     agent.reset(look(GOAL))
     assert len(memory.pairs(1).costs) == 6 and not memory.expected()[1].any()
     _, logs = walk(agent, 2)
-    assert logs[0].thought.surprise.isnan().all() and logs[0].thought.novelty.max() < 1e-6
+    assert logs[0].surprise.isnan().all() and logs[0].novelty.max() < 1e-6
     torch.testing.assert_close(memory.pairs(1).goals[:, 0], GOAL.repeat_interleave(4, dim=0))
     agent.reset(look(GOAL[:1]))
     assert agent.act(look(START[:1])).shape == (1, 3)
@@ -289,7 +288,7 @@ def test_rules_on_time_and_profile_reach_the_agent():
     agent = build(rules=rules, task=TaskSpec(steps=4))
     agent.reset(look(GOAL))
     _, logs = walk(agent, 4)
-    assert [log.thought.config.execute for log in logs] == [1, 1, 2, 2]
+    assert [log.config.execute for log in logs] == [1, 1, 2, 2]
 
 
 def test_mode_one_without_a_policy_is_refused():
@@ -304,7 +303,5 @@ def test_doubt_that_is_not_small_keeps_the_planner_at_work():
     agent = build(actor=Straight(), arbitration=arbitration, doubt=lambda state, goal: torch.tensor([0.1, 0.9]))
     agent.reset(look(GOAL))
     _, logs = walk(agent, 4)
-    assert logs[-1].thought.reactive.tolist() == [True, False]
-    assert logs[-1].thought.disagreement.tolist() == pytest.approx([0.1, 0.9]) and math.isfinite(
-        logs[-1].seconds["plan"]
-    )
+    assert logs[-1].reactive.tolist() == [True, False]
+    assert logs[-1].disagreement.tolist() == pytest.approx([0.1, 0.9]) and math.isfinite(logs[-1].seconds["plan"])

@@ -21,7 +21,7 @@ from jepa_mpc.world_model.agents.planning import Agent, _Evaluator
 from jepa_mpc.world_model.checkpoints.loader import Interface, as_world_model, load_world_model, save_world_model
 from jepa_mpc.world_model.costs.goal import GoalDistance, absolute
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
-from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression
 from jepa_mpc.world_model.parts.poses import ArmPose
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
@@ -203,7 +203,7 @@ def test_an_agent_plans_with_it_and_remembers_poses():
     high = torch.tensor([0.05] * 3 + [0.0] * 4)
     agent = Agent(
         perception=model.perception,
-        memory=ShortTermMemory(max_frames=2, action_dim=7),
+        memory=ReplayBuffer(capacity=2, window=2, action_dim=7),
         dynamics=model.dynamics,
         cost=model.goal_cost(),
         planner=HandCEM(num_samples=8, num_elites=3, num_iterations=2),

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from jepa_mpc.errors import choose
 from jepa_mpc.trajectories.formats.base import Log, fault
 from jepa_mpc.trajectories.formats.clips import ClipsReader, find_clips
-from jepa_mpc.trajectories.formats.droid import TABLE, DroidReader
+from jepa_mpc.trajectories.formats.droid import DroidReader, find_episodes
 from jepa_mpc.trajectories.formats.films import FilmsReader, find_tables
-from jepa_mpc.trajectories.formats.h5 import open_h5
+from jepa_mpc.trajectories.formats.h5 import member_of, names_of, open_h5
 from jepa_mpc.trajectories.formats.hdf5 import Hdf5Reader
-from jepa_mpc.trajectories.formats.lerobot import INFO, open_lerobot
+from jepa_mpc.trajectories.formats.lerobot import open_lerobot
+from jepa_mpc.trajectories.formats.lerobot_features import INFO
 from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
 from jepa_mpc.trajectories.formats.mcap import McapReader
 from jepa_mpc.trajectories.formats.minari import MAIN, MinariReader
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.formats.npz_writer import write_npz
+from jepa_mpc.trajectories.formats.ogbench import OgbenchReader, is_ogbench
 from jepa_mpc.trajectories.formats.robomimic import RobomimicReader, write_robomimic
 
 FORMATS: dict[str, Callable[[Path], Log]] = {
@@ -26,6 +29,7 @@ FORMATS: dict[str, Callable[[Path], Log]] = {
     "droid": DroidReader,
     "robomimic": RobomimicReader,
     "minari": MinariReader,
+    "ogbench": OgbenchReader,
     "hdf5": Hdf5Reader,
     "films": FilmsReader,
     "clips": ClipsReader,
@@ -46,7 +50,7 @@ def detect(path: str | Path) -> str:
     """
     path = Path(path)
     if path.is_file():
-        kind = {".mcap": "mcap", ".h5": "hdf5", ".hdf5": "hdf5"}.get(path.suffix)
+        kind = {".mcap": "mcap", ".h5": "hdf5", ".hdf5": "hdf5", ".npz": "ogbench"}.get(path.suffix)
         if kind == "hdf5" and _has_demonstrations(path):
             return "robomimic"
         if kind:
@@ -80,15 +84,16 @@ def open_log(path: str | Path, *, format: str | None = None) -> Log:  # noqa: A0
 
 def _has_demonstrations(path: Path) -> bool:
     with open_h5(path) as file:
-        return "data" in file and any(str(name).startswith("demo") for name in file["data"])
+        return "data" in file and bool(names_of(member_of(file, "data", where=path, field="data"), "demo", path))
 
 
 _MARKS: dict[str, Callable[[Path], bool]] = {
     "npz": lambda path: any(path.glob("episode_*.npz")),
-    "lerobot": lambda path: (path / INFO).exists(),
-    "minari": lambda path: (path / MAIN).exists(),
+    "lerobot": lambda path: os.path.lexists(path / INFO),
+    "minari": lambda path: os.path.lexists(path / MAIN),
+    "ogbench": lambda path: any(map(is_ogbench, path.glob("*.npz"))),
     "mcap": lambda path: any(path.glob("*.mcap")),
-    "droid": lambda path: next(path.rglob(TABLE), None) is not None,
+    "droid": lambda path: bool(find_episodes(path)),
     "hdf5": lambda path: any(path.glob("*.hdf5")) or any(path.glob("*.h5")),
     "films": lambda path: bool(find_tables(path)),
     "clips": lambda path: bool(find_clips(path)),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,35 +13,40 @@ from jepa_mpc.errors import BadEpisode
 from jepa_mpc.interfaces import EpisodeStore, Field
 from jepa_mpc.trajectories.checksums import Checksums
 from jepa_mpc.trajectories.episode import FRAME_INDEX, IMAGES, TIMESTAMP
+from jepa_mpc.trajectories.guards import fault as fault
+from jepa_mpc.trajectories.guards import parse_json, plain_file, read_plain
 
 MAX_SIDE = 8192  # px; a picture that claims more is a damaged header
 MAX_JSON = 64 << 20
+PACE = 0.2  # share by which the usual step may differ from the declared one
+FEW = 8  # steps whose median says nothing yet
+
+Made = TypeVar("Made")
 
 
 class Log(EpisodeStore, Protocol):
     """An EpisodeStore that also tells where it comes from; what every reader gives.
 
     `format` names the layout, `path` the folder or file, `cameras` the cameras in stacking order, `dt_s` the seconds
-    between two steps (0 if the log does not say).
+    between two steps (0 if the log does not say), `damaged` the episodes that cannot be opened and why: they have no
+    steps, and reading them raises.
     """
 
     format: ClassVar[str]
     path: Path
     cameras: tuple[str, ...]
     dt_s: float
+    damaged: dict[int, str]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was left out or found in another place than the log says, a sentence each."""
 
     def metadata(self, index: int) -> dict[str, Any]:
         """What the log says about one episode, JSON values."""
 
     def sources(self, index: int) -> tuple[Path, ...]:
         """The files that one episode is read from."""
-
-
-def fault(where: str | Path, *, field: str, problem: str, remedy: str = "", episode: int | None = None) -> BadEpisode:
-    """The one shape of every complaint: file, episode, field, what is wrong, what would help."""
-    place = where.name if isinstance(where, Path) else where
-    at = "" if episode is None else f"episode {episode}: "
-    return BadEpisode(f"{place}: {at}field {field!r} {problem}" + (f"; {remedy}" if remedy else ""))
 
 
 class LogReader(ABC):
@@ -56,16 +60,23 @@ class LogReader(ABC):
     """
 
     format: ClassVar[str]
+    lost_steps: ClassVar[float] = 4.0  # that may be missing between two rows
     lengths: Sequence[int]
     fields: Mapping[str, Field]
     cameras: tuple[str, ...]
     dt_s: float = 0.0
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was left out or found in another place than the log says, a sentence each."""
+        return ()
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.exists():
             raise fault(str(path), field="file", problem="does not exist", remedy="name an existing log")
         self.checksums = Checksums(self.path)
+        self.damaged: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -79,6 +90,7 @@ class LogReader(ABC):
         """
         if not 0 <= episode < len(self.lengths):
             raise IndexError(f"episode {episode} of a log with {len(self.lengths)}")
+        check_sound(self.damaged, episode)
         if not 0 <= start < stop <= self.lengths[episode]:
             raise IndexError(f"steps {start}..{stop} are not inside episode {episode} of {self.lengths[episode]} steps")
         where = self.where(episode)
@@ -87,10 +99,12 @@ class LogReader(ABC):
                 known = ", ".join(self.fields)
                 raise fault(where, field=name, problem="is not in this log", remedy=f"it has {known}", episode=episode)
         for path in self.sources(episode):
-            self.checksums.check(path)
+            self.check_file(path)
         columns = self.columns(episode, start, stop, names)
         for name in names:
             check_values(name, columns[name], self.fields[name], steps=stop - start, where=where, episode=episode)
+        if TIMESTAMP in columns:
+            check_pace(columns[TIMESTAMP], self.dt_s, lost_steps=self.lost_steps, where=where, episode=episode)
         return {name: columns[name] for name in names}
 
     def metadata(self, index: int) -> dict[str, Any]:
@@ -100,6 +114,51 @@ class LogReader(ABC):
     def where(self, index: int) -> str:
         """The name of the file that complaints about an episode point to."""
         return self.sources(index)[0].name
+
+    def check_file(self, path: Path) -> Path:
+        """A file of the log, certainly plain and as its checksum notes it.
+
+        Raises:
+            BadEpisode: If it is missing, a link, a pipe, outside of the log, or altered.
+        """
+        plain_file(path, self.path)
+        self.checksums.check(path)
+        return path
+
+    def count_steps(self, episodes: int, length: Callable[[int], int]) -> list[int]:
+        """Steps of each episode; those that cannot be counted are noted as damaged and have none.
+
+        Raises:
+            BadEpisode: If all are damaged.
+        """
+        counted = [self.unless_damaged(index, length) or 0 for index in range(episodes)]
+        if episodes and len(self.damaged) == episodes:
+            raise BadEpisode(self.damaged[0])
+        return counted
+
+    def unless_damaged(self, index: int, work: Callable[[int], Made]) -> Made | None:
+        """What is read from one episode, or None if it is damaged, which is noted."""
+        if index in self.damaged:
+            return None
+        try:
+            return work(index)
+        except BadEpisode as error:
+            self.damaged[index] = str(error)
+            return None
+
+    def first_sound(self, work: Callable[[int], Made]) -> Made:
+        """What is read from the first episode that is not damaged: all others must agree with it.
+
+        Raises:
+            BadEpisode: If all are damaged.
+        """
+        assert isinstance(self.lengths, list)
+        for index in range(len(self.lengths)):
+            found = self.unless_damaged(index, work)
+            if found is not None:
+                return found
+            self.lengths[index] = 0
+        raise BadEpisode(self.damaged[0])
 
     @abstractmethod
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -130,6 +189,41 @@ def check_values(name: str, array: np.ndarray, field: Field, *, steps: int, wher
         raise bad(f"does not rise at step {int(np.argmax(np.diff(array) <= 0)) + 1} of those read")
     if name == FRAME_INDEX and not (np.diff(array) == 1).all():
         raise bad("does not count up by one")
+
+
+def check_sound(damaged: Mapping[int, str], episode: int) -> None:
+    """Refuse an episode that could not be opened.
+
+    Raises:
+        BadEpisode: With what is wrong and how to do without the episode.
+    """
+    if episode in damaged:
+        raise BadEpisode(f"{damaged[episode]} (episode {episode}; leave_out=[{episode}] does without it)")
+
+
+def check_pace(times_s: np.ndarray, dt_s: float, *, lost_steps: float, where: str, episode: int) -> None:
+    """Compare times with the time step that a log declares.
+
+    Args:
+        times_s: Rising times `T`, s.
+        dt_s: The declared step, s; 0 if none is.
+        lost_steps: How much longer one step may be, in steps.
+        where: The file.
+        episode: Its number.
+
+    Raises:
+        BadEpisode: If a step jumps, or the usual one differs by more than a fifth.
+    """
+    steps = np.diff(times_s)
+    if dt_s <= 0 or not len(steps):
+        return
+    longest, usual = float(steps.max()), float(np.median(steps))
+    other = len(steps) >= FEW and abs(usual - dt_s) > PACE * dt_s
+    if other or longest > (1 + lost_steps) * dt_s:
+        told = f"goes in steps of {usual:.6g} s" if other else f"jumps by {longest:.6g} s at step {int(steps.argmax())}"
+        problem = f"{told} of those read, the log counts {dt_s:.6g} s"
+        remedy = "correct the times or the rate, or leave the episode out"
+        raise fault(where, field=TIMESTAMP, problem=problem, remedy=remedy, episode=episode)
 
 
 def image_shape(shape: Sequence[Any], *, where: str | Path, field: str) -> tuple[int, int, int]:
@@ -165,13 +259,13 @@ def read_json(path: Path, *, field: str = "file") -> dict[str, Any]:
     Raises:
         BadEpisode: If the file is missing, huge or holds no object.
     """
+    if plain_file(path, path.parent, field=field).stat().st_size > MAX_JSON:
+        raise fault(path, field=field, problem=f"has {path.stat().st_size} bytes, too many for a JSON header")
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise fault(path, field=field, problem=f"has {path.stat().st_size} bytes, too many for a JSON header")
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise fault(path, field=field, problem=f"is missing in {path.parent}", remedy="restore it") from error
-    except (ValueError, RecursionError, OSError) as error:
+        value = parse_json(read_plain(path, path.parent, field=field))
+    except BadEpisode:
+        raise
+    except ValueError as error:
         raise fault(path, field=field, problem=f"is not JSON ({error})", remedy="restore the file") from error
     if not isinstance(value, dict):
         raise fault(path, field=field, problem="must hold a JSON object", remedy="restore the file")

@@ -11,17 +11,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from jepa_mpc.errors import BadEpisode
 from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats.base import LogReader, fault
 from jepa_mpc.trajectories.formats.films import FILM_SUFFIXES
 from jepa_mpc.trajectories.formats.videos import VideoFile
+from jepa_mpc.trajectories.guards import time_step
 from jepa_mpc.trajectories.pictures import PictureFit
 
 CAMERA = "camera"
 SAME_RATE = 1.01
-MOST_TOLD = 5
 
 
 class ClipsReader(LogReader):
@@ -34,54 +33,45 @@ class ClipsReader(LogReader):
         path: The folder.
 
     Raises:
-        BadEpisode: If there is no film, or some are damaged; names them.
+        BadEpisode: If there is no film, or all are damaged.
     """
 
     format: ClassVar[str] = "clips"
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
-        self.films = _opened(self.path, find_clips(self.path))
-        self.lengths = [len(film) for film in self.films]
-        sizes, rates = {film.size for film in self.films}, [film.fps for film in self.films]
+        self._paths = find_clips(self.path)
+        if not self._paths:
+            remedy = f"looked for {', '.join(FILM_SUFFIXES)}"
+            raise fault(self.path, field="video", problem="holds no film", remedy=remedy)
+        self.films: dict[int, VideoFile] = {}
+        self.lengths = self.count_steps(len(self._paths), self._length)
+        sizes, rates = {film.size for film in self.films.values()}, [film.fps for film in self.films.values()]
         self._fit = PictureFit(size=min(map(min, sizes)) if len(sizes) > 1 else None)
         if min(rates) > 0 and max(rates) <= SAME_RATE * min(rates):
-            self.dt_s = 1.0 / rates[0]
-        picture = (*self._fit.shape(*self.films[0].size), 3)
+            self.dt_s = time_step(rates[0], where=self.path, field="fps")
+        picture = (*self._fit.shape(*next(iter(self.films.values())).size), 3)
         self.fields = {IMAGES + CAMERA: Field(picture, "uint8", "RGB", 1.0 / self.dt_s if self.dt_s > 0 else None)}
         self.cameras = (CAMERA,)
 
     def sources(self, index: int) -> tuple[Path, ...]:
         """The film of one episode."""
-        return (self.films[index].path,)
+        return (self._paths[index],)
 
     def metadata(self, index: int) -> dict[str, str]:
         """Which film it is."""
-        return {"film": self.films[index].path.relative_to(self.path).as_posix()}
+        return {"film": self._paths[index].relative_to(self.path).as_posix()}
 
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Frames start..stop-1, if they are asked for."""
         return {name: self._fit(self.films[episode].read(start, stop)) for name in names}
 
+    def _length(self, index: int) -> int:
+        film = self.films[index] = VideoFile(self.check_file(self._paths[index]))
+        return len(film)
+
 
 def find_clips(path: Path) -> list[Path]:
     """The films of a folder and its subfolders; hidden ones are passed over."""
-    found = (film for film in path.rglob("*") if film.suffix.lower() in FILM_SUFFIXES)
+    found = (film for film in path.rglob("*") if film.suffix.lower() in FILM_SUFFIXES and not film.is_dir())
     return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts))
-
-
-def _opened(folder: Path, paths: Sequence[Path]) -> list[VideoFile]:
-    """All films; those that are damaged are told together."""
-    films, damaged = [], []
-    for path in paths:
-        try:
-            films.append(VideoFile(path))
-        except BadEpisode as error:
-            damaged.append(str(error))
-    if damaged:
-        more = ", ..." if len(damaged) > MOST_TOLD else ""
-        problem = f"has {len(damaged)} damaged films among {len(paths)} ({', '.join(damaged[:MOST_TOLD])}{more})"
-        raise fault(folder, field="video", problem=problem, remedy="restore them or move them away")
-    if not films:
-        raise fault(folder, field="video", problem="holds no film", remedy=f"looked for {', '.join(FILM_SUFFIXES)}")
-    return films

@@ -6,6 +6,7 @@ rad), `gripper_position` (0 open, 1 closed), joints; `action/*` holds what was c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,15 +43,15 @@ class DroidReader(LogReader):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
-        self.folders = sorted(table.parent for table in self.path.rglob(TABLE))
+        self.folders = find_episodes(self.path)
         if not self.folders:
             raise fault(self.path, field=TABLE, problem="is nowhere below this folder", remedy="name a DROID folder")
         self.dt_s = 1.0 / HZ
-        self.films = [self._films_of(index) for index in range(len(self.folders))]
-        self.lengths = [self._length(index) for index in range(len(self.folders))]
+        self.films = [self.unless_damaged(index, self._films_of) or {} for index in range(len(self.folders))]
+        self.lengths = self.count_steps(len(self.folders), self._length)
         self._open: dict[Path, VideoFile] = {}
         self.datasets: dict[str, str] = {}
-        self.fields = self._read_fields()
+        self.fields = self.first_sound(self._read_fields)
         self.cameras = cameras_in(self.fields)
 
     def metadata(self, index: int) -> dict[str, Any]:
@@ -99,7 +100,7 @@ class DroidReader(LogReader):
         if path not in self._open:
             while len(self._open) > 8:
                 self._open.pop(next(iter(self._open)))
-            self._open[path] = VideoFile(path)
+            self._open[path] = VideoFile(self.check_file(path))
         if len(self._open[path]) != self.lengths[episode]:
             problem = f"has {len(self._open[path])} frames, {TABLE} has {self.lengths[episode]} steps"
             remedy = "leave the episode out: its pictures would be shifted"
@@ -115,7 +116,7 @@ class DroidReader(LogReader):
             for key, value in self._header(index).items()
             if key.endswith("_mp4_path") and value
         }
-        there = {camera: film for camera, film in named.items() if film.is_file()}
+        there = {camera: film for camera, film in named.items() if os.path.lexists(film)}
         plain = sorted(film for film in place.glob("*.mp4") if "stereo" not in film.name)
         return there or {film.stem: film for film in plain}
 
@@ -123,13 +124,13 @@ class DroidReader(LogReader):
         found = sorted(self.folders[index].glob("metadata_*.json"))
         if not found:
             return {}
-        self.checksums.check(found[0])
+        self.check_file(found[0])
         return read_json(found[0])
 
     def _length(self, index: int) -> int:
         """Steps of an episode, from the pose that each of them has."""
         path = self.folders[index] / TABLE
-        self.checksums.check(path)
+        self.check_file(path)
         name = STATES + "cartesian_position"
         with open_h5(path) as file:
             dataset = member_of(file, name, where=path, field=name)
@@ -145,11 +146,12 @@ class DroidReader(LogReader):
             problem = f"has shape {getattr(dataset, 'shape', None)}, the episode has {self.lengths[episode]} steps"
             raise fault(self.where(episode), field=name, problem=problem, remedy="restore it", episode=episode)
 
-    def _read_fields(self) -> dict[str, Field]:
-        path, films = self.folders[0] / TABLE, self.films[0]
+    def _read_fields(self, index: int) -> dict[str, Field]:
+        path, films = self.folders[index] / TABLE, self.films[index]
         fields = {}
+        self.datasets = {}
         for camera, film in sorted(films.items()):
-            fields[IMAGES + camera] = Field((*VideoFile(film).size, 3), "uint8", "RGB", HZ)
+            fields[IMAGES + camera] = Field((*VideoFile(self.check_file(film)).size, 3), "uint8", "RGB", HZ)
         with open_h5(path) as file:
             for name, dataset in datasets(file, path).items():
                 field = _rename(name)
@@ -158,6 +160,11 @@ class DroidReader(LogReader):
                     unit = UNITS.get(field.rpartition(".")[2], "")
                     fields[field] = field_of(dataset, where=path, field=name, unit=unit, hz=HZ)
         return fields
+
+
+def find_episodes(path: Path) -> list[Path]:
+    """The folders that hold a table, broken links among them."""
+    return sorted(table.parent for table in path.rglob(f"*{Path(TABLE).suffix}") if table.name == TABLE)
 
 
 def _rename(name: str) -> str | None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TextIO
 
 import numpy as np
 
@@ -24,11 +24,12 @@ from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault
 from jepa_mpc.trajectories.formats.h5log import numbered
 from jepa_mpc.trajectories.formats.tables import Table
 from jepa_mpc.trajectories.formats.videos import VideoFile
+from jepa_mpc.trajectories.guards import check_room, plain_file, time_step
 
-VECTOR = re.compile(r"(.+?)[._\[](\d+)\]?")
+VECTOR = re.compile(r"(.+?)[._\[](\d{1,5})\]?")
 KNOWN = {"actions": ACTION, "state": STATE, "time": TIMESTAMP, "time_s": TIMESTAMP, "t": TIMESTAMP, "done": DONE}
 FILM_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
-MAX_CELLS = 200_000_000
+MAX_LINE = 1 << 20
 
 
 class FilmsReader(LogReader):
@@ -52,14 +53,8 @@ class FilmsReader(LogReader):
         self.films = [films_beside(table) for table in self.tables]
         self._rows: dict[Path, dict[str, np.ndarray]] = {}
         self._open: dict[Path, VideoFile] = {}
-        self.lengths = [self._length(index) for index in range(len(self.tables))]
-        first = self._table(0)
-        self.dt_s = _time_step(first, self._film(next(iter(self.films[0].values()))).fps if self.films[0] else 0.0)
-        hz = 1.0 / self.dt_s if self.dt_s > 0 else None
-        self.fields = {
-            IMAGES + camera: Field((*self._film(film).size, 3), "uint8", "RGB", hz)
-            for camera, film in self.films[0].items()
-        } | {name: Field(rows.shape[1:], str(rows.dtype), _unit(name), hz) for name, rows in first.items()}
+        self.lengths = self.count_steps(len(self.tables), self._length)
+        self.fields = self.first_sound(self._read_fields)
         self.cameras = cameras_in(self.fields)
 
     def sources(self, index: int) -> tuple[Path, ...]:
@@ -82,6 +77,16 @@ class FilmsReader(LogReader):
                 found[name] = rows[name][start:stop]
         return found
 
+    def _read_fields(self, index: int) -> dict[str, Field]:
+        """Fields of one episode, the first that is sound; all others must have the same."""
+        rows, films = self._table(index), {camera: self._film(path) for camera, path in self.films[index].items()}
+        self.dt_s = _time_step(rows, next(iter(films.values())).fps if films else 0.0, self.tables[index])
+        hz = 1.0 / self.dt_s if self.dt_s > 0 else None
+        pictures = {IMAGES + camera: Field((*film.size, 3), "uint8", "RGB", hz) for camera, film in films.items()}
+        return pictures | {
+            name: Field(column.shape[1:], str(column.dtype), _unit(name), hz) for name, column in rows.items()
+        }
+
     def _frames(self, episode: int, start: int, stop: int, name: str) -> np.ndarray:
         path = self.films[episode][name.removeprefix(IMAGES)]
         film = self._film(path)
@@ -94,7 +99,7 @@ class FilmsReader(LogReader):
         if path not in self._open:
             while len(self._open) > 8:
                 self._open.pop(next(iter(self._open)))
-            self.checksums.check(path)
+            self.check_file(path)
             self._open[path] = VideoFile(path)
         return self._open[path]
 
@@ -103,7 +108,7 @@ class FilmsReader(LogReader):
         if path not in self._rows:
             while len(self._rows) > 16:
                 self._rows.pop(next(iter(self._rows)))
-            self.checksums.check(path)
+            self.check_file(path)
             self._rows[path] = read_table(path)
         return self._rows[path]
 
@@ -149,6 +154,7 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     """
     if path.suffix == ".parquet":
         table = Table(path)
+        table.check_room(table.columns)
         columns = {name: table.array(name) for name in table.columns}
     else:
         columns = _read_csv(path)
@@ -157,36 +163,42 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     for name, column in columns.items():
         match = VECTOR.fullmatch(name)
         if match and column.ndim == 1:
-            grouped.setdefault(match[1], {})[int(match[2])] = column
+            grouped.setdefault(_house_name(match[1]), {})[int(match[2])] = column
         else:
-            found[_house_name(name)] = column
+            found[_house_name(name)] = _house_dtype(_house_name(name), column, path)
     for name, axes in grouped.items():
-        if sorted(axes) != list(range(len(axes))):
-            raise fault(path, field=name, problem=f"has the axes {sorted(axes)}", remedy="count them 0, 1, 2, ...")
-        kinds = {str(column.dtype) for column in axes.values()}
-        if len(kinds) > 1:
-            raise fault(path, field=name, problem=f"has axes of different dtypes {sorted(kinds)}", remedy="use float32")
-        found[_house_name(name)] = np.stack([axes[axis] for axis in range(len(axes))], axis=1)
-    for name, column in found.items():
-        if COLUMNS.get(name, ("",))[0].startswith("float") and str(column.dtype) not in ("float32", "float64"):
-            remedy = "use float32 or float64: the rest has lost digits"
-            raise fault(path, field=name, problem=f"has dtype {column.dtype}", remedy=remedy)
-    return {name: _house_dtype(name, column) for name, column in found.items()}
+        found[name] = _house_dtype(name, _side_by_side(name, axes, path), path)
+    return found
+
+
+def _side_by_side(name: str, axes: dict[int, np.ndarray], path: Path) -> np.ndarray:
+    if sorted(axes) != list(range(len(axes))):
+        raise fault(path, field=name, problem=f"has the axes {sorted(axes)}", remedy="count them 0, 1, 2, ...")
+    kinds = {str(column.dtype) for column in axes.values()}
+    if len(kinds) > 1:
+        raise fault(path, field=name, problem=f"has axes of different dtypes {sorted(kinds)}", remedy="use float32")
+    return np.stack([axes[axis] for axis in range(len(axes))], axis=1)
 
 
 def _read_csv(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a text table, line by line into an array of the size that its lines need."""
+    plain_file(path, path)
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            header, *lines = list(csv.reader(file))
-        if len(set(header)) != len(header) or not header:
-            raise fault(path, field="header", problem="has no or equal names", remedy="name each column once")
-        for number, line in enumerate(lines):
-            if len(line) != len(header):
-                problem = f"has {len(line)} cells in row {number}, the header has {len(header)}"
-                raise fault(path, field="file", problem=problem, remedy="restore the table")
-        cells = np.array([[_number(cell) for cell in line] for line in lines], dtype=np.float64)
-    except FileNotFoundError as error:
-        raise fault(path, field="file", problem="is missing", remedy="restore it") from error
+            rows = csv.reader(_lines(file, path))
+            header = [name.strip() for name in next(rows, [])]
+            if len(set(header)) != len(header) or not header:
+                raise fault(path, field="header", problem="has no or equal names", remedy="name each column once")
+            with path.open("rb") as raw:
+                lines = sum(piece.count(b"\n") for piece in iter(lambda: raw.read(MAX_LINE), b""))
+            check_room(8 * (lines + 1) * len(header), path, field="file")
+            cells, count = np.empty((lines + 1, len(header))), 0
+            for number, line in enumerate(rows):
+                if len(line) != len(header):
+                    problem = f"has {len(line)} cells in row {number}, the header has {len(header)}"
+                    raise fault(path, field="file", problem=problem, remedy="restore the table")
+                cells[number] = [_number(cell) for cell in line]
+                count += 1
     except UnicodeDecodeError as error:
         raise fault(path, field="file", problem=f"is no text ({error})", remedy="restore the table") from error
     except (csv.Error, OSError) as error:
@@ -194,15 +206,22 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
     except ValueError as error:
         if isinstance(error, BadEpisode):
             raise
-        raise fault(
-            path, field="file", problem=f"holds what is no number ({error})", remedy="drop that column"
-        ) from error
-    cells = cells.reshape(len(lines), len(header))
-    return {name.strip(): cells[:, column] for column, name in enumerate(header)}
+        problem = f"holds what is no number ({error})"
+        raise fault(path, field="file", problem=problem, remedy="drop that column") from error
+    return {name: cells[:count, column] for column, name in enumerate(header)}
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise fault(path, field="file", problem=f"has a line of {MAX_LINE} characters", remedy="restore the table")
+        yield line
 
 
 def _number(cell: str) -> float:
     text = cell.strip().lower()
+    if "_" in text or not text.isascii():  # Python would read 1_000 and digits of all scripts
+        raise ValueError(f"could not read {cell!r}")
     return {"true": 1.0, "false": 0.0}[text] if text in ("true", "false") else float(text)
 
 
@@ -210,7 +229,10 @@ def _house_name(name: str) -> str:
     return KNOWN.get(name, name)
 
 
-def _house_dtype(name: str, column: np.ndarray) -> np.ndarray:
+def _house_dtype(name: str, column: np.ndarray, path: Path) -> np.ndarray:
+    if COLUMNS.get(name, ("",))[0].startswith("float") and str(column.dtype) not in ("float32", "float64"):
+        remedy = "use float32 or float64: the rest has lost digits"
+        raise fault(path, field=name, problem=f"has dtype {column.dtype}", remedy=remedy)
     if name in COLUMNS and name != TIMESTAMP and column.dtype.kind in "fiub":
         return column.astype(COLUMNS[name][0]) if np.isfinite(column).all() else column
     if name in (TIMESTAMP, FRAME_INDEX):
@@ -222,9 +244,9 @@ def _unit(name: str) -> str:
     return COLUMNS[name][3] if name in COLUMNS else ""
 
 
-def _time_step(rows: dict[str, np.ndarray], fps: float) -> float:
+def _time_step(rows: dict[str, np.ndarray], fps: float, path: Path) -> float:
     """Seconds between two rows: from the times, else from the film's rate."""
     times = rows.get(TIMESTAMP)
     if times is not None and len(times) > 1 and np.isfinite(times).all() and np.median(np.diff(times)) > 0:
-        return float(np.median(np.diff(times)))
-    return 1.0 / fps if fps > 0 else 0.0
+        return time_step(float(np.median(np.diff(times))), where=path, field=TIMESTAMP, rate=False)
+    return time_step(fps, where=path, field="fps")

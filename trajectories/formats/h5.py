@@ -12,7 +12,10 @@ import numpy as np
 from jepa_mpc.errors import BadEpisode, MissingPackage
 from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.formats.base import fault
+from jepa_mpc.trajectories.guards import Patience, check_room, plain_file, room
 
+MAX_MEMBERS = 100_000
+MAX_NAME = 200
 MAX_RATIO = 1100  # deflate cannot shrink further
 READ_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, IndexError, MemoryError,
                NotImplementedError, AttributeError, UnicodeDecodeError)  # fmt: skip
@@ -31,6 +34,7 @@ def open_h5(path: Path) -> Iterator[Any]:
         import h5py
     except ImportError as error:
         raise MissingPackage("h5py", "jepa_mpc.trajectories.formats.h5") from error
+    plain_file(path, path)
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
@@ -49,33 +53,104 @@ def datasets(group: Any, where: Path) -> dict[str, Any]:
     import h5py
 
     found: dict[str, Any] = {}
+    seen, patience = {_address(group)}, Patience(where)
     todo = [("", group)]
     while todo:
         prefix, here = todo.pop(0)
-        if prefix.count("/") > 8 or len(found) > 100_000:
+        if prefix.count("/") > 8:
             raise fault(where, field=prefix, problem="is nested too deep")
         for name in here:
+            patience.check()
             full = f"{prefix}{name}"
-            if not isinstance(here.get(name, getlink=True), h5py.HardLink):
-                raise fault(where, field=full, problem="is a link to elsewhere", remedy="store the data itself")
             member = member_of(here, name, where=where, field=full)
             if isinstance(member, h5py.Group):
+                if _address(member) in seen:
+                    raise fault(where, field=full, problem="is a group that is linked twice", remedy="store it once")
+                seen.add(_address(member))
                 todo.append((full + "/", member))
             elif isinstance(member, h5py.Dataset):
                 found[full] = member
+            if len(found) + len(seen) > MAX_MEMBERS:
+                raise fault(where, field=prefix, problem=f"holds more than {MAX_MEMBERS} datasets and groups")
     return found
 
 
-def member_of(group: Any, name: str, *, where: Path, field: str) -> Any:
-    """One member of a group.
+def names_of(group: Any, start: str, where: Path) -> list[str]:
+    """The names in a group that begin so.
 
     Raises:
-        BadEpisode: If it is missing or damaged.
+        BadEpisode: If there are too many, or one is too long or no text.
     """
+    if len(group) > MAX_MEMBERS:
+        raise fault(where, field=str(group.name), problem=f"holds more than {MAX_MEMBERS} members")
+    return [_sound_name(str(name), where) for name in group if str(name).startswith(start)]
+
+
+def member_of(group: Any, name: str, *, where: Path, field: str) -> Any:
+    """One member of a group, by its path; every part of it must lie in this file.
+
+    Raises:
+        BadEpisode: If it is missing or damaged, or a part of the path is a link to elsewhere.
+    """
+    import h5py
+
+    here = group
     try:
-        return group[name]
+        for part in filter(None, name.split("/")):
+            link = here.get(_sound_name(part, where), getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                problem = f"leads over {part!r}, a link to elsewhere"
+                raise fault(where, field=field, problem=problem, remedy="store the data itself")
+            here = here[part]
+    except BadEpisode:
+        raise
     except READ_ERRORS as error:
         raise fault(where, field=field, problem=f"is missing or damaged ({error})", remedy="restore it") from error
+    return here
+
+
+def attribute(item: Any, name: str, where: Path) -> Any:
+    """One number or text that is noted at a group or dataset, or None.
+
+    Raises:
+        BadEpisode: If it is damaged or a long list.
+    """
+    try:
+        if name not in item.attrs:
+            return None
+        kept = item.attrs.get_id(name)
+        if kept.shape is None or int(np.prod(kept.shape, dtype=object)) != 1 or kept.get_storage_size() > 1 << 16:
+            return None
+        value = item.attrs[name]
+    except READ_ERRORS as error:
+        raise fault(where, field=f"{item.name}@{name}", problem=f"is damaged ({error})", remedy="restore it") from error
+    value = value.reshape(-1)[0] if isinstance(value, np.ndarray) else value
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def noted_count(item: Any, name: str, counted: int, where: Path) -> None:
+    """Compare a number of steps that is noted with those that are there.
+
+    Raises:
+        BadEpisode: If it is no number or another.
+    """
+    noted = attribute(item, name, where)
+    if noted is not None and (isinstance(noted, str | bytes) or noted != counted):
+        field = f"{str(item.name).strip('/')}@{name}"
+        raise fault(where, field=field, problem=f"is {noted!r}, there are {counted} steps", remedy="restore the file")
+
+
+def _address(item: Any) -> int:
+    import h5py
+
+    return int(h5py.h5o.get_info(item.id).addr)
+
+
+def _sound_name(name: str, where: Path) -> str:
+    if len(name) > MAX_NAME or not name.isprintable():
+        problem = f"is a name of {len(name)} characters that is too long or no text"
+        raise fault(where, field=name[:20], problem=problem, remedy="rename it")
+    return name
 
 
 def check_claim(dataset: Any, where: Path, field: str) -> None:
@@ -97,7 +172,7 @@ def check_claim(dataset: Any, where: Path, field: str) -> None:
         raise fault(where, field=field, problem="does not lie in this file", remedy="store the data itself")
     if claimed < 0 or claimed > MAX_RATIO * stored or (chunk is None and claimed != stored):
         raise fault(where, field=field, problem=f"claims shape {shape} but {stored} bytes are stored")
-    if piece > MAX_RATIO * max(stored, 1) + (64 << 20):
+    if piece > min(room(where), MAX_RATIO * stored + (64 << 20)):
         raise fault(where, field=field, problem=f"claims chunks of {piece} bytes, {stored} bytes are stored")
 
 
@@ -110,11 +185,17 @@ def read_rows(dataset: Any, start: int, stop: int, *, where: Path, field: str) -
     check_claim(dataset, where, field)
     if not dataset.shape or dataset.shape[0] < stop:
         raise fault(where, field=field, problem=f"has shape {dataset.shape}, expected at least {stop} steps")
+    check_room((stop - start) * row_bytes(dataset), where, field=field)
     try:
         rows = np.asarray(dataset[start:stop])
     except READ_ERRORS as error:
         raise fault(where, field=field, problem=f"is damaged ({error})", remedy="restore the file") from error
     return rows.astype(rows.dtype.newbyteorder("="), copy=False)
+
+
+def row_bytes(dataset: Any) -> int:
+    """Bytes of one row in memory."""
+    return int(dataset.dtype.itemsize * np.prod([int(size) for size in dataset.shape[1:]], dtype=object))
 
 
 def field_of(dataset: Any, *, where: Path, field: str, unit: str = "", hz: float | None = None) -> Field:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from jepa_mpc.trajectories.formats.h5 import datasets, field_of, member_of, open
 from jepa_mpc.trajectories.formats.pictures import decode_picture, picture_size
 
 NUMBERED = re.compile(r"(.*?)(\d+)")
+DIGITS = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +31,25 @@ class H5Episode:
         group: The group in it; "/" for the whole file.
         length: Observations T.
         start: First row of the datasets, for episodes that share them.
+        problem: Why it cannot be opened.
     """
 
     path: Path
     group: str
     length: int
     start: int = 0
+    problem: str = ""
+
+
+def episode_at(path: Path, group: str, length: Callable[[], int]) -> H5Episode:
+    """An episode whose steps are counted, or, if that fails, one of no steps that knows why."""
+    try:
+        counted = length()
+        if counted < 1:
+            raise fault(path, field=group, problem="has no steps")
+        return H5Episode(path=path, group=group, length=counted)
+    except BadEpisode as error:
+        return H5Episode(path=path, group=group, length=0, problem=str(error))
 
 
 class H5Log(LogReader):
@@ -46,21 +60,17 @@ class H5Log(LogReader):
         self.files = self._find_files()
         if not self.files:
             raise fault(self.path, field="file", problem="holds no HDF5 file", remedy="name the folder of the log")
-        for file in self.files:
-            self.checksums.check(file)
-        self.episodes = [episode for file in self.files for episode in self._episodes_of(file)]
+        self.episodes = [episode for file in self.files for episode in self._opened(file)]
         if not self.episodes:
             raise fault(self.files[0], field="file", problem="holds no episode", remedy="record one first")
+        self.damaged |= {index: one.problem for index, one in enumerate(self.episodes) if one.problem}
         self.lengths = [episode.length for episode in self.episodes]
-        for index, episode in enumerate(self.episodes):
-            if episode.length < 1:
-                raise fault(episode.path, field=episode.group, problem="has no steps", episode=index)
         self.paths_in_group: dict[str, str] = {}
         self.encoded: set[str] = set()
         self.channels_first: set[str] = set()
         self._compared: set[int] = set()
         self._first_names: set[str] = set()
-        self.fields = self._read_fields()
+        self.fields = self.first_sound(self._read_fields)
         self.cameras = cameras_in(self.fields)
 
     def sources(self, index: int) -> tuple[Path, ...]:
@@ -98,12 +108,22 @@ class H5Log(LogReader):
             return [self.path]
         return numbered(p for p in self.path.iterdir() if p.suffix in (".h5", ".hdf5") and not p.name.startswith("."))
 
+    def _opened(self, path: Path) -> list[H5Episode]:
+        """The episodes of one file; of several files, one that cannot be opened counts as one damaged episode."""
+        try:
+            return self._episodes_of(self.check_file(path))
+        except BadEpisode as error:
+            if len(self.files) == 1:
+                raise
+            return [H5Episode(path=path, group="/", length=0, problem=str(error))]
+
     def _hz(self) -> float | None:
         return 1.0 / self.dt_s if self.dt_s > 0 else None
 
-    def _read_fields(self) -> dict[str, Field]:
-        """Fields from the first episode; all others must have the same."""
-        first = self.episodes[0]
+    def _read_fields(self, index: int) -> dict[str, Field]:
+        """Fields of one episode, the first that is sound; all others must have the same."""
+        first = self.episodes[index]
+        self.paths_in_group, self.encoded, self.channels_first = {}, set(), set()
         fields: dict[str, Field] = {}
         with open_h5(first.path) as file:
             group = member_of(file, first.group, where=first.path, field=first.group)
@@ -155,8 +175,8 @@ class H5Log(LogReader):
     def _declare_encoded(self, name: str, dataset: Any, episode: H5Episode) -> Field | None:
         """Rows of bytes: pictures, one JPEG or PNG per step."""
         try:
-            shape = picture_size(dataset[0].tobytes())
-        except (OSError, ValueError, IndexError, RuntimeError) as error:
+            shape = picture_size(read_rows(dataset, 0, 1, where=episode.path, field=name)[0].tobytes())
+        except (OSError, ValueError, IndexError, AttributeError) as error:
             raise fault(episode.path, field=name, problem=f"holds no pictures ({error})", episode=0) from error
         self.encoded.add(name)
         return Field(image_shape(shape, where=episode.path, field=name), "uint8", "RGB", self._hz())
@@ -165,9 +185,9 @@ class H5Log(LogReader):
         path, field = self.paths_in_group[name], self.fields[name]
         dataset = member_of(group, path, where=here.path, field=f"{here.group}/{path}")
         full = f"{here.group.strip('/')}/{path}".strip("/")
-        rows = self._rows(dataset, here, here.start + start, here.start + stop, full)
         if name in self.encoded:
-            return self._decode(rows, field, here, full)
+            return self._decode(dataset, here, range(here.start + start, here.start + stop), field, full)
+        rows = self._rows(dataset, here, here.start + start, here.start + stop, full)
         if name in self.channels_first:
             rows = np.ascontiguousarray(rows.transpose(0, 2, 3, 1))
         if name in (TIMESTAMP, FRAME_INDEX):
@@ -180,12 +200,17 @@ class H5Log(LogReader):
             raise fault(here.path, field=full, problem=problem, remedy="record it anew", episode=self._number(here))
         return read_rows(dataset, start, stop, where=here.path, field=full)
 
-    def _decode(self, rows: np.ndarray, field: Field, here: H5Episode, full: str) -> np.ndarray:
-        try:
-            return np.stack([decode_picture(bytes(row), field.shape) for row in rows])
-        except (BadEpisode, OSError, ValueError, SyntaxError) as error:
-            problem = f"holds a damaged picture ({error})"
-            raise fault(here.path, field=full, problem=problem, episode=self._number(here)) from error
+    def _decode(self, dataset: Any, here: H5Episode, steps: range, field: Field, full: str) -> np.ndarray:
+        """Pictures one by one: rows of varying length may all point to the same long one."""
+        pictures = np.empty((len(steps), *field.shape), np.uint8)
+        for at, step in enumerate(steps):
+            row = self._rows(dataset, here, step, step + 1, full)[0]
+            try:
+                pictures[at] = decode_picture(bytes(row), field.shape)
+            except (BadEpisode, OSError, ValueError, TypeError) as error:
+                problem = f"holds a damaged picture ({error})"
+                raise fault(here.path, field=full, problem=problem, episode=self._number(here)) from error
+        return pictures
 
     def _number(self, here: H5Episode) -> int:
         return self.episodes.index(here)
@@ -195,7 +220,10 @@ def numbered(things: Iterable[Any]) -> list[Any]:
     """Paths or names in the order of the numbers in them (`demo_10` after `demo_9`)."""
 
     def key(thing: Any) -> list[tuple[str, int]]:
-        return [(text, int(number)) for text, number in NUMBERED.findall(str(thing))] or [(str(thing), -1)]
+        parts = DIGITS.split(str(thing))  # text and digits in turn
+        return [(text, int(number)) for text, number in zip(parts[::2], parts[1::2], strict=False)] or [
+            (str(thing), -1)
+        ]
 
     return sorted(things, key=key)
 

@@ -7,6 +7,7 @@ Episodes end to end are cut where `ep_offset`/`ep_len` say so, else behind each 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,8 +15,9 @@ import numpy as np
 
 from jepa_mpc.trajectories.episode import ACTION, DONE, IMAGES, STATE, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import fault
-from jepa_mpc.trajectories.formats.h5 import datasets, member_of, open_h5, read_rows
-from jepa_mpc.trajectories.formats.h5log import NUMBERED, H5Episode, H5Log, numbered
+from jepa_mpc.trajectories.formats.h5 import MAX_MEMBERS, attribute, datasets, member_of, open_h5, read_rows
+from jepa_mpc.trajectories.formats.h5log import NUMBERED, H5Episode, H5Log, episode_at, numbered
+from jepa_mpc.trajectories.guards import time_step
 
 HEADS = ("observations", "observation", "obs")
 CUTS = ("terminals", "timeouts", "dones", "done")
@@ -45,12 +47,13 @@ class Hdf5Reader(H5Log):
         here = self.episodes[index]
         with open_h5(here.path) as file:
             group = member_of(file, here.group, where=here.path, field=here.group)
-            attributes = {str(name): _plain(value) for name, value in group.attrs.items()}
+            names = [str(name) for name in group.attrs] if len(group.attrs) < MAX_MEMBERS else []
+            attributes = {name: _plain(attribute(group, name, here.path)) for name in names}
         return {"file": here.path.name, **{name: value for name, value in attributes.items() if value is not None}}
 
     def _episodes_of(self, path: Path) -> list[H5Episode]:
         with open_h5(path) as file:
-            self.dt_s = _time_step(file)
+            self.dt_s = _time_step(file, path)
             found = datasets(file, path)
             at_root = [name for name in found if name.count("/") == 0 or name.split("/")[0] in HEADS]
             if at_root:
@@ -59,9 +62,7 @@ class Hdf5Reader(H5Log):
             inner = {name.split("/")[1] for name in found if name.count("/") > 1}
             if len(groups) == 1 and not NUMBERED.fullmatch(groups[0]) and inner:  # data/traj_0/...
                 groups = [f"{groups[0]}/{name}" for name in numbered(inner)]
-            return [
-                H5Episode(path=path, group=group, length=_length(found, path, prefix=group + "/")) for group in groups
-            ]
+            return [episode_at(path, group, partial(_length, found, path, prefix=group + "/")) for group in groups]
 
     def _rename(self, dataset: str) -> str | None:
         *parents, name = dataset.split("/")
@@ -83,27 +84,37 @@ def _cut(path: Path, found: dict[str, Any]) -> list[H5Episode]:
     def whole(name: str) -> np.ndarray:
         return read_rows(found[name], 0, found[name].shape[0], where=path, field=name).reshape(-1)
 
+    def numbers(name: str) -> np.ndarray:
+        if found[name].dtype.kind not in "iu":
+            raise fault(path, field=name, problem=f"has dtype {found[name].dtype}", remedy="expected whole numbers")
+        return whole(name).astype(np.int64)
+
+    total = _length({name: data for name, data in found.items() if name not in OTHERS}, path)
     if {"ep_offset", "ep_len"} <= found.keys():
-        starts, lengths = whole("ep_offset").astype(np.int64), whole("ep_len").astype(np.int64)
-        rest = {name: data for name, data in found.items() if name not in OTHERS}
-        total = _length(rest, path)
-        if len(starts) != len(lengths) or (lengths < 1).any() or not np.array_equal(
-            starts, np.concatenate([[0], lengths.cumsum()[:-1]])
-        ) or lengths.sum() != total:  # fmt: skip
-            raise fault(path, field="ep_len", problem=f"does not divide the {total} steps", remedy="restore the file")
+        starts, lengths, name = numbers("ep_offset"), numbers("ep_len"), "ep_len"
+    elif "episode_ends" in found:
+        ends, name = numbers("episode_ends"), "episode_ends"
+        starts, lengths = np.concatenate([[0], ends[:-1]]), np.diff(ends, prepend=0)
     else:
-        total = _length({name: data for name, data in found.items() if name not in OTHERS}, path)
         marks = np.zeros(total, dtype=bool)
         for name in (name for name in CUTS if name in found):
-            marks |= whole(name).astype(bool)
-        if "episode_ends" in found:
-            marks[whole("episode_ends").astype(np.int64) - 1] = True
-        ends = np.unique(np.append(np.flatnonzero(marks) + 1, total))
+            marks |= _marks(whole(name), total, path, name)
+        ends, name = np.unique(np.append(np.flatnonzero(marks) + 1, total)), "/"
         starts, lengths = np.concatenate([[0], ends[:-1]]), np.diff(ends, prepend=0)
+    rows = np.concatenate([[0], lengths.cumsum()])
+    if len(starts) != len(lengths) or (lengths < 1).any() or rows[-1] != total or not np.array_equal(starts, rows[:-1]):
+        raise fault(path, field=name, problem=f"does not divide the {total} steps", remedy="restore the file")
     return [
         H5Episode(path=path, group="/", length=int(length), start=int(start))
         for start, length in zip(starts, lengths, strict=True)
     ]
+
+
+def _marks(column: np.ndarray, total: int, path: Path, name: str) -> np.ndarray:
+    """Where episodes end, from a column of 0 and 1."""
+    if len(column) != total or not np.isin(column, (0, 1)).all():
+        raise fault(path, field=name, problem=f"must hold {total} times 0 or 1", remedy="restore the file")
+    return column.astype(bool)
 
 
 def _length(found: dict[str, Any], path: Path, *, prefix: str = "") -> int:
@@ -122,22 +133,21 @@ def _length(found: dict[str, Any], path: Path, *, prefix: str = "") -> int:
     return int(chosen)
 
 
-def _time_step(file: Any) -> float:
+def _time_step(file: Any, path: Path) -> float:
     """Seconds between two steps, from an attribute `fps`, `hz` or `dt_s` of the file."""
     for name, as_rate in (("fps", True), ("hz", True), ("dt_s", False)):
-        value = _plain(file.attrs.get(name))
-        if isinstance(value, int | float) and value > 0:
-            return 1.0 / value if as_rate else float(value)
+        found = time_step(attribute(file, name, path), where=path, field=f"@{name}", rate=as_rate)
+        if found:
+            return found
     return 0.0
 
 
 def _plain(value: Any) -> Any:
     """What JSON knows of an attribute, else None."""
-    value = value.item() if isinstance(value, np.generic) else value
     if not isinstance(value, str | int | float | bool):
         return None
     try:
-        json.dumps(value, allow_nan=False)
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except ValueError:
         return None
     return value

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jepa_mpc.trajectories.checksums import write_checksums
 from jepa_mpc.trajectories.episode import ACTION, EE_POSE, GRIPPER, IMAGES, STATE, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import Log
 from jepa_mpc.trajectories.formats.droid import FILMS, HZ, TABLE
@@ -200,12 +201,30 @@ def _messages(columns: dict[str, Any], step: int, cameras: tuple[str, ...]) -> l
     return found
 
 
+def ogbench(log: Log, place: Path) -> Path:
+    """A file of OGBench's arrays for training and one for validation, the last episode."""
+    names = {STATE: "observations", ACTION: "actions", EE_POSE: "ee_pose", GRIPPER: "gripper"}
+    names |= {IMAGES + camera: camera for camera in log.cameras}
+    place.mkdir(parents=True)
+    last = len(log.lengths) - 1
+    for file, episodes in (("arm-v0.npz", range(last)), ("arm-v0-val.npz", range(last, last + 1))):
+        arrays = {
+            theirs: np.concatenate([_column(log, index, ours) for index in episodes]) for ours, theirs in names.items()
+        }
+        ends = [np.arange(log.lengths[index]) == log.lengths[index] - 1 for index in episodes]
+        arrays["terminals"] = np.concatenate(ends).astype(np.float32)
+        np.savez_compressed(place / file, allow_pickle=False, **arrays)
+    write_checksums(place)
+    return place
+
+
 LAYOUTS: dict[str, Callable[[Log, Path], Path]] = {
     "lerobot": lerobot_v3,
     "lerobot_v21": lerobot_v21,
     "droid": droid,
     "robomimic": robomimic,
     "minari": minari,
+    "ogbench": ogbench,
     "hdf5": hdf5,
     "films": films,
     "mcap": mcap,

@@ -15,13 +15,15 @@ import numpy as np
 from jepa_mpc import __version__
 from jepa_mpc.files import atomic_folder
 from jepa_mpc.trajectories.checksums import NAME, write_checksums
-from jepa_mpc.trajectories.episode import EPISODE_INDEX, FRAME_INDEX, IMAGES, TASK_INDEX, TIMESTAMP
+from jepa_mpc.trajectories.episode import DEPTH, EPISODE_INDEX, FRAME_INDEX, IMAGES, TASK_INDEX, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import Log, fault
-from jepa_mpc.trajectories.formats.lerobot import INFO, ORIGIN, THEIR_NAMES
+from jepa_mpc.trajectories.formats.depth import DepthCodes, encode_depth
+from jepa_mpc.trajectories.formats.lerobot_base import ORIGIN
+from jepa_mpc.trajectories.formats.lerobot_features import INFO, THEIR_NAMES
 from jepa_mpc.trajectories.formats.pictures import encode_png
-from jepa_mpc.trajectories.formats.summary import merge, picture_summary, summary
+from jepa_mpc.trajectories.formats.summary import depth_summary, merge, picture_summary, summary
 from jepa_mpc.trajectories.formats.tables import image_column, write_table
-from jepa_mpc.trajectories.formats.videos import ENCODERS, VideoEncoder
+from jepa_mpc.trajectories.formats.videos import DEPTH_CODEC, ENCODERS, GREY, VideoEncoder
 
 Frames = Literal["image", "h264", "av1", "h264_lossless"]
 DATA_MB, VIDEO_MB, CHUNK = 100, 200, 1000
@@ -30,6 +32,7 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 COUNTERS = (TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, "index", TASK_INDEX)
 NO_TASK = "no task given"
+CODES = DepthCodes()
 
 
 def write_lerobot(
@@ -40,7 +43,8 @@ def write_lerobot(
     Args:
         log: What to write; its rate must be a whole number of steps per second.
         folder: Where the dataset shall stand; replaced as a whole if it stands there.
-        frames: Films in a codec, or `image` for PNG pictures inside the tables (every bit is kept).
+        frames: Films in a codec, or `image` for PNG pictures inside the tables (every bit is kept). Depth goes into
+            films of 12-bit grey, or float32 TIFF pictures inside the tables.
         progress: Wraps the loop over episodes (a progress bar).
 
     Raises:
@@ -65,10 +69,13 @@ class _Writer:
     def __init__(self, log: Log, folder: Path, *, fps: int, frames: str) -> None:
         self.log, self.folder, self.fps, self.frames = log, folder, fps, frames
         self.images = [IMAGES + camera for camera in log.cameras]
-        self.rows = [n for n in log.fields if n not in self.images and n not in COUNTERS]
+        self.depths = [n for n, one in log.fields.items() if n.startswith(DEPTH) and len(one.shape) == 2]
+        self.keys = {name: self._key(name) for name in log.fields}
+        self.rows = [n for n in log.fields if n not in (*self.images, *self.depths, *COUNTERS)]
         self.parts: list[dict[str, Any]] = []
         self.part_bytes = self.data_file = self.first = 0
-        self.films = {name: _Films(folder, name, fps=fps, codec=frames) for name in self.images}
+        self.films = {n: _Films(folder, self.keys[n], fps=fps, codec=frames) for n in self.images}
+        self.films |= {n: _Films(folder, self.keys[n], fps=fps, codec=DEPTH_CODEC) for n in self.depths}
         self.tasks: dict[str, int] = {}
         self.entries: list[dict[str, Any]] = []
         self.summaries: list[dict[str, dict[str, Any]]] = []
@@ -83,33 +90,35 @@ class _Writer:
 
     def _episode(self, index: int) -> None:
         length = self.log.lengths[index]
-        columns = self.log.read(index, 0, length, [*self.rows, *self.images, *self._clock()])
+        clock = [name for name in (TIMESTAMP, TASK_INDEX) if name in self.log.fields]
+        columns = self.log.read(index, 0, length, [*self.rows, *self.films, *clock])
         self._check_clock(columns, index)
-        task = str((self.log.metadata(index).get("tasks") or [NO_TASK])[0])
-        task_index = self.tasks.setdefault(task, len(self.tasks))
-        part: dict[str, Any] = {THEIR_NAMES.get(name, name): _flat(columns[name]) for name in self.rows}
+        tasks, task_index = self._number_tasks(index, columns.get(TASK_INDEX, np.zeros(length, np.int64)))
+        part: dict[str, Any] = {self.keys[name]: _flat(columns[name]) for name in self.rows}
         part |= {
             TIMESTAMP: (np.arange(length) / self.fps).astype(np.float32),
             FRAME_INDEX: np.arange(length),
             EPISODE_INDEX: np.full(length, index),
             "index": np.arange(self.first, self.first + length),
-            TASK_INDEX: np.full(length, task_index),
+            TASK_INDEX: task_index,
         }
         found = {name: summary(values) for name, values in part.items()}
-        found |= {name: picture_summary(columns[name]) for name in self.images}
+        found |= {self.keys[name]: picture_summary(columns[name]) for name in self.images}
+        found |= {self.keys[name]: depth_summary(columns[name]) for name in self.depths}
         entry: dict[str, Any] = {
-            "episode_index": index, "tasks": [task], "length": length,
+            "episode_index": index, "tasks": tasks, "length": length,
             "dataset_from_index": self.first, "dataset_to_index": self.first + length,
             "data/chunk_index": self.data_file // CHUNK, "data/file_index": self.data_file % CHUNK,
             "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0,
         }  # fmt: skip
-        for name in self.images:
+        for name, film in self.films.items():
             if self.frames == "image":
-                part[name] = [encode_png(picture) for picture in columns[name]]
-                self.part_bytes += sum(len(picture) for picture in part[name])
-                part[name] = image_column(part[name])
+                encode = encode_depth if name in self.depths else encode_png
+                cells = [encode(picture) for picture in columns[name]]
+                self.part_bytes += sum(map(len, cells))
+                part[self.keys[name]] = image_column(cells)
             else:
-                entry |= self.films[name].add(columns[name])
+                entry |= film.add(self._levels(columns[name], name, index))
         entry |= {f"stats/{name}/{key}": value for name, facts in found.items() for key, value in facts.items()}
         self.entries.append(entry)
         self.summaries.append(found)
@@ -119,8 +128,32 @@ class _Writer:
         if self.part_bytes > DATA_MB << 20:
             self._flush()
 
-    def _clock(self) -> list[str]:
-        return [TIMESTAMP] if TIMESTAMP in self.log.fields else []
+    def _key(self, name: str) -> str:
+        """LeRobot's name of a field: depth stands among the cameras."""
+        if name not in self.depths:
+            return THEIR_NAMES.get(name, name)
+        key = IMAGES + name.removeprefix(DEPTH)
+        return key + "_depth" if key in self.images else key
+
+    def _levels(self, pictures: np.ndarray, name: str, index: int) -> Iterable[np.ndarray]:
+        """What goes into a film: pictures as they are, depth as codes."""
+        try:
+            yield from map(CODES.encode, pictures) if name in self.depths else pictures
+        except ValueError as error:
+            raise fault(self.log.path, field=name, problem=str(error), episode=index) from error
+
+    def _number_tasks(self, index: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """The texts of an episode, and the number of the text for each step."""
+        texts = [str(text) for text in self.log.metadata(index).get("tasks") or [NO_TASK]]
+        order = list(dict.fromkeys(rows.tolist()))
+        if len(order) == 1:
+            texts = texts[:1]
+        if len(order) != len(texts):
+            problem = f"has {len(order)} numbers, the episode names the tasks {texts}"
+            raise fault(self.log.path, field=TASK_INDEX, problem=problem, remedy="name each task", episode=index)
+        numbers = [self.tasks.setdefault(text, len(self.tasks)) for text in texts]
+        told = dict(zip(order, numbers, strict=True))
+        return list(dict.fromkeys(texts)), np.array([told[number] for number in rows.tolist()], dtype=np.int64)
 
     def _check_clock(self, columns: Mapping[str, np.ndarray], index: int) -> None:
         times = columns.get(TIMESTAMP)
@@ -141,9 +174,13 @@ class _Writer:
         write_table(
             self.folder / "meta/tasks.parquet",
             {"task_index": np.array(list(self.tasks.values())), "task": list(self.tasks)},
+            index="task",
         )
         total = {name: merge([found[name] for found in self.summaries]) for name in self.summaries[0]}
-        origin = {"episodes": [self.log.metadata(index) for index in range(len(self.log.lengths))]}
+        origin = {
+            "written_by": f"jepa-mpc {__version__}",
+            "episodes": [self.log.metadata(index) for index in range(len(self.log.lengths))],
+        }
         for name, value in (("meta/stats.json", total), (INFO, self._info()), (ORIGIN, origin)):
             (self.folder / name).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
@@ -154,26 +191,31 @@ class _Writer:
             "chunks_size": CHUNK, "data_files_size_in_mb": DATA_MB, "video_files_size_in_mb": VIDEO_MB,
             "splits": {"train": f"0:{len(self.entries)}"}, "data_path": DATA_PATH,
             "video_path": None if self.frames == "image" else VIDEO_PATH,
-            "features": {THEIR_NAMES.get(name, name): self._feature(name) for name in (*self.images, *self.rows)}
-            | {name: _counter(name) for name in COUNTERS}, "written_by": f"jepa-mpc {__version__}",
+            "features": {self.keys[name]: self._feature(name) for name in (*self.films, *self.rows)}
+            | {name: _counter(name) for name in COUNTERS},
         }  # fmt: skip
 
     def _feature(self, name: str) -> dict[str, Any]:
-        shape = list(self.log.fields[name].shape)
-        if name not in self.images:
-            return {"dtype": self.log.fields[name].dtype, "shape": shape or [1], "names": None}
-        feature: dict[str, Any] = {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
+        field = self.log.fields[name]
+        if name not in self.films:
+            return {"dtype": field.dtype, "shape": list(field.shape) or [1], "names": field.names}
+        depth = name in self.depths
+        shape = [*field.shape[:2], 1 if depth else 3]
+        names = field.names or ["height", "width", "channels"]
+        info: dict[str, Any] = {"is_depth_map": True, "depth_unit": field.unit} if depth else {}
         if self.frames != "image":
-            encoder, pixels, _ = ENCODERS[self.frames]
-            codec = "av1" if "av1" in encoder else "h264"
-            feature |= {
-                "dtype": "video",
-                "info": {
-                    "video.height": shape[0], "video.width": shape[1], "video.codec": codec, "video.pix_fmt": pixels,
-                    "video.is_depth_map": False, "video.fps": self.fps, "video.channels": 3, "has_audio": False,
-                },
-            }  # fmt: skip
-        return feature
+            info = {"is_depth_map": False, **self._film_info(shape, depth), **info}
+        kind = "image" if self.frames == "image" else "video"
+        return {"dtype": kind, "shape": shape, "names": names} | ({"info": info} if info else {})
+
+    def _film_info(self, shape: list[int], depth: bool) -> dict[str, Any]:
+        pixels = GREY if depth else ENCODERS[self.frames][1]
+        codec = "hevc" if depth else "av1" if self.frames == "av1" else "h264"
+        return {
+            "video.height": shape[0], "video.width": shape[1], "video.codec": codec, "video.pix_fmt": pixels,
+            "video.fps": self.fps, "video.channels": shape[2], "has_audio": False,
+            **(CODES.to_info() if depth else {}),
+        }  # fmt: skip
 
 
 class _Films:
@@ -183,7 +225,7 @@ class _Films:
         self.folder, self.key, self.fps, self.codec, self.number = folder, key, fps, codec, -1
         self.film: VideoEncoder | None = None
 
-    def add(self, pictures: np.ndarray) -> dict[str, Any]:
+    def add(self, pictures: Iterable[np.ndarray]) -> dict[str, Any]:
         if self.film is None or self.film.written_bytes() > VIDEO_MB << 20:
             self.close()
             self.number += 1

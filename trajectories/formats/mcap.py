@@ -6,24 +6,25 @@ JointState, geometry_msgs Pose and Twist (stamped or not), and the numbers and a
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from jepa_mpc.errors import BadEpisode, MissingPackage
+from jepa_mpc.errors import MissingPackage
 from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import IMAGES, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, image_shape
 from jepa_mpc.trajectories.formats.h5log import numbered
+from jepa_mpc.trajectories.formats.mcap_file import Channel, McapFile, Topic
 from jepa_mpc.trajectories.formats.pictures import decode_picture, picture_size
+from jepa_mpc.trajectories.guards import DECODER_ERRORS, time_step
 
 PICTURES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
 ENDINGS = ("compressed", "image_raw", "image_rect", "image_color", "image", "color")
 COMMANDS = ("action", "command", "cmd")
-Topic = tuple[str, list[int], list[Any]]
+JOINTS = "sensor_msgs/JointState"
 
 
 class McapReader(LogReader):
@@ -48,17 +49,9 @@ class McapReader(LogReader):
         self.files = [self.path] if self.path.is_file() else numbered(self.path.glob("*.mcap"))
         if not self.files:
             raise fault(self.path, field="file", problem="holds no .mcap", remedy="name the folder of the recordings")
-        self._kept: tuple[int, dict[str, Topic]] = (-1, {})
-        self.lengths = [len(self._clock(index)) for index in range(len(self.files))]
-        times_s = self._clock(0) * 1e-9
-        self.dt_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
-        hz = 1.0 / self.dt_s if self.dt_s > 0 else None
-        self.fields = {TIMESTAMP: Field((), "float64", "s", hz)}
-        for name, (kind, _, messages) in sorted(self._topics(0).items()):
-            if kind in PICTURES:
-                self.fields[name] = Field(self._size(messages[0], name), "uint8", "RGB", hz)
-            else:
-                self.fields[name] = Field(messages[0].shape, "float64", "SI", hz)
+        self._kept: tuple[int, _Recording | None] = (-1, None)
+        self.lengths = self.count_steps(len(self.files), lambda index: len(self._clock(index)))
+        self.fields = self.first_sound(self._read_fields)
         self.cameras = cameras_in(self.fields)
 
     def sources(self, index: int) -> tuple[Path, ...]:
@@ -67,42 +60,70 @@ class McapReader(LogReader):
 
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Steps start..stop-1 of the named fields."""
-        clock, topics, found = self._clock(episode), self._topics(episode), {}
+        clock, topics, found = self._clock(episode), self._recording(episode).fields, {}
         for name in names:
             if name == TIMESTAMP:
                 found[name] = ((clock - clock[0]) * 1e-9)[start:stop]
                 continue
             if name not in topics:
                 raise fault(self.files[episode], field=name, problem="is missing", episode=episode)
-            kind, times, messages = topics[name]
-            newest = np.maximum(np.searchsorted(times, clock[start:stop], side="right") - 1, 0)
-            rows = [messages[at] for at in newest]
-            if kind in PICTURES:
-                rows = [self._picture(row, name, episode) for row in rows]
-            try:
-                found[name] = np.stack(rows)
-            except ValueError as error:
-                raise fault(self.files[episode], field=name, problem="changes its size", episode=episode) from error
+            newest = np.searchsorted(topics[name].times_ns, clock[start:stop], side="right") - 1
+            found[name] = self._rows(episode, name, np.maximum(newest, 0).tolist())
         return found
+
+    def _rows(self, episode: int, name: str, numbers: Sequence[int]) -> np.ndarray:
+        """The messages of those numbers, each decoded once, in a row."""
+        field, recording = self.fields[name], self._recording(episode)
+        rows = np.empty((len(numbers), *field.shape), field.dtype)
+        fresh = [at for at, number in enumerate(numbers) if not at or number != numbers[at - 1]]
+        messages = recording.messages(name, [numbers[at] for at in fresh])
+        for at, end, message in zip(fresh, [*fresh[1:], len(numbers)], messages, strict=True):
+            row = self._picture(message, name, episode) if name.startswith(IMAGES) else message
+            if row.shape != field.shape:
+                raise fault(self.files[episode], field=name, problem="changes its size", episode=episode)
+            rows[at:end] = row
+        return rows
+
+    def _read_fields(self, index: int) -> dict[str, Field]:
+        """Fields of one file, the first that is sound; all others must have the same topics."""
+        times_s = self._clock(index) * 1e-9
+        step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
+        self.dt_s = time_step(step_s, where=self.files[index], field=TIMESTAMP, rate=False)
+        hz = 1.0 / self.dt_s if self.dt_s > 0 else None
+        fields = {TIMESTAMP: Field((), "float64", "s", hz)}
+        recording = self._recording(index)
+        for name in sorted(recording.fields):
+            message = next(recording.messages(name, [0]))
+            if name.startswith(IMAGES):
+                fields[name] = Field(self._size(message, name, index), "uint8", "RGB", hz)
+            else:
+                fields[name] = Field(message.shape, "float64", "SI", hz)
+        return fields
 
     def _clock(self, index: int) -> np.ndarray:
         """Times of the first camera's pictures, ns."""
-        topics = self._topics(index)
+        topics = self._recording(index).fields
         cameras = sorted(name for name in topics if name.startswith(IMAGES))
         if not cameras:
             raise fault(self.files[index], field=IMAGES + "*", problem="is on no topic", episode=index)
-        return np.asarray(topics[cameras[0]][1])
+        return topics[cameras[0]].times_ns
 
-    def _topics(self, index: int) -> dict[str, Topic]:
-        if self._kept[0] != index:
-            self.checksums.check(self.files[index])
-            self._kept = (index, read_topics(self.files[index]))
-        return self._kept[1]
+    def _recording(self, index: int) -> _Recording:
+        """One file; the last one is kept at hand."""
+        held = self._kept[1]
+        if held is None or self._kept[0] != index:
+            held = _Recording(self.check_file(self.files[index]))
+            self._kept = (index, held)
+        return held
 
-    def _size(self, message: Any, name: str) -> tuple[int, int, int]:
-        if hasattr(message, "height"):
-            return image_shape((message.height, message.width, 3), where=self.files[0], field=name)
-        return image_shape(picture_size(bytes(message.data)), where=self.files[0], field=name)
+    def _size(self, message: Any, name: str, index: int) -> tuple[int, int, int]:
+        where = self.files[index]
+        try:
+            if hasattr(message, "height"):
+                return image_shape((message.height, message.width, 3), where=where, field=name)
+            return image_shape(picture_size(bytes(message.data)), where=where, field=name)
+        except DECODER_ERRORS as error:
+            raise fault(where, field=name, problem=f"holds a damaged picture ({error})") from error
 
     def _picture(self, message: Any, name: str, episode: int) -> np.ndarray:
         shape = self.fields[name].shape
@@ -114,44 +135,65 @@ class McapReader(LogReader):
             rows = np.frombuffer(bytes(message.data), np.uint8).reshape(message.height, message.step)
             picture = rows[:, : 3 * message.width].reshape(message.height, message.width, 3)
             return picture if message.encoding == "rgb8" else picture[..., ::-1]
-        except (BadEpisode, ValueError, OSError, SyntaxError) as error:
+        except DECODER_ERRORS as error:
             where = self.files[episode]
             raise fault(where, field=name, problem=f"holds a damaged picture ({error})", episode=episode) from error
 
 
-def read_topics(path: Path) -> dict[str, Topic]:
-    """All known topics of a file by field name: kind, times in ns, and messages (vectors as float64).
+class _Recording:
+    """A file and the decoder of its messages; `fields` says which topic a field comes from.
+
+    Args:
+        path: The file.
 
     Raises:
-        BadEpisode: If the file is damaged or holds no known topic.
+        BadEpisode: If it is damaged or holds no known topic.
         MissingPackage: If the packages that read it are not installed.
     """
-    try:
-        from mcap.exceptions import McapError
-        from mcap.reader import SeekingReader
-        from mcap_ros2.decoder import DecoderFactory
-    except ImportError as error:
-        raise MissingPackage("mcap-ros2-support", "jepa_mpc.trajectories.formats.mcap") from error
-    topics: dict[str, Topic] = {}
-    limit = max(path.stat().st_size * 1100, 1 << 26) if path.exists() else 0
-    try:
-        with path.open("rb") as file:
-            reader = SeekingReader(
-                file, validate_crcs=True, decoder_factories=[DecoderFactory()], record_size_limit=limit
-            )
-            for schema, channel, message, decoded in reader.iter_decoded_messages():
-                kind = (schema.name if schema else "").replace("/msg/", "/")
-                for name, value in _values(kind, channel.topic, decoded):
-                    _, times, messages = topics.setdefault(name, (kind, [], []))
-                    times.append(int(message.log_time))
-                    messages.append(value)
-    except (McapError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, EOFError,
-            struct.error, OverflowError, MemoryError) as error:  # fmt: skip
-        problem = f"is damaged or no MCAP of ROS 2 ({error})"
-        raise fault(path, field="file", problem=problem, remedy="restore it; `mcap recover` may help") from error
-    if not topics:
-        raise fault(path, field="topics", problem="are none that is known", remedy="see docs/logs.md for the list")
-    return topics
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from mcap.exceptions import McapError
+            from mcap.records import Schema
+            from mcap_ros2._vendor.rosidl_adapter.parser import InvalidSpecification, InvalidValue
+            from mcap_ros2.decoder import DecoderFactory
+        except ImportError as error:
+            raise MissingPackage("mcap-ros2-support", "jepa_mpc.trajectories.formats.mcap") from error
+        self._schema, self._decoders = Schema, DecoderFactory()
+        self._errors = (McapError, InvalidSpecification, InvalidValue, *DECODER_ERRORS)
+        self.path, self.file = path, McapFile(path, _is_known)
+        self.fields: dict[str, Topic] = {}
+        for topic in self.file.topics.values():
+            self.fields |= dict.fromkeys(next(self._values(topic, [0])), topic)
+        if not self.fields:
+            raise fault(path, field="topics", problem="are none that is known", remedy="see docs/logs.md for the list")
+
+    def messages(self, name: str, numbers: Sequence[int]) -> Iterator[Any]:
+        """What some messages say of one field: a vector, or a picture as it was sent."""
+        for values in self._values(self.fields[name], numbers):
+            if name not in values:
+                raise fault(self.path, field=name, problem="is missing in a message", remedy="record it anew")
+            yield values[name]
+
+    def _values(self, topic: Topic, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
+        for channel, data in self.file.data(topic, numbers):
+            try:
+                yield dict(_values(topic.kind, topic.name, self._decoder(channel)(data)))
+            except self._errors as error:
+                problem = f"holds a message that is no {topic.kind} ({type(error).__name__}: {error})"
+                raise fault(self.path, field=topic.name, problem=problem, remedy="record it anew") from error
+
+    def _decoder(self, channel: Channel) -> Callable[[bytes], Any]:
+        number, name, encoding, text = self.file.schemas[channel.schema]
+        schema = self._schema(id=number, name=name, encoding=encoding, data=text)
+        found: Callable[[bytes], Any] | None = self._decoders.decoder_for(channel.encoding, schema)
+        if found is None:
+            raise ValueError(f"encoded as {channel.encoding}, defined as {encoding}")
+        return found
+
+
+def _is_known(kind: str) -> bool:
+    return kind in PICTURES or kind in VECTORS or kind == JOINTS
 
 
 def _values(kind: str, topic: str, message: Any) -> list[tuple[str, Any]]:
@@ -162,7 +204,7 @@ def _values(kind: str, topic: str, message: Any) -> list[tuple[str, Any]]:
     dotted = topic.strip("/").replace("/", ".")
     head = "action" if any(word in topic for word in COMMANDS) else "observation"
     name = dotted if dotted == head else f"{head}.{dotted}"
-    if kind == "sensor_msgs/JointState":
+    if kind == JOINTS:
         parts = [(part, getattr(message, part)) for part in ("position", "velocity")]
         return [(f"{name}.{part}", np.array(values, dtype=np.float64)) for part, values in parts if len(values)]
     make = VECTORS.get(kind)

@@ -5,6 +5,7 @@ Read with h5py alone. Minari keeps one observation more than actions; the last a
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,8 +13,9 @@ import numpy as np
 
 from jepa_mpc.trajectories.episode import ACTION
 from jepa_mpc.trajectories.formats.base import fault, read_json
-from jepa_mpc.trajectories.formats.h5 import datasets, member_of, open_h5, read_rows
-from jepa_mpc.trajectories.formats.h5log import H5Episode, H5Log, numbered
+from jepa_mpc.trajectories.formats.h5 import datasets, member_of, names_of, open_h5, read_rows
+from jepa_mpc.trajectories.formats.h5log import H5Episode, H5Log, episode_at, numbered
+from jepa_mpc.trajectories.guards import time_step
 
 MAIN, METADATA = "data/main_data.hdf5", "data/metadata.json"
 SKIPPED = ("infos",)
@@ -22,8 +24,8 @@ SKIPPED = ("infos",)
 class MinariReader(H5Log):
     """A Minari dataset that is kept as HDF5.
 
-    A dictionary of observations becomes `observation.<key>`; a single array is `observation.state`, or a camera if it
-    is a picture.
+    A dictionary of observations becomes `observation.<key>`, a tuple `observation.0`, `observation.1`, ...; a single
+    array is `observation.state`, or a camera if it is a picture.
 
     Args:
         path: The dataset's folder (the one that holds `data/`).
@@ -39,20 +41,21 @@ class MinariReader(H5Log):
         return {"dataset": str(self.header.get("dataset_id", self.path.name))}
 
     def _find_files(self) -> list[Path]:
-        self.checksums.check(self.path / METADATA)
+        self.check_file(self.path / METADATA)
         self.header = read_json(self.path / METADATA)
         kept = self.header.get("data_format", "hdf5")
         if kept != "hdf5":
             remedy = "write it anew with data_format='hdf5'"
             raise fault(self.path / METADATA, field="data_format", problem=f"is {kept!r}", remedy=remedy)
-        hz = self.header.get("render_fps")
-        self.dt_s = 1.0 / hz if isinstance(hz, int | float) and hz > 0 else 0.0
+        self.dt_s = time_step(self.header.get("render_fps"), where=METADATA, field="render_fps")
         return [self.path / MAIN]
 
     def _episodes_of(self, path: Path) -> list[H5Episode]:
         with open_h5(path) as file:
-            names = numbered(name for name in file if str(name).startswith("episode_"))
-            episodes = [H5Episode(path=path, group=name, length=_length(file, name, path)) for name in names]
+            names = numbered(names_of(file, "episode_", path))
+            episodes = [episode_at(path, name, partial(_length, file, name, path)) for name in names]
+        if any(episode.problem for episode in episodes):
+            return episodes  # what the header counts cannot be compared
         steps = sum(episode.length - 1 for episode in episodes)
         for field, counted in (("total_episodes", len(episodes)), ("total_steps", steps)):
             if field in self.header and self.header[field] != counted:
@@ -62,11 +65,13 @@ class MinariReader(H5Log):
 
     def _rename(self, dataset: str) -> str | None:
         head, _, rest = dataset.partition("/")
-        if head in SKIPPED or "_index_" in rest:
+        if head in SKIPPED:
             return None
+        rest = "/".join(part.removeprefix("_index_") for part in rest.split("/"))
         if head == "observations":
             return "observation." + rest.replace("/", ".") if rest else "observation.state"
-        return {"actions": ACTION}.get(head, head) if not rest else f"{head}.{rest.replace('/', '.')}"
+        head = {"actions": ACTION}.get(head, head)
+        return f"{head}.{rest.replace('/', '.')}" if rest else head
 
     def _check_rows(self, rows: int, episode: H5Episode, dataset: str) -> None:
         if rows != episode.length - 1:  # rewards and the like have as many rows as actions

@@ -23,6 +23,7 @@ import numpy as np
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.files import atomic_file
 from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.checksums import Checksums
 from jepa_mpc.trajectories.episode import (
     EPISODE_INDEX,
     TIMESTAMP,
@@ -32,6 +33,8 @@ from jepa_mpc.trajectories.episode import (
     fields_of,
     validate,
 )
+from jepa_mpc.trajectories.formats.base import check_pace, check_sound
+from jepa_mpc.trajectories.guards import parse_json, plain_file, read_plain, time_step
 
 FORMAT_VERSION = 1
 METADATA = "metadata.json"
@@ -40,6 +43,8 @@ FILE_NAME = re.compile(r"episode_(\d{6,})\.npz")
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, struct.error, RuntimeError,
               NotImplementedError, OverflowError, IndexError)  # fmt: skip
 MAX_HEADER = 4096
+MAX_DIRECTORY = 1 << 17  # bytes of a zip directory: hundreds of members
+LOST_STEPS = 4.0  # that may be missing between two rows: recordings of cameras come here, too
 
 
 def episode_path(folder: Path, index: int) -> Path:
@@ -82,29 +87,35 @@ def read_members(path: Path, names: Iterable[str] | None) -> tuple[dict[str, np.
     Raises:
         BadEpisode: If the file or a member is damaged or missing.
     """
+    plain_file(path, path.parent)
     try:
-        with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
+        with BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
+            file.most = file.total  # the directory is read
+            _check_members(archive, path.name)
             metadata = _metadata(archive, path.name)
             if names is None:
                 names = [info.filename.removesuffix(".npy") for info in archive.infolist() if info.filename != METADATA]
             return {name: _array(archive, name, where=path.name) for name in names}, metadata
-    except FileNotFoundError as error:
-        raise BadEpisode(f"{path.name}: no such file in {path.parent}") from error
     except BadEpisode:
         raise
     except UNREADABLE as error:
         raise BadEpisode(f"{path.name}: field 'file': damaged or cut short ({error})") from error
 
 
-class _Bounded(io.FileIO):
-    """A file whose reads never ask for more bytes than the file has left (a lying header must not allocate)."""
+class BoundedFile(io.FileIO):
+    """A file whose reads never ask for more bytes than the file has left (a lying header must not allocate).
+
+    While its directory is parsed it gives no more than directories of episodes have.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "rb")
         self.total = path.stat().st_size
+        self.most = MAX_DIRECTORY
 
     def read(self, size: int | None = -1, /) -> bytes:
-        left = max(self.total - self.tell(), 0)
+        """At most that many bytes, and never more than are left."""
+        left = min(max(self.total - self.tell(), 0), self.most)
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
@@ -124,11 +135,18 @@ def _bytes(archive: zipfile.ZipFile, member: str, *, field: str, where: str) -> 
         raise BadEpisode(f"{where}: field {field!r} is damaged ({error})") from error
 
 
+def _check_members(archive: zipfile.ZipFile, where: str) -> None:
+    names = [info.filename for info in archive.infolist()]
+    twice = next((name for at, name in enumerate(sorted(names)[1:]) if sorted(names)[at] == name), None)
+    if twice is not None:
+        raise BadEpisode(f"{where}: field {twice.removesuffix('.npy')!r} is there twice: write the file anew")
+
+
 def _metadata(archive: zipfile.ZipFile, where: str) -> dict[str, Any]:
     raw = _bytes(archive, METADATA, field=METADATA, where=where)
     try:
-        metadata = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        metadata = parse_json(raw)
+    except ValueError as error:
         raise BadEpisode(f"{where}: field {METADATA!r} is not JSON ({error})") from error
     if not isinstance(metadata, dict):
         raise BadEpisode(f"{where}: field {METADATA!r} must be a JSON object")
@@ -143,23 +161,32 @@ def _metadata(archive: zipfile.ZipFile, where: str) -> dict[str, Any]:
 def _array(archive: zipfile.ZipFile, name: str, *, where: str) -> np.ndarray:
     """Parse one .npy member without ever trusting its header: dtype from a short list, size equal to the bytes."""
     raw = _bytes(archive, name + ".npy", field=name, where=where)
-    if len(raw) < 10 or raw[:8] != b"\x93NUMPY\x01\x00":
+    shape, dtype, end = npy_header(raw, name, where=where)
+    if math.prod(shape) * dtype.itemsize != len(raw) - end:
+        raise BadEpisode(f"{where}: field {name!r} claims shape {shape} but holds {len(raw) - end} bytes")
+    return np.frombuffer(raw, dtype, offset=end).reshape(shape)
+
+
+def npy_header(head: bytes, name: str, *, where: str) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape, dtype and length of the header of a .npy file, from its first bytes.
+
+    Raises:
+        BadEpisode: If it is none of version 1.0, or declares what no log has.
+    """
+    if len(head) < 10 or head[:8] != b"\x93NUMPY\x01\x00":
         raise BadEpisode(f"{where}: field {name!r} is not a .npy array of version 1.0")
-    end = 10 + int.from_bytes(raw[8:10], "little")
-    if end > min(len(raw), MAX_HEADER):
+    end = 10 + int.from_bytes(head[8:10], "little")
+    if end > min(len(head), MAX_HEADER):
         raise BadEpisode(f"{where}: field {name!r} has a header of {end} bytes")
     try:
-        header = ast.literal_eval(raw[10:end].decode("latin1").strip())
+        header = ast.literal_eval(head[10:end].decode("latin1").strip())
         shape, descr, fortran = tuple(header["shape"]), header["descr"], header["fortran_order"]
         sizes_sound = all(type(size) is int and size >= 0 for size in shape)
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise BadEpisode(f"{where}: field {name!r} has an unreadable header") from error
     if not sizes_sound or fortran is not False or descr not in ("|u1", "|b1", "<f4", "<f8", "<i8", "<i4", "<f2"):
         raise BadEpisode(f"{where}: field {name!r} has dtype {descr!r} or shape {shape!r} that no episode has")
-    dtype = np.dtype(descr)
-    if math.prod(shape) * dtype.itemsize != len(raw) - end:
-        raise BadEpisode(f"{where}: field {name!r} claims shape {shape} but holds {len(raw) - end} bytes")
-    return np.frombuffer(raw, dtype, offset=end).reshape(shape)
+    return shape, np.dtype(descr), end
 
 
 class NpzStore:
@@ -168,12 +195,15 @@ class NpzStore:
     Args:
         folder: The log; a `manifest.json` in it is checked against the files if it is there.
 
+    A damaged episode is noted in `damaged` and has no steps; reading it raises.
+
     Raises:
-        BadEpisode: If there is no episode, a number is missing, a count or length differs from the manifest, or an
-            episode has other fields than the first.
+        BadEpisode: If there is no episode, a number is missing, a count or length differs from the manifest, a file
+            was renamed, or all are damaged.
     """
 
     format: ClassVar[str] = "npz"
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = self.path = Path(folder)
@@ -185,12 +215,16 @@ class NpzStore:
             gap = next(i for i, index in enumerate(indices) if i != index)
             raise BadEpisode(f"{self.folder}: field 'episode_{gap:06d}.npz' is missing although later episodes exist")
         self.paths = [episode_path(self.folder, index) for index in indices]
-        first = read_episode(self.paths[0])
+        self.damaged: dict[int, str] = {}
+        self.lengths: Sequence[int] = [self._length(index) for index in indices]
+        self.checksums = Checksums(self.folder)
+        noted = check_manifest(self.folder, self.lengths, self.damaged)
+        if noted and not self.checksums.noted:
+            self.checksums.noted, self.checksums.note = noted, MANIFEST
+        first = self._first()
         self.fields: Mapping[str, Field] = fields_of(first)
         self.cameras = first.cameras
-        self.dt_s = float(first.metadata.get("dt_s", 0.0))
-        self.lengths: Sequence[int] = [self._length(index) for index in indices]
-        check_manifest(self.folder, self.lengths)
+        self.dt_s = _time_step(first.metadata, self.paths[0].name)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -202,11 +236,16 @@ class NpzStore:
             BadEpisode: If the file is damaged or a field breaks the schema.
             IndexError: If the range is empty or leaves the episode.
         """
+        if not 0 <= episode < len(self.lengths):
+            raise IndexError(f"episode {episode} of a log with {len(self.lengths)}")
+        check_sound(self.damaged, episode)
         length = self.lengths[episode]
         if not 0 <= start < stop <= length:
             raise IndexError(f"steps {start}..{stop} are not inside episode {episode} of {length} steps")
         path = self.paths[episode]
-        arrays, _ = read_members(path, names)
+        self.checksums.check(path)
+        arrays, metadata = read_members(path, names)
+        self._check_rate(metadata, path.name)
         for name, array in arrays.items():
             check_column(name, array, length=length, where=path.name)
             if array.shape[1:] != self.fields[name].shape:
@@ -215,6 +254,8 @@ class NpzStore:
                     f"{self.fields[name].shape}"
                 )
         check_rising(arrays, path.name)
+        if TIMESTAMP in arrays:
+            check_pace(arrays[TIMESTAMP], self.dt_s, lost_steps=LOST_STEPS, where=path.name, episode=episode)
         return {name: array[start:stop] for name, array in arrays.items()}
 
     def episode(self, index: int) -> Episode:
@@ -223,7 +264,10 @@ class NpzStore:
         Raises:
             BadEpisode: If it is damaged, breaks the schema or differs in its fields from the first.
         """
+        check_sound(self.damaged, index)
+        self.checksums.check(self.paths[index])
         episode = read_episode(self.paths[index])
+        self._check_rate(episode.metadata, self.paths[index].name)
         if fields_of(episode) != self.fields or episode.cameras != self.cameras:
             other = next((n for n, f in fields_of(episode).items() if self.fields.get(n) != f), "cameras")
             raise BadEpisode(f"{self.paths[index].name}: field {other!r} differs from the first episode of the log")
@@ -237,32 +281,74 @@ class NpzStore:
         """The file of one episode."""
         return (self.paths[index],)
 
+    def _first(self) -> Episode:
+        """The first episode that is whole: all others must agree with it."""
+        for index, path in enumerate(self.paths):
+            try:
+                check_sound(self.damaged, index)
+                first = read_episode(path)
+                _time_step(first.metadata, path.name)
+                return first
+            except BadEpisode as error:
+                self.damaged.setdefault(index, str(error))
+                self.lengths = [*self.lengths[:index], 0, *self.lengths[index + 1 :]]
+        raise BadEpisode(self.damaged[0])
+
+    def _check_rate(self, metadata: Mapping[str, Any], where: str) -> None:
+        dt_s = _time_step(metadata, where)
+        if dt_s != self.dt_s:
+            raise BadEpisode(f"{where}: field 'dt_s' is {dt_s} s, the log has {self.dt_s} s: leave the episode out")
+
     def _length(self, index: int) -> int:
         path = self.paths[index]
-        arrays, _ = read_members(path, (TIMESTAMP, EPISODE_INDEX))
-        length = len(arrays[TIMESTAMP]) if arrays[TIMESTAMP].ndim else 0
-        if length < 1:
-            raise BadEpisode(f"{path.name}: field {TIMESTAMP!r}: the episode has no steps")
+        try:
+            arrays, _ = read_members(path, (TIMESTAMP, EPISODE_INDEX))
+            length = len(arrays[TIMESTAMP]) if arrays[TIMESTAMP].ndim else 0
+            if length < 1:
+                raise BadEpisode(f"{path.name}: field {TIMESTAMP!r}: the episode has no steps")
+        except BadEpisode as error:
+            self.damaged[index] = str(error)
+            return 0
         if arrays[EPISODE_INDEX].shape != (length,) or (arrays[EPISODE_INDEX] != index).any():
             raise BadEpisode(f"{path.name}: field {EPISODE_INDEX!r} is not {index}: the file was moved or renamed")
         return length
 
 
-def check_manifest(folder: Path, lengths: Sequence[int]) -> None:
-    """Compare the manifest, if there is one, with the files that are there.
+def check_manifest(folder: Path, lengths: Sequence[int], damaged: Mapping[int, str]) -> dict[str, Mapping[str, Any]]:
+    """Compare the manifest, if there is one, with the files that are there; returns the sums it notes, by file name.
+
+    Args:
+        folder: The log.
+        lengths: Steps of each episode.
+        damaged: Episodes whose steps could not be counted.
 
     Raises:
         BadEpisode: If the manifest is unreadable or counts other episodes or lengths.
     """
     path = folder / MANIFEST
-    if not path.exists():
-        return
+    if not path.exists() and not path.is_symlink():
+        return {}
     try:
-        listed = [int(entry["length"]) for entry in json.loads(path.read_bytes())["episodes"]]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        entries = parse_json(read_plain(path, folder))["episodes"]
+        listed = [int(entry["length"]) for entry in entries]
+        files = {episode_path(folder, index).name: entry for index, entry in enumerate(entries)}
+        sums = {name: {"sha256": str(entry["sha256"])} for name, entry in files.items() if "sha256" in entry}
+    except BadEpisode:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise BadEpisode(f"{MANIFEST}: field 'episodes' is unreadable ({error})") from error
-    if listed != list(lengths):
+    known = [index for index in range(len(lengths)) if index not in damaged]
+    if len(listed) != len(lengths) or any(listed[index] != lengths[index] for index in known):
         raise BadEpisode(
             f"{MANIFEST}: field 'episodes' lists {len(listed)} episodes, {sum(listed)} steps; the folder has "
             f"{len(lengths)} episodes, {sum(lengths)} steps"
         )
+    return dict(sums)
+
+
+def _time_step(metadata: Mapping[str, Any], where: str) -> float:
+    """Seconds between two steps as an episode declares them, 0 if it does not."""
+    declared = metadata.get("dt_s")
+    if declared is not None and (isinstance(declared, bool) or not isinstance(declared, int | float)):
+        raise BadEpisode(f"{where}: field 'dt_s' is {declared!r}, expected seconds")
+    return time_step(declared, where=where, field="dt_s", rate=False)

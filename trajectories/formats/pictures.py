@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.trajectories.formats.base import MAX_SIDE
+from jepa_mpc.trajectories.guards import DECODER_ERRORS
 
 
 def decode_picture(data: Any, shape: Sequence[int]) -> np.ndarray:
     """Decode to uint8 `h w 3`.
 
     Args:
-        data: The bytes.
+        data: The bytes of a PNG or JPEG.
         shape: The size `h w 3` that they must have.
 
     Raises:
-        BadEpisode: If the picture has another size.
-        OSError: If it is damaged (ValueError and SyntaxError may come, too).
+        BadEpisode: If the picture is damaged or has another size.
     """
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        if max(image.size) > MAX_SIDE or (image.height, image.width) != tuple(shape[:2]):
+    with opened_picture(data) as image:
+        if (image.height, image.width) != tuple(shape[:2]):
             raise BadEpisode(f"a picture of {image.height} x {image.width} where {shape[0]} x {shape[1]} is declared")
         return np.asarray(image.convert("RGB"))
 
@@ -35,12 +34,34 @@ def picture_size(data: Any) -> tuple[int, int, int]:
     """Size `h w 3` of an encoded picture, from its header.
 
     Raises:
-        OSError: If it is damaged (ValueError may come, too).
+        BadEpisode: If it is damaged.
+    """
+    with opened_picture(data) as image:
+        return (image.height, image.width, 3)
+
+
+@contextmanager
+def opened_picture(data: Any, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Iterator[Any]:
+    """A picture whose troubles come as one kind of error; no other decoders than those named are ever tried.
+
+    Raises:
+        BadEpisode: If it is damaged, too large or of another format.
     """
     from PIL import Image
 
-    with Image.open(io.BytesIO(data)) as image:
-        return (image.height, image.width, 3)
+    expected = " or ".join(formats)
+    if not isinstance(data, bytes):
+        raise BadEpisode(f"a {type(data).__name__} where the bytes of a {expected} are expected")
+    foreign = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            if max(image.size) > MAX_SIDE:
+                raise BadEpisode(f"a picture of {image.height} x {image.width}, expected at most {MAX_SIDE} px a side")
+            yield image
+    except BadEpisode:
+        raise
+    except (*foreign, *DECODER_ERRORS) as error:
+        raise BadEpisode(f"no sound {expected}: {error}") from error
 
 
 def encode_png(picture: np.ndarray) -> bytes:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
-
-import numpy as np
 
 from jepa_mpc.errors import MissingPackage
 from jepa_mpc.files import atomic_file
 from jepa_mpc.trajectories.checksums import write_checksums
 from jepa_mpc.trajectories.episode import ACTION, DONE, IMAGES
 from jepa_mpc.trajectories.formats.base import Log, fault
-from jepa_mpc.trajectories.formats.h5 import READ_ERRORS, member_of, open_h5
-from jepa_mpc.trajectories.formats.h5log import H5Episode, H5Log, numbered
+from jepa_mpc.trajectories.formats.h5 import READ_ERRORS, attribute, member_of, names_of, noted_count, open_h5
+from jepa_mpc.trajectories.formats.h5log import H5Episode, H5Log, episode_at, numbered
+from jepa_mpc.trajectories.guards import parse_json, time_step
 
 THEIRS = {"actions": ACTION, "dones": DONE, "rewards": "reward"}
 OURS = {ours: theirs for theirs, ours in THEIRS.items()}
@@ -38,21 +38,17 @@ class RobomimicReader(H5Log):
         here = self.episodes[index]
         with open_h5(here.path) as file:
             group = member_of(file, here.group, where=here.path, field=here.group)
-            text = group.attrs.get("metadata")
-            kept = _json(text) if text is not None else {}
+            kept = _json(attribute(group, "metadata", here.path))
         return {"demo": here.group.rpartition("/")[2], **kept}
 
     def _episodes_of(self, path: Path) -> list[H5Episode]:
         with open_h5(path) as file:
             data = member_of(file, "data", where=path, field="data")
-            self.dt_s = _time_step(data)
-            names = numbered(name for name in data if str(name).startswith("demo"))
-            episodes = [H5Episode(path=path, group=f"data/{name}", length=_length(data, name, path)) for name in names]
-            total = data.attrs.get("total")
-        counted = sum(episode.length for episode in episodes)
-        if total is not None and int(total) != counted:
-            problem = f"is {total}, the demonstrations hold {counted} steps"
-            raise fault(path, field="data@total", problem=problem, remedy="restore the file")
+            self.dt_s = _time_step(data, path)
+            names = numbered(names_of(data, "demo", path))
+            episodes = [episode_at(path, f"data/{name}", partial(_length, data, name, path)) for name in names]
+            if not any(episode.problem for episode in episodes):
+                noted_count(data, "total", sum(episode.length for episode in episodes), path)
         return episodes
 
     def _rename(self, dataset: str) -> str | None:
@@ -100,29 +96,27 @@ def _their_name(name: str) -> str:
     return "obs/" + name.removeprefix("observation.") if name.startswith("observation.") else OURS.get(name, name)
 
 
-def _time_step(data: Any) -> float:
+def _time_step(data: Any, path: Path) -> float:
     """Seconds between two steps as the environment's arguments say, else 0."""
-    arguments = _json(data.attrs.get("env_args", "{}")).get("env_kwargs")
+    arguments = _json(attribute(data, "env_args", path)).get("env_kwargs")
     hz = arguments.get("control_freq") if isinstance(arguments, dict) else None
-    return 1.0 / hz if isinstance(hz, int | float) and hz > 0 else 0.0
+    return time_step(hz, where=path, field="data@env_args")
 
 
 def _length(data: Any, name: str, path: Path) -> int:
     demo = member_of(data, name, where=path, field=f"data/{name}")
     actions = member_of(demo, "actions", where=path, field=f"data/{name}/actions")
     try:
-        length, noted = int(actions.shape[0]), demo.attrs.get("num_samples")
+        length = int(actions.shape[0])
     except READ_ERRORS as error:
         raise fault(path, field=f"data/{name}/actions", problem=f"has a damaged header ({error})") from error
-    if noted is not None and int(noted) != length:
-        problem = f"is {noted}, there are {length} actions"
-        raise fault(path, field=f"data/{name}@num_samples", problem=problem, remedy="restore the file")
+    noted_count(demo, "num_samples", length, path)
     return length
 
 
 def _json(text: Any) -> dict[str, Any]:
     try:
-        value = json.loads(text if isinstance(text, str | bytes) else str(np.asarray(text)))
-    except (ValueError, RecursionError):
+        value = parse_json(text.encode() if isinstance(text, str) else bytes(text or b""))
+    except (ValueError, TypeError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -37,6 +37,13 @@ def picture_summary(pictures: np.ndarray) -> dict[str, Any]:
     return {name: value.reshape(3, 1, 1).tolist() for name, value in found.items()} | {"count": [len(chosen)]}
 
 
+def depth_summary(maps: np.ndarray) -> dict[str, Any]:
+    """Statistics of depth `T h w` in its own unit, over at most a hundred evenly spread maps."""
+    chosen = maps[np.linspace(0, len(maps) - 1, min(len(maps), MAX_PICTURES)).astype(int)]
+    found = summary(chosen.reshape(-1, 1))
+    return {name: [[value]] for name, value in found.items()} | {"count": [len(chosen)]}
+
+
 def merge(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Statistics over several episodes; quantiles are means weighted by the number of steps."""
     count = np.array([found["count"][0] for found in summaries], dtype=np.float64)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jepa_mpc.errors import BadEpisode, MissingPackage
 from jepa_mpc.files import atomic_file
 from jepa_mpc.trajectories.formats.base import fault
+from jepa_mpc.trajectories.guards import GRACE_BYTES, check_room, plain_file
 
 MAX_ROWS = 100_000_000
+MAX_FOOTER = 1 << 24
+MAX_BATCH = 4096  # rows of texts or pictures that are decoded at a time
+WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 16,
+          "FIXED_LEN_BYTE_ARRAY": 16}  # fmt: skip
+PYTHON_VALUE = 64  # bytes of a value as a Python object
 ARROW_TYPES = ("float", "double", "int64", "int32", "int16", "int8", "uint8", "bool", "halffloat", "uint16", "uint32")
 
 
@@ -32,19 +39,20 @@ class Table:
         self.path = path
         arrow, parquet = _arrow()
         self._errors = (arrow.ArrowException, OSError, ValueError, MemoryError, OverflowError, KeyError, TypeError)
+        _check_footer(plain_file(path, path))
         try:
             file = parquet.ParquetFile(str(path), memory_map=False)
             self.num_rows = int(file.metadata.num_rows)
             groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
             self.columns: tuple[str, ...] = tuple(file.schema_arrow.names)
             self._groups = [int(group.num_rows) for group in groups]
-            heaviest = max((int(group.total_byte_size) for group in groups), default=0)
+            self._chunks = [[_chunk(group.column(at)) for at in range(group.num_columns)] for group in groups]
             self._file = file
         except self._errors as error:
             problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({_short(error)})"
             raise fault(path, field="file", problem=problem, remedy="restore the table") from error
         sound = sum(self._groups) == self.num_rows and all(0 < rows <= MAX_ROWS for rows in self._groups)
-        if not sound or heaviest > 1100 * path.stat().st_size:
+        if not sound:
             problem = f"claims {self.num_rows} rows in groups of {self._groups[:9]}, more than its bytes can hold"
             raise fault(path, field="file", problem=problem, remedy="restore the table")
 
@@ -80,8 +88,10 @@ class Table:
         Raises:
             BadEpisode: If it is missing or damaged.
         """
+        stop = self.num_rows if stop is None else stop
+        self.check_room([name], value_bytes=PYTHON_VALUE, rows=stop - start)
         try:
-            return list(self._column(name, start, self.num_rows if stop is None else stop).to_pylist())
+            return list(self._column(name, start, stop).to_pylist())
         except self._errors as error:
             raise self._damaged(name, error) from error
 
@@ -96,14 +106,61 @@ class Table:
         )
         if not 0 <= start < stop <= self.num_rows:
             raise fault(self.path, field=name, problem=f"has {self.num_rows} rows, asked for {start}..{stop - 1}")
+        groups = list(range(first, last + 1))
+        skip = start - (int(ends[first - 1]) if first else 0)
         try:
-            column = self._file.read_row_groups(list(range(first, last + 1)), [name], use_threads=False).column(name)
+            return self._decoded(name, groups, skip, stop - start)
         except self._errors as error:
             raise self._damaged(name, error) from error
-        if len(column) != sum(self._groups[first : last + 1]):
-            raise fault(self.path, field=name, problem=f"has {len(column)} rows where the header counts more or fewer")
-        skip = start - (int(ends[first - 1]) if first else 0)
-        return column.slice(skip, stop - start)
+
+    def _decoded(self, name: str, groups: Sequence[int], skip: int, count: int) -> Any:
+        """Rows skip..skip+count-1 of row groups; texts and pictures in batches, since equal ones are stored once."""
+        chunks = [chunk for group in groups for chunk in self._chunks[group] if chunk.belongs_to(name)]
+        check_room(sum(max(chunk.decoded, chunk.unpacked) for chunk in chunks), self.path, field=name)
+        rows = sum(self._groups[group] for group in groups)
+        if all(chunk.fixed for chunk in chunks):
+            column = self._file.read_row_groups(groups, [name], use_threads=False).column(name)
+            if len(column) != rows:
+                problem = f"has {len(column)} rows where the header counts {rows}"
+                raise fault(self.path, field=name, problem=problem, remedy="restore the table")
+            return column.slice(skip, count)
+        longest = max((chunk.unpacked for chunk in chunks), default=1)
+        size = max(1, min(MAX_BATCH, GRACE_BYTES // 2 // max(longest, 1)))
+        return self._batched(name, groups, skip, count, size)
+
+    def _batched(self, name: str, groups: Sequence[int], skip: int, count: int, size: int) -> Any:
+        arrow, _ = _arrow()
+        kept: list[Any] = []
+        at = held = 0
+        for batch in self._file.iter_batches(size, row_groups=groups, columns=[name], use_threads=False):
+            column = batch.column(name)
+            part = column.slice(max(skip - at, 0), max(min(skip + count - at, len(column)) - max(skip - at, 0), 0))
+            at += len(column)
+            if len(part):
+                held += part.nbytes
+                check_room(held, self.path, field=name)
+                kept.append(part)
+            if at >= skip + count:
+                break
+        if sum(map(len, kept)) != count:
+            raise fault(self.path, field=name, problem=f"has {at} rows, the header counts more", remedy="restore it")
+        return arrow.chunked_array(kept)
+
+    def check_room(self, names: Sequence[str], *, value_bytes: int = 0, rows: int | None = None) -> None:
+        """Refuse columns that would together take more memory than the file can ask for.
+
+        Args:
+            names: The columns.
+            value_bytes: Bytes of one value, if it becomes more than the number itself.
+            rows: How many rows are read; all by default.
+
+        Raises:
+            BadEpisode: If they do.
+        """
+        share = 1.0 if rows is None else rows / max(self.num_rows, 1)
+        chunks = [chunk for group in self._chunks for chunk in group if any(map(chunk.belongs_to, names))]
+        needed = sum(max(chunk.decoded, value_bytes * chunk.values) for chunk in chunks)
+        check_room(needed * share, self.path, field=", ".join(names)[:200])
 
     def _damaged(self, name: str, error: BaseException) -> BaseException:
         if isinstance(error, BadEpisode):
@@ -111,18 +168,53 @@ class Table:
         return fault(self.path, field=name, problem=f"is damaged ({_short(error)})", remedy="restore the table")
 
 
-def write_table(path: Path, *parts: Mapping[str, Any]) -> None:
+class _Chunk(NamedTuple):
+    """One column of one row group as the footer declares it: path, number of values, their bytes."""
+
+    path: str
+    values: int
+    decoded: int
+    unpacked: int
+    fixed: bool
+
+    def belongs_to(self, name: str) -> bool:
+        """Whether it is that column or a part of it."""
+        return self.path == name or self.path.startswith(name + ".")
+
+
+def _chunk(column: Any) -> _Chunk:
+    count, unpacked = int(column.num_values), int(column.total_uncompressed_size)
+    if count < 0 or unpacked < 0:
+        raise ValueError(f"a column of {count} values in {unpacked} bytes")
+    width = WIDTHS.get(str(column.physical_type), 16)
+    return _Chunk(str(column.path_in_schema), count, width * count, unpacked, "BYTE" not in str(column.physical_type))
+
+
+def _check_footer(path: Path) -> None:
+    """Refuse a footer that would become many times its bytes as objects."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 8, 0))
+        tail = file.read(8)
+    size = int.from_bytes(tail[:4], "little")
+    if len(tail) == 8 and MAX_FOOTER < size <= path.stat().st_size:
+        raise fault(path, field="file", problem=f"has a footer of {size} bytes", remedy="write fewer row groups")
+
+
+def write_table(path: Path, *parts: Mapping[str, Any], index: str | None = None) -> None:
     """Write a parquet file whole or not at all.
 
     Args:
         path: Where it shall stand.
         *parts: One row group each: name to numpy array (`G` or `G A`), list of values, or arrow array.
+        index: The column of texts that pandas takes as the index of its rows.
 
     Raises:
         OSError: If the disk is full or the place cannot be written.
     """
     arrow, parquet = _arrow()
     tables = [arrow.table({name: _to_arrow(arrow, value) for name, value in part.items()}) for part in parts]
+    if index is not None:
+        tables = [table.replace_schema_metadata({"pandas": _pandas_metadata(table, index)}) for table in tables]
     with atomic_file(path) as draft, parquet.ParquetWriter(str(draft), tables[0].schema) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=max(table.num_rows, 1))
@@ -133,6 +225,16 @@ def image_column(pictures: Iterable[bytes]) -> Any:
     arrow, _ = _arrow()
     kind = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
     return arrow.array([{"bytes": picture, "path": None} for picture in pictures], type=kind)
+
+
+def _pandas_metadata(table: Any, index: str) -> str:
+    """What pandas notes in a table whose index is one of its columns; all others hold whole numbers."""
+    columns = [
+        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy, "metadata": None}
+        for name in table.column_names
+        for kind, numpy in [("unicode", "object") if name == index else ("int64", "int64")]
+    ]
+    return json.dumps({"index_columns": [index], "column_indexes": [], "columns": columns, "pandas_version": "2.2.3"})
 
 
 def _to_arrow(arrow: ModuleType, value: Any) -> Any:

@@ -14,7 +14,7 @@ from jepa_mpc.interfaces import Proposal
 from jepa_mpc.types import Context, Goal, Observation, Plan, Plans, State
 from jepa_mpc.world_model.agents.arbitration import Arbitration
 from jepa_mpc.world_model.agents.energy import TrainableCost
-from jepa_mpc.world_model.memory.replay_buffer import RingMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.training.critic_learner import CriticLearner
 
 Doubt = Callable[[State, State], Annotated[Tensor, "B"]]
@@ -39,7 +39,7 @@ class Modules:
     arbitration: Arbitration | None = None
     critic: TrainableCost | None = None
     learner: CriticLearner | None = None
-    experience: RingMemory | None = None
+    experience: ReplayBuffer | None = None
     doubt: Doubt | None = None
     blind: Callable[[Observation], Annotated[Tensor, "B"]] | None = None
     worst: float = 1.0

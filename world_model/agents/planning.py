@@ -1,45 +1,35 @@
-"""The agent: perceive, remember, imagine, judge, act."""
+"""The planning agent: perceive, remember, imagine, judge, act."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Generator, Tensor
 
-from jepa_mpc.actions import shifted
 from jepa_mpc.errors import BadObservation
-from jepa_mpc.interfaces import Cost, Dynamics, Memory, Perception, Planner, Proposal
-from jepa_mpc.types import (
-    ActionBox,
-    Context,
-    Goal,
-    Latents,
-    MpcSettings,
-    Observation,
-    Plan,
-    PlanRequest,
-    PlanResult,
-    Plans,
-    Rollout,
-    State,
-)
+from jepa_mpc.interfaces import Cost, Dynamics, GoalReader, Memory, Perception, Planner, Proposal
+from jepa_mpc.step_log import StepLog
+from jepa_mpc.types import ActionBox, Context, Goal, Latents, MpcSettings, Observation, Plan, PlanResult, State
+from jepa_mpc.world_model.agents.goals import EncodedGoal
 from jepa_mpc.world_model.agents.pace import Moment
-from jepa_mpc.world_model.agents.step_log import StepLog
-from jepa_mpc.world_model.costs.constraints import costs_of
-from jepa_mpc.world_model.dynamics.evaluator import Evaluator as _Evaluator
-from jepa_mpc.world_model.dynamics.step_model import known_steps
+from jepa_mpc.world_model.agents.search import PlanSearch
+from jepa_mpc.world_model.memory.replay_buffer import seen
+
+Felt = Callable[[Observation], Annotated[Tensor, "B P"] | None]
+"""An observation -> the proprioception that the world model is given, or None."""
 
 
-class Agent:
+class PlanningAgent:
     """Moves towards a goal image by planning in a world model, for B worlds side by side.
 
     Each step it perceives the observation, remembers it, judges the present, searches (every `settings.execute` steps)
     for the plan whose imagined future is cheapest, and answers with that plan's next action. A world whose present
-    cost is below `settings.hold_below` answers with the zero action instead. Only observations reach the agent.
+    cost is below `settings.hold_below` answers with the zero action instead. Only observations reach the agent. An
+    error in the midst of a step leaves the agent as it was before, so that the next observation can be acted on.
 
     Args:
         perception: Frames to latents.
@@ -47,12 +37,19 @@ class Agent:
         dynamics: The world model, learned or true.
         cost: What is wanted.
         planner: Searches for plans.
-        box: The actions that the robot accepts, in physical units.
+        box: The actions that the robot accepts, in physical units; observations are moved to its device.
         settings: How far to look ahead and how often to plan anew.
         generator: Source of the planner's randomness, on the device of the box.
-        proposal: Names plans that every search begins with (a policy): its best guess takes the place of the last
-            plan, which becomes a candidate beside the others. None begins with the last plan alone.
+        proposal: Names plans that every search begins with (a policy), or None; see `PlanSearch`.
+        goals: Reads the goal; by default its image is encoded once.
+        position_head: Maps latents to positions (m), for the step log; or None.
+        felt: Which proprioception the world model is given; by default the newest, if there is any.
     """
+
+    _plan: Plan | None
+    _result: PlanResult | None
+    _imagined: Latents | None
+    _age: int
 
     def __init__(
         self,
@@ -66,38 +63,36 @@ class Agent:
         settings: MpcSettings,
         generator: Generator,
         proposal: Proposal | None = None,
+        goals: GoalReader | None = None,
+        position_head: Callable[[Tensor], Tensor] | None = None,
+        felt: Felt | None = None,
     ) -> None:
-        self.perception, self.memory, self.dynamics = perception, memory, dynamics
-        self.cost, self.planner, self.proposal = cost, planner, proposal
-        self.box, self.settings, self.generator = box, settings, generator
+        self.perception, self.memory = perception, memory
+        self.search = PlanSearch(
+            dynamics=dynamics,
+            cost=cost,
+            planner=planner,
+            box=box,
+            settings=settings,
+            generator=generator,
+            proposal=proposal,
+        )
+        self.goals: GoalReader = EncodedGoal(perception) if goals is None else goals
+        self.position_head, self.felt = position_head, felt or newest_proprio
         self.last: StepLog | None = None
         self._goal: Goal | None = None
-        self._plan: Plan | None = None
-        self._result: PlanResult | None = None
-        self._imagined: Latents | None = None
-        self._age = 0
+        self._forget_plan()
 
-    def reset(self, goal: Observation, *, sensors: Annotated[Tensor, "B Q"] | None = None) -> None:
-        """Begin an episode: encode the goal image once and forget everything else.
-
-        Args:
-            goal: The goal; its last frame counts.
-            sensors: Simulator sensors at the goal, for costs on true dynamics.
-        """
-        self.aim(goal, sensors=sensors)
-        self.memory.clear()
+    def reset(self, goal: Observation) -> None:
+        """Begin an episode: read the goal once and forget everything else. Its last frame counts."""
+        self._take_up(goal)
+        self.memory.begin(goal=self._known_goal().latents)
         self.last = None
 
-    def aim(self, goal: Observation, *, sensors: Annotated[Tensor, "B Q"] | None = None) -> None:
-        """Go on towards another goal: the memory stays, the plan for the old one goes.
-
-        Args:
-            goal: The goal; its last frame counts.
-            sensors: Simulator sensors at the goal, for costs on true dynamics.
-        """
-        self._goal = Goal(latents=self.perception(goal)[:, -1], sensors=sensors)
-        self._plan = self._result = self._imagined = None
-        self._age = 0
+    def aim(self, goal: Observation) -> None:
+        """Go on towards another goal: the memory stays, the plan for the old one goes."""
+        self._take_up(goal)
+        self.memory.aim(goal=self._known_goal().latents)
 
     def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
         """Choose the next action `B A`: physical units, finite, inside the box.
@@ -108,29 +103,21 @@ class Agent:
                 the goal.
         """
         times = [perf_counter()]
+        observation = observation.to(self.search.box.low.device)
         state = self._perceive(observation)
+        self._goal = self.goals.update(observation, state)
         times.append(perf_counter())
-        present = self.present_cost()
-        held = present < self.settings.hold_below
-        times.append(perf_counter())
-        due = not bool(held.all()) and (self._plan is None or self._age >= self.settings.execute)
-        if due:
-            self._think()
+        with seen(self.memory, state, self.felt(observation)) as context:
+            present = self.search.present_cost(context, self._goal)
+            held = present < self.search.settings.hold_below
             times.append(perf_counter())
-            self._imagined = self._imagine()
-            times.append(perf_counter())
-        action = self._next_action(held)
-        self.memory.did(action)
-        self.last = StepLog(
-            present=state,
-            plan=self._result,
-            imagined=self._imagined,
-            planned=due,
-            present_cost=present,
-            held=held,
-            action=action,
-            seconds=_durations(times),
-        )
+            due = not bool(held.all()) and (self._plan is None or self._age >= self.search.settings.execute)
+            if due:
+                self._think(context, times)
+            action = self._next_action(held)
+            self.memory.did(action)
+        self.goals.did(action)
+        self.last = self._log(action, state=state, present=present, held=held, due=due, times=times)
         return action
 
     def think(self, moments: Sequence[Moment], guess: Plan | None) -> PlanResult:
@@ -147,108 +134,69 @@ class Agent:
             BadObservation: If an observation is not what the perception was made for, or has another batch than the
                 goal.
         """
-        states = [self._encode(moment.observation) for moment in moments]
+        goal, box = self._known_goal(), self.search.box
+        seen = [moment.observation.to(box.low.device) for moment in moments]
+        states = [self._perceive(observation) for observation in seen]
         actions = [moment.action for moment in moments[:-1] if moment.action is not None]
-        between = (
-            torch.stack(actions, dim=1) if actions else self.box.low.new_zeros(states[0].shape[0], 0, self.box.dim)
-        )
-        felt = [newest for moment in moments if (newest := _newest(moment.observation)) is not None]
+        between = torch.stack(actions, dim=1) if actions else box.low.new_zeros(states[0].shape[0], 0, box.dim)
+        felt = [proprio for observation in seen if (proprio := self.felt(observation)) is not None]
         proprio = torch.stack(felt, dim=1) if len(felt) == len(moments) else None
         context = Context(latents=torch.stack(states, dim=1), actions=between, proprio=proprio)
-        result = self._search(context, guess)
-        held = self._cost_of(context) < self.settings.hold_below
-        return replace(result, actions=torch.where(held[:, None, None], self._still(context), result.actions))
+        result = self.search.run(context, goal, guess)
+        held = self.search.present_cost(context, goal) < self.search.settings.hold_below
+        still = self.search.still(states[0].shape[0])
+        return replace(result, actions=torch.where(held[:, None, None], still, result.actions))
 
-    def present_cost(self) -> Annotated[Tensor, "B"]:
-        """The cost `B` of the state seen last, as if it were all the future there is.
-
-        Where the goal is given by simulator sensors, those of one step of standing still stand for the present.
-        """
-        return self._cost_of(self.memory.read())
-
-    @torch.no_grad()
-    def _cost_of(self, context: Context) -> Annotated[Tensor, "B"]:
-        goal = self._known_goal()
-        still = self._still(context)[:, None, :1]
-        if goal.sensors is None:
-            rollout = Rollout(latents=context.latents[:, None, -1:])
-        else:
-            rollout = self.dynamics.rollout(context, still)
-        return costs_of(self.cost(rollout, still, goal))[:, 0]
+    def _take_up(self, goal: Observation) -> None:
+        self._goal = self.goals.reset(goal.to(self.search.box.low.device))
+        self._forget_plan()
 
     def _perceive(self, observation: Observation) -> State:
-        state = self._encode(observation)
-        self.memory.see(state, _newest(observation))
-        return state
-
-    def _encode(self, observation: Observation) -> State:
         goal = self._known_goal()
         state: State = self.perception(observation)[:, -1]
-        if state.shape != goal.latents.shape:
-            raise BadObservation(
-                f"the observation gives latents {tuple(state.shape)} and the goal gave {tuple(goal.latents.shape)}: "
-                "both need the same number of worlds and the same encoder"
-            )
+        check_state(state, goal.latents)
         return state
 
-    def _think(self) -> None:
+    def _think(self, context: Context, times: list[float]) -> None:
         """Search for a new plan, from the last one shifted by what was carried out."""
-        context = self.memory.read()
-        still = self._still(context)
-        guess = None if self._plan is None else shifted(self._plan, self._age, tail=still)
-        kept = None if self._result is None else self._result.elites
-        again = None if kept is None else shifted(kept, self._age, tail=_for_each(still, kept.shape[1]))
-        self._result = self._search(context, guess, again)
+        goal = self._known_goal()
+        self._result = self.search.go_on(context, goal, last=self._result, plan=self._plan, age=self._age)
         self._plan, self._age = self._result.actions, 0
-
-    def _search(self, context: Context, guess: Plan | None, again: Plans | None = None) -> PlanResult:
-        still = self._still(context)
-        begin, candidates = self._begin(context, guess, again)
-        return self.planner.plan(
-            PlanRequest(
-                evaluate=_Evaluator(self.dynamics, self.cost, context, self._known_goal()),
-                box=self.box,
-                batch=still.shape[0],
-                horizon=self.settings.horizon,
-                generator=self.generator,
-                warm_start=begin,
-                candidates=candidates,
-                fallback=still if guess is None else guess,
-                deadline_s=self.settings.deadline_s,
-                steps=known_steps(self.dynamics, self.cost, context=context, goal=self._known_goal()),
-            )
-        )
-
-    def _begin(self, context: Context, guess: Plan | None, again: Plans | None) -> tuple[Plan | None, Plans | None]:
-        """Where a search begins, and what it tries besides: the proposal first, the last search's plans beside it."""
-        if self.proposal is None:
-            return guess, again
-        proposed = self.proposal(context, self._known_goal(), horizon=self.settings.horizon)
-        proposed = torch.where(proposed.isfinite(), proposed, 0.0)
-        others = [proposed[:, 1:]] + ([] if guess is None else [guess[:, None]]) + ([] if again is None else [again])
-        candidates = torch.cat(others, dim=1)
-        return self.box.clip(proposed[:, 0]), candidates if candidates.shape[1] else None
-
-    @torch.no_grad()
-    def _imagine(self) -> Latents:
-        """What the chosen plan is imagined to lead to, `B H N D`."""
-        assert self._plan is not None
-        return self.dynamics.rollout(self.memory.read(), self._plan[:, None]).latents[:, 0]
+        times.append(perf_counter())
+        self._imagined = self.search.imagine(context, self._plan).latents[:, 0]
+        times.append(perf_counter())
 
     def _next_action(self, held: Annotated[Tensor, "B"]) -> Annotated[Tensor, "B A"]:
         """The plan's next action, or zero for held worlds, whose plan is put aside until the next search."""
-        still = self._still(self.memory.read())
+        still = self.search.still(len(held))
         if self._plan is None or bool(held.all()):
             self._plan, self._age = None, 0
             return still[:, 0]
         self._plan = torch.where(held[:, None, None], still, self._plan)
         self._age += 1
-        return self.box.clip(self._plan[:, self._age - 1])
+        return self.search.box.clip(self._plan[:, self._age - 1])
 
-    def _still(self, context: Context) -> Plan:
-        """The plan of zero actions `B H A`, or of the nearest ones that the box allows."""
-        shape = (context.latents.shape[0], self.settings.horizon, self.box.dim)
-        return self.box.clip(self.box.low.new_zeros(shape))
+    @torch.no_grad()
+    def _log(
+        self, action: Tensor, *, state: State, present: Tensor, held: Tensor, due: bool, times: list[float]
+    ) -> StepLog:
+        goal, head, imagined = self._known_goal(), self.position_head, self._imagined
+        return StepLog(
+            action=action,
+            held=held,
+            present=state,
+            goal=goal,
+            plan=self._result,
+            imagined=imagined,
+            planned=due,
+            present_cost=present,
+            seconds=_durations(times),
+            **({} if head is None else believed(head, state, goal=goal, imagined=imagined)),
+        )
+
+    def _forget_plan(self) -> None:
+        self._plan = self._result = self._imagined = None
+        self._age = 0
 
     def _known_goal(self) -> Goal:
         if self._goal is None:
@@ -256,14 +204,37 @@ class Agent:
         return self._goal
 
 
-def _for_each(plan: Plan, count: int) -> Plans:
-    """The plan `B H A` once per candidate."""
-    return plan[:, None].expand(-1, count, -1, -1)
-
-
-def _newest(observation: Observation) -> Annotated[Tensor, "B P"] | None:
+def newest_proprio(observation: Observation) -> Annotated[Tensor, "B P"] | None:
     """The last proprioception, if there is any."""
     return None if observation.proprio is None else observation.proprio[:, -1]
+
+
+def no_proprio(observation: Observation) -> None:
+    """None: the world model takes pictures alone."""
+
+
+def check_state(state: State, goal: State) -> None:
+    """Refuse a state that cannot be compared with the goal's.
+
+    Raises:
+        BadObservation: If their shapes differ.
+    """
+    if state.shape != goal.shape:
+        raise BadObservation(
+            f"the observation gives latents {tuple(state.shape)} and the goal gave {tuple(goal.shape)}: both need the "
+            "same number of worlds and the same encoder"
+        )
+
+
+@torch.no_grad()
+def believed(
+    head: Callable[[Tensor], Tensor], state: State, *, goal: Goal, imagined: Annotated[Tensor, "B H N D"] | None
+) -> dict[str, Any]:
+    """Position, path and distance of the goal as a position head reads them: entries of a `StepLog`."""
+    position = head(state)
+    target = head(goal.latents) if goal.position is None else goal.position
+    path = None if imagined is None else head(imagined)
+    return {"position": position, "path": path, "goal_distance": (target - position).norm(dim=-1)}
 
 
 def _durations(times: list[float]) -> dict[str, float]:

@@ -5,14 +5,16 @@ Reference: LeCun 2022, A path towards autonomous machine intelligence, section 3
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from jepa_mpc.errors import BadObservation
 from jepa_mpc.interfaces import Perception
-from jepa_mpc.types import ActionBox, Observation, State
+from jepa_mpc.step_log import StepLog
+from jepa_mpc.types import ActionBox, Goal, Observation
+from jepa_mpc.world_model.agents.planning import believed, check_state
 from jepa_mpc.world_model.policies.goal import GoalPolicy, check_actions
 
 
@@ -26,26 +28,35 @@ class ReactiveAgent:
         within: Steps in which the policy is asked to arrive, again and again: 1 is as soon as it can.
         budget: Steps in the episode, if the policy shall take its time: it is told the steps that are left, and
             `within` as soon as there are fewer.
+        position_head: Maps latents to positions (m), for the step log; or None.
 
     Raises:
         ValueError: If policy and robot have other actions, or a number is out of range.
     """
 
     def __init__(
-        self, *, perception: Perception, policy: GoalPolicy, box: ActionBox, within: int = 1, budget: int = 0
+        self,
+        *,
+        perception: Perception,
+        policy: GoalPolicy,
+        box: ActionBox,
+        within: int = 1,
+        budget: int = 0,
+        position_head: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         check_actions(policy, box)
         if within < 1 or budget < 0:
             raise ValueError(f"need within >= 1 and budget >= 0, got {within} and {budget}")
         self.perception, self.policy, self.box = perception, policy, box
-        self.within, self.budget = within, budget
-        self.present: State | None = None
-        self.goal: State | None = None
+        self.within, self.budget, self.position_head = within, budget, position_head
+        self.last: StepLog | None = None
+        self._goal: Goal | None = None
         self._age = 0
 
     def reset(self, goal: Observation) -> None:
         """Begin an episode: encode the goal image; its last frame counts."""
-        self.goal, self.present, self._age = self.perception(goal)[:, -1], None, 0
+        self._goal = Goal(latents=self.perception(goal.to(self.box.low.device))[:, -1])
+        self.last, self._age = None, 0
 
     @torch.no_grad()
     def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
@@ -56,14 +67,14 @@ class ReactiveAgent:
             BadObservation: If the observation is not what the perception was made for, or has another batch than the
                 goal.
         """
-        if self.goal is None:
+        if self._goal is None:
             raise RuntimeError("the agent has no goal yet: call reset(goal) before act(observation)")
-        self.present = self.perception(observation)[:, -1]
-        if self.present.shape != self.goal.shape:
-            raise BadObservation(
-                f"the observation gives latents {tuple(self.present.shape)} and the goal gave "
-                f"{tuple(self.goal.shape)}: both need the same number of worlds and the same encoder"
-            )
-        left = torch.full((len(self.goal),), max(self.within, self.budget - self._age), device=self.goal.device)
+        goal, head = self._goal.latents, self.position_head
+        present = self.perception(observation.to(self.box.low.device))[:, -1]
+        check_state(present, goal)
+        left = torch.full((len(goal),), max(self.within, self.budget - self._age), device=goal.device)
         self._age += 1
-        return self.box.clip(self.policy(self.present, self.goal, left)[:, 0])
+        action = self.box.clip(self.policy(present, goal, left)[:, 0])
+        beliefs = {} if head is None else believed(head, present, goal=self._goal, imagined=None)
+        self.last = StepLog(action=action, present=present, goal=self._goal, **beliefs)
+        return action

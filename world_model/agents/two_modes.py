@@ -9,8 +9,8 @@ intelligence, sections 3.1 and 3.2; thresholds, hysteresis and the order of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -18,39 +18,94 @@ from torch import Generator, Tensor
 
 from jepa_mpc.actions import shifted
 from jepa_mpc.errors import choose
-from jepa_mpc.interfaces import Cost, Dynamics, Memory, Perception, Planner
-from jepa_mpc.types import ActionBox, Context, MpcSettings, Observation, Plan, Plans, Rollout, State
+from jepa_mpc.interfaces import Cost, Dynamics, GoalReader, Memory, Perception, Planner
+from jepa_mpc.step_log import StepLog
+from jepa_mpc.types import (
+    ActionBox,
+    Context,
+    Costs,
+    Goal,
+    Latents,
+    MpcSettings,
+    Observation,
+    Plan,
+    PlanResult,
+    Rollout,
+    State,
+)
 from jepa_mpc.world_model.agents.arbitration import Evidence, Modes
 from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator
 from jepa_mpc.world_model.agents.energy import Energy
+from jepa_mpc.world_model.agents.goals import EncodedGoal
 from jepa_mpc.world_model.agents.modules import Modules, Once, Watch, fitted, worst
-from jepa_mpc.world_model.agents.planning import Agent
-from jepa_mpc.world_model.agents.step_log import StepLog, Thought
+from jepa_mpc.world_model.agents.planning import believed, check_state, newest_proprio
+from jepa_mpc.world_model.agents.search import PlanSearch
 from jepa_mpc.world_model.costs.constraints import costs_of
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
 from jepa_mpc.world_model.dynamics.evaluator import Evaluator
 from jepa_mpc.world_model.dynamics.predictor_ensemble import OverParticles
+from jepa_mpc.world_model.memory.replay_buffer import seen
 
 
-class TwoModeAgent(Agent):
+@dataclass(frozen=True, kw_only=True)
+class TwoModeStepLog(StepLog):
+    """One step of an agent with two modes: what its further modules had to say.
+
+    Args:
+        reactive: Worlds that acted by the policy (Mode-1) `B` (bool); the others planned (Mode-2).
+        energy_before: Energy of going on with the last course of action `B`.
+        energy_after: Energy of the course that was chosen `B`.
+        terms: Weighted share of each cost term in `energy_after` `B`, by name.
+        surprise: Squared distance per number between what was seen and what had been predicted `B`; NaN without a
+            prediction.
+        disagreement: How far the members of the ensemble are apart `B`; 0 without an ensemble.
+        novelty: Distance of the present state from the nearest remembered one `B`; NaN without a memory.
+        iterations: Rounds of the search of this step; 0 if there was none.
+        evaluations: Candidate plans that were scored in this step, per world.
+        config: What the configurator chose: every field of it.
+        learned: What the critic learned in this step, by name; empty if it did not.
+    """
+
+    reactive: Annotated[Tensor, "B"]
+    energy_before: Annotated[Tensor, "B"]
+    energy_after: Annotated[Tensor, "B"]
+    terms: Mapping[str, Costs]
+    surprise: Annotated[Tensor, "B"]
+    disagreement: Annotated[Tensor, "B"]
+    novelty: Annotated[Tensor, "B"]
+    iterations: int
+    evaluations: int
+    config: AgentConfig
+    learned: Mapping[str, float]
+
+
+class TwoModeAgent:
     """Moves towards a goal image, by a policy where it can and by planning where it must, for B worlds side by side.
 
     Args:
         perception: Frames to latents.
-        memory: The last latents and the actions between them: what the world model is told.
+        memory: What is remembered; its window is what the world model is told. With `modules.experience` that is the
+            memory, and this one is not used.
         dynamics: The world model.
         intrinsic: The frozen cost.
         planners: The planners that the configurator may choose from, by name.
         configurator: Sets everything else for the task at hand.
-        box: The actions that the robot accepts.
+        box: The actions that the robot accepts; observations are moved to its device.
         generator: Source of the planners' randomness.
         modules: The optional parts.
         deadline_s: Seconds that one search may take.
+        goals: Reads the goal; by default its image is encoded once.
+        position_head: Maps latents to positions (m), for the step log; or None.
 
     Raises:
         UnknownName: If the configurator wants an unknown planner.
         ValueError: If it wants Mode-1 or a critic and there is none, or a weight below its floor.
     """
+
+    _plan: Plan | None
+    _result: PlanResult | None
+    _imagined: Latents | None
+    _age: int
 
     def __init__(
         self,
@@ -65,14 +120,17 @@ class TwoModeAgent(Agent):
         generator: Generator,
         modules: Modules | None = None,
         deadline_s: float = float("inf"),
+        goals: GoalReader | None = None,
+        position_head: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.intrinsic, self.planners, self.configurator = intrinsic, dict(planners), configurator
         self.modules = modules or Modules()
+        self.perception, self.position_head = perception, position_head
+        self.memory: Memory = self.modules.experience or memory
+        self.goals: GoalReader = EncodedGoal(perception) if goals is None else goals
         self.config = configurator.base
         self.energy = self._energy(self.config)
-        super().__init__(
-            perception=perception,
-            memory=memory,
+        self.search = PlanSearch(
             dynamics=dynamics,
             cost=self._judge(),
             planner=choose(self.planners, self.config.planner, "planner of this agent"),
@@ -81,18 +139,22 @@ class TwoModeAgent(Agent):
             generator=generator,
             proposal=None if self.modules.actor is None else Once(self.modules.actor),
         )
+        self.last: TwoModeStepLog | None = None
+        self._goal: Goal | None = None
         self._modes: Modes | None = None
         self._steps = 0
+        self._forget_plan()
 
-    def aim(self, goal: Observation, *, sensors: Annotated[Tensor, "B Q"] | None = None) -> None:
+    def reset(self, goal: Observation) -> None:
+        """Begin an episode: read the goal once. What was learned and seen stays, but no plan reaches across."""
+        self._take_up(goal)
+        self.memory.begin(goal=self._known_goal().latents)
+        self.last = None
+
+    def aim(self, goal: Observation) -> None:
         """Go on towards another goal: what was learned and seen stays, plans and predictions for the old one go."""
-        super().aim(goal, sensors=sensors)
-        latents, experience = self._known_goal().latents, self.modules.experience
-        self._modes, self._steps = Modes.planning(len(latents), latents.device), 0
-        if experience is not None:
-            if experience.batch not in (0, len(latents)):
-                experience.clear()
-            experience.begin(goal=latents)
+        self._take_up(goal)
+        self.memory.aim(goal=self._known_goal().latents)
 
     def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
         """Choose the next action `B A`: physical units, finite, inside the box.
@@ -103,36 +165,43 @@ class TwoModeAgent(Agent):
                 the goal.
         """
         watch = Watch()
+        observation = observation.to(self.search.box.low.device)
         state = self._fill(observation, self._encode(observation))
         watch("perceive")
-        felt = None if observation.proprio is None else observation.proprio[:, -1]
+        felt = newest_proprio(observation)
         surprise, novelty = self._compare(state, felt)
-        self.memory.see(state, felt)
-        context = self.memory.read()
-        watch("remember")
-        present, doubt = self._cost_of(context), self._doubt_of(state)
-        watch("judge")
-        self._configure(present, surprise=surprise, doubt=doubt, novelty=novelty)
-        held = present < self.config.hold_below
-        watch("configure")
-        course, answer, before, reactive = self._choose(context, surprise=surprise, doubt=doubt)
-        watch("arbitrate")
-        due = bool((~reactive & ~held).any()) and (self._plan is None or self._age >= self.settings.execute)
-        if due:
-            course = self._deliberate(context, course)
-            watch("plan")
-        course = torch.where((reactive & ~held)[:, None, None], answer, course)
-        course = torch.where(held[:, None, None], self._still(context), course)
-        rollout = self._imagined_by(context, course)
-        terms = self._shares(rollout, course)
-        watch("imagine")
-        action = self.box.clip(course[:, 0])
-        self._remember(state, felt, present, action, rollout)
+        self._goal = self.goals.update(observation, state)
+        with seen(self.memory, state, felt) as context:
+            watch("remember")
+            present, doubt = self._present_cost(context), self._doubt_of(state)
+            watch("judge")
+            self._configure(present, surprise=surprise, doubt=doubt, novelty=novelty)
+            held = present < self.config.hold_below
+            watch("configure")
+            course, answer, before, reactive = self._choose(context, surprise=surprise, doubt=doubt)
+            watch("arbitrate")
+            due = bool((~reactive & ~held).any()) and (self._plan is None or self._age >= self.search.settings.execute)
+            if due:
+                course = self._deliberate(context, course)
+                watch("plan")
+            course = torch.where((reactive & ~held)[:, None, None], answer, course)
+            course = torch.where(held[:, None, None], self.search.still(len(state)), course)
+            rollout = self.search.imagine(context, course)
+            self._imagined = rollout.latents[:, 0]
+            terms = self._shares(rollout, course)
+            watch("imagine")
+            action = self.search.box.clip(course[:, 0])
+            self.memory.did(action)
+        self.goals.did(action)
+        self._age += 1
+        self._note(present, rollout)
         watch("store")
         learned = self._learn()
         watch("learn")
-        self.last = StepLog(
+        goal, head, searched = self._known_goal(), self.position_head, self._result if due else None
+        self.last = TwoModeStepLog(
             present=state,
+            goal=goal,
             plan=self._result,
             imagined=self._imagined,
             planned=due,
@@ -140,26 +209,36 @@ class TwoModeAgent(Agent):
             held=held,
             action=action,
             seconds=watch.spans,
-            thought=Thought(
-                reactive=reactive & ~held,
-                energy_before=before,
-                energy_after=torch.stack(tuple(terms.values())).sum(dim=0),
-                terms=terms,
-                surprise=surprise,
-                disagreement=doubt,
-                novelty=novelty,
-                iterations=self._result.iterations if due and self._result else 0,
-                evaluations=2 + (self._result.evaluations if due and self._result else 0),
-                config=self.config,
-                learned=learned,
-            ),
+            reactive=reactive & ~held,
+            energy_before=before,
+            energy_after=torch.stack(tuple(terms.values())).sum(dim=0),
+            terms=terms,
+            surprise=surprise,
+            disagreement=doubt,
+            novelty=novelty,
+            iterations=searched.iterations if searched else 0,
+            evaluations=2 + (searched.evaluations if searched else 0),
+            config=self.config,
+            learned=learned,
+            **({} if head is None else believed(head, state, goal=goal, imagined=self._imagined)),
         )
         self._plan, self._steps = course, self._steps + 1
         return action
 
-    def _cost_of(self, context: Context) -> Annotated[Tensor, "B"]:
+    def _take_up(self, goal: Observation) -> None:
+        self._goal = self.goals.reset(goal.to(self.search.box.low.device))
+        latents = self._goal.latents
+        self._modes, self._steps = Modes.planning(len(latents), latents.device), 0
+        self._forget_plan()
+
+    def _encode(self, observation: Observation) -> State:
+        state: State = self.perception(observation)[:, -1]
+        check_state(state, self._known_goal().latents)
+        return state
+
+    def _present_cost(self, context: Context) -> Annotated[Tensor, "B"]:
         """Weighted intrinsic cost of the present state, if nothing is done."""
-        still = self._still(context)[:, None, :1]
+        still = self.search.still(context.latents.shape[0])[:, None, :1]
         felt = None if context.proprio is None else context.proprio[:, -1]
         with torch.no_grad():
             return self.energy.at(context.latents[:, -1], still, self._known_goal(), felt)
@@ -203,8 +282,12 @@ class TwoModeAgent(Agent):
             self._plan = None if self._plan is None else fitted(self._plan, config.horizon)
             self._result = None
         self.config, self.energy = config, self._energy(config)
-        self.cost, self.planner = self._judge(), choose(self.planners, config.planner, "planner of this agent")
-        self.settings = replace(self.settings, horizon=config.horizon, execute=config.execute)
+        self.search = replace(
+            self.search,
+            cost=self._judge(),
+            planner=choose(self.planners, config.planner, "planner of this agent"),
+            settings=replace(self.search.settings, horizon=config.horizon, execute=config.execute),
+        )
 
     def _energy(self, config: AgentConfig) -> Energy:
         if config.mode == "mode1" and self.modules.actor is None:
@@ -219,13 +302,14 @@ class TwoModeAgent(Agent):
     def _choose(self, context: Context, *, surprise: Tensor, doubt: Tensor) -> tuple[Plan, Plan, Tensor, Tensor]:
         """The last course moved on, the policy's answer, the energy of the former, and who acts by the latter."""
         assert self._modes is not None
-        still, first = self._still(context), self._plan is None
+        search, goal, first = self.search, self._known_goal(), self._plan is None
+        still = search.still(context.latents.shape[0])
         course = still if self._plan is None else shifted(self._plan, 1, tail=still)
-        evaluate = Evaluator(self.dynamics, self.cost, context, self._known_goal())
-        if self.proposal is None:
+        evaluate = Evaluator(search.dynamics, search.cost, context, goal)
+        if search.proposal is None:
             return course, course, costs_of(evaluate(course[:, None]))[:, 0], torch.zeros_like(self._modes.reactive)
-        proposed = self.proposal(context, self._known_goal(), horizon=self.settings.horizon)[:, 0]
-        answer = self.box.clip(torch.where(proposed.isfinite(), proposed, 0.0))
+        proposed = search.proposal(context, goal, horizon=search.settings.horizon)[:, 0]
+        answer = search.box.clip(torch.where(proposed.isfinite(), proposed, 0.0))
         before, by_policy = costs_of(evaluate(torch.stack([course, answer], dim=1))).unbind(dim=1)
         known = torch.full_like(before, torch.nan) if first else before
         evidence = Evidence(surprise=surprise, disagreement=doubt, policy_energy=by_policy, plan_energy=known)
@@ -237,38 +321,36 @@ class TwoModeAgent(Agent):
 
     def _deliberate(self, context: Context, course: Plan) -> Plan:
         """Search from the last course on, and from the elites of the last search."""
-        still = self._still(context)
+        still = self.search.still(context.latents.shape[0])
         kept = None if self._result is None else self._result.elites
         again = None if kept is None else shifted(kept, self._age, tail=still[:, None].expand_as(kept))
-        self._result = self._search(context, None if self._plan is None else course, again)
+        guess = None if self._plan is None else course
+        self._result = self.search.run(context, self._known_goal(), guess, again)
         self._age = 0
         return self._result.actions
 
     @torch.no_grad()
-    def _imagined_by(self, context: Context, course: Plan) -> Rollout:
-        rollout = self.dynamics.rollout(context, course[:, None])
-        self._imagined = rollout.latents[:, 0]
-        return rollout
-
-    @torch.no_grad()
     def _shares(self, rollout: Rollout, course: Plan) -> dict[str, Annotated[Tensor, "B"]]:
         """The weighted shares of the energy of a course, by name; the mean over its particles."""
-        plans: Plans = course[:, None].expand(-1, rollout.latents.shape[1], -1, -1)
+        plans = course[:, None].expand(-1, rollout.latents.shape[1], -1, -1)
         shares = self.energy.terms(rollout, plans, self._known_goal())
         return {name: share.mean(dim=1) for name, share in shares.items()}
 
-    def _remember(self, state: State, felt: Tensor | None, cost: Tensor, action: Tensor, rollout: Rollout) -> None:
-        """Store the state that was seen with its cost and action, and what is expected of the steps to come."""
-        self.memory.did(action)
-        self._age += 1
-        experience = self.modules.experience
-        if experience is None:
-            return
-        experience.see(state, felt)
-        experience.judge(cost)
-        experience.did(action)
-        experience.expect(rollout.latents[:, 0])
+    def _note(self, cost: Tensor, rollout: Rollout) -> None:
+        """Note the cost of the state that was seen, and what is expected of the steps to come."""
+        if self.modules.experience is not None:
+            self.modules.experience.judge(cost)
+            self.modules.experience.expect(rollout.latents[:, 0])
 
     def _learn(self) -> dict[str, float]:
         learner, experience = self.modules.learner, self.modules.experience
         return {} if learner is None or experience is None else learner.tick(experience)
+
+    def _forget_plan(self) -> None:
+        self._plan = self._result = self._imagined = None
+        self._age = 0
+
+    def _known_goal(self) -> Goal:
+        if self._goal is None:
+            raise RuntimeError("the agent has no goal yet: call reset(goal) before act(observation)")
+        return self._goal

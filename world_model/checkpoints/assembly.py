@@ -1,7 +1,8 @@
-"""Systems built from plain configuration: the same nested `_target_` form that hydra uses, limited to our own parts.
+"""Systems built from plain configuration: nested mappings whose `_target_` is the public name of a part.
 
 A checkpoint carries such a configuration, and a stranger's checkpoint must not be able to call anything else: only
-names of `PARTS` are ever looked up.
+names of `PARTS` are ever looked up. Names are a contract, places in the source are not; checkpoints that were written
+with module paths are read through `names.ALIASES`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from jepa_mpc.encoders.released import network
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
 from jepa_mpc.errors import choose
+from jepa_mpc.world_model.checkpoints.names import public_name
 from jepa_mpc.world_model.costs.critic import Critic
 from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
 from jepa_mpc.world_model.parts.crops import RandomCrop
@@ -32,79 +34,57 @@ from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
 from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
 from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 from jepa_mpc.world_model.policies.goal import GoalPolicy
-from jepa_mpc.world_model.recipes import (
-    act_jepa,
-    causal_jepa,
-    hand_points,
-    leworldmodel,
-    mc_jepa,
-    mc_jepa_factored,
-    think_jepa,
-    video_slots,
-    vjepa2,
-    vjepa2_1,
-    vjepa2_ac,
-)
+from jepa_mpc.world_model.recipes import RECIPES
 from jepa_mpc.world_model.training.decay import DecayAll, DecayMatrices
 from jepa_mpc.world_model.training.schedules import WarmupCosine, WarmupHoldDecay
 
 TARGET = "_target_"
-_PARTS: tuple[Callable[..., Any], ...] = (
-    act_jepa.build,
-    act_jepa.build_control,
-    causal_jepa.build,
-    hand_points.build,
-    leworldmodel.build,
-    mc_jepa.build,
-    mc_jepa_factored.build,
-    think_jepa.build,
-    video_slots.build,
-    vjepa2.build,
-    vjepa2_1.build,
-    vjepa2_ac.build,
-    Autoregression,
-    ArmPose,
-    GivenPose,
-    VideoSizes,
-    VideoTransformer,
-    network,
-    RobotPixels,
-    EvaluationPixels,
-    KeypointEncoder,
-    NormalisePixels,
-    VisionTransformer,
-    ViTSizes,
-    HindsightDisplacement,
-    TokenPlaces,
-    GoalPolicy,
-    Critic,
-    OpenLoop,
-    SIGReg,
-    WarmupCosine,
-    WarmupHoldDecay,
-    DecayAll,
-    DecayMatrices,
-    VICReg,
-    TwoViews,
-    MotionWeights,
-    ClipViews,
-    cut,
-    DepthTokens,
-    OthersThoughts,
-    RandomCrop,
-    PyramidEncoder,
-    PyramidSizes,
-    ObjectMask,
-    LegacyObjectMask,
-    TubeMask,
-    TokenMask,
-    Augmentation,
-    ColourJitter,
-    ViewJitter,
-    Patches,
-    SensorNoise,
-)
-PARTS: dict[str, Callable[..., Any]] = {f"{part.__module__}.{part.__qualname__}": part for part in _PARTS}
+
+PARTS: dict[str, Callable[..., Any]] = {
+    **RECIPES,
+    "arm_pose": ArmPose,
+    "augmentation": Augmentation,
+    "autoregression": Autoregression,
+    "clip_views": ClipViews,
+    "clip_views_cut": cut,
+    "colour_jitter": ColourJitter,
+    "critic": Critic,
+    "decay_all": DecayAll,
+    "decay_matrices": DecayMatrices,
+    "depth_tokens": DepthTokens,
+    "evaluation_pixels": EvaluationPixels,
+    "given_pose": GivenPose,
+    "goal_policy": GoalPolicy,
+    "hindsight_displacement": HindsightDisplacement,
+    "keypoint_encoder": KeypointEncoder,
+    "legacy_object_mask": LegacyObjectMask,
+    "motion_weights": MotionWeights,
+    "normalise_pixels": NormalisePixels,
+    "object_mask": ObjectMask,
+    "open_loop": OpenLoop,
+    "others_thoughts": OthersThoughts,
+    "patches": Patches,
+    "pyramid_encoder": PyramidEncoder,
+    "pyramid_sizes": PyramidSizes,
+    "random_crop": RandomCrop,
+    "released_encoder": network,
+    "robot_pixels": RobotPixels,
+    "sensor_noise": SensorNoise,
+    "sigreg": SIGReg,
+    "token_mask": TokenMask,
+    "token_places": TokenPlaces,
+    "tube_mask": TubeMask,
+    "two_views": TwoViews,
+    "vicreg": VICReg,
+    "video_sizes": VideoSizes,
+    "video_transformer": VideoTransformer,
+    "view_jitter": ViewJitter,
+    "vision_transformer": VisionTransformer,
+    "vit_sizes": ViTSizes,
+    "warmup_cosine": WarmupCosine,
+    "warmup_hold_decay": WarmupHoldDecay,
+}
+"""Public name -> builder: the systems, and the parts that their configurations may name."""
 
 
 def assemble(spec: Any, **arguments: Any) -> Any:
@@ -123,7 +103,7 @@ def assemble(spec: Any, **arguments: Any) -> Any:
         entries = {str(key): assemble(value) for key, value in spec.items() if key != TARGET}
         if TARGET not in spec:
             return entries
-        part = choose(PARTS, str(spec[TARGET]), "part")
+        part = choose(PARTS, public_name(str(spec[TARGET])), "part")
         try:
             return part(**entries, **arguments)
         except TypeError as error:

@@ -16,7 +16,7 @@ from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.types import ActionBox, Context, Observation
-from jepa_mpc.world_model.checkpoints.restore import MISFITS, restore
+from jepa_mpc.world_model.checkpoints.restore import MISFITS, load_network, restore
 from jepa_mpc.world_model.costs.goal import GoalDistance, absolute, squared
 from jepa_mpc.world_model.dynamics.ensemble import EnsembleDynamics, EnsemblePerception, MeanMeasure
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
@@ -98,6 +98,11 @@ class WorldModel:
     def objective(self) -> DynamicsObjective:
         """The network; in an ensemble the first one, which speaks for the others' form."""
         return self.members[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where its networks run."""
+        return next(self.objective.parameters()).device
 
     @property
     def feels(self) -> bool:
@@ -264,6 +269,16 @@ def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") 
     for objective in objectives:
         objective.to(device)
     return model
+
+
+def load_system(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The objective of any trained system, frozen, and the configuration that it was published with.
+
+    Raises:
+        BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes no system of this version.
+    """
+    objective, config = load_network(folder, kind="system", form=nn.Module)
+    return objective.eval().requires_grad_(False), config
 
 
 def save_ensemble(folder: str | Path, members: Sequence[str | Path]) -> None:

@@ -9,9 +9,13 @@ from typing import Any
 import torch
 
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.types import Observation
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
+from jepa_mpc.types import ActionBox, Observation
+from jepa_mpc.world_model.checkpoints.loader import Interface, WorldModel
 from jepa_mpc.world_model.checkpoints.networks import load_companion, save_companion
+from jepa_mpc.world_model.checkpoints.restore import MISFITS, load_network
+from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
+from jepa_mpc.world_model.perception.images import ImagePerception
+from jepa_mpc.world_model.policies.chunk import ChunkPolicy
 from jepa_mpc.world_model.policies.goal import GoalPolicy
 
 
@@ -58,6 +62,31 @@ def load_policy(folder: str | Path, model: WorldModel) -> GoalPolicy:
         )
     _try_out(policy, model, folder)
     return policy
+
+
+def load_chunk_policy(folder: str | Path, *, box: ActionBox, device: torch.device | str = "cpu") -> ChunkPolicy:
+    """Read a trained policy from the folder that a training published.
+
+    Raises:
+        BadCheckpoint: If the folder is missing, damaged or of a newer format, or describes no action-chunk system.
+        ValueError: If its actions are not the robot's.
+    """
+    objective, config = load_network(folder, kind="system that answers action chunks", form=ChunkObjective)
+    try:
+        facts = config["interface"]
+        interface = Interface(**{**facts, "cameras": tuple(facts["cameras"]), "actions": tuple(facts["actions"])})
+    except MISFITS as error:
+        raise BadCheckpoint(f"{folder} does not describe a system of this version: {error}") from error
+    objective.to(device).eval().requires_grad_(False)
+    perception = ImagePerception(
+        objective.encoder,
+        cameras=interface.cameras,
+        image_size=(interface.image_size, interface.image_size),
+        prepare=objective.preprocess,
+    )
+    return ChunkPolicy(
+        objective, perception=perception, box=ActionBox(low=box.low.to(device), high=box.high.to(device))
+    )
 
 
 @torch.no_grad()

@@ -70,23 +70,22 @@ class GoalDistance(nn.Module):
         return latents if self.metric is None else self.metric(latents)[..., None, :]
 
 
-class PlaceDistance(nn.Module):
-    """How far the imagined states are from a place that is told from outside.
+class PositionDistance(nn.Module):
+    """How far the hand is from the goal's position on the imagined way.
 
-        cost = mean over the steps of |m(z_h) - wanted|^2
+        cost = mean over the steps of |m(z_h) - x_goal|^2
 
     Args:
-        metric: Maps states `... N D` to places `... 3` (m).
+        metric: Maps states `... N D` to positions `... 3` (m).
     """
 
     def __init__(self, metric: Metric) -> None:
         super().__init__()
         self.metric = metric
-        self.wanted: Annotated[Tensor, "B 3"] | None = None
 
     def forward(self, rollout: Rollout, plans: Plans, goal: Goal) -> Costs:
-        """Score each candidate: rollout B S H N D -> cost B S (m^2); with no place told, the goal counts."""
-        wanted = self.metric(goal.latents) if self.wanted is None else self.wanted
+        """Score each candidate: rollout B S H N D -> cost B S (m^2); a goal without position is read by the metric."""
+        wanted = self.metric(goal.latents) if goal.position is None else goal.position
         return (self.metric(rollout.latents) - wanted[:, None, None]).square().sum(dim=-1).mean(dim=-1)
 
 

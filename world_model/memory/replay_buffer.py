@@ -1,4 +1,4 @@
-"""Short-term memory as a ring of tensors: what was seen, done, felt and expected, for each world by itself.
+"""The replay buffer, a ring of tensors: what was seen, done, felt and expected, for each world by itself.
 
 Step t of a world lies in slot t mod capacity, so that writing, overwriting a prediction by what was then seen, and
 forgetting the oldest are one and the same thing, and cost the same at every step.
@@ -8,6 +8,8 @@ Reference: LeCun 2022, A path towards autonomous machine intelligence, section 3
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -16,17 +18,19 @@ from torch import Tensor
 
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.interfaces import Memory
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Context, State
 from jepa_mpc.world_model.memory.hindsight import LatentLog
 from jepa_mpc.world_model.memory.storage import NEVER, Key, Pairs, Retrieved, Slots, pooled_key
 
 
-class RingMemory(Slots):
+class ReplayBuffer(Slots):
     """Remembers the last `capacity` steps of each world, across its episodes; a `jepa_mpc.interfaces.Memory`.
 
-    Seeing and doing alternate, as in `ShortTermMemory`. Predictions (`expect`) lie in the slots of their time until
-    something is seen there; nothing returns them unless it is asked for.
+    Seeing and doing alternate: see, did, see, did, ...; `read` gives the planner's window, the last `window` states of
+    the present episode, after seeing. Predictions (`expect`) lie in the slots of their time until something is seen
+    there; nothing returns them unless it is asked for.
 
     Args:
         capacity: Steps that are kept (C).
@@ -69,20 +73,29 @@ class RingMemory(Slots):
     def begin(self, worlds: Annotated[Tensor, "G"] | None = None, *, goal: State | None = None) -> None:
         """Begin a new episode: what was seen stays, what was expected goes, and nothing reaches across the border.
 
+        A goal of another shape than the states that are remembered empties the memory: those are of another kind.
+
         Args:
             worlds: Indices of the worlds; all of them by default.
             goal: The goal of the new episode `B N D`, of all worlds (only those that begin take it).
         """
+        if goal is not None and self._store and goal.shape != self._store["latents"][:, 0].shape:
+            self.clear()
+        self.aim(worlds, goal=goal)
+        if self._store:
+            which = slice(None) if worlds is None else worlds
+            self._store["began"][which] = self._store["now"][which]
+            self._saw_last = self._saw_last and worlds is not None
+
+    def aim(self, worlds: Annotated[Tensor, "G"] | None = None, *, goal: State | None = None) -> None:
+        """Go on towards another goal: the window stays, what was expected goes, and no costs are paired across it."""
         if goal is not None and worlds is None:
             self._first_goal = goal
         if not self._store:
             return
-        store = self._store
-        which = torch.arange(len(store["now"]), device=store["now"].device) if worlds is None else worlds
+        store, which = self._store, slice(None) if worlds is None else worlds
         store["step"][which] = torch.where(store["predicted"][which], NEVER, store["step"][which])
         store["present_episode"][which] += 1
-        store["began"][which] = store["now"][which]
-        self._saw_last = self._saw_last and worlds is not None
         if goal is not None:
             store["present_goal"][which] = goal[which].to(store["present_goal"].dtype)
 
@@ -99,6 +112,13 @@ class RingMemory(Slots):
         self._store["now"] += 1
         self._write(self.now, latents, proprio, predicted=0)
         self._saw_last = True
+
+    def unsee(self) -> None:
+        """Take the last `see` back, if nothing was done since; what had been expected for that step is lost."""
+        if self._saw_last:
+            self._put("step", self.now, NEVER)
+            self._store["now"] -= 1
+            self._saw_last = False
 
     def did(self, action: Annotated[Tensor, "B A"]) -> None:
         """Write what was just done.
@@ -282,3 +302,14 @@ class RingMemory(Slots):
         store = self._kept()
         check_shape(query, "B K", B=len(self.now), K=store["key"].shape[2])
         return torch.where(self._present(predicted=predicted), (store["key"] @ query[:, :, None])[..., 0], -torch.inf)
+
+
+@contextmanager
+def seen(memory: Memory, latents: State, proprio: Annotated[Tensor, "B P"] | None) -> Iterator[Context]:
+    """Remember a state for the length of a block and give what is known then; an error in it takes the state back."""
+    memory.see(latents, proprio)
+    try:
+        yield memory.read()
+    except BaseException:
+        memory.unsee()
+        raise

@@ -82,13 +82,20 @@ class Belief:
 
 
 @lru_cache(maxsize=4)
-def camera_rigs(side: int, azimuth_deg: tuple[float, float] = (45.0, 35.0)) -> Rigs:
-    """Distant cameras all around a hand: 16 azimuths, 5 elevations, 7 sizes.
+def camera_rigs(side: int | None, azimuth_deg: tuple[float, float] = (45.0, 35.0)) -> Rigs:
+    """Distant cameras all around a hand: 16 azimuths on each side, 5 elevations, 7 sizes.
 
     Args:
-        side: 1 for a camera on the left (positive azimuth), -1 on the right.
+        side: 1 for a camera on the left (positive azimuth), -1 on the right, None for one that may stand on either.
         azimuth_deg: Middle and deviation of the prior on |azimuth|.
     """
+    if side is None:
+        either, other = camera_rigs(1, azimuth_deg), camera_rigs(-1, azimuth_deg)
+        return Rigs(
+            maps=torch.cat([either.maps, other.maps]),
+            sizes=torch.cat([either.sizes, other.sizes]),
+            log_prior=torch.cat([either.log_prior, other.log_prior]) - math.log(2),
+        )
     azimuth = side * torch.deg2rad(torch.arange(-30.0, 121.0, 10.0))
     elevation = torch.deg2rad(torch.tensor([15.0, 25.0, 35.0, 45.0, 55.0]))
     size = torch.exp(torch.linspace(math.log(0.8), math.log(3.5), 7))

@@ -7,19 +7,14 @@ many steps, and carries out as much of the answer as it likes before it asks aga
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from jepa_mpc.errors import BadCheckpoint, BadObservation
-from jepa_mpc.interfaces import Agent, Perception
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.interfaces import Perception
 from jepa_mpc.types import ActionBox, Context, Goal, Observation, Plan, Plans, State
-from jepa_mpc.world_model.checkpoints.loader import Interface
-from jepa_mpc.world_model.checkpoints.restore import MISFITS, load_network
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
-from jepa_mpc.world_model.perception.images import ImagePerception
 
 
 class ChunkPolicy:
@@ -98,51 +93,6 @@ class ChunkPolicy:
         return self.box.clip(self.objective.chunk(told, self._felt, pictures))
 
 
-class ChunkAgent:
-    """The Mode-1 actor: it asks for a chunk, carries out a part of it, and asks again. No future is imagined.
-
-    Args:
-        policy: Answers chunks.
-        execute: Actions of a chunk that are carried out before the next one.
-        within: Least number of steps that it asks for.
-        budget: Steps after which it wants to be there: it asks for those that are left, or `within` if there are fewer.
-
-    Raises:
-        ValueError: If a number is out of range.
-
-    Reference: LeCun 2022, A path towards autonomous machine intelligence, section 3.1.
-    """
-
-    def __init__(self, policy: ChunkPolicy, *, execute: int = 1, within: int = 1, budget: int = 0) -> None:
-        if not 1 <= execute <= policy.objective.decoder.chunk or within < 1 or budget < 0:
-            raise ValueError(
-                f"need 1 <= execute <= {policy.objective.decoder.chunk} (the chunk), within >= 1 and budget >= 0, got "
-                f"{execute}, {within} and {budget}"
-            )
-        self.policy, self.execute, self.within, self.budget = policy, execute, within, budget
-        self._plan: Plan | None = None
-        self._age = 0
-
-    def reset(self, goal: Observation) -> None:
-        """Begin an episode."""
-        self.policy.reset(goal)
-        self._plan, self._age = None, 0
-
-    def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
-        """The next action `B A`: physical units, inside the box.
-
-        Raises:
-            RuntimeError: If `reset` was not called.
-            BadObservation: If the observation is not what the networks were made for.
-        """
-        place = self._age % self.execute
-        if place == 0 or self._plan is None:
-            self.policy.see(observation)
-            self._plan = self.policy.chunk(max(self.within, self.budget - self._age))
-        self._age += 1
-        return self._plan[:, place]
-
-
 class ChunkProposal:
     """Candidate plans by a chunk policy, from what it saw last: one for each number of steps to arrive in.
 
@@ -167,50 +117,3 @@ class ChunkProposal:
         plans = torch.stack([self.policy.chunk(steps) for steps in self.within], dim=1)[:, :, :horizon]
         rest = plans.new_zeros(*plans.shape[:2], horizon - plans.shape[2], plans.shape[3])
         return self.policy.box.clip(torch.cat([plans, rest], dim=2))
-
-
-class SeededAgent:
-    """A planning agent whose chunk policy sees what the agent sees.
-
-    Args:
-        agent: Plans; its proposal asks `policy`.
-        policy: Answers chunks.
-    """
-
-    def __init__(self, agent: Agent, *, policy: ChunkPolicy) -> None:
-        self.agent, self.policy = agent, policy
-
-    def reset(self, goal: Observation) -> None:
-        """Begin an episode."""
-        self.policy.reset(goal)
-        self.agent.reset(goal)
-
-    def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
-        """Show the observation to both, and answer with the agent's action `B A`."""
-        self.policy.see(observation)
-        return self.agent.act(observation)
-
-
-def load_chunk_policy(folder: str | Path, *, box: ActionBox, device: torch.device | str = "cpu") -> ChunkPolicy:
-    """Read a trained policy from the folder that a training published.
-
-    Raises:
-        BadCheckpoint: If the folder is missing, damaged or of a newer format, or describes no action-chunk system.
-        ValueError: If its actions are not the robot's.
-    """
-    objective, config = load_network(folder, kind="system that answers action chunks", form=ChunkObjective)
-    try:
-        facts = config["interface"]
-        interface = Interface(**{**facts, "cameras": tuple(facts["cameras"]), "actions": tuple(facts["actions"])})
-    except MISFITS as error:
-        raise BadCheckpoint(f"{folder} does not describe a system of this version: {error}") from error
-    objective.to(device).eval().requires_grad_(False)
-    perception = ImagePerception(
-        objective.encoder,
-        cameras=interface.cameras,
-        image_size=(interface.image_size, interface.image_size),
-        prepare=objective.preprocess,
-    )
-    return ChunkPolicy(
-        objective, perception=perception, box=ActionBox(low=box.low.to(device), high=box.high.to(device))
-    )

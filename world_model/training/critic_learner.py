@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator
 
-from jepa_mpc.world_model.memory.replay_buffer import RingMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.training.critic import CriticLessons, CriticObjective, Judgement
 
 
@@ -52,7 +52,7 @@ class CriticLearner:
         self.optimiser = torch.optim.Adam(objective.critic.parameters(), lr=learning_rate)
         self._ticks = 0
 
-    def tick(self, experience: RingMemory) -> dict[str, float]:
+    def tick(self, experience: ReplayBuffer) -> dict[str, float]:
         """Count one step of the agent; the numbers of a lesson if one was due and there is enough to learn from."""
         self._ticks += 1
         log = experience.log() if self._ticks % self.every == 0 else None

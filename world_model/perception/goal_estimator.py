@@ -15,24 +15,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from jepa_mpc.encoders.hand_points import HandPoints, Sighting
-from jepa_mpc.world_model.checkpoints.restore import load_network
-from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective
+from jepa_mpc.encoders.hand_points import Sighting
 from jepa_mpc.world_model.perception.calibration import Belief, Rigs, SenseSettings, calibrate, camera_rigs, head_rigs
 
 ROUNDS = 8
+SIDES = {"left": 1, "right": -1}
 REACH_M = 0.3
 """How far away the goal may well be, where nothing is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoalFinderSettings:
+class GoalEstimatorSettings:
     """Everything that is assumed.
 
     Args:
@@ -82,17 +80,18 @@ class Sense:
         return share @ torch.stack(self._goals), share @ variances
 
 
-class GoalFinder:
+class GoalEstimator:
     """Remembers one episode and tells how far the goal is. One world at a time.
 
     Args:
-        sides: 1 for each camera on the left, -1 for each on the right.
+        cameras: Names of the cameras. "left" and "right" say on which side of the robot they stand; others may stand
+            on either side, and more steps are needed to tell.
         settings: What is assumed.
     """
 
-    def __init__(self, *, sides: Sequence[int], settings: GoalFinderSettings | None = None) -> None:
-        self.settings = settings or GoalFinderSettings()
-        self.cameras = [Sense(camera_rigs(side), self.settings.cameras) for side in sides]
+    def __init__(self, *, cameras: Sequence[str], settings: GoalEstimatorSettings | None = None) -> None:
+        self.settings = settings or GoalEstimatorSettings()
+        self.cameras = [Sense(camera_rigs(SIDES.get(name)), self.settings.cameras) for name in cameras]
         self.head = Sense(head_rigs(), self.settings.head)
         self.places: list[Tensor] = []
 
@@ -160,13 +159,3 @@ class GoalFinder:
 
 def _evidence(beliefs: Sequence[Belief]) -> float:
     return float(sum(belief.log_evidence for belief in beliefs))
-
-
-def load_hand_points(folder: str | Path, *, device: torch.device | str = "cpu") -> HandPoints:
-    """Read what a training of `system=hand_points` left.
-
-    Raises:
-        BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes something else.
-    """
-    objective, _ = load_network(folder, kind="system that finds points of the hand", form=HandPointsObjective)
-    return objective.encoder.to(device).eval().requires_grad_(False)

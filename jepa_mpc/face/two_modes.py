@@ -1,4 +1,4 @@
-"""The agent of six modules on the reaching task, as configs/agent/full.yaml describes it."""
+"""The agent with two modes put together, as configs/agent/full.yaml describes it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from jepa_mpc.envs.arm import LARGEST_OPENING_M
-from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import UnknownName
-from jepa_mpc.interfaces import Planner
+from jepa_mpc.face.agents import check_robot, perception_for
+from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox
 from jepa_mpc.world_model.agents.arbitration import Arbitration
@@ -28,8 +28,7 @@ from jepa_mpc.world_model.costs.critic import Critic
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost, Term
 from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive, MeasureDoubt, RangeDrive, RateDrive
 from jepa_mpc.world_model.dynamics.dead_reckoning import DeadReckoning
-from jepa_mpc.world_model.memory.replay_buffer import RingMemory
-from jepa_mpc.world_model.memory.window import ShortTermMemory
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
 from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
 from jepa_mpc.world_model.training.critic_learner import CriticLearner
@@ -40,7 +39,7 @@ CENTIMETRE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullAgent:
+class TwoModeSettings:
     """What the agent is built of; the fields are those of configs/agent/full.yaml, where each is explained."""
 
     policy: str | None = None
@@ -60,7 +59,7 @@ class FullAgent:
     rules: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> FullAgent | None:
+    def of(cls, options: Mapping[str, Any]) -> TwoModeSettings | None:
         """What `agent=` describes; None for the simple agent.
 
         Raises:
@@ -83,37 +82,33 @@ class FullAgent:
         """The world model at a folder, as an ensemble with the other members if there are any."""
         return _models((str(checkpoint), *map(str, self.members)), device)
 
-    def build(
-        self,
-        checkpoint: Path,
-        env: ReachEnv,
-        *,
-        planner: Planner,
-        horizon: int,
-        hold_below: float,
-        seed: int,
-        device: str,
-        deadline_s: float = float("inf"),
-    ) -> TwoModeAgent:
-        """The agent for one episode, on its device."""
+    def build(self, checkpoint: Path, env: Any, settings: PlanSettings, *, seed: int, device: str) -> TwoModeAgent:
+        """The agent for one episode, on its device; it is given the pose of its own hand beside the pictures.
+
+        Raises:
+            BadCheckpoint: If the world model was trained for another robot.
+        """
         model = self.world_model(checkpoint, device=device)
-        box = ActionBox(low=env.action_box.low.to(device), high=env.action_box.high.to(device))
+        check_robot(model, env)
+        box = env.action_box.to(device)
         intrinsic = self.intrinsic(model, env)
-        config = self.configuration(horizon=horizon, hold_below=hold_below, intrinsic=intrinsic)
+        config = self.configuration(horizon=settings.horizon, hold_below=settings.hold_m**2, intrinsic=intrinsic)
+        modules = self.modules(checkpoint, model, box, seed=seed, device=device)
         return TwoModeAgent(
-            perception=model.perception,
-            memory=ShortTermMemory(max_frames=self.context, action_dim=box.dim),
+            perception=perception_for(model),
+            memory=ReplayBuffer(capacity=self.context, window=self.context, action_dim=box.dim),
             dynamics=DeadReckoning(model.dynamics, gain=_gain(box.dim).to(device)),
             intrinsic=intrinsic,
-            planners={"default": planner},
+            planners={"default": settings.build()},
             configurator=Configurator(config, rules=[Rule(**dict(rule)) for rule in self.rules], task=_task(env)),
             box=box,
             generator=generator(seed, "planner", device=device),
-            modules=self.modules(checkpoint, model, box, seed=seed, device=device),
-            deadline_s=deadline_s,
+            modules=modules,
+            deadline_s=settings.deadline_s,
+            position_head=model.metres,
         )
 
-    def intrinsic(self, model: WorldModel, env: ReachEnv) -> IntrinsicCost:
+    def intrinsic(self, model: WorldModel, env: Any) -> IntrinsicCost:
         """Goal (m^2), effort and change of action (longest step), workspace (cm^2 outside), doubt (m^2)."""
         scale = tuple(env.action_box.high.tolist())
         low, high = env.arm.workspace()
@@ -171,9 +166,14 @@ class FullAgent:
             arbitration=None if policy is None else self.arbitration(),
             critic=None if critic is None else _critic_of(critic, count),
             learner=learner,
-            experience=RingMemory(capacity=self.memory, action_dim=box.dim) if self.memory else None,
+            experience=self._experience(box),
             doubt=doubt_of(model).of if count > 1 else None,
         )
+
+    def _experience(self, box: ActionBox) -> ReplayBuffer | None:
+        if not self.memory:
+            return None
+        return ReplayBuffer(capacity=max(self.memory, self.context), window=self.context, action_dim=box.dim)
 
     def _learner(self, critic: Critic, model: WorldModel, *, seed: int) -> CriticLearner:
         """Lessons on the way: the distance from the goal that is still to come."""
@@ -230,7 +230,7 @@ def _gain(action_dim: int) -> Tensor:
     return gain
 
 
-def _task(env: ReachEnv) -> TaskSpec:
+def _task(env: Any) -> TaskSpec:
     return TaskSpec(steps=float(env.budget))
 
 

@@ -1,0 +1,98 @@
+"""The command line: `jepa-mpc reach labs=2`, and the scripts in experiments/, which are the same commands."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jepa_mpc.options import help_text, options_of
+from jepa_mpc.places import CONFIGS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command.
+
+    Args:
+        script: Name of its script in experiments/, of its module in experiments/commands/ and of its configuration.
+        does: What it does, in a sentence.
+    """
+
+    script: str
+    does: str
+
+
+COMMANDS: Mapping[str, Command] = {
+    "reach": Command(script="zero_shot_reach", does="Reach image goals in labs that no training log contained."),
+    "train": Command(script="train", does="Train a system on logs."),
+    "collect": Command(script="collect", does="Record reward-free motion in simulated labs."),
+    "ingest": Command(script="ingest", does="Turn a log of any format into a checked, memory-mapped cache."),
+    "inspect": Command(script="inspect_logs", does="Say what is in a folder of robot logs, and what looks wrong."),
+    "convert": Command(script="convert", does="Write a log in another format."),
+    "bench": Command(script="bench_planners", does="Compare planners over tasks, budgets and seeds."),
+    "render": Command(script="render_rollouts", does="Film planners side by side."),
+    "publish": Command(script="publish", does="Publish a trained world model as a checkpoint folder."),
+    "probe": Command(script="probe", does="Ask frozen features where the hand is."),
+    "train-policy": Command(script="train_policy", does="Train a policy from a log and from a planner."),
+    "train-critic": Command(script="train_critic", does="Train a critic for the agent with two modes."),
+    "ablate": Command(script="agent_ablations", does="Play the full agent without one module at a time."),
+    "landscape": Command(script="energy_landscape", does="Draw the energy over a grid of actions."),
+    "bench-act-jepa": Command(script="bench_act_jepa", does="Compare ACT-JEPA with behaviour cloning."),
+    "bench-flow": Command(script="bench_flow", does="Compare MC-JEPA's optical flow with the simulator's."),
+    "bench-objects": Command(script="bench_objects", does="Measure object slots: binding, masks, pushes."),
+    "bench-loading": Command(script="bench_loading", does="Time ingesting and loading of logs."),
+    "bench-rollout": Command(script="bench_rollout", does="Time rollouts of V-JEPA 2-AC, cached and uncached."),
+    "bench-speed": Command(script="bench_speed", does="Time rollouts, searches and the control loop."),
+}
+
+
+def main() -> None:
+    """The console script `jepa-mpc`."""
+    sys.exit(dispatch(sys.argv[1:]))
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Run the command that the first word names; answers the exit status."""
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        from jepa_mpc import __version__
+
+        print(__version__)
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"jepa-mpc: there is no command {words[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    command = COMMANDS[words[0]]
+    sys.argv = [f"jepa-mpc {words[0]}", *words[1:]]
+    run_command(command, usage=sys.argv[0])
+    return 0
+
+
+def script(name: str) -> None:
+    """Run a command from its script in experiments/."""
+    command = next(command for command in COMMANDS.values() if command.script == name)
+    run_command(command, usage=f"python experiments/{name}.py")
+
+
+def run_command(command: Command, *, usage: str) -> None:
+    """Print the help that was asked for, or load the command and run it."""
+    if any(word in ("-h", "--help") for word in sys.argv[1:]):
+        options, groups = options_of(CONFIGS / f"{command.script}.yaml")
+        print(help_text(command.does, usage=usage, options=options, groups=groups))
+        return
+    module = importlib.import_module(f"jepa_mpc.experiments.commands.{command.script}")
+    from jepa_mpc.experiments.command_line import run
+
+    run(module.main, name=command.script)
+
+
+def overview() -> str:
+    """The page of `jepa-mpc --help`."""
+    width = max(map(len, COMMANDS)) + 2
+    rows = [f"  {name:{width}}{command.does}" for name, command in COMMANDS.items()]
+    head = ["usage: jepa-mpc COMMAND [option=value ...]", "", "Commands:"]
+    return "\n".join([*head, *rows, "", "jepa-mpc COMMAND --help lists the options of a command."])

@@ -1,0 +1,113 @@
+"""Playing an episode: the one loop from a goal to the last step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa_mpc.interfaces import Agent
+from jepa_mpc.step_log import StepLog
+from jepa_mpc.types import Observation
+
+
+class EpisodeEnv(Protocol):
+    """What an environment offers so that an agent can be played in it; begin an episode with its `reset` first."""
+
+    budget: int
+
+    def observation(self) -> Observation:
+        """What cameras and joints show now; asking twice draws nothing twice."""
+
+    def goal(self) -> Observation:
+        """The goal image of this episode."""
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Carry out one action `(A,)`, as gymnasium does; `terminated` says that the simulation broke down."""
+
+    def success(self) -> bool:
+        """Whether the goal is reached now."""
+
+
+@dataclass(kw_only=True)
+class Episode:
+    """What happened, step by step.
+
+    Args:
+        actions: What was done `(A,)` each.
+        reached: Whether the goal was reached, before the first action and after each.
+        distances: Distance from the goal in the environment's unit, likewise; empty where it has none.
+        logs: What the agent says of each step (its last search, its path, what it believes), or None.
+        wall_ms: Time per decision on the clock.
+        busy_ms: Processor time per decision.
+        broken: Whether the simulation broke down.
+    """
+
+    actions: list[NDArray[np.float32]] = field(default_factory=list)
+    reached: list[bool] = field(default_factory=list)
+    distances: list[float] = field(default_factory=list)
+    logs: list[StepLog | None] = field(default_factory=list)
+    wall_ms: list[float] = field(default_factory=list)
+    busy_ms: list[float] = field(default_factory=list)
+    broken: bool = False
+
+    @property
+    def success(self) -> bool:
+        """Whether the goal is reached at the end."""
+        return not self.broken and self.reached[-1]
+
+
+Watcher = Callable[[Episode], None]
+
+
+def run_episode(
+    env: EpisodeEnv,
+    agent: Agent,
+    *,
+    steps: int | None = None,
+    decided: Watcher | None = None,
+    moved: Watcher | None = None,
+    keep: Callable[[StepLog | None], StepLog | None] = lambda log: log,
+) -> Episode:
+    """Play one episode from the environment's present state.
+
+    Args:
+        env: The environment, just reset.
+        agent: Is shown the goal, then each observation.
+        steps: Actions at most; the environment's own budget by default.
+        decided: Called after each decision, before it is carried out (a film that draws the plan).
+        moved: Called after each action.
+        keep: What is kept of each step's log; by default all of it.
+    """
+    played = Episode()
+    agent.reset(env.goal())
+    _judge(env, played)
+    for _ in range(env.budget if steps is None else steps):
+        observation = env.observation()
+        clock, busy = time.perf_counter(), time.process_time()
+        action = agent.act(observation)[0].cpu().numpy().astype(np.float32)
+        played.busy_ms.append(1000 * (time.process_time() - busy))
+        played.wall_ms.append(1000 * (time.perf_counter() - clock))
+        played.actions.append(action)
+        played.logs.append(keep(agent.last))
+        if decided is not None:
+            decided(played)
+        _, _, played.broken, _, _ = env.step(action)
+        _judge(env, played)
+        if moved is not None:
+            moved(played)
+        if played.broken:
+            break
+    return played
+
+
+def _judge(env: EpisodeEnv, played: Episode) -> None:
+    """Note where the episode stands; after a breakdown nothing is known."""
+    played.reached.append(not played.broken and env.success())
+    distance = getattr(env, "distance_m", None)
+    if distance is not None:
+        played.distances.append(float("nan") if played.broken else float(distance()))

@@ -1,0 +1,244 @@
+"""Agents put together: from a world model, a robot and settings to something that acts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from jepa_mpc.encoders.hand_points import HandPoints
+from jepa_mpc.envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.interfaces import Cost, Dynamics, GoalReader, Perception, Planner, Proposal
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Observation
+from jepa_mpc.world_model.agents.goals import CalibratedGoal, EncodedGoal, measured_position, needs_position_head
+from jepa_mpc.world_model.agents.planning import Felt, PlanningAgent, no_proprio
+from jepa_mpc.world_model.agents.reactive import ReactiveAgent
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
+from jepa_mpc.world_model.costs.goal import PositionDistance, SensorGoalDistance
+from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
+from jepa_mpc.world_model.perception.resize import DownsampledPerception, seen_size
+from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
+
+LEAST_PX = 8
+WINDOW = 2
+"""States that an agent keeps for its world model."""
+
+
+class Robot(Protocol):
+    """What an agent must know of the robot that it acts for; every environment of ours tells it."""
+
+    cameras: tuple[str, ...]
+    image_size: int
+    dt_s: float
+
+    @property
+    def action_box(self) -> ActionBox:
+        """Bounds of one action."""
+
+
+def planning_agent(
+    model: WorldModel,
+    robot: Robot,
+    settings: PlanSettings,
+    *,
+    seed: int,
+    policy: GoalPolicy | None = None,
+    proposal: Proposal | None = None,
+    goals: GoalReader | None = None,
+    cost: Cost | None = None,
+    planner: Planner | None = None,
+) -> PlanningAgent:
+    """The simple agent: it plans in a learned world model, and is given images and nothing else.
+
+    Args:
+        model: The world model.
+        robot: What it acts for.
+        settings: How it plans.
+        seed: Seed of the planner.
+        policy: Proposes plans to the planner, if given.
+        proposal: Likewise, any other source of plans.
+        goals: Reads the goal; by default the goal image is encoded.
+        cost: What it minimises beside the effort; by default the model's own distance from the goal.
+        planner: Searches for plans; by default the one that `settings` names.
+
+    Raises:
+        BadCheckpoint: If the model was trained for another robot.
+    """
+    check_robot(model, robot)
+    box = robot.action_box.to(model.device)
+    if policy is not None:
+        proposal = PolicyProposal(policy, dynamics=model.dynamics, box=box)
+    perception = perception_for(model)
+    return PlanningAgent(
+        perception=perception,
+        memory=ReplayBuffer(capacity=WINDOW, window=WINDOW, action_dim=box.dim),
+        dynamics=model.dynamics,
+        cost=settings.cost(model.goal_cost() if cost is None else cost, high=box.high),
+        planner=settings.build() if planner is None else planner,
+        box=box,
+        settings=settings.mpc(),
+        generator=generator(seed, "planner", device=model.device),
+        proposal=proposal,
+        goals=EncodedGoal(perception) if goals is None else goals,
+        position_head=model.metres,
+        felt=felt_by(model),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedSettings:
+    """How the calibrated agent looks for the hand; the entries of configs/agent/calibrated.yaml.
+
+    Args:
+        place: How the hand's way is known: "commanded" adds up the agent's own commands, "felt" takes the measured
+            pose.
+        camera_px: Least size of the camera's pictures; the world model gets them at its own.
+        sizes: In which sizes the hand is looked for (px).
+
+    Raises:
+        ValueError: If there is no such way of knowing the hand's place, or a size is no number of pixels.
+    """
+
+    place: str = "commanded"
+    camera_px: int = 128
+    sizes: Sequence[int] = (64, 96, 128)
+
+    def __post_init__(self) -> None:
+        if self.place not in ("commanded", "felt"):
+            raise ValueError(f"place must be commanded or felt, got {self.place!r}")
+        if not self.sizes or min(self.camera_px, *self.sizes) < 16:
+            raise ValueError(f"camera_px and sizes must be pixels from 16, got {self.camera_px} and {self.sizes}")
+
+    def picture_px(self, model_px: int) -> int:
+        """Size of the camera's pictures: a whole multiple of what the world model sees.
+
+        Raises:
+            BadCheckpoint: If the world model says that it sees next to nothing.
+        """
+        if model_px < LEAST_PX:
+            raise BadCheckpoint(f"the world model sees pictures of {model_px} px: need image_size >= {LEAST_PX}")
+        return model_px * ceil(self.camera_px / model_px)
+
+
+def calibrated_agent(
+    calibrated: CalibratedSettings,
+    model: WorldModel,
+    keypoints: HandPoints,
+    robot: Robot,
+    settings: PlanSettings,
+    *,
+    seed: int,
+    position_axes: tuple[int, ...],
+) -> PlanningAgent:
+    """The agent that plans towards a goal position, estimated with keypoints of the hand and calibrated on the way.
+
+    Args:
+        calibrated: How it looks for the hand.
+        model: The world model, with a position head.
+        keypoints: Finds the hand in pictures.
+        robot: What it acts for.
+        settings: How it plans.
+        seed: Seed of the planner.
+        position_axes: Where the hand's position lies in the proprioception, for `place="felt"`.
+
+    Raises:
+        BadCheckpoint: If the world model has no position head, or was trained for another robot.
+    """
+    head = needs_position_head(model.metres)
+    goals = CalibratedGoal(
+        perception_for(model),
+        position_head=head,
+        keypoints=keypoints.to(model.device),
+        sizes=tuple(int(size) for size in calibrated.sizes),
+        place=measured_position(position_axes) if calibrated.place == "felt" else None,
+    )
+    return planning_agent(model, robot, settings, seed=seed, goals=goals, cost=PositionDistance(head))
+
+
+def true_dynamics_agent(
+    env: Any,
+    settings: PlanSettings,
+    *,
+    seed: int,
+    dynamics: Dynamics | None = None,
+    cost: Cost | None = None,
+    planner: Planner | None = None,
+) -> PlanningAgent:
+    """The same planner with the simulator as its world: the upper bound of any learned model.
+
+    A planner that needs gradients cannot plan in a simulator; `settings` then names a sampling planner instead.
+
+    Args:
+        env: The environment, at the start of an episode; its full state is read.
+        settings: How it plans.
+        seed: Seed of the planner.
+        dynamics: True dynamics of the environment; by default those on the CPU.
+        cost: What it minimises beside the effort; by default the squared distance of the sensors from the goal's.
+        planner: Searches for plans; by default the one that `settings` names.
+    """
+    box, perception = env.action_box, StatePerception(env)
+    return PlanningAgent(
+        perception=perception,
+        memory=ReplayBuffer(capacity=1, window=1, action_dim=box.dim),
+        dynamics=TrueDynamics(env) if dynamics is None else dynamics,
+        cost=settings.cost(SensorGoalDistance(steps="all") if cost is None else cost, high=box.high),
+        planner=settings.build() if planner is None else planner,
+        box=box,
+        settings=settings.mpc(),
+        generator=generator(seed, "planner"),
+        goals=EncodedGoal(perception, sensors=lambda: true_goal(env)),
+    )
+
+
+def reactive_agent(policy: GoalPolicy, model: WorldModel, robot: Robot) -> ReactiveAgent:
+    """A policy alone: it is given images and nothing else, and imagines nothing.
+
+    Args:
+        policy: The policy.
+        model: The world model that it belongs to; perceives, and tells how far the goal seems.
+        robot: What it acts for.
+
+    Raises:
+        BadCheckpoint: If the model was trained for another robot.
+    """
+    check_robot(model, robot)
+    return ReactiveAgent(
+        perception=perception_for(model),
+        policy=policy,
+        box=robot.action_box.to(model.device),
+        position_head=model.metres,
+    )
+
+
+def check_robot(model: WorldModel, robot: Robot) -> None:
+    """Refuse a robot that the model was not trained for; a camera may be finer by a whole factor.
+
+    Raises:
+        BadCheckpoint: With what the model knows and what the robot has.
+    """
+    size = seen_size(robot.image_size, model.interface.image_size)
+    model.check_robot(box=robot.action_box, cameras=robot.cameras, image_size=size, dt_s=robot.dt_s)
+    if model.interface.robot.get("actions", {}).get("name") == "joint_velocity":
+        raise BadCheckpoint("this world model commands joint speeds, this arm takes displacements of its hand")
+
+
+def perception_for(model: WorldModel) -> Perception:
+    """The model's perception behind cameras that may be finer than its own by a whole factor."""
+    return DownsampledPerception(model.perception, image_size=model.interface.image_size)
+
+
+def felt_by(model: WorldModel) -> Felt:
+    """Which proprioception the model is given: the newest one, checked, or none."""
+    if not model.feels:
+        return no_proprio
+
+    def felt(observation: Observation) -> Tensor | None:
+        return None if observation.proprio is None else model.checked_proprio(observation.proprio)[:, -1]
+
+    return felt

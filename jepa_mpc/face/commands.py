@@ -1,0 +1,57 @@
+"""Commands as functions: the same code and the same options as on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jepa_mpc.places import CONFIGS
+
+
+def train(**options: Any) -> Path:
+    """Train a system on logs: `train(data="logs/reach", out="runs/reach", system="arm")`.
+
+    Args:
+        **options: As `jepa-mpc train --help` lists them; an entry of a group is written `{"fit.steps": 100}`.
+
+    Returns:
+        The folder of the checkpoint.
+    """
+    from jepa_mpc.experiments.commands.train import train as run
+
+    return run(composed("train", options))
+
+
+def collect(**options: Any) -> Path:
+    """Record reward-free motion in simulated labs: `collect(out="logs/reach", labs=20)`.
+
+    Args:
+        **options: As `jepa-mpc collect --help` lists them.
+
+    Returns:
+        The folder of the log.
+    """
+    from jepa_mpc.experiments.commands.collect import collect as run
+
+    return run(composed("collect", options))
+
+
+def composed(command: str, options: dict[str, Any]) -> Any:
+    """The configuration of a command with some options changed, as hydra composes it.
+
+    Raises:
+        ValueError: If there is no such option.
+    """
+    import json
+
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
+    words = [
+        f"{name}={value if isinstance(value, str | Path) else json.dumps(value)}" for name, value in options.items()
+    ]
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base=None):
+            return compose(command, words)
+    except HydraException as error:
+        raise ValueError(f"{command}: {' '.join(str(error).split())}") from error

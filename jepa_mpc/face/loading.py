@@ -1,0 +1,167 @@
+"""From the name of a checkpoint to something that acts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jepa_mpc.errors import BadCheckpoint, BadObservation, choose
+from jepa_mpc.face.agents import CalibratedSettings, Robot, calibrated_agent, planning_agent
+from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.face.two_modes import PLACE
+from jepa_mpc.interfaces import Agent
+from jepa_mpc.places import CONFIGS, shipped
+from jepa_mpc.step_log import StepLog
+from jepa_mpc.types import Observation
+from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
+from jepa_mpc.world_model.checkpoints.loader import WorldModel
+from jepa_mpc.world_model.checkpoints.loader import load_world_model as load_folder
+
+AgentKind = Literal["calibrated", "simple"]
+GymObservation = Mapping[str, NDArray[Any]]
+
+
+def load_world_model(checkpoint: str | Path, *, device: torch.device | str = "cpu") -> WorldModel:
+    """A trained world model.
+
+    Args:
+        checkpoint: The name of a shipped one (`reach_wide`), a folder, or `hf://owner/name`.
+        device: Where its networks shall run.
+
+    Raises:
+        BadCheckpoint: If it is missing, damaged, or describes no world model.
+    """
+    return load_folder(_place(checkpoint), device=device)
+
+
+def load_agent(
+    robot: Robot,
+    checkpoint: str | Path | None = None,
+    *,
+    kind: AgentKind | None = None,
+    keypoints: str | Path = "hand_points",
+    planner: str | Mapping[str, Any] = "cem_short",
+    horizon: int = 2,
+    effort: float = 0.05,
+    hold_m: float = 0.0,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> EnvironmentAgent:
+    """An agent that plans in a trained world model, for one robot.
+
+    Args:
+        robot: An environment, or whatever tells `action_box`, `cameras`, `image_size` and `dt_s`.
+        checkpoint: The world model (see `load_world_model`); by default the shipped one for as many cameras.
+        kind: "calibrated" finds the hand in the pictures and corrects the goal on the way, "simple" plans and nothing
+            else; by default calibrated where the world model can measure positions and the robot has two cameras.
+        keypoints: What the calibrated agent finds the hand with.
+        planner: The name of a file in configs/planner, or a mapping with `_target_` and arguments.
+        horizon: Steps that a plan looks ahead.
+        effort: Weight of the actions' size against the squared distance (m^2).
+        hold_m: Stand still while the goal seems nearer than this (m).
+        seed: Seed of the planner.
+        device: Where the networks shall run.
+
+    Raises:
+        BadCheckpoint: If a checkpoint cannot be read, or was trained for another robot.
+        UnknownName: If there is no such planner.
+    """
+    two = len(robot.cameras) > 1
+    model = load_world_model(checkpoint or ("reach_wide" if two else "reach_one_camera"), device=device)
+    settings = plan_settings(planner, horizon=horizon, effort=effort, hold_m=hold_m)
+    chosen = kind or ("calibrated" if two and model.metres is not None else "simple")
+    if chosen == "simple":
+        agent = planning_agent(model, robot, settings, seed=seed)
+    else:
+        agent = calibrated_agent(
+            CalibratedSettings(),
+            model,
+            load_hand_points(_place(keypoints), device=device),
+            robot,
+            settings,
+            seed=seed,
+            position_axes=PLACE,
+        )
+    return EnvironmentAgent(agent, cameras=robot.cameras)
+
+
+def plan_settings(planner: str | Mapping[str, Any], **settings: Any) -> PlanSettings:
+    """Settings from the name of a planner's file, or from its entries.
+
+    Raises:
+        UnknownName: If there is no such file.
+    """
+    if isinstance(planner, str):
+        files = {path.stem: path for path in (CONFIGS / "planner").glob("*.yaml")}
+        planner = yaml.safe_load(choose(files, planner, "planner").read_text(encoding="utf-8"))
+    assert not isinstance(planner, str)
+    arguments = {str(name): value for name, value in planner.items() if name != "_target_"}
+    return PlanSettings(planner=str(planner["_target_"]), arguments=arguments, **settings)
+
+
+class EnvironmentAgent:
+    """An agent that takes a gymnasium environment's own observations and answers with what its `step` takes.
+
+    Args:
+        agent: Does the acting.
+        cameras: Names of the cameras, in the order of the channels in `frames`.
+    """
+
+    def __init__(self, agent: Agent, *, cameras: tuple[str, ...]) -> None:
+        self.agent, self.cameras = agent, tuple(cameras)
+
+    @property
+    def last(self) -> StepLog | None:
+        """What happened in the last step."""
+        return self.agent.last
+
+    def reset(self, goal: GymObservation | Observation) -> None:
+        """Begin an episode towards the goal image: an observation with the entry `goal`, or an `Observation` of it."""
+        if isinstance(goal, Observation):
+            self.agent.reset(goal)
+        else:
+            self.agent.reset(Observation(frames=self._frames(goal, "goal"), cameras=self.cameras))
+
+    def act(self, observation: GymObservation | Observation) -> Any:
+        """The next action: a numpy array `(A,)` for an environment's observation, a tensor `B A` for an `Observation`.
+
+        Raises:
+            BadObservation: If the observation is not what the agent was made for.
+        """
+        if isinstance(observation, Observation):
+            return self.agent.act(observation)
+        felt = observation.get("proprio")
+        seen = Observation(
+            frames=self._frames(observation, "frames"),
+            cameras=self.cameras,
+            proprio=None if felt is None else torch.from_numpy(np.asarray(felt))[None, None],
+        )
+        action: Tensor = self.agent.act(seen)
+        return action[0].cpu().numpy().astype(np.float32)
+
+    def _frames(self, observation: GymObservation, name: str) -> Tensor:
+        if name not in observation:
+            raise BadObservation(f"the observation needs the entry {name!r}, got {', '.join(map(str, observation))}")
+        return torch.from_numpy(np.asarray(observation[name]))[None, None]
+
+
+def _place(checkpoint: str | Path) -> str | Path:
+    """A folder, or that of a shipped checkpoint of this name where no such folder stands.
+
+    Raises:
+        BadCheckpoint: If there is neither.
+    """
+    text = str(checkpoint)
+    if text.startswith("hf://") or Path(text).exists():
+        return checkpoint
+    found = shipped(text)
+    if found is None:
+        raise BadCheckpoint(f"there is no checkpoint at {text}, and none of that name is shipped")
+    return found

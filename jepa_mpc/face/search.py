@@ -1,0 +1,89 @@
+"""One search in a model of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jepa_mpc.interfaces import Cost
+from jepa_mpc.planners import build_planner
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest, PlanResult, Plans, Rollout
+from jepa_mpc.world_model.costs.goal import GoalDistance
+from jepa_mpc.world_model.dynamics.evaluator import Evaluator
+
+Step = Callable[[Tensor, Tensor], Tensor]
+"""States `... D` and actions `... A` -> the states that follow `... D`."""
+
+
+class StepDynamics:
+    """A world model out of a function of one step; a state is one token.
+
+    Args:
+        step: Maps states `B S D` and actions `B S A` to the states that follow.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+
+    def rollout(self, context: Context, plans: Plans) -> Rollout:
+        """Imagine plans `B S H A`: latents `B S H 1 D`."""
+        state = context.latents[:, -1, 0][:, None].expand(-1, plans.shape[1], -1)
+        states = []
+        for action in plans.unbind(dim=2):
+            state = self.step(state, action)
+            states.append(state)
+        return Rollout(latents=torch.stack(states, dim=2)[:, :, :, None])
+
+
+def plan(
+    step: Step,
+    *,
+    start: Tensor,
+    goal: Tensor,
+    low: Sequence[float],
+    high: Sequence[float],
+    horizon: int,
+    planner: str = "cem",
+    cost: Cost | None = None,
+    seed: int = 0,
+    deadline_s: float = float("inf"),
+    **settings: Any,
+) -> PlanResult:
+    """Search for actions that lead from a start to a goal in a model of one's own.
+
+    Args:
+        step: The model: maps states `... D` and actions `... A` to the states that follow; a torch module will do.
+        start: State `D`, or `B D` for B worlds side by side.
+        goal: The state to reach, of the same shape.
+        low: Smallest value of each action axis.
+        high: Largest value of each action axis.
+        horizon: Steps of the plan.
+        planner: A name of `jepa_mpc.planners.PLANNERS`.
+        cost: What is minimised; by default the squared distance from the goal, mean over the steps.
+        seed: Seed of the search.
+        deadline_s: Seconds after which the best plan so far is returned.
+        **settings: Arguments of the planner.
+
+    Raises:
+        UnknownName: If there is no such planner.
+        ValueError: If start and goal differ in shape.
+    """
+    if start.shape != goal.shape or start.dim() not in (1, 2):
+        raise ValueError(f"start and goal must be D or B D alike, got {tuple(start.shape)} and {tuple(goal.shape)}")
+    states, goals = (value.reshape(-1, 1, value.shape[-1]).float() for value in (start, goal))  # (B, 1, D)
+    box = ActionBox(low=torch.tensor(low, dtype=torch.float32), high=torch.tensor(high, dtype=torch.float32))
+    context = Context(latents=states[:, None], actions=torch.zeros(len(states), 0, box.dim))
+    return build_planner({"_target_": planner, **settings}).plan(
+        PlanRequest(
+            evaluate=Evaluator(StepDynamics(step), cost or GoalDistance(steps="all"), context, Goal(latents=goals)),
+            box=box,
+            batch=len(states),
+            horizon=horizon,
+            generator=generator(seed, "planner"),
+            deadline_s=deadline_s,
+        )
+    )

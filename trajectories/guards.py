@@ -1,0 +1,206 @@
+"""What no log may do to its reader: lead out of its folder, pass for a file, claim what its bytes cannot hold, or hang.
+
+Every reader opens files through `plain_file`, compares what a header declares with `room` before it allocates, and
+does work that a hostile file could prolong under `Patience`. One reading takes at most 2 x file + 256 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jepa_mpc.errors import BadEpisode
+
+GRACE_BYTES = 96 << 20
+GRACE_S = 3.0
+MAX_DEPTH = 64
+MAX_WORDS = 1000
+JSON_VALUE_BYTES = 64  # what Python keeps at least for one value
+RATES_HZ = (1e-3, 1e5)
+# what parsers of others raise on bytes that nobody meant for them; MissingPackage is an ImportError and passes
+DECODER_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError, NameError,
+    OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFLNK: "a link",
+         stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}  # fmt: skip
+
+
+def fault(where: str | Path, *, field: str, problem: str, remedy: str = "", episode: int | None = None) -> BadEpisode:
+    """The one shape of every complaint: file, episode, field, what is wrong, what would help; one line of text."""
+    place = where.name if isinstance(where, Path) else where
+    at = "" if episode is None else f"episode {episode}: "
+    told = " ".join(f"{at}field {field!r} {problem}".split())
+    told = told if len(told) <= MAX_WORDS else told[:MAX_WORDS] + " ..."
+    sentence = f"{place}: {told}" + (f"; {remedy}" if remedy else "")
+    return BadEpisode(sentence.encode("utf-8", "backslashreplace").decode())
+
+
+def plain_file(path: Path, root: Path, *, field: str = "file") -> Path:
+    """A path that is certainly a plain file below a log's folder, reached through plain folders.
+
+    Args:
+        path: The file; it may be the log itself, which the user may name by a link.
+        root: The log: its folder, or its only file.
+        field: What the path was read from, for the message.
+
+    Raises:
+        BadEpisode: If the path leaves the log, or something on the way is missing, a link, a pipe, a device or a
+            folder in place of a file.
+    """
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else ("..",)
+    name = "/".join(parts) or root.name
+    if ".." in parts or "\0" in str(path):
+        raise fault(name, field=field, problem=f"leads out of the log: {str(path)!r}", remedy="restore the log")
+    here = root
+    for at, part in enumerate(("", *parts)):
+        here = here / part
+        kind = _kind(here, name, field, follow=at == 0)
+        wanted = stat.S_IFREG if at == len(parts) else stat.S_IFDIR
+        if kind != wanted:
+            problem = f"is {KINDS.get(kind, 'a file in place of a folder')}, not a plain file in this log"
+            raise fault(name, field=field, problem=problem, remedy="put the file itself there (cp -rL does so)")
+    return path
+
+
+def _kind(path: Path, name: str, field: str, *, follow: bool) -> int:
+    try:
+        path.name.encode()
+        return stat.S_IFMT(os.stat(path, follow_symlinks=follow).st_mode)
+    except FileNotFoundError as error:
+        raise fault(name, field=field, problem=f"is missing in {path.parent}", remedy="restore it") from error
+    except (OSError, ValueError) as error:  # loops, endless names, names that are no text
+        reason = getattr(error, "strerror", None) or error
+        raise fault(name, field=field, problem=f"is no file ({reason})", remedy="rename or restore it") from error
+
+
+def read_plain(path: Path, root: Path, *, field: str = "file") -> bytes:
+    """The bytes of a plain file of a log.
+
+    Raises:
+        BadEpisode: If it is no such file or cannot be read.
+    """
+    plain_file(path, root, field=field)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise fault(path, field=field, problem=f"cannot be read ({error.strerror})", remedy="restore it") from error
+
+
+def room(path: Path) -> int:
+    """Bytes that one reading may decode from a file: its size and a grace, so that a copy of them fits, too."""
+    return path.stat().st_size + GRACE_BYTES
+
+
+def check_room(needed: float, path: Path, *, field: str) -> None:
+    """Refuse what would take more memory than a file of this size can ask for, before anything is allocated.
+
+    Args:
+        needed: Bytes that the header declares.
+        path: The file.
+        field: What would be read.
+
+    Raises:
+        BadEpisode: If it is too much.
+    """
+    if needed > room(path):
+        problem = f"needs {needed:.3g} bytes at once, the file has {path.stat().st_size}"
+        raise fault(path, field=field, problem=problem, remedy="read fewer steps at once, or store it in parts")
+
+
+class Patience:
+    """Processor time that the work on one file may take.
+
+    Args:
+        path: The file.
+        seconds_per_mb: Time beyond the first 3 s for each MB of it.
+    """
+
+    def __init__(self, path: Path, *, seconds_per_mb: float = 1.0) -> None:
+        self.path = path
+        self.seconds = GRACE_S + seconds_per_mb * path.stat().st_size / 1e6
+        self.until = time.thread_time() + self.seconds
+
+    def check(self) -> None:
+        """Go on only if there is time left.
+
+        Raises:
+            BadEpisode: If there is none.
+        """
+        if time.thread_time() > self.until:
+            problem = f"takes more than {self.seconds:.0f} s for {self.path.stat().st_size} bytes"
+            raise fault(self.path, field="file", problem=problem, remedy="write it anew, in smaller files")
+
+
+def parse_json(raw: bytes) -> Any:
+    """A JSON value whose texts are text, of limited depth, and not much heavier than its bytes.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if JSON_VALUE_BYTES * sum(raw.count(mark) for mark in (b"[", b"{", b",", b":")) > len(raw) + 2 * GRACE_BYTES:
+        raise ValueError("it holds too many values for a header")
+    text = raw.decode("utf-8-sig")
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    for depth, level in enumerate(_levels(value)):
+        if depth > MAX_DEPTH:
+            raise ValueError("it is nested too deep")
+        if "\\u" in text:
+            "".join(one for one in level if isinstance(one, str)).encode()  # half a pair of surrogates is no text
+    return value
+
+
+def parse_json_lines(raw: bytes) -> list[Any]:
+    """The JSON values of a file that holds one a line.
+
+    Raises:
+        ValueError: If a line is none, or they are too many.
+    """
+    values = parse_json(b"[" + b",".join(line for line in raw.splitlines() if line.strip()) + b"]")
+    assert isinstance(values, list)
+    return values
+
+
+def _levels(value: Any) -> Iterator[list[Any]]:
+    """The values of a JSON value level by level, keys among them."""
+    level = [value]
+    while level:
+        yield level
+        level = [inner for one in level for inner in _inside(one)]
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else []
+
+
+def time_step(value: Any, *, where: str | Path, field: str, rate: bool = True) -> float:
+    """Seconds between two steps as a header declares them; 0 if it says nothing.
+
+    Args:
+        value: The number; None, 0 and what is no number say nothing.
+        where: The file.
+        field: The header's field.
+        rate: Whether the number counts steps per second; else it is the time step itself.
+
+    Raises:
+        BadEpisode: If it is negative, not finite or no rate of a robot (0.001 to 100 000 Hz).
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or value == 0:
+        return 0.0
+    low, high = RATES_HZ if rate else (1 / RATES_HZ[1], 1 / RATES_HZ[0])
+    if not low <= value <= high:
+        expected = f"expected {low:g} to {high:g} " + ("steps per second" if rate else "s")
+        raise fault(where, field=field, problem=f"is {value!r}", remedy=expected)
+    return 1.0 / value if rate else float(value)
