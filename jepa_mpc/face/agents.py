@@ -33,9 +33,17 @@ WINDOW = 2
 class Robot(Protocol):
     """What an agent must know of the robot that it acts for; every environment of ours tells it."""
 
-    cameras: tuple[str, ...]
-    image_size: int
-    dt_s: float
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of its cameras."""
+
+    @property
+    def image_size(self) -> int:
+        """Width and height of their pictures (px)."""
+
+    @property
+    def dt_s(self) -> float:
+        """Seconds per action."""
 
     @property
     def action_box(self) -> ActionBox:

@@ -12,13 +12,14 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jepa_mpc.encoders.hand_points import HandPoints
 from jepa_mpc.errors import BadCheckpoint, BadObservation, choose
 from jepa_mpc.face.agents import CalibratedSettings, Robot, calibrated_agent, planning_agent
 from jepa_mpc.face.planning import PlanSettings
-from jepa_mpc.interfaces import Agent
 from jepa_mpc.places import CONFIGS, shipped
 from jepa_mpc.step_log import StepLog
 from jepa_mpc.types import Observation
+from jepa_mpc.world_model.agents.planning import PlanningAgent
 from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
 from jepa_mpc.world_model.checkpoints.loader import WorldModel
 from jepa_mpc.world_model.checkpoints.loader import load_world_model as load_folder
@@ -37,15 +38,20 @@ def load_world_model(checkpoint: str | Path, *, device: torch.device | str = "cp
     Raises:
         BadCheckpoint: If it is missing, damaged, or describes no world model.
     """
-    return load_folder(_place(checkpoint), device=device)
+    return load_folder(located(checkpoint), device=device)
+
+
+def load_keypoints(checkpoint: str | Path = "hand_points", *, device: torch.device | str = "cpu") -> HandPoints:
+    """Trained keypoints of the hand; see `load_world_model`."""
+    return load_hand_points(located(checkpoint), device=device)
 
 
 def load_agent(
     robot: Robot,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | WorldModel | None = None,
     *,
     kind: AgentKind | None = None,
-    keypoints: str | Path = "hand_points",
+    keypoints: str | Path | HandPoints = "hand_points",
     planner: str | Mapping[str, Any] = "cem_short",
     horizon: int = 2,
     effort: float = 0.05,
@@ -57,10 +63,11 @@ def load_agent(
 
     Args:
         robot: An environment, or whatever tells `action_box`, `cameras`, `image_size` and `dt_s`.
-        checkpoint: The world model (see `load_world_model`); by default the shipped one for as many cameras.
+        checkpoint: The world model, or where it lies (see `load_world_model`); by default the shipped one for as many
+            cameras.
         kind: "calibrated" finds the hand in the pictures and corrects the goal on the way, "simple" plans and nothing
             else; by default calibrated where the world model can measure positions and the robot has two cameras.
-        keypoints: What the calibrated agent finds the hand with.
+        keypoints: What the calibrated agent finds the hand with, or where it lies.
         planner: The name of a file in configs/planner, or a mapping with `_target_` and arguments.
         horizon: Steps that a plan looks ahead.
         effort: Weight of the actions' size against the squared distance (m^2).
@@ -72,22 +79,27 @@ def load_agent(
         BadCheckpoint: If a checkpoint cannot be read, or was trained for another robot.
         UnknownName: If there is no such planner.
     """
-    two = len(robot.cameras) > 1
-    model = load_world_model(checkpoint or ("reach_wide" if two else "reach_one_camera"), device=device)
+    model = checkpoint or ("reach_wide" if len(robot.cameras) > 1 else "reach_one_camera")
+    if not isinstance(model, WorldModel):
+        model = load_world_model(model, device=device)
     settings = plan_settings(planner, horizon=horizon, effort=effort, hold_m=hold_m)
-    chosen = kind or ("calibrated" if two and model.metres is not None else "simple")
-    if chosen == "simple":
+    if (kind or usual_kind(model)) == "simple":
         agent = planning_agent(model, robot, settings, seed=seed)
     else:
         agent = calibrated_agent(
             CalibratedSettings(),
             model,
-            load_hand_points(_place(keypoints), device=device),
+            keypoints if isinstance(keypoints, HandPoints) else load_keypoints(keypoints, device=device),
             robot,
             settings,
             seed=seed,
         )
     return EnvironmentAgent(agent, cameras=robot.cameras)
+
+
+def usual_kind(model: WorldModel) -> AgentKind:
+    """The agent that fits a world model: calibrated, if it measures positions and has two cameras."""
+    return "calibrated" if len(model.interface.cameras) > 1 and model.metres is not None else "simple"
 
 
 def plan_settings(planner: str | Mapping[str, Any], **settings: Any) -> PlanSettings:
@@ -108,11 +120,11 @@ class EnvironmentAgent:
     """An agent that takes a gymnasium environment's own observations and answers with what its `step` takes.
 
     Args:
-        agent: Does the acting.
+        agent: Plans.
         cameras: Names of the cameras, in the order of the channels in `frames`.
     """
 
-    def __init__(self, agent: Agent, *, cameras: tuple[str, ...]) -> None:
+    def __init__(self, agent: PlanningAgent, *, cameras: tuple[str, ...]) -> None:
         self.agent, self.cameras = agent, tuple(cameras)
 
     @property
@@ -150,8 +162,8 @@ class EnvironmentAgent:
         return torch.from_numpy(np.asarray(observation[name]))[None, None]
 
 
-def _place(checkpoint: str | Path) -> str | Path:
-    """A folder, or that of a shipped checkpoint of this name where no such folder stands.
+def located(checkpoint: str | Path) -> str | Path:
+    """Where a checkpoint lies: a folder, or that of a shipped one of this name where no such folder stands.
 
     Raises:
         BadCheckpoint: If there is neither.
