@@ -25,6 +25,7 @@ from jepa_mpc.trajectories.formats.npz_writer import write_npz
 from jepa_mpc.trajectories.formats.ogbench import OgbenchReader, is_ogbench
 from jepa_mpc.trajectories.formats.picture_folder import PictureFolderReader
 from jepa_mpc.trajectories.formats.robomimic import RobomimicReader, write_robomimic
+from jepa_mpc.trajectories.formats.sound_folder import SoundFolderReader
 
 FORMATS: dict[str, Callable[[Path], Log]] = {
     "npz": NpzStore,
@@ -39,6 +40,7 @@ FORMATS: dict[str, Callable[[Path], Log]] = {
     "mcap": McapReader,
     "clouds": CloudFolderReader,
     "pictures": PictureFolderReader,
+    "sounds": SoundFolderReader,
 }
 WRITERS: dict[str, Callable[..., Path]] = {
     "npz": write_npz,
@@ -67,7 +69,7 @@ def detect(path: str | Path) -> str:
     else:
         raise fault(str(path), field="file", problem="does not exist", remedy="name an existing log")
     sought = (
-        "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, films, pictures, or clouds"
+        "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, films, pictures, clouds, or sounds"
     )
     raise fault(
         path, field="format", problem="is none that is known", remedy=f"looked for {sought}; or give format=..."
@@ -106,4 +108,5 @@ _MARKS: dict[str, Callable[[Path], bool]] = {
     "clips": lambda path: bool(find_clips(path)),
     "pictures": lambda path: bool(files_below(path, PictureFolderReader.suffixes)),
     "clouds": lambda path: bool(files_below(path, CloudFolderReader.suffixes)),
+    "sounds": lambda path: bool(files_below(path, SoundFolderReader.suffixes)),
 }

@@ -4,7 +4,7 @@
 
 Reference: Tuncay et al. 2025, arXiv:2507.02915.  "paper" has the input of the released weights (256 frames x 128 bands
 of 10 s at 32 kHz), "paper_512" that of the later code (512 x 96); "small" and "tiny" are ours, for contact sound at
-16 kHz: they keep how loud a sound is and spread its log-mel values evenly.  masks="blocks" hides three blocks instead of
+16 kHz: they keep how loud a sound is and spread its log-mel values evenly.  masks="blocks" hides three blocks, not
 random patches, masks="legacy_blocks" draws them as the public code does.  The predictor's weights begin as in V-JEPA 2,
 where the released code leaves them to the framework; the momentum reaches its end with the training, as the paper says.
 """
@@ -32,7 +32,7 @@ from jepa_mpc.world_model.parts.distances import CosineDistance, Distance
 from jepa_mpc.world_model.parts.masks import BLOCKS
 from jepa_mpc.world_model.parts.masks.random_tokens import RandomTokens
 from jepa_mpc.world_model.parts.objectives.masked import Change, MaskTask
-from jepa_mpc.world_model.parts.objectives.sounds import SoundObjective, SoundStream
+from jepa_mpc.world_model.parts.sound_objective import SoundObjective, SoundStream
 from jepa_mpc.world_model.parts.predictors.masked import MaskedPredictor, MaskedSizes, TablePlaces
 from jepa_mpc.world_model.parts.targets import EMATarget, cosine_momentum
 
