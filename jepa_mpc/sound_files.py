@@ -96,7 +96,7 @@ def _chunks(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _numbers(data: bytes, kind: str) -> np.ndarray:
-    """Samples as floating-point numbers; whole ones are brought to -1 .. 1, unsigned ones have their zero in the middle."""
+    """Samples as floating-point numbers: whole ones are brought to -1 .. 1, unsigned ones around their middle."""
     if kind == "<i3":  # the three bytes become the upper ones of four
         wide = np.zeros((len(data) // 3, 4), dtype=np.uint8)
         wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)

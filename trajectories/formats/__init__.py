@@ -68,9 +68,8 @@ def detect(path: str | Path) -> str:
                 return name
     else:
         raise fault(str(path), field="file", problem="does not exist", remedy="name an existing log")
-    sought = (
-        "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, films, pictures, clouds, or sounds"
-    )
+    files = "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap"
+    sought = f"{files}, films, pictures, clouds, or sounds"
     raise fault(
         path, field="format", problem="is none that is known", remedy=f"looked for {sought}; or give format=..."
     )

@@ -32,8 +32,8 @@ from jepa_mpc.world_model.parts.distances import CosineDistance, Distance
 from jepa_mpc.world_model.parts.masks import BLOCKS
 from jepa_mpc.world_model.parts.masks.random_tokens import RandomTokens
 from jepa_mpc.world_model.parts.objectives.masked import Change, MaskTask
-from jepa_mpc.world_model.parts.sound_objective import SoundObjective, SoundStream
 from jepa_mpc.world_model.parts.predictors.masked import MaskedPredictor, MaskedSizes, TablePlaces
+from jepa_mpc.world_model.parts.sound_objective import SoundObjective, SoundStream
 from jepa_mpc.world_model.parts.targets import EMATarget, cosine_momentum
 
 
