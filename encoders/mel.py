@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -19,6 +20,7 @@ FLOOR = torch.finfo(torch.float32).eps
 """Least power of a band, under the logarithm."""
 
 WINDOWS_PER_SHIFT = 2.5
+MEL_SCALE, MEL_BREAK_HZ = 1127.0, 700.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,14 +169,11 @@ def checked_waves(waves: Waves) -> Waves:
 
 def mel_bank(sizes: MelSizes) -> Annotated[Tensor, "fft/2+1 w"]:
     """Triangular filters, evenly spaced in mel, over the bins of the Fourier transform."""
-    low, high = (float(_mel(torch.tensor(hz, dtype=torch.float64))) for hz in (sizes.low_hz, sizes.top_hz))
+    low, high = (MEL_SCALE * math.log(1.0 + hz / MEL_BREAK_HZ) for hz in (sizes.low_hz, sizes.top_hz))
     ends = low + (high - low) / (sizes.bands + 1) * torch.arange(sizes.bands + 2, dtype=torch.float64)
     left, centre, right = ends[:-2], ends[1:-1], ends[2:]
-    bins = _mel(torch.arange(sizes.fft // 2, dtype=torch.float64) * (sizes.rate / sizes.fft))[:, None]
+    bins_hz = torch.arange(sizes.fft // 2, dtype=torch.float64)[:, None] * (sizes.rate / sizes.fft)
+    bins = MEL_SCALE * (1.0 + bins_hz / MEL_BREAK_HZ).log()
     rising, falling = (bins - left) / (centre - left), (right - bins) / (right - centre)
     bank = torch.minimum(rising, falling).clamp_min(0.0)
     return F.pad(bank, (0, 0, 0, 1)).float()  # the last bin, at half the rate, is in no filter
-
-
-def _mel(hz: Tensor) -> Tensor:
-    return 1127.0 * (1.0 + hz / 700.0).log()

@@ -19,8 +19,8 @@ from jepa_mpc.envs.materials import MATERIALS, Material, Ringing
 
 Pair = tuple[int, int]
 NO_ONSET = -1.0
-QUIET_S = 0.03
-"""A touch is new if the two did not touch for so long."""
+QUIET_S = 0.04
+"""A touch is new if the two did not touch for so long; a slip goes on over shorter gaps."""
 SETTLE_S = 0.1
 """Things that come to touch each other so soon after the beginning lay on each other before."""
 STRIKE_S = 0.02
@@ -85,6 +85,7 @@ class ContactSound:
         self._ringing = [Ringing(material, rate=self.rate) for material in things.values()]
         self._forces: dict[Pair, float] = {}
         self._touched: dict[Pair, int] = {}
+        self._slid: dict[int, int] = {}
         self._step = 0
         self._labels = np.zeros(5, dtype=np.float32)
         self._clear()
@@ -94,7 +95,11 @@ class ContactSound:
         dt_s, at = self.model.opt.timestep, self._begun * self._per
         now = self._touches(data)
         slipping = {self._first(pair) for pair, touch in now.items() if touch.slip > LEAST_SLIP_M_S}
-        self._slipped[list(slipping)] += dt_s
+        for thing in slipping:
+            gap = self._step - self._slid.get(thing, self._step - 1)
+            bridged = gap if gap * dt_s <= QUIET_S else 1  # what slips chatters: it leaves the table for moments
+            self._slipped[thing] += min(bridged, self._begun + 1) * dt_s
+            self._slid[thing] = self._step
         for pair, touch in now.items():
             rise = max(touch.force - self._forces.get(pair, 0.0), 0.0)
             settling = self._step * dt_s < SETTLE_S and all(geom in self._thing for geom in pair)

@@ -65,7 +65,7 @@ def checked_sound(wave: np.ndarray, *, where: str = "this sound") -> Wave:
     bad = len(wave) - int(np.isfinite(wave).sum())
     if bad:
         raise BadObservation(f"{where} has {bad} of {len(wave)} samples that are not finite: cut or repair it first")
-    return np.ascontiguousarray(wave, dtype=np.float32)
+    return np.array(wave, dtype=np.float32)
 
 
 def _riff(raw: bytes) -> tuple[np.ndarray, int]:

@@ -98,7 +98,7 @@ def check_sound(bank: FrameBank | MixedBank, rate: int, *, contiguous: bool) -> 
         found = one.extras[SOUND].shape[1] / one.dt_s
         if round(found) != rate:
             raise ValueError(
-                f"the log has {found:.0f} samples per second, the system {rate}: give system.rate={found:.0f}"
+                f"the log has {found:.0f} samples per second, the system takes {rate}: give system.rate={found:.0f}"
             )
     if not contiguous:
         raise ValueError("sound has no gaps: give skip=1 max_stride=1")
