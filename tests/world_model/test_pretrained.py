@@ -9,6 +9,7 @@ import torch
 
 from jepa_mpc.checkpoint import CONFIG, MANIFEST, MODEL, load_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, Context, Observation
 from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_world_model
 from jepa_mpc.world_model.recipes import as_world_model
