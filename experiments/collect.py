@@ -53,6 +53,7 @@ class Collection:
     split: str
     lab_seed: int
     seed: int
+    robot: str = "panda"
     clouds: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -74,7 +75,7 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
     """Record one episode into the staging folder (in a worker process); returns its number."""
     from jepa_mpc.envs.labs import sample_lab
 
-    env = _environment(collection.cameras, collection.image_size, collection.steps)
+    env = _environment(collection.robot, collection.cameras, collection.image_size, collection.steps)
     lab_index = index // collection.episodes
     lab = sample_lab(lab_index, split=collection.split, seed=collection.lab_seed)
 
@@ -91,7 +92,7 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         steps=collection.steps,
         seed=seed_of(collection.seed, "reset", index),
         options={"lab": lab},
-        metadata={"env": "reach-v1", "lab_index": lab_index, "lab": lab.to_dict()},
+        metadata={"env": "reach-v1", "robot": collection.robot, "lab_index": lab_index, "lab": lab.to_dict()},
         generator=numpy_generator(collection.seed, "motion", index),
         sensors=sensors,
     )
@@ -149,6 +150,7 @@ def settle(collection: Collection, folder: Path) -> None:
     if path.exists():
         found = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(found, dict)
+        found = {"robot": Collection.robot, **found}  # a log that does not name its robot is of the default one
         other = [name for name in wanted if name != "labs" and found.get(name) != wanted[name]]
         if other:
             listed = ", ".join(f"{name}={found.get(name)} (asked for {wanted[name]})" for name in other)
@@ -163,11 +165,11 @@ def _is_there(folder: Path, index: int) -> bool:
 
 
 @cache
-def _environment(cameras: tuple[str, ...], image_size: int, steps: int) -> Any:
+def _environment(robot: str, cameras: tuple[str, ...], image_size: int, steps: int) -> Any:
     """The one environment (and OpenGL context) of this process."""
     from jepa_mpc.envs.reach import ReachEnv
 
-    return ReachEnv(cameras=cameras, image_size=image_size, budget=steps)
+    return ReachEnv(robot=robot, cameras=cameras, image_size=image_size, budget=steps)
 
 
 def _cloud_sensor(env: Any, collection: Collection) -> Any:

@@ -28,7 +28,7 @@ from jepa_mpc.hub import hub_name, push
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.types import Observation
-from jepa_mpc.world_model.checkpoints.loader import Interface, WorldModel, as_ensemble, load_world_model, save_ensemble
+from jepa_mpc.world_model.checkpoints.loader import Interface, WorldModel, as_ensemble, join_members, load_world_model
 
 
 def make_album(model: WorldModel, bank: FrameBank, *, count: int, seed: int) -> Album:
@@ -69,9 +69,7 @@ def _publish(cfg: DictConfig, target: Path) -> Path:
     if cfg.frames:
         bank = load_bank(Path(cfg.data), cameras=model.interface.cameras)
         files = album_files(make_album(model, bank, count=int(cfg.frames), seed=int(cfg.seed)))
-    if len(sources) > 1:
-        save_ensemble(target, sources)
-    weights, config = load_checkpoint(sources[0] if len(sources) == 1 else target)
+    weights, config = load_checkpoint(sources[0]) if len(sources) == 1 else join_members(sources)
     files["README.md"] = card(model.interface, config).encode()
     save_checkpoint(target, weights, config, files=files)
     load_world_model(target)

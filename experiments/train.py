@@ -120,6 +120,7 @@ def interface_of(cfg: DictConfig, bank: FrameBank | MixedBank, *, acts: bool) ->
         dt_s=bank.step_s,
         log=f"{bank.num_episodes} episodes, {bank.num_steps} observations of {cfg.data}",
         robot=door.to_dict(),
+        embodiment=bank.origin.get("embodiment", ""),
     )
 
 

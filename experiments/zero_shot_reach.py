@@ -33,6 +33,7 @@ from jepa_mpc.checkpoint import checkpoint_hash, place_of
 from jepa_mpc.envs.labs import labs_hash, sample_lab
 from jepa_mpc.envs.ranges import FACTORS
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.envs.robots import DEFAULT
 from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
 from jepa_mpc.experiments.command_line import run
 from jepa_mpc.experiments.reaching.episodes import LabJob, LabResult, play_all
@@ -85,6 +86,7 @@ def methods_of(cfg: DictConfig) -> Methods:
         seed=cfg.seed,
         policy=Path(str(cfg.policy)) if cfg.policy else None,
         seeded=replace(settings, planner="cem", arguments=SEEDED_SEARCH),
+        dynamics=cfg.dynamics,
         **agent,
     )
 
@@ -136,6 +138,7 @@ def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
                     image_size=size,
                     methods=methods,
                     names=methods.names() if headline and cfg.baselines else (WORLD_MODEL,),
+                    robot=interface.embodiment or DEFAULT,
                     film=Path(str(cfg.out)) / "videos" / f"{lab.name}.mp4" if headline and cfg.films else None,
                 )
             )
@@ -144,7 +147,7 @@ def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
 
 def preflight(job: LabJob) -> None:
     """Try everything once in this process, so that mistakes are told before the work begins."""
-    env = ReachEnv(cameras=job.cameras, image_size=job.image_size, budget=job.budget)
+    env = ReachEnv(robot=job.robot, cameras=job.cameras, image_size=job.image_size, budget=job.budget)
     try:
         env.reset(seed=0, options={"lab": job.lab})
         for name in job.names:

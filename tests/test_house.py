@@ -34,7 +34,7 @@ EVERYWHERE = (*PACKAGES, "experiments")
 AT_HOME = {
     "torch": EVERYWHERE,
     "numpy": EVERYWHERE,
-    "safetensors": ("jepa_mpc/checkpoint.py", "encoders/adapters", "world_model/adapters"),
+    "safetensors": ("jepa_mpc/weights.py", "encoders/adapters", "world_model/adapters"),
     "einops": ("encoders", "world_model"),
     "scipy": ("planners", "envs", "trajectories", "experiments"),
     "PIL": ("envs", "trajectories", "experiments"),

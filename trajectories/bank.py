@@ -100,8 +100,13 @@ def bank_of(cache: Cache, part: ActionPart, *, cameras: Sequence[str] | None = N
         cameras=chosen,
         dt_s=cache.dt_s,
         joined=part.joined,
+        origin={
+            "robot": cache.robot.to_dict(),
+            "picture": cache.fit.to_dict(),
+            "source": cache.index["source"],
+            "embodiment": str(cache.metadata(0).get("robot", "")),
+        },
         extras={name: torch.from_numpy(cache.rows(name)) for name in EXTRAS if name in cache.columns},
-        origin={"robot": cache.robot.to_dict(), "picture": cache.fit.to_dict(), "source": cache.index["source"]},
     )
 
 

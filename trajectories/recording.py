@@ -20,6 +20,7 @@ from jepa_mpc.trajectories.formats.npz import FILE_NAME, episode_path, read_epis
 from jepa_mpc.trajectories.formats.npz_writer import write_manifest as write_manifest
 from jepa_mpc.trajectories.motion import Motion
 from jepa_mpc.types import ActionBox
+from jepa_mpc.workspaces import clear_workspaces
 
 STAGING = ".staging"
 
@@ -125,9 +126,8 @@ def repair(folder: Path) -> set[int]:
     """
     staging = folder / STAGING
     staging.mkdir(parents=True, exist_ok=True)
-    for draft in (*folder.glob(".*.tmp*"), *staging.glob(".*.tmp*")):
-        if draft.is_file():
-            draft.unlink()
+    for place in (folder, staging):
+        clear_workspaces(place)
     good = {index for place in (folder, staging) for index in _whole_episodes(place)}
     count = next(i for i in range(len(good) + 1) if i not in good)
     for index in good:

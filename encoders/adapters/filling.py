@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.strict import check_finite
 
 NUM_NAMES_SHOWN = 10
 
@@ -34,7 +35,8 @@ def fill(
         ignored: Released names that need no place here.
 
     Raises:
-        BadCheckpoint: If a name is missing, unexpected or of another shape; lists all three kinds.
+        BadCheckpoint: If a name is missing, unexpected or of another shape (lists all three kinds), or a weight is NaN
+            or infinite.
     """
     own = module.state_dict()
     names = {spelling(key): key for key in own}
@@ -50,6 +52,7 @@ def fill(
     found = [f"{len(keys)} {fault}: {_some(keys)}" for fault, keys in faults.items() if keys]
     if found:
         raise BadCheckpoint(f"these weights do not fit {title}: {'; '.join(found)}")
+    check_finite({name: tensors[name] for name in names}, title)
     weights = {key: _copied(tensors[name].detach(), dtype) for name, key in names.items()}
     module.load_state_dict(weights, strict=True, assign=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_mpc.encoders.adapters.files import UNREADABLE
+from jepa_mpc.encoders.adapters.plain import UNREADABLE
 from jepa_mpc.errors import BadCheckpoint
 
 

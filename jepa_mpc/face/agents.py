@@ -134,7 +134,7 @@ def calibrated_agent(
     settings: PlanSettings,
     *,
     seed: int,
-    position_axes: tuple[int, ...],
+    position_axes: tuple[int, ...] | None = None,
 ) -> PlanningAgent:
     """The agent that plans towards a goal position, estimated with keypoints of the hand and calibrated on the way.
 
@@ -148,15 +148,18 @@ def calibrated_agent(
         position_axes: Where the hand's position lies in the proprioception, for `place="felt"`.
 
     Raises:
+        ValueError: If the position shall be felt and it is not said where it lies.
         BadCheckpoint: If the world model has no position head, or was trained for another robot.
     """
     head = needs_position_head(model.metres)
+    if calibrated.place == "felt" and position_axes is None:
+        raise ValueError("place=felt needs position_axes: where the hand's position lies in the proprioception")
     goals = CalibratedGoal(
         perception_for(model),
         position_head=head,
         keypoints=keypoints.to(model.device),
         sizes=tuple(int(size) for size in calibrated.sizes),
-        place=measured_position(position_axes) if calibrated.place == "felt" else None,
+        place=measured_position(position_axes) if calibrated.place == "felt" and position_axes else None,
     )
     return planning_agent(model, robot, settings, seed=seed, goals=goals, cost=PositionDistance(head))
 
@@ -217,13 +220,21 @@ def reactive_agent(policy: GoalPolicy, model: WorldModel, robot: Robot) -> React
 
 
 def check_robot(model: WorldModel, robot: Robot) -> None:
-    """Refuse a robot that the model was not trained for; a camera may be finer by a whole factor.
+    """Refuse a robot that the model was not trained for, by its name where it has one (`embodiment`), too.
+
+    A camera may be finer by a whole factor.
 
     Raises:
         BadCheckpoint: With what the model knows and what the robot has.
     """
     size = seen_size(robot.image_size, model.interface.image_size)
-    model.check_robot(box=robot.action_box, cameras=robot.cameras, image_size=size, dt_s=robot.dt_s)
+    model.check_robot(
+        box=robot.action_box,
+        cameras=robot.cameras,
+        image_size=size,
+        dt_s=robot.dt_s,
+        embodiment=getattr(robot, "embodiment", ""),
+    )
     if model.interface.robot.get("actions", {}).get("name") == "joint_velocity":
         raise BadCheckpoint("this world model commands joint speeds, this arm takes displacements of its hand")
 

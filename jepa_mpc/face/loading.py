@@ -15,7 +15,6 @@ from torch import Tensor
 from jepa_mpc.errors import BadCheckpoint, BadObservation, choose
 from jepa_mpc.face.agents import CalibratedSettings, Robot, calibrated_agent, planning_agent
 from jepa_mpc.face.planning import PlanSettings
-from jepa_mpc.face.two_modes import PLACE
 from jepa_mpc.interfaces import Agent
 from jepa_mpc.places import CONFIGS, shipped
 from jepa_mpc.step_log import StepLog
@@ -87,7 +86,6 @@ def load_agent(
             robot,
             settings,
             seed=seed,
-            position_axes=PLACE,
         )
     return EnvironmentAgent(agent, cameras=robot.cameras)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa_mpc.envs.arm import LARGEST_OPENING_M
+from jepa_mpc.envs.robots import Robot
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.face.agents import check_robot, perception_for
 from jepa_mpc.face.planning import PlanSettings
@@ -33,8 +33,6 @@ from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
 from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
 from jepa_mpc.world_model.training.critic_learner import CriticLearner
 
-FELT = 14  # joints (7), opening, place (3), rotation vector (3): `envs.arm.Arm.proprio`
-PLACE = (8, 9, 10)
 CENTIMETRE = 0.01
 
 
@@ -97,7 +95,7 @@ class TwoModeSettings:
         return TwoModeAgent(
             perception=perception_for(model),
             memory=ReplayBuffer(capacity=self.context, window=self.context, action_dim=box.dim),
-            dynamics=DeadReckoning(model.dynamics, gain=_gain(box.dim).to(device)),
+            dynamics=DeadReckoning(model.dynamics, gain=_gain(env.arm.robot, box.dim).to(device)),
             intrinsic=intrinsic,
             planners={"default": settings.build()},
             configurator=Configurator(config, rules=[Rule(**dict(rule)) for rule in self.rules], task=_task(env)),
@@ -112,7 +110,9 @@ class TwoModeSettings:
         """Goal (m^2), effort and change of action (longest step), workspace (cm^2 outside), doubt (m^2)."""
         scale = tuple(env.action_box.high.tolist())
         low, high = env.arm.workspace()
-        limits = RangeDrive(low=tuple(low.tolist()), high=tuple(high.tolist()), axes=PLACE, unit=CENTIMETRE)
+        limits = RangeDrive(
+            low=tuple(low.tolist()), high=tuple(high.tolist()), axes=env.arm.robot.place_axes, unit=CENTIMETRE
+        )
         terms: dict[str, Term] = {
             "goal": GoalDrive(metric=model.metres),
             "effort": EffortDrive(scale=scale),
@@ -221,12 +221,13 @@ def doubt_of(model: WorldModel) -> MeasureDoubt:
     return MeasureDoubt(heads=tuple(heads))
 
 
-def _gain(action_dim: int) -> Tensor:
+def _gain(robot: Robot, action_dim: int) -> Tensor:
     """How commands move the proprioception: the hand's place and rotation, and the fingers."""
-    gain = torch.zeros(FELT, action_dim)
-    gain[8:11, 0:3] = torch.eye(3)
-    gain[11:14, 3:6] = torch.eye(3)
-    gain[7, 6] = -LARGEST_OPENING_M
+    felt = robot.felt
+    gain = torch.zeros(felt.dim, action_dim)
+    gain[felt.place, 0:3] = torch.eye(3)
+    gain[felt.rotation, 3:6] = torch.eye(3)
+    gain[felt.opening, 6] = -robot.largest_opening_m
     return gain
 
 

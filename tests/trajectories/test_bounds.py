@@ -20,12 +20,12 @@ import pyarrow
 import zstandard
 from pyarrow import parquet
 
+from jepa_mpc.trajectories.formats.layouts import LAYOUTS
+from jepa_mpc.trajectories.formats.mcap_file import MAGIC
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.formats.videos import VideoEncoder
+from jepa_mpc.trajectories.synthetic import synthetic_log
 from tests.trajectories.corruption import LIMIT_S, judge, size_of
-from trajectories.formats.layouts import LAYOUTS
-from trajectories.formats.mcap_file import MAGIC
-from trajectories.formats.npz import NpzStore
-from trajectories.formats.videos import VideoEncoder
-from trajectories.synthetic import synthetic_log
 
 
 def film(place, frames=4):
@@ -178,7 +178,7 @@ def test_pictures_of_a_recording_are_decompressed_as_they_are_read(tmp_path):
                        "data": picture.tobytes()}  # fmt: skip
             writer.write_message("/top/image", kind, message, log_time=step * 50_000_000)
         writer.finish()
-    from trajectories.formats import open_log
+    from jepa_mpc.trajectories.formats import open_log
 
     log = open_log(tmp_path)
     assert log.lengths == [120] and log.dt_s == pytest.approx(0.05)

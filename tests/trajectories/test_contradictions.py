@@ -15,17 +15,17 @@ pytest.importorskip("av")
 pytest.importorskip("pyarrow")
 
 from jepa_mpc.errors import BadEpisode
-from trajectories.cache import CacheOptions
-from trajectories.checksums import NAME
-from trajectories.episode import TIMESTAMP
-from trajectories.formats import open_log
-from trajectories.formats.layouts import LAYOUTS
-from trajectories.formats.lerobot_writer import write_lerobot
-from trajectories.formats.npz import MANIFEST, NpzStore, episode_path, read_episode, write_episode
-from trajectories.formats.npz_writer import write_manifest
-from trajectories.formats.tables import Table, write_table
-from trajectories.ingest import ingest
-from trajectories.synthetic import synthetic_episode, synthetic_log
+from jepa_mpc.trajectories.cache import CacheOptions
+from jepa_mpc.trajectories.checksums import NAME
+from jepa_mpc.trajectories.episode import TIMESTAMP
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.layouts import LAYOUTS
+from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
+from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, episode_path, read_episode, write_episode
+from jepa_mpc.trajectories.formats.npz_writer import write_manifest
+from jepa_mpc.trajectories.formats.tables import Table, write_table
+from jepa_mpc.trajectories.ingest import ingest
+from jepa_mpc.trajectories.synthetic import synthetic_episode, synthetic_log
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def retimed(path, change):
     table = path / "data/chunk-000/file-000.parquet"
     held = Table(table)
     columns = {n: held.values(n) if "images" in n else held.array(n) for n in held.columns}
-    from trajectories.formats.tables import image_column
+    from jepa_mpc.trajectories.formats.tables import image_column
 
     for name in [name for name in columns if "images" in name]:
         columns[name] = image_column([cell["bytes"] for cell in columns[name]])
@@ -198,3 +198,28 @@ def test_an_origin_of_another_shape_is_refused(lerobot, text):
 def test_a_manifest_of_another_shape_is_refused(ours, text):
     (ours / MANIFEST).write_text(text)
     refused(ours, "manifest.json: field")
+
+
+def test_names_that_are_there_twice_are_refused(ours, lerobot, tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    info = lerobot / "meta/info.json"
+    info.write_text('{"fps": 9, ' + info.read_text().lstrip().removeprefix("{"))
+    refused(lerobot, "says something twice")
+    path = LAYOUTS["films"](NpzStore(ours), tmp_path / "films")
+    column = pyarrow.array(np.zeros(9))
+    parquet.write_table(
+        pyarrow.Table.from_arrays([column, column], ["speed", "speed"]), path / "episode_1/table.parquet"
+    )
+    refused(path, "two columns of one name")
+
+
+def test_windows_of_a_log_with_a_damaged_episode_say_so(ours):
+    from jepa_mpc.trajectories.windows import Windows
+
+    path = episode_path(ours, 1)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadEpisode, match=r"episode_000001.npz.*leave_out=\[1\]"):
+        Windows(NpzStore(ours))
+    assert len(Windows(NpzStore(ours), episodes=[0, 2]))

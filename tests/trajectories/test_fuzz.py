@@ -11,12 +11,12 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("mcap_ros2")
 
 from jepa_mpc.seeding import numpy_generator
+from jepa_mpc.trajectories.formats.layouts import LAYOUTS
+from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.formats.videos import VideoEncoder
+from jepa_mpc.trajectories.synthetic import synthetic_log
 from tests.trajectories.corruption import LIMIT_S, copy, drop_checksums, files_of, judge, pick, size_of
-from trajectories.formats.layouts import LAYOUTS
-from trajectories.formats.lerobot_writer import write_lerobot
-from trajectories.formats.npz import NpzStore
-from trajectories.formats.videos import VideoEncoder
-from trajectories.synthetic import synthetic_log
 
 EVERYDAY, FULL = 5, 150
 

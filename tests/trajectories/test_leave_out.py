@@ -11,16 +11,16 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("mcap_ros2")
 
 from jepa_mpc.errors import BadEpisode
-from trajectories.cache import CacheOptions, told
-from trajectories.checksums import checksums_path
-from trajectories.formats import open_log
-from trajectories.formats.layouts import LAYOUTS
-from trajectories.formats.npz import NpzStore
-from trajectories.formats.videos import VideoEncoder
-from trajectories.ingest import ingest
-from trajectories.inspection import inspect_log
-from trajectories.robots import MappedLog
-from trajectories.synthetic import synthetic_log
+from jepa_mpc.trajectories.cache import CacheOptions, told
+from jepa_mpc.trajectories.checksums import checksums_path
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.layouts import LAYOUTS
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.formats.videos import VideoEncoder
+from jepa_mpc.trajectories.ingest import ingest
+from jepa_mpc.trajectories.inspection import inspect_log
+from jepa_mpc.trajectories.robots import MappedLog
+from jepa_mpc.trajectories.synthetic import synthetic_log
 
 
 def cut(path):
@@ -36,7 +36,7 @@ def without(group):
 
 
 def wrong_times(path):
-    from trajectories.formats.tables import Table, write_table
+    from jepa_mpc.trajectories.formats.tables import Table, write_table
 
     held = Table(path)
     columns = {name: held.array(name) for name in held.columns}

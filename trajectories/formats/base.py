@@ -198,7 +198,7 @@ def check_sound(damaged: Mapping[int, str], episode: int) -> None:
         BadEpisode: With what is wrong and how to do without the episode.
     """
     if episode in damaged:
-        raise BadEpisode(f"{damaged[episode]} (episode {episode}; leave_out=[{episode}] does without it)")
+        raise BadEpisode(f"{damaged[episode]} (episode {episode}; ingest with leave_out=[{episode}] to do without it)")
 
 
 def check_pace(times_s: np.ndarray, dt_s: float, *, lost_steps: float, where: str, episode: int) -> None:

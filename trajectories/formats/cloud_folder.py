@@ -59,7 +59,7 @@ class CloudFolderReader(FolderReader):
         try:
             return read_cloud(self.files[index])
         except BadObservation as error:
-            raise self.damaged(index, error) from error
+            raise self.complaint(index, error) from error
 
 
 def from_above(cloud: Cloud) -> np.ndarray:

@@ -43,7 +43,7 @@ class FolderReader(LogReader):
         """Which file it is."""
         return {"file": self.files[index].relative_to(self.path).as_posix()}
 
-    def damaged(self, index: int, error: Exception) -> BadEpisode:
+    def complaint(self, index: int, error: Exception) -> BadEpisode:
         """The complaint about a file that cannot be read."""
         remedy = "restore it or move it away"
         return fault(self.files[index], field=self.held, problem=f"is damaged ({error})", remedy=remedy, episode=index)

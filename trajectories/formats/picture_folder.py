@@ -52,14 +52,14 @@ class PictureFolderReader(FolderReader):
         try:
             picture = decode_picture(self.files[episode].read_bytes(), self.sizes[episode])
         except UNREADABLE as error:
-            raise self.damaged(episode, error) from error
+            raise self.complaint(episode, error) from error
         return {name: self._fit(picture[None]) for name in names}
 
     def _size(self, index: int) -> tuple[int, int, int]:
         try:
             size = picture_size(self.files[index].read_bytes())
         except UNREADABLE as error:
-            raise self.damaged(index, error) from error
+            raise self.complaint(index, error) from error
         if max(size) > MAX_SIDE:
-            raise self.damaged(index, ValueError(f"{size[0]} x {size[1]} px"))
+            raise self.complaint(index, ValueError(f"{size[0]} x {size[1]} px"))
         return size

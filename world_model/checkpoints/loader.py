@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa_mpc.checkpoint import checkpoint_hash, load_checkpoint, load_strict, save_checkpoint
+from jepa_mpc.checkpoint import load_checkpoint, open_checkpoint, save_checkpoint
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.types import ActionBox, Context, Observation
-from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.restore import MISFITS, load_network, restore
 from jepa_mpc.world_model.costs.goal import GoalDistance, absolute, squared
 from jepa_mpc.world_model.dynamics.ensemble import EnsembleDynamics, EnsemblePerception, MeanMeasure
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
@@ -31,8 +32,8 @@ DISPLACEMENT = "displacement"
 SYSTEMS = "systems"
 """In the configuration of an ensemble: what each member is built from."""
 
-MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What a configuration can bring about that is well-formed and yet describes no network."""
+LARGEST_VIEW = 2**22
+"""Pixels of all cameras together: four pictures of 1024 px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,10 @@ class Interface:
         dt_s: Seconds between two observations.
         log: What it was trained on, in words.
         robot: How the log's columns, pictures and actions were made, as `trajectories.door` reads it; may be empty.
+        embodiment: Name of the robot that moves in it, or an empty string if the log does not say.
+
+    Raises:
+        ValueError: If `dt_s` is not a positive number.
     """
 
     cameras: tuple[str, ...]
@@ -54,16 +59,22 @@ class Interface:
     dt_s: float
     log: str = ""
     robot: Mapping[str, Any] = field(default_factory=dict)
+    embodiment: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.dt_s < math.inf:
+            raise ValueError(f"dt_s must be a positive number of seconds, got {self.dt_s}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings."""
+        known = {"robot": dict(self.robot), "embodiment": self.embodiment}
         return {
             "cameras": list(self.cameras),
             "image_size": self.image_size,
             "actions": list(self.actions),
             "dt_s": self.dt_s,
             "log": self.log,
-        } | ({"robot": dict(self.robot)} if self.robot else {})
+        } | {name: value for name, value in known.items() if value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +137,10 @@ class WorldModel:
         l1 = isinstance(self.objective.distance, AbsoluteError)
         return GoalDistance(steps="last", distance=absolute if l1 else squared)
 
-    def check_robot(self, *, box: ActionBox, cameras: Sequence[str], image_size: int, dt_s: float) -> None:
-        """Refuse a robot that this model was not trained for.
+    def check_robot(
+        self, *, box: ActionBox, cameras: Sequence[str], image_size: int, dt_s: float, embodiment: str = ""
+    ) -> None:
+        """Refuse a robot that this model was not trained for; where a name is not known, it is not compared.
 
         Raises:
             BadCheckpoint: With what the model knows and what the robot has.
@@ -141,8 +154,10 @@ class WorldModel:
             facts.append(f"cameras {known.cameras}, the robot has {tuple(cameras)}")
         if image_size != known.image_size:
             facts.append(f"pictures of {known.image_size} px, the robot gives {image_size} px")
-        if abs(dt_s - known.dt_s) > 1e-6:
+        if not abs(dt_s - known.dt_s) <= 1e-6:  # NaN too
             facts.append(f"steps of {known.dt_s} s, the robot makes steps of {dt_s} s")
+        if embodiment and known.embodiment and embodiment != known.embodiment:
+            facts.append(f"the arm {known.embodiment}, the robot is {embodiment}")
         if facts:
             raise BadCheckpoint("this world model was trained for another robot: it knows " + "; ".join(facts))
 
@@ -239,23 +254,19 @@ def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") 
         BadCheckpoint: If the folder is missing, damaged, of a newer format, or does not describe a world model whose
             parts fit each other.
     """
-    tensors, config = load_checkpoint(folder)
-    alone = SYSTEMS not in config
-    try:
-        interface = _interface(config["interface"])
-        objectives = [assemble(system) for system in ([config["system"]] if alone else config[SYSTEMS])]
-        shares = [tensors] if alone else _shares(tensors, len(objectives))
-    except MISFITS as error:
-        raise BadCheckpoint(f"{folder} does not describe a world model of this version: {error}") from error
-    for objective, share in zip(objectives, shares, strict=True):
-        if not isinstance(objective, DynamicsObjective):
-            raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, not a world model")
-        load_strict(objective, share, str(folder))
-        objective.eval().requires_grad_(False)
-    seal = checkpoint_hash(folder)
+    with open_checkpoint(folder) as opened:
+        config, seal = opened.config, opened.fingerprint
+        try:
+            interface = interface_of(config)
+            specs = _specs(config)
+        except MISFITS as error:
+            raise BadCheckpoint(f"{folder} does not describe a world model of this version: {error}") from error
+        objectives = restore(opened, specs, str(folder), kind="world model", form=DynamicsObjective)
+        for objective in objectives:
+            objective.eval().requires_grad_(False)
     try:
         models = [as_world_model(objective, interface, fingerprint=seal) for objective in objectives]
-        model = models[0] if alone else as_ensemble(models, fingerprint=seal)
+        model = as_ensemble(models, fingerprint=seal) if SYSTEMS in config else models[0]
         _try_out(model)
     except BadCheckpoint:
         raise
@@ -273,12 +284,7 @@ def load_system(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes no system of this version.
     """
-    tensors, config = load_checkpoint(folder)
-    try:
-        objective = assemble(config["system"])
-    except MISFITS as error:
-        raise BadCheckpoint(f"{folder} describes no system of this version: {error}") from error
-    load_strict(objective, tensors, str(folder))
+    objective, config = load_network(folder, kind="system", form=nn.Module)
     return objective.eval().requires_grad_(False), config
 
 
@@ -291,6 +297,15 @@ def save_ensemble(folder: str | Path, members: Sequence[str | Path]) -> None:
 
     Raises:
         BadCheckpoint: If one cannot be read, is an ensemble itself, or is of another robot.
+    """
+    save_checkpoint(folder, *join_members(members))
+
+
+def join_members(members: Sequence[str | Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and configuration of several saved world models as one ensemble.
+
+    Raises:
+        BadCheckpoint: As `save_ensemble`.
     """
     as_ensemble([load_world_model(member) for member in members])
     tensors: dict[str, Tensor] = {}
@@ -306,10 +321,12 @@ def save_ensemble(folder: str | Path, members: Sequence[str | Path]) -> None:
         "interface": configs[0]["interface"],
         "training": {"members": [config["training"] for config in configs]},
     }
-    save_checkpoint(folder, tensors, together)
+    return tensors, together
 
 
-def _interface(facts: Mapping[str, Any]) -> Interface:
+def interface_of(config: Mapping[str, Any]) -> Interface:
+    """What the configuration of a checkpoint says of the robot."""
+    facts = config["interface"]
     return Interface(
         cameras=tuple(facts["cameras"]),
         image_size=int(facts["image_size"]),
@@ -317,23 +334,22 @@ def _interface(facts: Mapping[str, Any]) -> Interface:
         dt_s=float(facts["dt_s"]),
         log=str(facts.get("log", "")),
         robot=dict(facts.get("robot") or {}),
+        embodiment=str(facts.get("embodiment", "")),
     )
 
 
-def _shares(tensors: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:
-    """The weights of each member, by the number before the first dot of their names."""
-    shares: list[dict[str, Tensor]] = [{} for _ in range(count)]
-    for name, tensor in tensors.items():
-        index, _, own = name.partition(".")
-        if not index.isdecimal() or int(index) >= count:
-            raise ValueError(f"{name} belongs to none of the {count} members")
-        shares[int(index)][own] = tensor
-    return shares
+def _specs(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of each network by the beginning of its tensors' names."""
+    if SYSTEMS not in config:
+        return {"": config["system"]}
+    return {f"{index}.": system for index, system in enumerate(config[SYSTEMS])}
 
 
 def _try_out(model: WorldModel) -> None:
     """See one black picture and imagine one step."""
     known = model.interface
+    if len(known.cameras) * known.image_size**2 > LARGEST_VIEW:
+        raise ValueError(f"at most {LARGEST_VIEW} pixels are seen at a time")
     frames = torch.zeros(1, 1, 3 * len(known.cameras), known.image_size, known.image_size, dtype=torch.uint8)
     node = model.objective.predictor.felt if isinstance(model.objective, ObjectObjective) else None
     felt = None if node is None else torch.zeros(1, 1, node.inputs)
