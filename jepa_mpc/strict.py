@@ -98,7 +98,7 @@ def kind_of(shape: Sequence[int], dtype: torch.dtype) -> str:
 
 def is_finite(tensor: Tensor) -> bool:
     """Whether no number of a tensor is NaN or infinite; nothing of its size is made on the way."""
-    if not tensor.is_floating_point() or not tensor.numel():
+    if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
         return True
     numbers = tensor.float() if tensor.itemsize == 1 else tensor  # kernels pass over eight bits
     return all(bool(extreme.isfinite()) for extreme in torch.aminmax(numbers))

@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 
 from jepa_mpc.envs import true_dynamics
 from jepa_mpc.errors import UnknownName
-from jepa_mpc.experiments.bench_planners import CONFIGS, SHIPPED, bench
 from jepa_mpc.experiments.benchmarking import cells
 from jepa_mpc.experiments.benchmarking.budgets import build, evaluations_of, free_request, needs_gradients, sized
 from jepa_mpc.experiments.benchmarking.cells import Cell, Outcome
@@ -26,6 +25,7 @@ from jepa_mpc.experiments.benchmarking.page import markdown
 from jepa_mpc.experiments.benchmarking.play import course_cost, play, task_at
 from jepa_mpc.experiments.benchmarking.study import study_of, task_name
 from jepa_mpc.experiments.benchmarking.summary import table
+from jepa_mpc.experiments.commands.bench_planners import CONFIGS, SHIPPED, bench
 from jepa_mpc.planners import PLANNERS
 from jepa_mpc.types import ActionBox
 

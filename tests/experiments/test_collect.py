@@ -16,7 +16,7 @@ import pytest
 
 from jepa_mpc.envs.robots import UR5E
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.experiments.collect import Collection, record_one, settle
+from jepa_mpc.experiments.commands.collect import Collection, record_one, settle
 from jepa_mpc.files import write_json
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.formats.npz import NpzStore

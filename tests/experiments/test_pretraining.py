@@ -15,10 +15,10 @@ from hydra import compose, initialize_config_dir
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.released import RELEASES, Release, vjepa2
 from jepa_mpc.errors import BadCheckpoint, UnknownName
-from jepa_mpc.experiments.probe import MISTAKES, draw, probe, show, summary
+from jepa_mpc.experiments.commands.probe import MISTAKES, draw, probe, show, summary
+from jepa_mpc.experiments.commands.train import train
 from jepa_mpc.experiments.probing.readers import READERS, Samples, attentive, judge, linear
 from jepa_mpc.experiments.probing.sources import pixels, released
-from jepa_mpc.experiments.train import train
 from jepa_mpc.experiments.training.begin import published_encoder
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.synthetic import synthetic_log

@@ -17,9 +17,10 @@ from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, Context, Goal, MpcSettings, Observation
 from jepa_mpc.world_model.adapters.vjepa2_ac import from_released, load_predictor, sizes_of, to_released
 from jepa_mpc.world_model.adapters.vjepa2_ac_files import load_released
-from jepa_mpc.world_model.agents.planning import Agent, _Evaluator
+from jepa_mpc.world_model.agents.planning import PlanningAgent
 from jepa_mpc.world_model.checkpoints.loader import Interface, as_world_model, load_world_model, save_world_model
 from jepa_mpc.world_model.costs.goal import GoalDistance, absolute
+from jepa_mpc.world_model.dynamics.evaluator import Evaluator
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression
@@ -201,7 +202,7 @@ def test_wrong_poses_are_told_before_planning():
 def test_an_agent_plans_with_it_and_remembers_poses():
     model = as_world_model(objective(), interface())
     high = torch.tensor([0.05] * 3 + [0.0] * 4)
-    agent = Agent(
+    agent = PlanningAgent(
         perception=model.perception,
         memory=ReplayBuffer(capacity=2, window=2, action_dim=7),
         dynamics=model.dynamics,
@@ -218,7 +219,7 @@ def test_an_agent_plans_with_it_and_remembers_poses():
         action = agent.act(seen)
     assert action.shape == (2, 7) and action.isfinite().all() and (action.abs() <= high).all()
     agent.aim(Observation(frames=frames[:, :1], cameras=("left",)))
-    assert torch.equal(agent.memory._proprio[-1], proprio[:, 1])
+    assert torch.equal(agent.memory._get("proprio", agent.memory.now), proprio[:, 1])
     assert agent.act(Observation(frames=frames[:, 2:3], cameras=("left",), proprio=proprio[:, 2:3])).shape == (2, 7)
 
 
@@ -231,6 +232,6 @@ def test_judging_in_chunks_gives_the_same_costs():
     costs = []
     for budget in (2**30, 5 * made.predictor.bytes_per_candidate(16, 3)):
         dynamics = LearnedDynamics(made.predictor, max_bytes=budget)
-        costs.append(_Evaluator(dynamics, cost, context, goal)(plans))
+        costs.append(Evaluator(dynamics, cost, context, goal)(plans))
     assert dynamics.at_once(context, 3) == 2
     assert torch.allclose(*costs, **rounding(products=3 * 2 * 6, terms=32))  # steps, blocks, products in a block
