@@ -22,6 +22,7 @@ from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.formats.npz_writer import write_npz
 from jepa_mpc.trajectories.formats.ogbench import OgbenchReader, is_ogbench
 from jepa_mpc.trajectories.formats.robomimic import RobomimicReader, write_robomimic
+from jepa_mpc.trajectories.formats.stills import StillsReader, find_stills
 
 FORMATS: dict[str, Callable[[Path], Log]] = {
     "npz": NpzStore,
@@ -34,6 +35,7 @@ FORMATS: dict[str, Callable[[Path], Log]] = {
     "films": FilmsReader,
     "clips": ClipsReader,
     "mcap": McapReader,
+    "stills": StillsReader,
 }
 WRITERS: dict[str, Callable[..., Path]] = {
     "npz": write_npz,
@@ -61,7 +63,7 @@ def detect(path: str | Path) -> str:
                 return name
     else:
         raise fault(str(path), field="file", problem="does not exist", remedy="name an existing log")
-    sought = "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, or films"
+    sought = "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, films, or pictures"
     raise fault(
         path, field="format", problem="is none that is known", remedy=f"looked for {sought}; or give format=..."
     )
@@ -97,4 +99,5 @@ _MARKS: dict[str, Callable[[Path], bool]] = {
     "hdf5": lambda path: any(path.glob("*.hdf5")) or any(path.glob("*.h5")),
     "films": lambda path: bool(find_tables(path)),
     "clips": lambda path: bool(find_clips(path)),
+    "stills": lambda path: bool(find_stills(path)),
 }
