@@ -68,7 +68,7 @@ class VisionTransformer(nn.Module):
         self.num_summary = int(pool != "patches")
         self.num_tokens = 1 if pool == "cls" else self.side**2
         self.patches = nn.Conv2d(sizes.channels, sizes.width, kernel_size=sizes.patch, stride=sizes.patch)
-        self.summary = nn.Parameter(torch.empty(1, self.num_summary, sizes.width))
+        self.summary = nn.Parameter(torch.empty(1, self.num_summary, sizes.width), requires_grad=self.num_summary > 0)
         self.positions = nn.Parameter(torch.empty(1, self.num_summary + self.side**2, sizes.width))
         self.blocks = nn.ModuleList(
             TransformerBlock(sizes.width, heads=sizes.heads, hidden=sizes.mlp_dim, eps=sizes.eps)

@@ -83,20 +83,22 @@ def make(name: str, **settings: Any) -> Any:
     return choose(ENVS, name, "env")(**settings)
 
 
-def make_task(name: str, *, num_threads: int | None = 1, **settings: Any) -> Task:
+def make_task(name: str, *, num_threads: int | None = 1, dynamics: str = "simulator", **settings: Any) -> Task:
     """Build a task together with its true dynamics, cost and baselines; nothing is drawn unless cameras are named.
 
     Args:
         name: A name of `ENVS`.
         num_threads: CPU threads of the true dynamics; None for all that this process may use.
+        dynamics: "simulator" (MuJoCo on the CPU) or "warp" (MuJoCo Warp).
         **settings: Arguments of the task's class.
 
     Raises:
-        UnknownName: If there is no such task; lists what exists.
+        UnknownName: If there is no such task or dynamics; lists what exists.
+        MissingPackage: If the package of the dynamics is not installed.
     """
     from jepa_mpc.envs.task import task_of
 
-    return task_of(name, make(name, **{"cameras": (), **settings}), num_threads=num_threads)
+    return task_of(name, make(name, **{"cameras": (), **settings}), num_threads=num_threads, dynamics=dynamics)
 
 
 def register() -> None:

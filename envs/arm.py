@@ -1,4 +1,4 @@
-"""The arm under Cartesian commands: one control step ramps the joint targets over a fixed number of physics steps."""
+"""An arm under Cartesian commands: one control step ramps the joint targets over a fixed number of physics steps."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from jepa_mpc.envs.breakdown import broken, unfit, warnings
 from jepa_mpc.envs.control import InverseKinematics, rotation_matrix, rotation_vector
 from jepa_mpc.envs.labs import WORKSPACE_HIGH, WORKSPACE_LOW
+from jepa_mpc.envs.robots import HOME
 from jepa_mpc.envs.scene import Scene
 
 SUBSTEPS = 60
 RAMP_SUBSTEPS = 36
 DT_S = 0.24
-LARGEST_OPENING_M = 0.04
 HAND_DOWN = np.diag([1.0, -1.0, -1.0])
 CLEARANCE_M = 0.05
 DEEPEST_OVERLAP_M = 0.02
@@ -27,7 +27,7 @@ class Command:
     """What the servos were last told.
 
     Args:
-        joints: Joint targets `(7,)` in rad.
+        joints: Joint targets `(joints,)` in rad.
         rotation: Orientation `(3, 3)` of the hand in the base frame.
         opening_m: Finger opening (each side), in metres.
     """
@@ -36,16 +36,16 @@ class Command:
     rotation: np.ndarray
     opening_m: float
 
-    def controls(self) -> np.ndarray:
-        """The actuator targets `(9,)`."""
-        return np.concatenate([self.joints, [self.opening_m, self.opening_m]])
+    def row(self) -> np.ndarray:
+        """All numbers in one row, as `Robot.told` orders them."""
+        return np.concatenate([self.joints, self.rotation.ravel(), [self.opening_m]])
 
 
 class Arm:
     """The robot of a scene.
 
     Args:
-        scene: Where it stands.
+        scene: Where it stands, and which robot it is.
         heights_m: Lowest and highest place of the hand above the table, or None for the workspace's own.
 
     Attributes:
@@ -53,16 +53,16 @@ class Arm:
     """
 
     def __init__(self, scene: Scene, *, heights_m: tuple[float, float] | None = None) -> None:
-        self.scene = scene
+        self.scene, self.robot = scene, scene.robot
         self.heights_m = heights_m
-        self.home = np.array(scene.model.key_qpos[0][:7])
-        self.kinematics = InverseKinematics(scene.model, self.home)
-        self.command = Command(self.home, HAND_DOWN, float(scene.model.key_qpos[0][7]))
+        self.home = self.robot.home(scene.model)
+        self.kinematics = InverseKinematics(self.robot, scene.model)
+        self.command = Command(self.home, HAND_DOWN, self.robot.home_opening_m(scene.model))
 
     @property
     def joints(self) -> np.ndarray:
-        """Measured arm joints `(7,)` in rad."""
-        return np.array(self.scene.data.qpos[:7])
+        """Measured arm joints `(joints,)` in rad."""
+        return np.array(self.scene.data.qpos[self.robot.arm])
 
     def workspace(self) -> tuple[np.ndarray, np.ndarray]:
         """Corners of the box, in the base frame, in which the hand is kept (5 cm above the table, if nothing else)."""
@@ -80,19 +80,18 @@ class Arm:
 
     def opening_m(self) -> float:
         """Measured finger opening (each side), in metres."""
-        return float(self.scene.data.qpos[7])
+        return float(self.scene.data.qpos[self.robot.grip][0])
 
     def place(self, position: np.ndarray, rotation: np.ndarray = HAND_DOWN) -> float:
         """Put the hand at a pose without simulating; returns the position error (m) that the posture leaves."""
         joints, error = self.kinematics.solve(self.home, position, rotation)
         joints, error = self.kinematics.solve(joints, position, rotation)
-        opening = float(self.scene.model.key_qpos[0][7])
-        data = self.scene.data
-        mujoco.mj_resetDataKeyframe(self.scene.model, data, 0)
-        data.qpos[:7] = joints
-        self.command = Command(joints, rotation, opening)
-        data.ctrl[:] = self.command.controls()
-        mujoco.mj_forward(self.scene.model, data)
+        model, data = self.scene.model, self.scene.data
+        mujoco.mj_resetDataKeyframe(model, data, model.key(HOME).id)
+        data.qpos[self.robot.arm] = joints
+        self.command = Command(joints, rotation, self.robot.home_opening_m(model))
+        data.ctrl[:] = self.controls(self.command)
+        mujoco.mj_forward(model, data)
         return error
 
     def next_command(self, action: np.ndarray, joints: np.ndarray, command: Command) -> Command:
@@ -101,11 +100,16 @@ class Arm:
         low, high = self.workspace()
         rotation = rotation_matrix(action[3:6]) @ command.rotation
         target, _ = self.kinematics.solve(joints, np.clip(position + action[:3], low, high), rotation)
-        opening = np.clip(command.opening_m - action[6] * LARGEST_OPENING_M, 0.0, LARGEST_OPENING_M)
+        widest = self.robot.largest_opening_m
+        opening = np.clip(command.opening_m - action[6] * widest, 0.0, widest)
         return Command(target, rotation, float(opening))
 
+    def controls(self, command: Command) -> np.ndarray:
+        """The actuator targets `(actuators,)` of a command."""
+        return self.robot.targets(command.joints, np.array([command.opening_m]))
+
     def ramp(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Actuator targets `(SUBSTEPS, 9)` that lead from one command to the next."""
+        """Actuator targets `(SUBSTEPS, actuators)` that lead from one command to the next."""
         return start + RAMP_SHARE[:, None] * (end - start)
 
     def move(self, action: np.ndarray) -> str | None:
@@ -123,7 +127,7 @@ class Arm:
             return reason
         before, due_s = warnings(data), data.time + SUBSTEPS * model.opt.timestep
         command = self.next_command(action, self.joints, self.command)
-        for controls in self.ramp(self.command.controls(), command.controls()):
+        for controls in self.ramp(self.controls(self.command), self.controls(command)):
             data.ctrl[:] = controls
             mujoco.mj_step(model, data)
         self.command = command
@@ -133,7 +137,7 @@ class Arm:
         return broken(data, before, due_s)
 
     def proprio(self) -> np.ndarray:
-        """Joints (7, rad), finger opening (m), position (m) and rotation vector (rad) of the hand in the base frame."""
+        """What the robot feels of itself, as `Robot.felt` orders it."""
         position, rotation = self.hand_pose()
         turned = rotation_vector(rotation @ HAND_DOWN.T)
         return np.concatenate([self.joints, [self.opening_m()], position, turned]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The arm under Cartesian commands as a plant: what `Arm.move` does to one simulation, done for many rows."""
+"""An arm under Cartesian commands as a plant: what `Arm.move` does to one simulation, done for many rows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from jepa_mpc.envs.arm import DEEPEST_OVERLAP_M, LARGEST_OPENING_M, RAMP_SHARE, SUBSTEPS, Arm
+from jepa_mpc.envs.arm import DEEPEST_OVERLAP_M, RAMP_SHARE, SUBSTEPS, Arm
 from jepa_mpc.envs.batched_control import BatchedKinematics
-from jepa_mpc.envs.plant import Array
-from jepa_mpc.envs.snapshot import COMMAND_DIM
+from jepa_mpc.envs.plant import TIME_DIM, Array
 from jepa_mpc.types import ActionBox
 
 
@@ -22,7 +21,6 @@ class ArmPlant:
         read_out: Names of the model's own sensors that make up the sensors, in order; each has three numbers (m).
     """
 
-    memory_dim = COMMAND_DIM
     substeps = SUBSTEPS
     span = 1
     deepest_overlap_m = DEEPEST_OVERLAP_M
@@ -30,10 +28,11 @@ class ArmPlant:
     def __init__(self, arm: Arm, *, box: ActionBox, read_out: tuple[str, ...]) -> None:
         self.arm = arm
         self.box = box
+        self.memory_dim = arm.robot.told.dim
         self.sensors = tuple(f"{name} {axis} [m]" for name in read_out for axis in "xyz")
         starts = [int(self.model.sensor(name).adr[0]) for name in read_out]
         self._columns = np.concatenate([np.arange(start, start + 3) for start in starts])
-        self._kinematics = BatchedKinematics(self.model, arm.home)
+        self._kinematics = BatchedKinematics(arm.robot, self.model)
 
     @property
     def model(self) -> mujoco.MjModel:
@@ -41,16 +40,18 @@ class ArmPlant:
         return self.arm.scene.model
 
     def controls(self, physics: Array, memory: Array, actions: Array) -> tuple[Array, Array]:
-        """Ramps `(R, SUBSTEPS, 9)` of one control step, and the commands that end them `(R, 1, 17)`."""
-        joints, action = physics[:, 1:8], actions[:, 0]
+        """Ramps `(R, SUBSTEPS, nu)` of one control step, and the commands that end them `(R, 1, memory_dim)`."""
+        robot, told = self.arm.robot, self.arm.robot.told
+        joints, action = physics[:, TIME_DIM:][:, robot.arm], actions[:, 0]
         low, high = self.arm.workspace()
         position, _ = self._kinematics.pose(joints)
-        before = memory[:, 7:16].reshape(-1, 3, 3)
+        before = memory[:, told.rotation].reshape(-1, 3, 3)
         rotation = Rotation.from_rotvec(action[:, 3:6]).as_matrix() @ before
         target = self._kinematics.solve(joints, np.clip(position + action[:, :3], low, high), rotation)
-        opening = np.clip(memory[:, 16:] - action[:, 6:] * LARGEST_OPENING_M, 0.0, LARGEST_OPENING_M)
-        start = np.concatenate([memory[:, :7], memory[:, 16:], memory[:, 16:]], axis=1)
-        end = np.concatenate([target, opening, opening], axis=1)
+        widest = robot.largest_opening_m
+        opening = np.clip(memory[:, told.opening] - action[:, 6:] * widest, 0.0, widest)
+        start = robot.targets(memory[:, told.joints], memory[:, told.opening])
+        end = robot.targets(target, opening)
         ramp = start[:, None] + RAMP_SHARE[:, None] * (end - start)[:, None]
         after = np.concatenate([target, rotation.reshape(-1, 9), opening], axis=1)
         return ramp, after[:, None]

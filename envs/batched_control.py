@@ -9,31 +9,29 @@ import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from jepa_mpc.envs.control import DAMPING, ITERATIONS, LARGEST_STEP_RAD, NULL_GAIN
+from jepa_mpc.envs.control import DAMPING, ITERATIONS, LARGEST_STEP_RAD, pull_home
 from jepa_mpc.envs.plant import Array
+from jepa_mpc.envs.robots import Robot
 
 CLOSE_ENOUGH = 1e-5
 TINY = 1e-12
 REVERSED = -0.9
-LINKS = tuple(f"link{number}" for number in range(1, 8))
 
 
 class BatchedKinematics:
-    """Forward and inverse kinematics of the arm in the base frame, for rows of joints `(R, 7)`.
+    """Forward and inverse kinematics of an arm in the base frame, for rows of joints `(R, joints)`.
 
     Args:
-        model: The robot's model: a chain of hinges about their local z axes from `base` to the site `ee`.
-        home: Posture `(7,)` that the spare joint is pulled to.
+        robot: The arm; spare joints are pulled to its home posture.
+        model: Its model: a chain of hinges from the body of the base's site to the site of the hand.
     """
 
-    def __init__(self, model: mujoco.MjModel, home: Array) -> None:
-        self.home = home
-        bodies = [model.body(name).id for name in (*LINKS, "hand")]
-        site = model.site("ee").id
-        places = [(model.body_quat[body], model.body_pos[body]) for body in bodies]
-        places.append((model.site_quat[site], model.site_pos[site]))
-        self._places = [np.column_stack([_matrix(turn), offset]) for turn, offset in places]  # (3, 4) each
-        self._low, self._high = model.jnt_range[:7, 0] + 0.01, model.jnt_range[:7, 1] - 0.01
+    def __init__(self, robot: Robot, model: mujoco.MjModel) -> None:
+        self.home = robot.home(model)
+        self._stages = chain(robot, model)
+        low, high = model.jnt_range[robot.arm].T
+        self._low, self._high = low + 0.01, high - 0.01
+        self._pull = pull_home(robot)
 
     def pose(self, joints: Array) -> tuple[Array, Array]:
         """Position `(R, 3)` and rotation `(R, 3, 3)` of the hand in the base frame."""
@@ -41,7 +39,7 @@ class BatchedKinematics:
         return at, turned
 
     def solve(self, joints: Array, position: Array, rotation: Array) -> Array:
-        """Joints `(R, 7)` near `joints` that reach positions `(R, 3)` and rotations `(R, 3, 3)`."""
+        """Joints `(R, joints)` near `joints` that reach positions `(R, 3)` and rotations `(R, 3, 3)`."""
         solution = np.array(joints, dtype=np.float64)
         rows = np.arange(len(solution))
         for _ in range(ITERATIONS):
@@ -53,36 +51,69 @@ class BatchedKinematics:
             if not rows.size:
                 break
             lever = _cross(axes[open_], at[open_, None] - origins[open_])
-            jacobian = np.concatenate([lever, axes[open_]], axis=2).transpose(0, 2, 1)  # (R, 6, 7)
+            jacobian = np.concatenate([lever, axes[open_]], axis=2).transpose(0, 2, 1)  # (R, 6, joints)
             solution[rows] = self._improved(solution[rows], jacobian, error[open_])
         return solution
 
     def _improved(self, joints: Array, jacobian: Array, error: Array) -> Array:
-        """One damped step, with the spare joint drawn home."""
+        """One damped step, with spare joints drawn home."""
         back = jacobian.transpose(0, 2, 1)
         inverse = back @ np.linalg.inv(jacobian @ back + DAMPING**2 * np.eye(6))
         step = (inverse @ error[..., None])[..., 0]
         homeward = self.home - joints
-        step += NULL_GAIN * (homeward - (inverse @ (jacobian @ homeward[..., None]))[..., 0])
+        step += self._pull * (homeward - (inverse @ (jacobian @ homeward[..., None]))[..., 0])
         largest = np.maximum(np.abs(step).max(axis=1, keepdims=True), 1e-9)
         return np.clip(joints + step * np.minimum(1.0, LARGEST_STEP_RAD / largest), self._low, self._high)
 
     def _chain(self, joints: Array) -> tuple[Array, Array, Array, Array]:
-        """Hand position and rotation, joint origins `(R, 7, 3)` and joint axes `(R, 7, 3)`."""
+        """Hand position and rotation, joint origins and joint axes `(R, joints, 3)`."""
         cos, sin = np.cos(joints), np.sin(joints)
-        count = len(joints)
+        count, width = joints.shape
         at, turned = np.zeros((count, 3)), np.repeat(np.eye(3)[None], count, axis=0)
-        origins, axes = np.empty((count, 7, 3)), np.empty((count, 7, 3))
-        for joint in range(7):
-            at, frame = _moved(at, turned, self._places[joint])
+        origins, axes = np.empty((count, width, 3)), np.empty((count, width, 3))
+        for place, joint in self._stages:
+            at, turned = _moved(at, turned, place)
+            if joint is None:
+                continue
+            frame = turned
             c, s = cos[:, joint, None], sin[:, joint, None]
             turned = frame.copy()
             turned[:, :, 0] = c * frame[:, :, 0] + s * frame[:, :, 1]
             turned[:, :, 1] = c * frame[:, :, 1] - s * frame[:, :, 0]
             origins[:, joint], axes[:, joint] = at, frame[:, :, 2]
-        for place in self._places[7:]:
-            at, turned = _moved(at, turned, place)
         return at, turned, origins, axes
+
+
+Stage = tuple[Array, int | None]
+
+
+def chain(robot: Robot, model: mujoco.MjModel) -> list[Stage]:
+    """The way from the base to the hand: fixed placements `(3, 4)`, each with the joint that turns about z after it.
+
+    Where a hinge has another axis or an anchor off its body's origin, the placement before it leads into a frame that
+    turns about z there, and the placement after it leads back.
+
+    Raises:
+        ValueError: If the hand does not hang on the base, or a body on the way has more than one joint.
+    """
+    base, site = int(model.site_bodyid[model.site(robot.base).id]), model.site(robot.hand).id
+    bodies = [int(model.site_bodyid[site])]
+    while bodies[-1] not in (base, 0):
+        bodies.append(int(model.body_parentid[bodies[-1]]))
+    if bodies.pop() != base or (model.body_jntnum[bodies] > 1).any():
+        raise ValueError(
+            f"{robot.name}: need a chain from {robot.base} to {robot.hand} with one joint per body at most"
+        )
+    stages: list[Stage] = []
+    back = np.eye(4)
+    for body in reversed(bodies):
+        place = back @ _frame(model.body_quat[body], model.body_pos[body])
+        joint = int(model.body_jntadr[body]) if model.body_jntnum[body] else None
+        turning = np.eye(4) if joint is None else _frame(_towards(model.jnt_axis[joint]), model.jnt_pos[joint])
+        stages.append(((place @ turning)[:3], joint))
+        back = _undone(turning)
+    stages.append(((back @ _frame(model.site_quat[site], model.site_pos[site]))[:3], None))
+    return stages
 
 
 def rotation_vectors(rotations: Array) -> Array:
@@ -110,7 +141,22 @@ def _cross(one: Array, other: Array) -> Array:
     return np.stack([b * z - c * y, c * x - a * z, a * y - b * x], axis=-1)
 
 
-def _matrix(quaternion: Array) -> Array:
-    matrix = np.zeros(9)
-    mujoco.mju_quat2Mat(matrix, quaternion)
-    return matrix.reshape(3, 3)
+def _frame(quaternion: Array, at: Array) -> Array:
+    """A rotation and an offset as one matrix `(4, 4)`."""
+    matrix, turn = np.eye(4), np.zeros(9)
+    mujoco.mju_quat2Mat(turn, quaternion)
+    matrix[:3, :3], matrix[:3, 3] = turn.reshape(3, 3), at
+    return matrix
+
+
+def _towards(axis: Array) -> Array:
+    """Quaternion of the shortest turn from z to an axis."""
+    quaternion = np.zeros(4)
+    mujoco.mju_quatZ2Vec(quaternion, axis)
+    return quaternion
+
+
+def _undone(frame: Array) -> Array:
+    inverse = np.eye(4)
+    inverse[:3, :3], inverse[:3, 3] = frame[:3, :3].T, -frame[:3, :3].T @ frame[:3, 3]
+    return inverse

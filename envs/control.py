@@ -1,4 +1,4 @@
-"""Cartesian control of the arm: from a 7-number command to joint targets, by damped least squares.
+"""Cartesian control of an arm: from a 7-number command to joint targets, by damped least squares.
 
 A command is (dx, dy, dz [m], rotation vector [rad], gripper): the position moves from where the hand *is*, the
 orientation from where it was *commanded* (so it cannot drift), the last number closes (+) or opens (-) the gripper by
@@ -12,34 +12,38 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from jepa_mpc.envs.robots import Robot
+
 ITERATIONS = 8
 DAMPING = 0.03
 NULL_GAIN = 0.05
 LARGEST_STEP_RAD = 0.25
+POSE_DIM = 6
 
 
 class InverseKinematics:
-    """Solves for arm joints that put the site `ee` at a pose given in the robot's base frame.
+    """Solves for arm joints that put the hand at a pose given in the robot's base frame.
 
     Args:
-        model: The robot's model; positions of base and links are read at each call, so labs may move the base.
-        home: Posture `(7,)` that the spare joint is pulled to.
+        robot: The arm; spare joints are pulled to its home posture.
+        model: Its model; positions of base and links are read at each call, so labs may move the base.
     """
 
-    def __init__(self, model: mujoco.MjModel, home: np.ndarray) -> None:
-        self.model, self.home = model, home
+    def __init__(self, robot: Robot, model: mujoco.MjModel) -> None:
+        self.robot, self.model, self.home = robot, model, robot.home(model)
         self._data = mujoco.MjData(model)
-        self._site = model.site("ee").id
-        self._base = model.site("base").id
-        self._low, self._high = model.jnt_range[:7, 0], model.jnt_range[:7, 1]
+        self._site = model.site(robot.hand).id
+        self._base = model.site(robot.base).id
+        self._low, self._high = model.jnt_range[robot.arm].T
+        self._pull = pull_home(robot)
 
     def pose(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Position `(3,)` and rotation `(3, 3)` of the hand in the base frame for arm joints `(7,)`."""
+        """Position `(3,)` and rotation `(3, 3)` of the hand in the base frame for arm joints `(joints,)`."""
         self._forward(joints)
         return self._hand_in_base()
 
     def solve(self, joints: np.ndarray, position: np.ndarray, rotation: np.ndarray) -> tuple[np.ndarray, float]:
-        """Arm joints `(7,)` near `joints` that reach the pose, and the position error (m) that remains."""
+        """Arm joints `(joints,)` near `joints` that reach the pose, and the position error (m) that remains."""
         solution = np.array(joints, dtype=np.float64)
         jacobian = np.zeros((6, self.model.nv))
         to_base = np.zeros((6, 6))
@@ -54,17 +58,17 @@ class InverseKinematics:
             mujoco.mj_jacSite(self.model, self._data, jacobian[:3], jacobian[3:], self._site)
             base = self._data.site_xmat[self._base].reshape(3, 3).T
             to_base[:3, :3] = to_base[3:, 3:] = base
-            arm = to_base @ jacobian[:, :7]
+            arm = to_base @ jacobian[:, self.robot.arm]
             inverse = arm.T @ np.linalg.inv(arm @ arm.T + DAMPING**2 * np.eye(6))
             step = inverse @ error
-            step += NULL_GAIN * (self.home - solution - inverse @ (arm @ (self.home - solution)))
+            step += self._pull * (self.home - solution - inverse @ (arm @ (self.home - solution)))
             step *= min(1.0, LARGEST_STEP_RAD / max(float(np.abs(step).max()), 1e-9))
             solution = np.clip(solution + step, self._low + 0.01, self._high - 0.01)
         self._forward(solution)
         return solution, float(np.linalg.norm(position - self._hand_in_base()[0]))
 
     def _forward(self, joints: np.ndarray) -> None:
-        self._data.qpos[:7] = joints
+        self._data.qpos[self.robot.arm] = joints
         mujoco.mj_kinematics(self.model, self._data)
         mujoco.mj_comPos(self.model, self._data)
 
@@ -72,6 +76,11 @@ class InverseKinematics:
         base = self._data.site_xmat[self._base].reshape(3, 3)
         at = base.T @ (self._data.site_xpos[self._site] - self._data.site_xpos[self._base])
         return at, base.T @ self._data.site_xmat[self._site].reshape(3, 3)
+
+
+def pull_home(robot: Robot) -> float:
+    """How strongly spare joints are pulled home; without any, damping alone would let the pull move the hand."""
+    return NULL_GAIN if robot.num_joints > POSE_DIM else 0.0
 
 
 def rotation_vector(rotation: np.ndarray) -> np.ndarray:

@@ -9,15 +9,13 @@ moved point, tells whether something stands before it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-Points = Annotated[NDArray[np.float64], "h w 3"]
+from jepa_mpc.envs.rays import NOTHING, Pinhole, Points, cast, check_perspective, rotation_of
 
-NOTHING = -1
 OCCLUSION = 0.02
 """A point is hidden where something stands nearer than it by more than this share of its depth."""
 MOVING_PX = 0.25
@@ -26,9 +24,6 @@ ROUNDING_PX = 1e-3
 """So far outside, a pixel at the border still counts as inside: it may have stood still."""
 FAR_M = 1e6
 """Where the background is taken to be: far enough that only turning the camera moves it."""
-
-NO_NORMALS: dict[str, None] = {"normal": None} if "normal:" in (mujoco.mj_multiRay.__doc__ or "") else {}
-"""An argument that MuJoCo's ray caster has since a release after 3.3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +66,15 @@ def exact_flow(
         ValueError: If the camera is orthographic or has intrinsics of its own.
     """
     number = model.camera(camera).id
-    _check_camera(model, number)
-    eye = _Eye(float(np.deg2rad(model.cam_fovy[number])), (size, size) if isinstance(size, int) else size)
+    check_perspective(model, number)
+    eye = Pinhole.of(model, number, size)
     rays = eye.rays()
-    depth, geom = _cast(model, before, number, rays)
+    depth, geom = cast(model, before, number, rays)
     seen = np.where(np.isfinite(depth), depth, FAR_M)[..., None] * rays  # in the first camera's frame
-    points = seen @ _rotation(before, number).T + before.cam_xpos[number]
+    points = seen @ rotation_of(before, number).T + before.cam_xpos[number]
     moved = _carry(points, geom, before, after)
-    landing, ahead = eye.project((moved - after.cam_xpos[number]) @ _rotation(after, number))
-    still, _ = eye.project((points - after.cam_xpos[number]) @ _rotation(after, number))
+    landing, ahead = eye.project((moved - after.cam_xpos[number]) @ rotation_of(after, number))
+    still, _ = eye.project((points - after.cam_xpos[number]) @ rotation_of(after, number))
     last = np.array(eye.size)[::-1] - 1
     inside = ahead & np.all((landing >= -ROUNDING_PX) & (landing <= last + ROUNDING_PX), axis=-1)
     return TrueFlow(
@@ -89,64 +84,6 @@ def exact_flow(
         depth_m=depth.astype(np.float32),
         geom=geom,
     )
-
-
-@dataclass(frozen=True)
-class _Eye:
-    """A pinhole: vertical field of view (rad), and height and width in pixels; looks along -z, y up."""
-
-    fovy_rad: float
-    size: tuple[int, int]
-
-    @property
-    def focal_px(self) -> float:
-        return float(self.size[0] / 2 / np.tan(self.fovy_rad / 2))
-
-    def pixels(self) -> NDArray[np.float64]:
-        """Column and row of each pixel `(h, w, 2)`."""
-        rows, columns = np.indices(self.size)
-        return np.stack([columns, rows], axis=-1).astype(np.float64)
-
-    def rays(self) -> Points:
-        """Directions through the pixel centres, of length one along the axis."""
-        across = (self.pixels() - self._centre()) / self.focal_px
-        return np.concatenate([across * [1, -1], -np.ones((*self.size, 1))], axis=-1)
-
-    def project(self, points: Points) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Column and row of points in the camera's frame, and whether they lie before it."""
-        depth = -points[..., 2:]
-        ahead = depth[..., 0] > 1e-6
-        at = self.focal_px * points[..., :2] * [1, -1] / np.where(depth > 1e-6, depth, 1.0)
-        return at + self._centre(), ahead
-
-    def _centre(self) -> NDArray[np.float64]:
-        return (np.array(self.size)[::-1] - 1) / 2
-
-
-def _rotation(data: mujoco.MjData, camera: int) -> NDArray[np.float64]:
-    return data.cam_xmat[camera].reshape(3, 3)
-
-
-def _cast(
-    model: mujoco.MjModel, data: mujoco.MjData, camera: int, rays: Points
-) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Share of each ray (in the camera's frame) after which it meets a geom, infinite for none; and the geom."""
-    count = rays.shape[0] * rays.shape[1]
-    world = (rays @ _rotation(data, camera).T).reshape(count, 3)
-    lengths = np.linalg.norm(world, axis=1)
-    geom, distance = np.full(count, NOTHING, np.int32), np.zeros(count)
-    directions = np.ascontiguousarray(world / lengths[:, None]).ravel()
-    mujoco.mj_multiRay(
-        m=model, d=data, pnt=data.cam_xpos[camera], vec=directions, geomgroup=_drawn_groups(), flg_static=True,
-        bodyexclude=NOTHING, geomid=geom, dist=distance, nray=count, cutoff=mujoco.mjMAXVAL, **NO_NORMALS,
-    )  # fmt: skip
-    share = np.where(geom == NOTHING, np.inf, distance / lengths)
-    return share.reshape(rays.shape[:2]), geom.reshape(rays.shape[:2])
-
-
-def _drawn_groups() -> NDArray[np.uint8]:
-    """The groups of geoms that are drawn by default."""
-    return np.asarray(mujoco.MjvOption().geomgroup, dtype=np.uint8)
 
 
 def _carry(points: Points, geom: NDArray[np.int32], before: mujoco.MjData, after: mujoco.MjData) -> Points:
@@ -160,15 +97,6 @@ def _carry(points: Points, geom: NDArray[np.int32], before: mujoco.MjData, after
 
 def _hidden(model: mujoco.MjModel, data: mujoco.MjData, camera: int, points: Points) -> NDArray[np.bool_]:
     """Whether something stands between the camera and each point."""
-    rays = (points - data.cam_xpos[camera]) @ _rotation(data, camera)
-    nearest, _ = _cast(model, data, camera, rays)  # 1 where the ray ends at the point itself
+    rays = (points - data.cam_xpos[camera]) @ rotation_of(data, camera)
+    nearest, _ = cast(model, data, camera, rays)  # 1 where the ray ends at the point itself
     return nearest < 1 - OCCLUSION
-
-
-def _check_camera(model: mujoco.MjModel, camera: int) -> None:
-    field = "cam_projection" if hasattr(model, "cam_projection") else "cam_orthographic"  # renamed after MuJoCo 3.3
-    if int(getattr(model, field)[camera]) or np.any(model.cam_sensorsize[camera] > 0):
-        raise ValueError(
-            f"camera {model.camera(camera).name!r} is orthographic or has intrinsics of its own: exact flow needs a "
-            "perspective camera given by fovy"
-        )

@@ -10,45 +10,43 @@ from pathlib import Path
 
 import mujoco
 
+from jepa_mpc.envs.robots import Robot
 from jepa_mpc.errors import MissingPackage
 
 PACKAGE = "gymnasium_robotics"
 FOLDER = "envs/assets/kitchen_franka/franka_assets/meshes"
 UNSEEN_GROUP = 4
 FINGER_SCALE = (1.75, 1.0, 1.75)
-MATERIALS = {"hand": "hand", "left_finger": "finger", "right_finger": "finger"}
-SURFACES = {
-    "base": "visual/link0.stl",
-    **{f"link{number}": f"visual/link{number}.stl" for number in range(1, 8)},
-    "hand": "visual/hand.stl",
-    "left_finger": "collision/finger.stl",
-    "right_finger": "collision/finger.stl",
-}
 
 
-def arm_meshes() -> dict[str, Path]:
-    """The surface file of each body of the arm.
+def arm_meshes(robot: Robot) -> dict[str, Path]:
+    """The surface file of each body of an arm.
 
     Raises:
+        ValueError: If there are none for this robot.
         MissingPackage: If no installed package has them.
     """
+    if not robot.surfaces:
+        raise ValueError(f"the robot {robot.name} has no surfaces of its maker: take appearance=primitives")
     found = find_spec(PACKAGE)
     folder = Path(found.origin).parent / FOLDER if found and found.origin else None
-    if folder is None or not all((folder / name).exists() for name in SURFACES.values()):
+    if folder is None or not all((folder / name).exists() for name in robot.surfaces.values()):
         raise MissingPackage("gymnasium-robotics", "jepa_mpc.envs.meshes")
-    return {body: folder / name for body, name in SURFACES.items()}
+    return {body: folder / name for body, name in robot.surfaces.items()}
 
 
-def attach_meshes(spec: mujoco.MjSpec) -> None:
+def attach_meshes(spec: mujoco.MjSpec, robot: Robot) -> None:
     """Show these surfaces in place of the primitives.
 
     Args:
-        spec: A model with the bodies of `assets/reach.xml`, not yet compiled.
+        spec: The robot's model, not yet compiled.
+        robot: The arm.
 
     Raises:
+        ValueError: If there are none for this robot.
         MissingPackage: If no installed package has the surfaces.
     """
-    for name, file in arm_meshes().items():
+    for name, file in arm_meshes(robot).items():
         body = spec.body(name)
         for geom in body.geoms:
             if geom.name != "pedestal":
@@ -59,7 +57,7 @@ def attach_meshes(spec: mujoco.MjSpec) -> None:
         body.add_geom(
             type=mujoco.mjtGeom.mjGEOM_MESH,
             meshname=mesh.name,
-            material=MATERIALS.get(name, "link"),
+            material=robot.surface_materials.get(name, "link"),
             contype=0,
             conaffinity=0,
             mass=0,

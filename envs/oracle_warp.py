@@ -18,6 +18,7 @@ from jepa_mpc.envs.plant import Array, Layout, Plant, layout_of
 from jepa_mpc.envs.warp_package import import_warp
 from jepa_mpc.types import Context, Plans, Rollout
 
+KNOWN_SIZES = 2  # a whole batch and the rest
 CLOCK_ROUNDING = 1e-5  # relative: the clock counts in float32, too
 
 
@@ -26,6 +27,8 @@ class WarpDynamics:
 
     A candidate whose state is not finite or not within bounds, or whose clock does not advance, is not valid, and NaN
     from that control step on. The signals of a plant with feedback are made on the CPU at each control step.
+    The device's model is built once, and again after a number of the task's model has changed (another lab, an object
+    that drifts); its data are built once per number of rows.
 
     Args:
         env: The environment; its model is read, its state is left alone.
@@ -55,6 +58,7 @@ class WarpDynamics:
         self.device = device
         self.memory_mib = memory_mib
         self.max_contacts, self.max_constraints = max_contacts, max_constraints
+        self._worlds: _Worlds | None = None
 
     def rollout(self, context: Context, plans: Plans) -> Rollout:
         """Simulate candidate plans `B S H A`, clipped to the box, from the last state of the context.
@@ -65,7 +69,8 @@ class WarpDynamics:
         return roll_out(self.env.plant, self._simulate, context, plans, memory_mib=self.memory_mib)
 
     def close(self) -> None:
-        """Nothing to free: every rollout frees its own arrays."""
+        """Free the arrays on the device."""
+        self._worlds = None
 
     def _simulate(self, begin: Array, actions: Array) -> tuple[Array, Array]:
         """States `(R, H, D)` and sensors `(R, H, Q)` of rows; NaN from where a row broke down."""
@@ -75,34 +80,65 @@ class WarpDynamics:
             raise ValueError("MuJoCo Warp has no plugins and no delays: simulate this model with envs.oracle_cpu")
         states = np.full((len(begin), actions.shape[1], layout.dim), np.nan)
         sensors = np.full((len(begin), actions.shape[1], len(plant.sensors)), np.nan)
-        deep = overlapping(model, mujoco.MjData(model), begin[:, : layout.physics_dim], plant.deepest_overlap_m)
+        worlds = self._ready(plant)
+        deep = overlapping(model, worlds.scratch, begin[:, : layout.physics_dim], plant.deepest_overlap_m)
         rows = np.flatnonzero(np.isfinite(begin).all(axis=1) & ~deep)
         if rows.size:
             with self._wp.ScopedDevice(self.device):
-                worlds = _Worlds(self._wp, self._mjw, plant, (self.max_contacts, self.max_constraints))
                 states[rows], sensors[rows] = _march(worlds, layout, begin[rows], actions[rows])
         return states, sensors
 
+    def _ready(self, plant: Plant) -> _Worlds:
+        """The worlds of the model as it is now."""
+        written = _written(plant.model)
+        if self._worlds is None or not np.array_equal(self._worlds.written, written):
+            with self._wp.ScopedDevice(self.device):
+                limits = (self.max_contacts, self.max_constraints)
+                self._worlds = _Worlds(self._wp, self._mjw, plant, written=written, limits=limits)
+        return self._worlds
+
 
 class _Worlds:
-    """One batch of simulated rows on the device."""
+    """Batches of simulated rows on the device.
 
-    def __init__(self, warp: Any, mujoco_warp: Any, plant: Plant, limits: tuple[int, int]) -> None:
-        self.warp, self.mjw, self.plant, self.limits = warp, mujoco_warp, plant, limits
+    Args:
+        warp, mujoco_warp: The packages.
+        plant: What is simulated.
+        written: The model's numbers, as `_written` reads them.
+        limits: Contacts and constraint rows per row.
+    """
+
+    def __init__(
+        self, warp: Any, mujoco_warp: Any, plant: Plant, *, written: NDArray[np.uint8], limits: tuple[int, int]
+    ) -> None:
+        self.warp, self.mjw, self.plant, self.written, self.limits = warp, mujoco_warp, plant, written, limits
+        self.scratch = mujoco.MjData(plant.model)
         self.model = mujoco_warp.put_model(plant.model)
         self.data: Any = None
+        self._known: dict[int, Any] = {}
 
     def place(self, physics: Array, guess: Array) -> None:
         """Begin at physics `(R, F)` with the solver's first guess `(R, nv)`."""
         model = self.plant.model
-        contacts, constraints = self.limits
-        self.data = self.mjw.make_data(model, nworld=len(physics), nconmax=contacts, njmax=constraints)
+        self.data = self._cleared(len(physics))
         parts = np.split(physics, np.cumsum([1, model.nq, model.nv]), axis=1)
         for name, part in zip(("qpos", "qvel", "act"), parts[1:], strict=True):
             if part.shape[1]:
                 getattr(self.data, name).assign(part.astype(np.float32))
         self.data.time.assign(physics[:, 0].astype(np.float32))
         self.data.qacc_warmstart.assign(guess.astype(np.float32))
+
+    def _cleared(self, rows: int) -> Any:
+        """Data of so many rows, as new."""
+        if rows in self._known:
+            self.mjw.reset_data(self.model, self._known[rows])
+            return self._known[rows]
+        while len(self._known) >= KNOWN_SIZES:
+            del self._known[next(iter(self._known))]
+        contacts, constraints = self.limits
+        made = self.mjw.make_data(self.plant.model, nworld=rows, nconmax=contacts, njmax=constraints)
+        self._known[rows] = made
+        return made
 
     def advance(self, signals: Array) -> tuple[Array, Array, Array]:
         """Physics `(R, F)`, guess `(R, nv)` and sensordata `(R, n)` after signals `(R, substeps, nu)`."""
@@ -143,3 +179,10 @@ def _march(worlds: _Worlds, layout: Layout, begin: Array, actions: Array) -> tup
         states.append(np.where(fine[:, None], row, np.nan))
         sensors.append(np.where(fine[:, None], plant.read(physics[:, None], sensed[:, None])[:, 0], np.nan))
     return np.stack(states, axis=1), np.stack(sensors, axis=1)
+
+
+def _written(model: mujoco.MjModel) -> NDArray[np.uint8]:
+    """All numbers of a model."""
+    written = np.empty(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, written)
+    return written

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import mujoco
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from jepa_mpc.envs.arm import HAND_DOWN, Arm
@@ -16,18 +15,17 @@ from jepa_mpc.envs.baselines import Policy
 from jepa_mpc.envs.costs import SensorCost, apart, weighted
 from jepa_mpc.envs.labs import Lab
 from jepa_mpc.envs.pushing import BEHIND_M, Pusher, approach
+from jepa_mpc.envs.robots import DEFAULT, HOME, Robot
 from jepa_mpc.envs.scene import Appearance, Scene, model_spec
 from jepa_mpc.envs.tabletop import TabletopEnv
 from jepa_mpc.interfaces import Cost
-from jepa_mpc.types import ActionBox
 
-LARGEST_STEP_M = 0.05
 HEIGHT_M = 0.03  # of the point between the fingertips above the table, which the arm keeps
+BLOCK = "block"
 HALF_BLOCK_M = 0.03
 BLOCK_KG = 0.15
 SLIDING = 0.4
 BLOCK_RGBA = (0.85, 0.25, 0.15, 1.0)
-FIRST_JOINT = 9  # the block's place in the positions comes after the arm's
 NEAREST_GOAL_M, FARTHEST_GOAL_M = 0.08, 0.20
 BLOCK_LOW_M, BLOCK_HIGH_M = np.array([0.38, -0.18]), np.array([0.58, 0.18])
 
@@ -45,9 +43,10 @@ class PushEnv(TabletopEnv):
         split: Where labs come from when `reset` is not given one.
         render_mode: None or "rgb_array".
         appearance: What the arm looks like: "primitives" or "meshes".
+        robot: A name of `envs.robots.ROBOTS`.
 
     Raises:
-        UnknownName: If a camera is unknown.
+        UnknownName: If a camera or the robot is unknown.
         ValueError: If sizes are not positive, or render mode or appearance are unknown.
     """
 
@@ -65,12 +64,12 @@ class PushEnv(TabletopEnv):
         split: str = "in",
         render_mode: str | None = None,
         appearance: Appearance = "primitives",
+        robot: str = DEFAULT,
     ) -> None:
-        step = torch.tensor([LARGEST_STEP_M] * 2 + [0.0] * 5)
-        arm = Arm(Scene(appearance, make_spec=push_spec), heights_m=(HEIGHT_M, HEIGHT_M))
+        arm = Arm(Scene(appearance, robot=robot, make_spec=push_spec), heights_m=(HEIGHT_M, HEIGHT_M))
         super().__init__(
             arm,
-            ArmPlant(arm, box=ActionBox(low=-step, high=step), read_out=("ee_in_base", "block_in_base")),
+            ArmPlant(arm, box=arm.robot.box(0, 1), read_out=("ee_in_base", "block_in_base")),
             cameras=cameras,
             image_size=image_size,
             budget=budget,
@@ -80,7 +79,7 @@ class PushEnv(TabletopEnv):
 
     def block_m(self) -> NDArray[np.float64]:
         """Position of the block's middle in the base frame, in metres."""
-        at = self.scene.data.qpos[FIRST_JOINT : FIRST_JOINT + 3]
+        at = self.scene.data.joint(BLOCK).qpos[:3]
         return (at - self.scene.base_in_world) @ self.scene.base_rotation
 
     def goal_sensors(self) -> NDArray[np.float64]:
@@ -138,21 +137,21 @@ class PushEnv(TabletopEnv):
         scene, data = self.scene, self.scene.data
         turn = np.zeros(4)
         mujoco.mju_mat2Quat(turn, np.ascontiguousarray(scene.base_rotation).ravel())
-        data.qpos[FIRST_JOINT:] = [*scene.to_world(block_m), *turn]
-        data.qvel[FIRST_JOINT:] = 0.0
+        data.joint(BLOCK).qpos = [*scene.to_world(block_m), *turn]
+        data.joint(BLOCK).qvel = 0.0
         mujoco.mj_forward(scene.model, data)
 
     def _gap_m(self) -> float:
         return float(np.linalg.norm((self.block_m() - self.goal_m)[:2]))
 
 
-def push_spec(appearance: Appearance) -> mujoco.MjSpec:
-    """The model of reach with a block on the table and a sensor of its place."""
-    spec = model_spec(appearance)
-    body = spec.worldbody.add_body(name="block", pos=[0.5, 0.0, HALF_BLOCK_M])
-    body.add_freejoint(name="block")
+def push_spec(appearance: Appearance, robot: Robot) -> mujoco.MjSpec:
+    """The model of the robot with a block on the table and a sensor of its place."""
+    spec = model_spec(appearance, robot)
+    body = spec.worldbody.add_body(name=BLOCK, pos=[0.5, 0.0, HALF_BLOCK_M])
+    body.add_freejoint(name=BLOCK)
     body.add_geom(
-        name="block",
+        name=BLOCK,
         type=mujoco.mjtGeom.mjGEOM_BOX,
         size=[HALF_BLOCK_M] * 3,
         mass=BLOCK_KG,
@@ -167,10 +166,10 @@ def push_spec(appearance: Appearance) -> mujoco.MjSpec:
         name="block_in_base",
         type=mujoco.mjtSensor.mjSENS_FRAMEPOS,
         objtype=mujoco.mjtObj.mjOBJ_BODY,
-        objname="block",
+        objname=BLOCK,
         reftype=mujoco.mjtObj.mjOBJ_SITE,
-        refname="base",
+        refname=robot.base,
     )
-    home = spec.keys[0]
-    home.qpos = [*list(home.qpos)[:FIRST_JOINT], 0.5, 0.0, HALF_BLOCK_M, 1.0, 0.0, 0.0, 0.0]
+    home = spec.key(HOME)
+    home.qpos = [*list(home.qpos)[: robot.grip.stop], 0.5, 0.0, HALF_BLOCK_M, 1.0, 0.0, 0.0, 0.0]
     return spec

@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from jepa_mpc.envs.arm import Arm
 from jepa_mpc.envs.arm_plant import ArmPlant
 from jepa_mpc.envs.baselines import OracleIK, Policy
 from jepa_mpc.envs.costs import SensorCost, apart
+from jepa_mpc.envs.robots import DEFAULT
 from jepa_mpc.envs.scene import Appearance, Scene
 from jepa_mpc.envs.tabletop import TabletopEnv
 from jepa_mpc.interfaces import Cost
-from jepa_mpc.types import ActionBox
 
-LARGEST_STEP_M = 0.05
 NEAREST_GOAL_M, FARTHEST_GOAL_M = 0.10, 0.35
 
 
@@ -34,9 +32,10 @@ class ReachEnv(TabletopEnv):
         split: Where labs come from when `reset` is not given one.
         render_mode: None or "rgb_array".
         appearance: What the arm looks like: "primitives", or "meshes" of an installed package (see `envs.meshes`).
+        robot: A name of `envs.robots.ROBOTS`.
 
     Raises:
-        UnknownName: If a camera is unknown.
+        UnknownName: If a camera or the robot is unknown.
         ValueError: If sizes are not positive, or render mode or appearance are unknown.
         MissingPackage: If meshes are asked for and no package has them.
     """
@@ -55,12 +54,12 @@ class ReachEnv(TabletopEnv):
         split: str = "in",
         render_mode: str | None = None,
         appearance: Appearance = "primitives",
+        robot: str = DEFAULT,
     ) -> None:
-        step = torch.tensor([LARGEST_STEP_M] * 3 + [0.0] * 4)
-        arm = Arm(Scene(appearance))
+        arm = Arm(Scene(appearance, robot=robot))
         super().__init__(
             arm,
-            ArmPlant(arm, box=ActionBox(low=-step, high=step), read_out=("ee_in_base",)),
+            ArmPlant(arm, box=arm.robot.box(0, 1, 2), read_out=("ee_in_base",)),
             cameras=cameras,
             image_size=image_size,
             budget=budget,

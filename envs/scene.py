@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal, get_args
 
 import mujoco
@@ -13,13 +12,13 @@ import numpy as np
 
 from jepa_mpc.envs.labs import SURFACES, WORKSPACE_HIGH, WORKSPACE_LOW, CameraPose, Distractor, Lab
 from jepa_mpc.envs.meshes import attach_meshes
+from jepa_mpc.envs.robots import DEFAULT, HOME, ROBOTS, Robot
 from jepa_mpc.envs.textures import paint
+from jepa_mpc.errors import choose
 
 LOGGER = logging.getLogger(__name__)
 Appearance = Literal["primitives", "meshes"]
-MakeSpec = Callable[[Appearance], mujoco.MjSpec]
-ASSETS = Path(__file__).parent / "assets"
-ARM_JOINTS = tuple(f"joint{number}" for number in range(1, 8))
+MakeSpec = Callable[[Appearance, Robot], mujoco.MjSpec]
 NUM_CLUTTER = 6
 NUM_LIGHTS = 4
 CENTRE_IN_BASE = (np.array(WORKSPACE_LOW) + np.array(WORKSPACE_HIGH)) / 2
@@ -36,28 +35,17 @@ SHAPES = {
 mujoco.set_mju_user_warning(lambda message: LOGGER.debug("MuJoCo: %s", message))  # no log file in the working directory
 
 
-def model_spec(appearance: Appearance) -> mujoco.MjSpec:
-    """The description of arm, table and lab, not yet compiled."""
-    spec = mujoco.MjSpec.from_file(str(ASSETS / "reach.xml"))
+def model_spec(appearance: Appearance, robot: Robot) -> mujoco.MjSpec:
+    """The description of robot, table and lab, not yet compiled."""
+    spec = mujoco.MjSpec.from_file(str(robot.path))
     if appearance == "meshes":
-        attach_meshes(spec)
+        attach_meshes(spec, robot)
     return spec
 
 
-def compile_model(appearance: Appearance) -> mujoco.MjModel:
-    """A model of its own, before any lab is set up."""
-    if appearance == "primitives":
-        return mujoco.MjModel.from_xml_path(str(ASSETS / "reach.xml"))
-    return model_spec(appearance).compile()
-
-
 @lru_cache(maxsize=4)
-def _nominal(appearance: Appearance, make_spec: MakeSpec | None) -> mujoco.MjModel:
-    return _compiled(appearance, make_spec)
-
-
-def _compiled(appearance: Appearance, make_spec: MakeSpec | None) -> mujoco.MjModel:
-    return compile_model(appearance) if make_spec is None else make_spec(appearance).compile()
+def _nominal(appearance: Appearance, robot: Robot, make_spec: MakeSpec) -> mujoco.MjModel:
+    return make_spec(appearance, robot).compile()
 
 
 class Scene:
@@ -65,22 +53,29 @@ class Scene:
 
     Args:
         appearance: What the arm looks like; it moves the same.
-        make_spec: Describes a model with more in it than `model_spec`, after the arm; None for that alone.
+        robot: A name of `envs.robots.ROBOTS`.
+        make_spec: Describes the model, which may have more in it after the arm.
 
     Attributes:
+        robot: The robot.
         model, data: The MuJoCo model and state; every scene has its own.
         lab: The lab that is set up now, or None before the first `apply`.
 
     Raises:
-        ValueError: If the appearance is unknown.
+        ValueError: If the appearance is unknown, or the robot has no meshes.
+        UnknownName: If there is no such robot; lists what exists.
         MissingPackage: If meshes are asked for and no package has them.
     """
 
-    def __init__(self, appearance: Appearance = "primitives", *, make_spec: MakeSpec | None = None) -> None:
+    def __init__(
+        self, appearance: Appearance = "primitives", *, robot: str = DEFAULT, make_spec: MakeSpec = model_spec
+    ) -> None:
         if appearance not in get_args(Appearance):
             raise ValueError(f"appearance must be one of {get_args(Appearance)}, got {appearance!r}")
-        self.nominal = _nominal(appearance, make_spec)
-        self.model = _compiled(appearance, make_spec)
+        self.robot = choose(ROBOTS, robot, "robot")
+        self.nominal = _nominal(appearance, self.robot, make_spec)
+        self.model = make_spec(appearance, self.robot).compile()
+        self.robot.check(self.model)
         self.data = mujoco.MjData(self.model)
         self.lab: Lab | None = None
         self.base_in_world = np.zeros(3)
@@ -98,7 +93,7 @@ class Scene:
             self._place_clutter(number, lab.distractors[number] if number < len(lab.distractors) else None)
         self._tune_dynamics(lab)
         mujoco.mj_setConst(self.model, self.data)
-        mujoco.mj_resetDataKeyframe(self.model, self.data, 0)
+        mujoco.mj_resetDataKeyframe(self.model, self.data, self.model.key(HOME).id)
         mujoco.mj_forward(self.model, self.data)
 
     def drift(self, time_s: float) -> None:
@@ -125,7 +120,7 @@ class Scene:
 
     def _place_base(self, lab: Lab) -> None:
         angle = np.deg2rad(lab.base_yaw_deg)
-        base = self.model.body("base").id
+        base = int(self.model.site_bodyid[self.model.site(self.robot.base).id])
         self.model.body_pos[base] = [*lab.base_xy_m, 0.0]
         self.model.body_quat[base] = [np.cos(angle / 2), 0, 0, np.sin(angle / 2)]
         self.base_in_world = np.array([*lab.base_xy_m, 0.0])
@@ -169,7 +164,7 @@ class Scene:
             size = int(self.model.tex_width[texture])
             self.model.tex_data[start : start + size * size * 3] = paint(lab.textures[surface], size).ravel()
         brightness = np.array(lab.link_rgb) / 0.80
-        for material in ("link", "joint", "hand", "finger"):
+        for material in self.robot.painted:
             number = self.model.material(material).id
             self.model.mat_rgba[number, :3] = np.clip(self.nominal.mat_rgba[number, :3] * brightness, 0, 1)
 
@@ -206,9 +201,7 @@ class Scene:
         model.dof_frictionloss[:] = 0.5 * dynamics.friction
         model.actuator_gainprm[:] = nominal.actuator_gainprm
         model.actuator_biasprm[:] = nominal.actuator_biasprm
-        for joint in ARM_JOINTS:
-            number = model.actuator(joint).id
-            model.actuator_gainprm[number, 0] *= dynamics.servo
-            model.actuator_biasprm[number, 1:3] *= dynamics.servo
-        payload = model.body("payload").id
+        model.actuator_gainprm[self.robot.arm, 0] *= dynamics.servo
+        model.actuator_biasprm[self.robot.arm, 1:3] *= dynamics.servo
+        payload = model.body(self.robot.payload).id
         model.body_mass[payload] = nominal.body_mass[payload] + dynamics.payload_kg

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.envs.arm import Command
-from jepa_mpc.envs.plant import GUESS, PHYSICS
-
-COMMAND_DIM = 7 + 9 + 1
+from jepa_mpc.envs.plant import GUESS, PHYSICS, layout_of
+from jepa_mpc.envs.robots import Robot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,28 +34,22 @@ class Snapshot:
 
     def vector(self) -> NDArray[np.float64]:
         """All numbers in one row."""
-        command = [self.command.joints, self.command.rotation.ravel(), [self.command.opening_m, self.steps]]
-        return np.concatenate([self.physics, *command, self.guess])
+        return np.concatenate([self.physics, self.command.row(), [self.steps], self.guess])
 
 
-def snapshot_dim(model: mujoco.MjModel) -> int:
-    """Length of a snapshot's vector."""
-    return mujoco.mj_stateSize(model, PHYSICS) + COMMAND_DIM + 1 + mujoco.mj_stateSize(model, GUESS)
-
-
-def from_vector(model: mujoco.MjModel, vector: NDArray[np.float64]) -> Snapshot:
+def from_vector(robot: Robot, model: mujoco.MjModel, vector: NDArray[np.float64]) -> Snapshot:
     """The snapshot that a vector holds.
 
     Raises:
         ValueError: If the vector has another length.
     """
-    if vector.shape != (snapshot_dim(model),):
-        raise ValueError(f"state must have shape ({snapshot_dim(model)},), got {vector.shape}")
-    vector = np.array(vector, dtype=np.float64)
-    physics, command, steps, guess = np.split(vector, np.cumsum([mujoco.mj_stateSize(model, PHYSICS), COMMAND_DIM, 1]))
+    layout, told = layout_of(model, robot.told.dim), robot.told
+    if vector.shape != (layout.dim,):
+        raise ValueError(f"state must have shape ({layout.dim},), got {vector.shape}")
+    physics, command, steps, guess = layout.split(np.array(vector, dtype=np.float64))
     return Snapshot(
         physics=physics,
-        command=Command(command[:7], command[7:16].reshape(3, 3), float(command[16])),
+        command=Command(command[told.joints], command[told.rotation].reshape(3, 3), float(command[told.opening][0])),
         steps=int(steps[0]),
         guess=guess,
     )
@@ -70,9 +63,9 @@ def take(model: mujoco.MjModel, data: mujoco.MjData, command: Command, steps: in
     return Snapshot(physics=physics, command=command, steps=steps, guess=guess)
 
 
-def restore(model: mujoco.MjModel, data: mujoco.MjData, snapshot: Snapshot) -> None:
+def restore(robot: Robot, model: mujoco.MjModel, data: mujoco.MjData, snapshot: Snapshot) -> None:
     """Put a simulation back to that moment; everything that follows from the state is computed again."""
     mujoco.mj_setState(model, data, snapshot.physics, PHYSICS)
-    data.ctrl[:] = snapshot.command.controls()
+    data.ctrl[:] = robot.targets(snapshot.command.joints, np.array([snapshot.command.opening_m]))
     mujoco.mj_forward(model, data)
     mujoco.mj_setState(model, data, snapshot.guess, GUESS)

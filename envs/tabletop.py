@@ -21,7 +21,6 @@ from jepa_mpc.errors import choose
 from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.types import ActionBox, Observation
 
-PROPRIO_DIM = 14
 PROPRIO_LIMIT = 10.0  # far beyond any angle (rad) or length (m) that the arm can have
 BREAKDOWN_REWARD = -1.0  # farther than any place in the workspace
 HELD_AXIS = 1e-6  # gymnasium wants every axis to have a width; what is sampled there is not carried out
@@ -32,10 +31,10 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
 
     Actions are (dx, dy, dz) in metres in the robot's base frame, a rotation vector in radians, and the share by which
     the gripper closes; axes that `action_box` gives no width are held, and every action is clipped to that box.
-    Observations: `frames` and `goal`, uint8 `(3 per camera, size, size)`, and `proprio` `(14,)` (see `Arm.proprio`).
+    Observations: `frames` and `goal`, uint8 `(3 per camera, size, size)`, and `proprio` (see `Robot.felt`).
 
     Args:
-        arm: The robot in its scene.
+        arm: A robot in its scene.
         plant: What true dynamics simulates.
         cameras: Names of the cameras, in the order in which their channels are stacked: "left", "right"; none at all
             where nobody looks, which is quick and needs no OpenGL.
@@ -85,7 +84,7 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
             {
                 "frames": gymnasium.spaces.Box(0, 255, shape, np.uint8),
                 "goal": gymnasium.spaces.Box(0, 255, shape, np.uint8),
-                "proprio": gymnasium.spaces.Box(-PROPRIO_LIMIT, PROPRIO_LIMIT, (PROPRIO_DIM,), np.float32),
+                "proprio": gymnasium.spaces.Box(-PROPRIO_LIMIT, PROPRIO_LIMIT, (arm.robot.felt.dim,), np.float32),
             }
         )
         self._steps = 0
@@ -117,6 +116,11 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         if self.scene.lab is None:
             raise RuntimeError("call reset() first: there is no lab yet")
         return self.scene.lab
+
+    @property
+    def embodiment(self) -> str:
+        """Name of the robot."""
+        return self.arm.robot.name
 
     @property
     def action_box(self) -> ActionBox:
@@ -178,10 +182,10 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         Raises:
             ValueError: If the state has another length.
         """
-        snapshot = from_vector(self.scene.model, state)
+        snapshot = from_vector(self.arm.robot, self.scene.model, state)
         self.arm.command, self._steps, self._broken = snapshot.command, snapshot.steps, False
         self.scene.drift(float(snapshot.physics[0]))
-        restore(self.scene.model, self.scene.data, snapshot)
+        restore(self.arm.robot, self.scene.model, self.scene.data, snapshot)
         self._frames = self._late_frames = self._look(self._steps)
 
     def goal(self) -> Observation:

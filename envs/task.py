@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_mpc.envs.baselines import DoNothing, Policy, RandomActions
-from jepa_mpc.envs.oracle_cpu import StatePerception, TrueDynamics
+from jepa_mpc.envs.oracle_cpu import StatePerception
 from jepa_mpc.envs.plant import Array, Plant
+from jepa_mpc.envs.true_dynamics import SIMULATOR, true_dynamics
 from jepa_mpc.interfaces import Cost, Dynamics, Perception
 from jepa_mpc.types import ActionBox, Context, Costs, Goal, Observation, Plans
 
@@ -153,13 +154,18 @@ class Task:
         self.env.close()
 
 
-def task_of(name: str, env: PlannableEnv, *, num_threads: int | None = 1) -> Task:
+def task_of(name: str, env: PlannableEnv, *, num_threads: int | None = 1, dynamics: str = SIMULATOR) -> Task:
     """Put a task together.
 
     Args:
         name: What to call it.
         env: The environment.
         num_threads: CPU threads of the true dynamics; None for all that this process may use.
+        dynamics: Which simulator is planned in, a name of `envs.true_dynamics.DYNAMICS`.
+
+    Raises:
+        UnknownName: If there is no such dynamics.
+        MissingPackage: If its package is not installed.
     """
     baselines: dict[str, Callable[[torch.Generator], Policy]] = {
         "nothing": lambda generator: DoNothing(),
@@ -170,7 +176,7 @@ def task_of(name: str, env: PlannableEnv, *, num_threads: int | None = 1) -> Tas
     return Task(
         name=name,
         env=env,
-        dynamics=TrueDynamics(env, num_threads=usable_threads() if num_threads is None else num_threads),
+        dynamics=true_dynamics(env, dynamics, num_threads=usable_threads() if num_threads is None else num_threads),
         perception=StatePerception(env),
         cost=env.cost(),
         horizon=env.horizon,

@@ -1,73 +1,8 @@
-"""Turn a log of any format into a cache: `python experiments/ingest.py path=logs/lerobot image_size=64 workers=2`.
-
-Stop it at any time; the same command goes on where it stopped. `train.py` makes the same cache if it is not there.
-"""
-
-from __future__ import annotations
+"""Turn a log of any format into a cache: `python experiments/ingest.py path=logs/lerobot image_size=64 workers=2`."""
 
 import _path  # noqa: F401  isort: skip
 
-import os
-import sys
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
-
-import hydra
-from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
-
-from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName
-from jepa_mpc.experiments.command_line import run as run_command
-from jepa_mpc.experiments.training.sources import robot_entries
-from jepa_mpc.trajectories.cache import Cache, CacheOptions, told
-from jepa_mpc.trajectories.ingest import ingest
-
-
-def make(cfg: DictConfig) -> Cache:
-    """The cache of the log that the options name.
-
-    Raises:
-        BadEpisode: If an episode is damaged, or a picture of the finished cache is.
-        ValueError: If the log does not have what is asked for.
-        OSError: If the disk is full.
-    """
-    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    options = CacheOptions(
-        cameras=None if plain["cameras"] is None else tuple(plain["cameras"]),
-        image_size=plain["image_size"],
-        aspect=plain["aspect"],
-        robot=told(robot_entries(plain["robot"])),
-        format=plain["format"],
-        leave_out=tuple(plain["leave_out"]),
-    )
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    cache = ingest(plain["path"], options=options, place=plain["out"], workers=plain["workers"], progress=_bar)
-    if plain["check"]:
-        cache.check(lambda episodes: tqdm(episodes, unit="episode", desc="checking"))
-    return cache
-
-
-def _bar(episodes: Iterable[int]) -> Iterable[int]:
-    return tqdm(episodes, unit="episode", desc="ingesting")
-
-
-@hydra.main(version_base=None, config_path="../configs", config_name="ingest")
-def main(cfg: DictConfig) -> None:
-    """Ingest, and say what came out."""
-    try:
-        cache = make(cfg)
-    except (BadEpisode, UnknownName, MissingPackage, ValueError, TypeError, OSError) as error:
-        sys.exit(f"ingest: {error}")
-    except KeyboardInterrupt:
-        sys.exit("ingest: stopped; finished episodes stay, the same command goes on")
-    height, width = cache.index["picture"]
-    size = sum(entry["bytes"] for entry in cache.index["files"].values()) / 1e9
-    print(
-        f"{Path(cache.path)}: {len(cache)} episodes, {sum(cache.lengths)} steps of {cache.dt_s:.4g} s, "
-        f"{', '.join(cache.cameras)} at {height} x {width} px, {size:.2f} GB"
-    )
-
+from jepa_mpc.cli import script
 
 if __name__ == "__main__":
-    run_command(main, name="ingest")
+    script("ingest")

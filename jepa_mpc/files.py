@@ -1,13 +1,13 @@
 """Files and folders that appear whole or not at all.
 
-Everything is written beside its destination, flushed to the disk and then renamed over it. A crash, a kill or a full
-disk leaves what stood there before.
+Everything is made in a workspace beside its destination (`workspaces`), flushed to the disk and then put in its place
+in one step. A crash, a kill or a full disk leaves what stood there before. A link is followed: what it leads to is
+replaced, and the link stays.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jepa_mpc.errors import Busy
+from jepa_mpc.exchange import exchange
+from jepa_mpc.workspaces import free_workspace, lock, workspace
 
 Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
 
@@ -24,8 +26,9 @@ Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path to write to; publish it as `path` when the block ends without an error.
 
-    The temporary file lies in the same folder and keeps the suffix (video writers look at it). Missing parent folders
-    are made. If the block raises, the temporary file is removed and `path` stays as it was.
+    The temporary file lies in a folder beside `path` and has the same name (video writers look at the suffix). Missing
+    parent folders are made. If the block raises, the temporary file is removed and `path` stays as it was. Several
+    writers do not disturb each other; the last one wins.
 
     Args:
         path: Where the file shall appear.
@@ -33,47 +36,37 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: If the disk is full or the place cannot be written; names `path`.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        with _naming(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            if path.exists():
-                shutil.copymode(path, temporary)
-            _flush(temporary)
-            os.replace(temporary, path)
-            _flush(path.parent)
-    finally:
-        if temporary.exists():
-            temporary.unlink()
+    with _naming(Path(path)) as path, free_workspace(path) as place:
+        draft = place / path.name
+        yield draft
+        if path.exists():
+            shutil.copymode(path, draft)
+        _flush(draft)
+        os.replace(draft, path)
+        _flush(path.parent)
 
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give an empty temporary folder to fill; publish it as `path` when the block ends without an error.
 
-    A folder that stood at `path` is replaced as a whole. It stays readable until the new one is complete: between the
-    two renames it is found by `published`. One folder has one writer at a time; what a killed one left is cleared.
+    A folder that stood at `path` is replaced as a whole, in one step where the file system can do that, in two
+    elsewhere: between these two the older one is found by `published`. One folder has one writer at a time.
 
     Args:
         path: Where the folder shall appear.
 
     Raises:
-        Busy: If another process is writing the same folder.
-        OSError: If the disk is full or the place cannot be written; names `path`.
+        Busy: If another writer is at the same folder.
+        OSError: If the disk is full, the place cannot be written, or a file stands there; names `path`.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with _naming(path):
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-    with _claimed(temporary, path):
-        try:
-            with _naming(path):
-                yield temporary
-                publish_folder(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with _naming(Path(path)) as path, workspace(path) as place:
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "a file stands there")
+        draft = place / path.name
+        draft.mkdir()
+        yield draft
+        publish_folder(draft, path)
 
 
 @contextmanager
@@ -89,17 +82,15 @@ def only_writer(folder: str | os.PathLike[str], *, what: str = "training") -> It
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            holder = lock.read().strip()
+    with (folder / ".lock").open("a+") as file:
+        if not lock(file.fileno()):
+            file.seek(0)
+            holder = file.read().strip()
             who = f" (process {holder})" if holder else ""
-            raise Busy(f"another {what}{who} writes to {folder}: wait for it or name another folder") from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+            raise Busy(f"another {what}{who} writes to {folder}: wait for it or name another folder")
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield
 
 
@@ -115,8 +106,9 @@ def publish_folder(draft: str | os.PathLike[str], path: str | os.PathLike[str]) 
     """
     draft = Path(draft)
     for entry in (*draft.rglob("*"), draft):
-        _flush(entry)
-    _swap(draft, Path(path))
+        if not entry.is_symlink() and (entry.is_file() or entry.is_dir()):
+            _flush(entry)
+    _swap(draft, _through_links(Path(path)))
 
 
 def published(folder: str | os.PathLike[str]) -> Path:
@@ -156,6 +148,22 @@ def write_json(path: str | os.PathLike[str], value: Json) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def keep(entry: Path, folder: Path) -> None:
+    """Let a file or folder stand in another folder as well, as hard links where the file system has them."""
+    copy = folder / entry.name
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.copytree(entry, copy, symlinks=True, copy_function=_link)
+    else:
+        _link(entry, copy)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
 def _previous(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.previous")
 
@@ -163,52 +171,25 @@ def _previous(folder: Path) -> Path:
 def _swap(new: Path, path: Path) -> None:
     """Put `new` where `path` is; the old folder is deleted last."""
     previous = _previous(path)
-    if path.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        os.rename(path, previous)
+    old = previous
+    if not path.exists():
+        os.rename(new, path)
+    elif exchange(new, path):
+        old = new
+    else:
+        _swap_in_two_steps(new, path, previous)
+    _flush(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap_in_two_steps(new: Path, path: Path, previous: Path) -> None:
+    shutil.rmtree(previous, ignore_errors=True)
+    os.rename(path, previous)
     try:
         os.rename(new, path)
     except OSError:
-        if previous.exists():
-            os.rename(previous, path)
+        os.rename(previous, path)
         raise
-    _flush(path.parent)
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-@contextmanager
-def _claimed(temporary: Path, path: Path) -> Iterator[None]:
-    """Make a temporary folder that is empty and locked; the lock is on the folder itself, so that nothing is left."""
-    handle = None
-    while handle is None:
-        with _naming(path):
-            temporary.mkdir(exist_ok=True)
-        handle = _locked(temporary, path)
-    try:
-        for entry in temporary.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        yield
-    finally:
-        os.close(handle)
-
-
-def _locked(temporary: Path, path: Path) -> int | None:
-    """A handle that locks the folder, or None if the folder was moved away meanwhile."""
-    try:
-        handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if temporary.stat().st_ino == os.fstat(handle).st_ino:
-            return handle
-    except BlockingIOError as error:
-        os.close(handle)
-        raise Busy(f"another process is writing {path}: wait for it") from error
-    except FileNotFoundError:
-        pass
-    os.close(handle)
-    return None
 
 
 def _flush(path: Path) -> None:
@@ -221,14 +202,23 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Let an OSError name the file that was to be written."""
+def _naming(path: Path) -> Iterator[Path]:
+    """Where a link leads (with its parent folders made), and an OSError that names what was to be written."""
     try:
-        yield
-    except Busy:
-        raise
+        path = _through_links(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path
     except OSError as error:
+        if error.errno is None:  # worded by this project
+            raise
         reason = error.strerror or str(error)
-        raise OSError(
-            error.errno or errno.EIO, f"could not write ({reason}); nothing there was changed", str(path)
-        ) from error
+        raise OSError(error.errno, f"could not write ({reason}); nothing there was changed", str(path)) from error
+
+
+def _through_links(path: Path) -> Path:
+    if not path.is_symlink():
+        return path
+    end = Path(os.path.realpath(path))
+    if end.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return end

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from jepa_mpc.errors import BadCheckpoint
@@ -14,7 +15,7 @@ NUM_NAMES_SHOWN = 8
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Copy tensors into a module if, and only if, names, shapes and dtypes agree one to one.
+    """Copy tensors into a module if, and only if, names, shapes and dtypes agree one to one and all values are finite.
 
     Args:
         module: Takes the weights.
@@ -22,23 +23,52 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> 
         name: What the module is called in the error message.
 
     Raises:
+        BadCheckpoint: If something is missing, too much, of another shape or dtype, or NaN or infinite; lists all of
+            it.
+    """
+    check_fit(module, {key: kind_of(tensor.shape, tensor.dtype) for key, tensor in tensors.items()}, name)
+    check_finite(tensors, name)
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def check_fit(module: nn.Module, kinds: Mapping[str, str], name: str) -> None:
+    """Compare the tensors of a module with those of a file; the module may be without numbers (device "meta").
+
+    Args:
+        module: What the tensors are meant for.
+        kinds: Shape and dtype of each tensor, as `kind_of` says them.
+        name: What the module is called in the error message.
+
+    Raises:
         BadCheckpoint: If something is missing, too much or of another shape or dtype; lists all of it.
     """
-    wanted = module.state_dict()
-    both = sorted(wanted.keys() & tensors.keys())
+    wanted = {key: kind_of(tensor.shape, tensor.dtype) for key, tensor in module.state_dict().items()}
     faults = {
-        "missing": sorted(wanted.keys() - tensors.keys()),
-        "unexpected": sorted(tensors.keys() - wanted.keys()),
+        "missing": sorted(wanted.keys() - kinds.keys()),
+        "unexpected": sorted(kinds.keys() - wanted.keys()),
         "of another shape or dtype": [
-            f"{key} (expected {kind_of(wanted[key])}, got {kind_of(tensors[key])})"
-            for key in both
-            if kind_of(wanted[key]) != kind_of(tensors[key])
+            f"{key} (expected {wanted[key]}, got {kinds[key]})"
+            for key in sorted(wanted.keys() & kinds.keys())
+            if wanted[key] != kinds[key]
         ],
     }
     found = [f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items() if names]
     if found:
         raise BadCheckpoint(f"these weights do not fit {name}: {'; '.join(found)}")
-    module.load_state_dict(dict(tensors), strict=True)
+
+
+def check_finite(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Refuse weights of a training that went wrong.
+
+    Raises:
+        BadCheckpoint: If some are NaN or infinite; names the tensors.
+    """
+    sick = sorted(key for key, tensor in tensors.items() if not is_finite(tensor))
+    if sick:
+        raise BadCheckpoint(
+            f"the weights of {name} hold NaN or infinite numbers in {len(sick)} tensors: {_some(sick)}; its training "
+            "went wrong or the file was altered: take an earlier checkpoint"
+        )
 
 
 def load_part(module: nn.Module, tensors: Mapping[str, Tensor], part: str, name: str) -> None:
@@ -61,9 +91,17 @@ def load_part(module: nn.Module, tensors: Mapping[str, Tensor], part: str, name:
     logger.info("%s: %d of %d tensors taken, all of it covered", name, len(within), len(tensors))
 
 
-def kind_of(tensor: Tensor) -> str:
+def kind_of(shape: Sequence[int], dtype: torch.dtype) -> str:
     """Shape and dtype in words."""
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{tuple(shape)} {str(dtype).removeprefix('torch.')}"
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no number of a tensor is NaN or infinite; nothing of its size is made on the way."""
+    if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
+        return True
+    numbers = tensor.float() if tensor.itemsize == 1 else tensor  # kernels pass over eight bits
+    return all(bool(extreme.isfinite()) for extreme in torch.aminmax(numbers))
 
 
 def _some(names: Iterable[str]) -> str:

@@ -148,7 +148,7 @@ class MpcSettings:
             raise ValueError(
                 f"need horizon >= 1 and 1 <= execute <= horizon, got horizon={self.horizon}, execute={self.execute}"
             )
-        if self.hold_below < 0 or not self.deadline_s > 0:
+        if not self.hold_below >= 0 or not self.deadline_s > 0:
             raise ValueError(f"need hold_below >= 0 and deadline_s > 0, got {self.hold_below} and {self.deadline_s}")
 
 
@@ -225,9 +225,12 @@ class PlanRequest:
         warm_start: A first guess `B H A` (the last plan, shifted), or None.
         candidates: Further plans `B S H A` to try as they are (a policy's proposal, a retrieved segment), or None.
         fallback: What to do when no candidate is valid `B H A`, or None to raise.
-        deadline_s: Seconds after which the best plan so far is returned.
+        deadline_s: Seconds after which the best plan so far is returned; 0 evaluates nothing.
         clock: Gives the present time in seconds; replaced in tests.
         steps: The world one step at a time, for planners that search over states too, or None.
+
+    Raises:
+        ValueError: If a count, a shape or the deadline is out of range, or a given plan is not finite.
     """
 
     evaluate: Callable[[Plans], Costs | Scores]
@@ -245,6 +248,8 @@ class PlanRequest:
     def __post_init__(self) -> None:
         if self.batch < 1 or self.horizon < 1:
             raise ValueError(f"need batch >= 1 and horizon >= 1, got batch={self.batch}, horizon={self.horizon}")
+        if not self.deadline_s >= 0:
+            raise ValueError(f"deadline_s must be 0 or more seconds, got {self.deadline_s}")
         if not isinstance(self.generator, torch.Generator) and len(self.generator) != self.batch:
             raise ValueError(f"need one generator, or one per world ({self.batch}), got {len(self.generator)}")
         shape = (self.batch, self.horizon, self.box.dim)

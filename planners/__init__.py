@@ -18,16 +18,18 @@ from jepa_mpc.interfaces import Planner
 from jepa_mpc.planners.chain import Chain
 from jepa_mpc.planners.covariance import CovarianceRefit
 from jepa_mpc.planners.gradient import QUICK_BETAS, GradientPlanner
-from jepa_mpc.planners.hand import Gripper, HandCEM, hand_cem
 from jepa_mpc.planners.knots import KnotPlanner, Spline
 from jepa_mpc.planners.lifted import LiftedPlanner
 from jepa_mpc.planners.noise import ColouredNoise, WhiteNoise
 from jepa_mpc.planners.optimisers import Paces
-from jepa_mpc.planners.refined import RefinedSamplingPlanner
+from jepa_mpc.planners.projection import BoxProjection, GripperProjection
+from jepa_mpc.planners.refinement import GradientRefinement
 from jepa_mpc.planners.refit import BestRefit, EliteRefit, Gaussian, SoftmaxRefit
-from jepa_mpc.planners.sampling import SamplingPlanner
+from jepa_mpc.planners.sampling import Answer, SamplingPlanner
 from jepa_mpc.planners.search import NoValidPlan
 from jepa_mpc.planners.slope import SlopeRefit
+
+GRIPPER_MOMENTA = (0.15, 0.15)  # of mean and standard deviation, whatever the other axes' are
 
 
 def random_shooting(*, num_samples: int = 1024, initial_std: float = 0.7) -> SamplingPlanner:
@@ -117,6 +119,34 @@ def slope(
     )
 
 
+def hand_cem(
+    *,
+    num_samples: int = 800,
+    num_elites: int = 10,
+    num_iterations: int = 10,
+    momentum_mean: float = 0.15,
+    momentum_std: float = 0.15,
+    gripper: int | None = None,
+    close_from: int | None = None,
+    answer: Answer = "best",
+) -> SamplingPlanner:
+    """The search of V-JEPA 2-AC; `gripper` is the axis of the gripper, if there is one that plans may move."""
+    own = {} if gripper is None else {gripper: GRIPPER_MOMENTA}
+    refit = EliteRefit(
+        num_elites=num_elites, momentum=momentum_mean, std_momentum=momentum_std, axis_momenta=own, correction=1
+    )
+    rules = BoxProjection() if gripper is None else GripperProjection(axis=gripper, close_from=close_from)
+    return SamplingPlanner(
+        refit=refit,
+        projection=rules,
+        num_samples=num_samples,
+        num_iterations=num_iterations,
+        initial_std=1.0,
+        try_mean="end",
+        answer=answer,
+    )
+
+
 def gradient(
     *,
     num_starts: int = 16,
@@ -163,14 +193,13 @@ def grad_cem(
     initial_std: float = 0.5,
     min_std: float = 0.01,
     momentum: float = 0.1,
-) -> RefinedSamplingPlanner:
+) -> SamplingPlanner:
     """The cross-entropy method whose cheapest plans take gradient steps in each round."""
-    return RefinedSamplingPlanner(
+    descend = partial(Adam, lr=learning_rate, betas=QUICK_BETAS)
+    return SamplingPlanner(
         refit=EliteRefit(num_elites=num_elites, momentum=momentum),
-        optimiser=partial(Adam, lr=learning_rate, betas=QUICK_BETAS),
+        refinement=GradientRefinement(optimiser=descend, num_refined=num_refined, num_steps=num_steps),
         num_samples=num_samples,
-        num_refined=num_refined,
-        num_steps=num_steps,
         num_iterations=num_iterations,
         initial_std=initial_std,
         min_std=min_std,
@@ -254,18 +283,18 @@ def build_planner(spec: Mapping[str, Any]) -> Planner:
 __all__ = [
     "PLANNERS",
     "BestRefit",
+    "BoxProjection",
     "Chain",
     "ColouredNoise",
     "CovarianceRefit",
     "EliteRefit",
     "Gaussian",
     "GradientPlanner",
-    "Gripper",
-    "HandCEM",
+    "GradientRefinement",
+    "GripperProjection",
     "KnotPlanner",
     "LiftedPlanner",
     "NoValidPlan",
-    "RefinedSamplingPlanner",
     "Paces",
     "SamplingPlanner",
     "SlopeRefit",

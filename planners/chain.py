@@ -46,7 +46,7 @@ class Chain:
                 break
             share_s = left_s / (len(self.stages) - index)
             asked = first if whole is None else dataclasses.replace(first, warm_start=whole.actions, candidates=None)
-            part = stage.plan(dataclasses.replace(asked, deadline_s=share_s))
+            part = stage.plan(dataclasses.replace(asked, deadline_s=max(0.0, share_s)))
             whole = part if whole is None else _join(whole, part)
         assert whole is not None
         found = whole.cost.isfinite()

@@ -57,7 +57,7 @@ class AugmentedLagrangian:
                 f"need weight > 0, growth >= 1 and max_weight >= weight, got {self.weight}, {self.growth} and "
                 f"{self.max_weight}"
             )
-        if self.every < 1 or self.margin < 0:
+        if self.every < 1 or not self.margin >= 0:
             raise ValueError(f"need every >= 1 and margin >= 0, got {self.every} and {self.margin}")
 
     def lagrangian(self, scores: Scores, multipliers: Multipliers, *, unit: Costs, iteration: int) -> Costs:

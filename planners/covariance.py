@@ -24,16 +24,17 @@ class Correlated(Gaussian):
     Args:
         covariance: Of the deviations in units of `std`, `B D D`; its mean variance is 1.
         root: Its lower Cholesky factor.
-        drift: Smoothed path of the mean in units of `std`, `B D`.
-        stride: The same path in units in which chance alone would give it unit variance, `B D`.
+        path_c: Evolution path p_c, the smoothed path of the mean in units of `std`, `B D`.
+        path_sigma: Conjugate evolution path p_sigma, the same in units in which chance alone would give it unit
+            variance, `B D`.
         widest: Largest standard deviation at the beginning, `B 1 1`.
         age: Rounds so far.
     """
 
     covariance: Annotated[Tensor, "B D D"]
     root: Annotated[Tensor, "B D D"]
-    drift: Annotated[Tensor, "B D"]
-    stride: Annotated[Tensor, "B D"]
+    path_c: Annotated[Tensor, "B D"]
+    path_sigma: Annotated[Tensor, "B D"]
     widest: Annotated[Tensor, "B 1 1"]
     age: int
 
@@ -44,12 +45,12 @@ class Correlated(Gaussian):
 
 
 class _Rates(NamedTuple):
-    """How fast each quantity follows a round, `B 1` each; `mass` is the number of plans that the weights amount to."""
+    """How fast each quantity follows a round, `B 1` each; `mu_eff` is how many plans the weights amount to."""
 
-    mass: Tensor
-    stride: Tensor
+    mu_eff: Tensor
+    path_sigma: Tensor
     damping: Tensor
-    drift: Tensor
+    path_c: Tensor
     rank_one: Tensor
     rank_many: Tensor
     length: Tensor
@@ -119,16 +120,16 @@ def _deviations(before: Correlated, plans: Plans) -> Annotated[Tensor, "B S D"]:
 def _rates(weights: Annotated[Tensor, "B S"], before: Correlated) -> _Rates:
     """The customary rates for the number of entries n that are free to move (reference, table 1)."""
     n = (before.std > 0).flatten(1).sum(dim=1, keepdim=True).clamp(min=1).to(weights.dtype)  # (B, 1)
-    mass = 1 / weights.square().sum(dim=1, keepdim=True).clamp(min=1e-9)
-    stride = (mass + 2) / (n + mass + 5)
-    rank_one = 2 / ((n + 1.3) ** 2 + mass)
+    mu_eff = 1 / weights.square().sum(dim=1, keepdim=True).clamp(min=1e-9)
+    path_sigma = (mu_eff + 2) / (n + mu_eff + 5)
+    rank_one = 2 / ((n + 1.3) ** 2 + mu_eff)
     return _Rates(
-        mass=mass,
-        stride=stride,
-        damping=1 + 2 * (((mass - 1) / (n + 1)).clamp(min=0).sqrt() - 1).clamp(min=0) + stride,
-        drift=(4 + mass / n) / (n + 4 + 2 * mass / n),
+        mu_eff=mu_eff,
+        path_sigma=path_sigma,
+        damping=1 + 2 * (((mu_eff - 1) / (n + 1)).clamp(min=0).sqrt() - 1).clamp(min=0) + path_sigma,
+        path_c=(4 + mu_eff / n) / (n + 4 + 2 * mu_eff / n),
         rank_one=rank_one,
-        rank_many=torch.minimum(1 - rank_one, 2 * (mass - 2 + 1 / mass) / ((n + 2) ** 2 + mass)).clamp(min=0),
+        rank_many=torch.minimum(1 - rank_one, 2 * (mu_eff - 2 + 1 / mu_eff) / ((n + 2) ** 2 + mu_eff)).clamp(min=0),
         length=n.sqrt() * (1 - 1 / (4 * n) + 1 / (21 * n * n)),
     )
 
@@ -142,14 +143,16 @@ def _moved(
     """One round of learning."""
     rates = _rates(weights, before)
     step = (weights[:, None] @ deviations)[:, 0]  # (B, D)
-    surprise, usual = _surprise(before, deviations, weights, valid)
-    stride = _smoothed(before.stride, surprise, rates.stride, torch.ones_like(rates.mass))
-    length = stride.norm(dim=1, keepdim=True)
-    chance = (1 - (1 - rates.stride) ** (2 * (before.age + 1))).sqrt() * usual
-    calm = length < (1.4 + 2 / (rates.length**2 + 1)) * chance  # while the size jumps, the drift says nothing of shape
-    drift = _smoothed(before.drift, step * calm, rates.drift, rates.mass)
-    covariance, root, scale = _learned(before, deviations, weights, drift, rates)
-    growth = (rates.stride / rates.damping * (length / usual.clamp(min=1e-9) - 1)).exp().clamp(max=FASTEST)[:, :, None]
+    selection, usual = _selection(before, deviations, weights, valid)
+    path_sigma = _smoothed(before.path_sigma, selection, rates.path_sigma, torch.ones_like(rates.mu_eff))
+    length = path_sigma.norm(dim=1, keepdim=True)
+    chance = (1 - (1 - rates.path_sigma) ** (2 * (before.age + 1))).sqrt() * usual
+    steady = length < (1.4 + 2 / (rates.length**2 + 1)) * chance  # while the size jumps, the path says nothing of shape
+    path_c = _smoothed(before.path_c, step * steady, rates.path_c, rates.mu_eff)
+    covariance, root, scale = _learned(before, deviations, weights, path_c, rates)
+    growth = (
+        (rates.path_sigma / rates.damping * (length / usual.clamp(min=1e-9) - 1)).exp().clamp(max=FASTEST)[:, :, None]
+    )
     std = before.std * growth * scale[:, :, None]
     least = SMALLEST * torch.finfo(std.dtype).eps * before.widest
     return Correlated(
@@ -157,14 +160,14 @@ def _moved(
         std=torch.where(before.std > 0, torch.maximum(std, least), 0.0),
         covariance=covariance,
         root=root,
-        drift=drift / scale,
-        stride=stride,
+        path_c=path_c / scale,
+        path_sigma=path_sigma,
         widest=before.widest,
         age=before.age + 1,
     )
 
 
-def _surprise(
+def _selection(
     before: Correlated,
     deviations: Annotated[Tensor, "B S D"],
     weights: Annotated[Tensor, "B S"],
@@ -182,24 +185,24 @@ def _surprise(
     return (weights[:, None] @ plain)[:, 0] / weights.square().sum(dim=1, keepdim=True).clamp(min=1e-9).sqrt(), usual
 
 
-def _smoothed(path: Tensor, step: Tensor, rate: Tensor, mass: Tensor) -> Tensor:
+def _smoothed(path: Tensor, step: Tensor, rate: Tensor, mu_eff: Tensor) -> Tensor:
     """A path of the mean that forgets at `rate` and keeps unit variance under chance."""
-    return (1 - rate) * path + (rate * (2 - rate) * mass).sqrt() * step
+    return (1 - rate) * path + (rate * (2 - rate) * mu_eff).sqrt() * step
 
 
 def _learned(
     before: Correlated,
     deviations: Annotated[Tensor, "B S D"],
     weights: Annotated[Tensor, "B S"],
-    drift: Annotated[Tensor, "B D"],
+    path_c: Annotated[Tensor, "B D"],
     rates: _Rates,
 ) -> tuple[Tensor, Tensor, Annotated[Tensor, "B 1"]]:
     """Covariance with mean variance 1, its root, and the standard deviation that was divided out."""
     one, many = rates.rank_one[:, :, None], rates.rank_many[:, :, None]
     forgotten = (1 - one - many) * before.covariance
-    fixed = (before.std == 0).flatten(1).to(drift.dtype)
+    fixed = (before.std == 0).flatten(1).to(path_c.dtype)
     learned = torch.baddbmm(forgotten, deviations.mT, deviations * (many * weights[:, :, None]))
-    learned = learned + one * (drift[:, :, None] * drift[:, None]) + torch.diag_embed((one + many)[:, :, 0] * fixed)
+    learned = learned + one * (path_c[:, :, None] * path_c[:, None]) + torch.diag_embed((one + many)[:, :, 0] * fixed)
     spread = learned.diagonal(dim1=1, dim2=2)
     variance = (spread.sum(dim=1, keepdim=True) / max(1, spread.shape[1])).clamp(min=1e-12)
     covariance = learned / variance[:, :, None]
@@ -224,8 +227,8 @@ def _where(some: Annotated[Tensor, "B"], new: Correlated, old: Correlated) -> Co
         std=pick(new.std, old.std),
         covariance=pick(new.covariance, old.covariance),
         root=pick(new.root, old.root),
-        drift=pick(new.drift, old.drift),
-        stride=pick(new.stride, old.stride),
+        path_c=pick(new.path_c, old.path_c),
+        path_sigma=pick(new.path_sigma, old.path_sigma),
         widest=old.widest,
         age=new.age,
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 import torch._dynamo  # optimisers load it at their first step, which may crash once an OpenGL context exists
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from jepa_mpc.planners.constraints import AugmentedLagrangian, Constrained, Treatment
 from jepa_mpc.planners.noise import Noise, WhiteNoise
@@ -35,31 +35,32 @@ class GradientPlanner:
     Args:
         optimiser: Makes the optimiser of u; it must step without a closure and treat each entry on its own (as SGD and
             Adam do) for worlds to stay independent.
-        noise: Draws the spread of the starts.
         num_starts: Plans that descend side by side (S).
         num_iterations: Scored positions of each start (I); one step fewer is taken.
         initial_std: Spread of the starts about the first guess, as a share of half the width of the box.
+        noise: Draws the spread of the starts.
         step_noise: Standard deviation of normal noise on u after each step but the last, falling linearly to 0 over the
             search, in the unit of u; it helps starts out of shallow dips.
         constraints: What is descended where the request has constraints.
     """
 
-    optimiser: OptimiserFactory = field(default_factory=lambda: partial(Adam, lr=0.15, betas=QUICK_BETAS))
+    optimiser: OptimiserFactory
+    num_starts: int
+    num_iterations: int
+    initial_std: float
     noise: Noise = field(default_factory=WhiteNoise)
-    num_starts: int = 16
-    num_iterations: int = 30
-    initial_std: float = 0.5
     step_noise: float = 0.0
     constraints: Treatment = field(default_factory=AugmentedLagrangian)
 
     def __post_init__(self) -> None:
-        if self.num_starts < 1 or self.num_iterations < 1 or self.initial_std < 0:
+        if self.num_starts < 1 or self.num_iterations < 1:
             raise ValueError(
-                f"need num_starts >= 1, num_iterations >= 1 and initial_std >= 0, got {self.num_starts}, "
-                f"{self.num_iterations} and {self.initial_std}"
+                f"need num_starts >= 1 and num_iterations >= 1, got {self.num_starts} and {self.num_iterations}"
             )
-        if self.step_noise < 0:
-            raise ValueError(f"need step_noise >= 0, got {self.step_noise}")
+        if not (0 <= self.initial_std < math.inf and 0 <= self.step_noise < math.inf):
+            raise ValueError(
+                f"need initial_std >= 0 and step_noise >= 0, both finite, got {self.initial_std} and {self.step_noise}"
+            )
 
     def plan(self, request: PlanRequest) -> PlanResult:
         """Search within the request's budget.
@@ -71,7 +72,7 @@ class GradientPlanner:
         """
         search = Search(request)
         descent = Descent(self._starts(request), request)
-        optimiser = stepping_alone(self.optimiser([descent.u]))
+        optimiser = without_closure(self.optimiser([descent.u]))
         constrained = Constrained(self.constraints)
         for iteration in range(self.num_iterations):
             if search.out_of_time():
@@ -82,7 +83,7 @@ class GradientPlanner:
                 if iteration + 1 < self.num_iterations:
                     descent.u.grad = descent.slope(plans, costs)
                     optimiser.step()
-                    descent.shake(self._noise_at(iteration), request.generator)
+                    descent.perturb(self._noise_at(iteration), request.generator)
                     descent.project(costs)
         return search.result(rounds=self.num_iterations)
 
@@ -100,7 +101,7 @@ class GradientPlanner:
         return request.box.clip(torch.cat([given, drawn[:, given.shape[1] :]], dim=1))
 
 
-def stepping_alone(optimiser: Optimizer) -> Optimizer:
+def without_closure(optimiser: Optimizer) -> Optimizer:
     """The optimiser, if it steps from the gradient alone.
 
     Raises:
@@ -145,12 +146,12 @@ class Descent:
         return torch.where(sound, gradient * self.half, 0.0)
 
     @torch.no_grad()
-    def hold_back(self, share: Tensor) -> None:
+    def damp(self, share: Tensor) -> None:
         """Keep only a share of the step that was taken since `plans`; `share` is spread over `B S H A`."""
         self.u.copy_(self.here + share * (self.u - self.here))
 
     @torch.no_grad()
-    def shake(self, size: float, generator: Streams) -> None:
+    def perturb(self, size: float, generator: Streams) -> None:
         """Add normal noise of this size to u, before it is projected."""
         if size > 0:
             worlds, starts, steps, axes = self.u.shape

@@ -40,8 +40,8 @@ class KnotPlanner:
     """
 
     planner: Planner
-    num_knots: int = 4
-    spline: Spline = "cubic"
+    num_knots: int
+    spline: Spline
 
     def __post_init__(self) -> None:
         if self.num_knots < 1:
@@ -120,7 +120,7 @@ def _over_knots(request: PlanRequest, search: Search, weights: Spread, back: Ann
         warm_start=onto(first_guess(request)),
         candidates=None if request.candidates is None else onto(request.candidates),
         fallback=None,
-        deadline_s=request.deadline_s - search.seconds(),
+        deadline_s=max(0.0, request.deadline_s - search.seconds()),
         steps=None if request.steps is None else _steps_over_knots(request.steps, whole),
     )
     return dataclasses.replace(asked, fallback=standing_still(asked))

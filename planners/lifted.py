@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from jepa_mpc.planners.constraints import AugmentedLagrangian, Constrained, Treatment, usual_size
-from jepa_mpc.planners.gradient import QUICK_BETAS, Descent, OptimiserFactory, stepping_alone
+from jepa_mpc.planners.gradient import QUICK_BETAS, Descent, OptimiserFactory, without_closure
 from jepa_mpc.planners.noise import Noise, WhiteNoise
 from jepa_mpc.planners.search import Search, first_guess, half_width, masked, opening, without_constraints
 from jepa_mpc.types import Costs, Imagined, PlanRequest, PlanResult, Plans, Scores, StepModel, Streams
@@ -39,13 +40,13 @@ class LiftedPlanner:
         num_starts: Starts side by side (S).
         num_rounds: Times that the plans are tried in the model.
         num_steps: Steps of the loss before each round.
-        num_refined: Steps down the slope of the true cost in each round.
         optimiser: Makes the optimiser of the actions, in shares of half the width of the box.
         state_optimiser: Makes the optimiser of the states, in units of the way from the present to the goal.
-        refiner: Makes the optimiser of the actions for the steps down the true cost.
         weight: First weight of the dynamics.
-        growth: Factor of the weight over the search.
         state_gradient: Share of the slope that passes through the model to the states it starts from, 0 to 1.
+        num_refined: Steps down the slope of the true cost in each round.
+        refiner: Makes the optimiser of the actions for the steps down the true cost.
+        growth: Factor of the weight over the search.
         shaping: Weight of every step's distance to the goal; the request's step model must know the goal.
         state_noise: Standard deviation of noise on the states after each step, falling to 0 over the search, in units
             of the way.
@@ -60,16 +61,16 @@ class LiftedPlanner:
     Reference: Psenka et al. 2026, arXiv:2602.00475.
     """
 
-    num_starts: int = 32
-    num_rounds: int = 4
-    num_steps: int = 30
+    num_starts: int
+    num_rounds: int
+    num_steps: int
+    optimiser: OptimiserFactory
+    state_optimiser: OptimiserFactory
+    weight: float
+    state_gradient: float
     num_refined: int = 3
-    optimiser: OptimiserFactory = field(default_factory=lambda: partial(Adam, lr=0.1, betas=QUICK_BETAS))
-    state_optimiser: OptimiserFactory = field(default_factory=lambda: partial(Adam, lr=0.005, betas=QUICK_BETAS))
     refiner: OptimiserFactory = field(default_factory=lambda: partial(Adam, lr=0.05, betas=QUICK_BETAS))
-    weight: float = 100.0
     growth: float = 10.0
-    state_gradient: float = 0.0
     shaping: float = 0.0
     state_noise: float = 0.003
     bend: float = 0.4
@@ -82,9 +83,10 @@ class LiftedPlanner:
         sizes = {name: getattr(self, name) for name in ("shaping", "state_noise", "bend", "initial_std")}
         if min(counts.values()) < 1 or self.num_refined < 0:
             raise ValueError(f"need counts of 1 or more and num_refined >= 0, got {counts} and {self.num_refined}")
-        if min(sizes.values()) < 0 or not self.weight > 0 or self.growth < 1:
+        sound = all(0 <= size < math.inf for size in sizes.values())
+        if not (sound and 0 < self.weight < math.inf and 1 <= self.growth < math.inf):
             raise ValueError(
-                f"need weight > 0, growth >= 1 and no negative size, got {self.weight}, {self.growth}, {sizes}"
+                f"need weight > 0, growth >= 1 and sizes >= 0, all finite, got {self.weight}, {self.growth}, {sizes}"
             )
         if not 0 <= self.state_gradient <= 1:
             raise ValueError(f"state_gradient is a share from 0 to 1, got {self.state_gradient}")
@@ -105,6 +107,9 @@ class LiftedPlanner:
         with torch.no_grad():
             given = opening(request, self.num_starts)
             search.score(given)
+        if search.out_of_time():
+            return search.result(rounds=rounds)
+        with torch.no_grad():
             descent = Descent(self._starts(request, given), request)
             course = _Course(self, steps, descent, known=given.shape[1], generator=request.generator)
         for index in range(self.num_rounds):
@@ -141,7 +146,7 @@ class LiftedPlanner:
 
     def _try(self, search: Search, descent: Descent) -> Costs:
         """Score the plans in the model as it is, step by step down the slope; the last costs `B S`."""
-        refiner = stepping_alone(self.refiner([descent.u]))
+        refiner = without_closure(self.refiner([descent.u]))
         constrained = Constrained(self.constraints)
         costs = descent.u.new_full(descent.u.shape[:2], torch.inf)
         for step in range(1 + self.num_refined):
@@ -176,8 +181,8 @@ class _Course:
         drawn = real if self.goal is None else self._bent_ways(real)
         self.x = torch.cat([self._relative(real)[:, :known], self._relative(drawn)[:, known:]], dim=1).requires_grad_()
         self.constrained = Constrained(planner.constraints)
-        self.optimiser = stepping_alone(planner.optimiser([descent.u]))
-        self.state_optimiser = stepping_alone(planner.state_optimiser([self.x]))
+        self.optimiser = without_closure(planner.optimiser([descent.u]))
+        self.state_optimiser = without_closure(planner.state_optimiser([self.x]))
 
     def step(self, progress: float) -> None:
         """One step of the loss; `progress` runs from 0 to 1 over the search."""

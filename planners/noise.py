@@ -56,7 +56,7 @@ class ColouredNoise:
     Reference: Pinneri et al. 2020, arXiv:2008.06389, section 3.1.
     """
 
-    beta: float = 2.0
+    beta: float
     white: Noise = field(default_factory=WhiteNoise)
     unit: Unit = "spectrum"
 

@@ -24,7 +24,7 @@ class Paces:
     """
 
     make: Callable[[Iterable[Tensor]], Optimizer]
-    slowest: float = 0.2
+    slowest: float
 
     def __post_init__(self) -> None:
         if not 0 < self.slowest <= 1:

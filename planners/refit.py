@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, Protocol, Self
 
 import torch
@@ -25,9 +27,18 @@ class Gaussian:
         """Plans `B S H A` that standard noise of that shape leads to."""
         return torch.addcmul(self.mean[:, None], self.std[:, None], noise)
 
+    def spread_of(self, other: Gaussian) -> Annotated[Tensor, "B 1 H A"]:
+        """This standard deviation as a share of another one; 0 where that is 0."""
+        return torch.where(other.std > 0, self.std / other.std, 0.0)[:, None]
+
     def inside(self, box: ActionBox) -> Self:
         """The same with the nearest mean in the box (a refit that steps ahead may leave it)."""
         return dataclasses.replace(self, mean=box.clip(self.mean))
+
+    def finite_or(self, other: Gaussian) -> Self:
+        """The same with the numbers of another one where its own are not finite (squares overflow in a huge box)."""
+        mean = torch.where(self.mean.isfinite(), self.mean, other.mean)
+        return dataclasses.replace(self, mean=mean, std=torch.where(self.std.isfinite(), self.std, other.std))
 
     def at_least(self, std: Annotated[Tensor, "A"]) -> Self:
         """The same with a standard deviation of `std` per axis or more."""
@@ -54,7 +65,9 @@ class EliteRefit:
 
     Args:
         num_elites: Plans that are fitted (E).
-        momentum: Share of the old mean and std that is kept.
+        momentum: Share of the old mean that is kept.
+        std_momentum: Share of the old standard deviation that is kept; None keeps as much as of the mean.
+        axis_momenta: Both shares for action axes that have shares of their own, by the place of the axis.
         correction: 1 for the unbiased standard deviation, 0 for the maximum-likelihood one.
 
     Reference: Rubinstein 1999, "The cross-entropy method for combinatorial and continuous optimization".
@@ -62,11 +75,17 @@ class EliteRefit:
 
     num_elites: int
     momentum: float = 0.0
+    std_momentum: float | None = None
+    axis_momenta: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     correction: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_elites < 1 or not 0 <= self.momentum < 1:
-            raise ValueError(f"need num_elites >= 1 and 0 <= momentum < 1, got {self.num_elites} and {self.momentum}")
+        if self.num_elites <= self.correction:
+            raise ValueError(f"need num_elites >= {self.correction + 1}, got {self.num_elites}")
+        own = [share for shares in self.axis_momenta.values() for share in shares]
+        momenta = [self.momentum, self.momentum if self.std_momentum is None else self.std_momentum, *own]
+        if not all(0 <= share < 1 for share in momenta):
+            raise ValueError(f"need every momentum in [0, 1), got {momenta}")
 
     @property
     def min_samples(self) -> int:
@@ -81,8 +100,18 @@ class EliteRefit:
         some, several = (used.sum(dim=1) > least for least in (0, 1))
         mean = torch.where(some[:, None, None], mean, old.mean)
         std = torch.where(several[:, None, None], std, old.std)
-        keep = self.momentum
-        return Gaussian(keep * old.mean + (1 - keep) * mean, keep * old.std + (1 - keep) * std)
+        keep, keep_std = self._kept_shares(mean)
+        return Gaussian(keep * old.mean + (1 - keep) * mean, keep_std * old.std + (1 - keep_std) * std)
+
+    def _kept_shares(self, like: Plan) -> tuple[Tensor | float, Tensor | float]:
+        """How much of the old mean and of the old standard deviation stays: for all axes, or per axis `A`."""
+        shares = self.momentum, self.momentum if self.std_momentum is None else self.std_momentum
+        if not self.axis_momenta:
+            return shares
+        kept = like.new_tensor(shares)[:, None].repeat(1, like.shape[-1])  # (2, A)
+        for axis, own in self.axis_momenta.items():
+            kept[:, axis] = kept.new_tensor(own)
+        return kept[0], kept[1]
 
     def _used(self, elite_costs: Annotated[Tensor, "B E"], costs: Costs) -> Annotated[Tensor, "B E"]:
         """Which elites count: valid, and no larger a share of the valid plans than on a clean round."""
@@ -113,7 +142,7 @@ class SoftmaxRefit:
     unit: Literal["cost", "spread"] = "cost"
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0 or (self.num_elites is not None and self.num_elites < 1):
+        if not 0 < self.temperature < math.inf or (self.num_elites is not None and self.num_elites < 1):
             raise ValueError(f"need temperature > 0 and num_elites >= 1, got {self.temperature} and {self.num_elites}")
         if not 0 <= self.std_momentum <= 1:
             raise ValueError(f"need 0 <= std_momentum <= 1, got {self.std_momentum}")

@@ -1,19 +1,24 @@
-"""The one loop of all sampling planners: propose, score, refit."""
+"""The one loop of all sampling planners: propose, score, refine, refit."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 import torch
+from torch import Tensor
 
 from jepa_mpc.planners.noise import Noise, WhiteNoise
+from jepa_mpc.planners.projection import BoxProjection, Projection
+from jepa_mpc.planners.refinement import Refinement
 from jepa_mpc.planners.refit import Gaussian, Refit, cheapest
-from jepa_mpc.planners.search import Search, first_guess, half_width, masked, opening
+from jepa_mpc.planners.search import Search, first_guess, half_width, masked, opening, ranked
 from jepa_mpc.types import Costs, Plan, PlanRequest, PlanResult, Plans
 
-TryMean = Literal["every", "last"]
+TryMean = Literal["every", "last", "end"]
+Answer = Literal["best", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,52 +26,73 @@ class SamplingPlanner:
     """Search by drawing plans from a Gaussian, scoring them and refitting the Gaussian.
 
     Each round scores the mean, the plans kept from the round before (in the first round instead: the first guess,
-    standing still and the caller's candidates), and random ones. All of them are clipped to the box; the best plan ever
-    scored is returned. The shapes of the rounds are known beforehand and never depend on what is found.
+    standing still and the caller's candidates), and random ones. All of them lie in the box; the best plan ever scored
+    is returned. The shapes of the rounds are known beforehand and never depend on what is found.
 
     Args:
         refit: Makes the next Gaussian of a scored round.
-        noise: Draws the spread of the candidates.
         num_samples: Plans in the first round (S).
         num_iterations: Rounds (I).
         initial_std: First standard deviation, as a share of half the width of the box.
-        min_std: Least standard deviation, in the same unit; axes of zero width stay fixed.
+        noise: Draws the spread of the candidates.
+        projection: Brings drawn plans to allowed ones.
+        refinement: Improves the cheapest plans of a round before the refit, if given.
+        min_std: Least standard deviation, in the unit of `initial_std`; axes of zero width stay fixed.
         num_kept: Cheapest plans of a round that are tried again in the next, and returned as the result's elites.
         decay: Each round has this many times fewer plans than the one before (1: all alike), but never fewer than twice
             what the refit needs.
-        try_mean: Rounds that try the mean of the Gaussian as it is: "every" one, or the "last" alone.
+        try_mean: When the mean of the Gaussian is tried as it is: in "every" round, in the "last" one alone, or by
+            itself at the "end", after the rounds. With "end" the first round tries the first guess only if the caller
+            brings a warm start or candidates.
+        answer: What is returned: the "best" plan ever scored, or the last "mean" (needs try_mean="end") where its cost
+            is finite.
+
+    Raises:
+        ValueError: If a number is out of range or a choice unknown.
 
     Reference: Pinneri et al. 2020, arXiv:2008.06389, section 3 (kept plans, decay, the mean at last).
     """
 
     refit: Refit
+    num_samples: int
+    num_iterations: int
+    initial_std: float
     noise: Noise = field(default_factory=WhiteNoise)
-    num_samples: int = 300
-    num_iterations: int = 10
-    initial_std: float = 0.5
+    projection: Projection = field(default_factory=BoxProjection)
+    refinement: Refinement | None = None
     min_std: float = 0.0
     num_kept: int = 0
     decay: float = 1.0
     try_mean: TryMean = "every"
+    answer: Answer = "best"
 
     def __post_init__(self) -> None:
-        least = max(self.refit.min_samples, 1 + self.num_kept)
+        least = self._min_samples()
         if self.num_samples < least or self.num_iterations < 1:
             raise ValueError(
-                f"need num_iterations >= 1 and num_samples >= {least} (elites, kept plans and the mean), got "
-                f"{self.num_iterations} and {self.num_samples}"
+                f"need num_iterations >= 1 and num_samples >= {least} (elites, refined plans, kept plans and the "
+                f"mean), got {self.num_iterations} and {self.num_samples}"
             )
-        if not self.initial_std > 0 or self.min_std < 0 or self.num_kept < 0 or self.decay < 1:
+        finite = 0 < self.initial_std < math.inf and 0 <= self.min_std < math.inf and 1 <= self.decay < math.inf
+        if not finite or self.num_kept < 0:
             raise ValueError(
-                f"need initial_std > 0, min_std >= 0, num_kept >= 0 and decay >= 1, got {self.initial_std}, "
-                f"{self.min_std}, {self.num_kept} and {self.decay}"
+                "need initial_std > 0, min_std >= 0, num_kept >= 0 and decay >= 1, all finite, got "
+                f"{self.initial_std}, {self.min_std}, {self.num_kept} and {self.decay}"
             )
-        if self.try_mean not in ("every", "last"):
-            raise ValueError(f"try_mean must be 'every' or 'last', got {self.try_mean!r}")
+        if self.try_mean not in get_args(TryMean):
+            raise ValueError(f"try_mean must be one of {get_args(TryMean)}, got {self.try_mean!r}")
+        if self.answer not in get_args(Answer):
+            raise ValueError(f"answer must be one of {get_args(Answer)}, got {self.answer!r}")
+        if self.answer == "mean" and self.try_mean != "end":
+            raise ValueError(f"answer='mean' needs try_mean='end', got try_mean={self.try_mean!r}")
+
+    def _min_samples(self) -> int:
+        refined = 0 if self.refinement is None else self.refinement.min_samples
+        return max(self.refit.min_samples, refined, 1 + self.num_kept)
 
     def round_sizes(self) -> tuple[int, ...]:
-        """Plans scored in each round: what a search with this planner costs."""
-        floor = min(self.num_samples, 2 * max(self.refit.min_samples, 1 + self.num_kept))
+        """Plans drawn in each round."""
+        floor = min(self.num_samples, 2 * self._min_samples())
         return tuple(max(floor, int(self.num_samples / self.decay**index)) for index in range(self.num_iterations))
 
     @torch.no_grad()
@@ -79,27 +105,41 @@ class SamplingPlanner:
         """
         search = Search(request)
         half = half_width(request)
-        least = self.min_std * half
         mean = first_guess(request)
-        gaussian = Gaussian(mean, (self.initial_std * half).expand_as(mean))
-        given, kept = opening(request, self.num_samples), None
+        first = gaussian = Gaussian(mean, (self.initial_std * half).expand_as(mean))
+        given, kept = self._first_given(request), None
         for index, size in enumerate(self.round_sizes()):
             if search.out_of_time():
                 break
             plans = self._propose(request, gaussian, given, size=size)
-            costs = masked(search.judge(plans))
-            gaussian = self.refit(gaussian, plans, costs).at_least(least).inside(request.box)
+            scores = search.score(plans)
+            if self.refinement is not None:
+                plans, scores = self.refinement(search, plans, scores, spread=gaussian.spread_of(first))
+            costs = masked(ranked(scores))
+            fitted = self.refit(gaussian, plans, costs).finite_or(gaussian)
+            gaussian = fitted.at_least(self.min_std * half).inside(request.box)
             kept = self._kept(plans, costs, search.best_plan)
             given = self._next_given(gaussian.mean, kept, index + 1)
-        return dataclasses.replace(search.result(rounds=self.num_iterations), elites=kept)
+        return dataclasses.replace(self._ended(search, gaussian.mean), elites=kept)
+
+    def _num_calls(self) -> int:
+        """Calls of the cost in a whole search."""
+        refined = 0 if self.refinement is None else self.refinement.num_calls
+        return self.num_iterations * (1 + refined) + (self.try_mean == "end")
+
+    def _first_given(self, request: PlanRequest) -> Plans:
+        """What the first round tries as it is."""
+        plans = opening(request, self.num_samples)
+        asked = request.warm_start is not None or request.candidates is not None
+        return plans if asked or self.try_mean != "end" else plans[:, :0]
 
     def _propose(self, request: PlanRequest, gaussian: Gaussian, given: Plans, *, size: int) -> Plans:
         """`size` plans in the box: the given ones first, then random ones."""
-        box = request.box
-        shape = (request.batch, size, request.horizon, box.dim)
-        drawn = gaussian.around(self.noise(shape, request.generator, like=box.low))
-        drawn[:, : given.shape[1]] = given
-        return box.clip(drawn)
+        shape = (request.batch, size, request.horizon, request.box.dim)
+        drawn = gaussian.around(self.noise(shape, request.generator, like=request.box.low))
+        plans = self.projection(drawn, request.box)
+        plans[:, : given.shape[1]] = given
+        return plans
 
     def _kept(self, plans: Plans, costs: Costs, best: Plan) -> Plans | None:
         """The cheapest plans of a round; the best so far stands in for those that are not valid."""
@@ -110,5 +150,25 @@ class SamplingPlanner:
 
     def _next_given(self, mean: Plan, kept: Plans | None, index: int) -> Plans:
         """What round `index` tries as it is."""
-        tried = mean[:, None] if self.try_mean == "every" or index == self.num_iterations - 1 else mean[:, None][:, :0]
+        due = self.try_mean == "every" or (self.try_mean == "last" and index == self.num_iterations - 1)
+        tried = mean[:, None] if due else mean[:, None][:, :0]
         return tried if kept is None else torch.cat([tried, kept], dim=1)
+
+    def _ended(self, search: Search, mean: Plan) -> PlanResult:
+        """The result, after the last mean was tried if it is due."""
+        if self.try_mean != "end" or search.out_of_time():
+            return search.result(rounds=self._num_calls())
+        plan = self.projection.of_mean(mean, search.request.box)
+        cost = masked(search.judge(plan[:, None]))[:, 0]
+        result = search.result(rounds=self._num_calls())
+        return result if self.answer == "best" else _answering(result, plan, cost)
+
+
+def _answering(result: PlanResult, plan: Plan, cost: Annotated[Tensor, "B"]) -> PlanResult:
+    """The same result with another plan, where the cost of that one is finite."""
+    valid = cost.isfinite()
+    return dataclasses.replace(
+        result,
+        actions=torch.where(valid[:, None, None], plan, result.actions),
+        cost=torch.where(valid, cost, result.cost),
+    )

@@ -215,7 +215,7 @@ def opening(request: PlanRequest, limit: int) -> Plans:
 
 def half_width(request: PlanRequest) -> Tensor:
     """Half the width of the box on each axis `A`: the unit in which spreads and step sizes are given."""
-    return (request.box.high - request.box.low) / 2
+    return request.box.high / 2 - request.box.low / 2  # halved first: the width of a huge box may overflow
 
 
 def or_fallback(plans: Plan, found: Tensor, request: PlanRequest) -> Plan:

@@ -13,7 +13,7 @@ from jepa_mpc.types import Costs, Plans
 
 
 @dataclass(frozen=True)
-class Walk(Gaussian):
+class DescentState(Gaussian):
     """A normal distribution on its way downhill; D = H A entries.
 
     Args:
@@ -47,20 +47,20 @@ class SlopeRefit:
     dips wants a global search before it. Plans without a finite cost take no part.
 
     Args:
+        ridge: Weight that pulls slopes to 0, relative to the plans' own spread.
         start: First step on each entry, in units of the first standard deviation.
         spread: Standard deviation of the plans, as a share of the step.
         grow: Factor of the step after success.
         shrink: Factor of the step after failure.
-        ridge: Weight that pulls slopes to 0, relative to the plans' own spread.
         memory: Share of the old slope, and of its old square, that each round keeps.
         limits: Smallest and largest step, in units of the first standard deviation.
     """
 
+    ridge: float
     start: float = 0.5
     spread: float = 0.3
     grow: float = 1.1
     shrink: float = 0.85
-    ridge: float = 0.01
     memory: tuple[float, float] = (0.6, 0.8)
     limits: tuple[float, float] = (2e-4, 2.0)
 
@@ -82,7 +82,7 @@ class SlopeRefit:
 
     def __call__(self, old: Gaussian, plans: Plans, costs: Costs) -> Gaussian:
         """Plans B S H A and costs B S in; a Gaussian over B H A out."""
-        before = old if isinstance(old, Walk) else self._begin(old)
+        before = old if isinstance(old, DescentState) else self._begin(old)
         costs = costs.to(plans.dtype)  # a simulator judges in double precision
         least, best = cheapest(plans, costs, 1)  # (B, 1), (B, 1, H, A)
         found, better = costs.isfinite().any(dim=1, keepdim=True), least < before.cost
@@ -91,7 +91,7 @@ class SlopeRefit:
         radius = (before.radius * factor).clamp(*self.limits)
         measured, scale = self._measured(before, plans, costs)
         slope, square, direction = self._direction(before, torch.where(found, measured, before.slope))
-        return Walk(
+        return DescentState(
             mean=(base - radius * before.first * direction).view_as(before.mean),
             std=(self.spread * radius * before.first).view_as(before.mean),
             base=base,
@@ -104,14 +104,14 @@ class SlopeRefit:
             age=before.age + 1,
         )
 
-    def _begin(self, old: Gaussian) -> Walk:
+    def _begin(self, old: Gaussian) -> DescentState:
         mean, nothing = old.mean.flatten(1), torch.zeros_like(old.mean.flatten(1))
         unknown = mean.new_full((len(mean), 1), torch.inf)
         radius, scale = torch.full_like(unknown, self.start), torch.zeros_like(unknown)
         first = old.std.flatten(1)
-        return Walk(old.mean, old.std, mean, unknown, radius, nothing, nothing, first, scale, 0)
+        return DescentState(old.mean, old.std, mean, unknown, radius, nothing, nothing, first, scale, 0)
 
-    def _measured(self, before: Walk, plans: Plans, costs: Costs) -> tuple[Annotated[Tensor, "B D"], Tensor]:
+    def _measured(self, before: DescentState, plans: Plans, costs: Costs) -> tuple[Annotated[Tensor, "B D"], Tensor]:
         """The slope per first standard deviation, in units of `scale`, and that scale.
 
         Ridge regression of the costs on the plans, solved for one weight per plan: plans are fewer than entries.
@@ -133,7 +133,7 @@ class SlopeRefit:
         slope = slope / spread_now.clamp(min=self.limits[0] * self.spread)
         return torch.where((failed == 0)[:, None] & slope.isfinite(), slope, before.slope), scale
 
-    def _direction(self, before: Walk, measured: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _direction(self, before: DescentState, measured: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Smoothed slope, its smoothed square, and the direction uphill with entries of about 1."""
         keep, keep_square = self.memory
         slope = keep * before.slope + (1 - keep) * measured
@@ -143,7 +143,7 @@ class SlopeRefit:
         return slope, square, slope / (1 - keep**rounds) / size.clamp(min=1e-12)
 
 
-def _apart(before: Walk, plans: Plans) -> Annotated[Tensor, "B S D"]:
+def _apart(before: DescentState, plans: Plans) -> Annotated[Tensor, "B S D"]:
     """How far plans are from the mean, in present standard deviations; 0 on fixed entries."""
     std = before.std.flatten(1)[:, None]
     away = plans.flatten(2) - before.mean.flatten(1)[:, None]

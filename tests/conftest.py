@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch._dynamo  # before the first OpenGL context: the other order can crash the first optimiser
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 # dm_control brings absl, whose log handler would hold pytest's captured stream and close it when hydra sets up logging
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 

@@ -16,7 +16,7 @@ import torch
 from jepa_mpc.trajectories.actions import ActionPart, PoseDelta
 from jepa_mpc.trajectories.cache import Cache, CacheOptions, is_cache
 from jepa_mpc.trajectories.earlier import earlier_bank
-from jepa_mpc.trajectories.episode import STATE
+from jepa_mpc.trajectories.episode import EXTRAS, STATE
 from jepa_mpc.trajectories.framebank import FrameBank as FrameBank
 from jepa_mpc.trajectories.ingest import cached_elsewhere, ingest
 
@@ -100,7 +100,13 @@ def bank_of(cache: Cache, part: ActionPart, *, cameras: Sequence[str] | None = N
         cameras=chosen,
         dt_s=cache.dt_s,
         joined=part.joined,
-        origin={"robot": cache.robot.to_dict(), "picture": cache.fit.to_dict(), "source": cache.index["source"]},
+        origin={
+            "robot": cache.robot.to_dict(),
+            "picture": cache.fit.to_dict(),
+            "source": cache.index["source"],
+            "embodiment": str(cache.metadata(0).get("robot", "")),
+        },
+        extras={name: torch.from_numpy(cache.rows(name)) for name in EXTRAS if name in cache.columns},
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from jepa_mpc.checkpoint import load_checkpoint
+from jepa_mpc.checkpoint import open_checkpoint
 from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.interfaces import Agent
 from jepa_mpc.trajectories.actions import ActionPart, CommandedActions, PoseDelta, action_part, describe
@@ -191,7 +191,8 @@ def load_door(checkpoint: str | Path) -> Door:
     Raises:
         BadCheckpoint: If the checkpoint is damaged or was trained before checkpoints carried doors.
     """
-    _, config = load_checkpoint(checkpoint)
+    with open_checkpoint(checkpoint) as opened:
+        config = opened.config
     value = config.get("interface", {}).get("robot")
     if not value:
         raise BadCheckpoint(f"{checkpoint} does not say how its log was read: train it again with train.py")

@@ -11,6 +11,10 @@ An episode has T observations and T actions; action t leads from observation t t
     action                       float32 T A       what was commanded, physical units
     timestamp                    float64 T         seconds since the episode began, strictly rising
     frame_index, episode_index, task_index  int64 T;   done  bool T
+
+Fields that not every log has:
+
+    clouds                       float32 T G 3     points that the depth cameras see, m, in the frame of the base
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from jepa_mpc.interfaces import Field
 
 IMAGES, DEPTH = "observation.images.", "observation.depth."
 STATE, EE_POSE, GRIPPER, ACTION = "observation.state", "observation.ee_pose", "observation.gripper", "action"
+CLOUDS = "clouds"
 TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, TASK_INDEX, DONE = (
     "timestamp",
     "frame_index",
@@ -46,6 +51,9 @@ COLUMNS: dict[str, tuple[str, int, int | None, str]] = {
     TASK_INDEX: ("int64", 1, None, ""),
     DONE: ("bool", 1, None, ""),
 }
+EXTRAS: dict[str, tuple[str, int, int | None, str]] = {CLOUDS: ("float32", 3, 3, "m")}
+"""The same of fields that not every log has."""
+
 PICTURES: tuple[str, int, int | None, str] = ("uint8", 4, 3, "RGB")
 
 
@@ -88,6 +96,7 @@ def make_episode(
     dt_s: float,
     index: int,
     metadata: Mapping[str, Any],
+    extras: Mapping[str, np.ndarray] | None = None,
 ) -> Episode:
     """Build the columns from what a recorder has at hand.
 
@@ -99,6 +108,7 @@ def make_episode(
         dt_s: Seconds between two observations.
         index: Number of the episode in its log.
         metadata: Further facts (lab parameters, seed); JSON values.
+        extras: Fields that not every log has, e.g. `clouds`.
     """
     length = proprio.shape[0]
     arrays = {IMAGES + camera: np.ascontiguousarray(images) for camera, images in frames.items()}
@@ -113,6 +123,7 @@ def make_episode(
         TASK_INDEX: np.zeros(length, dtype=np.int64),
         DONE: np.arange(length) == length - 1,
     }
+    arrays |= dict(extras or {})
     episode = Episode(arrays=arrays, metadata={**metadata, "cameras": list(frames), "dt_s": dt_s})
     validate(episode, f"episode {index}")
     return episode
@@ -126,7 +137,7 @@ def fields_of(episode: Episode) -> dict[str, Field]:
         name: Field(
             shape=tuple(array.shape[1:]),
             dtype=str(array.dtype),
-            unit="RGB" if name.startswith(IMAGES) else COLUMNS[name][3],
+            unit="RGB" if name.startswith(IMAGES) else (COLUMNS | EXTRAS)[name][3],
             hz=hz,
         )
         for name, array in episode.arrays.items()
@@ -166,9 +177,10 @@ def check_column(name: str, array: np.ndarray, *, length: int, where: str) -> No
     Raises:
         BadEpisode: If anything differs from the schema.
     """
-    if not name.startswith(IMAGES) and name not in COLUMNS:
+    known = COLUMNS | EXTRAS
+    if not name.startswith(IMAGES) and name not in known:
         raise BadEpisode(f"{where}: field {name!r} is not part of the schema")
-    dtype, axes, last, _ = PICTURES if name.startswith(IMAGES) else COLUMNS[name]
+    dtype, axes, last, _ = PICTURES if name.startswith(IMAGES) else known[name]
     if array.dtype != np.dtype(dtype):
         raise BadEpisode(f"{where}: field {name!r} must have dtype {dtype}, got {array.dtype}")
     if array.ndim != axes or (last is not None and array.shape[-1] != last) or 0 in array.shape[1:]:

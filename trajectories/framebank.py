@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -32,6 +33,7 @@ class FrameBank:
             or all of them `stacked` into a block of `skip * A` numbers.
         joined: What one action over several steps is of theirs: their sum, or their mean.
         origin: Where it comes from and how it was read, JSON values.
+        extras: Further rows `G ...` that windows hold, by name (`clouds`).
     """
 
     frames: Tensor
@@ -46,6 +48,7 @@ class FrameBank:
     blocks: Blocks = "joined"
     joined: Joined = "sum"
     origin: dict[str, Any] = field(default_factory=dict)
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.skip < 1 or self.blocks not in ("joined", "stacked"):
@@ -113,7 +116,7 @@ class FrameBank:
             into: Memory to draw into; fresh memory by default.
 
         Returns:
-            frames `B T C h w` (uint8), actions `B T-1 A`, proprio `B T P`, episode `B`.
+            frames `B T C h w` (uint8), actions `B T-1 A`, proprio `B T P`, extras `B T ...`, episode `B`.
 
         Raises:
             ValueError: If no episode has that many steps, or blocks are to be stacked over random strides.
@@ -152,6 +155,7 @@ class FrameBank:
             "frames": _rows(self.frames, steps, "frames", into),
             "actions": self._between(steps, every),
             "proprio": _rows(self.proprio, steps, "proprio", into),
+            **{name: _rows(rows, steps, name, into) for name, rows in self.extras.items()},
         }
 
     def split(self, share: float, *, generator: torch.Generator) -> tuple[FrameBank, FrameBank]:
@@ -169,10 +173,11 @@ class FrameBank:
         return replace(self, episodes=self.episodes[~held]), replace(self, episodes=self.episodes[held])
 
     def to(self, device: torch.device | str) -> FrameBank:
-        """The same bank with frames, actions and proprioception on another device."""
+        """The same bank with all its rows on another device."""
         return replace(
-            self, frames=self.frames.to(device), actions=self.actions.to(device), proprio=self.proprio.to(device)
-        )
+            self, frames=self.frames.to(device), actions=self.actions.to(device), proprio=self.proprio.to(device),
+            extras={name: rows.to(device) for name, rows in self.extras.items()},
+        )  # fmt: skip
 
     def action_rows(self) -> Tensor:
         """What lies between two observations, from every step of the chosen episodes that has one after it, `G A`."""

@@ -149,7 +149,7 @@ def parse_json(raw: bytes) -> Any:
         raise ValueError("it holds too many values for a header")
     text = raw.decode("utf-8-sig")
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_once)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
     for depth, level in enumerate(_levels(value)):
@@ -169,6 +169,14 @@ def parse_json_lines(raw: bytes) -> list[Any]:
     values = parse_json(b"[" + b",".join(line for line in raw.splitlines() if line.strip()) + b"]")
     assert isinstance(values, list)
     return values
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are there once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("it says something twice")
+    return found
 
 
 def _levels(value: Any) -> Iterator[list[Any]]:

@@ -12,14 +12,14 @@ import numpy as np
 
 from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.cache import FRAMES, CacheOptions, canonical_sha256
-from jepa_mpc.trajectories.episode import IMAGES, STATE, TIMESTAMP
+from jepa_mpc.trajectories.episode import EXTRAS, IMAGES, STATE, TIMESTAMP
 from jepa_mpc.trajectories.formats import open_log
 from jepa_mpc.trajectories.formats.base import fault
 from jepa_mpc.trajectories.robots import COUNTERS, MappedLog, guess_robot, robot_map
 from jepa_mpc.trajectories.windows import image_fields
 
 MOST_TOLD = 5
-LONGEST_ROW = 1024  # numbers of one step; longer columns (depth, point clouds) are not taken
+LONGEST_ROW = 1024  # numbers of one step; longer columns (depth) are not taken, those of `EXTRAS` always
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,8 @@ def make_plan(path: Path, options: CacheOptions, fingerprint: str) -> Plan:
         raise ValueError(
             f'{path} does not say how many steps it has per second: say it with "robot={{hz: 10}}", or in a robot file'
         )
-    numbers = [name for name in log.fields if not name.startswith(IMAGES) and name not in COUNTERS]
+    known = {*COUNTERS, *EXTRAS}
+    numbers = [name for name in log.fields if not name.startswith(IMAGES) and name not in known]
     if STATE not in log.fields and numbers:  # pictures alone are a log, too
         raise ValueError(f"{path} has no proprioception: name its columns as state in a robot map")
     images = image_fields(log.fields, log.cameras if options.cameras is None else options.cameras)
@@ -128,7 +129,8 @@ def _columns(declared: Mapping[str, Field]) -> dict[str, dict[str, Any]]:
     """Every column of numbers that is not too long, with its file and the dtype that it is kept in."""
     taken: dict[str, dict[str, Any]] = {}
     for name, one in declared.items():
-        if name.startswith(IMAGES) or len(one.shape) > 1 or int(np.prod(one.shape)) > LONGEST_ROW:
+        long = len(one.shape) > 1 or int(np.prod(one.shape)) > LONGEST_ROW
+        if name.startswith(IMAGES) or (long and name not in EXTRAS):
             continue
         kind = np.dtype(one.dtype).kind
         if kind not in "fiub":

@@ -20,6 +20,7 @@ from jepa_mpc.trajectories.formats.npz import FILE_NAME, episode_path, read_epis
 from jepa_mpc.trajectories.formats.npz_writer import write_manifest as write_manifest
 from jepa_mpc.trajectories.motion import Motion
 from jepa_mpc.types import ActionBox
+from jepa_mpc.workspaces import clear_workspaces
 
 STAGING = ".staging"
 
@@ -53,6 +54,7 @@ def record_episode(
     options: Mapping[str, Any],
     metadata: Mapping[str, Any],
     generator: Generator,
+    sensors: Mapping[str, Callable[[], np.ndarray]] | None = None,
 ) -> Episode:
     """Let a motion run and keep what was seen and done.
 
@@ -67,11 +69,13 @@ def record_episode(
         options: Options of the reset.
         metadata: What to keep beside the arrays, JSON values.
         generator: The motion's randomness.
+        sensors: Fields that not every log has (`clouds`): each is read after every observation.
     """
     seen, _ = env.reset(seed=seed, options=dict(options))
     motion = make_motion()
     motion.start(seen["proprio"], generator)
     frames, proprio, actions = [seen["frames"]], [seen["proprio"]], []
+    extras = {name: [read()] for name, read in (sensors or {}).items()}
     facts = dict(metadata)
     for _ in range(steps):
         action = motion(proprio[-1], generator)
@@ -81,6 +85,8 @@ def record_episode(
             break
         frames.append(seen["frames"])
         proprio.append(seen["proprio"])
+        for name, rows in extras.items():
+            rows.append((sensors or {})[name]())
         actions.append(action)
     actions.append(np.zeros_like(env.action_box.low.numpy()))
     pictures = np.stack(frames)  # (T, C, h, w)
@@ -93,6 +99,7 @@ def record_episode(
         dt_s=float(env.dt_s),
         index=index,
         metadata={**facts, "seed": seed},
+        extras={name: np.stack(rows) for name, rows in extras.items()},
     )  # fmt: skip
 
 
@@ -119,9 +126,8 @@ def repair(folder: Path) -> set[int]:
     """
     staging = folder / STAGING
     staging.mkdir(parents=True, exist_ok=True)
-    for draft in (*folder.glob(".*.tmp*"), *staging.glob(".*.tmp*")):
-        if draft.is_file():
-            draft.unlink()
+    for place in (folder, staging):
+        clear_workspaces(place)
     good = {index for place in (folder, staging) for index in _whole_episodes(place)}
     count = next(i for i in range(len(good) + 1) if i not in good)
     for index in good:

@@ -217,7 +217,8 @@ class MappedLog:
         if TIMESTAMP in own and TIMESTAMP not in self.log.fields:
             remedy = "give its steps per second: robot.hz=..."
             raise fault(self.path, field=TIMESTAMP, problem="is not in this log", remedy=remedy, episode=episode)
-        columns = self.log.read(episode, start, stop, list(dict.fromkeys([*own, *needed])))
+        clock = [TIMESTAMP] if TIMESTAMP in counted and TIMESTAMP in self.log.fields else []  # checked, if not used
+        columns = self.log.read(episode, start, stop, list(dict.fromkeys([*own, *needed, *clock])))
         found = self.robot(columns, made) | {name: columns[name] for name in own}
         found |= {name: self._count(name, episode, start, stop) for name in counted}
         return {name: found[name] for name in names}

@@ -74,10 +74,12 @@ def stats_of(rows: Annotated[Tensor, "G A"], *, still: float = 1e-6) -> Stats:
     Raises:
         ValueError: If there are fewer than two rows.
     """
+    if rows.dim() == 2 and not rows.shape[1]:  # pictures or clouds alone
+        return Stats(**{name: torch.zeros(0) for name in ("mean", "std", "low", "high")})
     if rows.dim() != 2 or rows.shape[0] < 2:
         raise ValueError(f"expected rows (G, A) with G >= 2, got shape {tuple(rows.shape)}")
     exact = rows.double()
-    std = exact.std(dim=0) if exact.shape[1] else exact[0]
+    std = exact.std(dim=0)
     std = torch.where(std > still, std, torch.ones_like(std))
     return Stats(
         mean=exact.mean(dim=0).float(), std=std.float(), low=rows.amin(dim=0).float(), high=rows.amax(dim=0).float()

@@ -58,6 +58,9 @@ class Windows:
         self.images = image_fields(store.fields, cameras)
         self.actions = PoseDelta() if actions is None else actions
         self.episodes = list(range(len(store.lengths)) if episodes is None else episodes)
+        for episode in self.episodes:
+            if store.lengths[episode] < 1:
+                store.read(episode, 0, 1, [])  # an episode without steps is damaged: this says how
         counts = [max(store.lengths[episode] - self.length + 1, 0) for episode in self.episodes]
         self.ends = list(accumulate(counts))
         if not self.ends or self.ends[-1] == 0:

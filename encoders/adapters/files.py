@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from jepa_mpc.encoders.adapters.names import from_hugging_face, without_prefixes
+from jepa_mpc.encoders.adapters.plain import is_table, read_plain
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.reading import is_plain_name
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +23,6 @@ ENCODER_SECTIONS = ("ema_encoder", "target_encoder", "encoder")
 
 OTHER_HEADS = ("pooler.", "classifier.")
 """Parts of Hugging Face files that are neither encoder nor predictor: probes of a single task."""
-
-UNREADABLE = (safetensors.SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError)
-_SCALAR = np.float64(0).__reduce__()[0]
-_PLAIN_NUMBERS: list[Any] = [
-    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-    *(np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType),
-]
-"""What a trainer's loss or epoch may be beside Python's own numbers: nothing that runs code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +60,11 @@ def read_released(path: str | Path, *, section: str | None = None) -> Released:
     if files[0].suffix == ".safetensors":
         tensors: dict[str, Tensor] = {}
         for file in files:
-            tensors |= _read(file)
+            tensors |= read_plain(file)
         beside = files[0].parent / "config.json"
         released = sort_hugging_face(tensors, _read_json(beside) if beside.is_file() else {}, source=source)
     else:
-        released = sort_trainer(_read(files[0]), source=source, section=section)
+        released = sort_trainer(read_plain(files[0]), source=source, section=section)
     logger.info("%s: encoder of %d tensors from %r", source, len(released.encoder), released.section)
     return released
 
@@ -87,8 +75,8 @@ def sort_trainer(content: Mapping[str, Any], *, source: str, section: str | None
     Raises:
         BadCheckpoint: If there is no encoder, or not the wanted one.
     """
-    sections = {str(name): value for name, value in content.items() if _is_table(value)}
-    if not sections and _is_table(content):
+    sections = {str(name): value for name, value in content.items() if is_table(value)}
+    if not sections and is_table(content):
         sections = {"encoder": content}
     predictor = without_prefixes(sections.get("predictor", {}), source)
     present = [name for name in ENCODER_SECTIONS if name in sections]
@@ -125,8 +113,11 @@ def _weight_files(path: Path) -> list[Path]:
         raise BadCheckpoint(f"there is no file or folder {path}")
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        parts = sorted(set(_read_json(index).get("weight_map", {}).values()))
-        return [path / part for part in parts]
+        parts = _read_json(index).get("weight_map")
+        listed = list(parts.values()) if isinstance(parts, dict) else []
+        if not listed or not all(isinstance(name, str) and is_plain_name(name) for name in listed):
+            raise BadCheckpoint(f"{index} should map tensors to files beside it")
+        return [path / name for name in sorted(set(listed))]
     if (path / "model.safetensors").is_file():
         return [path / "model.safetensors"]
     found = sorted({*path.glob("*.pt"), *path.glob("*.pth.tar")})
@@ -138,30 +129,11 @@ def _weight_files(path: Path) -> list[Path]:
     return found
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        with torch.serialization.safe_globals(_PLAIN_NUMBERS):
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadCheckpoint(f"{file} cannot be read as weights (cut short? download it again): {reason}") from error
-    if not isinstance(content, dict):
-        raise BadCheckpoint(f"{file} should hold a table of tensors, found {type(content).__name__}")
-    return content
-
-
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise BadCheckpoint(f"{file} is not readable JSON: {error}") from error
     if not isinstance(value, dict):
         raise BadCheckpoint(f"{file} should hold a table, found {type(value).__name__}")
     return value
-
-
-def _is_table(value: Any) -> bool:
-    """Whether a value is a state dictionary: names to tensors, at least one."""
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(entry, Tensor) for entry in value.values())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.strict import check_finite
 
 NUM_NAMES_SHOWN = 10
 
@@ -30,11 +31,12 @@ def fill(
         tensors: Weights in the released spelling.
         spelling: Maps a name of `module.state_dict()` to the released one.
         title: What the module is called in the error message.
-        dtype: Of the filled weights; None keeps what the file has.
+        dtype: Of the filled weights; None keeps what the file has. Counters stay whole numbers.
         ignored: Released names that need no place here.
 
     Raises:
-        BadCheckpoint: If a name is missing, unexpected or of another shape; lists all three kinds.
+        BadCheckpoint: If a name is missing, unexpected or of another shape (lists all three kinds), or a weight is NaN
+            or infinite.
     """
     own = module.state_dict()
     names = {spelling(key): key for key in own}
@@ -50,8 +52,13 @@ def fill(
     found = [f"{len(keys)} {fault}: {_some(keys)}" for fault, keys in faults.items() if keys]
     if found:
         raise BadCheckpoint(f"these weights do not fit {title}: {'; '.join(found)}")
-    weights = {key: tensors[name].detach().to(dtype=dtype, copy=True) for name, key in names.items()}
+    check_finite({name: tensors[name] for name in names}, title)
+    weights = {key: _copied(tensors[name].detach(), dtype) for name, key in names.items()}
     module.load_state_dict(weights, strict=True, assign=True)
+
+
+def _copied(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.to(dtype=dtype if tensor.is_floating_point() else None, copy=True)
 
 
 def _some(names: list[str]) -> str:

@@ -10,12 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from jepa_mpc.encoders.adapters.files import UNREADABLE
 from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.plain import read_table
 from jepa_mpc.encoders.layers.slot_attention import LogitScale, NormedStep, SlotAttention, SlotBlock, normed_mlp
 from jepa_mpc.encoders.slot_decoder import SlotMixer
 from jepa_mpc.encoders.slots import GaussianStart, SlotEncoder, SlotRecurrence
@@ -73,7 +72,7 @@ def load(
     Raises:
         BadCheckpoint: If the file cannot be read safely, or a part is missing or does not fit.
     """
-    tensors = _read(Path(path))
+    tensors = read_table(Path(path))
     embed = embedding(part(tensors, "embed"))
     begin = start(part(tensors, "start"), num_slots=num_slots)
     follow = recurrence(tensors, iterations=iterations, first=first, heads=heads, logit_scale=logit_scale)
@@ -229,20 +228,6 @@ def mixer(tensors: Mapping[str, Tensor], *, heads: int = 4, logit_scale: LogitSc
     )
     fill(made, tensors, spelling=_speller((*blocks, *_DECODER)), title="the decoder of VideoSAUR")
     return made
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadCheckpoint(f"{file} cannot be read as plain weights; save its state_dict() alone: {reason}") from error
-    found = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise BadCheckpoint(f"{file} should hold a table of tensors, found {type(content).__name__}")
-    return dict(found)
 
 
 def _speller(names: _Names) -> Callable[[str], str]:

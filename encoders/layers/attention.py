@@ -18,6 +18,7 @@ class Attention(nn.Module):
         qkv_bias: Whether the joint projection has a bias.
         norm: A part that the tokens pass first (a second normalisation, say); by default none.
         output: The part after the heads are joined; by default a linear map back to `width`.
+        dropout: Share of the attention weights that is dropped in training.
 
     Raises:
         ValueError: If no head width is given and `heads` does not divide `width`.
@@ -32,6 +33,7 @@ class Attention(nn.Module):
         qkv_bias: bool = True,
         norm: nn.Module | None = None,
         output: nn.Module | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if head_dim is None and width % heads:
@@ -42,6 +44,7 @@ class Attention(nn.Module):
         self.norm = norm or nn.Identity()
         self.to_qkv = nn.Linear(width, 3 * self.inner, bias=qkv_bias)
         self.output = output or nn.Linear(self.inner, width)
+        self.dropout = dropout
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Let the tokens `(G, L, width)` look at each other; `mask` (L, L) is True where looking is allowed."""
@@ -65,7 +68,8 @@ class Attention(nn.Module):
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend and join the heads: `(G, heads, L, head_dim)` three times in, `(G, L, width)` out."""
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        dropped = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from jepa_mpc.encoders.layers.attention import Attention
+from jepa_mpc.encoders.layers.drops import DropPath, Drops
 from jepa_mpc.encoders.layers.positions import Angles, rotate
 
 ModulationInit = Callable[[nn.Linear, Generator | None], None]
@@ -50,19 +51,31 @@ class TransformerBlock(nn.Module):
         hidden: Width inside the feed-forward part.
         eps: Constant of the layer norms.
         qkv_bias: Whether the joint projection has a bias.
+        drops: What is left out at random in training; by default nothing.
     """
 
-    def __init__(self, width: int, *, heads: int, hidden: int, eps: float = 1e-6, qkv_bias: bool = True) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int,
+        hidden: int,
+        eps: float = 1e-6,
+        qkv_bias: bool = True,
+        drops: Drops | None = None,
+    ) -> None:
         super().__init__()
+        drops = drops or Drops()
         self.norm_attention = nn.LayerNorm(width, eps=eps)
-        self.attention = Attention(width, heads=heads, qkv_bias=qkv_bias)
+        self.attention = Attention(width, heads=heads, qkv_bias=qkv_bias, dropout=drops.attention)
         self.norm_mlp = nn.LayerNorm(width, eps=eps)
-        self.mlp = FeedForward(width, hidden=hidden)
+        self.mlp = FeedForward(width, hidden=hidden, dropout=drops.features)
+        self.drop, self.path = nn.Dropout(drops.features), DropPath(drops.path)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Transform tokens `(G, L, width)`; `mask` (L, L) is True where looking is allowed."""
-        x = x + self.attention(self.norm_attention(x), mask)
-        return x + self.mlp(self.norm_mlp(x))
+        x = x + self.path(self.drop(self.attention(self.norm_attention(x), mask)))
+        return x + self.path(self.mlp(self.norm_mlp(x)))
 
 
 class RotaryBlock(TransformerBlock):
@@ -94,8 +107,8 @@ class RotaryBlock(TransformerBlock):
 
     def finish(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend from the tokens `x` `(B, L, width)` to all keys and values given, then feed forward."""
-        x = x + self.attention.mix(query, key, value, mask)
-        return x + self.mlp(self.norm_mlp(x))
+        x = x + self.path(self.drop(self.attention.mix(query, key, value, mask)))
+        return x + self.path(self.mlp(self.norm_mlp(x)))
 
 
 @dataclass(frozen=True, kw_only=True)

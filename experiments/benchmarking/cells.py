@@ -15,7 +15,7 @@ from jepa_mpc.experiments.reporting.record import plain
 from jepa_mpc.files import write_json
 
 FORMAT = "planner-cell-v1"
-SIMULATOR, LEARNED = "simulator", "learned"
+LEARNED = "learned"
 OPEN, CLOSED = "open", "closed"
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Cell:
 
     Args:
         task: Name of the task.
-        dynamics: What is planned in: "simulator" or "learned".
+        dynamics: What is planned in: a name of `envs.true_dynamics.DYNAMICS`, or "learned".
         world: Fingerprint of the learned world model, or an empty string.
         mode: "open" carries out one plan as it is, "closed" plans anew along an episode.
         planner: What the planner is called in the tables.

@@ -65,7 +65,7 @@ def take(cell: Cell, checkpoint: Path | None, *, camera: str | None, size: int, 
     if learned:
         task = task_at(cell.task, checkpoint, (), 64)
     else:
-        task = task_at(cell.task, None, (_camera(cell, camera),), size)
+        task = task_at(cell.task, None, (_camera(cell, camera),), size, dynamics=cell.dynamics)
     env: Any = task.env
     task.reset(seed=seed_of(cell.start_seed, "start", cell.start))
     frames = env.goal().frames[0, 0, :3].permute(1, 2, 0).numpy()

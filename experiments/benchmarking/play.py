@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from jepa_mpc import envs
 from jepa_mpc.envs.baselines import PolicyAgent
 from jepa_mpc.envs.task import Task
+from jepa_mpc.envs.true_dynamics import SIMULATOR
 from jepa_mpc.episode import run_episode
 from jepa_mpc.experiments.benchmarking.budgets import build
 from jepa_mpc.experiments.benchmarking.cells import LEARNED, Cell, Outcome
@@ -61,7 +62,7 @@ def work_one(work: Work) -> Outcome:
 
 def play(cell: Cell, checkpoint: Path | None = None, *, commit: str = "") -> Outcome:
     """Play one cell: the same cell gives the same course and cost, whatever was played before."""
-    task = task_at(cell.task, checkpoint if cell.dynamics == LEARNED else None)
+    task = task_at(cell.task, checkpoint if cell.dynamics == LEARNED else None, dynamics=cell.dynamics)
     task.reset(seed=seed_of(cell.start_seed, "start", cell.start))
     goal = task.goal()
     agent, readings = agent_of(cell, task, checkpoint)
@@ -92,12 +93,20 @@ def course_cost(task: Task, sensors: NDArray[np.float64], actions: NDArray[np.fl
 
 
 @lru_cache(maxsize=4)
-def task_at(name: str, checkpoint: Path | None, cameras: tuple[str, ...] = (), image_size: int = 64) -> Task:
+def task_at(
+    name: str,
+    checkpoint: Path | None,
+    cameras: tuple[str, ...] = (),
+    image_size: int = 64,
+    *,
+    dynamics: str = SIMULATOR,
+) -> Task:
     """A task of this process; with the cameras that a learned world model was trained with, if one is named."""
     if checkpoint is not None:
         known = world_model_at(checkpoint, "cpu").interface
         cameras, image_size = known.cameras, known.image_size
-    return envs.make_task(name, cameras=cameras, image_size=image_size)
+    simulated = SIMULATOR if dynamics == LEARNED else dynamics
+    return envs.make_task(name, cameras=cameras, image_size=image_size, dynamics=simulated)
 
 
 def agent_of(cell: Cell, task: Task, checkpoint: Path | None) -> tuple[Agent, list[Reading]]:

@@ -11,9 +11,10 @@ from typing import Any
 
 from jepa_mpc import envs
 from jepa_mpc.envs.task import Task
+from jepa_mpc.envs.true_dynamics import DYNAMICS, SIMULATOR
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.experiments.benchmarking.budgets import build, needs_gradients, sized
-from jepa_mpc.experiments.benchmarking.cells import CLOSED, LEARNED, OPEN, SIMULATOR, Cell
+from jepa_mpc.experiments.benchmarking.cells import CLOSED, LEARNED, OPEN, Cell
 from jepa_mpc.experiments.benchmarking.play import task_at
 from jepa_mpc.experiments.reaching.methods import world_model_at
 
@@ -135,10 +136,10 @@ class _Unsuited(ValueError):
 
 
 def _cells_of(each: Contestant, name: str, options: Mapping[str, Any], checkpoint: Path | None) -> list[Cell]:
-    task = task_at(name, checkpoint)
+    task = task_at(name, checkpoint, dynamics=options["dynamics"])
     common = _common(task, options, checkpoint)
     horizon = common["horizon"]
-    if options["dynamics"] == SIMULATOR and (reason := _unsuited(each.kind, _frozen(each.arguments), name, horizon)):
+    if checkpoint is None and (reason := _unsuited(each.kind, _frozen(each.arguments), name, horizon)):
         raise _Unsuited(f"it cannot plan in a simulator ({reason})")
     cells = []
     for budget in each.budgets:
@@ -204,7 +205,7 @@ def _budget(given: int | str) -> int | None:
 
 
 def _check(options: Mapping[str, Any]) -> None:
-    for name, known in (("mode", (OPEN, CLOSED)), ("dynamics", (SIMULATOR, LEARNED))):
+    for name, known in (("mode", (OPEN, CLOSED)), ("dynamics", (*DYNAMICS, LEARNED))):
         if options[name] not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; got {options[name]!r}")
     for name in ("starts", "seeds", "execute", "workers", "shards"):

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa_mpc.checkpoint import load_checkpoint, load_strict
 from jepa_mpc.encoders.adapters.vjepa2 import load as load_released
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.preprocessing import RobotPixels
@@ -20,6 +19,7 @@ from jepa_mpc.encoders.released import RELEASES, network
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.restore import load_network
 
 Encode = Callable[[Tensor], Tensor]
 PATCH = 8
@@ -50,13 +50,8 @@ def of_checkpoint(folder: str | Path, *, device: torch.device) -> Source:
     Raises:
         BadCheckpoint: If the folder holds no system that encodes frames.
     """
-    tensors, config = load_checkpoint(folder)
+    objective, config = load_network(folder, kind="system", form=nn.Module)
     system: dict[str, Any] = config["system"]
-    try:
-        objective = assemble(system)
-    except (LookupError, TypeError, ValueError) as error:
-        raise BadCheckpoint(f"{folder} describes no system of this version: {error}") from error
-    load_strict(objective, tensors, str(folder))
 
     def fresh(seed: int) -> Encode:
         return _of_objective(assemble(system, generator=generator(seed, "fresh weights")), "the system", device)

@@ -13,6 +13,7 @@ import torch
 
 from jepa_mpc.envs.labs import Lab
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.envs.robots import DEFAULT
 from jepa_mpc.episode import run_episode
 from jepa_mpc.experiments.processes import in_processes
 from jepa_mpc.experiments.reaching.films import Film, open_film, worst
@@ -36,6 +37,7 @@ class LabJob:
         methods: Builds the agents.
         names: The methods to play.
         film: Where the film of the world model's episodes goes, or None.
+        robot: The robot, a name of `envs.robots.ROBOTS`.
     """
 
     lab: Lab
@@ -49,6 +51,7 @@ class LabJob:
     methods: Methods
     names: tuple[str, ...]
     film: Path | None = None
+    robot: str = DEFAULT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ class LabResult:
 def play_lab(job: LabJob) -> LabResult:
     """Play every episode of every method in one lab (in a worker process)."""
     torch.set_num_threads(1)
-    env = _environment(job.cameras, job.image_size, job.budget)
+    env = _environment(job.robot, job.cameras, job.image_size, job.budget)
     records: list[EpisodeRecord] = []
     tiles: list[Tile] = []
     for name in job.names:
@@ -112,6 +115,6 @@ def play_all(jobs: Sequence[LabJob], *, workers: int) -> Iterator[LabResult]:
 
 
 @lru_cache(maxsize=1)
-def _environment(cameras: tuple[str, ...], image_size: int, budget: int) -> ReachEnv:
+def _environment(robot: str, cameras: tuple[str, ...], image_size: int, budget: int) -> ReachEnv:
     """The one environment (and OpenGL context) of this process."""
-    return ReachEnv(cameras=cameras, image_size=image_size, budget=budget)
+    return ReachEnv(robot=robot, cameras=cameras, image_size=image_size, budget=budget)

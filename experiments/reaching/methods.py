@@ -10,6 +10,7 @@ from jepa_mpc.encoders.hand_points import HandPoints
 from jepa_mpc.envs.arm import DT_S
 from jepa_mpc.envs.baselines import DoNothing, OracleIK, PolicyAgent, RandomActions
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.envs.true_dynamics import SIMULATOR, true_dynamics
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.face.agents import (
     CalibratedSettings,
@@ -19,13 +20,14 @@ from jepa_mpc.face.agents import (
     true_dynamics_agent,
 )
 from jepa_mpc.face.planning import PlanSettings
-from jepa_mpc.face.two_modes import PLACE, TwoModeSettings
+from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.interfaces import Agent
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.adapters.vjepa2_ac_files import load_released
 from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
-from jepa_mpc.world_model.checkpoints.loader import WorldModel, load_world_model
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.checkpoints.policies import load_policy
+from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.policies.goal import GoalPolicy
 
 WORLD_MODEL = "world model"
@@ -74,6 +76,7 @@ class Methods:
         full: What the agent of six modules is built of, if it is to play in place of the simple one.
         calibrated: Likewise how the calibrated agent looks for the hand.
         keypoints: Folder of its keypoints.
+        dynamics: Which simulator the agent with true dynamics plans in.
     """
 
     checkpoint: Path
@@ -87,6 +90,7 @@ class Methods:
     full: TwoModeSettings | None = None
     calibrated: CalibratedSettings | None = None
     keypoints: Path | None = None
+    dynamics: str = SIMULATOR
 
     def names(self) -> tuple[str, ...]:
         """Every method that can be played, the world model first."""
@@ -111,7 +115,7 @@ class Methods:
             case "policy alone" | "seeded by the policy":
                 return self._with_policy(name, env, seed=seed)
             case "true dynamics":
-                return true_dynamics_agent(env, self.sampling, seed=seed)
+                return true_dynamics_agent(env, self.sampling, seed=seed, dynamics=true_dynamics(env, self.dynamics))
             case "do nothing":
                 return PolicyAgent(DoNothing(), env)
             case "random":
@@ -130,7 +134,7 @@ class Methods:
             env,
             self.settings,
             seed=seed,
-            position_axes=PLACE,
+            position_axes=env.arm.robot.place_axes,
         )
 
     def _with_policy(self, name: str, env: ReachEnv, *, seed: int) -> Agent:

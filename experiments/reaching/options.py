@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from jepa_mpc.envs.labs import SPLITS
+from jepa_mpc.envs.true_dynamics import DYNAMICS
 from jepa_mpc.errors import choose
 
 COUNTS = ("labs", "episodes", "budget", "horizon", "workers")
@@ -18,14 +19,14 @@ SEEDS = ("seed", "lab_seed")
 AMOUNTS = ("effort", "hold_m")
 SWITCHES = ("baselines", "films", "factors")
 LEVELS = {"held", "validation"}
-OTHERS = ("planner", "out", "split", "level", "cameras", "checkpoint", "control", "policy", "device")
+OTHERS = ("planner", "out", "split", "level", "cameras", "checkpoint", "control", "policy", "dynamics", "device")
 
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Refuse options that no run could use.
 
     Raises:
-        UnknownName: If the split is unknown.
+        UnknownName: If split or dynamics are unknown.
         ValueError: If an option is missing or has an unknown name, or has a value of another kind or out of range.
     """
     known = (*COUNTS, *SEEDS, *AMOUNTS, *SWITCHES, *OTHERS)
@@ -47,6 +48,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         if not isinstance(options[name], bool | None):
             raise ValueError(f"{name} must be true or false, got {options[name]!r}")
     choose(SPLITS, str(options["split"]), "split")
+    choose(DYNAMICS, str(options["dynamics"]), "dynamics")
     if options["level"] not in LEVELS:
         raise ValueError(f"level must be held or validation, got {options['level']!r}")
     usable_device(str(options["device"]))

@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict
+from jepa_mpc.checkpoint import MANIFEST, load_strict
 from jepa_mpc.encoders.adapters.vjepa2 import load
 from jepa_mpc.encoders.frozen import FrozenFrames
 from jepa_mpc.encoders.released import RELEASES
 from jepa_mpc.errors import BadCheckpoint, choose
-from jepa_mpc.world_model.checkpoints.assembly import PARTS, TARGET, assemble
+from jepa_mpc.world_model.checkpoints.assembly import PARTS, TARGET
+from jepa_mpc.world_model.checkpoints.restore import load_network
 
 
 def published_encoder(source: str) -> nn.Module:
@@ -30,12 +31,7 @@ def published_encoder(source: str) -> nn.Module:
         return load(source)
     if not (Path(source) / MANIFEST).exists():
         return load(hub=source)
-    tensors, config = load_checkpoint(source)
-    try:
-        objective = assemble(config["system"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise BadCheckpoint(f"{source} describes no system of this version: {error}") from error
-    load_strict(objective, tensors, source)
+    objective, _ = load_network(source, kind="system", form=nn.Module)
     encoder = getattr(objective, "published", getattr(objective, "encoder", None))
     if not isinstance(encoder, nn.Module):
         raise BadCheckpoint(f"{source} holds a {type(objective).__name__}, which has no encoder")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from jepa_mpc.experiments.training.watch import main_input
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import FrameBank
 from jepa_mpc.trajectories.mixture import MixedBank
@@ -86,7 +87,8 @@ class Monitor:
     def _latents(self, objective: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Latents `B T ND` on the CPU."""
         device = next(objective.parameters()).device
-        parts = [objective.encode(frames.to(device)).flatten(2).cpu() for frames in batch["frames"].split(CHUNK)]  # type: ignore[operator]
+        seen = batch[main_input(objective)].split(CHUNK)
+        parts = [objective.encode(one.to(device)).flatten(2).cpu() for one in seen]  # type: ignore[operator]
         return torch.cat(parts)
 
 

@@ -14,7 +14,7 @@ from jepa_mpc.experiments.training.workers import LAYOUTS
 from jepa_mpc.world_model.checkpoints.assembly import assemble
 from jepa_mpc.world_model.training.loop import FitSettings
 
-COUNTS = {"threads": 1, "skip": 1, "window": 2, "max_stride": 1, "batch": 1, "probe": 2}
+COUNTS = {"threads": 1, "skip": 1, "window": 1, "max_stride": 1, "batch": 1, "probe": 2}
 BEST = {"loss": "held/loss", "hand": "probe/hand_median_cm", "reach": "reach/median_cm"}
 CHOICES = {
     "resume": ("auto", "never"),

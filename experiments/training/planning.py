@@ -15,13 +15,15 @@ from torch import nn
 
 from jepa_mpc.envs.labs import labs_hash, sample_lab
 from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.envs.robots import DEFAULT
 from jepa_mpc.experiments.reaching.episodes import LabJob, play_episode
 from jepa_mpc.experiments.reaching.methods import WORLD_MODEL
 from jepa_mpc.face.agents import planning_agent
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.interfaces import Agent
-from jepa_mpc.world_model.checkpoints.loader import Interface, as_world_model
+from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
+from jepa_mpc.world_model.recipes import as_world_model
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,12 @@ class Reaching:
         self.labs = [
             sample_lab(index, split=cfg.split, seed=cfg.lab_seed, level="validation") for index in range(cfg.labs)
         ]
-        self.env = ReachEnv(cameras=interface.cameras, image_size=interface.image_size, budget=cfg.budget)
+        self.env = ReachEnv(
+            cameras=interface.cameras,
+            image_size=interface.image_size,
+            budget=cfg.budget,
+            robot=interface.embodiment or DEFAULT,
+        )
         as_world_model(objective, interface).check_robot(
             box=self.env.action_box, cameras=self.env.cameras, image_size=self.env.image_size, dt_s=self.env.dt_s
         )

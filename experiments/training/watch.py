@@ -14,6 +14,7 @@ from jepa_mpc.trajectories.mixture import MixedBank
 from jepa_mpc.world_model.training.health import CollapseMonitor, LatentCollapse
 
 LOGGER = logging.getLogger(__name__)
+LATENTS, PROJECTIONS = "latents", "projections"
 LEAST_MOTION = 1e-4
 LEAST_RANK = 1.1  # young latents of a healthy training may pass through 1.4
 REMEDY = (
@@ -30,7 +31,8 @@ class Watch:
 
     Args:
         bank: Where the samples come from.
-        objective: The untrained objective; one without `encode`, or whose encoder is not trained, is not watched.
+        objective: The untrained objective; one without `encode`, or whose encoder is not trained, is not watched. What
+            its method `compared` gives, if it has one, is watched as well.
         window: Observations per sample.
         frames: Frames that a look encodes.
         every: Steps before the first look.
@@ -52,13 +54,15 @@ class Watch:
         if action not in ("stop", "warn"):
             raise ValueError(f"on_collapse must be stop or warn, got {action!r}")
         self.action, self.every = action, every
-        self.health: CollapseMonitor | None = None
+        self.health: dict[str, CollapseMonitor] = {}
         trained = any(weight.requires_grad for name, weight in objective.named_parameters() if "encoder" in name)
         if hasattr(objective, "encode") and trained:
-            self.frames = bank.sample(max(frames // window, 4), window, generator=generator(seed, "watch"))["frames"]
+            drawn = bank.sample(max(frames // window, 4), window, generator=generator(seed, "watch"))
+            self.frames = drawn[main_input(objective)]
             mode = objective.training
             with torch.no_grad():
-                self.health = CollapseMonitor(self._latents(objective.eval()), least_rank=LEAST_RANK)
+                seen = self._looks(objective.eval()).items()
+                self.health = {name: CollapseMonitor(_reference(name, x), least_rank=LEAST_RANK) for name, x in seen}
             objective.train(mode)
 
     def __call__(self, step: int, objective: nn.Module) -> None:
@@ -67,11 +71,12 @@ class Watch:
         Raises:
             LatentCollapse: If there is a sign of collapse; says which, how far, and what to do.
         """
-        if self.health is None or step < self.every:
+        if not self.health or step < self.every:
             return
-        latents = self._latents(objective)
-        signs = [*self.health(latents).signs]
-        share = motion(latents)
+        looks = self._looks(objective)
+        signs = [f"{name}: {sign}" for name, latents in looks.items() for sign in self.health[name](latents).signs]
+        latents = looks[LATENTS]
+        share = motion(latents) if latents.shape[1] > 1 else 1.0  # single pictures do not move
         if not share >= LEAST_MOTION:
             signs.append(f"motion {share:.1e} is below {LEAST_MOTION:.0e}: latents do not change from frame to frame")
         if not signs:
@@ -83,10 +88,22 @@ class Watch:
             )
         LOGGER.warning("step %d: the latents collapse: %s", step, "; ".join(signs))
 
-    def _latents(self, objective: nn.Module) -> Tensor:
-        """Latents `B T ND` on the CPU."""
-        device = next(objective.parameters()).device
-        return objective.encode(self.frames.to(device)).flatten(2).float().cpu()  # type: ignore[operator]
+    def _looks(self, objective: nn.Module) -> dict[str, Tensor]:
+        """Latents `B T ND` on the CPU, and what the loss compares where that is something else."""
+        frames = self.frames.to(next(objective.parameters()).device)
+        asked = {LATENTS: "encode", PROJECTIONS: "compared"}
+        found = {name: getattr(objective, method, None) for name, method in asked.items()}
+        return {name: look(frames).flatten(2).float().cpu() for name, look in found.items() if look is not None}
+
+
+def _reference(name: str, latents: Tensor) -> Tensor:
+    """What latents are judged by: those of the untrained network, and projections by what their loss wants of them."""
+    return torch.randn(latents.shape, generator=generator(0, name)) if name == PROJECTIONS else latents
+
+
+def main_input(objective: nn.Module) -> str:
+    """Which entry of a batch an objective's `encode` takes: the frames, if it does not say."""
+    return str(getattr(objective, "main_input", "frames"))
 
 
 def motion(latents: Tensor) -> float:

@@ -19,8 +19,8 @@ from jepa_mpc.types import ActionBox, Observation
 from jepa_mpc.world_model.agents.goals import CalibratedGoal, EncodedGoal, measured_position, needs_position_head
 from jepa_mpc.world_model.agents.planning import Felt, PlanningAgent, no_proprio
 from jepa_mpc.world_model.agents.reactive import ReactiveAgent
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
 from jepa_mpc.world_model.costs.goal import PositionDistance, SensorGoalDistance
+from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.perception.resize import DownsampledPerception, seen_size
 from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
@@ -79,14 +79,14 @@ def planning_agent(
         perception=perception,
         memory=ReplayBuffer(capacity=WINDOW, window=WINDOW, action_dim=box.dim),
         dynamics=model.dynamics,
-        cost=settings.cost(model.goal_cost() if cost is None else cost, high=box.high),
+        cost=settings.cost(model.goal_cost if cost is None else cost, high=box.high),
         planner=settings.build() if planner is None else planner,
         box=box,
         settings=settings.mpc(),
         generator=generator(seed, "planner", device=model.device),
         proposal=proposal,
         goals=EncodedGoal(perception) if goals is None else goals,
-        position_head=model.metres,
+        position_head=model.position_head,
         felt=felt_by(model),
     )
 
@@ -134,7 +134,7 @@ def calibrated_agent(
     settings: PlanSettings,
     *,
     seed: int,
-    position_axes: tuple[int, ...],
+    position_axes: tuple[int, ...] | None = None,
 ) -> PlanningAgent:
     """The agent that plans towards a goal position, estimated with keypoints of the hand and calibrated on the way.
 
@@ -148,15 +148,18 @@ def calibrated_agent(
         position_axes: Where the hand's position lies in the proprioception, for `place="felt"`.
 
     Raises:
+        ValueError: If the position shall be felt and it is not said where it lies.
         BadCheckpoint: If the world model has no position head, or was trained for another robot.
     """
-    head = needs_position_head(model.metres)
+    head = needs_position_head(model.position_head)
+    if calibrated.place == "felt" and position_axes is None:
+        raise ValueError("place=felt needs position_axes: where the hand's position lies in the proprioception")
     goals = CalibratedGoal(
         perception_for(model),
         position_head=head,
         keypoints=keypoints.to(model.device),
         sizes=tuple(int(size) for size in calibrated.sizes),
-        place=measured_position(position_axes) if calibrated.place == "felt" else None,
+        place=measured_position(position_axes) if calibrated.place == "felt" and position_axes else None,
     )
     return planning_agent(model, robot, settings, seed=seed, goals=goals, cost=PositionDistance(head))
 
@@ -212,18 +215,26 @@ def reactive_agent(policy: GoalPolicy, model: WorldModel, robot: Robot) -> React
         perception=perception_for(model),
         policy=policy,
         box=robot.action_box.to(model.device),
-        position_head=model.metres,
+        position_head=model.position_head,
     )
 
 
 def check_robot(model: WorldModel, robot: Robot) -> None:
-    """Refuse a robot that the model was not trained for; a camera may be finer by a whole factor.
+    """Refuse a robot that the model was not trained for, by its name where it has one (`embodiment`), too.
+
+    A camera may be finer by a whole factor.
 
     Raises:
         BadCheckpoint: With what the model knows and what the robot has.
     """
     size = seen_size(robot.image_size, model.interface.image_size)
-    model.check_robot(box=robot.action_box, cameras=robot.cameras, image_size=size, dt_s=robot.dt_s)
+    model.check_robot(
+        box=robot.action_box,
+        cameras=robot.cameras,
+        image_size=size,
+        dt_s=robot.dt_s,
+        embodiment=getattr(robot, "embodiment", ""),
+    )
     if model.interface.robot.get("actions", {}).get("name") == "joint_velocity":
         raise BadCheckpoint("this world model commands joint speeds, this arm takes displacements of its hand")
 
@@ -235,10 +246,13 @@ def perception_for(model: WorldModel) -> Perception:
 
 def felt_by(model: WorldModel) -> Felt:
     """Which proprioception the model is given: the newest one, checked, or none."""
-    if not model.feels:
+    if not model.needs_proprio:
         return no_proprio
 
     def felt(observation: Observation) -> Tensor | None:
-        return None if observation.proprio is None else model.checked_proprio(observation.proprio)[:, -1]
+        if observation.proprio is None:
+            return None
+        model.check_proprio(observation.proprio)
+        return observation.proprio[:, -1]
 
     return felt

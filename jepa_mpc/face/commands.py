@@ -31,9 +31,11 @@ def collect(**options: Any) -> Path:
     Returns:
         The folder of the log.
     """
-    from jepa_mpc.experiments.commands.collect import collect as run
+    from jepa_mpc.experiments.commands.collect import record as run
 
-    return run(composed("collect", options))
+    cfg = composed("collect", options)
+    run(cfg)
+    return Path(cfg.out)
 
 
 def composed(command: str, options: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_mpc.checkpoint import MANIFEST
@@ -105,13 +105,16 @@ def _of_system(folder: str | Path, device: torch.device | str) -> Encode:
     return encode
 
 
-def _of_released(network: VideoTransformer, size: int, device: torch.device | str) -> Encode:
+def _of_released(network: nn.Module, size: int, device: torch.device | str) -> Encode:
     prepare = EvaluationPixels(size)
 
     @torch.no_grad()
     def encode(frames: Tensor) -> Tensor:
         pixels = prepare(frames)
-        return network(pixels if len(frames) == 1 else pixels.transpose(0, 1)[None])
+        if isinstance(network, VideoTransformer) and len(frames) > 1:
+            return network(pixels.transpose(0, 1)[None])
+        tokens: Tensor = network(pixels)  # an encoder of pictures takes one frame at a time
+        return tokens.flatten(0, 1)[None]
 
     return encode
 

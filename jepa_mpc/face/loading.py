@@ -15,14 +15,13 @@ from torch import Tensor
 from jepa_mpc.errors import BadCheckpoint, BadObservation, choose
 from jepa_mpc.face.agents import CalibratedSettings, Robot, calibrated_agent, planning_agent
 from jepa_mpc.face.planning import PlanSettings
-from jepa_mpc.face.two_modes import PLACE
 from jepa_mpc.interfaces import Agent
 from jepa_mpc.places import CONFIGS, shipped
 from jepa_mpc.step_log import StepLog
 from jepa_mpc.types import Observation
 from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
 from jepa_mpc.world_model.checkpoints.loader import load_world_model as load_folder
+from jepa_mpc.world_model.dynamics.model import WorldModel
 
 AgentKind = Literal["calibrated", "simple"]
 GymObservation = Mapping[str, NDArray[Any]]
@@ -76,7 +75,7 @@ def load_agent(
     two = len(robot.cameras) > 1
     model = load_world_model(checkpoint or ("reach_wide" if two else "reach_one_camera"), device=device)
     settings = plan_settings(planner, horizon=horizon, effort=effort, hold_m=hold_m)
-    chosen = kind or ("calibrated" if two and model.metres is not None else "simple")
+    chosen = kind or ("calibrated" if two and model.position_head is not None else "simple")
     if chosen == "simple":
         agent = planning_agent(model, robot, settings, seed=seed)
     else:
@@ -87,7 +86,6 @@ def load_agent(
             robot,
             settings,
             seed=seed,
-            position_axes=PLACE,
         )
     return EnvironmentAgent(agent, cameras=robot.cameras)
 

@@ -1,15 +1,16 @@
-"""What every planner of the shelf promises."""
+"""What every planner promises, however small its budget: how near it comes to an optimum is tested elsewhere."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 
-from jepa_mpc.planners import PLANNERS, NoValidPlan
+from jepa_mpc.planners import PLANNERS, NoValidPlan, hand_cem
 from jepa_mpc.planners.problems import Detour, double_integrator, memoryless, request_for
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, PlanRequest, PlanStatus
@@ -69,18 +70,7 @@ def test_a_plan_beats_standing_still(planner):
     detour = Detour(start=torch.tensor([[-1.0, 0.1]]), goal=torch.ones(1, 2), obstacle=torch.zeros(2))
     for problem in (mass(), detour):
         still = problem.evaluate(torch.zeros(problem.batch, 1, problem.horizon, 2))[:, 0]
-        assert (planner.plan(request_for(problem, generator(0, "planner"))).cost < 0.5 * still).all()
-
-
-@pytest.mark.parametrize("name", sorted(PLANNERS))
-def test_a_plan_is_near_the_linear_quadratic_optimum(name):
-    """Measured over 20 seeds: at most 5 % of what standing still loses, 17 % for a single round of shooting."""
-    problem = mass()
-    best = problem.optimum()[1]
-    still = problem.evaluate(torch.zeros(3, 1, problem.horizon, 2))[:, 0]
-    result = PLANNERS[name]().plan(request_for(problem, generator(0, "planner")))
-    assert (result.cost >= best - 1e-5).all()
-    assert (result.cost - best < {"random_shooting": 0.25}.get(name, 0.08) * (still - best)).all()
+        assert (planner.plan(request_for(problem, generator(0, "planner"))).cost < still).all()
 
 
 def test_the_cost_is_that_of_the_returned_plan(planner):
@@ -191,7 +181,7 @@ def test_costs_of_double_precision_are_searched_as_well(planner):
     double = dataclasses.replace(single, evaluate=lambda plans: single.evaluate(plans).double())
     result = planner.plan(double)
     assert result.actions.dtype == torch.float32 and in_box(result.actions, BOX)
-    assert (result.cost < 0.5 * single.evaluate(torch.zeros(2, 1, 4, 4))[:, 0]).all()
+    assert (result.cost < single.evaluate(torch.zeros(2, 1, 4, 4))[:, 0]).all()
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
@@ -242,16 +232,93 @@ def test_a_spent_budget_is_told_and_the_warm_start_is_never_worsened(planner):
         )
         result = planner.plan(request)
         assert result.seconds <= budget + 0.005 + 1e-9
-        assert (result.cost <= least).all()
+        assert (result.cost <= least * (1 + 1e-6)).all()  # kernels sum in another order for another number of plans
         told = any("time ran out" in warning for warning in result.warnings)
         assert told == (set(result.status) == {PlanStatus.DEADLINE})
 
 
 def test_a_deadline_that_passed_before_the_first_call_gives_the_fallback(planner):
-    request = towards(torch.zeros(4), deadline_s=-1.0)
+    request = towards(torch.zeros(4), deadline_s=0.0)
     result = planner.plan(request)
     assert set(result.status) == {PlanStatus.NO_VALID} and result.evaluations == 0
     assert torch.equal(result.actions, request.fallback)
+
+
+def test_a_deadline_below_one_call_ends_the_search_after_one_call(planner):
+    """Calls of the cost and of the step model are counted alike: each costs a pass of the model."""
+    problem, calls = mass(), []
+
+    def counted(function):
+        def call(*arguments):
+            calls.append(function)
+            return function(*arguments)
+
+        return call
+
+    steps = problem.steps()
+    request = dataclasses.replace(
+        request_for(problem, generator(0, "planner"), wrap=counted),
+        steps=dataclasses.replace(
+            steps, follow=counted(steps.follow), imagine=counted(steps.imagine), judge=counted(steps.judge)
+        ),
+        deadline_s=0.5,
+        clock=lambda: float(len(calls)),
+    )
+    result = planner.plan(request)
+    assert len(calls) == 1 and result.cost.isfinite().all()
+
+
+@pytest.mark.parametrize("deadline_s", [-1.0, math.nan])
+def test_a_negative_or_undefined_deadline_is_refused(deadline_s):
+    with pytest.raises(ValueError, match="deadline_s must be 0 or more seconds"):
+        towards(torch.zeros(4), deadline_s=deadline_s)
+
+
+BOXES = {
+    "bounds of every kind": ActionBox(
+        low=torch.tensor([0.2, -1.0, 0.3, 0.0, 1e-6, -1e-30, -1e4, -1e15]),
+        high=torch.tensor([1.0, -0.5, 0.3, 0.0, 2e-6, 1e-30, 3e4, 1e15]),
+    ),
+    "a single point": ActionBox(low=torch.full((7,), 0.2), high=torch.full((7,), 0.2)),
+    "nearly all numbers": ActionBox(low=torch.full((7,), -3e38), high=torch.full((7,), 3e38)),
+    "least numbers": ActionBox(low=torch.full((7,), -1e-45), high=torch.full((7,), 1e-45)),
+}
+GRIPPERS = {
+    "hand_cem, gripper closes": partial(hand_cem, gripper=6, close_from=1),
+    "hand_cem, mean answered": partial(hand_cem, gripper=6, answer="mean"),
+}
+
+
+@pytest.mark.parametrize("where", ["inside", "corner", "outside"])
+@pytest.mark.parametrize("bounds", sorted(BOXES))
+@pytest.mark.parametrize("name", sorted({**PLANNERS, **GRIPPERS}))
+def test_every_plan_lies_in_any_box(name, bounds, where):
+    """Fixed axes, boxes without zero, tiny and huge ones; the cheapest action inside, in a corner and outside."""
+    box, seen = BOXES[bounds], []
+    half = box.high / 2 - box.low / 2
+    unit = torch.where(half > 0, half, 1.0)
+    share = {"inside": 0.3, "corner": 1.0, "outside": 1.5}[where]
+
+    def cost(plans: torch.Tensor) -> torch.Tensor:
+        return ((plans - (box.low + half)) / unit - share).square().sum(dim=(-2, -1))
+
+    def evaluate(plans: torch.Tensor) -> torch.Tensor:
+        seen.append(plans.detach())
+        return cost(plans)
+
+    still = box.clip(torch.zeros(1, 2, box.dim))
+    steps = memoryless(cost, still)
+    request = towards(
+        torch.zeros(box.dim), worlds=1, horizon=2, box=box, fallback=still, evaluate=evaluate, steps=steps
+    )
+    result = {**PLANNERS, **GRIPPERS}[name]().plan(request)
+    assert all(in_box(plans, box) for plans in [*seen, result.actions])
+    assert result.cost.isfinite().all()
+
+
+def test_a_box_without_bounds_is_refused():
+    with pytest.raises(ValueError, match="action bounds must be finite"):
+        ActionBox(low=torch.tensor([-math.inf]), high=torch.tensor([1.0]))
 
 
 def test_costs_of_a_wrong_shape_are_refused(planner):

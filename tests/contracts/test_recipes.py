@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from jepa_mpc.checkpoint import load_checkpoint, load_strict, save_checkpoint
 from jepa_mpc.seeding import generator
@@ -33,7 +34,7 @@ def make(name: str) -> DynamicsObjective | MaskedObjective:
 
 
 def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
-    """Windows `T = 4` whose frames hold a blob that moves as the actions say."""
+    """Windows `T = 4` whose frames and clouds hold a blob that moves as the actions say."""
     size, channels = (tiny.SIZE, 6) if name == ARM else (28, 3)
     draw = generator(1)
     actions = 0.1 * torch.randn(worlds, 3, ACTION_DIM, generator=draw)
@@ -42,8 +43,10 @@ def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
     axis = torch.linspace(-1, 1, size)
     blob = torch.exp(-10 * ((axis - place[:, :, 0]) ** 2 + (axis[:, None] - place[:, :, 1]) ** 2))
     frames = (255 * blob).to(torch.uint8)[:, :, None].repeat(1, 1, channels, 1, 1)
+    shape = 0.2 * torch.randn(worlds, 1, 32, 3, generator=draw)
     walked = torch.cat([torch.full_like(actions[:, :1], 0.1), 0.1 + actions.cumsum(1)], dim=1)
-    return {"frames": frames, "actions": actions, "proprio": walked.clamp(-0.9, 0.9)}
+    clouds = shape * torch.rand(worlds, 1, 1, 3, generator=draw) + F.pad(place[:, :1, :, 0, 0], (0, 1))[:, :, None]
+    return {"frames": frames, "actions": actions, "proprio": walked.clamp(-0.9, 0.9), "clouds": clouds}
 
 
 def step(objective: DynamicsObjective | MaskedObjective, name: str, *, rate: float, number: int = 0) -> torch.Tensor:
@@ -105,8 +108,8 @@ def test_a_round_trip_through_a_checkpoint_keeps_every_bit(name, tmp_path):
         for weight in again.parameters():
             weight.zero_()
     load_strict(again, load_checkpoint(tmp_path / "model")[0], name)
-    frames = batch(name)["frames"]
-    assert torch.equal(again.encode(frames), objective.encode(frames))
+    seen = batch(name)[getattr(objective, "main_input", "frames")]
+    assert torch.equal(again.encode(seen), objective.encode(seen))
     assert torch.equal(again(batch(name), generator(2)).total, objective(batch(name), generator(2)).total)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from jepa_mpc import envs
 from jepa_mpc.envs.oracle_warp import WarpDynamics
-from jepa_mpc.errors import MissingPackage
+from jepa_mpc.errors import MissingPackage, UnknownName
 from jepa_mpc.seeding import generator
 
 TOLERANCES = {"cart-pole-v1": 1e-4, "dmc-reacher-hard-v1": 1e-4, "reach-v1": 1e-4, "push-v1": 2e-3}
@@ -20,6 +20,36 @@ def test_a_missing_package_is_named(monkeypatch):
     task = envs.make_task("cart-pole-v1")
     with pytest.raises(MissingPackage, match="mujoco-warp"):
         WarpDynamics(task.env)
+    task.close()
+    with pytest.raises(MissingPackage, match="mujoco-warp"):
+        envs.make_task("cart-pole-v1", dynamics="warp")
+
+
+def test_an_unknown_simulator_lists_the_known_ones():
+    with pytest.raises(UnknownName, match="simulator, warp"):
+        envs.make_task("cart-pole-v1", dynamics="bullet")
+
+
+@pytest.mark.slow
+def test_model_and_data_are_built_once_until_the_task_changes(monkeypatch):
+    mujoco_warp = pytest.importorskip("mujoco_warp", reason="mujoco-warp is not installed")
+    built = []
+    for name in ("put_model", "make_data"):
+        plain = getattr(mujoco_warp, name)
+        monkeypatch.setattr(mujoco_warp, name, lambda *a, n=name, p=plain, **k: built.append(n) or p(*a, **k))
+    task = envs.make_task("cart-pole-v1", dynamics="warp")
+    task.reset(seed=1)
+    plans = torch.linspace(-1, 1, 12).reshape(1, 3, 4, 1)
+    first, again = (task.dynamics.rollout(task.context(), plans) for _ in range(2))
+    assert built == ["put_model", "make_data"]
+    assert torch.equal(first.latents, again.latents) and first.valid.all()
+    fewer = task.dynamics.rollout(task.context(), plans[:, :2])
+    assert built[2:] == ["make_data"] and torch.equal(fewer.latents, first.latents[:, :2])
+    task.env.plant.model.dof_damping[0] += 5.0
+    changed = task.dynamics.rollout(task.context(), plans)
+    assert built[3:] == ["put_model", "make_data"]
+    fresh = WarpDynamics(task.env).rollout(task.context(), plans)
+    assert torch.equal(changed.latents, fresh.latents) and not torch.equal(changed.latents, first.latents)
     task.close()
 
 

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.experiments.bench_flow import bench, show
+from jepa_mpc.experiments.commands.bench_flow import bench, show
 from jepa_mpc.experiments.flowing.judge import judge
 from jepa_mpc.experiments.flowing.pairs import CAMERAS, FIXED, MOVED, Pairs, Recording, load_pairs
 from jepa_mpc.experiments.flowing.pictures import choose_pairs, colours

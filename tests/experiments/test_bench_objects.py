@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from jepa_mpc.envs.pucks import NUM_BODIES
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.experiments.bench_objects import TRUTH, bench
+from jepa_mpc.experiments.commands.bench_objects import TRUTH, bench
 from jepa_mpc.experiments.objects.asking import ask_simulator
 from jepa_mpc.experiments.objects.binding import owners_of
 from jepa_mpc.experiments.objects.predicting import HAND, MASKS, ByNumber, cut

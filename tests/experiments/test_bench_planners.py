@@ -14,8 +14,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from jepa_mpc.envs import true_dynamics
 from jepa_mpc.errors import UnknownName
-from jepa_mpc.experiments.bench_planners import CONFIGS, SHIPPED, bench
 from jepa_mpc.experiments.benchmarking import cells
 from jepa_mpc.experiments.benchmarking.budgets import build, evaluations_of, free_request, needs_gradients, sized
 from jepa_mpc.experiments.benchmarking.cells import Cell, Outcome
@@ -25,6 +25,7 @@ from jepa_mpc.experiments.benchmarking.page import markdown
 from jepa_mpc.experiments.benchmarking.play import course_cost, play, task_at
 from jepa_mpc.experiments.benchmarking.study import study_of, task_name
 from jepa_mpc.experiments.benchmarking.summary import table
+from jepa_mpc.experiments.commands.bench_planners import CONFIGS, SHIPPED, bench
 from jepa_mpc.planners import PLANNERS
 from jepa_mpc.types import ActionBox
 
@@ -205,6 +206,7 @@ def test_the_version_of_a_task_may_be_left_out() -> None:
         ("planners=[{planner: cem, num_sample: 3}]", "num_sample"),
         ("planners=[gradient]", "no planner is left"),
         ("dynamics=learned", "no planner is left"),
+        ("dynamics=bullet", "dynamics must be one of simulator, warp, learned"),
         ("shard=1", "shard must be"),
         ("mode=closed execute=99", "execute=99"),
     ],
@@ -213,6 +215,17 @@ def test_an_option_that_no_run_could_use_is_told_at_once(override: str, message:
     with pytest.raises(ValueError, match=message):
         study_of(options(*TINY, *override.split(" ")) if "{" not in override else options(*TINY, override),
                  configs=CONFIGS, shipped=SHIPPED)  # fmt: skip
+
+
+def test_another_simulator_is_planned_in_and_the_baselines_stay_where_they_were(monkeypatch) -> None:
+    made = []
+    plain = true_dynamics.DYNAMICS["simulator"]
+    monkeypatch.setitem(true_dynamics.DYNAMICS, "warp", lambda env, threads: made.append(env) or plain(env, threads))
+    study = study_of(options(*TINY, "dynamics=warp"), configs=CONFIGS, shipped=SHIPPED)
+    assert {each.dynamics for each in study.cells if not each.baseline} == {"warp"} and made
+    assert {each.dynamics for each in study.cells if each.baseline} == {"simulator"}
+    played = [play(cell(dynamics=name)).cost for name in ("simulator", "warp")]
+    assert played[0] == played[1]
 
 
 def test_the_study_of_the_default_planner_has_its_reference_and_hundred_runs_each() -> None:

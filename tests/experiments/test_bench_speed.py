@@ -10,7 +10,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from jepa_mpc.errors import UnknownName
-from jepa_mpc.experiments.bench_speed import bench
+from jepa_mpc.experiments.commands.bench_speed import bench
 from jepa_mpc.experiments.speed.loop import drive, make_agent
 from jepa_mpc.experiments.speed.plain import plain
 from jepa_mpc.experiments.speed.rollouts import Sizes, predictors

@@ -14,9 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from jepa_mpc.experiments.collect import Collection, settle
+from jepa_mpc.envs.robots import UR5E
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.experiments.commands.collect import Collection, record_one, settle
 from jepa_mpc.files import write_json
+from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.recording import publish_staged
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
+from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["labs=2", "episodes=2", "steps=3", "image_size=16"]
@@ -87,3 +93,30 @@ def test_settings_written_by_hand_are_read(tmp_path):
 def test_nothing_to_record_is_refused(name):
     with pytest.raises(ValueError, match=name):
         replace(PLAN, **{name: 0})
+
+
+def test_a_log_that_does_not_name_its_robot_is_of_the_default_one(tmp_path):
+    settle(PLAN, tmp_path)
+    known = json.loads((tmp_path / "collect.json").read_text())
+    assert known.pop("robot") == "panda"
+    write_json(tmp_path / "collect.json", known)
+    settle(PLAN, tmp_path)
+    with pytest.raises(ValueError, match=r"robot=panda \(asked for ur5e\)"):
+        settle(replace(PLAN, robot="ur5e"), tmp_path)
+
+
+@pytest.mark.render
+def test_another_robot_wanders_and_a_model_of_its_log_knows_it(tmp_path, renderable):
+    record_one(replace(PLAN, robot="ur5e", episodes=1), tmp_path, 0)
+    publish_staged(tmp_path, 0)
+    log = NpzStore(tmp_path)
+    columns = log.read(0, 0, 4, ["observation.state", "observation.ee_pose"])
+    assert log.metadata(0)["robot"] == "ur5e" and columns["observation.state"].shape == (4, 13)
+    bank = load_bank(tmp_path)
+    assert bank.origin["embodiment"] == "ur5e"
+    known = load_world_model(tiny.save(tmp_path / "model", embodiment=bank.origin["embodiment"]))
+    facts = {"cameras": ("left", "right"), "image_size": tiny.SIZE, "dt_s": 0.24, "box": UR5E.box(0, 1, 2)}
+    known.check_robot(embodiment="ur5e", **facts)
+    known.check_robot(**facts)
+    with pytest.raises(BadCheckpoint, match="the arm ur5e, the robot is panda"):
+        known.check_robot(embodiment="panda", **facts)

@@ -19,8 +19,8 @@ from jepa_mpc.checkpoint import load_checkpoint
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.experiments.ingest import make
-from jepa_mpc.experiments.train import train
+from jepa_mpc.experiments.commands.ingest import make
+from jepa_mpc.experiments.commands.train import train
 from jepa_mpc.experiments.training.sources import open_sources, robot_entries
 from jepa_mpc.face.agents import planning_agent
 from jepa_mpc.face.planning import PlanSettings
@@ -121,7 +121,7 @@ def test_a_mixture_with_weights_and_robot_files_trains(logs, tmp_path):
 @pytest.mark.render
 def test_a_world_model_of_a_converted_log_moves_the_arm_and_one_of_joints_is_refused(tmp_path):
     """Recorded by the arm, written as LeRobot at a whole rate, trained with the true one; two steps in a new lab."""
-    from jepa_mpc.experiments.collect import Collection, record_one
+    from jepa_mpc.experiments.commands.collect import Collection, record_one
     from jepa_mpc.trajectories.recording import publish_staged
 
     collection = Collection(labs=3, episodes=1, steps=8, image_size=32, cameras=("left", "right"), split="train",
@@ -156,7 +156,7 @@ def test_a_world_model_of_a_converted_log_moves_the_arm_and_one_of_joints_is_ref
     (["data={ours}", "blocks=stacked", "skip=2"], "actions of 7 numbers, the log has 14"),
 ])  # fmt: skip
 def test_what_cannot_be_read_is_refused_in_one_sentence(logs, tmp_path, overrides, words):
-    from jepa_mpc.experiments.train import MISTAKES
+    from jepa_mpc.experiments.commands.train import MISTAKES
 
     with pytest.raises(MISTAKES, match=words):
         train(configured(*LEWM, f"out={tmp_path / 'out'}", *(one.format(**logs) for one in overrides)))
@@ -193,7 +193,7 @@ def test_robots_are_named_filed_or_told(tmp_path):
 
 
 def test_the_loading_benchmark_leaves_table_and_figure(tmp_path):
-    from jepa_mpc.experiments.bench_loading import bench
+    from jepa_mpc.experiments.commands.bench_loading import bench
 
     options = OmegaConf.merge(
         OmegaConf.load(ROOT / "configs/bench_loading.yaml"),

@@ -72,7 +72,7 @@ def test_a_log_of_ours_becomes_lerobot_and_comes_back(tmp_path):
     ({"format": "rlds"}, "known: lerobot, npz, robomimic"),
 ])  # fmt: skip
 def test_what_cannot_be_converted_is_refused(tmp_path, monkeypatch, change, message):
-    from jepa_mpc.experiments.convert import convert
+    from jepa_mpc.experiments.commands.convert import convert
 
     monkeypatch.chdir(tmp_path)
     options = OmegaConf.merge(OmegaConf.load(ROOT / "configs/convert.yaml"), {"source": ".", "to": "x", **change})

@@ -13,14 +13,16 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from jepa_mpc.checkpoint import load_checkpoint
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.released import RELEASES, Release, vjepa2
 from jepa_mpc.errors import BadCheckpoint, UnknownName
-from jepa_mpc.experiments.probe import MISTAKES, draw, probe, show, summary
+from jepa_mpc.experiments.commands.probe import MISTAKES, draw, probe, show, summary
+from jepa_mpc.experiments.commands.train import train
 from jepa_mpc.experiments.probing.readers import READERS, Samples, attentive, judge, linear
 from jepa_mpc.experiments.probing.sources import pixels, released
-from jepa_mpc.experiments.train import train
 from jepa_mpc.experiments.training.begin import published_encoder
+from jepa_mpc.experiments.training.keeper import Keeper
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
@@ -79,15 +81,14 @@ def test_a_pretraining_that_was_stopped_ends_in_the_same_bits(name, log, tmp_pat
 
 
 def test_a_pretraining_takes_a_folder_of_pictures(tmp_path):
-    draw = generator(0)
-    for folder in ("a", "b", "c"):
-        (tmp_path / "stills" / folder).mkdir(parents=True)
-        for index in range(6):
-            pixels = torch.randint(256, (30 + index, 34, 3), dtype=torch.uint8, generator=draw).numpy()
-            Image.fromarray(pixels).save(tmp_path / "stills" / folder / f"{index}.png")
-    few = [f"data={tmp_path / 'stills'}", "actions=none", "image_size=28", "cameras=null", "validation=0.34"]
-    options = ["system=ijepa_small", *TINY, *few]
-    folder = train(configured("train", *options, "window=2", f"out={tmp_path / 'run'}"))
+    draw_pixels = generator(0)
+    (tmp_path / "pictures").mkdir()
+    for index in range(12):
+        pixels = torch.randint(256, (30 + index, 34, 3), dtype=torch.uint8, generator=draw_pixels).numpy()
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{index}.png")
+    few = [f"data={tmp_path / 'pictures'}", "actions=none", "image_size=28", "cameras=null", "validation=0.34"]
+    options = ["system=ijepa_small", *TINY, *few, "window=1", "robot={hz: 1.0}"]
+    folder = train(configured("train", *options, f"out={tmp_path / 'run'}"))
     assert published_encoder(folder)(torch.zeros(2, 3, 28, 28)).shape == (2, 16, 32)
 
 

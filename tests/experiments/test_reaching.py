@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from jepa_mpc.envs import true_dynamics
 from jepa_mpc.envs.labs import sample_lab
+from jepa_mpc.envs.oracle_cpu import TrueDynamics
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.envs.render import NoOpenGL
 from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName
@@ -52,6 +54,25 @@ def env(renderable):
 def lab_env(env):
     env.reset(seed=3, options={"lab": sample_lab(0, split="look")})
     return env
+
+
+def test_true_dynamics_plans_in_the_simulator_that_was_chosen(methods, lab_env, monkeypatch):
+    """The stand-in for MuJoCo Warp is asked for each plan of the agent that chose it, and of no other."""
+    asked = []
+
+    class Counted(TrueDynamics):
+        def rollout(self, context, plans):
+            asked.append(plans.shape)
+            return super().rollout(context, plans)
+
+    monkeypatch.setitem(true_dynamics.DYNAMICS, "warp", lambda env, num_threads: Counted(env))
+    actions = []
+    for chosen in (methods, replace(methods, dynamics="warp")):
+        agent = chosen.agent("true dynamics", lab_env, stream=0)
+        agent.reset(lab_env.observation())
+        actions.append(agent.act(lab_env.observation()))
+        assert bool(asked) == (chosen.dynamics == "warp")
+    assert (actions[0] == actions[1]).all()
 
 
 def job_of(methods, names, **changes) -> LabJob:
@@ -182,7 +203,7 @@ def test_a_broken_simulation_ends_an_episode_as_the_worst(methods, env, monkeypa
 
 @pytest.mark.render
 def test_a_model_without_a_displacement_head_plays_and_has_no_opinion(lab_env, tmp_path):
-    from jepa_mpc.world_model.checkpoints.loader import as_world_model
+    from jepa_mpc.world_model.recipes import as_world_model
 
     model = as_world_model(tiny.objective(extra=[]).eval(), tiny.interface())
     agent = planning_agent(model, lab_env, QUICK, seed=0)

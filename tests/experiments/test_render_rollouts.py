@@ -13,10 +13,10 @@ from hydra import compose, initialize_config_dir
 
 from jepa_mpc import envs
 from jepa_mpc.envs.tracing import followed, pixel_path, project
-from jepa_mpc.experiments import render_rollouts
 from jepa_mpc.experiments.benchmarking.films import Take, energy_chart
 from jepa_mpc.experiments.benchmarking.films import compose as compose_film
-from jepa_mpc.experiments.render_rollouts import CONFIGS, render
+from jepa_mpc.experiments.commands import render_rollouts
+from jepa_mpc.experiments.commands.render_rollouts import CONFIGS, render
 
 TINY = ["task=dmc-reacher-easy", "steps=3", "size=64", "horizon=4", "fps=10"]
 PLANNERS = "planners=[{label: short, planner: cem_short, num_iterations: 2}, {planner: slope, num_iterations: 2}]"

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from jepa_mpc.checkpoint import load_checkpoint
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
-from jepa_mpc.experiments.publish import publish
-from jepa_mpc.experiments.train import MISTAKES, train
+from jepa_mpc.experiments.commands.publish import publish
+from jepa_mpc.experiments.commands.train import MISTAKES, train
 from jepa_mpc.experiments.training.display import Display
 from jepa_mpc.experiments.training.journal import Busy, only_writer
 from jepa_mpc.experiments.training.keeper import other_settings

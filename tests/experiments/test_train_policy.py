@@ -14,9 +14,9 @@ from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.experiments.amortising import Teacher
+from jepa_mpc.experiments.commands.train_policy import train
 from jepa_mpc.experiments.reaching.episodes import LabJob, play_lab
 from jepa_mpc.experiments.reaching.methods import POLICY, SEEDED, WORLD_MODEL, Methods
-from jepa_mpc.experiments.train_policy import train
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.planners import cem
 from jepa_mpc.seeding import generator

@@ -185,7 +185,7 @@ def test_a_mistaken_option_is_told_in_one_sentence(options, words, tmp_path, in_
 @pytest.fixture
 def in_process(monkeypatch, capsys):
     """As `refused`, in this process: a tenth of the time. The subprocesses below show that it is the same."""
-    import jepa_mpc.experiments.zero_shot_reach as script  # here, for `conftest` has to set the path first
+    import jepa_mpc.experiments.commands.zero_shot_reach as script  # here, for `conftest` has to set the path first
     from jepa_mpc.experiments.command_line import run
 
     def check(options, words, cwd):
@@ -265,7 +265,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(checkpoint, tmp_
 
 
 def test_a_machine_without_git_is_fine(monkeypatch):
-    import jepa_mpc.experiments.zero_shot_reach as script
+    import jepa_mpc.experiments.commands.zero_shot_reach as script
 
     monkeypatch.setenv("PATH", "")
     assert script._commit() == "unknown"

@@ -11,6 +11,7 @@ from tests.golden import (
     causal_jepa,
     dinowm,
     hjepa,
+    lejepa,
     lewm,
     mask_statistics,
     mc_jepa,
@@ -18,6 +19,7 @@ from tests.golden import (
     planner_quality,
     planner_trace,
     pldm,
+    point_jepa,
     sigreg,
     think_jepa,
     vjepa2_ac,
@@ -65,6 +67,9 @@ CHECKS = {
     "vjepa_random_tube_stats": mask_statistics.check_random_tubes,
     "hjepa": hjepa.check,
     "hjepa_hierarchical_mask_stats": mask_statistics.check_levels,
+    "lejepa_loss": lejepa.check,
+    "point_jepa": point_jepa.check,
+    "point_jepa_sampler_stats": point_jepa.check_sampler,
 }
 """Kind of a case -> what to run on it."""
 

@@ -15,7 +15,7 @@ from jepa_mpc.encoders.adapters.vjepa2 import describe
 from jepa_mpc.encoders.frozen import FrozenFrames
 from jepa_mpc.encoders.layers.normed import LatentNorm
 from jepa_mpc.encoders.preprocessing import RobotPixels
-from jepa_mpc.planners.hand import Gripper, HandCEM
+from jepa_mpc.planners import EliteRefit, GripperProjection, SamplingPlanner
 from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
 from jepa_mpc.world_model.adapters.vjepa2_ac import fill
 from jepa_mpc.world_model.costs.goal import GoalDistance, absolute
@@ -206,23 +206,28 @@ def planned(noise: Tensor, options: dict[str, Any], evaluate: Callable[[Tensor],
     """The plans `(I, H, 7)` after one round, two rounds, and so on."""
     fixed = {(0, 1, 2, 6)[int(axis)]: value for axis, value in options.get("axis", {}).items()}  # the gripper is axis 3
     high = torch.tensor([options.get("maxnorm", 0.05)] * 3 + [0.0] * 3 + [1.0])
+    low = -high
     for axis, value in fixed.items():
-        high[axis] = max(float(high[axis]), abs(value))
-    box = ActionBox(low=-high, high=high)
+        low[axis] = high[axis] = value
+    box = ActionBox(low=low, high=high)
     found = []
     for rounds in range(1, len(noise) + 1):
-        planner = HandCEM(
-            num_samples=options["samples"],
-            num_elites=options.get("topk", 10),
-            num_iterations=rounds,
-            momentum_mean=options.get("momentum_mean", 0.25),
-            momentum_std=options.get("momentum_std", 0.95),
-            gripper=Gripper(
-                momentum_mean=options.get("momentum_mean_gripper", 0.15),
-                momentum_std=options.get("momentum_std_gripper", 0.15),
-                close_from=options.get("close_gripper"),
+        planner = SamplingPlanner(
+            refit=EliteRefit(
+                num_elites=options.get("topk", 10),
+                momentum=options.get("momentum_mean", 0.25),
+                std_momentum=options.get("momentum_std", 0.95),
+                axis_momenta={
+                    6: (options.get("momentum_mean_gripper", 0.15), options.get("momentum_std_gripper", 0.15))
+                },
+                correction=1,
             ),
-            fixed=fixed,
+            projection=GripperProjection(axis=6, close_from=options.get("close_gripper")),
+            num_samples=options["samples"],
+            num_iterations=rounds,
+            initial_std=1.0,
+            try_mean="end",
+            answer="mean",
             noise=_Recorded(noise),  # type: ignore[arg-type]
         )
         request = PlanRequest(

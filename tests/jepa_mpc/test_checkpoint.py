@@ -20,8 +20,6 @@ from jepa_mpc.checkpoint import (
     FORMAT_VERSION,
     MANIFEST,
     MODEL,
-    _manifest,
-    _to_json,
     checkpoint_hash,
     load_checkpoint,
     load_strict,
@@ -31,6 +29,7 @@ from jepa_mpc.checkpoint import (
     unpack_state,
 )
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.reading import manifest_of
 from jepa_mpc.seeding import generator
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,7 +181,7 @@ def test_a_newer_format_is_refused_with_both_versions(saved):
 def noted_again(folder: Path) -> None:
     """Write a manifest that agrees with what lies in the folder now."""
     contents = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
-    (folder / MANIFEST).write_bytes(_to_json(_manifest(contents)))
+    (folder / MANIFEST).write_bytes(json.dumps(manifest_of(contents)).encode())
 
 
 def test_a_pickle_in_place_of_the_weights_is_refused_and_not_run(saved):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ FOLDER = Path(__file__).parents[2] / "configs" / "planner"
 
 def test_every_planner_has_a_leaf():
     assert {path.stem for path in FOLDER.glob("*.yaml")} >= set(PLANNERS)
+
+
+@pytest.mark.parametrize("name", sorted(PLANNERS))
+def test_a_leaf_lists_every_argument_with_its_default(name):
+    """The builder's signature is where defaults stand; the leaf makes them settable by name=value."""
+    leaf = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    parameters = inspect.signature(PLANNERS[name]).parameters
+    assert leaf == {"_target_": name, **{key: entry.default for key, entry in parameters.items()}}
 
 
 @pytest.mark.parametrize("name", sorted(PLANNERS))

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from jepa_mpc.planners import PLANNERS, Chain, GradientPlanner, cem, gradient
+from jepa_mpc.planners import PLANNERS, Chain, cem, gradient
 from jepa_mpc.planners.constraints import AugmentedLagrangian, Penalty
 from jepa_mpc.planners.gradient import QUICK_BETAS
 from jepa_mpc.planners.problems import memoryless
@@ -98,7 +98,8 @@ def test_one_world_without_a_feasible_plan_leaves_the_others_alone():
 def test_descent_ends_on_the_boundary_from_within(treatment):
     """Measured over 4 seeds: at most 4 % above the best."""
     optimiser = partial(torch.optim.Adam, lr=0.05, betas=QUICK_BETAS)
-    result = GradientPlanner(constraints=treatment, optimiser=optimiser, num_iterations=60).plan(ask())
+    planner = dataclasses.replace(gradient(num_iterations=60), constraints=treatment, optimiser=optimiser)
+    result = planner.plan(ask())
     assert (result.violation == 0).all()
     assert (result.cost < 1.08 * best_cost()).all()
     assert (result.cost >= best_cost() - 1e-4).all()
@@ -119,7 +120,7 @@ def test_a_later_feasible_stage_wins_over_a_cheaper_one_that_is_not():
     def least(plans):
         return Scores(costs=-plans.sum(dim=(-2, -1)), readings=plans.amax(dim=(-2, -1))[..., None] - 0.1)
 
-    first = GradientPlanner(num_starts=1, num_iterations=1)
+    first = gradient(num_starts=1, num_iterations=1)
     request = dataclasses.replace(ask(least), warm_start=torch.full((2, 3, 2), 1.0))
     assert set(first.plan(request).status) == {PlanStatus.INFEASIBLE}
     result = Chain((first, cem())).plan(request)

@@ -48,7 +48,7 @@ def bend() -> Quadratic:
 @pytest.mark.parametrize("inner", [cem(), icem(), mppi(), cma(), gradient()])
 def test_any_planner_searches_knots(inner):
     problem = bend()
-    result = KnotPlanner(planner=inner, num_knots=5).plan(request_for(problem, generator(0)))
+    result = KnotPlanner(planner=inner, num_knots=5, spline="cubic").plan(request_for(problem, generator(0)))
     still = problem.evaluate(torch.zeros(2, 1, 24, 3))[:, 0]
     assert (result.cost < 0.05 * still).all()
     torch.testing.assert_close(problem.evaluate(result.actions[:, None])[:, 0], result.cost)
@@ -58,7 +58,7 @@ def test_knots_find_a_long_smooth_plan_with_far_fewer_evaluations():
     """Measured over 3 seeds and 2 worlds: a mean cost of 1.0 over 5 knots, 16 over 24 actions."""
     search = cem(num_samples=64, num_elites=8, num_iterations=8)
     costs = []
-    for planner in (KnotPlanner(planner=search, num_knots=5), search):
+    for planner in (KnotPlanner(planner=search, num_knots=5, spline="cubic"), search):
         results = [planner.plan(request_for(bend(), generator(seed))) for seed in range(3)]
         costs.append(torch.cat([result.cost for result in results]).mean())
         assert results[0].evaluations <= 8 * 64 + 2
@@ -78,7 +78,7 @@ def test_a_plan_between_knots_stays_allowed():
     problem = Quadratic(target=torch.zeros(1, 12, 2), scale=torch.ones(12, 2))
     request = dataclasses.replace(request_for(problem, generator(0)), evaluate=evaluate, box=box)
     for inner in (cem(num_iterations=3), gradient(num_iterations=5)):
-        result = KnotPlanner(planner=inner, num_knots=5).plan(request)
+        result = KnotPlanner(planner=inner, num_knots=5, spline="cubic").plan(request)
         assert box.contains(result.actions).all()
     assert len(seen) == 2 + 3 + 5 and all(box.contains(plans).all() for plans in seen)
 
@@ -93,7 +93,7 @@ def test_a_warm_start_reaches_the_inner_search():
             return cem(num_samples=8, num_elites=2, num_iterations=1).plan(request)
 
     request = dataclasses.replace(request_for(problem, generator(0)), warm_start=torch.full((1, 12, 2), 0.7))
-    KnotPlanner(planner=Watch(), num_knots=3).plan(request)
+    KnotPlanner(planner=Watch(), num_knots=3, spline="cubic").plan(request)
     torch.testing.assert_close(starts[0].warm_start, torch.full((1, 3, 2), 0.7))
 
 
@@ -109,13 +109,13 @@ def test_time_that_runs_out_in_the_inner_search_is_told():
 
     problem = Quadratic(target=torch.ones(1, 12, 2), scale=torch.ones(12, 2))
     request = dataclasses.replace(request_for(problem, generator(0), wrap=slow), deadline_s=0.035, clock=lambda: now[0])
-    result = KnotPlanner(planner=cem(), num_knots=3).plan(request)
+    result = KnotPlanner(planner=cem(), num_knots=3, spline="cubic").plan(request)
     assert result.status == (PlanStatus.DEADLINE,) and result.iterations == 4
     assert any("time ran out" in warning for warning in result.warnings)
 
 
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="num_knots >= 1"):
-        KnotPlanner(planner=cem(), num_knots=0)
+        KnotPlanner(planner=cem(), num_knots=0, spline="cubic")
     with pytest.raises(ValueError, match="zero, linear, cubic"):
-        KnotPlanner(planner=cem(), spline="quintic")
+        KnotPlanner(planner=cem(), num_knots=4, spline="quintic")

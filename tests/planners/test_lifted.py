@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
+from torch.optim import Adam
 
 from jepa_mpc.planners import KnotPlanner, LiftedPlanner, gradient, lifted
+from jepa_mpc.planners.gradient import QUICK_BETAS
 from jepa_mpc.planners.problems import Detour, double_integrator, memoryless, request_for
 from jepa_mpc.planners.walls import Wall
 from jepa_mpc.seeding import generator
@@ -21,7 +24,13 @@ def ask(problem, seed: int = 0, **changes):
 
 
 def small(**changes) -> LiftedPlanner:
-    return LiftedPlanner(**{"num_starts": 8, "num_rounds": 2, "num_steps": 6, "num_refined": 1, **changes})
+    own = {"num_starts": 8, "num_rounds": 2, "num_steps": 6, "num_refined": 1, "weight": 100.0, "state_gradient": 0.0}
+    optimisers = {"optimiser": adam(0.1), "state_optimiser": adam(0.005)}
+    return LiftedPlanner(**{**own, **optimisers, **changes})
+
+
+def adam(rate: float):
+    return partial(Adam, lr=rate, betas=QUICK_BETAS)
 
 
 def test_it_goes_around_a_wall_that_descent_through_the_plan_is_stuck_at():
@@ -113,4 +122,4 @@ def test_bad_settings_are_refused():
         ({"state_gradient": 2.0}, "0 to 1"),
     ):
         with pytest.raises(ValueError, match=message):
-            LiftedPlanner(**changes)
+            small(**changes)

@@ -91,7 +91,9 @@ def test_the_mean_is_always_tried():
             means.append(new.mean)
             return new
 
-    SamplingPlanner(refit=Watch(), num_samples=32, num_iterations=4).plan(request_for(bowl(), generator(0)))
+    SamplingPlanner(refit=Watch(), num_samples=32, num_iterations=4, initial_std=0.5).plan(
+        request_for(bowl(), generator(0))
+    )
     assert all(torch.equal(tried, mean) for tried, mean in zip(firsts[1:], means[:-1], strict=True))
 
 
@@ -104,7 +106,9 @@ def test_kept_plans_are_tried_again():
         return problem.evaluate(plans)
 
     request = dataclasses.replace(request_for(problem, generator(0)), evaluate=evaluate)
-    SamplingPlanner(refit=EliteRefit(num_elites=8), num_samples=32, num_iterations=2, num_kept=3).plan(request)
+    SamplingPlanner(refit=EliteRefit(num_elites=8), num_samples=32, num_iterations=2, initial_std=0.5, num_kept=3).plan(
+        request
+    )
     order = problem.evaluate(seen[0]).argsort(dim=1)[:, :3]
     assert torch.equal(seen[1][0, 1:4], seen[0][0, order[0]])
 

@@ -26,8 +26,6 @@ from jepa_mpc.checkpoint import (
     CONFIG,
     MANIFEST,
     MODEL,
-    _manifest,
-    _to_json,
     load_checkpoint,
     load_part,
     load_strict,
@@ -35,6 +33,7 @@ from jepa_mpc.checkpoint import (
 )
 from jepa_mpc.encoders.adapters.files import read_released
 from jepa_mpc.errors import BadCheckpoint, BadEpisode
+from jepa_mpc.reading import manifest_of
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from tests import tiny
@@ -55,7 +54,7 @@ def copied(sound, tmp_path):
 def noted_again(folder: Path) -> None:
     """A manifest that agrees with what lies in the folder now."""
     contents = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
-    (folder / MANIFEST).write_bytes(_to_json(_manifest(contents)))
+    (folder / MANIFEST).write_bytes(json.dumps(manifest_of(contents)).encode())
 
 
 def weights_mutations() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-import jepa_mpc.experiments.train as trainer
+import jepa_mpc.experiments.commands.train as trainer
 from jepa_mpc.errors import MissingPackage
 from jepa_mpc.experiments.training.options import check_options, fit_settings
 from jepa_mpc.experiments.training.workers import device_of

@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_dir
 
 import jepa_mpc.experiments.training.keeper as keeper
 from jepa_mpc.checkpoint import checkpoint_hash
-from jepa_mpc.experiments.train import train
+from jepa_mpc.experiments.commands.train import train
 from jepa_mpc.trajectories.synthetic import synthetic_log
 
 ROOT = Path(__file__).resolve().parents[2]

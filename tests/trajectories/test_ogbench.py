@@ -82,11 +82,17 @@ def short(held):
     held["actions"] = held["actions"][:-1]
 
 
+def unmarked(held):
+    held["terminals"][3] = np.nan
+
+
 def objects(held):
     held["qpos"] = np.array([{}] * len(held["qpos"]), dtype=object)
 
 
-@pytest.mark.parametrize("change, word", [(missing, "terminals"), (short, "actions"), (objects, "qpos")])
+@pytest.mark.parametrize(
+    "change, word", [(missing, "terminals"), (unmarked, "terminals"), (short, "actions"), (objects, "qpos")]
+)
 def test_a_file_that_is_none_is_refused(tmp_path, change, word):
     held = arrays(pictures=False)
     change(held)
@@ -111,3 +117,12 @@ def test_a_bad_episode_leaves_the_others(made):
     with pytest.raises(BadEpisode, match="episode 1.*'action' is not finite"):
         log.read(1, 0, 4, [ACTION])
     assert log.read(2, 0, 9, [ACTION])[ACTION].shape == (9, 5)
+
+
+@pytest.mark.parametrize("marks, word", [(0, "observations"), (1, "terminals")])
+def test_zeros_that_unpack_to_much_are_refused(tmp_path, marks, word):
+    total = 3_000_000
+    held = {"observations": np.zeros((total, 64), np.uint8), "actions": np.zeros((total, 1), np.uint8)}
+    np.savez_compressed(tmp_path / "bomb-v0.npz", terminals=np.full(total, marks, np.uint8), **held)
+    with pytest.raises(BadEpisode, match=f"bomb-v0.npz: field '{word}' needs .* bytes at once"):
+        open_log(tmp_path / "bomb-v0.npz").read(0, 0, total, [STATE])

@@ -84,7 +84,9 @@ def test_repair_brings_an_interrupted_log_into_order_and_then_changes_nothing(tm
     damaged = episode_path(tmp_path, 2)
     damaged.write_bytes(damaged.read_bytes()[:500])
     write_episode(staged_path(tmp_path, 6), synthetic_episode(6))
-    (tmp_path / ".episode_000007.123.tmp.npz").write_bytes(b"half")
+    killed = tmp_path / ".episode_000007.npz.0.tmp"
+    killed.mkdir()
+    (killed / "episode_000007.npz").write_bytes(b"half")
     assert repair(tmp_path) == {0, 1, 3, 4, 6}
     before = sorted(str(path) for path in tmp_path.rglob("*"))
     assert len(NpzStore(tmp_path)) == 2 and not any("tmp" in Path(name).name for name in before)

@@ -23,6 +23,7 @@ from jepa_mpc.world_model.perception.images import ImagePerception
 from jepa_mpc.world_model.policies.chunk import ChunkPolicy, ChunkProposal
 from jepa_mpc.world_model.recipes.act_jepa import build, build_control
 from tests import tiny
+from tests.rounding import rounding
 
 BOX = ActionBox(low=-torch.tensor([0.05, 0.05, 0.0]), high=torch.tensor([0.05, 0.05, 0.0]))
 SYSTEM = {
@@ -259,7 +260,7 @@ def test_each_world_has_a_plan_of_its_own():
     ]
     acting.reset(first[0])
     acting.see(first[1])
-    assert torch.allclose(acting.chunk(2), both[:1], atol=1e-6)
+    assert torch.allclose(acting.chunk(2), both[:1], **rounding(products=24, terms=32))
 
 
 @pytest.mark.parametrize("execute", [1, 2, 3])
@@ -331,10 +332,12 @@ def test_a_policy_comes_back_from_its_folder_with_the_same_answers(tmp_path):
     for acting in (again, before):
         acting.reset(look(1))
         acting.see(look(2))
-    assert torch.allclose(again.chunk(2), before.chunk(2), atol=1e-6)  # other places in memory, other rounding
+    assert torch.allclose(
+        again.chunk(2), before.chunk(2), **rounding(products=24, terms=32)
+    )  # other places in memory, other rounding
 
 
 def test_a_folder_of_a_world_model_answers_no_chunks(tmp_path):
     tiny.save(tmp_path / "model")
-    with pytest.raises(BadCheckpoint, match="answers no action chunks"):
+    with pytest.raises(BadCheckpoint, match="not a system that answers action chunks"):
         load_chunk_policy(tmp_path / "model", box=BOX)

@@ -25,6 +25,7 @@ from jepa_mpc.world_model.parts.predictors.frame_positions import RotaryPosition
 from jepa_mpc.world_model.parts.predictors.kept import Kept
 from jepa_mpc.world_model.parts.predictors.precision import lowered
 from jepa_mpc.world_model.parts.predictors.trunk import ConditionedTransformer, TrunkSizes
+from tests.rounding import rounding
 
 D, A, P = 12, 7, 3
 STATM = Path("/proc/self/statm")
@@ -85,18 +86,21 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("proprio", [False, True])
-def test_a_memory_ceiling_changes_nothing(restarts: bool, proprio: bool) -> None:
-    predictor = make(restarts=restarts, num_tokens=2, proprio=proprio)
-    known, candidates = context(num_tokens=2, proprio=proprio), plans()
+def test_a_memory_ceiling_changes_nothing(restarts: bool, proprio: bool, dtype: torch.dtype) -> None:
+    predictor = make(restarts=restarts, num_tokens=2, proprio=proprio).to(dtype)
+    known, candidates = context(num_tokens=2, proprio=proprio), plans().to(dtype)
+    known = Context(**{name: None if x is None else x.to(dtype) for name, x in vars(known).items()})
+    close = rounding(products=4 * 2 * 6, terms=32, dtype=dtype)  # steps, blocks, products in a block
     whole = LearnedDynamics(predictor, max_context=3).rollout(known, candidates)
     for fits in (1, 2, 3, 7):
         ceiling = fits * predictor.bytes_per_candidate(2, 4)
         pieces = LearnedDynamics(predictor, max_context=3, max_bytes=ceiling).rollout(known, candidates)
-        torch.testing.assert_close(pieces.latents, whole.latents, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(pieces.latents, whole.latents, **close)
         if proprio:
-            torch.testing.assert_close(pieces.proprio, whole.proprio, atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(pieces.proprio, whole.proprio, **close)
 
 
 def test_never_more_candidates_at_once_than_fit() -> None:

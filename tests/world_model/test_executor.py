@@ -169,6 +169,43 @@ def test_a_search_that_raises_is_counted_and_the_next_one_is_tried() -> None:
     assert line.executor.counts["failed"] == 3 and isinstance(line.executor.failure, RuntimeError)
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (None, "NoneType"),
+        (result(torch.zeros(1, H, 3)), "(1, 8, 3)"),
+        (result(torch.zeros(2, H, 2)), "(2, 8, 2)"),
+        (result(torch.zeros(1, 0, 2)), "(1, 0, 2)"),
+        (result(torch.zeros(1, H, 2), PlanStatus.MAX_ITER, PlanStatus.MAX_ITER), "got 2"),
+    ],
+)
+def test_an_answer_that_is_no_plan_is_counted_and_the_next_one_is_followed(answer: object, told: str) -> None:
+    calls = iter(range(100))
+    line = Line(think=lambda moments, guess: answer if next(calls) < 3 else telling(moments, guess))
+    commands = line.run(8)
+    assert commands[2].drive is Drive.HOLD and torch.equal(commands[2].action, HOLD)
+    assert commands[-1].drive is Drive.FOLLOW
+    assert line.executor.counts["malformed"] == 3 and told in str(line.executor.failure)
+
+
+@pytest.mark.parametrize("pool", [None, ThreadPoolExecutor(1)])
+def test_a_search_that_fails_without_a_pool_or_after_its_shutdown_makes_the_robot_hold(pool) -> None:
+    def think(moments, guess):
+        raise RuntimeError("no")
+
+    clock = Clock()
+    timing = Timing(period_s=DT, max_age_s=0.5, stop_after_s=0.25)
+    executor = RecedingHorizon(think, hold=HOLD, box=BOX, timing=timing, pool=pool, clock=clock)
+    if pool is not None:
+        pool.shutdown()
+    drives = []
+    for _ in range(5):
+        clock.now += DT
+        drives.append(executor.tick(look()).drive)
+    assert drives == [Drive.HOLD] * 2 + [Drive.STOP] * 3
+    assert executor.counts["failed"] >= 2 and isinstance(executor.failure, RuntimeError)
+
+
 def test_a_plan_that_comes_after_its_information_expired_is_discarded() -> None:
     line = Line(delay_s=0.7)
     assert {command.drive for command in line.run(40)} == {Drive.HOLD}

@@ -105,9 +105,6 @@ def test_presets_of_the_design_document_differ_where_they_say():
     assert isinstance(tubes.distance, SquaredError) and [task.name for task in tubes.inputs[0].tasks] == ["tubes"]
     hints = [task.hints for task in vjepa.build(preset="small").inputs[0].tasks]
     assert hints == [{"mask_token": 0}, {"mask_token": 1}]
-        {"mask_token": 0},
-        {"mask_token": 1},
-    ]
 
 
 @pytest.mark.parametrize(("name", "preset", "weights"), [("ijepa", "huge", 631), ("vjepa", "large", 304)])

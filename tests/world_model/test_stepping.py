@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
+from torch.optim import Adam
 
 from jepa_mpc.encoders.layers.blocks import GatedModulation
 from jepa_mpc.encoders.layers.weights import draw_weights
@@ -90,7 +93,15 @@ def test_the_lifted_planner_searches_a_learned_world():
         steps=step_model(dynamics, cost, context=context, goal=goal),
     )
     still = evaluate(torch.zeros(2, 1, 8, A))[:, 0]
-    planner = LiftedPlanner(num_starts=6, num_rounds=2, num_steps=6)
+    planner = LiftedPlanner(
+        num_starts=6,
+        num_rounds=2,
+        num_steps=6,
+        optimiser=partial(Adam, lr=0.1),
+        state_optimiser=partial(Adam, lr=0.005),
+        weight=100.0,
+        state_gradient=0.0,
+    )
     result = planner.plan(request)
     assert (result.cost < 0.35 * still).all()
     torch.testing.assert_close(evaluate(result.actions[:, None])[:, 0], result.cost)

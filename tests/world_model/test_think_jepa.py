@@ -30,10 +30,12 @@ from jepa_mpc.world_model.parts.predictors.guided import GuidedPredictor
 from jepa_mpc.world_model.parts.predictors.masked import MaskedSizes, RotaryMaskedPredictor
 from jepa_mpc.world_model.recipes.think_jepa import PRESETS, build
 from tests import tiny
+from tests.rounding import rounding
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = MaskedSizes(inputs=6, outputs=6, width=12, depth=3, heads=2, mlp_dim=24, mask_tokens=2)
 WORLDS, TOKENS, FRAMES = 3, 4, 3
+SAME = rounding(products=3 * 6, terms=24)  # blocks, products in a block
 GRID = 16  # tokens of a frame of the preset tiny
 VIEWS = ClipViews(dense=(3,), sparse=(0, 3), future=(4,))
 
@@ -133,7 +135,7 @@ def test_padding_changes_nothing(kind, value):
     mask = torch.cat([clean.old_mask, torch.zeros_like(clean.old_mask)], dim=1)
     padded = replace(clean, old=longer, old_mask=mask, new=new)
     outputs = [network(*question(), features=told) for told in (clean, padded)]
-    assert torch.allclose(*outputs, atol=1e-6)
+    assert torch.allclose(*outputs, **SAME)
 
 
 def test_the_order_of_the_thinkers_tokens_does_not_matter(kind):
@@ -146,7 +148,7 @@ def test_layers_that_nobody_speaks_to_hear_zeros(kind):
     network, told = predictor(kind), features(layers=2)
     zeros = torch.zeros(WORLDS, 1, 4, 5)
     filled = replace(told, old=torch.cat([told.old, zeros], dim=1), new=torch.cat([told.new, zeros[:, :, :2]], dim=1))
-    assert torch.allclose(network(*question(), features=told), network(*question(), features=filled), atol=1e-6)
+    assert torch.allclose(network(*question(), features=told), network(*question(), features=filled), **SAME)
 
 
 def test_a_world_without_any_token_is_told_zeros(kind):
@@ -154,7 +156,7 @@ def test_a_world_without_any_token_is_told_zeros(kind):
     nobody = replace(told, old_mask=torch.zeros_like(told.old_mask), new_mask=torch.zeros_like(told.new_mask))
     silent = replace(told, old=torch.zeros_like(told.old), new=torch.zeros_like(told.new))
     answers = [network(*question(), features=one) for one in (nobody, silent)]
-    assert answers[0].isfinite().all() and torch.allclose(*answers, atol=1e-6)
+    assert answers[0].isfinite().all() and torch.allclose(*answers, **SAME)
 
 
 def test_gradient_reaches_what_was_said_and_how_it_is_told(kind):

@@ -9,8 +9,10 @@ from pathlib import Path
 from jepa_mpc.errors import choose
 from jepa_mpc.trajectories.formats.base import Log, fault
 from jepa_mpc.trajectories.formats.clips import ClipsReader, find_clips
+from jepa_mpc.trajectories.formats.cloud_folder import CloudFolderReader
 from jepa_mpc.trajectories.formats.droid import DroidReader, find_episodes
 from jepa_mpc.trajectories.formats.films import FilmsReader, find_tables
+from jepa_mpc.trajectories.formats.folders import files_below
 from jepa_mpc.trajectories.formats.h5 import member_of, names_of, open_h5
 from jepa_mpc.trajectories.formats.hdf5 import Hdf5Reader
 from jepa_mpc.trajectories.formats.lerobot import open_lerobot
@@ -21,8 +23,8 @@ from jepa_mpc.trajectories.formats.minari import MAIN, MinariReader
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.formats.npz_writer import write_npz
 from jepa_mpc.trajectories.formats.ogbench import OgbenchReader, is_ogbench
+from jepa_mpc.trajectories.formats.picture_folder import PictureFolderReader
 from jepa_mpc.trajectories.formats.robomimic import RobomimicReader, write_robomimic
-from jepa_mpc.trajectories.formats.stills import StillsReader, find_stills
 
 FORMATS: dict[str, Callable[[Path], Log]] = {
     "npz": NpzStore,
@@ -35,7 +37,8 @@ FORMATS: dict[str, Callable[[Path], Log]] = {
     "films": FilmsReader,
     "clips": ClipsReader,
     "mcap": McapReader,
-    "stills": StillsReader,
+    "clouds": CloudFolderReader,
+    "pictures": PictureFolderReader,
 }
 WRITERS: dict[str, Callable[..., Path]] = {
     "npz": write_npz,
@@ -63,7 +66,9 @@ def detect(path: str | Path) -> str:
                 return name
     else:
         raise fault(str(path), field="file", problem="does not exist", remedy="name an existing log")
-    sought = "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, films, or pictures"
+    sought = (
+        "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, films, pictures, or clouds"
+    )
     raise fault(
         path, field="format", problem="is none that is known", remedy=f"looked for {sought}; or give format=..."
     )
@@ -99,5 +104,6 @@ _MARKS: dict[str, Callable[[Path], bool]] = {
     "hdf5": lambda path: any(path.glob("*.hdf5")) or any(path.glob("*.h5")),
     "films": lambda path: bool(find_tables(path)),
     "clips": lambda path: bool(find_clips(path)),
-    "stills": lambda path: bool(find_stills(path)),
+    "pictures": lambda path: bool(files_below(path, PictureFolderReader.suffixes)),
+    "clouds": lambda path: bool(files_below(path, CloudFolderReader.suffixes)),
 }

@@ -198,7 +198,7 @@ def check_sound(damaged: Mapping[int, str], episode: int) -> None:
         BadEpisode: With what is wrong and how to do without the episode.
     """
     if episode in damaged:
-        raise BadEpisode(f"{damaged[episode]} (episode {episode}; leave_out=[{episode}] does without it)")
+        raise BadEpisode(f"{damaged[episode]} (episode {episode}; ingest with leave_out=[{episode}] to do without it)")
 
 
 def check_pace(times_s: np.ndarray, dt_s: float, *, lost_steps: float, where: str, episode: int) -> None:
@@ -207,7 +207,7 @@ def check_pace(times_s: np.ndarray, dt_s: float, *, lost_steps: float, where: st
     Args:
         times_s: Rising times `T`, s.
         dt_s: The declared step, s; 0 if none is.
-        lost_steps: How much longer one step may be, in steps.
+        lost_steps: How much longer (or shorter) one step may be, in steps.
         where: The file.
         episode: Its number.
 
@@ -217,10 +217,11 @@ def check_pace(times_s: np.ndarray, dt_s: float, *, lost_steps: float, where: st
     steps = np.diff(times_s)
     if dt_s <= 0 or not len(steps):
         return
-    longest, usual = float(steps.max()), float(np.median(steps))
+    off = np.abs(steps - dt_s)
+    worst, usual = int(off.argmax()), float(np.median(steps))
     other = len(steps) >= FEW and abs(usual - dt_s) > PACE * dt_s
-    if other or longest > (1 + lost_steps) * dt_s:
-        told = f"goes in steps of {usual:.6g} s" if other else f"jumps by {longest:.6g} s at step {int(steps.argmax())}"
+    if other or off[worst] > lost_steps * dt_s:
+        told = f"goes in steps of {usual:.6g} s" if other else f"jumps by {steps[worst]:.6g} s at step {worst}"
         problem = f"{told} of those read, the log counts {dt_s:.6g} s"
         remedy = "correct the times or the rate, or leave the episode out"
         raise fault(where, field=TIMESTAMP, problem=problem, remedy=remedy, episode=episode)

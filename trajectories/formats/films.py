@@ -189,12 +189,11 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
             header = [name.strip() for name in next(rows, [])]
             if len(set(header)) != len(header) or not header:
                 raise fault(path, field="header", problem="has no or equal names", remedy="name each column once")
-            with path.open("rb") as raw:
-                lines = sum(piece.count(b"\n") for piece in iter(lambda: raw.read(MAX_LINE), b""))
+            lines = max(_count(path, b"\n"), _count(path, b"\r"))
             check_room(8 * (lines + 1) * len(header), path, field="file")
             cells, count = np.empty((lines + 1, len(header))), 0
             for number, line in enumerate(rows):
-                if len(line) != len(header):
+                if len(line) != len(header) or number >= len(cells):
                     problem = f"has {len(line)} cells in row {number}, the header has {len(header)}"
                     raise fault(path, field="file", problem=problem, remedy="restore the table")
                 cells[number] = [_number(cell) for cell in line]
@@ -209,6 +208,11 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
         problem = f"holds what is no number ({error})"
         raise fault(path, field="file", problem=problem, remedy="drop that column") from error
     return {name: cells[:count, column] for column, name in enumerate(header)}
+
+
+def _count(path: Path, mark: bytes) -> int:
+    with path.open("rb") as file:
+        return sum(piece.count(mark) for piece in iter(lambda: file.read(MAX_LINE), b""))
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:

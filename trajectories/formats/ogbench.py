@@ -27,6 +27,7 @@ SKIPPED = (TERMINALS, "next_observations")
 KNOWN = {"observations": STATE, "actions": ACTION, "rewards": "reward", "masks": "masks"}
 MAX_RATIO = 1100  # deflate cannot shrink further
 PIECE = 1 << 20  # steps of which the terminals are looked at together
+SPAN_BYTES = 200  # that Python keeps for an episode
 
 
 class Span(NamedTuple):
@@ -120,15 +121,25 @@ class _File:
 
     def cuts(self) -> Iterator[tuple[int, int]]:
         """First row and length of each episode: one ends at every step that is marked, and at the end of the file."""
-        begun, patience = 0, Patience(self.path)
+        begun, count, patience = 0, 0, Patience(self.path)
         for start in range(0, self.length, PIECE):
             patience.check()
-            marks = self.arrays[TERMINALS].rows(start, min(start + PIECE, self.length)).reshape(-1)
-            for end in (np.flatnonzero(marks) + start + 1).tolist():
+            ends = self._ends(start, min(start + PIECE, self.length))
+            count += len(ends)
+            check_room(SPAN_BYTES * count, self.path, field=TERMINALS)
+            for end in ends.tolist():
                 yield begun, end - begun
                 begun = end
         if begun < self.length:
             yield begun, self.length - begun
+
+    def _ends(self, start: int, stop: int) -> np.ndarray:
+        """The rows behind those of a stretch that are marked."""
+        marks = self.arrays[TERMINALS].rows(start, stop)
+        if marks.size != stop - start or not np.isin(marks, (0, 1)).all():
+            problem = f"must be 0 or 1 for each step, see rows {start}..{stop - 1}"
+            raise fault(self.path, field=TERMINALS, problem=problem, remedy="restore the file")
+        return np.flatnonzero(marks) + start + 1
 
 
 class _Rows:
@@ -157,7 +168,7 @@ class _Rows:
             BadEpisode: If they are damaged, or more than memory should hold at once.
         """
         size = (stop - start) * self._row_bytes
-        check_room(size / MAX_RATIO, self.path, field=self.name)
+        check_room(size, self.path, field=self.name)
         try:
             self._stream.seek(self._begin + start * self._row_bytes)
             raw = self._stream.read(size)

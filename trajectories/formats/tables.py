@@ -51,6 +51,8 @@ class Table:
         except self._errors as error:
             problem = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({_short(error)})"
             raise fault(path, field="file", problem=problem, remedy="restore the table") from error
+        if len(set(self.columns)) < len(self.columns):
+            raise fault(path, field="file", problem="has two columns of one name", remedy="name each column once")
         sound = sum(self._groups) == self.num_rows and all(0 < rows <= MAX_ROWS for rows in self._groups)
         if not sound:
             problem = f"claims {self.num_rows} rows in groups of {self._groups[:9]}, more than its bytes can hold"

@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.plain import read_table
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.world_model.adapters.lewm import read_weights
 from jepa_mpc.world_model.parts.predictors.object_world import NumbersNode, ObjectWorld
 from jepa_mpc.world_model.parts.predictors.slots import SlotPredictor, SlotSizes
 
@@ -55,7 +55,7 @@ def load_released(
     Raises:
         BadCheckpoint: If the file cannot be read safely, or names or shapes do not fit.
     """
-    return world(read_weights(Path(path)), heads=heads, future=future, dropout=dropout, per_round=per_round).eval()
+    return world(read_table(Path(path)), heads=heads, future=future, dropout=dropout, per_round=per_round).eval()
 
 
 def world(

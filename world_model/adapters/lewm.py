@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from jepa_mpc.checkpoint import save_checkpoint
 from jepa_mpc.encoders import ViTSizes
+from jepa_mpc.encoders.adapters.plain import read_table
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.strict import check_finite
 from jepa_mpc.world_model.adapters.lewm_names import NEWER_TO_RELEASED, OURS_TO_RELEASED
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.predictors.forms import LeWMSizes, published
@@ -45,7 +43,7 @@ def load_released(path: str | Path, *, config: Mapping[str, Any] | None = None) 
         BadCheckpoint: If there is no weight file, it cannot be read safely, or its names or shapes do not fit.
     """
     file = _weight_file(Path(path))
-    tensors = released_spelling(read_weights(file))
+    tensors = released_spelling(read_table(file))
     if config is None:
         beside = file.parent / "config.json"
         config = _read_config(beside) if beside.exists() else {}
@@ -93,6 +91,7 @@ def fill(objective: DynamicsObjective, tensors: Mapping[str, Tensor]) -> None:
     found = [f"{len(keys)} {fault}: {', '.join(keys)}" for fault, keys in faults.items() if keys]
     if found:
         raise BadCheckpoint(f"these weights do not fit this LeWorldModel: {'; '.join(found)}")
+    check_finite(tensors, "this LeWorldModel")
     objective.load_state_dict({key: _from_released(key, value, tensors) for key, value in own.items()})
 
 
@@ -113,32 +112,6 @@ def released_spelling(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Released names from either spelling, with or without `model.`; drops the trainer's SIGReg constants."""
     plain = {key.removeprefix("model."): value for key, value in tensors.items()}
     return {_older_name(key): value for key, value in plain.items() if not key.startswith("sigreg.")}
-
-
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file; a trainer's file is opened at its `state_dict`.
-
-    Raises:
-        BadCheckpoint: If the file is missing, damaged, or holds more than tensors and plain values.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (
-        safetensors.SafetensorError,
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        OSError,
-        RuntimeError,
-        EOFError,
-    ) as error:
-        raise BadCheckpoint(f"{file} cannot be read as weights: {error}") from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise BadCheckpoint(f"{file} should hold a table of tensors, found {type(loaded).__name__}")
-    return loaded
 
 
 def sizes_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> LeWMSizes:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from jepa_mpc.encoders.adapters.filling import fill
 from jepa_mpc.encoders.adapters.names import respell
+from jepa_mpc.encoders.adapters.plain import read_table
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.world_model.adapters.lewm import read_weights
 from jepa_mpc.world_model.adapters.vjepa2 import RULES, sizes_of
 from jepa_mpc.world_model.parts.predictors.guidance import GUIDANCE, GuidanceSizes
 from jepa_mpc.world_model.parts.predictors.guided import GuidedPredictor
@@ -59,7 +59,7 @@ def load_released(
     Raises:
         BadCheckpoint: If the file cannot be read safely, or names or shapes do not fit.
     """
-    return predictor(read_weights(Path(path)), grid=grid, heads=heads, guidance_heads=guidance_heads).eval()
+    return predictor(read_table(Path(path)), grid=grid, heads=heads, guidance_heads=guidance_heads).eval()
 
 
 def predictor(

@@ -12,7 +12,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -40,12 +40,15 @@ class Pool(Protocol):
 
 
 class Inline:
-    """Runs each task at once, in the caller's thread; its errors reach the caller."""
+    """Runs each task at once, in the caller's thread."""
 
     def submit(self, task: Callable[..., PlanResult], /, *arguments: object) -> Future[PlanResult]:
-        """Run the task and return its finished future."""
+        """Run the task and return its finished future, which holds what it raised."""
         future: Future[PlanResult] = Future()
-        future.set_result(task(*arguments))
+        try:
+            future.set_result(task(*arguments))
+        except Exception as error:  # noqa: BLE001 -- the future hands it on, as that of a thread does
+            future.set_exception(error)
         return future
 
 
@@ -75,9 +78,10 @@ class RecedingHorizon:
     when an observation was missed, its history begins anew.
 
     Discarded and counted in `counts`, by reason: observations that are "duplicate" (or out of order), "late" or "from
-    the future"; plans that are "outdated" on arrival, "invalid" (not finite, or no world has a valid plan), or
-    "failed" (the search raised; the error is logged and kept in `failure`). When the clock goes back, everything is
-    forgotten and the search under way is void.
+    the future"; plans that are "outdated" on arrival, "invalid" (not finite, or no world has a valid plan),
+    "malformed" (no plan, or one of another shape), or "failed" (the search raised, or the pool takes none). What went
+    wrong last is logged and kept in `failure`; the robot follows the running plan while it is fresh, then holds. When
+    the clock goes back, everything is forgotten and the search under way is void.
 
     Args:
         think: Searches for plans. Runs in the pool's thread, one call at a time.
@@ -179,9 +183,19 @@ class RecedingHorizon:
         news = bool(self._moments) and self._seen_s > self._searched_s and self._seen_s >= due_s
         if self._stopped or self._search is not None or not news:
             return
-        future = self.pool.submit(self.think, tuple(self._moments), self._guess(self._seen_s))
-        self._search = _Search(future, self._seen_s)
         self._searched_s = self._seen_s
+        try:
+            future = self.pool.submit(self.think, tuple(self._moments), self._guess(self._seen_s))
+        except RuntimeError as error:  # how executors of the standard library say that they are shut down
+            self._discard("failed", error)
+            return
+        self._search = _Search(future, self._seen_s)
+
+    def _discard(self, reason: str, failure: BaseException) -> None:
+        """Count, keep and log what came instead of a plan."""
+        self.counts[reason] += 1
+        self.failure = failure
+        logger.warning("no plan came from the search (%s): %r", reason, failure)
 
     def _guess(self, stamp_s: float) -> Plan | None:
         """The running plan as it goes on from a time, held at its end."""
@@ -197,10 +211,9 @@ class RecedingHorizon:
         if search is None or not search.future.done():
             return
         self._search = None
-        if search.future.cancelled() or search.future.exception() is not None:
-            self.counts["failed"] += 1
-            self.failure = None if search.future.cancelled() else search.future.exception()
-            logger.warning("the search for a plan failed: %r", self.failure)
+        failure = CancelledError() if search.future.cancelled() else search.future.exception()
+        if failure is not None:
+            self._discard("failed", failure)
         elif search.void or self._clock_reading() - search.stamp_s > self.timing.max_age_s:
             self.counts["outdated"] += 1
         else:
@@ -211,6 +224,10 @@ class RecedingHorizon:
         return max(self._now, self.clock())
 
     def _adopt(self, result: PlanResult, stamp_s: float) -> None:
+        flaw = self._flaw(result)
+        if flaw:
+            self._discard("malformed", ValueError(flaw))
+            return
         valid = torch.tensor([status is not PlanStatus.NO_VALID for status in result.status], device=self.hold.device)
         sound = valid & result.actions.isfinite().all(dim=-1).all(dim=-1)  # (B)
         if not bool(sound.any()):
@@ -219,6 +236,18 @@ class RecedingHorizon:
         actions = torch.where(sound[:, None, None], self.box.clip(result.actions), self.hold[:, None])
         self._running = _Running(actions.detach(), stamp_s)
         self.counts["adopted"] += 1
+
+    def _flaw(self, result: object) -> str:
+        """What keeps a search's answer from being a plan for this robot; empty if nothing does."""
+        worlds, axes = self.hold.shape
+        actions, status = getattr(result, "actions", None), getattr(result, "status", ())
+        if not isinstance(actions, torch.Tensor):
+            return f"expected a PlanResult with a tensor of actions, got {type(result).__name__}"
+        if actions.dim() != 3 or actions.shape[1] < 1 or actions.shape[::2] != (worlds, axes):
+            return f"expected actions (B, H, A) = ({worlds}, 1 or more, {axes}), got {tuple(actions.shape)}"
+        if len(status) != worlds:
+            return f"expected a status for each of {worlds} worlds, got {len(status)}"
+        return ""
 
     def _step_at(self, time_s: float) -> int:
         assert self._running is not None

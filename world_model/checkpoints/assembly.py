@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jepa_mpc.encoders.convnet import KeypointEncoder
+from jepa_mpc.encoders.layers.clouds import UnitSphere, Workspace
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
 from jepa_mpc.encoders.pyramid import PyramidEncoder, PyramidSizes
@@ -21,13 +22,17 @@ from jepa_mpc.errors import choose
 from jepa_mpc.world_model.checkpoints.names import public_name
 from jepa_mpc.world_model.costs.critic import Critic
 from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
+from jepa_mpc.world_model.parts.cloud_changes import CloudChanges, Scale, Subsample, Turn
 from jepa_mpc.world_model.parts.crops import RandomCrop
+from jepa_mpc.world_model.parts.distances import CosineDistance, SmoothAbsoluteError
 from jepa_mpc.world_model.parts.masks.objects import LegacyObjectMask, ObjectMask, TokenMask, TubeMask
 from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression
 from jepa_mpc.world_model.parts.objectives.dynamics import OpenLoop
 from jepa_mpc.world_model.parts.objectives.motion_terms import MotionWeights
 from jepa_mpc.world_model.parts.objectives.think_standin import DepthTokens, OthersThoughts
 from jepa_mpc.world_model.parts.objectives.think_views import ClipViews, cut
+from jepa_mpc.world_model.parts.objectives.views import ToCentre, Views
+from jepa_mpc.world_model.parts.photometric import Blur, Grey, Solarise, Sometimes, StandardJitter
 from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose
 from jepa_mpc.world_model.parts.position_head import HindsightDisplacement, TokenPlaces
 from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
@@ -45,9 +50,15 @@ PARTS: dict[str, Callable[..., Any]] = {
     "arm_pose": ArmPose,
     "augmentation": Augmentation,
     "autoregression": Autoregression,
+    "blur": Blur,
     "clip_views": ClipViews,
     "clip_views_cut": cut,
+    "cloud_changes": CloudChanges,
+    "cloud_scale": Scale,
+    "cloud_subsample": Subsample,
+    "cloud_turn": Turn,
     "colour_jitter": ColourJitter,
+    "cosine_distance": CosineDistance,
     "cosine_rise": CosineRise,
     "critic": Critic,
     "decay_all": DecayAll,
@@ -56,6 +67,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "evaluation_pixels": EvaluationPixels,
     "given_pose": GivenPose,
     "goal_policy": GoalPolicy,
+    "grey": Grey,
     "hindsight_displacement": HindsightDisplacement,
     "keypoint_encoder": KeypointEncoder,
     "legacy_object_mask": LegacyObjectMask,
@@ -72,19 +84,27 @@ PARTS: dict[str, Callable[..., Any]] = {
     "robot_pixels": RobotPixels,
     "sensor_noise": SensorNoise,
     "sigreg": SIGReg,
+    "smooth_absolute_error": SmoothAbsoluteError,
+    "solarise": Solarise,
+    "sometimes": Sometimes,
+    "standard_jitter": StandardJitter,
     "stretched": Stretched,
+    "to_centre": ToCentre,
     "token_mask": TokenMask,
     "token_places": TokenPlaces,
     "tube_mask": TubeMask,
     "two_views": TwoViews,
+    "unit_sphere": UnitSphere,
     "vicreg": VICReg,
     "video_sizes": VideoSizes,
     "video_transformer": VideoTransformer,
     "view_jitter": ViewJitter,
+    "views": Views,
     "vision_transformer": VisionTransformer,
     "vit_sizes": ViTSizes,
     "warmup_cosine": WarmupCosine,
     "warmup_hold_decay": WarmupHoldDecay,
+    "workspace": Workspace,
 }
 """Public name -> builder: the systems, and the parts that their configurations may name."""
 

@@ -1,214 +1,23 @@
-"""A trained world model as the parts of an agent, and the folder that it is kept in."""
+"""World models in folders: published whole, read back as the parts of an agent."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from jepa_mpc.checkpoint import checkpoint_hash, load_checkpoint, load_strict, save_checkpoint
-from jepa_mpc.encoders.layers.pixels import NormalisePixels
-from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
+from jepa_mpc.checkpoint import load_checkpoint, open_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.types import ActionBox, Context, Observation
-from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.costs.goal import GoalDistance, absolute, squared
-from jepa_mpc.world_model.dynamics.ensemble import EnsembleDynamics, EnsemblePerception, MeanMeasure
-from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
-from jepa_mpc.world_model.dynamics.objects import AlignedDynamics, MatchedGap, SlotPerception
-from jepa_mpc.world_model.parts.distances import AbsoluteError
+from jepa_mpc.world_model.checkpoints.restore import MISFITS, load_network, restore
+from jepa_mpc.world_model.dynamics.model import Interface, WorldModel, as_ensemble
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
-from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
-from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose, check_pose
-from jepa_mpc.world_model.parts.position_head import HindsightDisplacement
-from jepa_mpc.world_model.perception.images import ImagePerception
+from jepa_mpc.world_model.recipes import as_world_model
 
-DISPLACEMENT = "displacement"
 SYSTEMS = "systems"
 """In the configuration of an ensemble: what each member is built from."""
-
-MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What a configuration can bring about that is well-formed and yet describes no network."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interface:
-    """What a world model was trained to see and to command; checked before it meets a robot.
-
-    Args:
-        cameras: Names of the cameras, in the order of their channels.
-        image_size: Width and height of the pictures in pixels.
-        actions: Name of each action axis, with its unit.
-        dt_s: Seconds between two observations.
-        log: What it was trained on, in words.
-        robot: How the log's columns, pictures and actions were made, as `trajectories.door` reads it; may be empty.
-    """
-
-    cameras: tuple[str, ...]
-    image_size: int
-    actions: tuple[str, ...]
-    dt_s: float
-    log: str = ""
-    robot: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings."""
-        return {
-            "cameras": list(self.cameras),
-            "image_size": self.image_size,
-            "actions": list(self.actions),
-            "dt_s": self.dt_s,
-            "log": self.log,
-        } | ({"robot": dict(self.robot)} if self.robot else {})
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorldModel:
-    """A trained world model, ready for an agent.
-
-    Args:
-        members: Encoder, predictor and heads: of one network, or of each member of an ensemble.
-        interface: What it sees and commands.
-        perception: Frames to latents.
-        dynamics: Plans to imagined latents.
-        metres: Maps latents `... N D` to places `... 3` whose differences are metres, or None without such a head.
-        fingerprint: Short hash of the weights.
-    """
-
-    members: tuple[DynamicsObjective, ...]
-    interface: Interface
-    perception: ImagePerception | EnsemblePerception
-    dynamics: LearnedDynamics | EnsembleDynamics
-    metres: Callable[[Tensor], Tensor] | None
-    fingerprint: str = ""
-
-    @property
-    def objective(self) -> DynamicsObjective:
-        """The network; in an ensemble the first one, which speaks for the others' form."""
-        return self.members[0]
-
-    @property
-    def device(self) -> torch.device:
-        """Where its networks run."""
-        return next(self.objective.parameters()).device
-
-    @property
-    def feels(self) -> bool:
-        """Whether it needs proprioception beside the pictures."""
-        if isinstance(self.objective, ObjectObjective):
-            return self.objective.predictor.felt is not None
-        return self.objective.predictor.proprio is not None
-
-    def checked_proprio(self, proprio: Tensor) -> Tensor:
-        """Proprioception `B T P` as it is, after a look at its values where it is read as a pose.
-
-        Raises:
-            ValueError: If it cannot be a pose (degrees, a quaternion, another range of the gripper).
-        """
-        part = self.objective.predictor.proprio
-        if isinstance(part, GivenPose | ArmPose):
-            check_pose(part(proprio.to(next(self.objective.parameters()).device)))
-        return proprio
-
-    def goal_cost(self) -> GoalDistance:
-        """How far imagined states are from the goal: in m^2 all the way, or in the training's own at the end.
-
-        A system that measures metres gets there step by step; the energy of V-JEPA 2-AC is that of the last step.
-        """
-        if self.metres is not None:
-            return GoalDistance(steps="all", metric=self.metres)
-        if isinstance(self.objective, ObjectObjective):
-            return GoalDistance(steps="last", distance=MatchedGap(extra=self.objective.predictor.num_extra))
-        l1 = isinstance(self.objective.distance, AbsoluteError)
-        return GoalDistance(steps="last", distance=absolute if l1 else squared)
-
-    def check_robot(self, *, box: ActionBox, cameras: Sequence[str], image_size: int, dt_s: float) -> None:
-        """Refuse a robot that this model was not trained for.
-
-        Raises:
-            BadCheckpoint: With what the model knows and what the robot has.
-        """
-        known, facts = self.interface, []
-        if box.dim != len(known.actions):
-            facts.append(
-                f"actions of {len(known.actions)} numbers ({', '.join(known.actions)}), the robot takes {box.dim}"
-            )
-        if tuple(cameras) != known.cameras:
-            facts.append(f"cameras {known.cameras}, the robot has {tuple(cameras)}")
-        if image_size != known.image_size:
-            facts.append(f"pictures of {known.image_size} px, the robot gives {image_size} px")
-        if abs(dt_s - known.dt_s) > 1e-6:
-            facts.append(f"steps of {known.dt_s} s, the robot makes steps of {dt_s} s")
-        if facts:
-            raise BadCheckpoint("this world model was trained for another robot: it knows " + "; ".join(facts))
-
-
-def as_world_model(objective: DynamicsObjective, interface: Interface, *, fingerprint: str = "") -> WorldModel:
-    """The parts of an agent around a trained objective.
-
-    Raises:
-        BadCheckpoint: If the objective prepares its pictures in a way that is not known here.
-    """
-    if isinstance(objective, ObjectObjective):
-        side = (interface.image_size, interface.image_size)
-        return WorldModel(
-            members=(objective,),
-            interface=interface,
-            perception=SlotPerception(objective, cameras=interface.cameras, image_size=side),
-            dynamics=AlignedDynamics(objective.predictor),
-            metres=None,
-            fingerprint=fingerprint,
-        )
-    head = dict(objective.parts.items()).get(DISPLACEMENT)
-    return WorldModel(
-        members=(objective,),
-        interface=interface,
-        perception=ImagePerception(
-            objective.encoder,
-            cameras=interface.cameras,
-            image_size=(interface.image_size, interface.image_size),
-            **_scaling(objective.preprocess),
-        ),
-        dynamics=LearnedDynamics(objective.predictor, max_context=1),
-        metres=head.metres if isinstance(head, HindsightDisplacement) else None,
-        fingerprint=fingerprint,
-    )
-
-
-def as_ensemble(models: Sequence[WorldModel], *, fingerprint: str = "") -> WorldModel:
-    """Several world models of one robot as one: their latents side by side, their measures averaged.
-
-    Raises:
-        BadCheckpoint: If they see or command different things, or only some of them measure metres.
-    """
-    first = models[0]
-    if any(replace(model.interface, log="") != replace(first.interface, log="") for model in models):
-        raise BadCheckpoint("the members of an ensemble must see and command the same: cameras, pixels, actions, steps")
-    heads = [model.metres for model in models if model.metres is not None]
-    if len(heads) not in (0, len(models)):
-        raise BadCheckpoint(f"{len(heads)} of {len(models)} members measure metres: all of an ensemble must, or none")
-    return WorldModel(
-        members=tuple(member for model in models for member in model.members),
-        interface=first.interface,
-        perception=EnsemblePerception([model.perception for model in models]),
-        dynamics=EnsembleDynamics([model.dynamics for model in models]),
-        metres=MeanMeasure(heads) if heads else None,
-        fingerprint=fingerprint,
-    )
-
-
-def _scaling(preprocess: object) -> dict[str, Any]:
-    """How perception prepares pictures as the training did."""
-    if isinstance(preprocess, RobotPixels | EvaluationPixels):
-        return {"prepare": preprocess}
-    if not isinstance(preprocess, NormalisePixels):
-        raise BadCheckpoint(f"expected pixels normalised by constants, got {type(preprocess).__name__}")
-    mean, std = (value.flatten() / 255 for value in (preprocess.mean, preprocess.std))
-    return {"mean": mean.expand(3).tolist(), "std": std.expand(3).tolist()}
 
 
 def save_world_model(
@@ -232,31 +41,32 @@ def save_world_model(
     save_checkpoint(folder, objective.state_dict(), config)
 
 
-def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") -> WorldModel:
+def load_world_model(folder: str | Path, *, context: int = 1, device: torch.device | str = "cpu") -> WorldModel:
     """Read a published world model.
+
+    Args:
+        folder: Where it lies.
+        context: Frames that its predictor looks back on.
+        device: Where its networks shall run.
 
     Raises:
         BadCheckpoint: If the folder is missing, damaged, of a newer format, or does not describe a world model whose
             parts fit each other.
     """
-    tensors, config = load_checkpoint(folder)
-    alone = SYSTEMS not in config
+    with open_checkpoint(folder) as opened:
+        config, seal = opened.config, opened.fingerprint
+        try:
+            interface = interface_of(config)
+            specs = _specs(config)
+        except MISFITS as error:
+            raise BadCheckpoint(f"{folder} does not describe a world model of this version: {error}") from error
+        objectives = restore(opened, specs, str(folder), kind="world model", form=DynamicsObjective)
+        for objective in objectives:
+            objective.eval().requires_grad_(False)
     try:
-        interface = _interface(config["interface"])
-        objectives = [assemble(system) for system in ([config["system"]] if alone else config[SYSTEMS])]
-        shares = [tensors] if alone else _shares(tensors, len(objectives))
-    except MISFITS as error:
-        raise BadCheckpoint(f"{folder} does not describe a world model of this version: {error}") from error
-    for objective, share in zip(objectives, shares, strict=True):
-        if not isinstance(objective, DynamicsObjective):
-            raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, not a world model")
-        load_strict(objective, share, str(folder))
-        objective.eval().requires_grad_(False)
-    seal = checkpoint_hash(folder)
-    try:
-        models = [as_world_model(objective, interface, fingerprint=seal) for objective in objectives]
-        model = models[0] if alone else as_ensemble(models, fingerprint=seal)
-        _try_out(model)
+        models = [as_world_model(objective, interface, context=context, fingerprint=seal) for objective in objectives]
+        model = as_ensemble(models, fingerprint=seal) if SYSTEMS in config else models[0]
+        model.try_out()
     except BadCheckpoint:
         raise
     except MISFITS as error:
@@ -273,12 +83,7 @@ def load_system(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes no system of this version.
     """
-    tensors, config = load_checkpoint(folder)
-    try:
-        objective = assemble(config["system"])
-    except MISFITS as error:
-        raise BadCheckpoint(f"{folder} describes no system of this version: {error}") from error
-    load_strict(objective, tensors, str(folder))
+    objective, config = load_network(folder, kind="system", form=nn.Module)
     return objective.eval().requires_grad_(False), config
 
 
@@ -291,6 +96,15 @@ def save_ensemble(folder: str | Path, members: Sequence[str | Path]) -> None:
 
     Raises:
         BadCheckpoint: If one cannot be read, is an ensemble itself, or is of another robot.
+    """
+    save_checkpoint(folder, *join_members(members))
+
+
+def join_members(members: Sequence[str | Path]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and configuration of several saved world models as one ensemble.
+
+    Raises:
+        BadCheckpoint: As `save_ensemble`.
     """
     as_ensemble([load_world_model(member) for member in members])
     tensors: dict[str, Tensor] = {}
@@ -306,10 +120,12 @@ def save_ensemble(folder: str | Path, members: Sequence[str | Path]) -> None:
         "interface": configs[0]["interface"],
         "training": {"members": [config["training"] for config in configs]},
     }
-    save_checkpoint(folder, tensors, together)
+    return tensors, together
 
 
-def _interface(facts: Mapping[str, Any]) -> Interface:
+def interface_of(config: Mapping[str, Any]) -> Interface:
+    """What the configuration of a checkpoint says of the robot."""
+    facts = config["interface"]
     return Interface(
         cameras=tuple(facts["cameras"]),
         image_size=int(facts["image_size"]),
@@ -317,30 +133,12 @@ def _interface(facts: Mapping[str, Any]) -> Interface:
         dt_s=float(facts["dt_s"]),
         log=str(facts.get("log", "")),
         robot=dict(facts.get("robot") or {}),
+        embodiment=str(facts.get("embodiment", "")),
     )
 
 
-def _shares(tensors: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:
-    """The weights of each member, by the number before the first dot of their names."""
-    shares: list[dict[str, Tensor]] = [{} for _ in range(count)]
-    for name, tensor in tensors.items():
-        index, _, own = name.partition(".")
-        if not index.isdecimal() or int(index) >= count:
-            raise ValueError(f"{name} belongs to none of the {count} members")
-        shares[int(index)][own] = tensor
-    return shares
-
-
-def _try_out(model: WorldModel) -> None:
-    """See one black picture and imagine one step."""
-    known = model.interface
-    frames = torch.zeros(1, 1, 3 * len(known.cameras), known.image_size, known.image_size, dtype=torch.uint8)
-    node = model.objective.predictor.felt if isinstance(model.objective, ObjectObjective) else None
-    felt = None if node is None else torch.zeros(1, 1, node.inputs)
-    latents = model.perception(Observation(frames=frames, cameras=known.cameras, proprio=felt))
-    if model.metres is not None:
-        model.metres(latents)
-    actions = torch.zeros(1, 1, 1, len(known.actions))
-    part = model.objective.predictor.proprio
-    proprio = None if part is None else torch.zeros(1, 1, part.width)
-    model.dynamics.rollout(Context(latents=latents, actions=actions[:, 0, :0], proprio=proprio), actions)
+def _specs(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of each network by the beginning of its tensors' names."""
+    if SYSTEMS not in config:
+        return {"": config["system"]}
+    return {f"{index}.": system for index, system in enumerate(config[SYSTEMS])}

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from jepa_mpc.checkpoint import load_checkpoint, load_strict, save_checkpoint
+from jepa_mpc.checkpoint import open_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.loader import MISFITS, WorldModel
+from jepa_mpc.world_model.checkpoints.restore import restore
+from jepa_mpc.world_model.dynamics.model import WorldModel
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -57,18 +57,16 @@ def load_companion(folder: str | Path, model: WorldModel, *, kind: str, form: ty
         BadCheckpoint: If the folder is missing, damaged or of a newer format, does not describe such a network, or
             describes one that was trained for another world model.
     """
-    tensors, config = load_checkpoint(folder)
-    try:
-        part, belongs_to = assemble(config[kind]), str(config["world_model"])
-    except MISFITS as error:
-        raise BadCheckpoint(f"{folder} does not describe a {kind} of this version: {error}") from error
-    if not isinstance(part, form):
-        raise BadCheckpoint(f"{folder} describes a {type(part).__name__}, not a {kind}")
-    if belongs_to != model.fingerprint:
-        raise BadCheckpoint(
-            f"the {kind} in {folder} belongs to the world model {belongs_to}, and this one is "
-            f"{model.fingerprint or 'unnamed'}: train a {kind} for it with experiments/train_{kind}.py"
-        )
-    load_strict(part, tensors, str(folder))
+    with open_checkpoint(folder) as opened:
+        try:
+            described, belongs_to = opened.config[kind], str(opened.config["world_model"])
+        except LookupError as error:
+            raise BadCheckpoint(f"{folder} does not describe a {kind} of this version: {error}") from error
+        if belongs_to != model.fingerprint:
+            raise BadCheckpoint(
+                f"the {kind} in {folder} belongs to the world model {belongs_to}, and this one is "
+                f"{model.fingerprint or 'unnamed'}: train a {kind} for it with experiments/train_{kind}.py"
+            )
+        (part,) = restore(opened, {"": described}, str(folder), kind=kind, form=form)
     part.to(next(model.objective.parameters()).device).eval().requires_grad_(False)
     return part

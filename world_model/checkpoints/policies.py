@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from jepa_mpc.checkpoint import load_checkpoint, load_strict
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.types import ActionBox, Observation
-from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.loader import MISFITS, Interface, WorldModel
+from jepa_mpc.world_model.checkpoints.loader import interface_of
 from jepa_mpc.world_model.checkpoints.networks import load_companion, save_companion
+from jepa_mpc.world_model.checkpoints.restore import MISFITS, load_network
+from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
 from jepa_mpc.world_model.perception.images import ImagePerception
 from jepa_mpc.world_model.policies.chunk import ChunkPolicy
@@ -72,15 +72,11 @@ def load_chunk_policy(folder: str | Path, *, box: ActionBox, device: torch.devic
         BadCheckpoint: If the folder is missing, damaged or of a newer format, or describes no action-chunk system.
         ValueError: If its actions are not the robot's.
     """
-    tensors, config = load_checkpoint(folder)
+    objective, config = load_network(folder, kind="system that answers action chunks", form=ChunkObjective)
     try:
-        objective, facts = assemble(config["system"]), config["interface"]
-        interface = Interface(**{**facts, "cameras": tuple(facts["cameras"]), "actions": tuple(facts["actions"])})
+        interface = interface_of(config)
     except MISFITS as error:
         raise BadCheckpoint(f"{folder} does not describe a system of this version: {error}") from error
-    if not isinstance(objective, ChunkObjective):
-        raise BadCheckpoint(f"{folder} describes a {type(objective).__name__}, which answers no action chunks")
-    load_strict(objective, tensors, str(folder))
     objective.to(device).eval().requires_grad_(False)
     perception = ImagePerception(
         objective.encoder,

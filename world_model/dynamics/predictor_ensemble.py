@@ -28,7 +28,7 @@ class PredictorEnsemble:
 
     Args:
         members: Dynamics that imagine from the same latents.
-        mixing: "mean", "ts1" or "tsinf" (see `world_model.dynamics.ensemble`).
+        mixing: "mean", "ts1" or "tsinf" (see `world_model.dynamics.learned.ensemble`).
         particles: Futures per candidate (P); 1 with "mean", which has nothing to draw.
         generator: Draws the members, on the device of the plans; not needed by "mean".
         variance: Variance of the latents in training, by which the disagreement is divided.

@@ -66,11 +66,19 @@ class SmoothAbsoluteError(nn.Module):
 
 
 class CosineDistance(nn.Module):
-    """mean (2 - 2 cos) over the last axis."""
+    """mean scale (1 - cos) over the last axis.
+
+    Args:
+        scale: The distance of vectors at a right angle; with 2 it is the squared distance of unit vectors.
+    """
+
+    def __init__(self, *, scale: float = 2.0) -> None:
+        super().__init__()
+        self.scale = scale
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Compare two tensors of one shape."""
-        return 2 - 2 * F.cosine_similarity(prediction, target, dim=-1).mean()
+        return self.scale - self.scale * F.cosine_similarity(prediction, target, dim=-1).mean()
 
 
 class NormalisedTarget(nn.Module):

@@ -147,7 +147,7 @@ class ArmPose(_PoseReader):
     """Reads the pose out of an arm's proprioception, and motions out of actions that turn by rotation vectors.
 
     Args:
-        position: Where x, y and z (m) stand.
+        position: Where x, y and z (m) stand; negative numbers count from the end, behind any number of joints.
         rotation: Where the rotation vector (rad) stands.
         opening: Where the opening of the gripper (m) stands.
         widest_m: Opening of the gripper that counts as 0; none at all counts as 1.
@@ -158,9 +158,9 @@ class ArmPose(_PoseReader):
     def __init__(
         self,
         *,
-        position: Sequence[int] = (8, 9, 10),
-        rotation: Sequence[int] = (11, 12, 13),
-        opening: int = 7,
+        position: Sequence[int] = (-6, -5, -4),
+        rotation: Sequence[int] = (-3, -2, -1),
+        opening: int = -7,
         widest_m: float = 0.04,
         gripper_per_action: float = 1.0,
         attitude: Sequence[float] = (math.pi, 0.0, 0.0),
@@ -179,7 +179,7 @@ class ArmPose(_PoseReader):
     @property
     def width(self) -> int:
         """Numbers that the proprioception must have at least."""
-        return max(self.columns) + 1
+        return max(column + 1 if column >= 0 else -column for column in self.columns)
 
     def forward(self, proprio: Annotated[Tensor, "... P"]) -> Pose:
         """Proprioception `(..., P)` to poses `(..., 7)`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from jepa_mpc.types import State
 
 Momentum = Callable[[float], float]
+Look = Callable[[nn.Module, Any], State]
 
 
 class SharedTarget(nn.Module):
@@ -36,21 +38,23 @@ class FrozenTarget(nn.Module):
     Args:
         encoder: The encoder to copy.
         finish: What its tokens pass before they are compared (a layer norm without weights, say); by default nothing.
+        look: What is asked of the copy about x (the output of an inner block, say); by default it is called.
     """
 
-    def __init__(self, encoder: nn.Module, *, finish: nn.Module | None = None) -> None:
+    def __init__(self, encoder: nn.Module, *, finish: nn.Module | None = None, look: Look | None = None) -> None:
         super().__init__()
         self.encoder = copy.deepcopy(encoder).requires_grad_(False).eval()
         self.finish = finish or nn.Identity()
+        self.look = look or _called
 
     def train(self, mode: bool = True) -> FrozenTarget:
         """Stay in evaluation mode."""
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, x: Tensor, online: Tensor | None) -> State:
+    def forward(self, x: Any, online: Tensor | None) -> State:
         """Encode x with the copy."""
-        return self.finish(self.encoder(x))
+        return self.finish(self.look(self.encoder, x))
 
     def update(self, encoder: nn.Module, progress: float) -> None:
         """Nothing to follow."""
@@ -65,12 +69,18 @@ class EMATarget(FrozenTarget):
         encoder: The encoder to follow.
         momentum: m as a function of the training progress in [0, 1].
         finish: As of a frozen target.
+        look: Likewise.
     """
 
     def __init__(
-        self, encoder: nn.Module, *, momentum: Momentum | None = None, finish: nn.Module | None = None
+        self,
+        encoder: nn.Module,
+        *,
+        momentum: Momentum | None = None,
+        finish: nn.Module | None = None,
+        look: Look | None = None,
     ) -> None:
-        super().__init__(encoder, finish=finish)
+        super().__init__(encoder, finish=finish, look=look)
         self.momentum = momentum or linear_momentum()
 
     @torch.no_grad()
@@ -91,3 +101,8 @@ def linear_momentum(start: float = 0.996, end: float = 1.0) -> Momentum:
 def constant_momentum(value: float = 0.99925) -> Momentum:
     """The same momentum throughout; the default is that of V-JEPA 2 (arXiv:2506.09985)."""
     return lambda progress: value
+
+
+def _called(encoder: nn.Module, x: Any) -> State:
+    state: State = encoder(x)
+    return state

@@ -113,7 +113,15 @@ class Stream(nn.Module):
                 f"{targets.shape[1]}: set the system's image and frames to those of the data"
             )
 
-    def take(self, batch: Batch, generator: Generator) -> Tensor:
+    def hide(self, task: MaskTask, x: Any, generator: Generator) -> Masks:
+        """The masks of a task for inputs x."""
+        return task.sampler(len(x), generator)
+
+    def places(self, x: Any, at: Tensor) -> Tensor:
+        """Where the tokens of numbers `B L` stand, as the predictor takes it: by default the numbers themselves."""
+        return at
+
+    def take(self, batch: Batch, generator: Generator) -> Any:
         """The encoder's input."""
         raw = batch[self.key] if self.otherwise is None or self.key in batch else self.otherwise(batch)
         if self.training and self.augment is not None:
@@ -213,7 +221,7 @@ class MaskedObjective(nn.Module):
         self.progress.fill_(progress)
         self.target.update(self.encoder, progress)
 
-    def _stream(self, stream: Stream, x: Tensor, generator: Generator) -> dict[str, tuple[float, Tensor]]:
+    def _stream(self, stream: Stream, x: Any, generator: Generator) -> dict[str, tuple[float, Tensor]]:
         online = self.encoder(x) if isinstance(self.target, SharedTarget) else None
         targets = self.target(x, online)
         stream.check(targets)
@@ -222,11 +230,12 @@ class MaskedObjective(nn.Module):
         near: list[Tensor] = []
         samples, answers = [], []
         for task in stream.tasks:
-            masks = task.sampler(len(x), generator)
+            masks = stream.hide(task, x, generator)
             masks = Masks(context=masks.context.to(x.device), targets=masks.targets.to(x.device))
             seen = self.encoder(x, masks.context)
             samples.append(seen.flatten(0, 1))
-            predicted, again = self._predict(seen, masks, task.hints)
+            seen_at, wanted_at = stream.places(x, masks.context), stream.places(x, masks.targets)
+            predicted, again = self._predict(seen, seen_at, wanted_at, task.hints)
             wanted = gather_tokens(targets, masks.targets.flatten(1)).unflatten(1, masks.targets.shape[1:])
             terms[task.name] = (task.weight / whole, self.distance(predicted, wanted))
             answers.append(predicted.flatten(1, 2))
@@ -242,11 +251,13 @@ class MaskedObjective(nn.Module):
             terms[name] = (weight, regulariser(torch.cat(samples), generator))
         return terms
 
-    def _predict(self, seen: Tensor, masks: Masks, hints: Mapping[str, Any]) -> tuple[Tensor, Tensor | None]:
+    def _predict(
+        self, seen: Tensor, seen_at: Tensor, wanted_at: Tensor, hints: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
         """Predicted target blocks `B M L D`, and the seen tokens `B M K D` where they are asked for."""
-        blocks = masks.targets.shape[1]
-        at = masks.context.repeat_interleave(blocks, dim=0)
-        seen, wanted_at = seen.repeat_interleave(blocks, dim=0), masks.targets.flatten(0, 1)  # (B M, K, D), (B M, L)
+        blocks = wanted_at.shape[1]
+        at, wanted_at = seen_at.repeat_interleave(blocks, dim=0), wanted_at.flatten(0, 1)  # (B M, K), (B M, L)
+        seen = seen.repeat_interleave(blocks, dim=0)  # (B M, K, D)
         if self.seen_loss is None:
             return self.predictor(seen, at, wanted_at, **hints).unflatten(0, (-1, blocks)), None
         wanted, again = self.predictor.both(seen, at, wanted_at, **hints)  # type: ignore[operator]

@@ -23,11 +23,10 @@ from jepa_mpc.world_model.parts.objectives.motion_terms import (
     motion_terms,
     turned,
 )
+from jepa_mpc.world_model.parts.objectives.views import Change, Views
 from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
 from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 from jepa_mpc.world_model.parts.targets import SharedTarget
-
-Views = Callable[[Frames, Generator], Frames]
 
 
 class MotionContentObjective(nn.Module):
@@ -78,7 +77,7 @@ class MotionContentObjective(nn.Module):
         head: PyramidFlow,
         prepare: Callable[[Tensor], Tensor],
         expander: nn.Module | None = None,
-        views: Views | None = None,
+        views: Change | None = None,
         alpha: float = 0.1,
         weights: MotionWeights | None = None,
         content: TwoViews | None = None,
@@ -168,28 +167,30 @@ class MotionContentObjective(nn.Module):
     def _content(self, frames: Tensor, generator: Generator) -> Terms:
         """Terms of VICReg between two views of frames `B 3 h w`."""
         assert self.views is not None and self.expander is not None
-        changed = torch.cat([self.views(frames[:, None], generator)[:, 0] for _ in range(2)])
+        changed = Views(change=self.views, count=2)(frames, generator)
         means = self.encoder.levels(self.prepare(changed))[-1].mean(dim=(-2, -1))
         first, second = self.expander(means).chunk(2)
         return {f"content/{name}": term for name, term in self.content.terms(first, second).items()}
 
 
-def expander(width: int, *, hidden: int, depth: int = 3) -> nn.Sequential:
-    """A projection for VICReg: linear layers with batch norm and ReLU between them.
+def expander(width: int, *, hidden: int, depth: int = 3, output: int | None = None) -> nn.Sequential:
+    """A projection in front of a loss on views: linear layers with batch norm and ReLU between them.
 
-    No layer has a bias: batch norm or the loss itself removes it.
+    No layer before a batch norm has a bias, which the norm would remove; nor has the last one without `output`, where
+    the loss of VICReg removes it.
 
     Args:
         width: Width that comes in.
-        hidden: Width of every layer.
+        hidden: Width of the inner layers.
         depth: Number of linear layers.
+        output: Width of the last layer, which then has a bias; by default `hidden`, without one.
 
-    Reference: Bardes et al. 2022, arXiv:2105.04906, section 4.2.
+    Reference: Bardes et al. 2022, arXiv:2105.04906, section 4.2; Balestriero and LeCun 2025, arXiv:2511.08544.
     """
-    layers: list[nn.Module] = [nn.Linear(width, hidden, bias=False)]
-    for _ in range(depth - 1):
-        layers += [nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, hidden, bias=False)]
-    return nn.Sequential(*layers)
+    layers: list[nn.Module] = []
+    for index in range(depth - 1):
+        layers += [nn.Linear(hidden if index else width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(hidden, output or hidden, bias=output is not None))
 
 
 def _neighbours(frames: Frames, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from jepa_mpc.encoders.video import BRANCH_ENDS
 from jepa_mpc.shapes import check_shape
 
 Places = Annotated[Tensor, "B L"]
+"""Numbers of tokens in a grid; where tokens stand in space, their coordinates `B L 3`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,11 +181,14 @@ class MaskedPredictor(nn.Module):
             ValueError: If the shapes do not fit each other.
         """
         size = check_shape(seen, "B K D", D=self.sizes.inputs)
-        check_shape(seen_at, "B K", B=size["B"], K=size["K"])
-        check_shape(wanted_at, "B L", B=size["B"])
+        if seen_at.shape[:2] != seen.shape[:2] or wanted_at.shape[:1] != seen.shape[:1] or wanted_at.dim() < 2:
+            raise ValueError(
+                f"expected places (B={size['B']}, K={size['K']}) and (B={size['B']}, L) for tokens "
+                f"{tuple(seen.shape)}, got {tuple(seen_at.shape)} and {tuple(wanted_at.shape)}"
+            )
         known = self.embed(seen)
         mask = self.mask_tokens[mask_token % self.sizes.mask_tokens].to(known.dtype)
-        x = torch.cat([known, mask.expand(*wanted_at.shape, -1)], dim=1)  # (B, K + L, width)
+        x = torch.cat([known, mask.expand(*wanted_at.shape[:2], -1)], dim=1)  # (B, K + L, width)
         return self.places(x, torch.cat([seen_at, wanted_at], dim=1))
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from jepa_mpc.planners import EliteRefit, RefinedSamplingPlanner, cem, grad_cem
+from jepa_mpc.planners import cem, grad_cem
 from jepa_mpc.planners.problems import Multimodal, double_integrator, request_for
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import PlanStatus
@@ -66,4 +66,6 @@ def test_a_cost_without_gradient_is_refused():
 
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="num_samples >= 16"):
-        RefinedSamplingPlanner(refit=EliteRefit(num_elites=4), num_samples=8)
+        grad_cem(num_samples=8, num_elites=4)
+    with pytest.raises(ValueError, match="num_steps >= 1"):
+        grad_cem(num_steps=0)

@@ -1,12 +1,14 @@
-"""The search of V-JEPA 2-AC: momenta of its own, rules for the gripper, fixed axes, and what it answers."""
+"""The search of V-JEPA 2-AC: momenta of its own, rules for the gripper, and what it answers."""
 
 from __future__ import annotations
+
+import dataclasses
+import math
 
 import pytest
 import torch
 
-from jepa_mpc.planners import PLANNERS
-from jepa_mpc.planners.hand import Gripper, HandCEM
+from jepa_mpc.planners import GripperProjection, SamplingPlanner, hand_cem
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, PlanRequest, PlanStatus
 
@@ -25,8 +27,8 @@ def request(**changes) -> PlanRequest:
     return PlanRequest(**facts | changes)
 
 
-def planner(**changes) -> HandCEM:
-    return HandCEM(**{"num_samples": 200, "num_elites": 20, "gripper": Gripper()} | changes)
+def planner(**changes) -> SamplingPlanner:
+    return hand_cem(**{"num_samples": 200, "num_elites": 20, "gripper": 6, "answer": "mean"} | changes)
 
 
 def test_the_hand_goes_where_the_cost_is_least_and_turns_nothing():
@@ -45,12 +47,8 @@ def test_small_changes_of_the_gripper_become_none_and_large_ones_are_limited():
 
 
 def test_the_gripper_closes_from_the_step_that_is_asked_for():
-    found = planner(gripper=Gripper(close_from=1)).plan(request())
+    found = planner(close_from=1).plan(request())
     assert (found.actions[:, 1, 6] == 1).all() and (found.actions[:, 0, 6] < 1).all()
-
-
-def test_fixed_axes_keep_their_value():
-    assert (planner(fixed={1: 0.01}).plan(request()).actions[..., 1] == torch.tensor(0.01)).all()
 
 
 def test_more_momentum_of_the_mean_moves_it_less():
@@ -92,17 +90,14 @@ def test_a_mean_without_a_finite_cost_gives_way_to_the_best_plan():
 
 def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="num_elites"):
-        HandCEM(num_elites=1)
+        hand_cem(num_elites=1)
     with pytest.raises(ValueError, match="momentum"):
-        HandCEM(momentum_std=1.0)
+        hand_cem(momentum_std=1.0)
     with pytest.raises(ValueError, match="answer"):
-        HandCEM(answer="median")
+        hand_cem(answer="median")
+    with pytest.raises(ValueError, match="needs try_mean='end'"):
+        dataclasses.replace(planner(), try_mean="every")
+    with pytest.raises(ValueError, match="limit"):
+        GripperProjection(axis=6, limit=math.nan)
     with pytest.raises(ValueError, match="have 7 numbers"):
-        planner(gripper=Gripper(axis=7)).plan(request())
-    with pytest.raises(ValueError, match="axis 0 is fixed at 0.2"):
-        planner(fixed={0: 0.2}).plan(request())
-
-
-def test_the_registry_builds_it():
-    built = PLANNERS["hand_cem"](num_samples=16, num_elites=4, gripper=6, close_from=2)
-    assert built.gripper == Gripper(close_from=2)
+        planner(gripper=7).plan(request())

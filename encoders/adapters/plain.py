@@ -1,0 +1,79 @@
+"""Foreign weight files as plain tables: no code of a file is run, and what is damaged ends in one sentence."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from jepa_mpc.errors import BadCheckpoint
+
+UNREADABLE = (
+    *(safetensors.SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, OSError),
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError),
+)
+"""What PyTorch and safetensors raise on damaged files."""
+
+_SCALAR = np.float64(0).__reduce__()[0]
+_PLAIN_NUMBERS: list[Any] = [
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType),
+]
+"""What a trainer's loss or epoch may be beside Python's own numbers: nothing that runs code."""
+
+
+def read_plain(file: Path) -> dict[Any, Any]:
+    """The table in a `.safetensors` file or a trainer's `.pt`: tensors, numbers, strings and nests of them.
+
+    Large files are mapped, not copied.
+
+    Raises:
+        BadCheckpoint: If the file is missing, damaged, or holds Python objects.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        with torch.serialization.safe_globals(_PLAIN_NUMBERS):
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        raise BadCheckpoint(
+            f"{file} cannot be read as weights: it holds Python objects, which are never run, or is damaged; save the "
+            "model's state_dict() alone, or download it again"
+        ) from error
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadCheckpoint(f"{file} cannot be read as weights (cut short? download it again): {reason}") from error
+    if not isinstance(content, dict):
+        raise BadCheckpoint(f"{file} should hold a table of tensors, found {type(content).__name__}")
+    return content
+
+
+def read_table(file: Path) -> dict[str, Tensor]:
+    """The tensors of a weight file; a trainer's file is opened at its `state_dict`.
+
+    Raises:
+        BadCheckpoint: If the file is missing, damaged, or holds more than tensors there.
+    """
+    content = read_plain(file)
+    found = content.get("state_dict", content)
+    if not is_table(found):
+        entries = ", ".join(list(map(str, content))[:8]) or "none"
+        raise BadCheckpoint(f"{file} should hold a table of tensors, its entries are {entries}")
+    return dict(found)
+
+
+def is_table(value: Any) -> bool:
+    """Whether a value is a state dictionary: names to tensors, at least one."""
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(name, str) and isinstance(entry, Tensor) for name, entry in value.items())
+    )

@@ -1,0 +1,100 @@
+"""How fast logs are ingested and clips are read: `python experiments/bench_loading.py`.
+
+Makes the same episodes in several formats, turns each into a cache and draws clips at random places, all in one process
+on one thread; figures are per busy second of that process. Leaves loading.json, loading.md and loading.png.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName, choose
+from jepa_mpc.experiments.benchmarking.origin import commit, machine, versions
+from jepa_mpc.experiments.loading.figure import draw_rates
+from jepa_mpc.experiments.loading.logs import KINDS, write_logs
+from jepa_mpc.experiments.loading.measure import cache_rate, ingest_rate, log_rate
+from jepa_mpc.files import write_json, write_text
+from jepa_mpc.places import CONFIGS
+
+INGESTED = ("log", "pictures", "cached at", "frames per CPU s", "log MB", "cache MB")
+CLIPS = ("source", "frames of a clip", "clips per CPU s")
+MISTAKES = (BadEpisode, MissingPackage, UnknownName, ValueError, OSError)
+
+
+def bench(cfg: DictConfig) -> dict[str, Any]:
+    """Measure, print, write, and give back what was written.
+
+    Raises:
+        UnknownName: If there is no such kind of log.
+        OSError: If the disk is full.
+    """
+    torch.set_num_threads(1)
+    out, kinds = Path(cfg.out), list(cfg.logs)
+    for kind in kinds:
+        choose(KINDS, kind, "log to measure")
+    ingested: list[dict[str, Any]] = []
+    clips: list[dict[str, Any]] = []
+    small = (cfg.image_size, cfg.image_size)
+    caches = []
+    for size in (small, *(tuple(size) for size in cfg.larger)):
+        logs = write_logs(out / "logs", kinds=kinds, episodes=cfg.episodes, steps=cfg.steps, size=size)
+        for kind, path in logs.items():
+            caches.append(out / "caches" / path.stem)
+            found = ingest_rate(path, caches[-1], image_size=cfg.image_size, rounds=cfg.rounds)
+            row = {"log": f"{kind}, {size[1]} x {size[0]}", "pictures": f"{size[1]} x {size[0]}", "cached at": small[0]}
+            ingested.append(row | found)
+    times = {"seconds": cfg.seconds, "rounds": cfg.rounds}
+    for source, fresh in (("cache", False), ("cache, fresh memory", True)):
+        for length in cfg.lengths:
+            found = cache_rate(caches[0], length=length, batch=cfg.batch, fresh=fresh, **times)
+            clips.append({"source": source, "frames of a clip": length} | found)
+    logs = write_logs(out / "logs", kinds=kinds, episodes=cfg.episodes, steps=cfg.steps, size=small)
+    for kind, path in logs.items():
+        for length in cfg.lengths:
+            clips.append({"source": kind, "frames of a clip": length} | log_rate(path, length=length, **times))
+    facts = {"commit": commit(), "machine": machine(), "load": os.getloadavg()[0], **versions()}
+    report = {"settings": OmegaConf.to_container(cfg, resolve=True), "facts": facts, "ingest": ingested, "clips": clips}
+    write_json(out / "loading.json", report)
+    write_text(out / "loading.md", markdown(ingested, INGESTED) + "\n" + markdown(clips, CLIPS))
+    draw_rates(out / "loading.png", ingested, clips)
+    return report
+
+
+def markdown(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    """Some columns of the rows as a table."""
+    lines = [list(columns), ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def show(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Print some columns of the rows."""
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(_cell(row[name]) for name in columns))
+    Console(width=120).print(table)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,.0f}".replace(",", " ") if isinstance(value, float) else str(value)
+
+
+@hydra.main(version_base=None, config_path=str(CONFIGS), config_name="bench_loading")
+def main(cfg: DictConfig) -> None:
+    """Run the benchmark and print its tables."""
+    try:
+        report = bench(cfg)
+    except MISTAKES as error:
+        sys.exit(f"bench_loading: {error}")
+    show(report["ingest"], INGESTED)
+    show(report["clips"], CLIPS)
+    print(f"tables and figure: {cfg.out}")

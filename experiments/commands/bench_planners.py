@@ -1,0 +1,111 @@
+"""Planners on tasks of true dynamics: `python experiments/bench_planners.py tasks=[reach] planners=[cem,icem]`.
+
+Plays every planner at every budget from the same starts with the same seeds, beside doing nothing, random actions and
+an oracle, and leaves table.csv, results.json, figures and a page. Each finished run has a file of its own: the same
+command goes on where it was stopped. `--help` lists the options.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+import torch._dynamo  # noqa: F401  before the first OpenGL context: loading it later crashes some drivers
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
+from jepa_mpc.experiments.benchmarking import cells, figures, origin, page, summary
+from jepa_mpc.experiments.benchmarking.play import Work, work_off
+from jepa_mpc.experiments.benchmarking.study import Study, study_of
+from jepa_mpc.experiments.reaching.options import claim_folder
+from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.files import write_json, write_text
+from jepa_mpc.places import CHECKPOINTS, CONFIGS
+
+SHIPPED = CHECKPOINTS / "reach"
+MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
+SHOWN = ("planner", "budget", "runs", "success (Wilson 95 %)", "mean cost", "evaluations", "CPU s", "p50 ms", "p99 ms")
+
+
+def play(study: Study, cfg: DictConfig) -> None:
+    """Play what this shard has not played yet, with live progress."""
+    folder, commit = Path(str(cfg.out)), origin.commit()
+    mine = study.cells[cfg.shard :: cfg.shards]
+    works = [
+        Work(cell=cell, folder=folder, checkpoint=study.checkpoint, commit=commit)
+        for cell in mine
+        if cells.load(cell, folder) is None
+    ]
+    with tqdm(total=len(mine), initial=len(mine) - len(works), unit="run", desc="planning") as bar:
+        for outcome in work_off(works, workers=cfg.workers):
+            bar.set_postfix_str(f"{outcome.cell.planner} on {outcome.cell.task}")
+            bar.update()
+
+
+def report(study: Study, cfg: DictConfig) -> list[summary.Row]:
+    """Write results.json, table.csv, figures and page of all runs that are done, those of other shards included."""
+    folder = Path(str(cfg.out))
+    found = [cells.load(cell, folder) for cell in study.cells]
+    outcomes = [outcome for outcome in found if outcome is not None]
+    rows = summary.table(outcomes, reference=cfg.reference)
+    facts = {
+        "cells": len(study.cells),
+        "done": len(outcomes),
+        "left_out": list(study.left_out),
+        "command": shlex.join(["python", "experiments/bench_planners.py", *sys.argv[1:]]),
+        "commits": sorted({outcome.commit for outcome in outcomes}),
+        "machine": origin.machine(),
+        "workers": cfg.workers,
+        "load": round(os.getloadavg()[0], 1),
+        "versions": origin.versions(),
+        "settings": OmegaConf.to_container(cfg, resolve=True),
+    }
+    write_json(folder / "results.json", plain({"facts": facts, "rows": rows}))
+    write_text(folder / "table.csv", summary.as_csv(rows))
+    write_text(folder / "table.md", page.markdown(rows))
+    drawn = figures.draw(rows, outcomes, folder / "figures")
+    page.write_page(rows, facts, folder / "report.html", figures=drawn)
+    return rows
+
+
+def show(rows: list[summary.Row], study: Study, done: Path) -> None:
+    """Print one table per task."""
+    console = Console(width=120)
+    for task, group in page.by_task(rows).items():
+        shown = Table(*SHOWN, title=task)
+        for row in group:
+            shown.add_row(*(page.COLUMNS[name](row) for name in SHOWN), style="dim" if row["baseline"] else None)
+        console.print(shown)
+    for line in study.left_out:
+        console.print(f"left out: {line}", soft_wrap=True)
+    console.print(f"table, figures and page: {done}", soft_wrap=True)
+
+
+def bench(cfg: DictConfig) -> list[summary.Row]:
+    """Play, write, print, and give back the rows of the table."""
+    torch.set_num_threads(1)
+    options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    study = study_of(options, configs=CONFIGS, shipped=SHIPPED)
+    claim_folder(Path(str(cfg.out)))
+    play(study, cfg)
+    rows = report(study, cfg)
+    show(rows, study, Path(str(cfg.out)) / "report.html")
+    return rows
+
+
+@hydra.main(version_base=None, config_path=str(CONFIGS), config_name="bench_planners")
+def main(cfg: DictConfig) -> None:
+    """Run the benchmark."""
+    try:
+        bench(cfg)
+    except MISTAKES as error:
+        sys.exit(f"bench_planners: {error}")

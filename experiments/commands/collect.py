@@ -1,0 +1,236 @@
+"""Record reward-free motion in many labs: `python experiments/collect.py out=logs/reach labs=400 episodes=5 workers=2`.
+
+Episode i depends on the seeds and on i alone, whatever the number of workers. Interrupt it at any time: what is in the
+log stays whole and in order, and the same command goes on from there. The manifest is written last.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, fields
+from functools import cache, partial
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.files import write_json
+from jepa_mpc.places import CONFIGS
+from jepa_mpc.seeding import numpy_generator, seed_of
+from jepa_mpc.trajectories.episode import CLOUDS
+from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
+from jepa_mpc.trajectories.motion import Reach, reward_free_motion
+from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
+
+LOGGER = logging.getLogger(__name__)
+SETTINGS = "collect.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """What is recorded; see configs/collect.yaml for the meaning of each number."""
+
+    labs: int
+    episodes: int
+    steps: int
+    image_size: int
+    cameras: tuple[str, ...]
+    split: str
+    lab_seed: int
+    seed: int
+    robot: str = "panda"
+    clouds: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("labs", "episodes", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def total(self) -> int:
+        """Number of episodes."""
+        return self.labs * self.episodes
+
+
+class Stopped(Exception):  # noqa: N818
+    """A signal asked to end."""
+
+
+def record_one(collection: Collection, folder: Path, index: int) -> int:
+    """Record one episode into the staging folder (in a worker process); returns its number."""
+    from jepa_mpc.envs.labs import sample_lab
+
+    env = _environment(collection.robot, collection.cameras, collection.image_size, collection.steps)
+    lab_index = index // collection.episodes
+    lab = sample_lab(lab_index, split=collection.split, seed=collection.lab_seed)
+
+    sensors = {} if collection.clouds is None else {CLOUDS: partial(_cloud_sensor(env, collection), env.scene.data)}
+
+    def motion() -> Any:
+        low, high = env.arm.workspace()
+        return reward_free_motion(Reach(box=env.action_box, low=low, high=high))
+
+    episode = record_episode(
+        env,
+        motion,
+        index=index,
+        steps=collection.steps,
+        seed=seed_of(collection.seed, "reset", index),
+        options={"lab": lab},
+        metadata={"env": "reach-v1", "robot": collection.robot, "lab_index": lab_index, "lab": lab.to_dict()},
+        generator=numpy_generator(collection.seed, "motion", index),
+        sensors=sensors,
+    )
+    write_episode(staged_path(folder, index), episode)
+    return index
+
+
+def collect(collection: Collection, folder: Path, *, workers: int) -> NpzStore:
+    """Record what is still missing and write the manifest.
+
+    Raises:
+        ValueError: If the folder holds a log that was made with other settings.
+        Stopped: If a signal came; the log is in order.
+        OSError: If the disk is full; the log is in order.
+    """
+    settle(collection, folder)
+    good = repair(folder)
+    missing = [index for index in range(collection.total) if index not in good]
+    if missing or not (folder / MANIFEST).exists():
+        (folder / MANIFEST).unlink(missing_ok=True)
+        record_all(partial(record_one, collection, folder), missing, folder, workers=workers, total=collection.total)
+        publish_staged(folder, next(i for i in range(collection.total + 1) if not _is_there(folder, i)))
+        (folder / ".staging").rmdir()
+        write_manifest(folder, dict(enumerate(NpzStore(folder).lengths)), asdict(collection))
+    return NpzStore(folder)
+
+
+def record_all(record: Callable[[int], int], missing: list[int], folder: Path, *, workers: int, total: int) -> None:
+    """Hand the missing numbers to worker processes, in order, and publish what can be published."""
+    done = next(i for i in range(total + 1) if not _is_there(folder, i))
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker)
+    todo, running = iter(missing), set[Future[int]]()
+    try:
+        with tqdm(total=total, initial=total - len(missing), unit="episode", desc="collecting") as bar:
+            for index in todo:
+                running.add(pool.submit(record, index))
+                if len(running) < 2 * workers:
+                    continue
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                bar.update(sum(future.result() >= 0 for future in finished))
+                done = publish_staged(folder, done)
+            for future in running:
+                future.result()
+                bar.update()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # episodes in progress are finished
+        publish_staged(folder, done)
+
+
+def settle(collection: Collection, folder: Path) -> None:
+    """Note the settings beside a new log; refuse to mix other settings into an old one (more labs are welcome)."""
+    path = folder / SETTINGS
+    wanted = OmegaConf.to_container(OmegaConf.create(asdict(collection)))
+    assert isinstance(wanted, dict)
+    if path.exists():
+        found = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(found, dict)
+        found = {"robot": Collection.robot, **found}  # a log that does not name its robot is of the default one
+        other = [name for name in wanted if name != "labs" and found.get(name) != wanted[name]]
+        if other:
+            listed = ", ".join(f"{name}={found.get(name)} (asked for {wanted[name]})" for name in other)
+            raise ValueError(f"{folder} was recorded with {listed}: use these settings or another folder")
+        if found["labs"] > collection.labs:
+            raise ValueError(f"{folder} holds {found['labs']} labs, asked for {collection.labs}: use another folder")
+    write_json(path, wanted)  # type: ignore[arg-type]
+
+
+def _is_there(folder: Path, index: int) -> bool:
+    return (folder / f"episode_{index:06d}.npz").exists()
+
+
+@cache
+def _environment(robot: str, cameras: tuple[str, ...], image_size: int, steps: int) -> Any:
+    """The one environment (and OpenGL context) of this process."""
+    from jepa_mpc.envs.reach import ReachEnv
+
+    return ReachEnv(robot=robot, cameras=cameras, image_size=image_size, budget=steps)
+
+
+def _cloud_sensor(env: Any, collection: Collection) -> Any:
+    """The depth cameras of an environment, as one sensor."""
+    from jepa_mpc.envs.clouds import CloudSensor, Crop
+
+    told = dict(collection.clouds or {})
+    crop = Crop(**{name: tuple(told.pop(name)) for name in ("low", "high", "leave_out") if name in told})
+    return CloudSensor(env.scene.model, cameras=collection.cameras, crop=crop, **told)
+
+
+def _prepare_worker() -> None:
+    """Leave signals to the parent, use one thread, and end when the parent is gone."""
+    import torch
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(signal.Signals(number).name)
+
+
+def record(cfg: DictConfig) -> NpzStore:
+    """Collect as configured and return the log.
+
+    Raises:
+        ValueError: If an option cannot be used.
+        BadEpisode: If the log that is to be continued is damaged.
+        OSError: If the log cannot be written.
+    """
+    names = {field.name for field in fields(Collection)}
+    plain = {name: value for name, value in OmegaConf.to_container(cfg, resolve=True).items() if name in names}  # type: ignore[union-attr]
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    collection = Collection(**{**plain, "cameras": tuple(plain["cameras"])})
+    return collect(collection, Path(cfg.out), workers=int(cfg.workers))
+
+
+@hydra.main(version_base=None, config_path=str(CONFIGS), config_name="collect")
+def main(cfg: DictConfig) -> None:
+    """Read the configuration, collect, and say in one sentence how it went."""
+    folder = Path(cfg.out)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        store = record(cfg)
+    except Stopped as stop:
+        sys.exit(f"stopped by {stop}: the log in {folder} is in order; the same command continues it")
+    except BrokenProcessPool:
+        sys.exit(
+            "a worker process died (out of memory, or no OpenGL?); the log is in order, the same command continues it"
+        )
+    except (ValueError, BadEpisode, OSError) as error:
+        sys.exit(f"collect: {error}")
+    print(f"{folder}: {len(store)} episodes, {sum(store.lengths)} observations")

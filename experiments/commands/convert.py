@@ -1,0 +1,44 @@
+"""Turn a log of any known format into another: `python experiments/convert.py source=logs/reach to=logs/lerobot`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName, choose
+from jepa_mpc.experiments.commands.inspect_logs import chosen_map
+from jepa_mpc.places import CONFIGS
+from jepa_mpc.trajectories.formats import WRITERS, open_log
+from jepa_mpc.trajectories.robots import MappedLog
+
+
+def convert(cfg: DictConfig) -> Path:
+    """Read the source, write the target; the target appears whole or not at all.
+
+    Raises:
+        BadEpisode: If the source is damaged.
+        FileExistsError: If the target exists.
+        UnknownName: If there is no such format to write.
+    """
+    write = choose(WRITERS, cfg.format, "format to write")
+    target = Path(cfg.to)
+    if target.exists() and (target.is_file() or any(target.iterdir())):
+        raise FileExistsError(f"{target} exists already: name a new place")
+    reader = open_log(Path(cfg.source), format=cfg.source_format)
+    log = MappedLog(reader, robot=chosen_map(reader, OmegaConf.to_container(cfg.robot, resolve=True)))
+    options = {"frames": cfg.frames} if cfg.format == "lerobot" else {}
+    return write(log, target, progress=lambda items: tqdm(items, unit="episode", desc="writing"), **options)
+
+
+@hydra.main(version_base=None, config_path=str(CONFIGS), config_name="convert")
+def main(cfg: DictConfig) -> None:
+    """Convert, and say what came out."""
+    try:
+        written = open_log(convert(cfg))
+    except (BadEpisode, UnknownName, MissingPackage, ValueError, OSError) as error:
+        sys.exit(f"convert: {error}")
+    print(f"{cfg.to}: {len(written.lengths)} episodes, {sum(written.lengths)} observations ({written.format})")

@@ -1,0 +1,168 @@
+"""Look into a robot log of any known format: `python experiments/inspect_logs.py path=logs/reach`.
+
+Prints fields, shapes, units, rates, lengths, statistics and what is wrong; saves a preview sheet, a film, and the robot
+map as it was guessed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Column, Table
+from tqdm import tqdm
+
+from jepa_mpc.envs.drawing import enlarge, label_strip
+from jepa_mpc.envs.video import Picture, save_picture, save_video
+from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName
+from jepa_mpc.files import write_json, write_text
+from jepa_mpc.places import CONFIGS
+from jepa_mpc.trajectories.episode import IMAGES
+from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.base import Log
+from jepa_mpc.trajectories.inspection import COUNTERS, LogReport, inspect_log
+from jepa_mpc.trajectories.robots import MappedLog, RobotMap, guess_robot, robot_map
+
+GAP = 4
+HEIGHT = 112
+MOST_AXES = 8
+
+
+def look(cfg: DictConfig) -> LogReport:
+    """Inspect the log, print the findings and save the pictures.
+
+    Raises:
+        BadEpisode: If the log as a whole cannot be opened.
+    """
+    reader = open_log(Path(cfg.path), format=cfg.format)
+    log = MappedLog(reader, robot=chosen_map(reader, OmegaConf.to_container(cfg.robot, resolve=True)))
+    report = inspect_log(log, frames=cfg.frames, progress=lambda items: tqdm(items, unit="episode", desc="reading"))
+    folder = Path(cfg.out)
+    sound = [index for index in range(len(log)) if index not in report.damaged]
+    if sound and log.cameras:
+        chosen = [sound[i] for i in np.linspace(0, len(sound) - 1, min(len(sound), int(cfg.episodes))).astype(int)]
+        save_picture(preview_sheet(log, chosen), folder / "preview.png")
+        frames = [frame for index in chosen for frame in film(log, index)]
+        save_video(frames, folder / "preview.mp4", fps=min(1 / log.dt_s if log.dt_s > 0 else 10.0, 30.0))
+    write_json(folder / "report.json", _summary(report, log))
+    write_text(folder / "robot.yaml", "# correct what is wrong, and train with robot=robot.yaml\n" + _robot(log))
+    show(report, Console(width=120))
+    return report
+
+
+def chosen_map(log: Log, options: Any) -> RobotMap:
+    """The guessed map of a log, with whatever the command line says instead."""
+    given = {str(key): value for key, value in (options or {}).items() if value is not None}
+    return robot_map({**guess_robot(log).to_dict(), **given})
+
+
+def show(report: LogReport, console: Console) -> None:
+    """Print a report."""
+    rate = f"{1 / report.dt_s:.6g} Hz" if report.dt_s > 0 else "rate unknown"
+    seconds = f", {report.num_steps * report.dt_s / 60:.1f} min" if report.dt_s > 0 else ""
+    low, middle, high = np.percentile(report.lengths, [0, 50, 100])
+    console.print(
+        f"[bold]{report.format}[/]: {len(report.lengths)} episodes, {report.num_steps} steps{seconds}, {rate}"
+    )
+    console.print(f"episode length: {low:.0f} to {high:.0f} steps, median {middle:.0f}")
+    console.print(_declarations(report), _statistics(report))
+    for index, problem in report.damaged.items():
+        console.print(f"[red]damaged[/] episode {index}: {problem}", markup=True, highlight=False)
+    for remark in report.remarks:
+        console.print(f"[yellow]note[/] {remark}", highlight=False)
+    if not report.damaged and not report.remarks:
+        console.print("no problem found")
+
+
+def preview_sheet(log: MappedLog, episodes: Sequence[int], *, columns: int = 6) -> Picture:
+    """A row of pictures over time for each episode, cameras below each other."""
+    rows = []
+    for index in episodes:
+        steps = np.linspace(0, log.lengths[index] - 1, columns).astype(int)
+        pictures = [_side_by_side(log, index, int(step)) for step in steps]
+        strip = np.concatenate(
+            [np.pad(p, ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255) for p in pictures], axis=1
+        )
+        rows.append(label_strip(strip, f"episode {index}", f"{log.lengths[index]} steps"))
+    return np.concatenate(rows, axis=0)
+
+
+def film(log: MappedLog, index: int, *, most: int = 150) -> list[Picture]:
+    """An episode's pictures, cameras side by side."""
+    stop = min(log.lengths[index], most)
+    names = [IMAGES + camera for camera in log.cameras]
+    read = log.read(index, 0, stop, names)
+    return [
+        np.concatenate([_at_height(read[name][step]) for name in names], axis=1) for step in range(stop)
+    ]  # fmt: skip
+
+
+def _side_by_side(log: MappedLog, index: int, step: int) -> Picture:
+    names = [IMAGES + camera for camera in log.cameras]
+    read = log.read(index, step, step + 1, names)
+    return np.concatenate([_at_height(read[name][0]) for name in names], axis=1)
+
+
+def _at_height(picture: np.ndarray) -> Picture:
+    return enlarge(np.ascontiguousarray(picture), HEIGHT)
+
+
+def _declarations(report: LogReport) -> Table:
+    table = Table(Column("field", no_wrap=True), "step", "dtype", "unit", "rate")
+    for name, found in report.fields.items():
+        shape = " x ".join(map(str, found.field.shape)) or "1"
+        rate = f"{found.field.hz:.6g} Hz" if found.field.hz else "-"
+        table.add_row(name, shape, found.field.dtype, found.field.unit or "-", rate)
+    return table
+
+
+def _statistics(report: LogReport) -> Table:
+    """A row per axis; counters are left out, and of long vectors all but the first axes."""
+    table = Table(
+        Column("axis", no_wrap=True), *(Column(name, justify="right") for name in ("low", "mean", "std", "high"))
+    )
+    for name, found in report.fields.items():
+        rows = list(zip(found.low, found.mean, found.std, found.high, strict=True)) if name not in COUNTERS else []
+        for axis, row in enumerate(rows[:MOST_AXES]):
+            table.add_row(f"{name} {axis}", *(f"{value:.4g}" for value in row))
+        if len(rows) > MOST_AXES:
+            table.add_row(f"{name} ... {len(rows) - 1}", "...", "...", "...", "...")
+    return table
+
+
+def _robot(log: MappedLog) -> str:
+    """The robot map that the log was seen through, without what it leaves out."""
+    return OmegaConf.to_yaml({key: value for key, value in log.robot.to_dict().items() if value not in (None, [], "")})
+
+
+def _summary(report: LogReport, log: MappedLog) -> dict[str, Any]:
+    return {
+        "format": report.format, "lengths": list(report.lengths), "dt_s": report.dt_s, "cameras": list(report.cameras),
+        "robot": log.robot.to_dict(), "remarks": list(report.remarks),
+        "damaged": {str(index): text for index, text in report.damaged.items()},
+        "fields": {
+            name: {
+                "shape": list(found.field.shape), "dtype": found.field.dtype, "unit": found.field.unit,
+                "low": list(found.low), "mean": list(found.mean), "std": list(found.std), "high": list(found.high),
+            }
+            for name, found in report.fields.items()
+        },
+    }  # fmt: skip
+
+
+@hydra.main(version_base=None, config_path=str(CONFIGS), config_name="inspect_logs")
+def main(cfg: DictConfig) -> None:
+    """Look, and end with status 1 if an episode is damaged."""
+    try:
+        report = look(cfg)
+    except (BadEpisode, UnknownName, MissingPackage, ValueError, OSError) as error:
+        sys.exit(f"inspect_logs: {error}")
+    print(f"preview and report: {cfg.out}")
+    if report.damaged:
+        sys.exit(f"inspect_logs: {len(report.damaged)} of {len(report.lengths)} episodes are damaged")

@@ -1,0 +1,248 @@
+"""Train a world model on a log: `python experiments/train.py data=logs/reach out=runs/reach seed=0`.
+
+The run folder holds the resolved settings, metrics.jsonl, TensorBoard files, `state/` to go on from, `checkpoint/`, the
+world model as an agent loads it, and `best/`, the best one so far. Stop it at any time; the same command goes on, and
+ends in the same bits. On several GPUs: `torchrun --nproc_per_node=8 experiments/train.py ...` (docs/training.md).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from tqdm import tqdm
+
+from jepa_mpc.encoders.adapters.vjepa2 import load as load_released
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName
+from jepa_mpc.experiments.training.begin import begin_with_encoder, fill_encoder, with_released
+from jepa_mpc.experiments.training.display import Display, Stop
+from jepa_mpc.experiments.training.journal import Busy, Journal, note_origin, only_writer
+from jepa_mpc.experiments.training.keeper import CHECKPOINT, Keeper
+from jepa_mpc.experiments.training.monitor import Monitor
+from jepa_mpc.experiments.training.options import BEST, check_options, fit_settings
+from jepa_mpc.experiments.training.sources import door_of, open_sources
+from jepa_mpc.experiments.training.watch import Watch
+from jepa_mpc.experiments.training.workers import device_of, first_alone, joined
+from jepa_mpc.places import CONFIGS
+from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.actions import action_names
+from jepa_mpc.trajectories.bank import FrameBank
+from jepa_mpc.trajectories.buffers import Buffers
+from jepa_mpc.trajectories.mixture import MixedBank
+from jepa_mpc.trajectories.stats import action_stats
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.dynamics.model import Interface
+from jepa_mpc.world_model.training.health import LatentCollapse
+from jepa_mpc.world_model.training.layouts import compile_blocks
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, TrainingDiverged, fit
+
+MISTAKES = (
+    *(Busy, BadCheckpoint, BadEpisode, MissingPackage, UnknownName, LatentCollapse, TrainingDiverged),
+    *(ValueError, TypeError, OSError),
+)
+STILL = 1e-3  # metres or radians: an action axis that varies less counts as fixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The log as the training sees it."""
+
+    train: FrameBank | MixedBank
+    held: FrameBank | MixedBank
+    window: int
+    batch: int
+    max_stride: int
+    buffers: Buffers = field(default_factory=Buffers)
+
+    def draw(self, stream: torch.Generator) -> dict[str, torch.Tensor]:
+        """One batch of windows; it is overwritten by the next one."""
+        bank, shared = self.train, {"generator": stream, "max_stride": self.max_stride}
+        if isinstance(bank, MixedBank):
+            return bank.sample(self.batch, self.window, **shared)
+        return bank.sample(self.batch, self.window, into=self.buffers, **shared)
+
+
+def load_data(cfg: DictConfig, device: torch.device) -> Data:
+    """Map the log and put some labs aside; on a GPU the whole log goes to its memory."""
+    bank = open_sources(cfg)
+    train, held = bank.to(device).split(float(cfg.validation), generator=generator(0, "validation labs"))
+    return Data(train=train, held=held, window=int(cfg.window), batch=int(cfg.batch), max_stride=int(cfg.max_stride))
+
+
+def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
+    """The system's configuration, completed by what the log says; a checkpoint carries exactly this."""
+    system: dict[str, Any] = OmegaConf.to_container(cfg.system, resolve=True)  # type: ignore[assignment]
+    if "action_dim" not in system:  # it learns from pictures alone
+        return system
+    if system.get("action_dim") != bank.action_dim:
+        raise ValueError(
+            f"the system takes actions of {system.get('action_dim')} numbers, the log has {bank.action_dim}"
+        )
+    if system.get("action_scale") is None:
+        std = action_stats(bank).std
+        system["action_scale"] = torch.where(std > STILL, std, torch.ones_like(std)).tolist()
+    return system
+
+
+def build_objective(system: Mapping[str, Any], *, seed: int, freeze: list[str]) -> nn.Module:
+    """The training loss with fresh weights; the named parts are not trained.
+
+    Raises:
+        ValueError: If a part to freeze does not exist.
+    """
+    objective: nn.Module = assemble(system, generator=generator(seed, "weights"))
+    for name in freeze:
+        try:
+            objective.get_submodule(name).requires_grad_(False)
+        except AttributeError as error:
+            parts = ", ".join(part for part, _ in objective.named_children())
+            raise ValueError(f"cannot freeze {name!r}: the system has {parts}") from error
+    return objective
+
+
+def interface_of(cfg: DictConfig, bank: FrameBank | MixedBank, *, acts: bool) -> Interface:
+    """What the world model is trained to see and, if it acts, to command."""
+    door = door_of(cfg, bank)
+    return Interface(
+        cameras=bank.cameras,
+        image_size=bank.picture[1],
+        actions=action_names(door.actions, bank.action_dim) if acts else (),
+        dt_s=bank.step_s,
+        log=f"{bank.num_episodes} episodes, {bank.num_steps} observations of {cfg.data}",
+        robot=door.to_dict(),
+        embodiment=bank.origin.get("embodiment", ""),
+    )
+
+
+def read_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
+    """Where the log came from, and its statistics."""
+    statistics = {name: stats.to_dict() for name, stats in door_of(cfg, bank).statistics.items()}
+    return {"source": bank.origin["source"], "statistics": statistics}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """All that one training needs, built and checked."""
+
+    cfg: DictConfig
+    data: Data
+    objective: nn.Module
+    keeper: Keeper
+    settings: FitSettings
+    start: FitState | None
+    stop: Stop
+
+    @property
+    def done(self) -> int:
+        """Steps that were done before."""
+        return 0 if self.start is None else self.start.step
+
+
+def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
+    """Read the log, build the network and find the state to go on from.
+
+    Raises:
+        ValueError: If the folder holds a training that must not be gone on with.
+    """
+    data = load_data(cfg, device)
+    if cfg.best == "hand" and not data.train.proprio_dim:
+        raise ValueError(f"best=hand needs a log that knows the hand, {cfg.data} has pictures alone: best=loss")
+    system = system_of(cfg, data.train)
+    released = cfg.get("encoder")
+    if released:
+        system = with_released(system, str(released.model))
+    objective = build_objective(system, seed=int(cfg.seed), freeze=list(cfg.freeze)).to(device)
+    if released:
+        arguments = {name: value for name, value in released.items() if name != "_target_"}
+        fill_encoder(objective, load_released(**arguments), str(released.hub))
+    if cfg.pretrained:
+        begin_with_encoder(objective, str(cfg.pretrained))
+    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    interface = interface_of(cfg, data.train, acts="action_dim" in system)
+    protocol = {name: settings.get(name) for name in ("validation", "window", "max_stride", "probe", "evaluate")}
+    keeper = Keeper(
+        Path(cfg.out), settings, system=system, objective=objective, interface=interface,
+        facts=read_of(cfg, data.train), best=BEST[str(cfg.best)], protocol=protocol,
+    )  # fmt: skip
+    start = keeper.last()
+    if start is not None and cfg.resume == "never":
+        raise ValueError(f"{cfg.out} holds a training of {start.step} steps: resume=auto, or name another folder")
+    return Workshop(
+        cfg=cfg, data=data, objective=objective, keeper=keeper, settings=fit_settings(cfg), start=start, stop=stop
+    )
+
+
+def train(cfg: DictConfig) -> Path:
+    """Train as configured and return the folder of the world model."""
+    check_options(cfg)
+    fit_settings(cfg)
+    folder, device = Path(cfg.out), device_of(str(cfg.device))
+    torch.set_num_threads(int(cfg.threads))
+    with joined(str(cfg.parallel), device) as layout, ExitStack() as held:
+        stop = Stop()
+        with first_alone() as first:
+            if first:
+                held.enter_context(only_writer(folder))
+            shop = prepare(cfg, device, stop=stop)
+        callbacks = told(shop, held) if first else Callbacks(stop=stop)
+        held.enter_context(stop)
+        if cfg.compile != "none":
+            compile_blocks(shop.objective, str(cfg.compile))
+        state = fit(
+            shop.objective, shop.data.draw, settings=shop.settings, seed=int(cfg.seed), device=device,
+            callbacks=callbacks, start=shop.start, layout=layout,
+        )  # fmt: skip
+        if first:
+            shop.keeper.publish(state)
+    return folder / CHECKPOINT
+
+
+def told(shop: Workshop, held: ExitStack) -> Callbacks:
+    """What the first process does beside the training: evaluate, watch, save, and show the progress."""
+    cfg, data, keeper = shop.cfg, shop.data, shop.keeper
+    sizes: dict[str, Any] = {"objective": shop.objective, "window": data.window, "seed": int(cfg.seed)}
+    monitor = Monitor(data.train, data.held, frames=int(cfg.probe), **sizes)
+    watch = Watch(data.held, frames=int(cfg.watch.frames), every=int(cfg.watch.every), action=cfg.on_collapse, **sizes)
+    judges = [monitor, *([reaching(shop, held)] if cfg.get("evaluate") else [])]
+    note_origin(keeper.folder, OmegaConf.to_yaml(cfg, resolve=True))
+    journal = held.enter_context(closing(Journal(keeper.folder, done=shop.done, recorders=list(cfg.recorders))))
+    bar = held.enter_context(tqdm(total=shop.settings.steps, initial=shop.done, unit="step", desc="training"))
+
+    def evaluate(step: int, objective: nn.Module) -> Mapping[str, float]:
+        numbers = {name: value for judge in judges for name, value in judge(step, objective).items()}
+        keeper.consider(step, objective, numbers)
+        return numbers
+
+    return Callbacks(
+        log=Display(journal, bar, batch=data.batch),
+        evaluate=evaluate,
+        watch=watch,
+        save=keeper.save,
+        tick=lambda step: bar.update(),
+        stop=shop.stop,
+    )
+
+
+def reaching(shop: Workshop, held: ExitStack) -> Callable[[int, nn.Module], Mapping[str, float]]:
+    """Episodes in the simulator, which is imported here alone."""
+    from jepa_mpc.experiments.training.planning import Reaching
+
+    judge = Reaching(shop.cfg.evaluate, objective=shop.objective, interface=shop.keeper.interface, stop=shop.stop)
+    return held.enter_context(closing(judge))
+
+
+@hydra.main(version_base=None, config_path=str(CONFIGS), config_name="train")
+def main(cfg: DictConfig) -> None:
+    """Read the settings, train, and say in one sentence where the world model is."""
+    try:
+        print(f"world model: {train(cfg)}")
+    except MISTAKES as mistake:
+        sys.exit(f"train: {mistake}")

@@ -1,0 +1,271 @@
+"""Reach image goals in labs that no training log contained: `python experiments/zero_shot_reach.py`.
+
+Without an argument the shipped world model plays two episodes in each of ten labs of unseen looks, beside baselines,
+and leaves numbers, figures, films and a page that shows them all. `--help` lists the options.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+import torch._dynamo  # before the first OpenGL context: loading it later crashes some drivers
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
+from jepa_mpc.checkpoint import checkpoint_hash, place_of
+from jepa_mpc.envs.labs import labs_hash, sample_lab
+from jepa_mpc.envs.ranges import FACTORS
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.envs.robots import DEFAULT
+from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
+from jepa_mpc.experiments.reaching.episodes import LabJob, LabResult, play_all
+from jepa_mpc.experiments.reaching.films import album_at
+from jepa_mpc.experiments.reaching.methods import FROZEN, LEARNED, WORLD_MODEL, Methods, world_model_at
+from jepa_mpc.experiments.reaching.options import check_options, claim_folder
+from jepa_mpc.experiments.reaching.systems import adapted, given_options
+from jepa_mpc.experiments.reporting import EpisodeRecord, Protocol, Report, make_report, write_folder
+from jepa_mpc.face.agents import CalibratedSettings
+from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.face.two_modes import TwoModeSettings
+from jepa_mpc.places import CHECKPOINTS, CONFIGS
+
+SHIPPED = CHECKPOINTS
+NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach_random")}
+WIDE, POINTS = "reach_wide", "hand_points"  # what the calibrated agent plans in with two cameras, and looks with
+SAMPLING = {"cem", "random_shooting"}  # planners that do without gradients
+SHORT_SEARCH = {"num_samples": 32, "num_elites": 6, "num_iterations": 5}
+SEEDED_SEARCH = {"num_samples": 26, "num_elites": 5, "num_iterations": 3, "initial_std": 0.25}  # half of it
+PACKAGES = ("torch", "mujoco", "numpy", "gymnasium")
+MISTAKES = (BadCheckpoint, BadObservation, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
+
+
+def main_settings(cfg: DictConfig) -> tuple[PlanSettings, PlanSettings]:
+    """How the world model plans, and how the true dynamics do: with the same planner if it can do without gradients."""
+    chosen: dict[str, Any] = OmegaConf.to_container(cfg.planner, resolve=True)  # type: ignore[assignment]
+    name = str(chosen.pop("_target_", "")).rsplit(".", 1)[-1]
+    settings = PlanSettings(planner=name, arguments=chosen, horizon=cfg.horizon, effort=cfg.effort, hold_m=cfg.hold_m)
+    return settings, settings if name in SAMPLING else replace(settings, planner="cem", arguments=SHORT_SEARCH)
+
+
+def methods_of(cfg: DictConfig) -> Methods:
+    """The methods to compare.
+
+    Raises:
+        UnknownName: If there is no shipped checkpoint for that number of cameras, or no such planner.
+        ValueError: If the planner does not take one of its arguments.
+    """
+    shipped, control = choose({str(count): names for count, names in NAMES.items()}, str(cfg.cameras), "cameras")
+    frozen = Path(str(cfg.control)) if cfg.control else SHIPPED / control
+    settings, sampling = main_settings(cfg)
+    settings.build(), sampling.build()
+    agent = _agent(cfg)
+    usual = WIDE if "calibrated" in agent and str(cfg.cameras) == "2" else shipped
+    return Methods(
+        checkpoint=place_of(str(cfg.checkpoint)) if cfg.checkpoint else SHIPPED / usual,
+        frozen=frozen if cfg.control or (frozen.exists() and not cfg.checkpoint) else None,
+        settings=settings,
+        sampling=sampling,
+        device=cfg.device,
+        seed=cfg.seed,
+        policy=Path(str(cfg.policy)) if cfg.policy else None,
+        seeded=replace(settings, planner="cem", arguments=SEEDED_SEARCH),
+        dynamics=cfg.dynamics,
+        **agent,
+    )
+
+
+def _agent(cfg: DictConfig) -> dict[str, Any]:
+    """The agent that was asked for, by its place in `Methods`; none for the simple one, which policies belong to."""
+    chosen: dict[str, Any] = OmegaConf.to_container(cfg.get("agent") or OmegaConf.create({}), resolve=True)  # type: ignore[assignment]
+    if chosen.get("kind") != "calibrated":
+        return {"full": TwoModeSettings.of(chosen)}
+    if cfg.policy:
+        return {}
+    del chosen["kind"]
+    keypoints = Path(str(chosen.pop("points", None) or SHIPPED / POINTS))
+    for name in chosen.keys() - CalibratedSettings.__dataclass_fields__.keys():
+        raise UnknownName("option of agent=calibrated", str(name), CalibratedSettings.__dataclass_fields__)
+    return {"calibrated": CalibratedSettings(**chosen), "keypoints": keypoints}
+
+
+def _calibration(methods: Methods, job: LabJob) -> dict[str, Any]:
+    """What the protocol says of the calibrated agent."""
+    if methods.calibrated is None:
+        return {}
+    assert methods.keypoints is not None
+    points = checkpoint_hash(methods.keypoints)
+    return {"agent": "calibrated", "camera_px": job.image_size, "points": points, "place": methods.calibrated.place}
+
+
+def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
+    """Every lab to be played: those of the split with all methods, those of single factors with the world model."""
+    interface = world_model_at(methods.checkpoint, cfg.device).interface
+    size = interface.image_size
+    if methods.calibrated is not None:
+        size = methods.calibrated.picture_px(size)
+    with_factors = cfg.split == "all" if cfg.factors is None else cfg.factors
+    jobs = []
+    for split in dict.fromkeys((cfg.split, *(FACTORS if with_factors else ()))):
+        headline = split == cfg.split
+        for index in range(cfg.labs):
+            lab = sample_lab(index, split=split, seed=cfg.lab_seed, level=cfg.level)
+            jobs.append(
+                LabJob(
+                    lab=lab,
+                    index=index,
+                    split=split,
+                    episodes=cfg.episodes,
+                    seed=cfg.lab_seed,
+                    budget=cfg.budget,
+                    cameras=interface.cameras,
+                    image_size=size,
+                    methods=methods,
+                    names=methods.names() if headline and cfg.baselines else (WORLD_MODEL,),
+                    robot=interface.embodiment or DEFAULT,
+                    film=Path(str(cfg.out)) / "videos" / f"{lab.name}.mp4" if headline and cfg.films else None,
+                )
+            )
+    return jobs
+
+
+def preflight(job: LabJob) -> None:
+    """Try everything once in this process, so that mistakes are told before the work begins."""
+    env = ReachEnv(robot=job.robot, cameras=job.cameras, image_size=job.image_size, budget=job.budget)
+    try:
+        env.reset(seed=0, options={"lab": job.lab})
+        for name in job.names:
+            agent = job.methods.agent(name, env, stream=0)
+            agent.reset(env.goal())
+            if name in LEARNED:
+                agent.act(env.observation())
+        if job.film is not None:
+            album_at(job.methods.checkpoint)
+    finally:
+        env.close()
+
+
+def play(jobs: list[LabJob], *, workers: int) -> list[LabResult]:
+    """Play all labs with live progress."""
+    results: list[LabResult] = []
+    done: list[EpisodeRecord] = []
+    with tqdm(total=len(jobs), unit="lab", desc="reaching") as bar:
+        for result in play_all(jobs, workers=workers):
+            results.append(result)
+            done += [r for r in result.records if r.method == WORLD_MODEL]
+            reached = sum(record.success_5cm for record in done)
+            bar.set_postfix_str(f"{reached}/{len(done)} within 5 cm")
+            bar.update()
+    return sorted(results, key=lambda result: result.index)
+
+
+def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protocol:
+    """What was fixed before the first episode."""
+    labs = [job.lab for job in jobs if job.split == cfg.split]
+    return Protocol(
+        method=WORLD_MODEL,
+        split=cfg.split,
+        labs=cfg.labs,
+        episodes_per_lab=cfg.episodes,
+        lab_seed=cfg.lab_seed,
+        seeds=(cfg.seed,),
+        budget_steps=cfg.budget,
+        cameras=jobs[0].cameras,
+        planner={
+            "name": methods.settings.planner,
+            **methods.settings.arguments,
+            "horizon": cfg.horizon,
+            "effort": cfg.effort,
+            "hold_m": cfg.hold_m,
+            "true dynamics plan with": methods.sampling.planner,
+            **({} if methods.full is None else {"agent": "full"}),
+            **(_calibration(methods, jobs[0])),
+        },
+        lab_list_hash=labs_hash(labs),
+        checkpoint_hash=world_model_at(methods.checkpoint, cfg.device).fingerprint,
+        level=cfg.level,
+        control_hash=world_model_at(methods.frozen, cfg.device).fingerprint if FROZEN in jobs[0].names else "",
+        versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        commit=_commit(),
+        command=shlex.join(["python", "experiments/zero_shot_reach.py", *sys.argv[1:]]),
+        hardware=f"{os.cpu_count()} x {platform.machine()}, {cfg.workers} processes, device {cfg.device}",
+    )
+
+
+def print_table(report: Report) -> None:
+    """The result on one screen of 80 columns."""
+    table = Table(
+        title=f"Reaching image goals, split '{report.protocol.split}'",
+        caption="share of episodes that end within 5 cm (with its 95 % interval), within 2 cm, and stay within 5 cm; "
+        "median distance at the end; time per decision",
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("method")
+    for column in ("runs", "5 cm", "95 %", "2 cm", "stay", "median", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    rows = {WORLD_MODEL: report.summary, **report.baselines}
+    rows |= {f"{factor} out of range": row for factor, row in report.factors.items()}
+    for name, row in rows.items():
+        low, high = row["wilson_95"]
+        median, ms = row["median_final_distance_m"], row["ms_per_step_p50"]
+        table.add_row(
+            name,
+            str(row["episodes"]),
+            f"{row['success_5cm']:.1%}",
+            f"{low:.0%} - {high:.0%}",
+            f"{row['success_2cm']:.1%}",
+            f"{row['held_success_5cm']:.1%}",
+            "-" if median is None else f"{100 * median:.2f} cm",
+            "-" if ms is None else f"{ms:.0f} ms",
+        )
+    Console().print(table)
+
+
+def _commit() -> str:
+    if shutil.which("git") is None:
+        return "unknown"
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return asked.stdout.strip() or "unknown"
+
+
+@hydra.main(version_base=None, config_path=str(CONFIGS), config_name="zero_shot_reach")
+def main(cfg: DictConfig) -> None:
+    """Play, judge, write, and say where the result lies."""
+    torch.set_num_threads(1)
+    try:
+        check_options(cfg)
+        cfg = adapted(cfg, SHIPPED, given=given_options())
+        methods = methods_of(cfg)
+        jobs = jobs_of(cfg, methods)
+        preflight(jobs[0])
+        protocol = protocol_of(cfg, methods, jobs)
+        claim_folder(Path(str(cfg.out)))
+        if cfg.baselines and FROZEN not in methods.names():
+            Console(stderr=True).print(f"no checkpoint of the '{FROZEN}' control: it is left out")
+        results = play(jobs, workers=cfg.workers)
+        records = [record for result in results for record in result.records]
+        report = make_report(protocol, records)
+        page = write_folder(
+            report, Path(str(cfg.out)), tiles=[result.tile for result in results if result.tile is not None]
+        )
+    except MISTAKES as error:
+        sys.exit(f"zero_shot_reach: {error}")
+    print_table(report)
+    Console().print(f"report, figures and films: {page}", soft_wrap=True)

@@ -1,0 +1,103 @@
+"""Point clouds from files: .npy and .npz arrays, and .ply as scanners write it. Nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from jepa_mpc.clouds import Cloud, checked_cloud
+from jepa_mpc.errors import BadObservation
+
+SUFFIXES = (".npz", ".npy", ".ply")
+NAMES = ("points", "xyz", "arr_0")
+"""Where an archive may keep its points, if it holds several arrays."""
+
+MOST_BYTES = 1 << 30
+MAX_HEADER = 1 << 16
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, struct.error, zipfile.BadZipFile, zlib.error, UnicodeDecodeError)
+PLY_TYPES = {
+    "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
+    "uint16": "u2", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4",
+    "double": "f8", "float64": "f8",
+}  # fmt: skip
+PLY_ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+
+
+def read_cloud(file: str | Path, *, least: int = 1) -> Cloud:
+    """The points of a file.
+
+    Args:
+        file: `.npy` or `.npz` with an array `G 3` (further columns are passed over; of several arrays `points` is
+            taken), or `.ply` with a vertex element that has x, y and z.
+        least: Points that are needed.
+
+    Returns:
+        float32 `G 3`, in the file's unit.
+
+    Raises:
+        BadObservation: If the file is missing, damaged or holds no points, too few, or some that are not finite.
+    """
+    path = Path(file)
+    if path.suffix.lower() not in SUFFIXES:
+        raise BadObservation(f"{path.name}: expected a point cloud in one of {', '.join(SUFFIXES)}")
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise BadObservation(f"{path.name} has {path.stat().st_size} bytes: the most for a cloud is {MOST_BYTES}")
+        raw = path.read_bytes()
+        points = _ply(raw) if path.suffix.lower() == ".ply" else _arrays(raw)
+    except BadObservation:
+        raise
+    except FileNotFoundError as error:
+        raise BadObservation(f"there is no file {path}") from error
+    except UNREADABLE as error:
+        raise BadObservation(f"{path.name} cannot be read as a point cloud (cut short?): {error}") from error
+    return checked_cloud(points, least=least, where=path.name)
+
+
+def _arrays(raw: bytes) -> np.ndarray:
+    if raw[:2] != b"PK":
+        return np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
+        name = next((known for known in NAMES if known in sizes), next(iter(sizes), "") if len(sizes) == 1 else "")
+        if not name:
+            raise ValueError(f"expected an array called points, it holds {', '.join(sizes) or 'nothing'}")
+        if sizes[name] > MOST_BYTES:
+            raise ValueError(f"{name} claims {sizes[name]} bytes")
+        return np.lib.format.read_array(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
+
+
+def _ply(raw: bytes) -> np.ndarray:
+    """x, y and z of the vertices, which must be the first element."""
+    end = raw.find(b"end_header", 0, MAX_HEADER)
+    start = raw.find(b"\n", end) + 1
+    if not raw.startswith(b"ply") or end < 0 or start == 0:
+        raise ValueError("no header of a .ply file")
+    lines = [line.split() for line in raw[:end].decode("ascii").splitlines()]
+    order = next((PLY_ORDERS[line[1]] for line in lines if line[0] == "format"), None)
+    elements = [at for at, line in enumerate(lines) if line and line[0] == "element"]
+    if order is None or not elements or lines[elements[0]][1] != "vertex":
+        raise ValueError("the first element must be the vertices")
+    count = int(lines[elements[0]][2])
+    stop = elements[1] if len(elements) > 1 else len(lines)
+    columns = [line for line in lines[elements[0] : stop] if line and line[0] == "property"]
+    if any(line[1] == "list" for line in columns) or not {"x", "y", "z"} <= {line[-1] for line in columns}:
+        raise ValueError("vertices must have the plain properties x, y and z")
+    names = [line[-1] for line in columns]
+    if order == "":
+        rows = np.array([row.split() for row in raw[start:].decode("ascii").splitlines()[:count]], dtype=np.float64)
+        table = {name: rows[:, at] for at, name in enumerate(names)}
+    else:
+        step = np.dtype([(name, order + PLY_TYPES[line[1]]) for name, line in zip(names, columns, strict=True)])
+        if count * step.itemsize > len(raw) - start:
+            raise ValueError(f"{count} vertices are claimed, more than the file holds")
+        table = np.frombuffer(raw, step, count=count, offset=start)  # type: ignore[assignment]
+    points = np.stack([np.asarray(table[axis], dtype=np.float64) for axis in "xyz"], axis=1)
+    if len(points) != count:
+        raise ValueError(f"{count} vertices are claimed, {len(points)} are there")
+    return points

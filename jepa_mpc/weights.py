@@ -1,0 +1,110 @@
+"""Tensors by name as a safetensors file, what such a file says about itself, and hashes of parts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from jepa_mpc.strict import kind_of
+
+LARGEST_HEADER = 64 * 2**20
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.complex64,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "BOOL": torch.bool,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """The first part of a safetensors file.
+
+    Args:
+        kinds: Shape and dtype of each tensor in words, as `jepa_mpc.strict.kind_of` says them.
+        notes: What was written beside the tensors.
+        num_bytes: Of all tensors.
+    """
+
+    kinds: Mapping[str, str]
+    notes: Mapping[str, str]
+    num_bytes: int
+
+
+def read_header(file: IO[bytes], size: int) -> Header:
+    """Read the header of a safetensors file and leave its tensors alone.
+
+    Args:
+        file: At its beginning.
+        size: Length of the whole file in bytes.
+
+    Raises:
+        ValueError: If this is not the header of a file of that length; says in what way.
+    """
+    length = int.from_bytes(file.read(8), "little")
+    if not 0 < length <= min(LARGEST_HEADER, size - 8):
+        raise ValueError(f"its header would have {length} bytes, the file has {size}")
+    try:
+        content = json.loads(file.read(length))
+    except RecursionError as error:
+        raise ValueError("its header is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError("its header holds no table")
+    notes = content.pop("__metadata__", {})
+    if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
+        raise ValueError("the __metadata__ of its header is no table of strings")
+    sizes = {name: _entry(name, entry) for name, entry in content.items()}
+    num_bytes = sum(each for _, each in sizes.values())
+    if num_bytes != size - 8 - length:
+        raise ValueError(f"its tensors would have {num_bytes} bytes, {size - 8 - length} are there")
+    return Header(kinds={name: kind for name, (kind, _) in sizes.items()}, notes=notes, num_bytes=num_bytes)
+
+
+def to_bytes(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> bytes:
+    """A safetensors file of tensors that share no memory, with notes beside them."""
+    return safetensors.torch.save(dict(tensors), metadata=dict(notes))
+
+
+def from_bytes(content: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        return safetensors.torch.load(content)
+    except (safetensors.SafetensorError, KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def part_hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """SHA-256 of each part (`encoder`, `predictor`, ...: names up to the first dot): names, shapes, dtypes, values."""
+    parts: dict[str, Any] = {}
+    for name, tensor in sorted(tensors.items()):
+        seal = parts.setdefault(name.partition(".")[0], hashlib.sha256())
+        seal.update(f"{name} {kind_of(tensor.shape, tensor.dtype)};".encode())
+        seal.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return {name: seal.hexdigest() for name, seal in parts.items()}
+
+
+def _entry(name: str, entry: Any) -> tuple[str, int]:
+    """What a tensor is in words, and its bytes."""
+    name.encode()  # half of a surrogate pair is no text
+    match entry:
+        case {"dtype": str(dtype), "shape": list(shape)} if dtype in _DTYPES and _are_sizes(shape):
+            kind = _DTYPES[dtype]
+            return kind_of(shape, kind), math.prod(shape) * kind.itemsize
+    raise ValueError(f"its header says nothing usable of the tensor {name[:80]!r}")
+
+
+def _are_sizes(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values)

@@ -1,0 +1,137 @@
+"""Hidden folders beside a destination, in which one writer makes something before it is published.
+
+A workspace is held by a lock on a file inside it, which the system lets go of when the process ends, however it ends.
+What a killed writer left in one is cleared by the next writer who takes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from jepa_mpc.errors import Busy
+
+LOCK = ".writer"
+
+
+@contextmanager
+def workspace(path: Path) -> Iterator[Path]:
+    """Hold the one workspace of a destination: an empty folder beside it, gone when the block ends.
+
+    Raises:
+        Busy: If another writer holds it.
+    """
+    place = path.with_name(f".{path.name}.tmp")
+    handle = _claim(place)
+    if handle is None:
+        raise Busy(f"another process is writing {path}: wait for it")
+    with _held(place, handle):
+        yield place
+
+
+@contextmanager
+def free_workspace(path: Path) -> Iterator[Path]:
+    """Hold a workspace of a destination that may have several writers, of whom the last one wins.
+
+    They are numbered from 0 and the first free one is taken, so that the next writer finds what a killed one left.
+    """
+    places = (path.with_name(f".{path.name}.{number}.tmp") for number in itertools.count())
+    place, handle = next((place, handle) for place in places if (handle := _claim(place)) is not None)
+    with _held(place, handle):
+        for later in itertools.takewhile(Path.exists, places):
+            _clear_abandoned(later)
+        yield place
+
+
+def clear_workspaces(folder: Path) -> None:
+    """Remove the workspaces in a folder that nobody holds."""
+    for place in folder.glob(".*.tmp"):
+        if place.is_dir() and not place.is_symlink():
+            _clear_abandoned(place)
+
+
+def lock(handle: int) -> bool:
+    """Lock an open file for this writer alone; False if another one has locked it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _clear_abandoned(place: Path) -> None:
+    handle = _claim(place)
+    if handle is not None:
+        with _held(place, handle):
+            pass
+
+
+@contextmanager
+def _held(place: Path, handle: int) -> Iterator[None]:
+    """Empty a claimed workspace, let it be used, remove it and let go."""
+    try:
+        _empty(place)
+        yield
+    finally:
+        if _is_at(handle, place / LOCK):  # else somebody removed the folder by hand, and this is another writer's
+            _remove(place)
+        os.close(handle)
+
+
+def _claim(place: Path) -> int | None:
+    """The open lock of a workspace, which is made if need be; None if another writer holds it."""
+    while True:
+        with suppress(FileExistsError):  # a test of what is there could come after its holder has removed it
+            place.mkdir()
+        try:
+            handle = os.open(place / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # its last holder has just removed the folder
+            continue
+        try:
+            held = lock(handle)
+        except BaseException:
+            os.close(handle)
+            raise
+        if held and _is_at(handle, place / LOCK):
+            return handle
+        os.close(handle)
+        if not held:
+            return None
+
+
+def _empty(place: Path) -> None:
+    """Remove all but the lock."""
+    for entry in place.iterdir():
+        if entry.name != LOCK:
+            _delete(entry)
+
+
+def _remove(place: Path) -> None:
+    """Remove a workspace, the lock last: from then on the folder may be another writer's."""
+    try:
+        _empty(place)
+        (place / LOCK).unlink()
+        place.rmdir()
+    except OSError:  # taken over already, or not removable now: the next writer clears it
+        pass
+
+
+def _delete(entry: Path) -> None:
+    """Delete a file, a link or a folder with all that is in it."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is the one that stands at `path`."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,62 @@
+"""Trainings on folders of clouds and of pictures: what they leave behind, and that they go on to the same bits."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from jepa_mpc.checkpoint import load_checkpoint
+from jepa_mpc.experiments.commands.train import train
+from jepa_mpc.experiments.training.begin import published_encoder
+from jepa_mpc.world_model.training.health import LatentCollapse
+from tests.experiments.test_pretraining import configured
+from tests.trajectories.test_folders import write_clouds, write_pictures
+
+FOLDER = ["fit=pretraining", "actions=none", "window=1", "max_stride=1", "batch=4", "validation=0.34", "probe=4"]
+SHORT = ["fit.log_every=2", "fit.evaluate_every=2", "fit.save_every=2", "watch.frames=4"]
+SYSTEMS = {
+    "point_jepa_small": ["system.preset=tiny"],
+    "jepa_3d_small": ["system.preset=tiny"],
+    "lejepa_small": ["system.preset=tiny", "image_size=28"],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_clouds(folder / "clouds", sizes=(40,) * 9)
+    write_pictures(folder / "pictures", sizes=((28, 28),) * 9)
+    return folder
+
+
+def trained(data, name, out, *more, steps=4):
+    kind = "pictures" if name.startswith("lejepa") else "clouds"
+    options = [f"system={name}", *SYSTEMS[name], *FOLDER, *SHORT, f"fit.steps={steps}", f"data={data / kind}"]
+    return train(configured("train", *options, f"out={out}", *more))
+
+
+@pytest.mark.parametrize("name", sorted(SYSTEMS))
+def test_a_stopped_training_goes_on_to_the_same_bits(name, data, tmp_path, monkeypatch):
+    whole = load_checkpoint(trained(data, name, tmp_path / "whole"))[0]
+    stops = iter([False, False, True])
+    with monkeypatch.context() as patched:
+        patched.setattr("jepa_mpc.experiments.commands.train.Stop.__call__", lambda self: next(stops, True))
+        trained(data, name, tmp_path / "halves")
+    assert json.loads((tmp_path / "halves/metrics.jsonl").read_text().splitlines()[-1])["step"] < 4
+    again = load_checkpoint(trained(data, name, tmp_path / "halves"))[0]
+    assert all(torch.equal(value, again[key]) for key, value in whole.items())
+
+
+def test_its_numbers_tell_of_collapse_and_its_encoder_is_published(data, tmp_path):
+    folder = trained(data, "point_jepa_small", tmp_path / "run")
+    numbers = {key for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines() for key in json.loads(line)}
+    assert {"clouds/hidden", "held/loss", "health/std_ratio", "health/effective_rank", "health/collapsed"} <= numbers
+    encoder = published_encoder(folder)
+    assert encoder(torch.randn(2, 40, 3)).shape == (2, 16, 32)
+
+
+def test_a_training_without_its_regulariser_is_stopped(data, tmp_path):
+    with pytest.raises(LatentCollapse, match="projections: .* of the dimensions"):
+        trained(data, "lejepa_small", tmp_path / "run", "+system.weight=0.0", "watch.every=20", steps=40)

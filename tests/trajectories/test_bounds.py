@@ -1,0 +1,195 @@
+"""What a header claims is compared with the file before memory is taken: 2 x file + 256 MB, and seconds, at most."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import zipfile
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+
+pytest.importorskip("av")
+pytest.importorskip("pyarrow")
+pytest.importorskip("zstandard")
+
+import pyarrow
+import zstandard
+from pyarrow import parquet
+
+from jepa_mpc.trajectories.formats.layouts import LAYOUTS
+from jepa_mpc.trajectories.formats.mcap_file import MAGIC
+from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.formats.videos import VideoEncoder
+from jepa_mpc.trajectories.synthetic import synthetic_log
+from tests.trajectories.corruption import LIMIT_S, judge, size_of
+
+
+def film(place, frames=4):
+    with VideoEncoder(place, fps=10, codec="h264_lossless") as encoder:
+        encoder.write(np.zeros((frames, 16, 16, 3), np.uint8))
+
+
+def long_table(place, rows=14_000_000):
+    """Equal rows are stored once for all."""
+    film(place / "a.mp4")
+    part = pyarrow.table({"speed": np.zeros(1_000_000)})
+    with parquet.ParquetWriter(place / "a.parquet", part.schema) as writer:
+        for _ in range(rows // len(part)):
+            writer.write_table(part)
+
+
+def long_texts(place):
+    film(place / "a.mp4")
+    texts = pyarrow.DictionaryArray.from_arrays(np.zeros(20_000, np.int32), ["x" * 500_000])
+    table = pyarrow.table({"speed": np.zeros(20_000), "note": texts})
+    parquet.write_table(table, place / "a.parquet", store_schema=False)
+
+
+def wide_csv(place):
+    film(place / "a.mp4")
+    header, row = ",".join(f"c{i}x" for i in range(500)), ",".join("0" * 500)
+    (place / "a.csv").write_text("\n".join([header, *[row] * 45_000]) + "\n")
+
+
+def endless_line(place):
+    film(place / "a.mp4")
+    (place / "a.csv").write_text("speed\n" + "1" * 50_000_000)
+
+
+def record(opcode, data):
+    return struct.pack("<BQ", opcode, len(data)) + data
+
+
+def mcap_of(*chunks):
+    footer = record(2, bytes(20))
+    return MAGIC + record(1, bytes(8)) + b"".join(record(6, chunk) for chunk in chunks) + footer + MAGIC
+
+
+def chunk(data, claimed, method=b"zstd"):
+    head = struct.pack("<QQQI", 0, 0, claimed, 0) + struct.pack("<I", len(method)) + method
+    return head + struct.pack("<Q", len(data)) + data
+
+
+def zeros_in_mcap(place):
+    packed = zstandard.ZstdCompressor().compress(bytes(150 << 20))
+    (place / "a.mcap").write_bytes(mcap_of(chunk(packed, 150 << 20)))
+
+
+def small_claim_in_mcap(place):
+    """The frame itself knows how much it becomes, the chunk tells less."""
+    packed = zstandard.ZstdCompressor().compress(bytes(150 << 20))
+    (place / "a.mcap").write_bytes(mcap_of(chunk(packed, 1 << 20)))
+
+
+def many_chunks_in_mcap(place):
+    message = record(5, struct.pack("<HIQQ", 1, 0, 0, 0))
+    defined = record(3, struct.pack("<HI", 1, 1) + b"a" + struct.pack("<II", 0, 0))
+    channel = record(4, struct.pack("<HHI", 1, 1, 1) + b"a" + struct.pack("<II", 0, 0))
+    data = defined + channel + message * 50_000
+    packed = zstandard.ZstdCompressor().compress(data)
+    (place / "a.mcap").write_bytes(mcap_of(*[chunk(packed, len(data))] * 50))
+
+
+def heavy_json(place):
+    (place / "meta").mkdir()
+    (place / "meta/info.json").write_text("[" + "[]," * 10_000_000 + "[]]")
+
+
+def packed_zeros(place):
+    with h5py.File(place / "a.h5", "w") as file:
+        file.create_dataset("action", data=np.zeros((2_000_000, 7)), chunks=(100_000, 7), compression="gzip")
+
+
+def looped_groups(place):
+    with h5py.File(place / "a.h5", "w") as file:
+        for episode in range(3):
+            group = file.create_group(f"episode_{episode}")
+            group["action"] = np.zeros((5, 2))
+            for link in range(20):
+                group[f"again_{link}"] = group
+
+
+def long_names(place):
+    with h5py.File(place / "a.h5", "w") as file:
+        group = file.create_group("data")
+        for member in range(50):
+            group["demo" + "a" * 60_000 + str(member)] = np.zeros(3)
+
+
+def wide_picture(place):
+    def part(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 65_000, 65_000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(bytes(1000))) + part(b"IEND", b"")
+    with h5py.File(place / "a.h5", "w") as file:
+        cells = file.create_dataset("observations/images/top", (3,), h5py.vlen_dtype(np.uint8))
+        for step in range(3):
+            cells[step] = np.frombuffer(png, np.uint8)
+        file["action"] = np.zeros((3, 2))
+
+
+def many_members(place):
+    with zipfile.ZipFile(place / "episode_000000.npz", "w") as archive:
+        for member in range(5_000):
+            archive.writestr(f"m{member}.npy", b"x")
+
+
+def many_frames(place):
+    """A table of frames that need no byte each, and runs of them."""
+    film(place / "a.mp4")
+    data = (place / "a.mp4").read_bytes()
+    at = data.rfind(b"stsz") + 8
+    data = data[:at] + struct.pack(">II", 1, 2**31 - 1) + data[at + 8 :]
+    at = data.rfind(b"stsc") + 8 + 4 + 4
+    (place / "a.mp4").write_bytes(data[:at] + struct.pack(">I", 2**31 - 1) + data[at + 4 :])
+
+
+BOMBS = [long_table, long_texts, wide_csv, endless_line, zeros_in_mcap, small_claim_in_mcap, many_chunks_in_mcap,
+         heavy_json, packed_zeros, looped_groups, long_names, wide_picture, many_members, many_frames]  # fmt: skip
+
+
+@pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb.__name__)
+def test_a_log_that_claims_too_much_is_refused_in_little_time_and_memory(bomb, tmp_path):
+    bomb(tmp_path)
+    answer, seconds, more = judge(tmp_path)
+    assert answer.startswith("refused") and "field '" in answer, answer
+    assert "Error" not in answer.split("(")[0] and len(answer) < 2000
+    assert more <= 2 * size_of(tmp_path) + (256 << 20), f"{more >> 20} MB for {size_of(tmp_path)} bytes"
+    assert seconds < LIMIT_S
+
+
+def test_pictures_of_a_recording_are_decompressed_as_they_are_read(tmp_path):
+    """A long recording of still pictures is read in parts, each in little memory."""
+    pytest.importorskip("mcap_ros2")
+    from mcap_ros2.writer import Writer
+
+    with (tmp_path / "a.mcap").open("wb") as file:
+        writer = Writer(file)
+        definition = "uint32 height\nuint32 width\nstring encoding\nuint8 is_bigendian\nuint32 step\nuint8[] data\n"
+        kind = writer.register_msgdef("sensor_msgs/msg/Image", definition)
+        for step in range(120):
+            picture = np.full((512, 512, 3), step, np.uint8)
+            message = {"height": 512, "width": 512, "encoding": "rgb8", "is_bigendian": 0, "step": 1536,
+                       "data": picture.tobytes()}  # fmt: skip
+            writer.write_message("/top/image", kind, message, log_time=step * 50_000_000)
+        writer.finish()
+    from jepa_mpc.trajectories.formats import open_log
+
+    log = open_log(tmp_path)
+    assert log.lengths == [120] and log.dt_s == pytest.approx(0.05)
+    got = log.read(0, 97, 100, ["observation.images.top"])["observation.images.top"]
+    assert got.shape == (3, 512, 512, 3) and [int(picture[0, 0, 0]) for picture in got] == [97, 98, 99]
+
+
+def test_sound_tables_of_pictures_and_texts_still_open(tmp_path):
+    ours = NpzStore(synthetic_log(tmp_path / "npz", episodes=2))
+    path = LAYOUTS["lerobot"](ours, tmp_path / "lerobot")
+    shutil.copytree(path, tmp_path / "copy")
+    assert json.loads((path / "meta/info.json").read_text())["total_episodes"] == 2
+    first, second = judge(path), judge(tmp_path / "copy")
+    assert first[0] == second[0] and not first[0].startswith(("refused", "crash"))

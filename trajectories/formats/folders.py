@@ -1,0 +1,55 @@
+"""Folders of single files, each an episode of one step: what the readers of pictures and of clouds share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from jepa_mpc.errors import BadEpisode
+from jepa_mpc.trajectories.formats.base import LogReader, fault
+
+DT_S = 1.0
+"""Seconds between two steps; episodes have one, so it never counts."""
+
+
+class FolderReader(LogReader):
+    """Files of a folder and its subfolders, in the order of their paths; hidden ones are passed over.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        BadEpisode: If it holds no file of this kind.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]]
+    held: ClassVar[str]
+    """What a file holds, for complaints."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self.files = files_below(self.path, self.suffixes)
+        if not self.files:
+            looked = f"looked for {', '.join(self.suffixes)}"
+            raise fault(self.path, field=self.held, problem="has no file", remedy=looked)
+        self.lengths, self.dt_s = [1] * len(self.files), DT_S
+
+    def sources(self, index: int) -> tuple[Path, ...]:
+        """The file of one episode."""
+        return (self.files[index],)
+
+    def metadata(self, index: int) -> dict[str, str]:
+        """Which file it is."""
+        return {"file": self.files[index].relative_to(self.path).as_posix()}
+
+    def complaint(self, index: int, error: Exception) -> BadEpisode:
+        """The complaint about a file that cannot be read."""
+        remedy = "restore it or move it away"
+        return fault(self.files[index], field=self.held, problem=f"is damaged ({error})", remedy=remedy, episode=index)
+
+
+def files_below(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Files of these kinds in a folder and its subfolders; hidden ones are passed over."""
+    found = (file for file in path.rglob("*") if file.suffix.lower() in suffixes)
+    return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts))

@@ -1,0 +1,73 @@
+"""3D-JEPA: an encoder of point clouds that learns by filling in balls of neighbourhoods.
+
+    loss = 1 - cos(g(wanted places | f(x seen)), LN(f_ema(x))[places])          the context enters every layer of g
+
+A re-implementation from the description in Hu et al. 2024, arXiv:2409.15803; no code or weights were published, and the
+hyper-parameters are ours.  It differs from Point-JEPA in its masks (balls in space, not runs along a walk), in its
+decoder and in its distance; neighbourhoods and encoder are the same.  Meta's scene encoder of the same name (Locate 3D)
+is another system.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Generator
+
+from jepa_mpc.errors import choose
+from jepa_mpc.world_model.parts.distances import CosineDistance, Distance
+from jepa_mpc.world_model.parts.masks.points import Balls
+from jepa_mpc.world_model.parts.objectives.cloud_pretraining import CloudSizes, cloud_pretraining
+from jepa_mpc.world_model.parts.objectives.clouds import BallStream, CloudObjective
+from jepa_mpc.world_model.parts.predictors.cloud_places import CloudPlaces
+from jepa_mpc.world_model.parts.predictors.context_aware import ContextAwarePredictor
+from jepa_mpc.world_model.recipes import point_jepa
+
+
+def _without_walk(sizes: CloudSizes, *, depth: int) -> CloudSizes:
+    """The sizes of Point-JEPA with neighbourhoods as they were sampled, and a decoder of another depth."""
+    return replace(sizes, encoder=replace(sizes.encoder, order=None), predictor=replace(sizes.predictor, depth=depth))
+
+
+PRESETS = {
+    "paper": _without_walk(point_jepa.PRESETS["paper"], depth=4),
+    "small": _without_walk(point_jepa.PRESETS["small"], depth=2),
+    "tiny": _without_walk(point_jepa.PRESETS["tiny"], depth=1),
+}
+
+
+def build(
+    *,
+    preset: str | CloudSizes = "paper",
+    target: tuple[float, float] = (0.15, 0.2),
+    context: tuple[float, float] = (0.85, 1.0),
+    distance: Distance | None = None,
+    generator: Generator | None = None,
+    **parts: Any,
+) -> CloudObjective:
+    """Assemble the training loss; its `published` encoder is what other systems build on.
+
+    Args:
+        preset: A name of `PRESETS`, or sizes of your own.
+        target: Smallest and largest share of the tokens in one hidden ball.
+        context: Smallest and largest share of the ball that is seen, of which hidden tokens are taken out.
+        distance: Between predicted and true tokens; by default 1 - cos.
+        generator: Draws all initial weights; by default the global stream does.
+        **parts: Further parts of `cloud_pretraining`.
+
+    Raises:
+        UnknownName: If there is no such preset.
+        ValueError: If a share is out of range.
+    """
+    sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
+    places = CloudPlaces(sizes.predictor.width, hidden=sizes.encoder.place)
+    return cloud_pretraining(
+        sizes,
+        ContextAwarePredictor(sizes.predictor, places),
+        sampler=Balls(target=(target[0], target[1]), context=(context[0], context[1])),  # type: ignore[arg-type]
+        stream=BallStream,
+        distance=distance or CosineDistance(scale=1.0),
+        generator=generator,
+        **parts,
+    )
