@@ -235,7 +235,7 @@ def check_robot(model: WorldModel, robot: Robot) -> None:
         dt_s=robot.dt_s,
         embodiment=getattr(robot, "embodiment", ""),
     )
-    if model.interface.robot.get("actions", {}).get("name") == "joint_velocity":
+    if model.interface.robot.get("actions", {}).get("name") == "joint_velocity" and not hasattr(robot, "adapter"):
         raise BadCheckpoint("this world model commands joint speeds, this arm takes displacements of its hand")
 
 
