@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jepa_mpc.face.loading import load_agent as load_agent
     from jepa_mpc.face.loading import load_robot_agent as load_robot_agent
     from jepa_mpc.face.loading import load_world_model as load_world_model
+    from jepa_mpc.face.loading import true_dynamics_agent as true_dynamics_agent
     from jepa_mpc.face.playing import evaluate as evaluate
     from jepa_mpc.face.playing import make_env as make_env
     from jepa_mpc.face.playing import open_log as open_log
@@ -48,6 +49,7 @@ _PLACES = {
     "plan": "face.search",
     "run_episode": "episode",
     "train": "face.commands",
+    "true_dynamics_agent": "face.loading",
 }
 
 _ROOT = Path(__file__).resolve().parent.parent

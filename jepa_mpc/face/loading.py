@@ -15,13 +15,16 @@ from torch import Tensor
 
 from jepa_mpc.checkpoint import open_checkpoint
 from jepa_mpc.errors import BadObservation, choose
+from jepa_mpc.envs.true_dynamics import true_dynamics
 from jepa_mpc.face.agents import CalibratedSettings, Robot, calibrated_agent, planning_agent
+from jepa_mpc.face.agents import true_dynamics_agent as simulator_agent
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.interfaces import Agent
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.step_log import StepLog
 from jepa_mpc.trajectories.robot_adapter import RobotAdapter, RobotAgent, load_robot_adapter
 from jepa_mpc.types import ActionBox, Observation
+from jepa_mpc.world_model.agents.planning import PlanningAgent
 from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
 from jepa_mpc.world_model.checkpoints.loader import WorldModel, interface_of
 from jepa_mpc.world_model.checkpoints.loader import load_world_model as load_folder
@@ -135,6 +138,36 @@ def load_robot_agent(checkpoint: str | Path, *, box: ActionBox | None = None, **
         size = interface_of(opened.config).image_size
     robot = AdaptedRobot(adapter=adapter, image_size=size, action_box=adapter.box() if box is None else box)
     return RobotAgent(load_agent(robot, checkpoint, **{"kind": "simple", **settings}).agent, adapter)
+
+
+def true_dynamics_agent(
+    env: Any,
+    *,
+    planner: str | Mapping[str, Any] = "cem",
+    horizon: int | None = None,
+    effort: float = 0.0,
+    dynamics: str = "simulator",
+    num_threads: int = 1,
+    seed: int = 0,
+) -> PlanningAgent:
+    """An agent that plans in the simulator itself: an upper bound for world models, and a first test of a task.
+
+    Args:
+        env: A task of ours or of one's own (`envs.task.PlannableEnv`); its full state is read.
+        planner: See `load_agent`.
+        horizon: Steps that a plan looks ahead; the task's own by default.
+        effort: Weight of the actions' size against the task's cost.
+        dynamics: "simulator" (MuJoCo on the CPU) or "warp" (MuJoCo Warp).
+        num_threads: CPU threads of "simulator".
+        seed: Seed of the planner.
+
+    Raises:
+        UnknownName: If there is no such planner or dynamics.
+        MissingPackage: If the package of the dynamics is not installed.
+    """
+    settings = plan_settings(planner, horizon=env.horizon if horizon is None else horizon, effort=effort)
+    world = true_dynamics(env, dynamics, num_threads=num_threads)
+    return simulator_agent(env, settings, seed=seed, dynamics=world, cost=env.cost())
 
 
 def plan_settings(planner: str | Mapping[str, Any], **settings: Any) -> PlanSettings:
