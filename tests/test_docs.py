@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 
 from jepa_mpc.places import CONFIGS
 from tests.docs_blocks import ROOT, blocks, shell_lines, unquoted
-from tests.docs_programs import prepare
+from tests.docs_programs import RELEASED, prepare, runnable
 
 LANGUAGES = {"bash", "python", "text", "mermaid", "xml", "yaml"}
 ELSEWHERE = ("-m", "--multirun")  # sweeps are hydra's own: their plugins are optional
@@ -58,10 +58,15 @@ PROGRAMS = [block for block in blocks() if block.language == "python"]
 def test_programs_run(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "example", **prepare(block.code, tmp_path)}
-    exec(compile(block.code, str(block), "exec"), names)  # noqa: S102
+    exec(compile(runnable(block.code), str(block), "exec"), names)  # noqa: S102
 
 
 @pytest.mark.parametrize("word, most", QUICK_STARTS.items())
 def test_quick_starts_are_short(word, most):
     (block,) = (block for block in PROGRAMS if block.page == "README.md" and word in block.code)
     assert len([line for line in block.code.splitlines() if line.strip()]) <= most
+
+
+def test_exceptions_are_still_there():
+    code = "".join(block.code for block in PROGRAMS)
+    assert all(word in code for word in RELEASED)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_mpc.checkpoint import open_checkpoint
-from jepa_mpc.errors import BadObservation, choose
 from jepa_mpc.envs.true_dynamics import true_dynamics
+from jepa_mpc.errors import BadObservation, choose
 from jepa_mpc.face.agents import CalibratedSettings, Robot, calibrated_agent, planning_agent
 from jepa_mpc.face.agents import true_dynamics_agent as simulator_agent
 from jepa_mpc.face.planning import PlanSettings
