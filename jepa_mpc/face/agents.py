@@ -33,9 +33,17 @@ WINDOW = 2
 class Robot(Protocol):
     """What an agent must know of the robot that it acts for; every environment of ours tells it."""
 
-    cameras: tuple[str, ...]
-    image_size: int
-    dt_s: float
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras, in the order of their channels."""
+
+    @property
+    def image_size(self) -> int:
+        """Width and height of the pictures in pixels."""
+
+    @property
+    def dt_s(self) -> float:
+        """Seconds per action."""
 
     @property
     def action_box(self) -> ActionBox:
@@ -235,7 +243,7 @@ def check_robot(model: WorldModel, robot: Robot) -> None:
         dt_s=robot.dt_s,
         embodiment=getattr(robot, "embodiment", ""),
     )
-    if model.interface.robot.get("actions", {}).get("name") == "joint_velocity":
+    if model.interface.robot.get("actions", {}).get("name") == "joint_velocity" and not hasattr(robot, "adapter"):
         raise BadCheckpoint("this world model commands joint speeds, this arm takes displacements of its hand")
 
 

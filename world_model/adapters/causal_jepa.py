@@ -59,7 +59,12 @@ def load_released(
 
 
 def world(
-    tensors: Mapping[str, Tensor], *, heads: int = 16, future: int = 1, dropout: float = 0.1, per_round: int | None = None
+    tensors: Mapping[str, Tensor],
+    *,
+    heads: int = 16,
+    future: int = 1,
+    dropout: float = 0.1,
+    per_round: int | None = None,
 ) -> ObjectWorld:
     """As `load_released`, from tensors.
 
