@@ -14,10 +14,10 @@ from jepa_mpc.errors import choose
 from jepa_mpc.trajectories.actions import ACTION_PARTS, ActionPart, action_part
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told
-from jepa_mpc.trajectories.door import Door
 from jepa_mpc.trajectories.episode import SOUND
 from jepa_mpc.trajectories.mixture import MixedBank, mixed
 from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.robot_adapter import RobotAdapter
 from jepa_mpc.trajectories.robots import ROBOTS, robot_map
 from jepa_mpc.trajectories.stats import action_stats, proprio_stats
 
@@ -134,9 +134,9 @@ def robot_entries(robot: Any) -> dict[str, Any]:
     return {str(key): value for key, value in robot.items()}
 
 
-def door_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> Door:
+def adapter_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> RobotAdapter:
     """How the logs were read, for the checkpoint; of several logs the first one speaks."""
-    return Door(
+    return RobotAdapter(
         robot=robot_map(bank.origin["robot"]),
         actions=part_of(cfg.actions),
         picture=PictureFit(**bank.origin["picture"]),

@@ -63,7 +63,7 @@ class SoundFolderReader(FolderReader):
         try:
             wave, self.rate = read_sound(self.files[index], rate=self.rate)
         except BadObservation as error:
-            raise self.damaged(index, error) from error
+            raise self.complaint(index, error) from error
         return wave
 
 

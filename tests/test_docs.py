@@ -1,0 +1,72 @@
+"""What README and docs show is what the code does: commands have these options, and the programs run."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from jepa_mpc.places import CONFIGS
+from tests.docs_blocks import ROOT, blocks, shell_lines, unquoted
+from tests.docs_programs import RELEASED, prepare, runnable
+
+LANGUAGES = {"bash", "python", "text", "mermaid", "xml", "yaml"}
+ELSEWHERE = ("-m", "--multirun")  # sweeps are hydra's own: their plugins are optional
+COMMANDS = [(line, script, words) for line in shell_lines() for script, words in line.commands()]
+
+
+def test_every_block_says_its_language():
+    assert not [str(block) for block in blocks() if block.language not in LANGUAGES]
+
+
+def test_the_collector_sees_the_commands():
+    assert len(COMMANDS) > 60 and {"zero_shot_reach", "train", "collect"} <= {script for _, script, _ in COMMANDS}
+
+
+@pytest.mark.parametrize("line", shell_lines(), ids=str)
+def test_brackets_are_quoted_for_every_shell(line):
+    bare = unquoted(line.text)
+    assert not set(bare) & set("[]{}*?()"), f"{line.place}: quote the brackets of {line.text}"
+
+
+@pytest.mark.parametrize("line, script, words", COMMANDS, ids=lambda value: str(value)[:90])
+def test_commands_have_these_options(line, script, words):
+    if words and words[0] in ELSEWHERE:
+        words = [word for word in words[1:] if not word.startswith("+launch") and "range(" not in word]
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        try:
+            compose(script, [word for word in words if not word.startswith("--")])
+        except HydraException as error:
+            pytest.fail(f"{line.place}: {line.text}\n{error}")
+
+
+def test_every_command_exists():
+    scripts = {path.stem for path in (ROOT / "experiments").glob("*.py")}
+    assert {script for _, script, _ in COMMANDS} <= scripts
+    text = "\n".join((ROOT / name).read_text() for name in ("README.md", "docs/architecture.md", "docs/training.md"))
+    assert set(re.findall(r"experiments/(\w+)\.py", text)) <= scripts
+
+
+QUICK_STARTS = {"make_env(": 10, "class Point": 15, "MjcfEnv(": 40, "encode_video(": 5}
+PROGRAMS = [block for block in blocks() if block.language == "python"]
+
+
+@pytest.mark.render
+@pytest.mark.parametrize("block", PROGRAMS, ids=str)
+def test_programs_run(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "example", **prepare(block.code, tmp_path)}
+    exec(compile(runnable(block.code), str(block), "exec"), names)  # noqa: S102
+
+
+@pytest.mark.parametrize("word, most", QUICK_STARTS.items())
+def test_quick_starts_are_short(word, most):
+    (block,) = (block for block in PROGRAMS if block.page == "README.md" and word in block.code)
+    assert len([line for line in block.code.splitlines() if line.strip()]) <= most
+
+
+def test_exceptions_are_still_there():
+    code = "".join(block.code for block in PROGRAMS)
+    assert all(word in code for word in RELEASED)
