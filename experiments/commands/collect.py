@@ -26,7 +26,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from jepa_mpc.errors import BadEpisode, choose
+from jepa_mpc.errors import BadEpisode, UnknownName, choose
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import numpy_generator, seed_of
@@ -63,6 +63,9 @@ class Collection:
         choose(TASKS, self.task, "task")
         if self.sound is not None and self.task == "reach":
             raise ValueError("nothing touches anything in task=reach: record sound with task=push")
+        unknown = (self.sound or {}).keys() - HEARING
+        if unknown:
+            raise ValueError(f"sound takes {', '.join(HEARING)}, got {', '.join(sorted(unknown))}")
 
     @property
     def total(self) -> int:
@@ -71,9 +74,9 @@ class Collection:
 
 
 TASKS = {"reach": "reach-v1", "push": "push-v1"}
+HEARING = ("rate", "noise", "materials")
 SIZES = (0.7, 1.4)
 """Smallest and largest block that is heard, in the size of `MATERIALS`."""
-DEFAULTS = {"robot": "panda", "task": "reach"}  # of logs that were begun before there was a choice
 
 
 class Stopped(Exception):  # noqa: N818
@@ -171,8 +174,8 @@ def settle(collection: Collection, folder: Path) -> None:
     if path.exists():
         found = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(found, dict)
-        found = {"robot": Collection.robot, **found}  # a log that does not name its robot is of the default one
-        other = [name for name in wanted if name != "labs" and found.get(name, DEFAULTS.get(name)) != wanted[name]]
+        found = {"robot": Collection.robot, "task": Collection.task, **found}  # an early log names neither
+        other = [name for name in wanted if name != "labs" and found.get(name) != wanted[name]]
         if other:
             listed = ", ".join(f"{name}={found.get(name)} (asked for {wanted[name]})" for name in other)
             raise ValueError(f"{folder} was recorded with {listed}: use these settings or another folder")
@@ -278,6 +281,6 @@ def main(cfg: DictConfig) -> None:
         sys.exit(
             "a worker process died (out of memory, or no OpenGL?); the log is in order, the same command continues it"
         )
-    except (ValueError, BadEpisode, OSError) as error:
+    except (ValueError, UnknownName, BadEpisode, OSError) as error:
         sys.exit(f"collect: {error}")
     print(f"{folder}: {len(store)} episodes, {sum(store.lengths)} observations")

@@ -35,7 +35,7 @@ def make(name: str) -> DynamicsObjective | MaskedObjective:
 
 
 def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
-    """Windows `T = 4` (8 where a camera is fitted) whose pictures, clouds and sound tell of a blob that moves as commanded."""
+    """Windows `T = 4` (8 where a camera is fitted) whose pictures, clouds and sound tell of a moving blob."""
     size, channels = (tiny.SIZE, 6) if name == ARM else (28, 3)
     draw, moves = generator(1), 7 if name == "hand_points" else 3
     actions = 0.1 * torch.randn(worlds, moves, ACTION_DIM, generator=draw)
