@@ -95,5 +95,3 @@ def furnish(folder: Path) -> None:
         frames = draws.integers(0, 255, (40, 64, 64, 3), dtype=np.uint8)
         imageio.mimwrite(folder / "FOLDER" / f"{number}.mp4", list(frames), fps=8, macro_block_size=1)
     (folder / "arm.yaml").write_text("hz: 4.1666667\n")
-
-

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
 from jepa_mpc.places import CONFIGS
-from tests.docs_blocks import ROOT, blocks, shell_lines, unquoted
+from tests.docs_blocks import PAGES, ROOT, blocks, shell_lines, unquoted
 from tests.docs_commands import EXCEPTIONS, STANDS_IN, furnish, session, shrunken
 from tests.docs_programs import RELEASED, prepare, runnable
 
@@ -100,3 +100,18 @@ def test_the_commands_run_in_small_settings(tmp_path):
 def test_every_exception_is_needed():
     commands = [f"{line.text} {script}" for line, script, _ in COMMANDS]
     assert all(any(re.search(rule, command) for command in commands) for rule in EXCEPTIONS)
+
+
+SOURCES = r"`((?:jepa_mpc|encoders|world_model|planners|envs|trajectories|experiments|configs|tests)/[\w./-]*\.\w+)`"
+PLACEHOLDER = re.compile(r"/x\.\w+$")
+
+
+def test_files_that_the_pages_name_exist():
+    missing = [
+        f"{path.name}: {name}"
+        for path in PAGES
+        if path.name != "log.md"  # a diary keeps the names of its day
+        for name in re.findall(SOURCES, path.read_text(encoding="utf-8"))
+        if not PLACEHOLDER.search(name) and not (ROOT / name).exists()
+    ]
+    assert not missing
