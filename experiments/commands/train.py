@@ -39,7 +39,7 @@ from jepa_mpc.trajectories.buffers import Buffers
 from jepa_mpc.trajectories.mixture import MixedBank
 from jepa_mpc.trajectories.stats import action_stats
 from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.loader import Interface
+from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.training.health import LatentCollapse
 from jepa_mpc.world_model.training.layouts import compile_blocks
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, TrainingDiverged, fit

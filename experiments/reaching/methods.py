@@ -25,8 +25,9 @@ from jepa_mpc.interfaces import Agent
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.adapters.vjepa2_ac_files import load_released
 from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
-from jepa_mpc.world_model.checkpoints.loader import WorldModel, load_world_model
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.checkpoints.policies import load_policy
+from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.policies.goal import GoalPolicy
 
 WORLD_MODEL = "world model"

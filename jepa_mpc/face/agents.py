@@ -19,8 +19,8 @@ from jepa_mpc.types import ActionBox, Observation
 from jepa_mpc.world_model.agents.goals import CalibratedGoal, EncodedGoal, measured_position, needs_position_head
 from jepa_mpc.world_model.agents.planning import Felt, PlanningAgent, no_proprio
 from jepa_mpc.world_model.agents.reactive import ReactiveAgent
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
 from jepa_mpc.world_model.costs.goal import PositionDistance, SensorGoalDistance
+from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.perception.resize import DownsampledPerception, seen_size
 from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
@@ -33,9 +33,17 @@ WINDOW = 2
 class Robot(Protocol):
     """What an agent must know of the robot that it acts for; every environment of ours tells it."""
 
-    cameras: tuple[str, ...]
-    image_size: int
-    dt_s: float
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras, in the order of their channels."""
+
+    @property
+    def image_size(self) -> int:
+        """Width and height of the pictures in pixels."""
+
+    @property
+    def dt_s(self) -> float:
+        """Seconds per action."""
 
     @property
     def action_box(self) -> ActionBox:
@@ -79,14 +87,14 @@ def planning_agent(
         perception=perception,
         memory=ReplayBuffer(capacity=WINDOW, window=WINDOW, action_dim=box.dim),
         dynamics=model.dynamics,
-        cost=settings.cost(model.goal_cost() if cost is None else cost, high=box.high),
+        cost=settings.cost(model.goal_cost if cost is None else cost, high=box.high),
         planner=settings.build() if planner is None else planner,
         box=box,
         settings=settings.mpc(),
         generator=generator(seed, "planner", device=model.device),
         proposal=proposal,
         goals=EncodedGoal(perception) if goals is None else goals,
-        position_head=model.metres,
+        position_head=model.position_head,
         felt=felt_by(model),
     )
 
@@ -151,7 +159,7 @@ def calibrated_agent(
         ValueError: If the position shall be felt and it is not said where it lies.
         BadCheckpoint: If the world model has no position head, or was trained for another robot.
     """
-    head = needs_position_head(model.metres)
+    head = needs_position_head(model.position_head)
     if calibrated.place == "felt" and position_axes is None:
         raise ValueError("place=felt needs position_axes: where the hand's position lies in the proprioception")
     goals = CalibratedGoal(
@@ -215,7 +223,7 @@ def reactive_agent(policy: GoalPolicy, model: WorldModel, robot: Robot) -> React
         perception=perception_for(model),
         policy=policy,
         box=robot.action_box.to(model.device),
-        position_head=model.metres,
+        position_head=model.position_head,
     )
 
 
@@ -246,10 +254,13 @@ def perception_for(model: WorldModel) -> Perception:
 
 def felt_by(model: WorldModel) -> Felt:
     """Which proprioception the model is given: the newest one, checked, or none."""
-    if not model.feels:
+    if not model.needs_proprio:
         return no_proprio
 
     def felt(observation: Observation) -> Tensor | None:
-        return None if observation.proprio is None else model.checked_proprio(observation.proprio)[:, -1]
+        if observation.proprio is None:
+            return None
+        model.check_proprio(observation.proprio)
+        return observation.proprio[:, -1]
 
     return felt

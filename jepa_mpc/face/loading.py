@@ -26,8 +26,9 @@ from jepa_mpc.trajectories.robot_adapter import RobotAdapter, RobotAgent, load_r
 from jepa_mpc.types import ActionBox, Observation
 from jepa_mpc.world_model.agents.planning import PlanningAgent
 from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
-from jepa_mpc.world_model.checkpoints.loader import WorldModel, interface_of
+from jepa_mpc.world_model.checkpoints.loader import interface_of
 from jepa_mpc.world_model.checkpoints.loader import load_world_model as load_folder
+from jepa_mpc.world_model.dynamics.model import WorldModel
 
 AgentKind = Literal["calibrated", "simple"]
 GymObservation = Mapping[str, NDArray[Any]]
@@ -81,7 +82,7 @@ def load_agent(
     two = len(robot.cameras) > 1
     model = load_world_model(checkpoint or ("reach_wide" if two else "reach_one_camera"), device=device)
     settings = plan_settings(planner, horizon=horizon, effort=effort, hold_m=hold_m)
-    chosen = kind or ("calibrated" if two and model.metres is not None else "simple")
+    chosen = kind or ("calibrated" if two and model.position_head is not None else "simple")
     if chosen == "simple":
         agent = planning_agent(model, robot, settings, seed=seed)
     else:
