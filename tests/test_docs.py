@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
 from jepa_mpc.places import CONFIGS
-from tests.docs_blocks import ROOT, blocks, shell_lines, unquoted
+from tests.docs_blocks import PAGES, ROOT, blocks, shell_lines, unquoted
+from tests.docs_commands import EXCEPTIONS, STANDS_IN, furnish, session, shrunken
 from tests.docs_programs import RELEASED, prepare, runnable
 
 LANGUAGES = {"bash", "python", "text", "mermaid", "xml", "yaml"}
@@ -70,3 +74,44 @@ def test_quick_starts_are_short(word, most):
 def test_exceptions_are_still_there():
     code = "".join(block.code for block in PROGRAMS)
     assert all(word in code for word in RELEASED)
+
+
+@pytest.mark.slow
+@pytest.mark.render
+def test_the_commands_run_in_small_settings(tmp_path):
+    furnish(tmp_path)
+    failed = []
+    for number, (script, words) in enumerate(session()):
+        if "logs/teleop" in " ".join(words) and not (tmp_path / "logs" / "teleop").exists():
+            shutil.copytree(tmp_path / "logs" / "reach", tmp_path / "logs" / "teleop")
+        for place, twin in STANDS_IN.items():
+            if place in " ".join(words) and not (tmp_path / place).exists():
+                shutil.copytree(tmp_path / twin, tmp_path / place)
+        options = shrunken(script, words, number)
+        for out in [word.removeprefix("out=") for word in options if word.startswith("out=runs/")]:
+            shutil.rmtree(tmp_path / out, ignore_errors=True)  # another page has used the name
+        command = [sys.executable, str(ROOT / "experiments" / f"{script}.py"), *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
+        if done.returncode:
+            failed.append(f"{script} {' '.join(options)}\n    {done.stderr.strip()[-600:]}")
+    assert not failed, "\n".join(failed)
+
+
+def test_every_exception_is_needed():
+    commands = [f"{line.text} {script}" for line, script, _ in COMMANDS]
+    assert all(any(re.search(rule, command) for command in commands) for rule in EXCEPTIONS)
+
+
+SOURCES = r"`((?:jepa_mpc|encoders|world_model|planners|envs|trajectories|experiments|configs|tests)/[\w./-]*\.\w+)`"
+PLACEHOLDER = re.compile(r"/x\.\w+$")
+
+
+def test_files_that_the_pages_name_exist():
+    missing = [
+        f"{path.name}: {name}"
+        for path in PAGES
+        if path.name != "log.md"  # a diary keeps the names of its day
+        for name in re.findall(SOURCES, path.read_text(encoding="utf-8"))
+        if not PLACEHOLDER.search(name) and not (ROOT / name).exists()
+    ]
+    assert not missing
