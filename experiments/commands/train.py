@@ -28,7 +28,7 @@ from jepa_mpc.experiments.training.journal import Busy, Journal, note_origin, on
 from jepa_mpc.experiments.training.keeper import CHECKPOINT, Keeper
 from jepa_mpc.experiments.training.monitor import Monitor
 from jepa_mpc.experiments.training.options import BEST, check_options, fit_settings
-from jepa_mpc.experiments.training.sources import adapter_of, open_sources
+from jepa_mpc.experiments.training.sources import adapter_of, check_sound, open_sources
 from jepa_mpc.experiments.training.watch import Watch
 from jepa_mpc.experiments.training.workers import device_of, first_alone, joined
 from jepa_mpc.places import CONFIGS
@@ -80,7 +80,9 @@ def load_data(cfg: DictConfig, device: torch.device) -> Data:
 def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
     """The system's configuration, completed by what the log says; a checkpoint carries exactly this."""
     system: dict[str, Any] = OmegaConf.to_container(cfg.system, resolve=True)  # type: ignore[assignment]
-    if "action_dim" not in system:  # it learns from pictures alone
+    if "rate" in system:
+        check_sound(bank, int(system["rate"]), contiguous=int(cfg.skip) == int(cfg.max_stride) == 1)
+    if "action_dim" not in system:  # it learns from pictures or sounds alone
         return system
     if system.get("action_dim") != bank.action_dim:
         raise ValueError(

@@ -14,6 +14,7 @@ from jepa_mpc.errors import choose
 from jepa_mpc.trajectories.actions import ACTION_PARTS, ActionPart, action_part
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told
+from jepa_mpc.trajectories.episode import SOUND
 from jepa_mpc.trajectories.mixture import MixedBank, mixed
 from jepa_mpc.trajectories.pictures import PictureFit
 from jepa_mpc.trajectories.robot_adapter import RobotAdapter
@@ -78,6 +79,29 @@ def open_sources(cfg: DictConfig) -> FrameBank | MixedBank:
         raise ValueError(f"{sources[0].path} has pictures of {height} x {width}: give image_size=... to make squares")
     seen = [replace(bank, skip=int(cfg.skip), blocks=cfg.blocks) for bank in banks]
     return mixed(seen, [one.weight for one in sources])
+
+
+def check_sound(bank: FrameBank | MixedBank, rate: int, *, contiguous: bool) -> None:
+    """Refuse logs that a system cannot hear.
+
+    Args:
+        bank: The bank.
+        rate: Samples per second that the system takes.
+        contiguous: Whether the steps of a window follow each other.
+
+    Raises:
+        ValueError: If a log has no sound or another rate, or windows skip steps.
+    """
+    for one in bank.banks if isinstance(bank, MixedBank) else (bank,):
+        if SOUND not in one.extras:
+            raise ValueError("the log has no field 'sound': record one with collect.py task=push sound={}")
+        found = one.extras[SOUND].shape[1] / one.dt_s
+        if round(found) != rate:
+            raise ValueError(
+                f"the log has {found:.0f} samples per second, the system takes {rate}: give system.rate={found:.0f}"
+            )
+    if not contiguous:
+        raise ValueError("sound has no gaps: give skip=1 max_stride=1")
 
 
 def part_of(actions: Any) -> ActionPart:

@@ -26,6 +26,7 @@ from jepa_mpc.trajectories.formats.npz_writer import write_npz
 from jepa_mpc.trajectories.formats.ogbench import OgbenchReader, is_ogbench
 from jepa_mpc.trajectories.formats.picture_folder import PictureFolderReader
 from jepa_mpc.trajectories.formats.robomimic import RobomimicReader, write_robomimic
+from jepa_mpc.trajectories.formats.sound_folder import SoundFolderReader
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ FORMATS: dict[str, Format] = {
     "clips": Format(ClipsReader, lambda path: path.is_dir() and bool(find_clips(path))),
     "pictures": Format(PictureFolderReader, lambda path: _below(path, PictureFolderReader.suffixes)),
     "clouds": Format(CloudFolderReader, lambda path: _below(path, CloudFolderReader.suffixes)),
+    "sounds": Format(SoundFolderReader, lambda path: _below(path, SoundFolderReader.suffixes)),
 }
 """Name -> format, in the order in which `detect` asks."""
 
@@ -106,9 +108,7 @@ def detect(path: str | Path) -> str:
     for name, kind in FORMATS.items():
         if kind.lies_at(path):
             return name
-    sought = (
-        "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, films, pictures, or clouds"
-    )
+    sought = "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, films, pictures, clouds, or sounds"
     raise fault(
         path, field="format", problem="is none that is known", remedy=f"looked for {sought}; or give format=..."
     )
