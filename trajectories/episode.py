@@ -15,6 +15,8 @@ An episode has T observations and T actions; action t leads from observation t t
 Fields that not every log has:
 
     clouds                       float32 T G 3     points that the depth cameras see, m, in the frame of the base
+    observation.gripper_command  float32 T 1       opening that was last commanded, m
+    observation.contact          float32 T 3       force of left finger, right finger and all else on the object, N
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from jepa_mpc.interfaces import Field
 IMAGES, DEPTH = "observation.images.", "observation.depth."
 STATE, EE_POSE, GRIPPER, ACTION = "observation.state", "observation.ee_pose", "observation.gripper", "action"
 CLOUDS = "clouds"
+GRIPPER_COMMAND, CONTACT = "observation.gripper_command", "observation.contact"
 TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, TASK_INDEX, DONE = (
     "timestamp",
     "frame_index",
@@ -51,7 +54,11 @@ COLUMNS: dict[str, tuple[str, int, int | None, str]] = {
     TASK_INDEX: ("int64", 1, None, ""),
     DONE: ("bool", 1, None, ""),
 }
-EXTRAS: dict[str, tuple[str, int, int | None, str]] = {CLOUDS: ("float32", 3, 3, "m")}
+EXTRAS: dict[str, tuple[str, int, int | None, str]] = {
+    CLOUDS: ("float32", 3, 3, "m"),
+    GRIPPER_COMMAND: ("float32", 2, 1, "m"),
+    CONTACT: ("float32", 2, 3, "N"),
+}
 """The same of fields that not every log has."""
 
 PICTURES: tuple[str, int, int | None, str] = ("uint8", 4, 3, "RGB")

@@ -120,3 +120,18 @@ def test_another_robot_wanders_and_a_model_of_its_log_knows_it(tmp_path, rendera
     known.check_robot(**facts)
     with pytest.raises(BadCheckpoint, match="the arm ur5e, the robot is panda"):
         known.check_robot(embodiment="panda", **facts)
+
+
+@pytest.mark.render
+def test_handling_is_logged_with_the_command_and_contact_of_the_gripper(tmp_path, renderable):
+    plan = replace(PLAN, env="pick", policy="handle", cameras=("left", "wrist"), episodes=1)
+    record_one(plan, tmp_path, 0)
+    publish_staged(tmp_path, 0)
+    names = ["observation.gripper_command", "observation.contact", "observation.images.wrist"]
+    found = NpzStore(tmp_path).read(0, 0, 4, names)
+    assert [found[name].shape for name in names] == [(4, 1), (4, 3), (4, 16, 16, 3)]
+
+
+def test_handling_needs_something_to_handle():
+    with pytest.raises(ValueError, match="env=pick"):
+        replace(PLAN, policy="handle")
