@@ -108,7 +108,7 @@ def test_a_log_that_does_not_name_its_robot_is_of_the_default_one(tmp_path):
 
 @pytest.mark.render
 def test_pushes_are_heard_and_say_what_they_were(tmp_path, renderable):
-    plan = replace(PLAN, task="push", sound={"materials": ["glass"]}, steps=8, cameras=("left",))
+    plan = replace(PLAN, env="push", sound={"materials": ["glass"]}, steps=8, cameras=("left",))
     for index in (0, 1):
         record_one(plan, tmp_path, index)
     publish_staged(tmp_path, 0)
@@ -126,12 +126,12 @@ def test_pushes_are_heard_and_say_what_they_were(tmp_path, renderable):
 
 
 def test_a_task_without_touch_is_not_recorded_with_sound():
-    with pytest.raises(ValueError, match="nothing touches anything in task=reach: record sound with task=push"):
+    with pytest.raises(ValueError, match="env=push"):
         replace(PLAN, sound={})
     with pytest.raises(ValueError, match="sound takes rate, noise, materials, got volume"):
-        replace(PLAN, task="push", sound={"volume": 3})
-    with pytest.raises(UnknownName, match="unknown task 'pour'; known: push, reach"):
-        replace(PLAN, task="pour")
+        replace(PLAN, env="push", sound={"volume": 3})
+    with pytest.raises(UnknownName, match="unknown env 'pour'; known: pick, push, reach"):
+        replace(PLAN, env="pour")
 
 
 @pytest.mark.render
@@ -149,3 +149,18 @@ def test_another_robot_wanders_and_a_model_of_its_log_knows_it(tmp_path, rendera
     known.check_robot(**facts)
     with pytest.raises(BadCheckpoint, match="the arm ur5e, the robot is panda"):
         known.check_robot(embodiment="panda", **facts)
+
+
+@pytest.mark.render
+def test_handling_is_logged_with_the_command_and_contact_of_the_gripper(tmp_path, renderable):
+    plan = replace(PLAN, env="pick", policy="handle", cameras=("left", "wrist"), episodes=1)
+    record_one(plan, tmp_path, 0)
+    publish_staged(tmp_path, 0)
+    names = ["observation.gripper_command", "observation.contact", "observation.images.wrist"]
+    found = NpzStore(tmp_path).read(0, 0, 4, names)
+    assert [found[name].shape for name in names] == [(4, 1), (4, 3), (4, 16, 16, 3)]
+
+
+def test_handling_needs_something_to_handle():
+    with pytest.raises(ValueError, match="env=pick"):
+        replace(PLAN, policy="handle")

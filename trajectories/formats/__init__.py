@@ -108,7 +108,8 @@ def detect(path: str | Path) -> str:
     for name, kind in FORMATS.items():
         if kind.lies_at(path):
             return name
-    sought = "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, films, pictures, clouds, or sounds"
+    files = "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap"
+    sought = f"{files}, films, pictures, clouds, or sounds"
     raise fault(
         path, field="format", problem="is none that is known", remedy=f"looked for {sought}; or give format=..."
     )
