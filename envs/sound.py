@@ -60,6 +60,9 @@ class ContactSound:
         ValueError: If a control or a physics step has no whole number of samples.
     """
 
+    _begun: int
+    _slipped: NDArray[np.float64]
+
     def __init__(self, model: mujoco.MjModel, *, dt_s: float, rate: int = 16000, noise: float = 1e-4) -> None:
         self.model, self.rate, self.noise = model, rate, noise
         self.samples, self._per = round(rate * dt_s), round(rate * model.opt.timestep)

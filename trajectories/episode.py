@@ -17,6 +17,8 @@ Fields that not every log has:
     clouds                       float32 T G 3     points that the depth cameras see, m, in the frame of the base
     sound                        float32 T G       samples heard since the observation before, -1 to 1, at G / dt_s Hz
     sound_labels                 float32 T 5       what made the sound (see `envs.sound.ContactSound`)
+    observation.gripper_command  float32 T 1       opening that was last commanded, m
+    observation.contact          float32 T 3       force of left finger, right finger and all else on the object, N
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from jepa_mpc.interfaces import Field
 IMAGES, DEPTH = "observation.images.", "observation.depth."
 STATE, EE_POSE, GRIPPER, ACTION = "observation.state", "observation.ee_pose", "observation.gripper", "action"
 CLOUDS, SOUND, HEARD = "clouds", "sound", "sound_labels"
+GRIPPER_COMMAND, CONTACT = "observation.gripper_command", "observation.contact"
 TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, TASK_INDEX, DONE = (
     "timestamp",
     "frame_index",
@@ -57,6 +60,8 @@ EXTRAS: dict[str, tuple[str, int, int | None, str]] = {
     CLOUDS: ("float32", 3, 3, "m"),
     SOUND: ("float32", 2, None, ""),
     HEARD: ("float32", 2, 5, "1, s, s, N s, 1"),
+    GRIPPER_COMMAND: ("float32", 2, 1, "m"),
+    CONTACT: ("float32", 2, 3, "N"),
 }
 """The same of fields that not every log has."""
 

@@ -1,5 +1,7 @@
 """Record reward-free motion in many labs: `python experiments/collect.py out=logs/reach labs=400 episodes=5 workers=2`.
 
+`task=pick policy=handle` keeps an object in play by feel (see `trajectories.handling`).
+
 Episode i depends on the seeds and on i alone, whatever the number of workers. Interrupt it at any time: what is in the
 log stays whole and in order, and the same command goes on from there. The manifest is written last.
 """
@@ -30,13 +32,18 @@ from jepa_mpc.errors import BadEpisode, UnknownName, choose
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import numpy_generator, seed_of
-from jepa_mpc.trajectories.episode import CLOUDS, HEARD, SOUND
+from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND, HEARD, SOUND
 from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
-from jepa_mpc.trajectories.motion import Reach, reward_free_motion
+from jepa_mpc.trajectories.handling import Handle
+from jepa_mpc.trajectories.motion import Motion, Reach, reward_free_motion
 from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
 
 LOGGER = logging.getLogger(__name__)
 SETTINGS = "collect.json"
+LATER = ("task", "policy", "robot")  # settings that older logs do not name: they were made with the defaults
+TASKS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
+POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle}
+HANDED_OVER = 0.8  # share of the episodes of `handle` that begin with the object in the hand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +58,10 @@ class Collection:
     split: str
     lab_seed: int
     seed: int
+    task: str = "reach"
+    policy: str = "wander"
     robot: str = "panda"
     clouds: Mapping[str, Any] | None = None
-    task: str = "reach"
     sound: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -61,8 +69,11 @@ class Collection:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         choose(TASKS, self.task, "task")
-        if self.sound is not None and self.task == "reach":
-            raise ValueError("nothing touches anything in task=reach: record sound with task=push")
+        choose(POLICIES, self.policy, "policy")
+        if self.policy == "handle" and self.task != "pick":
+            raise ValueError(f"policy=handle needs an object and a gripper: task=pick, got task={self.task}")
+        if self.sound is not None and self.task != "push":
+            raise ValueError(f"sound comes from a block that is pushed about: task=push, got task={self.task}")
         unknown = (self.sound or {}).keys() - HEARING
         if unknown:
             raise ValueError(f"sound takes {', '.join(HEARING)}, got {', '.join(sorted(unknown))}")
@@ -73,7 +84,6 @@ class Collection:
         return self.labs * self.episodes
 
 
-TASKS = {"reach": "reach-v1", "push": "push-v1"}
 HEARING = ("rate", "noise", "materials")
 SIZES = (0.7, 1.4)
 """Smallest and largest block that is heard, in the size of `MATERIALS`."""
@@ -97,11 +107,17 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         microphone, heard = _microphone(env, collection, lab_index, index)
         sensors |= {SOUND: microphone.listen, HEARD: microphone.labels}
 
+    if collection.task == "pick":
+        sensors |= {GRIPPER_COMMAND: env.gripper_command_m, CONTACT: env.contact_n}
+    options: dict[str, Any] = {"lab": lab}
+    if collection.policy == "handle":
+        options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < HANDED_OVER)
+
     def motion() -> Any:
         if collection.task == "push":
             return env.motion()
         low, high = env.arm.workspace()
-        return reward_free_motion(Reach(box=env.action_box, low=low, high=high))
+        return POLICIES[collection.policy](Reach(box=env.action_box, low=low, high=high))
 
     episode = record_episode(
         env,
@@ -109,7 +125,7 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         index=index,
         steps=collection.steps,
         seed=seed_of(collection.seed, "reset", index),
-        options={"lab": lab},
+        options=options,
         metadata={
             "env": TASKS[collection.task],
             "robot": collection.robot,
@@ -174,7 +190,7 @@ def settle(collection: Collection, folder: Path) -> None:
     if path.exists():
         found = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(found, dict)
-        found = {"robot": Collection.robot, "task": Collection.task, **found}  # an early log names neither
+        found = {**{name: getattr(Collection, name) for name in LATER}, **found}  # older logs do not name them
         other = [name for name in wanted if name != "labs" and found.get(name) != wanted[name]]
         if other:
             listed = ", ".join(f"{name}={found.get(name)} (asked for {wanted[name]})" for name in other)

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
 from jepa_mpc.envs.robots import UR5E
 from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.experiments.commands.collect import Collection, record_one, settle
 from jepa_mpc.files import write_json
+from jepa_mpc.places import CONFIGS
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.recording import publish_staged
@@ -125,12 +127,18 @@ def test_pushes_are_heard_and_say_what_they_were(tmp_path, renderable):
     assert np.array_equal(again["sound"], heard["sound"])
 
 
+@pytest.mark.parametrize("task", ["reach", "push", "pick"])
+def test_tasks_are_chosen_from_the_command_line(task):
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        assert compose("collect", [f"task={task}"]).task == task
+
+
 def test_a_task_without_touch_is_not_recorded_with_sound():
-    with pytest.raises(ValueError, match="nothing touches anything in task=reach: record sound with task=push"):
+    with pytest.raises(ValueError, match="task=push"):
         replace(PLAN, sound={})
     with pytest.raises(ValueError, match="sound takes rate, noise, materials, got volume"):
         replace(PLAN, task="push", sound={"volume": 3})
-    with pytest.raises(UnknownName, match="unknown task 'pour'; known: push, reach"):
+    with pytest.raises(UnknownName, match="unknown task 'pour'; known: pick, push, reach"):
         replace(PLAN, task="pour")
 
 
@@ -149,3 +157,18 @@ def test_another_robot_wanders_and_a_model_of_its_log_knows_it(tmp_path, rendera
     known.check_robot(**facts)
     with pytest.raises(BadCheckpoint, match="the arm ur5e, the robot is panda"):
         known.check_robot(embodiment="panda", **facts)
+
+
+@pytest.mark.render
+def test_handling_is_logged_with_the_command_and_contact_of_the_gripper(tmp_path, renderable):
+    plan = replace(PLAN, task="pick", policy="handle", cameras=("left", "wrist"), episodes=1)
+    record_one(plan, tmp_path, 0)
+    publish_staged(tmp_path, 0)
+    names = ["observation.gripper_command", "observation.contact", "observation.images.wrist"]
+    found = NpzStore(tmp_path).read(0, 0, 4, names)
+    assert [found[name].shape for name in names] == [(4, 1), (4, 3), (4, 16, 16, 3)]
+
+
+def test_handling_needs_something_to_handle():
+    with pytest.raises(ValueError, match="task=pick"):
+        replace(PLAN, policy="handle")

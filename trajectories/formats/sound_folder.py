@@ -45,7 +45,8 @@ class SoundFolderReader(FolderReader):
         self.rate: int | None = None
         sizes = [len(self._wave(index)) for index in range(len(self.files))]
         assert self.rate is not None
-        self.step, self.dt_s = round(STEP_S * self.rate), round(STEP_S * self.rate) / self.rate
+        self.step: int = round(STEP_S * self.rate)
+        self.dt_s = self.step / self.rate
         self.lengths = [-(-size // self.step) for size in sizes]
         self.cameras = (CAMERA,)
         self.fields = {
