@@ -61,7 +61,7 @@ def write_page(
 def _headline(report: Report) -> str:
     row, protocol = report.summary, report.protocol
     solved = round(row["success_5cm"] * row["episodes"])
-    low, high = row["bootstrap_95"]
+    low, high = row["interval_95"]
     labs = LABS_OF.get(protocol.split, f"labs with {protocol.split.replace('_', ' ')} outside the training range")
     cards = [
         (_percent(row["success_5cm"]), f"end within 5 cm; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"),
@@ -85,8 +85,8 @@ def _methods(report: Report) -> str:
     for name, row in report.baselines.items():
         rows.append(_method_row(name, row, report.comparisons.get(name), own=False))
     note = (
-        "Bars: success with Wilson's interval. “Headline ahead by”: its success minus this method's on the same "
-        "episodes, in points, with the bootstrap interval over labs; p: McNemar's exact test, Holm-adjusted over rows."
+        "Bars: success with Wilson's interval; “over labs”: bootstrap over labs, Wilson's where all episodes end alike. “Headline ahead by”: its success minus this method's on the same "
+        "episodes, in points, with its interval over labs; p: McNemar's exact test, Holm-adjusted over rows."
     )
     return _section("Against other methods", _table(heads, rows) + f'<p class="note">{note}</p>')
 
@@ -97,12 +97,12 @@ def _method_row(name: str, row: Mapping[str, Any], against: Mapping[str, Any] | 
         escape(name),
         _bar(row),
         _interval(row["wilson_95"]),
-        _interval(row["bootstrap_95"]),
+        _interval(row["interval_95"]),
         _percent(row["success_2cm"]),
         _percent(row["held_success_5cm"]),
         f"{_cm(row['median_final_distance_m'], unit='')} ({_cm(low, unit='')} – {_cm(high, unit='')})",
         _ms(row["ms_per_step_p50"], unit=""),
-        "" if against is None else f"{100 * against['difference']:+.1f} ({_interval(against['bootstrap_95'])})",
+        "" if against is None else f"{100 * against['difference']:+.1f} ({_interval(against['interval_95'])})",
         "" if against is None else _p_value(against["mcnemar_p"]),
     ]
     return ('<tr class="own">' if own else "<tr>") + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

@@ -24,9 +24,11 @@ from jepa_mpc.experiments.reporting import (
 from jepa_mpc.experiments.reporting.stats import (
     area_under_curve,
     cluster_bootstrap,
+    difference_interval,
     holm,
     mcnemar,
     quantiles,
+    rate_interval,
     success_curve,
     wilson,
 )
@@ -113,6 +115,18 @@ def test_bootstrap_is_the_same_for_the_same_seed_and_weighs_episodes_not_labs():
     assert first == second == (0.0, 1.0)
 
 
+def test_intervals_have_a_width_where_all_episodes_end_alike():
+    chance = np.random.default_rng(0)
+    assert rate_interval([True] * 20, range(20), generator=chance) == wilson(20, 20)
+    assert rate_interval([False] * 20, range(20), generator=chance) == wilson(0, 20)
+    assert difference_interval([1] * 20, range(20), generator=chance) == wilson(20, 20)
+    assert difference_interval([-1] * 20, range(20), generator=chance) == tuple(-x for x in reversed(wilson(20, 20)))
+    least, most = difference_interval([0] * 20, range(20), generator=chance)
+    assert -least == most == wilson(0, 20)[1]
+    page = make_report(protocol(), [episode(seed=seed) for seed in range(20)])
+    assert page.summary["interval_95"] == pytest.approx(wilson(20, 20))
+
+
 def test_bootstrap_refuses_labels_that_do_not_match():
     with pytest.raises(ValueError, match="one cluster label per value"):
         cluster_bootstrap([1, 0], ["a"], generator=np.random.default_rng(0))
@@ -177,7 +191,7 @@ def test_a_summary_has_the_promised_numbers():
     assert row["normalised_progress"] == pytest.approx(0.7)
     assert row["wilson_95"] == pytest.approx(wilson(2, 3))
     assert (row["ms_per_step_p50"], row["ms_per_step_p95"]) == (15.0, 20.0)
-    assert row["bootstrap_95"][0] <= row["success_5cm"] <= row["bootstrap_95"][1]
+    assert row["interval_95"][0] <= row["success_5cm"] <= row["interval_95"][1]
 
 
 def test_nothing_cannot_be_summarised():

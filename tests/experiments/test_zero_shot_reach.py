@@ -26,7 +26,7 @@ TINY = [
 ]
 METHODS = ["do nothing", "frozen random encoder", "oracle", "random", "true dynamics"]
 SUMMARY = {
-    "episodes", "labs", "success_5cm", "success_2cm", "held_success_5cm", "wilson_95", "bootstrap_95",
+    "episodes", "labs", "success_5cm", "success_2cm", "held_success_5cm", "wilson_95", "interval_95",
     "median_final_distance_m", "ms_per_step_p50", "ms_per_step_p95", "solved_at_start",
 }  # fmt: skip
 PROTOCOL = {
