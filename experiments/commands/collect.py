@@ -211,8 +211,6 @@ def record(cfg: DictConfig) -> NpzStore:
     names = {field.name for field in fields(Collection)}
     plain = {name: value for name, value in OmegaConf.to_container(cfg, resolve=True).items() if name in names}  # type: ignore[union-attr]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
     collection = Collection(**{**plain, "cameras": tuple(plain["cameras"])})
     return collect(collection, Path(cfg.out), workers=int(cfg.workers))
 

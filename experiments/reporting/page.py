@@ -85,8 +85,9 @@ def _methods(report: Report) -> str:
     for name, row in report.baselines.items():
         rows.append(_method_row(name, row, report.comparisons.get(name), own=False))
     note = (
-        "Bars: success with Wilson's interval; “over labs”: bootstrap over labs, Wilson's where all episodes end alike. “Headline ahead by”: its success minus this method's on the same "
-        "episodes, in points, with its interval over labs; p: McNemar's exact test, Holm-adjusted over rows."
+        "Bars: success with Wilson's interval. “Over labs”: bootstrap over labs, Wilson's where all end alike. "
+        "“Headline ahead by”: its success minus this method's on the same episodes, in points, with its interval over "
+        "labs; p: McNemar's exact test, Holm-adjusted over rows."
     )
     return _section("Against other methods", _table(heads, rows) + f'<p class="note">{note}</p>')
 

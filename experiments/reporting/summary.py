@@ -30,9 +30,10 @@ FAR_M = 10.0  # stands for "diverged" in a test on ranks
 def summarise(records: Sequence[EpisodeRecord]) -> Row:
     """The numbers of one method. Rates are fractions in [0, 1], success is judged on the final pose.
 
-    `interval_95` is the bootstrap over labs, or Wilson's interval where all episodes end alike; `iqr` holds the quartiles
-    [q25, q75] of the final distance in metres; `min_distance_m` is the median over episodes of the closest approach. An episode whose simulation diverged counts
-    as infinitely far, in every number but `mean_final_distance_m`, which is then None.
+    `interval_95` is the bootstrap over labs, or Wilson's interval where all episodes end alike; `iqr` holds the
+    quartiles [q25, q75] of the final distance in metres; `min_distance_m` is the median over episodes of the closest
+    approach. An episode whose simulation diverged counts as infinitely far, in every number but
+    `mean_final_distance_m`, which is then None.
 
     Raises:
         ValueError: If there are no records.
