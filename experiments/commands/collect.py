@@ -27,6 +27,8 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadEpisode
+from jepa_mpc.experiments.command_line import Stopped
+from jepa_mpc.experiments.run_folder import refuse_strangers
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import numpy_generator, seed_of
@@ -63,10 +65,6 @@ class Collection:
     def total(self) -> int:
         """Number of episodes."""
         return self.labs * self.episodes
-
-
-class Stopped(Exception):  # noqa: N818
-    """A signal asked to end."""
 
 
 def record_one(collection: Collection, folder: Path, index: int) -> int:
@@ -142,6 +140,7 @@ def record_all(record: Callable[[int], int], missing: list[int], folder: Path, *
 
 def settle(collection: Collection, folder: Path) -> None:
     """Note the settings beside a new log; refuse to mix other settings into an old one (more labs are welcome)."""
+    refuse_strangers(folder, "a log", lambda name: name in (SETTINGS, MANIFEST) or name.startswith("episode_"))
     path = folder / SETTINGS
     wanted = OmegaConf.to_container(OmegaConf.create(asdict(collection)))
     assert isinstance(wanted, dict)
@@ -197,7 +196,7 @@ def _prepare_worker() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(signal.Signals(number).name)
+    raise Stopped(f"by {signal.Signals(number).name}: the log is in order; the same command continues it")
 
 
 def record(cfg: DictConfig) -> NpzStore:
@@ -223,8 +222,6 @@ def main(cfg: DictConfig) -> None:
         signal.signal(number, _stop)
     try:
         store = record(cfg)
-    except Stopped as stop:
-        sys.exit(f"stopped by {stop}: the log in {folder} is in order; the same command continues it")
     except BrokenProcessPool:
         sys.exit(
             "a worker process died (out of memory, or no OpenGL?); the log is in order, the same command continues it"

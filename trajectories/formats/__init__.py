@@ -25,6 +25,7 @@ from jepa_mpc.trajectories.formats.npz_writer import write_npz
 from jepa_mpc.trajectories.formats.ogbench import OgbenchReader, is_ogbench
 from jepa_mpc.trajectories.formats.picture_folder import PictureFolderReader
 from jepa_mpc.trajectories.formats.robomimic import RobomimicReader, write_robomimic
+from jepa_mpc.trajectories.guards import no_log
 
 FORMATS: dict[str, Callable[[Path], Log]] = {
     "npz": NpzStore,
@@ -65,7 +66,7 @@ def detect(path: str | Path) -> str:
             if marks(path):
                 return name
     else:
-        raise fault(str(path), field="file", problem="does not exist", remedy="name an existing log")
+        raise no_log(path)
     sought = (
         "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, films, pictures, or clouds"
     )

@@ -162,6 +162,10 @@ class WorldModel:
             raise BadCheckpoint("this world model was trained for another robot: it knows " + "; ".join(facts))
 
 
+COMPANIONS = ("policy", "critic")
+"""What checkpoint folders hold beside world models, by the entry of their configuration."""
+
+
 def as_world_model(objective: DynamicsObjective, interface: Interface, *, fingerprint: str = "") -> WorldModel:
     """The parts of an agent around a trained objective.
 
@@ -256,6 +260,9 @@ def load_world_model(folder: str | Path, *, device: torch.device | str = "cpu") 
     """
     with open_checkpoint(folder) as opened:
         config, seal = opened.config, opened.fingerprint
+        for kind in COMPANIONS:
+            if kind in config and "system" not in config:
+                raise BadCheckpoint(f"{folder} holds a {kind}, not a world model: it goes with {kind}={folder}")
         try:
             interface = interface_of(config)
             specs = _specs(config)

@@ -66,11 +66,11 @@ class FitSettings:
     decay_schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
-        counts = ("steps", "log_every", "accumulate", "evaluate_every", "save_every", "watch_every")
+        counts = {"steps": 1, "log_every": 1, "accumulate": 1, "evaluate_every": 0, "save_every": 0, "watch_every": 0}
         shares = ("learning_rate", "weight_decay", "epsilon", "warmup", "final_rate", "clip_norm")
-        for name in counts:
-            if type(getattr(self, name)) is not int:
-                raise ValueError(f"{name} must be a whole number, got {getattr(self, name)!r}")
+        for name, least in counts.items():
+            if type(getattr(self, name)) is not int or getattr(self, name) < least:
+                raise ValueError(f"{name} must be a whole number from {least}, got {getattr(self, name)!r}")
         for name in shares:
             if type(getattr(self, name)) not in (int, float):
                 raise ValueError(f"{name} must be a number, got {getattr(self, name)!r}")
@@ -92,7 +92,6 @@ class FitSettings:
     def _rules(self) -> dict[str, bool]:
         decay, betas = self.average_decay, self.betas
         return {
-            "steps": self.steps >= 1,
             "learning_rate": 0 < self.learning_rate < math.inf,
             "weight_decay": 0 <= self.weight_decay < math.inf,
             "betas": len(betas) == 2 and all(type(beta) in (int, float) and 0 <= beta < 1 for beta in betas),
@@ -102,11 +101,6 @@ class FitSettings:
             "clip_norm": self.clip_norm > 0,
             "precision": self.precision in ("float32", "bfloat16"),
             "average_decay": decay is None or (type(decay) in (int, float) and 0 <= decay < 1),
-            "log_every": self.log_every >= 1,
-            "evaluate_every": self.evaluate_every >= 0,
-            "save_every": self.save_every >= 0,
-            "watch_every": self.watch_every >= 0,
-            "accumulate": self.accumulate >= 1,
             "schedule": self.schedule is None or callable(self.schedule),
             "decayed": callable(self.decayed),
             "decay_schedule": self.decay_schedule is None or callable(self.decay_schedule),
