@@ -83,7 +83,7 @@ def with_encoder(system: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[
     return {**system, "encoder": dict(encoder)}
 
 
-def is_released(encoder: Mapping[str, Any]) -> bool:
+def is_released(encoder: Mapping[Any, Any]) -> bool:
     """Whether the configuration of an encoder names released weights."""
     return encoder.get(TARGET) == RELEASED
 
