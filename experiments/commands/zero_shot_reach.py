@@ -42,6 +42,7 @@ from jepa_mpc.experiments.reaching.methods import FROZEN, LEARNED, WORLD_MODEL, 
 from jepa_mpc.experiments.reaching.options import check_options
 from jepa_mpc.experiments.reaching.systems import adapted, given_options
 from jepa_mpc.experiments.reporting import Protocol, Report, make_report, write_folder
+from jepa_mpc.experiments.reporting.record import BUSY
 from jepa_mpc.experiments.run_folder import claim_run
 from jepa_mpc.face.agents import CalibratedSettings
 from jepa_mpc.face.planning import PlanSettings
@@ -230,7 +231,7 @@ def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protoc
         versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         commit=_commit(),
         command=shlex.join(["python", "experiments/zero_shot_reach.py", *sys.argv[1:]]),
-        hardware=f"{os.cpu_count()} x {platform.machine()}, {cfg.workers} processes, device {cfg.device}",
+        hardware=f"{os.cpu_count()} x {platform.machine()}, {cfg.workers} processes, device {cfg.device}{_load()}",
     )
 
 
@@ -261,6 +262,12 @@ def print_table(report: Report) -> None:
             "-" if ms is None else f"{ms:.0f} ms",
         )
     Console().print(table)
+
+
+def _load() -> str:
+    """That the machine is busy, if more than half of its processors had work in the last minute."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return f", {BUSY} (load {load:.1f})" if load > 0.5 * (os.cpu_count() or 1) + 1 else ""
 
 
 def _commit() -> str:

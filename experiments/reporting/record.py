@@ -15,6 +15,8 @@ from jepa_mpc.files import write_text
 
 FORMAT = "reach-report-v1"
 HELD_STEPS = 3
+BUSY = "machine was busy"
+"""What a protocol's hardware says where other work ran at the same time: its times mean little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,7 @@ class Protocol:
         versions: Version of each package that matters, and of Python.
         commit: Commit of the code.
         command: The command line.
-        hardware: Machine in words.
+        hardware: Machine in words; holds `BUSY` where other work ran on it.
     """
 
     method: str
