@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from jepa_mpc.experiments.reporting import (
@@ -17,6 +18,7 @@ from jepa_mpc.experiments.reporting import (
     Report,
     Tile,
     contact_sheet,
+    figures,
     make_report,
     summarise,
     write_folder,
@@ -324,6 +326,26 @@ def test_the_page_is_well_formed_escapes_names_and_embeds_pictures(folder):
         "videos/lab%200.mp4",
         "videos/lab%201.mp4",
     }
+
+
+def test_curves_that_coincide_and_machines_that_were_busy_are_said(tmp_path):
+    def drawn(plot, report):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        plot(axes, report)
+        return figure, axes
+
+    records = [*few_episodes(), *(dataclasses.replace(r, method="also still") for r in few_episodes()[1::3])]
+    report = make_report(protocol(hardware="2 x abacus, machine was busy (load 9.0)"), records)
+    figure, axes = drawn(figures.distance_over_steps, report)
+    ends = {text.get_text() for text in axes.texts}
+    assert ends == {"world model", "do nothing (same curve)", "also still (same curve)"}
+    assert axes.get_legend() is None and len(figure.legends) == 1
+    _, axes = drawn(figures.distance_per_lab, report)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["lab 0", "lab 1"] and axes.get_ylim()[1] < 2
+    _, axes = drawn(figures.latency, report)
+    assert "machine was busy" in axes.get_title()
+    assert "the machine was busy" in write_folder(report, tmp_path).read_text()
 
 
 def test_the_page_lists_the_worst_episode_first(folder):
