@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Command] = {
     "train-critic": Command(script="train_critic", does="Train a critic for the agent with two modes."),
     "ablate": Command(script="agent_ablations", does="Play the full agent without one module at a time."),
     "landscape": Command(script="energy_landscape", does="Draw the energy over a grid of actions."),
+    "headroom": Command(script="headroom", does="Measure what imagining the object gains on true states."),
     "bench-act-jepa": Command(script="bench_act_jepa", does="Compare ACT-JEPA with behaviour cloning."),
     "bench-flow": Command(script="bench_flow", does="Compare MC-JEPA's optical flow with the simulator's."),
     "bench-objects": Command(script="bench_objects", does="Measure object slots: binding, masks, pushes."),

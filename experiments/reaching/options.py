@@ -16,7 +16,7 @@ COUNTS = ("labs", "episodes", "budget", "horizon", "workers")
 SEEDS = ("seed", "lab_seed")
 AMOUNTS = ("effort", "hold_m")
 SWITCHES = ("baselines", "films", "factors")
-LEVELS = {"held", "validation"}
+LEVELS = ("held", "validation", "dev")
 OTHERS = ("planner", "out", "split", "level", "cameras", "checkpoint", "control", "policy", "dynamics", "device")
 
 
@@ -48,7 +48,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     choose(SPLITS, str(options["split"]), "split")
     choose(DYNAMICS, str(options["dynamics"]), "dynamics")
     if options["level"] not in LEVELS:
-        raise ValueError(f"level must be held or validation, got {options['level']!r}")
+        raise ValueError(f"level must be held, validation or dev, got {options['level']!r}")
     usable_device(str(options["device"]))
 
 

@@ -185,7 +185,7 @@ def episode_line(episode: dict) -> str:
         (["--labs=3"], "without dashes: labs=3"),
         (["labs"], "cannot read 'labs': options are written option=value"),
         (["split=moon"], "unknown split 'moon'; known: all, base, camera"),
-        (["level=train"], "level must be held or validation, got 'train'"),
+        (["level=train"], "level must be held, validation or dev, got 'train'"),
         (["planner=hope"], "unknown planner 'hope'; known: cem, "),
         (["planner.luck=3"], "there is no option 'planner.luck'; known: num_samples"),
         (["+planner.luck=3"], "unexpected keyword argument 'luck'"),
