@@ -41,8 +41,8 @@ from jepa_mpc.experiments.agents.tables import (
 )
 from jepa_mpc.experiments.benchmarking import origin
 from jepa_mpc.experiments.processes import in_processes
-from jepa_mpc.experiments.reaching.options import claim_folder
 from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.experiments.run_folder import claim_folder
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.files import write_json, write_text

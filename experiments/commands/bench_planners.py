@@ -26,8 +26,8 @@ from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
 from jepa_mpc.experiments.benchmarking import cells, figures, origin, page, summary
 from jepa_mpc.experiments.benchmarking.play import Work, work_off
 from jepa_mpc.experiments.benchmarking.study import Study, study_of
-from jepa_mpc.experiments.reaching.options import claim_folder
 from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.experiments.run_folder import claim_folder
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
 

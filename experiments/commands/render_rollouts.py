@@ -26,8 +26,8 @@ from jepa_mpc.experiments.benchmarking.cells import Cell
 from jepa_mpc.experiments.benchmarking.films import COLOURS, Take, compose, take
 from jepa_mpc.experiments.benchmarking.play import task_at
 from jepa_mpc.experiments.benchmarking.study import study_of
-from jepa_mpc.experiments.reaching.options import claim_folder
 from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.experiments.run_folder import claim_folder
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
 

@@ -1,7 +1,8 @@
 """Intervals and tests for success rates: what a number of episodes in a number of labs can and cannot tell.
 
 Episodes of one lab resemble each other, so the lab is the unit of chance: Wilson's interval is given for comparison
-with other work, the bootstrap over labs is the one to believe.
+with other work, the bootstrap over labs is the one to believe. Without a miss, or without a success, the bootstrap has
+no width; Wilson's interval stands in its place.
 """
 
 from __future__ import annotations
@@ -66,6 +67,43 @@ def cluster_bootstrap(
     means = (draws @ sums) / (draws @ counts)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+def rate_interval(
+    successes: Sequence[bool], clusters: Sequence[Hashable], *, generator: np.random.Generator
+) -> tuple[float, float]:
+    """95 % interval of a success rate: over clusters by `cluster_bootstrap`; by `wilson` where all episodes end alike.
+
+    Args:
+        successes: One per episode.
+        clusters: The cluster (lab) of each episode.
+        generator: Source of the draws.
+
+    Raises:
+        ValueError: If there are no episodes, or their number is not that of the cluster labels.
+    """
+    if len(successes) == len(clusters) and len(set(map(bool, successes))) == 1:
+        return wilson(sum(successes), len(successes))
+    return cluster_bootstrap(successes, clusters, generator=generator)
+
+
+def difference_interval(
+    gains: Sequence[int], clusters: Sequence[Hashable], *, generator: np.random.Generator
+) -> tuple[float, float]:
+    """95 % interval of the difference of two success rates on the same episodes.
+
+    Over clusters by `cluster_bootstrap`. Where all pairs differ alike it has no width: there Wilson's interval of the
+    share p of pairs that differ gives p, -p, or at most p either way where none of them differs.
+
+    Args:
+        gains: Per pair 1, 0 or -1: first minus second success.
+        clusters: The cluster (lab) of each pair.
+        generator: Source of the draws.
+    """
+    if len(gains) != len(clusters) or len(set(gains)) != 1:
+        return cluster_bootstrap(gains, clusters, generator=generator)
+    low, high = wilson(sum(map(abs, gains)), len(gains))
+    return {1: (low, high), -1: (-high, -low), 0: (-high, high)}[int(gains[0])]
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:

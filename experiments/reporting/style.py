@@ -47,7 +47,16 @@ dt { color: var(--faint); } dd { margin: 0; overflow-wrap: anywhere; }
 code { font: 13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 details > summary { cursor: pointer; color: var(--blue); margin: 10px 0 14px; }
 .good { color: var(--good); } .bad { color: var(--bad); }
-@media (max-width: 560px) { .figures { grid-template-columns: 1fr; } main { padding: 32px 16px; } }
+@media (max-width: 760px) {
+  .figures, .films { grid-template-columns: 1fr; } main { padding: 32px 16px; } h1 { font-size: 26px; }
+  thead { display: none; } table, tbody, tr, td { display: block; }
+  tr { padding: 8px 12px; border-bottom: 1px solid var(--rule); }
+  td, td:first-child { display: flex; justify-content: space-between; gap: 12px; padding: 3px 0; border: 0;
+    text-align: right; white-space: normal; }
+  td::before { content: attr(data-of); color: var(--faint); text-align: left; font-weight: 400; }
+  td:empty { display: none; }
+  dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; }
+}
 @media print { .films { display: none; } main { padding: 0; } }
 """
 
