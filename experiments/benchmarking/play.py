@@ -18,7 +18,6 @@ from jepa_mpc.envs.baselines import PolicyAgent
 from jepa_mpc.envs.task import Task
 from jepa_mpc.envs.true_dynamics import SIMULATOR
 from jepa_mpc.episode import run_episode
-from jepa_mpc.experiments.benchmarking.budgets import build
 from jepa_mpc.experiments.benchmarking.cells import LEARNED, Cell, Outcome
 from jepa_mpc.experiments.benchmarking.meter import Metered, Reading
 from jepa_mpc.experiments.processes import in_processes
@@ -115,7 +114,6 @@ def agent_of(cell: Cell, task: Task, checkpoint: Path | None) -> tuple[Agent, li
     if cell.baseline:
         policy = task.baselines[cell.kind](generator(stream, "policy"))
         return PolicyAgent(policy, task.env), []  # type: ignore[arg-type]
-    meter = Metered(build(cell.kind, cell.arguments))
     settings = PlanSettings(
         planner=cell.kind,
         arguments=cell.arguments,
@@ -123,6 +121,7 @@ def agent_of(cell: Cell, task: Task, checkpoint: Path | None) -> tuple[Agent, li
         execute=cell.execute,
         effort=cell.effort if cell.dynamics == LEARNED else 0.0,
     )
+    meter = Metered(settings.build())
     if cell.dynamics == LEARNED:
         assert checkpoint is not None
         robot: Any = task.env

@@ -13,10 +13,11 @@ from jepa_mpc import envs
 from jepa_mpc.envs.task import Task
 from jepa_mpc.envs.true_dynamics import DYNAMICS, SIMULATOR
 from jepa_mpc.errors import UnknownName
-from jepa_mpc.experiments.benchmarking.budgets import build, needs_gradients, sized
+from jepa_mpc.experiments.benchmarking.budgets import needs_gradients, sized
 from jepa_mpc.experiments.benchmarking.cells import CLOSED, LEARNED, OPEN, Cell
 from jepa_mpc.experiments.benchmarking.play import task_at
 from jepa_mpc.experiments.reaching.methods import world_model_at
+from jepa_mpc.planners import build_planner, planner_choice
 
 BASELINES = ("nothing", "random", "oracle")
 SHUFFLED = ("random",)  # baselines that differ from seed to seed
@@ -89,9 +90,9 @@ def contestant(entry: str | Mapping[str, Any], configs: Path, budgets: Sequence[
         raise UnknownName("planner", name, files)
     label, budgets = str(given.pop("label", name)), given.pop("budgets", budgets)
     chosen: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)  # type: ignore[assignment]
-    kind = str(chosen.pop("_target_")).rpartition(".")[2]
-    arguments = {**chosen, **given}
-    build(kind, arguments)
+    kind, own = planner_choice(chosen)
+    arguments = {**own, **given}
+    build_planner(kind, arguments)
     return Contestant(label=label, kind=kind, arguments=arguments, budgets=tuple(_budget(item) for item in budgets))
 
 
@@ -189,7 +190,7 @@ def _common(task: Task, options: Mapping[str, Any], checkpoint: Path | None) -> 
 
 @lru_cache(maxsize=256)
 def _unsuited(kind: str, arguments: tuple[tuple[str, Any], ...], name: str, horizon: int) -> str | None:
-    return needs_gradients(build(kind, dict(arguments)), box=task_at(name, None).box, horizon=horizon)
+    return needs_gradients(build_planner(kind, dict(arguments)), box=task_at(name, None).box, horizon=horizon)
 
 
 def _frozen(arguments: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

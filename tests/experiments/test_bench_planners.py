@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from jepa_mpc.envs import true_dynamics
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.experiments.benchmarking import cells
-from jepa_mpc.experiments.benchmarking.budgets import build, evaluations_of, free_request, needs_gradients, sized
+from jepa_mpc.experiments.benchmarking.budgets import evaluations_of, free_request, needs_gradients, sized
 from jepa_mpc.experiments.benchmarking.cells import Cell, Outcome
 from jepa_mpc.experiments.benchmarking.figures import pareto
 from jepa_mpc.experiments.benchmarking.meter import Metered
@@ -26,7 +26,7 @@ from jepa_mpc.experiments.benchmarking.play import course_cost, play, task_at
 from jepa_mpc.experiments.benchmarking.study import study_of, task_name
 from jepa_mpc.experiments.benchmarking.summary import table
 from jepa_mpc.experiments.commands.bench_planners import CONFIGS, SHIPPED, bench
-from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners import PLANNERS, build_planner
 from jepa_mpc.types import ActionBox
 
 BOX = ActionBox(low=-torch.ones(2), high=torch.ones(2))
@@ -65,7 +65,7 @@ def outcome(cost: float, *, success: bool = True, **changes) -> Outcome:
 @pytest.mark.parametrize("budget", [150, 600])
 def test_a_sized_planner_spends_its_budget_and_no_more(name: str, budget: int) -> None:
     arguments = sized(name, {}, budget=budget, box=BOX, horizon=5)
-    spent = evaluations_of(build(name, arguments), box=BOX, horizon=5)
+    spent = evaluations_of(build_planner(name, arguments), box=BOX, horizon=5)
     assert 0.8 * budget <= spent <= budget  # rounds cannot be cut: 16 starts or 32 plans at a time
 
 
@@ -75,12 +75,12 @@ def test_a_budget_that_no_round_fits_is_refused() -> None:
 
 
 def test_planners_that_need_gradients_are_told_apart() -> None:
-    needing = {name for name in PLANNERS if needs_gradients(build(name, {}), box=BOX, horizon=5)}
+    needing = {name for name in PLANNERS if needs_gradients(build_planner(name, {}), box=BOX, horizon=5)}
     assert needing == {"gradient", "cem_gradient", "grad_cem", "lifted"}
 
 
 def test_the_meter_changes_no_plan_and_counts_every_candidate() -> None:
-    planner = build("icem", {"num_samples": 32, "num_elites": 4, "num_iterations": 3})
+    planner = build_planner("icem", {"num_samples": 32, "num_elites": 4, "num_iterations": 3})
     metered = Metered(planner)
     alone, measured = (each.plan(free_request(box=BOX, horizon=5)) for each in (planner, metered))
     assert torch.equal(alone.actions, measured.actions)
@@ -235,7 +235,9 @@ def test_the_study_of_the_default_planner_has_its_reference_and_hundred_runs_eac
     assert sum(not each.baseline for each in study.cells) == 100
     entry = options("study=reach_budget")["planners"][0]
     assert (
-        evaluations_of(build("cem", {k: v for k, v in entry.items() if k.startswith("num_")}), box=BOX, horizon=8)
+        evaluations_of(
+            build_planner("cem", {k: v for k, v in entry.items() if k.startswith("num_")}), box=BOX, horizon=8
+        )
         == 9000
     )
 
