@@ -66,9 +66,9 @@ def columns_for(rows: Sequence[Row]) -> Cells:
     return {**COLUMNS, **AGAINST} if any(row.get("difference") is not None for row in rows) else COLUMNS
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The tables as Markdown, one per task."""
-    columns, parts = columns_for(rows), []
+def markdown(rows: Sequence[Row], *, note: str = "") -> str:
+    """The tables as Markdown, one per task, below a note."""
+    columns, parts = columns_for(rows), [f"*{note}.*\n"] if note else []
     for task, group in by_task(rows).items():
         lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
         lines += ["| " + " | ".join(cell(row) for cell in columns.values()) + " |" for row in group]
@@ -95,7 +95,9 @@ def write_page(rows: Sequence[Row], facts: Mapping[str, Any], path: Path, *, fig
         f"{facts['done']} of {facts['cells']} runs; {modes[rows[0]['mode']]}. Costs are the task's own, of the course"
     )
     parts = [
-        f'<h1>Planners on {len(by_task(rows))} tasks</h1><p class="lead">{escape(lead)} that was really taken; lower '
+        f"<h1>Planners on {len(by_task(rows))} tasks</h1>",
+        f'<p class="lead bad"><b>{escape(facts["partial"])}.</b></p>' if facts.get("partial") else "",
+        f'<p class="lead">{escape(lead)} that was really taken; lower '
         "is better. The best known of a start is the lowest cost of anything on this page that played it.</p>",
         *(_section(task, _table(columns_for(rows), group)) for task, group in by_task(rows).items()),
         _section("Figures", f'<div class="figures">{"".join(map(_image, figures.values()))}</div>'),

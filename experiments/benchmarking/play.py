@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,14 @@ class Work:
         folder: The run folder.
         checkpoint: The learned world model, if the cell plans in one.
         commit: Commit of the code, to be written down.
+        code: Its fingerprint, likewise.
     """
 
     cell: Cell
     folder: Path
     checkpoint: Path | None = None
     commit: str = ""
+    code: str = ""
 
 
 def work_off(works: Sequence[Work], *, workers: int) -> Iterator[Outcome]:
@@ -54,12 +56,12 @@ def work_off(works: Sequence[Work], *, workers: int) -> Iterator[Outcome]:
 def work_one(work: Work) -> Outcome:
     """Play one cell and save it."""
     torch.set_num_threads(1)
-    outcome = play(work.cell, work.checkpoint, commit=work.commit)
+    outcome = replace(play(work.cell, work.checkpoint), commit=work.commit, code=work.code)
     outcome.save(work.folder)
     return outcome
 
 
-def play(cell: Cell, checkpoint: Path | None = None, *, commit: str = "") -> Outcome:
+def play(cell: Cell, checkpoint: Path | None = None) -> Outcome:
     """Play one cell: the same cell gives the same course and cost, whatever was played before."""
     task = task_at(cell.task, checkpoint if cell.dynamics == LEARNED else None, dynamics=cell.dynamics)
     task.reset(seed=seed_of(cell.start_seed, "start", cell.start))
@@ -80,7 +82,6 @@ def play(cell: Cell, checkpoint: Path | None = None, *, commit: str = "") -> Out
         statuses=dict(Counter(reading.status for reading in readings)),
         believed=readings[0].believed if readings else None,
         curve=tuple(readings[0].curve) if readings else (),
-        commit=commit,
     )
 
 

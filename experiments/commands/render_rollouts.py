@@ -34,7 +34,15 @@ from jepa_mpc.places import CHECKPOINTS, CONFIGS
 SHIPPED = CHECKPOINTS / "reach"
 MISTAKES = (BadCheckpoint, MissingPackage, UnknownName, ValueError, OSError)
 FORMATS = {"mp4": ("mp4",), "gif": ("gif",), "both": ("mp4", "gif")}
-NOT_PLAYED = {"mode": "closed", "budgets": ["default"], "seeds": 1, "workers": 1, "shards": 1, "shard": 0}
+NOT_PLAYED = {
+    "reference": None,
+    "mode": "closed",
+    "budgets": ["default"],
+    "seeds": 1,
+    "workers": 1,
+    "shards": 1,
+    "shard": 0,
+}
 
 
 def cells_of(options: dict[str, Any]) -> tuple[list[Cell], Path | None]:
@@ -49,8 +57,6 @@ def cells_of(options: dict[str, Any]) -> tuple[list[Cell], Path | None]:
             raise ValueError(f"{name} must be a whole number from {least}, got {options[name]!r}")
     if options["format"] not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {options['format']!r}")
-    if options["checkpoint"] and options["dynamics"] != "learned":
-        raise ValueError("a checkpoint is planned in with dynamics=learned")
     asked = {**options, **NOT_PLAYED, "tasks": [options["task"]], "starts": options["start"] + 1}
     study = study_of(asked, configs=CONFIGS, shipped=SHIPPED)
     if study.left_out:
