@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
 from jepa_mpc.experiments.benchmarking import figures, origin, page, summary
+from jepa_mpc.experiments.benchmarking.advice import across, advice
 from jepa_mpc.experiments.benchmarking.folder import finished
 from jepa_mpc.experiments.benchmarking.play import Work, work_off
 from jepa_mpc.experiments.benchmarking.study import Study, study_of
@@ -36,7 +37,7 @@ from jepa_mpc.places import CHECKPOINTS, CONFIGS
 SHIPPED = CHECKPOINTS / "reach"
 log = logging.getLogger(__name__)
 MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
-SHOWN = ("planner", "budget", "runs", "success (Wilson 95 %)", "mean cost", "evaluations", "CPU s", "p50 ms", "p99 ms")
+SHOWN = ("planner", "budget", "runs", page.SUCCESS, "true cost", "evaluations", "busy per plan", "p50 per plan")
 
 
 def play(study: Study, cfg: DictConfig) -> None:
@@ -80,6 +81,7 @@ def report(study: Study, cfg: DictConfig, *, interrupted: bool = False) -> tuple
     if not outcomes:
         return [], partial
     rows = summary.table(outcomes, reference=cfg.reference)
+    overall = across(rows)
     facts = {
         "partial": partial,
         "cells": missing + len(outcomes),
@@ -94,7 +96,9 @@ def report(study: Study, cfg: DictConfig, *, interrupted: bool = False) -> tuple
         "versions": origin.versions(),
         "settings": OmegaConf.to_container(cfg, resolve=True),
     }
-    write_json(folder / "results.json", plain({"facts": facts, "rows": rows}))
+    write_json(
+        folder / "results.json", plain({"facts": facts, "rows": rows, "overall": overall, "advice": advice(overall)})
+    )
     write_text(folder / "table.csv", summary.as_csv(rows))
     write_text(folder / "table.md", page.markdown(rows, note=partial))
     drawn = figures.draw(rows, outcomes, folder / "figures")
@@ -103,13 +107,19 @@ def report(study: Study, cfg: DictConfig, *, interrupted: bool = False) -> tuple
 
 
 def show(rows: list[summary.Row], study: Study, done: Path, *, partial: str) -> None:
-    """Print one table per task."""
+    """Print one table per task, and one of all with a sentence of advice."""
     console = Console(width=120)
     for task, group in page.by_task(rows).items():
         shown = Table(*SHOWN, title=task)
         for row in group:
             shown.add_row(*(page.COLUMNS[name](row) for name in SHOWN), style="dim" if row["baseline"] else None)
         console.print(shown)
+    if overall := across(rows):
+        shown = Table(*page.ACROSS, title="all tasks together")
+        for row in overall:
+            shown.add_row(*(cell(row) for cell in page.ACROSS.values()))
+        console.print(shown)
+        console.print(advice(overall), style="bold", soft_wrap=True)
     if partial:
         console.print(partial, style="bold", soft_wrap=True)
     for line in study.left_out:

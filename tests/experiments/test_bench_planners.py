@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from jepa_mpc.envs import true_dynamics
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.experiments.benchmarking import folder, origin
+from jepa_mpc.experiments.benchmarking.advice import across, advice
 from jepa_mpc.experiments.benchmarking.budgets import evaluations_of, free_request, needs_gradients, sized
 from jepa_mpc.experiments.benchmarking.cells import Cell, Outcome
 from jepa_mpc.experiments.benchmarking.figures import pareto
@@ -175,8 +176,8 @@ def test_uncommitted_changes_are_part_of_the_fingerprint(monkeypatch) -> None:
 def test_a_narrower_command_keeps_the_wider_report(tmp_path: Path) -> None:
     wide = bench(config(*TINY, f"out={tmp_path}"))
     narrow = bench(config(*TINY, "planners=[cem]", "starts=1", f"out={tmp_path}"))
-    timeless = ("planner", "runs", "cost", "regret")
-    assert [[row[name] for name in timeless] for row in narrow] == [[row[name] for name in timeless] for row in wide]
+    told = [{row["planner"]: (row["runs"], row["cost"], row["regret"]) for row in rows} for rows in (wide, narrow)]
+    assert told[0] == told[1]
     with pytest.raises(ValueError, match="runs of dmc-reacher-easy-v1 with horizon=15, this command has horizon=3"):
         bench(config(*TINY, "horizon=3", f"out={tmp_path}"))
     other = bench(config(*TINY, "planners=[{planner: cem, min_std: 0.1}]", f"out={tmp_path}"))
@@ -214,6 +215,47 @@ def test_regret_is_above_the_best_of_each_start() -> None:
     rows = table([outcome(1.0), outcome(3.0, start=1), outcome(2.0, planner="b"), outcome(2.5, planner="b", start=1)])
     assert [row["regret"] for row in rows] == [pytest.approx(0.25), pytest.approx(0.5)]
     assert (rows[0]["p50_ms"], rows[0]["evaluations"], rows[0]["success"]) == (500.0, 32.0, 1.0)
+
+
+def test_seeds_of_one_start_count_as_one_when_success_is_judged() -> None:
+    rows = table([outcome(1.0, seed=seed) for seed in range(40)])
+    assert rows[0]["success"] == 1.0 and rows[0]["success_low"] < 0.25 and rows[0]["success_high"] == 1.0
+    many = table([outcome(1.0, start=start, seed=seed) for start in range(20) for seed in range(2)])
+    assert 0.8 < many[0]["success_low"] < 0.9
+
+
+def test_the_time_of_few_plans_has_no_99th_percentile_and_is_told_in_plain_numbers() -> None:
+    rows = table([outcome(1.0, seed=seed) for seed in range(6)])
+    assert rows[0]["p99_ms"] is None and "p99" not in markdown(rows)
+    slow = dataclasses.replace(outcome(1.0), wall_s=(10.5,) * 100, cpu_s=(0.0004,) * 100)
+    assert "| 0.4 ms | 10.5 s | 10.5 s |" in markdown(table([slow]))
+
+
+def test_a_learned_world_shows_what_was_believed_beside_what_was_true() -> None:
+    known = dataclasses.replace(outcome(0.25, dynamics="learned"), believed=0.125)
+    text = markdown(table([known]))
+    assert "believed by the world model (its own unit)" in text and "| 0.1250 | 0.2500 |" in text
+    assert "believed" not in markdown(table([dataclasses.replace(known, cell=cell())]))
+
+
+def test_the_summary_ranks_within_a_budget_and_gives_one_advice() -> None:
+    closed = {"mode": "closed", "execute": 1}
+    played = []
+    for task in ("dmc-reacher-easy-v1", "cart-pole-v1"):
+        for budget, costs in ((128, {"good": 1.1, "poor": 3.0}), (512, {"good": 1.0, "poor": 2.0})):
+            for name, cost in costs.items():
+                each = outcome(cost, task=task, planner=name, budget=budget, **closed)
+                played.append(dataclasses.replace(each, success=name == "good", cpu_s=(budget / 1000,)))
+        played.append(
+            outcome(4.0, task=task, planner="nothing", kind="nothing", baseline=True, success=False, **closed)
+        )
+    overall = across(table(played))
+    good = next(row for row in overall if row["planner"] == "good" and row["budget"] == 512)
+    assert (good["rank"], good["rivals"], good["success"], good["regret_share"]) == (1.0, 2, 1.0, 0.0)
+    assert good["busy_ms"] == pytest.approx(512) and good["tasks"] == 2
+    words = advice(overall)
+    assert words.startswith("Take good with 512 evaluations") and "128" in words and "1 start" in words
+    assert advice([row for row in overall if row["planner"] == "nobody"]) == ""
 
 
 def test_a_broken_simulation_is_no_success_and_hides_no_mean() -> None:
