@@ -178,7 +178,7 @@ def _baselines(axes: Axes, rows: Sequence[Row], floor: float) -> None:
             axes.axhline(height, color=FAINT, lw=1.0, ls=BASELINE_DASHES[name], zorder=1)
             axes.annotate(
                 name, (places[name], height), xycoords=("axes fraction", "data"), xytext=(4, 2),
-                textcoords="offset points", color=FAINT, fontsize=8,
+                textcoords="offset points", color=FAINT, fontsize=8, bbox={"fc": "white", "ec": "none", "pad": 0.4},
             )  # fmt: skip
 
 
@@ -194,7 +194,7 @@ def _readable_axis(axis: Axis, low: float, high: float) -> None:
     decades = math.log10(high / low) if 0 < low < high else 1.0
     subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if decades < 0.9 else (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs, numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: np.format_float_positional(value, precision=12, trim="-")))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
 

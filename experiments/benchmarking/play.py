@@ -100,13 +100,14 @@ def task_at(
     image_size: int = 64,
     *,
     dynamics: str = SIMULATOR,
+    num_threads: int | None = 1,
 ) -> Task:
     """A task of this process; with the cameras that a learned world model was trained with, if one is named."""
     if checkpoint is not None:
         known = world_model_at(checkpoint, "cpu").interface
         cameras, image_size = known.cameras, known.image_size
     simulated = SIMULATOR if dynamics == LEARNED else dynamics
-    return envs.make_task(name, cameras=cameras, image_size=image_size, dynamics=simulated)
+    return envs.make_task(name, cameras=cameras, image_size=image_size, dynamics=simulated, num_threads=num_threads)
 
 
 def agent_of(cell: Cell, task: Task, checkpoint: Path | None) -> tuple[Agent, list[Reading]]:
