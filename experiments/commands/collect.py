@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
@@ -26,11 +26,11 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from jepa_mpc.errors import BadEpisode
+from jepa_mpc.errors import BadEpisode, UnknownName, choose
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import numpy_generator, seed_of
-from jepa_mpc.trajectories.episode import CLOUDS
+from jepa_mpc.trajectories.episode import CLOUDS, HEARD, SOUND
 from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
 from jepa_mpc.trajectories.motion import Reach, reward_free_motion
 from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
@@ -53,16 +53,30 @@ class Collection:
     seed: int
     robot: str = "panda"
     clouds: Mapping[str, Any] | None = None
+    task: str = "reach"
+    sound: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("labs", "episodes", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        choose(TASKS, self.task, "task")
+        if self.sound is not None and self.task == "reach":
+            raise ValueError("nothing touches anything in task=reach: record sound with task=push")
+        unknown = (self.sound or {}).keys() - HEARING
+        if unknown:
+            raise ValueError(f"sound takes {', '.join(HEARING)}, got {', '.join(sorted(unknown))}")
 
     @property
     def total(self) -> int:
         """Number of episodes."""
         return self.labs * self.episodes
+
+
+TASKS = {"reach": "reach-v1", "push": "push-v1"}
+HEARING = ("rate", "noise", "materials")
+SIZES = (0.7, 1.4)
+"""Smallest and largest block that is heard, in the size of `MATERIALS`."""
 
 
 class Stopped(Exception):  # noqa: N818
@@ -73,13 +87,19 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
     """Record one episode into the staging folder (in a worker process); returns its number."""
     from jepa_mpc.envs.labs import sample_lab
 
-    env = _environment(collection.robot, collection.cameras, collection.image_size, collection.steps)
+    env = _environment(collection.task, collection.robot, collection.cameras, collection.image_size, collection.steps)
     lab_index = index // collection.episodes
     lab = sample_lab(lab_index, split=collection.split, seed=collection.lab_seed)
 
     sensors = {} if collection.clouds is None else {CLOUDS: partial(_cloud_sensor(env, collection), env.scene.data)}
+    heard: dict[str, Any] = {}
+    if collection.sound is not None:
+        microphone, heard = _microphone(env, collection, lab_index, index)
+        sensors |= {SOUND: microphone.listen, HEARD: microphone.labels}
 
     def motion() -> Any:
+        if collection.task == "push":
+            return env.motion()
         low, high = env.arm.workspace()
         return reward_free_motion(Reach(box=env.action_box, low=low, high=high))
 
@@ -90,7 +110,13 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         steps=collection.steps,
         seed=seed_of(collection.seed, "reset", index),
         options={"lab": lab},
-        metadata={"env": "reach-v1", "robot": collection.robot, "lab_index": lab_index, "lab": lab.to_dict()},
+        metadata={
+            "env": TASKS[collection.task],
+            "robot": collection.robot,
+            "lab_index": lab_index,
+            "lab": lab.to_dict(),
+            **heard,
+        },
         generator=numpy_generator(collection.seed, "motion", index),
         sensors=sensors,
     )
@@ -148,7 +174,7 @@ def settle(collection: Collection, folder: Path) -> None:
     if path.exists():
         found = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(found, dict)
-        found = {"robot": Collection.robot, **found}  # a log that does not name its robot is of the default one
+        found = {"robot": Collection.robot, "task": Collection.task, **found}  # an early log names neither
         other = [name for name in wanted if name != "labs" and found.get(name) != wanted[name]]
         if other:
             listed = ", ".join(f"{name}={found.get(name)} (asked for {wanted[name]})" for name in other)
@@ -163,11 +189,35 @@ def _is_there(folder: Path, index: int) -> bool:
 
 
 @cache
-def _environment(robot: str, cameras: tuple[str, ...], image_size: int, steps: int) -> Any:
+def _environment(name: str, robot: str, cameras: tuple[str, ...], image_size: int, steps: int) -> Any:
     """The one environment (and OpenGL context) of this process."""
-    from jepa_mpc.envs.reach import ReachEnv
+    from jepa_mpc import envs
 
-    return ReachEnv(robot=robot, cameras=cameras, image_size=image_size, budget=steps)
+    return envs.make(TASKS[name], robot=robot, cameras=cameras, image_size=image_size, budget=steps)
+
+
+def _microphone(env: Any, collection: Collection, lab: int, index: int) -> tuple[Any, dict[str, Any]]:
+    """A microphone that hears the block and the table, whose materials and sizes differ by lab; and what they are."""
+    from jepa_mpc.envs.materials import MATERIALS
+    from jepa_mpc.envs.sound import ContactSound
+
+    told = dict(collection.sound or {})
+    names = choose_materials(told.pop("materials", list(MATERIALS)), MATERIALS)
+    draws = numpy_generator(collection.lab_seed, "materials", lab)
+    block, table = (str(draws.choice(list(known))) for known in (names, MATERIALS))
+    size = float(draws.uniform(*SIZES))
+    microphone = ContactSound(env.scene.model, dt_s=env.dt_s, **told)
+    env.arm.watchers[:] = [microphone]
+    things = {"block": MATERIALS[block].scaled(size), "table": MATERIALS[table]}
+    microphone.begin(things, numpy_generator(collection.seed, "microphone", index))
+    return microphone, {"materials": {"block": block, "table": table}, "size": size}
+
+
+def choose_materials(names: Sequence[str], known: Mapping[str, Any]) -> list[str]:
+    """The names, after a look whether each is known."""
+    for name in names:
+        choose(known, name, "material")
+    return list(names)
 
 
 def _cloud_sensor(env: Any, collection: Collection) -> Any:
@@ -231,6 +281,6 @@ def main(cfg: DictConfig) -> None:
         sys.exit(
             "a worker process died (out of memory, or no OpenGL?); the log is in order, the same command continues it"
         )
-    except (ValueError, BadEpisode, OSError) as error:
+    except (ValueError, UnknownName, BadEpisode, OSError) as error:
         sys.exit(f"collect: {error}")
     print(f"{folder}: {len(store)} episodes, {sum(store.lengths)} observations")

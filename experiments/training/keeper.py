@@ -12,7 +12,8 @@ from torch import nn
 
 from jepa_mpc.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
 from jepa_mpc.files import published
-from jepa_mpc.world_model.checkpoints.loader import Interface, save_world_model
+from jepa_mpc.world_model.checkpoints.loader import save_world_model
+from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.training.loop import FitSettings, FitState
 
 STATE, CHECKPOINT, BEST = "state", "checkpoint", "best"

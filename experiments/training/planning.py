@@ -22,8 +22,9 @@ from jepa_mpc.face.agents import planning_agent
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.interfaces import Agent
 from jepa_mpc.planners import planner_choice
-from jepa_mpc.world_model.checkpoints.loader import Interface, as_world_model
+from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
+from jepa_mpc.world_model.recipes import as_world_model
 
 
 @dataclass(frozen=True)

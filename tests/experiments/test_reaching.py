@@ -203,7 +203,7 @@ def test_a_broken_simulation_ends_an_episode_as_the_worst(methods, env, monkeypa
 
 @pytest.mark.render
 def test_a_model_without_a_displacement_head_plays_and_has_no_opinion(lab_env, tmp_path):
-    from jepa_mpc.world_model.checkpoints.loader import as_world_model
+    from jepa_mpc.world_model.recipes import as_world_model
 
     model = as_world_model(tiny.objective(extra=[]).eval(), tiny.interface())
     agent = planning_agent(model, lab_env, QUICK, seed=0)
