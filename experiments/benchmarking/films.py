@@ -142,6 +142,7 @@ def compose(takes: Sequence[Take], goal: Picture, *, height: int, dt_s: float, w
         raise ValueError("a film needs at least one planner")
     total = max(len(each.pictures) for each in takes)
     top = max((energy for each in takes for energy in each.energies if math.isfinite(energy)), default=1.0)
+    tall = max(132, height // 2)
     frames = []
     for index in range(total):
         columns = [("goal", goal)]
@@ -153,7 +154,7 @@ def compose(takes: Sequence[Take], goal: Picture, *, height: int, dt_s: float, w
             frame, f"step {index} of {total - 1}, {index * dt_s:.2f} s simulated", f"planned in {world}"
         )
         curves = [(each.name, each.energies[: index + 1]) for each in takes]
-        chart = energy_chart(frame.shape[1], curves, total=total - 1, top=top, dt_s=dt_s, world=world)
+        chart = energy_chart(frame.shape[1], curves, total=total - 1, top=top, dt_s=dt_s, world=world, height=tall)
         frames.append(np.concatenate([frame, chart]))
     return frames
 
@@ -166,7 +167,7 @@ def energy_chart(
     top: float,
     dt_s: float,
     world: str,
-    height: int = 132,
+    height: int,
 ) -> Picture:
     """Curves from 0 to `top` over `total` steps with both axes; each has its name and present value at its end."""
     room, left, head = min(170, width // 3), 48, 24

@@ -149,15 +149,15 @@ def test_the_same_command_goes_on_and_a_damaged_cell_is_made_again(tmp_path: Pat
 
 
 def test_cells_of_a_planner_whose_code_changed_are_made_again(tmp_path: Path, caplog, monkeypatch) -> None:
-    bench(config(*TINY, f"out={tmp_path}"))
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    bench(config(*TINY, f"out={tmp_path / 'run'}"))
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "cells").iterdir()}
     changed = tmp_path / "planners"
     changed.mkdir()
     (changed / "cem.py").write_text("a new idea")
     monkeypatch.setattr(origin, "PLANNERS", changed)
     origin.fingerprint.cache_clear()
     try:
-        bench(config(*TINY, f"out={tmp_path}"))
+        bench(config(*TINY, f"out={tmp_path / 'run'}"))
     finally:
         origin.fingerprint.cache_clear()
     assert "2 runs of cem were played by other code" in caplog.text

@@ -131,7 +131,8 @@ def test_a_short_take_waits_at_its_end() -> None:
 
 def test_the_chart_draws_a_higher_energy_higher() -> None:
     charts = [
-        energy_chart(400, [("cem", [value, value])], total=2, top=2.0, dt_s=0.1, world="it") for value in (0.5, 1.5)
+        energy_chart(400, [("cem", [value, value])], total=2, top=2.0, dt_s=0.1, world="it", height=132)
+        for value in (0.5, 1.5)
     ]
     rows = [np.argwhere((chart[:, 12:200] < 100).all(axis=2) == False)[:, 0] for chart in charts]  # noqa: E712
     assert all(len(row) for row in rows)
