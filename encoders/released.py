@@ -6,6 +6,7 @@ from torch import nn
 
 from jepa_mpc.encoders.release import Release
 from jepa_mpc.encoders.released_first import DINOV2, IJEPA, VJEPA
+from jepa_mpc.encoders.released_views import LEJEPA
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 from jepa_mpc.errors import choose
 
@@ -80,6 +81,7 @@ RELEASES: dict[str, Release] = {
     "vjepa2_1_vitl": Release(form=vjepa2_1, sizes=LARGE, image=384, file="vjepa2_1_vitl_dist_vitG_384.pt"),
     "vjepa2_1_vitg": Release(form=vjepa2_1, sizes=GIANT, image=384, file="vjepa2_1_vitg_384.pt"),
     "vjepa2_1_vit_gigantic": Release(form=vjepa2_1, sizes=GIGANTIC, image=384, file="vjepa2_1_vitG_384.pt"),
+    **LEJEPA,
     **DINOV2,
 }
 

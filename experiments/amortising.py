@@ -15,8 +15,8 @@ from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, save_checkpoint
 from jepa_mpc.interfaces import Cost, Planner
 from jepa_mpc.trajectories.bank import FrameBank
 from jepa_mpc.types import ActionBox, Context, Costs, Goal, Observation, Plan, PlanRequest, Plans, State
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
 from jepa_mpc.world_model.costs.goal import Effort, WeightedSum
+from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.memory.hindsight import LatentLog
 from jepa_mpc.world_model.policies.imitation import Imitation
 
@@ -56,7 +56,7 @@ class Teacher:
         return self._cost()(self.model.dynamics.rollout(context, plans), plans, Goal(latents=goal))
 
     def _cost(self) -> Cost:
-        cost = self.model.goal_cost()
+        cost = self.model.goal_cost
         if self.effort == 0:
             return cost
         return WeightedSum({"goal": (1.0, cost), "effort": (self.effort, Effort(scale=self.box.high))})

@@ -20,7 +20,8 @@ from jepa_mpc.trajectories.actions import ACTION_NAMES
 from jepa_mpc.trajectories.bank import FrameBank
 from jepa_mpc.types import Loss
 from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.loader import Interface, save_world_model
+from jepa_mpc.world_model.checkpoints.loader import save_world_model
+from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 

@@ -11,7 +11,8 @@ import torch
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.loader import Interface, save_world_model
+from jepa_mpc.world_model.checkpoints.loader import save_world_model
+from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 
 SIZE = 32

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from jepa_mpc.encoders.adapters.plain import UNREADABLE
+from jepa_mpc.encoders.adapters.plain import UNREADABLE, is_table, read_plain
 from jepa_mpc.errors import BadCheckpoint
 
 
@@ -41,27 +39,19 @@ def read_lightning(file: str | Path) -> dict[str, Tensor]:
     path = Path(file)
     if not path.is_file():
         raise BadCheckpoint(f"there is no file {path}")
-    try:
-        content = _content(path)
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadCheckpoint(f"{path} cannot be read as weights (cut short? download it again): {reason}") from error
-    weights = content.get("state_dict") if isinstance(content, Mapping) else None
-    if not isinstance(weights, Mapping) or not weights or not all(isinstance(x, Tensor) for x in weights.values()):
-        held = ", ".join(map(str, list(content)[:6])) if isinstance(content, Mapping) else type(content).__name__
+    with torch.serialization.safe_globals(_shells(path)):
+        content = read_plain(path)
+    weights = content.get("state_dict")
+    if weights is None or not is_table(weights):
+        held = ", ".join(map(str, list(content)[:6])) or "nothing"
         raise BadCheckpoint(f"{path} is no checkpoint of Lightning: expected a state_dict of tensors, it holds {held}")
-    return {str(name).replace("_orig_mod.", ""): x for name, x in weights.items()}
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in weights.items()}
 
 
-def _content(path: Path) -> Any:
-    if not zipfile.is_zipfile(path):
-        return torch.load(path, map_location="cpu", weights_only=True)
-    shells: list[Any] = [(type("Inert", (Inert,), {}), name) for name in _foreign(path)]
-    with ExitStack() as stack:
-        stack.enter_context(torch.serialization.safe_globals(shells))
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-
-
-def _foreign(path: Path) -> list[str]:
-    """Dotted names in the file that `torch.load` would refuse."""
-    return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+def _shells(path: Path) -> list[Any]:
+    """A class that does nothing for every name in the file that `torch.load` would refuse; none if it is damaged."""
+    try:
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (pickle.UnpicklingError, *UNREADABLE):
+        return []
+    return [(type("Inert", (Inert,), {}), name) for name in foreign]

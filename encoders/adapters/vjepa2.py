@@ -11,7 +11,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from jepa_mpc.encoders.adapters import dinov2, placed
+from jepa_mpc.encoders.adapters import dinov2, lejepa, placed
 from jepa_mpc.encoders.adapters.files import Released, read_released
 from jepa_mpc.encoders.adapters.filling import fill
 from jepa_mpc.encoders.adapters.hub import resolve
@@ -21,6 +21,7 @@ from jepa_mpc.encoders.placed import PlacedForm
 from jepa_mpc.encoders.release import Release
 from jepa_mpc.encoders.released import RELEASES, vjepa2, vjepa2_1
 from jepa_mpc.encoders.released_first import dinov2 as dinov2_form
+from jepa_mpc.encoders.released_views import lejepa as lejepa_form
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 from jepa_mpc.errors import BadCheckpoint, choose
 
@@ -80,7 +81,7 @@ def load(
 
 def _family(released: Released, release: Release | None) -> ModuleType | None:
     """The adapter of an earlier generation that takes the file; None for the V-JEPA 2 family."""
-    for family in (placed, dinov2):
+    for family in (placed, dinov2, lejepa):
         if family.fits(released):
             return family
     return placed if release is not None and isinstance(release.form, PlacedForm) else None
@@ -188,7 +189,7 @@ def _told(release: Release) -> str:
 def _generation(release: Release) -> str:
     if isinstance(release.form, PlacedForm):
         return "I-JEPA" if release.form.frames == 1 else "V-JEPA"
-    return {vjepa2: "V-JEPA 2", vjepa2_1: "V-JEPA 2.1", dinov2_form: "DINOv2"}[release.form]
+    return {vjepa2: "V-JEPA 2", vjepa2_1: "V-JEPA 2.1", dinov2_form: "DINOv2", lejepa_form: "LeJEPA"}[release.form]
 
 
 def _width(released: Released) -> int:

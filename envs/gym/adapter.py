@@ -60,6 +60,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}
+    tracked = None
 
     def __init__(
         self,
@@ -90,7 +91,8 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         own = self.states.env.unwrapped
         per_step_s = getattr(own, "dt", None) or 1 / own.metadata.get("render_fps", 1)
         self.dt_s = float(per_step_s) * self.wanted.repeat
-        self.action_space: gymnasium.spaces.Box = chosen.action_space
+        self.action_space = chosen.action_space
+        self._bounds: Any = chosen.action_space
         self._row: Array | None = None
         self._picture = None if picture is None else fitted(picture, image_size)
         self._begin(chosen.reset(seed=0))
@@ -258,7 +260,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self, action: Array, observation: Array, ended: bool, info: Mapping[str, Any]
     ) -> tuple[Array, float, bool, Mapping[str, Any]]:
         """Hold one action for its repeats; after the end nothing moves any more."""
-        reward, own, space = 0.0, self.own, self.action_space
+        reward, own, space = 0.0, self.own, self._bounds
         clipped = np.clip(action, space.low, space.high).astype(space.dtype)
         for _ in range(self.wanted.repeat):
             if ended:

@@ -13,7 +13,7 @@ from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.face.two_modes import doubt_of
 from jepa_mpc.seeding import seed_of
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
+from jepa_mpc.world_model.dynamics.model import WorldModel
 
 Floats = NDArray[np.float64]
 
@@ -44,8 +44,8 @@ def doubts(model: WorldModel, *, split: str, labs: int, frames: int, seed: int, 
             with torch.no_grad():
                 here, there = (model.perception(seen)[:, -1] for seen in (env.observation(), env.goal()))
                 apart.append(float(doubt.of(here, there)))
-                assert model.metres is not None
-                way = (model.metres(there) - model.metres(here))[0].double().numpy()
+                assert model.position_head is not None
+                way = (model.position_head(there) - model.position_head(here))[0].double().numpy()
             off.append(float(np.linalg.norm(way - (env.goal_m - env.start_m))))
     env.close()
     return Doubts(disagreement=np.array(apart), error_m=np.array(off))

@@ -29,7 +29,8 @@ from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.loader import Interface, save_world_model
+from jepa_mpc.world_model.checkpoints.loader import save_world_model
+from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.parts.objectives.motion import MotionContentObjective
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
 

@@ -30,7 +30,7 @@ from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.types import Context, Goal, Observation
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
+from jepa_mpc.world_model.dynamics.model import WorldModel
 
 PLANES = {"xy": (0, 1), "xz": (0, 2)}
 MISTAKES = (BadCheckpoint, BadObservation, MissingPackage, UnknownName, ValueError, OSError)
@@ -83,9 +83,12 @@ def energies(model: WorldModel, before: Observation, after: Observation, plans: 
     seen, wanted = (
         model.perception(Observation(frames=x.frames.to(device), cameras=x.cameras)) for x in (before, after)
     )
-    proprio = model.checked_proprio(before.proprio).to(device) if model.feels and before.proprio is not None else None
+    proprio = None
+    if model.needs_proprio and before.proprio is not None:
+        model.check_proprio(before.proprio)
+        proprio = before.proprio.to(device)
     context = Context(latents=seen, actions=plans.new_zeros(1, 0, plans.shape[-1]).to(device), proprio=proprio)
-    cost, goal, candidates = model.goal_cost(), Goal(latents=wanted[:, -1]), plans[None].to(device)
+    cost, goal, candidates = model.goal_cost, Goal(latents=wanted[:, -1]), plans[None].to(device)
     count = model.dynamics.at_once(context, plans.shape[1])
     parts = [cost(model.dynamics.rollout(context, part), part, goal) for part in candidates.split(count, dim=1)]
     return torch.cat(parts, dim=1)[0].cpu()

@@ -26,7 +26,8 @@ from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.types import Observation
-from jepa_mpc.world_model.checkpoints.loader import Interface, WorldModel, as_ensemble, join_members, load_world_model
+from jepa_mpc.world_model.checkpoints.loader import join_members, load_world_model
+from jepa_mpc.world_model.dynamics.model import Interface, WorldModel, as_ensemble
 
 
 def make_album(model: WorldModel, bank: FrameBank, *, count: int, seed: int) -> Album:
@@ -35,12 +36,12 @@ def make_album(model: WorldModel, bank: FrameBank, *, count: int, seed: int) -> 
     Raises:
         BadCheckpoint: If the model has no head that reads places.
     """
-    if model.metres is None:
+    if model.position_head is None:
         raise BadCheckpoint("an album needs a world model with a displacement head")
     drawn = bank.sample(count, 1, generator=generator(seed, "album"))["frames"]
     with torch.no_grad():
         latents = model.perception(Observation(frames=drawn, cameras=model.interface.cameras))
-    places = model.metres(latents)[:, 0].double().numpy()
+    places = model.position_head(latents)[:, 0].double().numpy()
     first_camera = drawn[:, 0, :3].permute(0, 2, 3, 1).numpy()
     return Album(np.ascontiguousarray(first_camera), places)
 

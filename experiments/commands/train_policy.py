@@ -23,13 +23,14 @@ from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
 from jepa_mpc.experiments.amortising import Judge, Lessons, Teacher, encoded, split
 from jepa_mpc.experiments.training.journal import Busy, Journal, note_origin, only_writer
 from jepa_mpc.places import CONFIGS
-from jepa_mpc.planners import build_planner
+from jepa_mpc.planners import build_planner, planner_choice
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.types import ActionBox, Plan, State
 from jepa_mpc.world_model.checkpoints.assembly import TARGET, assemble
-from jepa_mpc.world_model.checkpoints.loader import WorldModel, load_world_model
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.checkpoints.policies import save_policy
+from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.memory.hindsight import LatentLog
 from jepa_mpc.world_model.policies.distillation import Fit, dagger
 from jepa_mpc.world_model.policies.goal import GoalPolicy
@@ -112,7 +113,7 @@ def train(cfg: DictConfig) -> Path:
     torch.set_num_threads(int(cfg.threads))
     folder, seed, settings = Path(cfg.out), int(cfg.seed), FitSettings(**cfg.fit)
     model = load_world_model(cfg.model)
-    if model.feels:
+    if model.needs_proprio:
         raise ValueError("the world model needs proprioception, which a policy on latents alone does not have")
     box = box_of(cfg, model)
     bank = load_bank(cfg.data, cameras=model.interface.cameras, progress=lambda all_: tqdm(all_, desc="log"))
@@ -124,7 +125,11 @@ def train(cfg: DictConfig) -> Path:
         policy: GoalPolicy = assemble(spec)
         draw_weights(policy, generator(seed, "weights"))
         teacher = Teacher(
-            model=model, planner=build_planner(cfg.planner), box=box, effort=float(cfg.effort), horizon=policy.chunk
+            model=model,
+            planner=build_planner(*planner_choice(cfg.planner)),
+            box=box,
+            effort=float(cfg.effort),
+            horizon=policy.chunk,
         )
         sizes = {"chunk": policy.chunk, "max_steps": policy.max_steps}
         judge = Judge(

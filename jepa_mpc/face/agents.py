@@ -19,8 +19,9 @@ from jepa_mpc.types import ActionBox, Observation
 from jepa_mpc.world_model.agents.goals import CalibratedGoal, EncodedGoal, measured_position, needs_position_head
 from jepa_mpc.world_model.agents.planning import Felt, PlanningAgent, no_proprio
 from jepa_mpc.world_model.agents.reactive import ReactiveAgent
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
+from jepa_mpc.world_model.agents.servo import ServoAgent
 from jepa_mpc.world_model.costs.goal import PositionDistance, SensorGoalDistance
+from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.perception.resize import DownsampledPerception, seen_size
 from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
@@ -35,11 +36,11 @@ class Robot(Protocol):
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """Names of its cameras."""
+        """Names of the cameras, in the order of their channels."""
 
     @property
     def image_size(self) -> int:
-        """Width and height of their pictures (px)."""
+        """Width and height of the pictures in pixels."""
 
     @property
     def dt_s(self) -> float:
@@ -87,14 +88,14 @@ def planning_agent(
         perception=perception,
         memory=ReplayBuffer(capacity=WINDOW, window=WINDOW, action_dim=box.dim),
         dynamics=model.dynamics,
-        cost=settings.cost(model.goal_cost() if cost is None else cost, high=box.high),
+        cost=settings.cost(model.goal_cost if cost is None else cost, high=box.high),
         planner=settings.build() if planner is None else planner,
         box=box,
         settings=settings.mpc(),
         generator=generator(seed, "planner", device=model.device),
         proposal=proposal,
         goals=EncodedGoal(perception) if goals is None else goals,
-        position_head=model.metres,
+        position_head=model.position_head,
         felt=felt_by(model),
     )
 
@@ -159,17 +160,55 @@ def calibrated_agent(
         ValueError: If the position shall be felt and it is not said where it lies.
         BadCheckpoint: If the world model has no position head, or was trained for another robot.
     """
-    head = needs_position_head(model.metres)
+    goals = calibrated_goal(calibrated, model, keypoints, position_axes=position_axes)
+    cost = PositionDistance(needs_position_head(model.position_head))
+    return planning_agent(model, robot, settings, seed=seed, goals=goals, cost=cost)
+
+
+def calibrated_goal(
+    calibrated: CalibratedSettings,
+    model: WorldModel,
+    keypoints: HandPoints,
+    *,
+    position_axes: tuple[int, ...] | None = None,
+) -> CalibratedGoal:
+    """The goal's position, estimated with keypoints of the hand and calibrated on the way; see `calibrated_agent`.
+
+    Raises:
+        BadCheckpoint: If the world model has no position head.
+        ValueError: If the position shall be felt and it is not said where it lies.
+    """
+    head = needs_position_head(model.position_head)
     if calibrated.place == "felt" and position_axes is None:
         raise ValueError("place=felt needs position_axes: where the hand's position lies in the proprioception")
-    goals = CalibratedGoal(
+    return CalibratedGoal(
         perception_for(model),
         position_head=head,
         keypoints=keypoints.to(model.device),
         sizes=tuple(int(size) for size in calibrated.sizes),
         place=measured_position(position_axes) if calibrated.place == "felt" and position_axes else None,
     )
-    return planning_agent(model, robot, settings, seed=seed, goals=goals, cost=PositionDistance(head))
+
+
+def servo_agent(model: WorldModel, robot: Robot, *, goals: GoalReader | None = None) -> ServoAgent:
+    """The control without planner and predictor: a share of the way towards where the goal is read to be.
+
+    Args:
+        model: The world model whose perception and position head it uses.
+        robot: What it acts for.
+        goals: Reads the goal; by default the goal image is encoded.
+
+    Raises:
+        BadCheckpoint: If the model has no position head, or was trained for another robot.
+    """
+    check_robot(model, robot)
+    perception = perception_for(model)
+    return ServoAgent(
+        perception=perception,
+        goals=EncodedGoal(perception) if goals is None else goals,
+        position_head=needs_position_head(model.position_head),
+        box=robot.action_box.to(model.device),
+    )
 
 
 def true_dynamics_agent(
@@ -223,7 +262,7 @@ def reactive_agent(policy: GoalPolicy, model: WorldModel, robot: Robot) -> React
         perception=perception_for(model),
         policy=policy,
         box=robot.action_box.to(model.device),
-        position_head=model.metres,
+        position_head=model.position_head,
     )
 
 
@@ -243,7 +282,7 @@ def check_robot(model: WorldModel, robot: Robot) -> None:
         dt_s=robot.dt_s,
         embodiment=getattr(robot, "embodiment", ""),
     )
-    if model.interface.robot.get("actions", {}).get("name") == "joint_velocity":
+    if model.interface.robot.get("actions", {}).get("name") == "joint_velocity" and not hasattr(robot, "adapter"):
         raise BadCheckpoint("this world model commands joint speeds, this arm takes displacements of its hand")
 
 
@@ -254,10 +293,13 @@ def perception_for(model: WorldModel) -> Perception:
 
 def felt_by(model: WorldModel) -> Felt:
     """Which proprioception the model is given: the newest one, checked, or none."""
-    if not model.feels:
+    if not model.needs_proprio:
         return no_proprio
 
     def felt(observation: Observation) -> Tensor | None:
-        return None if observation.proprio is None else model.checked_proprio(observation.proprio)[:, -1]
+        if observation.proprio is None:
+            return None
+        model.check_proprio(observation.proprio)
+        return observation.proprio[:, -1]
 
     return felt

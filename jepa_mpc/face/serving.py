@@ -15,12 +15,13 @@ from PIL import Image, UnidentifiedImageError
 from jepa_mpc import __version__, envs
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.face.agents import CalibratedSettings
-from jepa_mpc.face.loading import AgentKind, load_agent, load_keypoints, load_world_model, located, usual_kind
+from jepa_mpc.face.loading import AgentKind, load_agent, load_world_model, usual_kind
 from jepa_mpc.serving.session import DEADLINE, START, TIME, Keys, ServedAgent, Session
-from jepa_mpc.trajectories.door import load_door
 from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.robot_adapter import load_robot_adapter
 from jepa_mpc.types import ActionBox, Observation
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
+from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
+from jepa_mpc.world_model.dynamics.model import WorldModel
 
 PROTOCOL = 1
 
@@ -96,14 +97,14 @@ def service(
     model = load_world_model(checkpoint, device=device)
     kind = kind or usual_kind(model)
     facts = _robot(model, robot, checkpoint=checkpoint, kind=kind)
-    keypoints = load_keypoints(device=device) if kind == "calibrated" else "hand_points"
+    keypoints = load_hand_points("hand_points", device=device) if kind == "calibrated" else "hand_points"
     count, seeds = len(facts.cameras), itertools.count(seed)
     fit = PictureFit(size=facts.image_size)
     keys = Keys(
         cameras=facts.cameras,
         images=tuple(images)[:count],
         goals=tuple(goals)[:count],
-        state=tuple(state) if model.feels else (),
+        state=tuple(state) if model.needs_proprio else (),
     )
     aim = _goal(goal, facts.cameras, fit) if goal else None
 
@@ -132,7 +133,7 @@ def _robot(model: WorldModel, name: str, *, checkpoint: str | Path, kind: AgentK
         finally:
             env.close()
     return ServedRobot(
-        action_box=load_door(located(checkpoint)).box(),
+        action_box=load_robot_adapter(checkpoint).box(),
         dt_s=known.dt_s,
         embodiment=known.embodiment,
         **common,

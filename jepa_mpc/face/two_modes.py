@@ -22,12 +22,13 @@ from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator, 
 from jepa_mpc.world_model.agents.modules import Modules
 from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
 from jepa_mpc.world_model.checkpoints.critics import load_critic
-from jepa_mpc.world_model.checkpoints.loader import WorldModel, as_ensemble, load_world_model
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.checkpoints.policies import load_policy
 from jepa_mpc.world_model.costs.critic import Critic
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost, Term
 from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive, MeasureDoubt, RangeDrive, RateDrive
 from jepa_mpc.world_model.dynamics.dead_reckoning import DeadReckoning
+from jepa_mpc.world_model.dynamics.model import WorldModel, as_ensemble
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
 from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
@@ -51,7 +52,7 @@ class TwoModeSettings:
     disagreement_below: float = 0.0005
     margin: float = 0.1
     patience: int = 2
-    context: int = 2
+    context: int = 1
     memory: int = 1024
     learn_every: int = 0
     rules: Sequence[Mapping[str, Any]] = ()
@@ -78,7 +79,7 @@ class TwoModeSettings:
 
     def world_model(self, checkpoint: Path, *, device: str) -> WorldModel:
         """The world model at a folder, as an ensemble with the other members if there are any."""
-        return _models((str(checkpoint), *map(str, self.members)), device)
+        return _models((str(checkpoint), *map(str, self.members)), device, self.context)
 
     def build(self, checkpoint: Path, env: Any, settings: PlanSettings, *, seed: int, device: str) -> TwoModeAgent:
         """The agent for one episode, on its device; it is given the pose of its own hand beside the pictures.
@@ -103,7 +104,7 @@ class TwoModeSettings:
             generator=generator(seed, "planner", device=device),
             modules=modules,
             deadline_s=settings.deadline_s,
-            position_head=model.metres,
+            position_head=model.position_head,
         )
 
     def intrinsic(self, model: WorldModel, env: Any) -> IntrinsicCost:
@@ -114,7 +115,7 @@ class TwoModeSettings:
             low=tuple(low.tolist()), high=tuple(high.tolist()), axes=env.arm.robot.place_axes, unit=CENTIMETRE
         )
         terms: dict[str, Term] = {
-            "goal": GoalDrive(metric=model.metres),
+            "goal": GoalDrive(metric=model.position_head),
             "effort": EffortDrive(scale=scale),
             "rate": RateDrive(scale=scale),
             "workspace": limits,
@@ -155,7 +156,7 @@ class TwoModeSettings:
         device: str,
     ) -> Modules:
         """The optional parts."""
-        first, count = _models((str(checkpoint),), device), len(model.members)
+        first, count = _models((str(checkpoint),), device, self.context), len(model.members)
         policy = None if self.policy is None else _FirstShare(_policy(str(self.policy), str(checkpoint), device), count)
         critic = None if self.critic is None else load_critic(self.critic, first)
         learner = None
@@ -177,7 +178,7 @@ class TwoModeSettings:
 
     def _learner(self, critic: Critic, model: WorldModel, *, seed: int) -> CriticLearner:
         """Lessons on the way: the distance from the goal that is still to come."""
-        distance = IntrinsicCost({"goal": GoalDrive(metric=model.metres)})
+        distance = IntrinsicCost({"goal": GoalDrive(metric=model.position_head)})
         judgement = Judgement(intrinsic=distance, weights={"goal": 1.0}, form="td", discount=float(self.discount))
         objective = CriticObjective(critic, form="td", discount=float(self.discount))
         return CriticLearner(objective, judgement, generator=generator(seed, "critic"), every=self.learn_every)
@@ -215,7 +216,7 @@ def _critic_of(critic: Critic, count: int) -> Critic | _FirstCritic:
 
 def doubt_of(model: WorldModel) -> MeasureDoubt:
     """How far the members are apart about the way to the goal."""
-    heads = getattr(model.metres, "heads", None)
+    heads = getattr(model.position_head, "heads", None)
     if heads is None:
         raise ValueError("the members of this ensemble measure no metres: their disagreement cannot be compared")
     return MeasureDoubt(heads=tuple(heads))
@@ -236,8 +237,8 @@ def _task(env: Any) -> TaskSpec:
 
 
 @lru_cache(maxsize=4)
-def _models(folders: tuple[str, ...], device: str) -> WorldModel:
-    models = [load_world_model(folder, device=device) for folder in folders]
+def _models(folders: tuple[str, ...], device: str, context: int = 1) -> WorldModel:
+    models = [load_world_model(folder, context=context, device=device) for folder in folders]
     return models[0] if len(models) == 1 else as_ensemble(models, fingerprint="+".join(m.fingerprint for m in models))
 
 

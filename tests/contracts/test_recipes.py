@@ -19,6 +19,7 @@ from tests import tiny
 
 ACTION_DIM = 7
 NUM_STEPS = 40  # of the 150 that the house allows: enough for the smallest sizes
+SLOWER = {"act_jepa_control": 150}
 
 WITHOUT_DRAWS = {"think_jepa", "vjepa2_ac"}
 ARM = "the arm's own form"  # a recipe's other forms stand beside it
@@ -34,10 +35,10 @@ def make(name: str) -> DynamicsObjective | MaskedObjective:
 
 
 def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
-    """Windows `T = 4` whose frames and clouds hold a blob that moves as the actions say."""
+    """Windows `T = 4` (8 where a camera is fitted) whose pictures, clouds and sound tell of a moving blob."""
     size, channels = (tiny.SIZE, 6) if name == ARM else (28, 3)
-    draw = generator(1)
-    actions = 0.1 * torch.randn(worlds, 3, ACTION_DIM, generator=draw)
+    draw, moves = generator(1), 7 if name == "hand_points" else 3
+    actions = 0.1 * torch.randn(worlds, moves, ACTION_DIM, generator=draw)
     start = torch.rand(worlds, 1, 2, generator=draw) - 0.5
     place = torch.cat([start, start + actions[..., :2].cumsum(1)], dim=1)[..., None, None]
     axis = torch.linspace(-1, 1, size)
@@ -46,7 +47,11 @@ def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
     shape = 0.2 * torch.randn(worlds, 1, 32, 3, generator=draw)
     walked = torch.cat([torch.full_like(actions[:, :1], 0.1), 0.1 + actions.cumsum(1)], dim=1)
     clouds = shape * torch.rand(worlds, 1, 1, 3, generator=draw) + F.pad(place[:, :1, :, 0, 0], (0, 1))[:, :, None]
-    return {"frames": frames, "actions": actions, "proprio": walked.clamp(-0.9, 0.9), "clouds": clouds}
+    moments = torch.arange(place.shape[1] * 200).view(-1, 200) / 2000  # s
+    sound = (2 * torch.pi * (400 + 150 * place[:, :, 0, 0]) * moments).sin() * place[:, :, 1, 0]
+    return {
+        "frames": frames, "actions": actions, "proprio": walked.clamp(-0.9, 0.9), "clouds": clouds, "sound": sound,
+    }  # fmt: skip
 
 
 def step(objective: DynamicsObjective | MaskedObjective, name: str, *, rate: float, number: int = 0) -> torch.Tensor:
@@ -83,14 +88,17 @@ def test_gradient_reaches_every_trainable_weight(name):
 def test_no_target_receives_gradient(name):
     objective = make(name)
     step(objective, name, rate=0.0)
-    assert all(weight.grad is None for weight in objective.target.parameters()) or not list(objective.target.children())
+    target = getattr(objective, "target", None)
+    if target is None:
+        pytest.skip("this loss compares with no target network")
+    assert all(weight.grad is None for weight in target.parameters()) or not list(target.children())
 
 
 def test_the_loss_of_one_batch_falls_by_two_fifths(name):
     objective = make(name)
     optimiser = torch.optim.AdamW(objective.parameters(), lr=3e-3)
     losses = []
-    for number in range(NUM_STEPS):
+    for number in range(SLOWER.get(name, NUM_STEPS)):
         loss = objective(batch(name), generator(2, number)).total
         optimiser.zero_grad()
         loss.backward()
@@ -109,7 +117,8 @@ def test_a_round_trip_through_a_checkpoint_keeps_every_bit(name, tmp_path):
             weight.zero_()
     load_strict(again, load_checkpoint(tmp_path / "model")[0], name)
     seen = batch(name)[getattr(objective, "main_input", "frames")]
-    assert torch.equal(again.encode(seen), objective.encode(seen))
+    if hasattr(objective, "encode"):
+        assert torch.equal(again.encode(seen), objective.encode(seen))
     assert torch.equal(again(batch(name), generator(2)).total, objective(batch(name), generator(2)).total)
 
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from jepa_mpc.encoders.adapters.lejepa import LEJEPA, load, released_name
+from jepa_mpc.encoders.adapters.lejepa import USUAL_HEADS, released_name
+from jepa_mpc.encoders.adapters.vjepa2 import load
+from jepa_mpc.encoders.released_views import LEJEPA
 from jepa_mpc.encoders.vit import VisionTransformer
 from jepa_mpc.errors import BadCheckpoint
 
@@ -39,6 +41,11 @@ def test_the_full_sized_network_has_every_key_of_the_layout(name):
     assert {released_name(key): value.shape for key, value in ours.items()} == layout(sizes.width, sizes.depth)
 
 
+@pytest.fixture(autouse=True)
+def _heads(monkeypatch):
+    monkeypatch.setitem(USUAL_HEADS, 64, 1)
+
+
 def write(folder, *, prefix="backbone.", drop=(), extra=None):
     generator = torch.Generator().manual_seed(0)
     tensors = {
@@ -64,7 +71,7 @@ def test_a_file_with_its_projector_gives_patch_tokens(tmp_path):
         ({"drop": ("norm.bias",)}, "1 missing: norm.bias"),
         ({"extra": {"backbone.blocks.0.ls1.gamma": torch.zeros(64)}}, "1 unexpected: blocks.0.ls1.gamma"),
         ({"extra": {"backbone.register_tokens": torch.zeros(1, 4, 64)}}, "1 unexpected: register_tokens"),
-        ({"drop": ("pos_embed",)}, "is no encoder of LeJEPA: pos_embed is missing"),
+        ({"drop": ("pos_embed",)}, "is no encoder of the LeJEPA family: pos_embed is missing"),
     ],
 )
 def test_other_files_are_refused_in_one_sentence(tmp_path, changes, said):
@@ -73,5 +80,5 @@ def test_other_files_are_refused_in_one_sentence(tmp_path, changes, said):
 
 
 def test_a_file_of_another_size_is_not_the_named_model(tmp_path):
-    with pytest.raises(BadCheckpoint, match="is not lejepa_vits: expected .*width=384.*it holds .*width=64"):
+    with pytest.raises(BadCheckpoint, match="is not lejepa_vits: expected .*width 384.*it holds .*width 64"):
         load("lejepa_vits", hub=write(tmp_path))

@@ -368,9 +368,11 @@ def test_every_released_encoder_can_be_built_and_configured(name):
         plain = compose(overrides=[f"+encoder={name}"])
         moved = compose(overrides=[f"+encoder={name}", "hub=/my/folder"])
     assert plain.encoder.model == name and plain.hub == RELEASES[name].repository
-    assert plain.encoder._target_ == f"{vjepa2.load.__module__}.{vjepa2.load.__qualname__}"
+    assert plain.encoder._target_ == "vjepa2_encoder"
     assert moved.encoder.hub == "/my/folder"
 
 
 def test_configurations_and_releases_agree_one_to_one():
-    assert {file.stem for file in (ROOT / "configs/encoder").glob("*.yaml")} == set(RELEASES)
+    assert {
+        file.stem for file in (ROOT / "configs/encoder").glob("*.yaml") if "vjepa2_encoder" in file.read_text()
+    } == set(RELEASES)

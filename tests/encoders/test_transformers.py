@@ -1,4 +1,4 @@
-"""Live parity with the V-JEPA 2 of transformers on random weights; skipped where that package is not installed."""
+"""Live parity with transformers on random weights; skipped where that package is not installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from jepa_mpc.encoders.adapters import vjepa2
+from jepa_mpc.encoders.adapters import placed, vjepa2
+from jepa_mpc.encoders.adapters.files import sort_hugging_face
 from jepa_mpc.seeding import generator
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("transformers"), reason="transformers is not installed")
@@ -36,3 +37,54 @@ def test_features_equal_those_of_transformers(tmp_path, width, heads, frames):
     with torch.no_grad():
         wanted = theirs(pixel_values_videos=clips, skip_predictor=True).last_hidden_state
         torch.testing.assert_close(ours(clips), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    import transformers
+
+    config = transformers.IJepaConfig(
+        hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96, image_size=48, patch_size=8,
+        layer_norm_eps=1e-6,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return transformers.IJepaModel(config, add_pooling_layer=False).eval()
+
+
+def test_features_equal_those_of_transformers_at_its_own_and_at_another_size(reference, tmp_path):
+    reference.save_pretrained(tmp_path)
+    encoder = vjepa2.load(hub=tmp_path)
+    for side in (48, 64):
+        x = torch.randn(2, 3, side, side, generator=generator(side))
+        with torch.no_grad():
+            wanted = reference(x, interpolate_pos_encoding=side != 48).last_hidden_state
+            assert torch.allclose(encoder(x), wanted, atol=1e-5)
+
+
+def test_the_names_that_transformers_has_in_memory_are_read_too(reference):
+    released = sort_hugging_face(reference.state_dict(), reference.config.to_dict(), source="memory")
+    encoder = placed.build(released, placed.describe(released), title="memory")
+    x = torch.randn(1, 3, 48, 48, generator=generator(1))
+    with torch.no_grad():
+        assert torch.allclose(encoder(x), reference(x).last_hidden_state, atol=1e-5)
+
+
+def test_the_baselines_features_equal_those_of_transformers(tmp_path):
+    import transformers
+
+    config = transformers.Dinov2Config(
+        hidden_size=48, num_hidden_layers=2, num_attention_heads=4, mlp_ratio=2, image_size=56, patch_size=14
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        reference = transformers.Dinov2Model(config).eval()
+    for weight in reference.parameters():  # scales of one would hide a mistake
+        weight.data.add_(0.1 * torch.randn(weight.shape, generator=generator(weight.numel())))
+    reference.save_pretrained(tmp_path)
+    encoder = vjepa2.load(hub=tmp_path)
+    for side in (56, 84):
+        x = torch.randn(2, 3, side, side, generator=generator(side))
+        with torch.no_grad():
+            wanted = reference(x).last_hidden_state[:, 1:]
+            assert torch.allclose(encoder(x), wanted, atol=1e-5)

@@ -23,8 +23,9 @@ from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, Unkno
 from jepa_mpc.experiments.reaching.album import Album, load_album, save_album
 from jepa_mpc.experiments.reaching.episodes import LabJob, play_episode, play_lab
 from jepa_mpc.experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods
-from jepa_mpc.experiments.reaching.options import claim_folder, usable_device
+from jepa_mpc.experiments.reaching.options import usable_device
 from jepa_mpc.experiments.reporting.summary import summarise
+from jepa_mpc.experiments.run_folder import claim_folder
 from jepa_mpc.face.agents import planning_agent
 from jepa_mpc.face.planning import PlanSettings
 from tests import tiny
@@ -203,7 +204,7 @@ def test_a_broken_simulation_ends_an_episode_as_the_worst(methods, env, monkeypa
 
 @pytest.mark.render
 def test_a_model_without_a_displacement_head_plays_and_has_no_opinion(lab_env, tmp_path):
-    from jepa_mpc.world_model.checkpoints.loader import as_world_model
+    from jepa_mpc.world_model.recipes import as_world_model
 
     model = as_world_model(tiny.objective(extra=[]).eval(), tiny.interface())
     agent = planning_agent(model, lab_env, QUICK, seed=0)

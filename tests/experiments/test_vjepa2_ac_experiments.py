@@ -21,7 +21,8 @@ from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.loader import Interface, load_world_model, save_world_model
+from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_world_model
+from jepa_mpc.world_model.dynamics.model import Interface
 from tests.encoders import test_released
 from tests.world_model.test_vjepa2_ac import SYSTEM
 
@@ -104,7 +105,7 @@ def test_the_system_brings_its_planner_and_the_command_line_wins(checkpoint):
 def test_the_shipped_model_plans_by_the_energy_of_its_own_tokens():
     options = configured("zero_shot_reach", "system=vjepa2_ac")
     model = load_world_model(adapted(options, ROOT / "experiments" / "checkpoints", given=["system"]).checkpoint)
-    assert model.interface.cameras == ("left",) and model.metres is None and model.feels
+    assert model.interface.cameras == ("left",) and model.position_head is None and model.needs_proprio
 
 
 def test_a_system_that_cannot_reach_or_is_not_shipped_is_told(tmp_path):

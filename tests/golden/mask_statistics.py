@@ -61,10 +61,10 @@ def check_blocks(case: Case) -> None:
         "target_blocks_mutual_overlap_patches": covered - union,
     }
     for name, stats in meta["stats"].items():
-        _agree(case, name, found[name], stats, (meta["draws"], draws))
+        agree(case, name, found[name], stats, (meta["draws"], draws))
     case.checked.add("out.context_len")
-    _covered(case, "out.target_cover_rate", torch.cat(blocks), (meta["draws"], draws))
-    _covered(case, "out.context_cover_rate", torch.cat(seen), (meta["draws"], draws))
+    check_coverage(case, "out.target_cover_rate", torch.cat(blocks), (meta["draws"], draws))
+    check_coverage(case, "out.context_cover_rate", torch.cat(seen), (meta["draws"], draws))
     case.compare("overlap", torch.tensor(float(overlaps)), meta["context_target_overlap_patches_total"])
     edges = {"target": torch.cat(hidden), "context": torch.cat(seen)}
     for name, marked in edges.items():
@@ -96,8 +96,8 @@ def check_tubes(case: Case) -> None:
         shares = {"context_fraction": seen, "target_fraction": hidden}
         for name, lists in shares.items():
             found = torch.stack([marks[0].sum() for marks in lists]) / count
-            _agree(case, f"{name} of {index}", found, stats[name], numbers)
-        _covered(case, f"out.target_cover_rate.{index}", torch.cat(hidden), numbers)
+            agree(case, f"{name} of {index}", found, stats[name], numbers)
+        check_coverage(case, f"out.target_cover_rate.{index}", torch.cat(hidden), numbers)
         together = sum(int((one & other).sum()) for one, other in zip(seen, hidden, strict=True))
         case.compare("overlap", torch.tensor(float(together)), meta["context_target_overlap_tokens_total"])
         _rates(case, index, torch.cat(seen), torch.cat(hidden), grid)
@@ -133,14 +133,14 @@ def check_levels(case: Case) -> None:
             "block_fraction": targets.float().mean(dim=2).flatten(),
         }
         for name, values in found.items():
-            _agree(case, f"{name} of level {level}", values, stats[name], (draws, draws))
+            agree(case, f"{name} of level {level}", values, stats[name], (draws, draws))
         case.compare("overlap", (seen & targets.any(dim=1)).sum(), stats["overlap"])
         empty = float((~seen.any(dim=1)).float().mean())
         rate = stats["empty_context_rate"]
         _within(case, f"empty context of level {level}", empty, rate, _rate_error(rate, (draws, draws)))
 
 
-def _agree(case: Case, name: str, found: Tensor, stats: Mapping[str, Any], draws: tuple[int, int]) -> None:
+def agree(case: Case, name: str, found: Tensor, stats: Mapping[str, Any], draws: tuple[int, int]) -> None:
     """Means, deviations and quantiles of two random samples of as many independent draws."""
     values = found.double()
     share = sum(1 / count for count in draws)
@@ -158,7 +158,7 @@ def _agree(case: Case, name: str, found: Tensor, stats: Mapping[str, Any], draws
             case.misses.append(f"{name}: {below:.1%} to {until:.1%} lie below the reference's quantile of {level} %")
 
 
-def _covered(case: Case, name: str, marked: Tensor, draws: tuple[int, int]) -> None:
+def check_coverage(case: Case, name: str, marked: Tensor, draws: tuple[int, int]) -> None:
     """How often each place of the grid is covered."""
     case.checked.add(name)
     expected = case.tensors[name].double().flatten()

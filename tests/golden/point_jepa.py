@@ -21,7 +21,7 @@ from jepa_mpc.world_model.parts.predictors.cloud_places import CloudPlaces
 from jepa_mpc.world_model.parts.predictors.masked import MaskedPredictor, MaskedSizes
 from jepa_mpc.world_model.parts.targets import EMATarget, constant_momentum
 from tests.golden.cases import GRADIENT, Case
-from tests.golden.statistics import check_rate, check_statistic
+from tests.golden.mask_statistics import agree, check_coverage
 
 THEIR_ORDERS = {
     "iterative_nearest": "nearest_from_first",
@@ -163,7 +163,7 @@ def _check_sampler(case: Case, kind: type[Runs]) -> None:
         num_tokens=total, num_targets=meta["num_targets"], target=tuple(meta["target_ratio"]),
         context=tuple(meta["context_ratio"]),
     )  # fmt: skip
-    stream = Generator().manual_seed(0)
+    stream, draws = Generator().manual_seed(0), (meta["draws"], meta["draws"])
     seen, hidden, lengths = [], [], []
     for _ in range(meta["draws"]):
         masks = sampler(2, stream)
@@ -181,6 +181,6 @@ def _check_sampler(case: Case, kind: type[Runs]) -> None:
         "context_fraction": context.mean(dim=1),
     }
     for name, facts in meta["stats"].items():
-        check_statistic(case, f"{kind.__name__} {name}", values[name], facts)
-    check_rate(case, "out.context_cover_rate", context)
-    check_rate(case, "out.target_cover_rate", targets)
+        agree(case, f"{name} of {kind.__name__}", values[name], facts, draws)
+    check_coverage(case, "out.context_cover_rate", context, draws)
+    check_coverage(case, "out.target_cover_rate", targets, draws)

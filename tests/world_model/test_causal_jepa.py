@@ -315,13 +315,13 @@ def test_a_world_model_of_objects_comes_back_from_its_folder(tmp_path):
         objective = made(proprio_dim=proprio_dim).eval()
         save_world_model(tmp_path / "m", objective, system=SYSTEM | {"proprio_dim": proprio_dim}, interface=facts)
         model = load_world_model(tmp_path / "m")
-        assert model.feels == (proprio_dim is not None)
+        assert model.needs_proprio == (proprio_dim is not None)
         felt = None if proprio_dim is None else noise(2, 1, 5)
         seen = Observation(frames=tiny.frames(2, 1, channels=3, size=28), cameras=("eye",), proprio=felt)
         states = model.perception(seen)
         assert torch.equal(states[:, :, :3], objective.encode(seen.frames))
         rollout = model.dynamics.rollout(Context(latents=states, actions=noise(2, 0, 2)), noise(2, 3, 2, 2))
-        assert model.goal_cost()(rollout, noise(2, 3, 2, 2), Goal(latents=states[:, 0])).shape == (2, 3)
+        assert model.goal_cost(rollout, noise(2, 3, 2, 2), Goal(latents=states[:, 0])).shape == (2, 3)
     blind = Observation(frames=tiny.frames(1, 1, channels=3, size=28), cameras=("eye",))
     with pytest.raises(BadObservation, match="5 numbers per frame"):
         SlotPerception(objective, cameras=("eye",), image_size=(28, 28))(blind)
@@ -358,6 +358,8 @@ def test_pickled_modules_and_strange_weights_are_refused(tmp_path):
         released.world(weights, heads=3)
     torch.save(weights, tmp_path / "plain.ckpt")
     assert released.load_released(tmp_path / "plain.ckpt", heads=2).window == 3
+    kept = [released.world(weights, heads=2, future=2, per_round=per_round).per_round for per_round in (None, 1)]
+    assert kept == [2, 1]  # the authors keep every frame that a round predicts
 
 
 # interventions

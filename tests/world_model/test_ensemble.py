@@ -8,8 +8,10 @@ import torch
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.types import Context, Observation
-from jepa_mpc.world_model.checkpoints.loader import WorldModel, as_world_model, load_world_model, save_ensemble
+from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_ensemble
 from jepa_mpc.world_model.dynamics.ensemble import EnsembleDynamics, EnsemblePerception, MeanMeasure
+from jepa_mpc.world_model.dynamics.model import WorldModel
+from jepa_mpc.world_model.recipes import as_world_model
 from tests import tiny
 
 SEEN = Observation(frames=tiny.frames(), cameras=("left", "right"))
@@ -36,8 +38,8 @@ def test_every_member_sees_and_imagines_what_it_would_alone(members):
 
 def test_the_measure_is_the_mean_of_the_members(members):
     latents = EnsemblePerception([member.perception for member in members])(SEEN)
-    alone = torch.stack([member.metres(member.perception(SEEN)) for member in members])
-    torch.testing.assert_close(MeanMeasure([member.metres for member in members])(latents), alone.mean(dim=0))
+    alone = torch.stack([member.position_head(member.perception(SEEN)) for member in members])
+    torch.testing.assert_close(MeanMeasure([member.position_head for member in members])(latents), alone.mean(dim=0))
 
 
 def test_as_many_plans_at_once_as_the_member_with_the_least_room(members):

@@ -14,9 +14,9 @@ from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, MpcSettings, Observation
 from jepa_mpc.world_model.agents.pace import Moment
 from jepa_mpc.world_model.agents.planning import PlanningAgent
-from jepa_mpc.world_model.checkpoints.loader import as_world_model
 from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, WeightedSum
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
+from jepa_mpc.world_model.recipes import as_world_model
 from tests import tiny
 
 CAMERAS = ("left", "right")

@@ -9,8 +9,10 @@ import torch
 
 from jepa_mpc.checkpoint import CONFIG, MANIFEST, MODEL, load_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, Context, Observation
-from jepa_mpc.world_model.checkpoints.loader import as_world_model, load_world_model, save_world_model
+from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_world_model
+from jepa_mpc.world_model.recipes import as_world_model
 from tests import tiny
 
 BOX = ActionBox(low=torch.full((7,), -0.05), high=torch.full((7,), 0.05))
@@ -41,7 +43,7 @@ def test_a_world_model_sees_and_imagines_the_same_bits_after_a_round_trip(folder
     context = Context(latents=latents[:, -1:], actions=torch.zeros(2, 0, 7))
     plans = torch.full((2, 3, 4, 7), 0.02)
     futures = [model.dynamics.rollout(context, plans).latents for model in (before, after)]
-    assert torch.equal(*futures) and torch.equal(before.metres(latents), after.metres(latents))
+    assert torch.equal(*futures) and torch.equal(before.position_head(latents), after.position_head(latents))
 
 
 def test_the_interface_comes_back_and_the_weights_are_frozen(folder):
@@ -61,7 +63,7 @@ def test_other_weights_have_another_fingerprint(folder, tmp_path):
 
 
 def test_a_model_without_the_displacement_head_has_no_metres():
-    assert as_world_model(tiny.objective(extra=[]), tiny.interface()).metres is None
+    assert as_world_model(tiny.objective(extra=[]), tiny.interface()).position_head is None
 
 
 def test_the_robot_of_the_training_is_welcome(folder):
@@ -167,3 +169,16 @@ def test_a_folder_of_other_files_is_not_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match="other files"):
         save_world_model(tmp_path, tiny.objective(), system=tiny.system(), interface=tiny.interface())
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_world_model_looks_back_on_as_many_frames_as_asked(folder):
+    alone, both = (load_world_model(folder, context=context) for context in (1, 2))
+    latents = torch.randn(1, 2, 1, alone.objective.encoder.width, generator=generator(5))
+    actions = 0.02 * torch.randn(1, 3, 2, 7, generator=generator(6))
+    context = Context(latents=latents, actions=torch.full((1, 1, 7), 0.02))
+    futures = [model.dynamics.rollout(context, actions).latents for model in (alone, both)]
+    assert not torch.equal(*futures)
+    short = Context(latents=latents[:, -1:], actions=context.actions[:, :0])
+    assert torch.equal(futures[0], both.dynamics.rollout(short, actions).latents)
+    with pytest.raises(BadCheckpoint, match="looks back on 1 to"):
+        load_world_model(folder, context=99)

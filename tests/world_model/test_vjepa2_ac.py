@@ -17,14 +17,17 @@ from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, Context, Goal, MpcSettings, Observation
 from jepa_mpc.world_model.adapters.vjepa2_ac import from_released, load_predictor, sizes_of, to_released
 from jepa_mpc.world_model.adapters.vjepa2_ac_files import load_released
-from jepa_mpc.world_model.agents.planning import Agent, _Evaluator
-from jepa_mpc.world_model.checkpoints.loader import Interface, as_world_model, load_world_model, save_world_model
+from jepa_mpc.world_model.agents.planning import PlanningAgent
+from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_world_model
 from jepa_mpc.world_model.costs.goal import GoalDistance, absolute
+from jepa_mpc.world_model.dynamics.evaluator import Evaluator
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
+from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression
 from jepa_mpc.world_model.parts.poses import ArmPose
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
+from jepa_mpc.world_model.recipes import as_world_model
 from jepa_mpc.world_model.recipes.vjepa2_ac import build
 from tests.rounding import rounding
 
@@ -162,12 +165,12 @@ def trainer_file(folder: Path, *, with_predictor: bool = True) -> Path:
 
 def test_the_authors_file_becomes_a_world_model(tmp_path):
     model = load_released(trainer_file(tmp_path), cameras=("left",), dt_s=0.24, side=2, heads=2, encoder_heads=1)
-    assert model.interface.image_size == 32 and model.feels and len(model.fingerprint) == 12
+    assert model.interface.image_size == 32 and model.needs_proprio and len(model.fingerprint) == 12
     seen = model.perception(Observation(frames=torch.zeros(1, 1, 3, 32, 32, dtype=torch.uint8), cameras=("left",)))
     plans = torch.zeros(1, 3, 2, 7)
     context = Context(latents=seen, actions=plans[:, 0, :0], proprio=torch.zeros(1, 1, 14))
     assert model.dynamics.rollout(context, plans).latents.shape == (1, 3, 2, 4, 64)
-    assert model.goal_cost().steps == "last" and model.goal_cost().distance is absolute
+    assert model.goal_cost.steps == "last" and model.goal_cost.distance is absolute
 
 
 def test_a_file_without_a_predictor_is_refused(tmp_path):
@@ -186,26 +189,26 @@ def test_a_checkpoint_brings_the_same_world_model_back(tmp_path):
     save_world_model(tmp_path / "model", made, system=SYSTEM, interface=interface())
     model = load_world_model(tmp_path / "model")
     assert json.loads((tmp_path / "model" / "config.json").read_text())["config"]["system"] == SYSTEM
-    assert model.metres is None and model.feels
+    assert model.position_head is None and model.needs_proprio
     assert torch.equal(model.objective.encode(batch()["frames"]), made.eval().encode(batch()["frames"]))
 
 
 def test_wrong_poses_are_told_before_planning():
     model = as_world_model(build(preset="tiny", generator=generator(0)).eval(), interface())
     with pytest.raises(ValueError, match="degrees"):
-        model.checked_proprio(torch.tensor([[[0.5, 0.0, 0.3, 180.0, 0.0, 90.0, 0.5]]]))
+        model.check_proprio(torch.tensor([[[0.5, 0.0, 0.3, 180.0, 0.0, 90.0, 0.5]]]))
     with pytest.raises(ValueError, match="quaternion"):
-        model.checked_proprio(torch.zeros(1, 1, 8))
+        model.check_proprio(torch.zeros(1, 1, 8))
 
 
 def test_an_agent_plans_with_it_and_remembers_poses():
     model = as_world_model(objective(), interface())
     high = torch.tensor([0.05] * 3 + [0.0] * 4)
-    agent = Agent(
+    agent = PlanningAgent(
         perception=model.perception,
         memory=ReplayBuffer(capacity=2, window=2, action_dim=7),
         dynamics=model.dynamics,
-        cost=model.goal_cost(),
+        cost=model.goal_cost,
         planner=hand_cem(num_samples=8, num_elites=3, num_iterations=2, answer="mean"),
         box=ActionBox(low=-high, high=high),
         settings=MpcSettings(horizon=2),
@@ -218,7 +221,7 @@ def test_an_agent_plans_with_it_and_remembers_poses():
         action = agent.act(seen)
     assert action.shape == (2, 7) and action.isfinite().all() and (action.abs() <= high).all()
     agent.aim(Observation(frames=frames[:, :1], cameras=("left",)))
-    assert torch.equal(agent.memory._proprio[-1], proprio[:, 1])
+    assert torch.equal(agent.memory._get("proprio", agent.memory.now), proprio[:, 1])
     assert agent.act(Observation(frames=frames[:, 2:3], cameras=("left",), proprio=proprio[:, 2:3])).shape == (2, 7)
 
 
@@ -231,6 +234,6 @@ def test_judging_in_chunks_gives_the_same_costs():
     costs = []
     for budget in (2**30, 5 * made.predictor.bytes_per_candidate(16, 3)):
         dynamics = LearnedDynamics(made.predictor, max_bytes=budget)
-        costs.append(_Evaluator(dynamics, cost, context, goal)(plans))
+        costs.append(Evaluator(dynamics, cost, context, goal)(plans))
     assert dynamics.at_once(context, 3) == 2
     assert torch.allclose(*costs, **rounding(products=3 * 2 * 6, terms=32))  # steps, blocks, products in a block

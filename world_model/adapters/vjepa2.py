@@ -127,9 +127,9 @@ def load_predictor(released: Released, *, image: int = PRETRAINING_PIXELS, heads
     """
     if not released.predictor:
         raise BadCheckpoint(f"{released.source} holds an encoder and no predictor: take the authors' .pt file")
-    family = placed if placed.fits(released) else rotary
-    encoder = family.describe(released)
-    usual = encoder.sizes.heads if family is placed else HEADS
+    first = placed.fits(released)
+    encoder = placed.describe(released, heads=heads) if first else rotary.describe(released)
+    usual = encoder.sizes.heads if first else HEADS
     sizes = sizes_of(numbered_masks(released.predictor), heads=heads or usual)
     predictor = _network(encoder, sizes, image)
     fill_predictor(predictor, released.predictor, title=f"the predictor of {released.source}")

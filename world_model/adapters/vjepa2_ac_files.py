@@ -15,10 +15,11 @@ from jepa_mpc.encoders.frozen import FrozenFrames
 from jepa_mpc.encoders.preprocessing import RobotPixels
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.world_model.adapters.vjepa2_ac import SIDE, load_predictor
-from jepa_mpc.world_model.checkpoints.loader import Interface, WorldModel, as_world_model
+from jepa_mpc.world_model.dynamics.model import Interface, WorldModel
 from jepa_mpc.world_model.parts.distances import AbsoluteError
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.poses import ArmPose
+from jepa_mpc.world_model.recipes import as_world_model
 
 ACTIONS = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
 CHUNK = 2**22

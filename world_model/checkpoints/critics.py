@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
 from jepa_mpc.world_model.checkpoints.networks import load_companion, save_companion
 from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.dynamics.model import WorldModel
 
 
 def save_critic(

@@ -10,8 +10,8 @@ from torch import nn
 
 from jepa_mpc.checkpoint import open_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.world_model.checkpoints.loader import WorldModel
 from jepa_mpc.world_model.checkpoints.restore import restore
+from jepa_mpc.world_model.dynamics.model import WorldModel
 
 Part = TypeVar("Part", bound=nn.Module)
 

@@ -10,9 +10,10 @@ import torch
 
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.types import ActionBox, Observation
-from jepa_mpc.world_model.checkpoints.loader import WorldModel, interface_of
+from jepa_mpc.world_model.checkpoints.loader import interface_of
 from jepa_mpc.world_model.checkpoints.networks import load_companion, save_companion
 from jepa_mpc.world_model.checkpoints.restore import MISFITS, load_network
+from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
 from jepa_mpc.world_model.perception.images import ImagePerception
 from jepa_mpc.world_model.policies.chunk import ChunkPolicy

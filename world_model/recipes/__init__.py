@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.world_model.dynamics.model import Interface, WorldModel, latent_world_model
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.objectives.legacy_pyramid import LegacyPyramidObjective
@@ -11,10 +13,12 @@ from jepa_mpc.world_model.parts.objectives.masked import MaskedObjective
 from jepa_mpc.world_model.parts.objectives.motion import MotionContentObjective
 from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective
 from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective
+from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
 from jepa_mpc.world_model.parts.objectives.think import ThinkObjective
 from jepa_mpc.world_model.parts.objectives.views import ViewsObjective
 from jepa_mpc.world_model.recipes import (
     act_jepa,
+    audio_jepa,
     causal_jepa,
     hand_points,
     hjepa_legacy,
@@ -49,6 +53,7 @@ Objective = (
 RECIPES: dict[str, Callable[..., Objective]] = {
     "act_jepa": act_jepa.build,
     "act_jepa_control": act_jepa.build_control,
+    "audio_jepa": audio_jepa.build,
     "causal_jepa": causal_jepa.build,
     "hand_points": hand_points.build,
     "hjepa_legacy": hjepa_legacy.build,
@@ -68,3 +73,32 @@ RECIPES: dict[str, Callable[..., Objective]] = {
     "vjepa2_ac": vjepa2_ac.build,
 }
 """Name of a system -> builder of its training loss."""
+
+WorldModelBuilder = Callable[..., WorldModel]
+
+WORLD_MODELS: dict[type[Objective], WorldModelBuilder] = {
+    ObjectObjective: causal_jepa.world_model,
+    DynamicsObjective: latent_world_model,
+}
+"""Kind of training loss -> maker of perception, dynamics and goal cost of the trained result; special kinds first."""
+
+
+def as_world_model(
+    objective: Objective, interface: Interface, *, context: int = 1, fingerprint: str = ""
+) -> WorldModel:
+    """The parts of an agent around a trained objective.
+
+    Args:
+        objective: The trained objective.
+        interface: What it sees and commands.
+        context: Frames that the predictor looks back on.
+        fingerprint: Short hash of the weights.
+
+    Raises:
+        BadCheckpoint: If it predicts no actions' effects, or prepares its pictures in a way that is not known here.
+        ValueError: If the predictor looks back on fewer frames than `context`.
+    """
+    for kind, build in WORLD_MODELS.items():
+        if isinstance(objective, kind):
+            return build(objective, interface, context=context, fingerprint=fingerprint)
+    raise BadCheckpoint(f"a {type(objective).__name__} predicts no effects of actions: it is no world model")

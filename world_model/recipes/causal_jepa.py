@@ -24,7 +24,8 @@ from jepa_mpc.encoders.slots import SlotEncoder
 from jepa_mpc.errors import choose
 from jepa_mpc.interfaces import MaskSampler
 from jepa_mpc.world_model.costs.goal import GoalDistance, Steps
-from jepa_mpc.world_model.dynamics.objects import AlignedDynamics, MatchedGap
+from jepa_mpc.world_model.dynamics.model import Interface, WorldModel, checked_context
+from jepa_mpc.world_model.dynamics.objects import AlignedDynamics, MatchedGap, SlotPerception
 from jepa_mpc.world_model.parts.actions import ActionMap
 from jepa_mpc.world_model.parts.masks.objects import ObjectMask
 from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
@@ -119,6 +120,29 @@ def build(
 def as_world_model(objective: ObjectObjective, *, max_bytes: int = 512 * 2**20) -> AlignedDynamics:
     """The trained predictor as a Dynamics, with its whole history as context."""
     return AlignedDynamics(objective.predictor, max_bytes=max_bytes)
+
+
+def world_model(
+    objective: ObjectObjective, interface: Interface, *, context: int = 1, fingerprint: str = ""
+) -> WorldModel:
+    """Perception, dynamics and goal cost of a trained world of objects; it looks back on its whole history.
+
+    Args:
+        objective: The trained objective.
+        interface: What it sees and commands.
+        context: Frames to look back on; 1 for the whole history.
+        fingerprint: Short hash of the weights.
+    """
+    world = objective.predictor
+    return WorldModel(
+        members=(objective,),
+        interface=interface,
+        perception=SlotPerception(objective, cameras=interface.cameras, image_size=interface.side),
+        dynamics=AlignedDynamics(world, max_context=None if context == 1 else checked_context(context, world)),
+        goal_cost=goal_cost(objective),
+        proprio_dim=0 if world.felt is None else world.felt.inputs,
+        fingerprint=fingerprint,
+    )
 
 
 def goal_cost(objective: ObjectObjective, *, steps: Steps = "last") -> GoalDistance:
