@@ -28,6 +28,7 @@ SHRUNKEN: dict[str, list[str]] = {
 EXCEPTIONS: dict[str, str] = {
     r"\bbench_\w+": "benchmarks run in tests/experiments in small settings; here their options are checked",
     r"\brender_rollouts\b": "films run in tests/experiments in small settings; here their options are checked",
+    r"\bserve\b": "runs until it is stopped; tests/compat/test_openpi.py runs it",
     r"device=cuda|torchrun": "needs a GPU, or several",
     r"vjepa2-ac-vitg\.pt": "needs the authors' weights",
     r"hf://": "needs an account of the Hugging Face Hub",
