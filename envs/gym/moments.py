@@ -92,8 +92,8 @@ GOALS: Mapping[str, GymGoal] = {
     ),
     "MountainCarContinuous-v0": GymGoal(
         success=lambda moment: moment.ended,
-        horizon=8,
-        repeat=25,
+        horizon=15,
+        repeat=10,
         describe="Drive out of the valley; reached where the environment ends the episode.",
     ),
     "InvertedPendulum-v5": GymGoal(
