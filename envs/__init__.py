@@ -2,7 +2,7 @@
 
     env = envs.make("reach-v1", image_size=96)
     task = envs.make_task("reach-v1")  # with true dynamics, cost, goal and baselines: ready to plan in
-    envs.register(); env = gymnasium.make("reach-v1")
+    env = gymnasium.make("jepa_mpc.gym:reach-v1")
 
 Importing this package is cheap and only chooses how MuJoCo shall draw; a task is imported when it is made.
 """

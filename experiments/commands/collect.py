@@ -29,6 +29,8 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadEpisode, UnknownName, choose
+from jepa_mpc.experiments.command_line import Stopped
+from jepa_mpc.experiments.run_folder import refuse_strangers
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import numpy_generator, seed_of
@@ -87,10 +89,6 @@ class Collection:
 HEARING = ("rate", "noise", "materials")
 SIZES = (0.7, 1.4)
 """Smallest and largest block that is heard, in the size of `MATERIALS`."""
-
-
-class Stopped(Exception):  # noqa: N818
-    """A signal asked to end."""
 
 
 def record_one(collection: Collection, folder: Path, index: int) -> int:
@@ -184,6 +182,7 @@ def record_all(record: Callable[[int], int], missing: list[int], folder: Path, *
 
 def settle(collection: Collection, folder: Path) -> None:
     """Note the settings beside a new log; refuse to mix other settings into an old one (more labs are welcome)."""
+    refuse_strangers(folder, "a log", lambda name: name in (SETTINGS, MANIFEST) or name.startswith("episode_"))
     path = folder / SETTINGS
     wanted = OmegaConf.to_container(OmegaConf.create(asdict(collection)))
     assert isinstance(wanted, dict)
@@ -263,7 +262,7 @@ def _prepare_worker() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(signal.Signals(number).name)
+    raise Stopped(f"by {signal.Signals(number).name}: the log is in order; the same command continues it")
 
 
 def record(cfg: DictConfig) -> NpzStore:
@@ -277,8 +276,6 @@ def record(cfg: DictConfig) -> NpzStore:
     names = {field.name for field in fields(Collection)}
     plain = {name: value for name, value in OmegaConf.to_container(cfg, resolve=True).items() if name in names}  # type: ignore[union-attr]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
     collection = Collection(**{**plain, "cameras": tuple(plain["cameras"])})
     return collect(collection, Path(cfg.out), workers=int(cfg.workers))
 
@@ -291,8 +288,6 @@ def main(cfg: DictConfig) -> None:
         signal.signal(number, _stop)
     try:
         store = record(cfg)
-    except Stopped as stop:
-        sys.exit(f"stopped by {stop}: the log in {folder} is in order; the same command continues it")
     except BrokenProcessPool:
         sys.exit(
             "a worker process died (out of memory, or no OpenGL?); the log is in order, the same command continues it"

@@ -121,13 +121,15 @@ def robot_entries(robot: Any) -> dict[str, Any]:
 
     Raises:
         UnknownName: If it is neither a file nor a known robot.
-        ValueError: If the file does not hold entries of a robot map.
+        ValueError: If there is no such file, or it does not hold entries of a robot map.
     """
     if robot is None:
         return {}
     if isinstance(robot, str):
         if not robot.endswith((".yaml", ".yml")):
             return choose(ROBOTS, robot, "robot (or name a .yaml file)").to_dict()
+        if not Path(robot).is_file():
+            raise ValueError(f"robot={robot}: there is no such file; inspect_logs.py writes one to begin with")
         robot = OmegaConf.to_container(OmegaConf.load(robot), resolve=True)
     if not isinstance(robot, Mapping):
         raise ValueError(f"a robot map is a list of entries such as position: ..., got {robot!r}")

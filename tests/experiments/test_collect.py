@@ -62,7 +62,7 @@ def test_a_stopped_log_goes_on_and_equals_one_that_ran_through(tmp_path):
         time.sleep(0.02)
     worker.send_signal(signal.SIGTERM)
     code, _, err = finish(worker)
-    assert code == 1 and "the same command continues it" in err and not (stopped / "manifest.json").exists()
+    assert code == 130 and "the same command continues it" in err and not (stopped / "manifest.json").exists()
     count = len(NpzStore(stopped))
     (stopped / "collect.json").unlink()
     code, out, err = finish(start(stopped, "workers=2", f"labs={max(2, (count + 3) // 2)}"))
