@@ -9,6 +9,7 @@ from typing import Any
 import mujoco
 import numpy as np
 import torch
+from scipy.io import wavfile
 
 import jepa_mpc
 from jepa_mpc.encoders.points import PointSizes, point_encoder
@@ -16,7 +17,7 @@ from jepa_mpc.face.loading import plan_settings
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.adapters.thinker_features import save_features
 from jepa_mpc.world_model.checkpoints.loader import save_world_model
-from jepa_mpc.world_model.recipes import act_jepa, causal_jepa
+from jepa_mpc.world_model.recipes import act_jepa, audio_jepa, causal_jepa
 from tests import tiny
 
 Names = dict[str, Any]
@@ -95,6 +96,13 @@ def cloud(folder: Path) -> Names:
     return {"encoder": point_encoder(sizes)}
 
 
+def sound(folder: Path) -> Names:
+    """A tap of a tenth of a second and a small encoder."""
+    tap = np.random.default_rng(0).standard_normal(200) * np.exp(-np.arange(200) / 40)
+    wavfile.write(folder / "tap.wav", 2000, tap.astype(np.float32))
+    return {"encoder": audio_jepa.build(preset="tiny").published}
+
+
 def thinker(folder: Path) -> Names:
     """A small system with guidance, a clip and what the thinker said of it."""
     from tests.world_model.test_think_jepa import batch, objective
@@ -113,6 +121,7 @@ PREPARED: dict[str, Callable[[Path], Names]] = {
     "runs/causal_jepa": slots_model,
     "edge_recovery": interventions,
     "encode_cloud": cloud,
+    "encode_sound": sound,
     "clip.safetensors": thinker,
 }
 """A word of the program -> what must be there before it runs."""
@@ -120,6 +129,7 @@ PREPARED: dict[str, Callable[[Path], Names]] = {
 RELEASED: dict[str, str] = {
     "lejepa_vits": "downloads the community's weights",
     "pusht_predictor.pt": "needs the authors' weights",
+    "JEPA.ckpt": "needs the authors' weights",
     "pretrained.ckpt": "needs the authors' weights",
     "thinkjepa.pt": "needs the authors' weights",
 }

@@ -63,7 +63,8 @@ def load_agent(
     """An agent that plans in a trained world model, for one robot.
 
     Args:
-        robot: An environment, or whatever tells `action_box`, `cameras`, `image_size` and `dt_s`.
+        robot: An environment, within gymnasium's wrappers or without, or whatever tells `action_box`, `cameras`,
+            `image_size` and `dt_s`.
         checkpoint: The world model (see `load_world_model`); by default the shipped one for as many cameras.
         kind: "calibrated" finds the hand in the pictures and corrects the goal on the way, "simple" plans and nothing
             else; by default calibrated where the world model can measure positions and the robot has two cameras.
@@ -79,6 +80,7 @@ def load_agent(
         BadCheckpoint: If a checkpoint cannot be read, or was trained for another robot.
         UnknownName: If there is no such planner.
     """
+    robot = getattr(robot, "unwrapped", robot)
     two = len(robot.cameras) > 1
     model = load_world_model(checkpoint or ("reach_wide" if two else "reach_one_camera"), device=device)
     settings = plan_settings(planner, horizon=horizon, effort=effort, hold_m=hold_m)

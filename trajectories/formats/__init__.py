@@ -26,6 +26,8 @@ from jepa_mpc.trajectories.formats.npz_writer import write_npz
 from jepa_mpc.trajectories.formats.ogbench import OgbenchReader, is_ogbench
 from jepa_mpc.trajectories.formats.picture_folder import PictureFolderReader
 from jepa_mpc.trajectories.formats.robomimic import RobomimicReader, write_robomimic
+from jepa_mpc.trajectories.formats.sound_folder import SoundFolderReader
+from jepa_mpc.trajectories.guards import no_log
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ FORMATS: dict[str, Format] = {
     "clips": Format(ClipsReader, lambda path: path.is_dir() and bool(find_clips(path))),
     "pictures": Format(PictureFolderReader, lambda path: _below(path, PictureFolderReader.suffixes)),
     "clouds": Format(CloudFolderReader, lambda path: _below(path, CloudFolderReader.suffixes)),
+    "sounds": Format(SoundFolderReader, lambda path: _below(path, SoundFolderReader.suffixes)),
 }
 """Name -> format, in the order in which `detect` asks."""
 
@@ -102,13 +105,12 @@ def detect(path: str | Path) -> str:
     """
     path = Path(path)
     if not path.exists():
-        raise fault(str(path), field="file", problem="does not exist", remedy="name an existing log")
+        raise no_log(path)
     for name, kind in FORMATS.items():
         if kind.lies_at(path):
             return name
-    sought = (
-        "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, films, pictures, or clouds"
-    )
+    files = "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap"
+    sought = f"{files}, films, pictures, clouds, or sounds"
     raise fault(
         path, field="format", problem="is none that is known", remedy=f"looked for {sought}; or give format=..."
     )
