@@ -16,6 +16,7 @@ from jepa_mpc.envs.breakdown import broken, unfit, warnings
 from jepa_mpc.envs.plant import GUESS, PHYSICS, Array, DirectPlant, layout_of
 from jepa_mpc.envs.render import Drawer, make_renderer
 from jepa_mpc.envs.stepping import one_action
+from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.types import ActionBox, Observation
 
 PROPRIO_LIMIT = 1e3
@@ -42,6 +43,8 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}
+    tracked: Tracked | None = None
+    """What the task moves, for films that draw its imagined way; without it they draw none."""
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from jepa_mpc.envs.backend import advice
 from jepa_mpc.errors import MissingPackage
 
 SUPERSAMPLING = 2  # pictures are drawn this many times larger and averaged: cheaper than multisampling in software
+LARGEST_PX = 768
 
 
 _OPEN: weakref.WeakSet[Renderer] = weakref.WeakSet()
@@ -103,13 +104,15 @@ class Renderer:
             uint8 `(size, size, 3)`.
 
         Raises:
-            ValueError: If the picture is larger than the offscreen buffer.
+            ValueError: If the picture is larger than `LARGEST_PX`.
         """
         large = size * SUPERSAMPLING
-        if large > self._largest:
-            largest = self._largest // SUPERSAMPLING
-            raise ValueError(f"image size {size} is too large: the offscreen buffer allows {largest}")
+        if size > LARGEST_PX:
+            raise ValueError(f"image size {size} is too large: pictures have {LARGEST_PX} px at most")
         self._gl.make_current()
+        if large > self._largest:
+            mujoco.mjr_resizeOffscreen(large, large, self._context)
+            self._largest = large
         view = mujoco.MjvCamera()
         view.type = mujoco.mjtCamera.mjCAMERA_FIXED
         view.fixedcamid = self.model.camera(camera).id

@@ -26,7 +26,7 @@ ARROWS = {
     "face": {*PACKAGES, "experiments"},  # the part of jepa_mpc that looks up, at use
     "experiments": {*PACKAGES, "experiments"},
 }
-FACE = ("jepa_mpc/face/", "jepa_mpc/cli.py")
+FACE = ("jepa_mpc/face/", "jepa_mpc/cli.py", "jepa_mpc/gym.py")
 SHELVES = {*PACKAGES, "experiments"} - {"jepa_mpc"}
 
 # Where each package that is not Python's own may be imported: folders (and all below) or single files.

@@ -1,6 +1,6 @@
 """Record reward-free motion in many labs: `python experiments/collect.py out=logs/reach labs=400 episodes=5 workers=2`.
 
-`env=pick policy=handle` keeps an object in play by feel (see `trajectories.handling`).
+`task=pick policy=handle` keeps an object in play by feel (see `trajectories.handling`).
 
 Episode i depends on the seeds and on i alone, whatever the number of workers. Interrupt it at any time: what is in the
 log stays whole and in order, and the same command goes on from there. The manifest is written last.
@@ -42,8 +42,8 @@ from jepa_mpc.trajectories.recording import publish_staged, record_episode, repa
 
 LOGGER = logging.getLogger(__name__)
 SETTINGS = "collect.json"
-LATER = ("env", "policy", "robot")  # settings that older logs do not name: they were made with the defaults
-ENVIRONMENTS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
+LATER = ("task", "policy", "robot")  # settings that older logs do not name: they were made with the defaults
+TASKS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
 POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle}
 HANDED_OVER = 0.8  # share of the episodes of `handle` that begin with the object in the hand
 
@@ -60,7 +60,7 @@ class Collection:
     split: str
     lab_seed: int
     seed: int
-    env: str = "reach"
+    task: str = "reach"
     policy: str = "wander"
     robot: str = "panda"
     clouds: Mapping[str, Any] | None = None
@@ -70,12 +70,12 @@ class Collection:
         for name in ("labs", "episodes", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        choose(ENVIRONMENTS, self.env, "env")
+        choose(TASKS, self.task, "task")
         choose(POLICIES, self.policy, "policy")
-        if self.policy == "handle" and self.env != "pick":
-            raise ValueError(f"policy=handle needs an object and a gripper: env=pick, got env={self.env}")
-        if self.sound is not None and self.env != "push":
-            raise ValueError(f"sound comes from a block that is pushed about: env=push, got env={self.env}")
+        if self.policy == "handle" and self.task != "pick":
+            raise ValueError(f"policy=handle needs an object and a gripper: task=pick, got task={self.task}")
+        if self.sound is not None and self.task != "push":
+            raise ValueError(f"sound comes from a block that is pushed about: task=push, got task={self.task}")
         unknown = (self.sound or {}).keys() - HEARING
         if unknown:
             raise ValueError(f"sound takes {', '.join(HEARING)}, got {', '.join(sorted(unknown))}")
@@ -95,7 +95,7 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
     """Record one episode into the staging folder (in a worker process); returns its number."""
     from jepa_mpc.envs.labs import sample_lab
 
-    env = _environment(collection.env, collection.robot, collection.cameras, collection.image_size, collection.steps)
+    env = _environment(collection.task, collection.robot, collection.cameras, collection.image_size, collection.steps)
     lab_index = index // collection.episodes
     lab = sample_lab(lab_index, split=collection.split, seed=collection.lab_seed)
 
@@ -105,14 +105,14 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         microphone, heard = _microphone(env, collection, lab_index, index)
         sensors |= {SOUND: microphone.listen, HEARD: microphone.labels}
 
-    if collection.env == "pick":
+    if collection.task == "pick":
         sensors |= {GRIPPER_COMMAND: env.gripper_command_m, CONTACT: env.contact_n}
     options: dict[str, Any] = {"lab": lab}
     if collection.policy == "handle":
         options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < HANDED_OVER)
 
     def motion() -> Any:
-        if collection.env == "push":
+        if collection.task == "push":
             return env.motion()
         low, high = env.arm.workspace()
         return POLICIES[collection.policy](Reach(box=env.action_box, low=low, high=high))
@@ -125,7 +125,7 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         seed=seed_of(collection.seed, "reset", index),
         options=options,
         metadata={
-            "env": ENVIRONMENTS[collection.env],
+            "env": TASKS[collection.task],
             "robot": collection.robot,
             "lab_index": lab_index,
             "lab": lab.to_dict(),
@@ -208,7 +208,7 @@ def _environment(name: str, robot: str, cameras: tuple[str, ...], image_size: in
     """The one environment (and OpenGL context) of this process."""
     from jepa_mpc import envs
 
-    return envs.make(ENVIRONMENTS[name], robot=robot, cameras=cameras, image_size=image_size, budget=steps)
+    return envs.make(TASKS[name], robot=robot, cameras=cameras, image_size=image_size, budget=steps)
 
 
 def _microphone(env: Any, collection: Collection, lab: int, index: int) -> tuple[Any, dict[str, Any]]:

@@ -32,8 +32,9 @@ from jepa_mpc.checkpoint import checkpoint_hash, place_of
 from jepa_mpc.envs.labs import labs_hash, sample_lab
 from jepa_mpc.envs.ranges import FACTORS
 from jepa_mpc.envs.reach import ReachEnv
-from jepa_mpc.envs.robots import DEFAULT
+from jepa_mpc.envs.robots import DEFAULT, ROBOTS
 from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
+from jepa_mpc.experiments.benchmarking.budgets import needs_gradients
 from jepa_mpc.experiments.command_line import Stopped
 from jepa_mpc.experiments.reaching.episodes import LabJob, LabResult, play_all
 from jepa_mpc.experiments.reaching.films import album_at
@@ -49,11 +50,11 @@ from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.files import only_writer
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
+from jepa_mpc.planners import planner_choice
 
 SHIPPED = CHECKPOINTS
 NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach_random")}
 WIDE, POINTS = "reach_wide", "hand_points"  # what the calibrated agent plans in with two cameras, and looks with
-SAMPLING = {"cem", "random_shooting"}  # planners that do without gradients
 SHORT_SEARCH = {"num_samples": 32, "num_elites": 6, "num_iterations": 5}
 SEEDED_SEARCH = {"num_samples": 26, "num_elites": 5, "num_iterations": 3, "initial_std": 0.25}  # half of it
 FREE = ("out", "workers")  # may differ when a run goes on
@@ -61,12 +62,19 @@ PACKAGES = ("torch", "mujoco", "numpy", "gymnasium")
 MISTAKES = (BadCheckpoint, BadObservation, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 
 
-def main_settings(cfg: DictConfig) -> tuple[PlanSettings, PlanSettings]:
-    """How the world model plans, and how the true dynamics do: with the same planner if it can do without gradients."""
-    chosen: dict[str, Any] = OmegaConf.to_container(cfg.planner, resolve=True)  # type: ignore[assignment]
-    name = str(chosen.pop("_target_", "")).rsplit(".", 1)[-1]
-    settings = PlanSettings(planner=name, arguments=chosen, horizon=cfg.horizon, effort=cfg.effort, hold_m=cfg.hold_m)
-    return settings, settings if name in SAMPLING else replace(settings, planner="cem", arguments=SHORT_SEARCH)
+def main_settings(cfg: DictConfig) -> tuple[PlanSettings, PlanSettings, str]:
+    """How the world model plans, how the true dynamics do, and why the two differ ("" if they do not).
+
+    A planner that needs gradients or single steps cannot plan in a simulator; a short cross-entropy search stands in.
+    """
+    name, arguments = planner_choice(OmegaConf.to_container(cfg.planner, resolve=True))  # type: ignore[arg-type]
+    settings = PlanSettings(
+        planner=name, arguments=arguments, horizon=cfg.horizon, effort=cfg.effort, hold_m=cfg.hold_m
+    )
+    reason = needs_gradients(settings.build(), box=ROBOTS[DEFAULT].box(0, 1, 2), horizon=cfg.horizon)
+    if reason is None:
+        return settings, settings, ""
+    return settings, replace(settings, planner="cem", arguments=SHORT_SEARCH), reason
 
 
 def methods_of(cfg: DictConfig) -> Methods:
@@ -78,8 +86,7 @@ def methods_of(cfg: DictConfig) -> Methods:
     """
     shipped, control = choose({str(count): names for count, names in NAMES.items()}, str(cfg.cameras), "cameras")
     frozen = Path(str(cfg.control)) if cfg.control else SHIPPED / control
-    settings, sampling = main_settings(cfg)
-    settings.build(), sampling.build()
+    settings, sampling, _ = main_settings(cfg)
     agent = _agent(cfg)
     usual = WIDE if "calibrated" in agent and str(cfg.cameras) == "2" else shipped
     return Methods(
@@ -220,7 +227,7 @@ def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protoc
             "horizon": cfg.horizon,
             "effort": cfg.effort,
             "hold_m": cfg.hold_m,
-            "true dynamics plan with": methods.sampling.planner,
+            "true dynamics plan with": true_planner(cfg),
             **({} if methods.full is None else {"agent": "full"}),
             **(_calibration(methods, jobs[0])),
         },
@@ -233,6 +240,15 @@ def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protoc
         command=shlex.join(["python", "experiments/zero_shot_reach.py", *sys.argv[1:]]),
         hardware=f"{os.cpu_count()} x {platform.machine()}, {cfg.workers} processes, device {cfg.device}{_load()}",
     )
+
+
+def true_planner(cfg: DictConfig) -> str:
+    """Which planner the true dynamics are planned with, and why it is another one, if it is."""
+    settings, sampling, reason = main_settings(cfg)
+    if not reason:
+        return "the same planner"
+    short = ", ".join(f"{name}={value}" for name, value in sampling.arguments.items())
+    return f"{sampling.planner} ({short}): {settings.planner} cannot plan in a simulator ({reason})"
 
 
 def print_table(report: Report) -> None:
@@ -295,6 +311,8 @@ def main(cfg: DictConfig) -> None:
         claim_run(folder, "zero_shot_reach", settings_of(cfg, protocol))
         if cfg.baselines and FROZEN not in methods.names():
             Console(stderr=True).print(f"no checkpoint of the '{FROZEN}' control: it is left out")
+        if cfg.baselines and methods.sampling != methods.settings:
+            Console(stderr=True).print(f"true dynamics plan with {true_planner(cfg)}", soft_wrap=True)
         with only_writer(folder, what="run"):
             results = play(jobs, workers=cfg.workers, finished=FinishedLabs(folder))
             records = [record for result in results for record in result.records]

@@ -37,6 +37,10 @@ tr.own .bar i { background: var(--blue); }
 .figures img, .sheet img { width: 100%; display: block; background: #fff; border: 1px solid var(--rule);
   border-radius: 10px; padding: 12px; }
 .sheet img { padding: 0; }
+figure.full { margin: 0 0 22px; }
+figure.full img { width: 100%; display: block; background: #fff; border: 1px solid var(--rule); border-radius: 10px;
+  padding: 12px; }
+figure.full figcaption { color: var(--faint); font-size: 13.5px; margin-top: 8px; max-width: 70em; }
 .films { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 14px; }
 .films figure { margin: 0; background: #fff; border: 1px solid var(--rule); border-radius: 10px; overflow: hidden; }
 .films video { width: 100%; display: block; background: #f0eee8; }

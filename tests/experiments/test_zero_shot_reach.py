@@ -11,8 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
+from jepa_mpc.experiments.commands import zero_shot_reach
 from tests import tiny
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "zero_shot_reach.py"
@@ -311,11 +313,23 @@ def test_an_interrupted_run_says_where_it_stopped_and_how_to_go_on(tmp_path, mon
     assert ended.value.code == 130 and f"the same command with out={tmp_path} goes on from there" in said
 
 
-def test_a_machine_without_git_is_fine(monkeypatch):
-    import jepa_mpc.experiments.commands.zero_shot_reach as script
+@pytest.mark.parametrize(
+    ("planner", "stands_in"),
+    [*((name, False) for name in ("icem", "mppi", "cma", "slope", "hand_cem")), ("gradient", True), ("grad_cem", True)],
+)
+def test_true_dynamics_get_the_same_planner_unless_it_needs_gradients(planner, stands_in):
+    with initialize_config_dir(config_dir=str(zero_shot_reach.CONFIGS), version_base=None):
+        cfg = compose("zero_shot_reach", [f"planner={planner}", "out=unused"])
+    settings, sampling, reason = zero_shot_reach.main_settings(cfg)
+    assert settings.planner == planner
+    assert sampling.planner == ("cem" if stands_in else planner) and (sampling == settings) != stands_in
+    told = zero_shot_reach.true_planner(cfg)
+    assert (planner in told and "gradient" in reason) if stands_in else told == "the same planner"
 
+
+def test_a_machine_without_git_is_fine(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert script._commit() == "unknown"
+    assert zero_shot_reach._commit() == "unknown"
 
 
 @pytest.mark.parametrize("backend", ["disable", "nonsense"])
