@@ -2,7 +2,7 @@
 
     env = envs.make("reach-v1", image_size=96)
     task = envs.make_task("reach-v1")  # with true dynamics, cost, goal and baselines: ready to plan in
-    envs.register(); env = gymnasium.make("reach-v1")
+    env = gymnasium.make("jepa_mpc.gym:reach-v1")
 
 Importing this package is cheap and only chooses how MuJoCo shall draw; a task is imported when it is made.
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from jepa_mpc.envs.cart_pole import CartPoleEnv
     from jepa_mpc.envs.dmc import DmcEnv
+    from jepa_mpc.envs.pick import PickEnv
     from jepa_mpc.envs.push import PushEnv
     from jepa_mpc.envs.reach import ReachEnv
     from jepa_mpc.envs.task import Task
@@ -42,6 +43,13 @@ def push_v1(**settings: Any) -> PushEnv:
     return PushEnv(**settings)
 
 
+def pick_v1(**settings: Any) -> PickEnv:
+    """Pick an object up and place it where goal images show it (see `envs.pick.PickEnv`)."""
+    from jepa_mpc.envs.pick import PickEnv
+
+    return PickEnv(**settings)
+
+
 def cart_pole_v1(**settings: Any) -> CartPoleEnv:
     """Swing a pole up and hold it (see `envs.cart_pole.CartPoleEnv`)."""
     from jepa_mpc.envs.cart_pole import CartPoleEnv
@@ -59,6 +67,7 @@ def dmc_v1(*, task: str, **settings: Any) -> DmcEnv:
 ENVS: Mapping[str, Callable[..., Any]] = {
     "reach-v1": reach_v1,
     "push-v1": push_v1,
+    "pick-v1": pick_v1,
     "cart-pole-v1": cart_pole_v1,
     "dmc-cartpole-balance-v1": partial(dmc_v1, task="cartpole-balance"),
     "dmc-cartpole-swingup-v1": partial(dmc_v1, task="cartpole-swingup"),

@@ -140,16 +140,17 @@ def sample_lab(index: int, *, split: str = "train", seed: int = 0, level: Level 
         index: Which lab of the split.
         split: A name of `SPLITS`.
         seed: Seed of the whole generator.
-        level: Where the split's factors come from: "held" for scores, "validation" for choosing settings.
+        level: Where the split's factors come from: "held" for scores, "validation" (near) or "dev" (far) for choosing
+            settings.
 
     Raises:
         UnknownName: If there is no such split.
-        ValueError: If level is neither "held" nor "validation".
+        ValueError: If level is not "held", "validation" or "dev".
     """
     if split not in SPLITS:
         raise UnknownName("split", split, SPLITS)
-    if level not in ("held", "validation"):
-        raise ValueError(f"level must be 'held' or 'validation', got {level!r}")
+    if level not in ("held", "validation", "dev"):
+        raise ValueError(f"level must be 'held', 'validation' or 'dev', got {level!r}")
     population = "train" if split == "train" else level
     levels: dict[str, Level] = {factor: level if factor in SPLITS[split] else "train" for factor in FACTORS}
     streams = {factor: numpy_generator(seed, "lab", population, index, factor) for factor in FACTORS}

@@ -14,10 +14,11 @@ from jepa_mpc.envs.arm_plant import ArmPlant
 from jepa_mpc.envs.baselines import Policy
 from jepa_mpc.envs.costs import SensorCost, apart, weighted
 from jepa_mpc.envs.labs import Lab
-from jepa_mpc.envs.pushing import BEHIND_M, Pusher, approach
+from jepa_mpc.envs.pushing import BEHIND_M, PushAbout, Pusher, approach
 from jepa_mpc.envs.robots import DEFAULT, HOME, Robot
 from jepa_mpc.envs.scene import Appearance, Scene, model_spec
 from jepa_mpc.envs.tabletop import TabletopEnv
+from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.interfaces import Cost
 
 HEIGHT_M = 0.03  # of the point between the fingertips above the table, which the arm keeps
@@ -53,6 +54,7 @@ class PushEnv(TabletopEnv):
     name: ClassVar[str] = "push-v1"
     reached_m: ClassVar[float] = 0.04
     horizon = 8
+    tracked = Tracked(kind="body", name=BLOCK)
     describe = "Push a block 8 to 20 cm over the table; reached within 4 cm."
 
     def __init__(
@@ -93,6 +95,10 @@ class PushEnv(TabletopEnv):
     def oracle(self) -> Policy:
         """Goes behind the block and pushes along the line to the goal."""
         return Pusher(self)
+
+    def motion(self) -> PushAbout:
+        """A motion that pushes the block about, for logs."""
+        return PushAbout(self, low_m=BLOCK_LOW_M, high_m=BLOCK_HIGH_M)
 
     def _enter(self, lab: Lab) -> None:
         super()._enter(replace(lab, distractors=()))

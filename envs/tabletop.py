@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from jepa_mpc.envs.arm import DT_S, HAND_DOWN, Arm
-from jepa_mpc.envs.arm_plant import ArmPlant
 from jepa_mpc.envs.image_effects import degrade
 from jepa_mpc.envs.labs import SIDES, Lab, sample_lab
+from jepa_mpc.envs.plant import Plant
 from jepa_mpc.envs.render import Drawer, make_renderer
 from jepa_mpc.envs.snapshot import from_vector, restore, take
+from jepa_mpc.envs.stepping import one_action
 from jepa_mpc.errors import choose
 from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.types import ActionBox, Observation
@@ -51,11 +52,12 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT_S)}  # type: ignore[misc]
     name: ClassVar[str]
     reached_m: ClassVar[float]
+    camera_names: ClassVar[tuple[str, ...]] = tuple(SIDES)
 
     def __init__(
         self,
         arm: Arm,
-        plant: ArmPlant,
+        plant: Plant,
         *,
         cameras: tuple[str, ...],
         image_size: int,
@@ -64,7 +66,7 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         render_mode: str | None,
     ) -> None:
         for camera in cameras:
-            choose(SIDES, camera, "camera")
+            choose(dict.fromkeys(self.camera_names), camera, "camera")
         if image_size < 8 or budget < 1:
             raise ValueError(f"need image_size >= 8 and budget >= 1, got {image_size} and {budget}")
         if render_mode not in (None, "rgb_array"):
@@ -149,17 +151,15 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         self._frames = self._late_frames = self._look(0)
         return self._observe(), self._info()
 
-    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Carry out one command; an action outside of the bounds is clipped to them.
 
         The episode terminates with `info["sim_error"]` if the simulation breaks down; pictures then stay as they were.
 
         Raises:
-            ValueError: If the action has another shape than `(7,)`.
+            ValueError: If the action, an array or a tensor, has another shape than `(7,)` or `(1, 7)`.
         """
-        wanted = np.asarray(action, dtype=np.float64)
-        if wanted.shape != self._low.shape:
-            raise ValueError(f"an action of {self.name} has shape {self._low.shape}, got {wanted.shape}")
+        wanted = one_action(action, self._low.shape, task=self.name)
         allowed = np.clip(wanted, self._low, self._high) if np.isfinite(wanted).all() else wanted
         sim_error = self.arm.move(allowed)
         self._steps += 1
@@ -257,11 +257,15 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
             self._renderer = make_renderer(self.scene.model)
         return self._renderer.draw(self.scene.data, camera, size)
 
+    def _seen(self, camera: str) -> NDArray[np.uint8]:
+        """What a camera of the task sees `(size, size, 3)`, before its defects."""
+        return self._draw(camera, self.image_size)
+
     def _look(self, moment: int) -> NDArray[np.uint8]:
         pictures = [np.zeros((0, self.image_size, self.image_size), np.uint8)]
         for camera in self.cameras:
             rng = numpy_generator(self._noise_seed, camera, moment)
-            pictures.append(degrade(self._draw(camera, self.image_size), self.lab.image, rng).transpose(2, 0, 1))
+            pictures.append(degrade(self._seen(camera), self.lab.image, rng).transpose(2, 0, 1))
         return np.concatenate(pictures)
 
     def _observe(self) -> dict[str, NDArray[Any]]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from jepa_mpc.envs.baselines import DoNothing, Policy, RandomActions
 from jepa_mpc.envs.oracle_cpu import StatePerception
 from jepa_mpc.envs.plant import Array, Plant
+from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.envs.true_dynamics import SIMULATOR, true_dynamics
 from jepa_mpc.interfaces import Cost, Dynamics, Perception
 from jepa_mpc.types import ActionBox, Context, Costs, Goal, Observation, Plans
@@ -35,6 +36,7 @@ class PlannableEnv(Protocol):
     budget: int
     horizon: int
     describe: str
+    tracked: Tracked | None
 
     @property
     def action_box(self) -> ActionBox:

@@ -10,12 +10,14 @@
 What stands beside this file is the vocabulary that all packages share: records, protocols, shapes, seeds, errors, files
 and checkpoints. The packages `encoders`, `world_model`, `planners`, `envs`, `trajectories` and `experiments` are its
 subpackages: an installed wheel holds them inside, a source checkout keeps them beside this folder. Importing `jepa_mpc`
-loads none of them; the functions below do, at use.
+loads none of them; the functions below do, at use. Where gymnasium is loaded, it is told of the tasks' names:
+`gymnasium.make("reach-v1")`.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     from jepa_mpc.face.features import encode_image as encode_image
     from jepa_mpc.face.features import encode_video as encode_video
     from jepa_mpc.face.loading import load_agent as load_agent
+    from jepa_mpc.face.loading import load_robot_agent as load_robot_agent
     from jepa_mpc.face.loading import load_world_model as load_world_model
+    from jepa_mpc.face.loading import true_dynamics_agent as true_dynamics_agent
     from jepa_mpc.face.playing import evaluate as evaluate
     from jepa_mpc.face.playing import make_env as make_env
     from jepa_mpc.face.playing import open_log as open_log
@@ -40,17 +44,22 @@ _PLACES = {
     "encode_video": "face.features",
     "evaluate": "face.playing",
     "load_agent": "face.loading",
+    "load_robot_agent": "face.loading",
     "load_world_model": "face.loading",
     "make_env": "face.playing",
     "open_log": "face.playing",
     "plan": "face.search",
     "run_episode": "episode",
     "train": "face.commands",
+    "true_dynamics_agent": "face.loading",
 }
 
 _ROOT = Path(__file__).resolve().parent.parent
 if (_ROOT / "world_model" / "__init__.py").is_file() and (_ROOT / "pyproject.toml").is_file():
     __path__.append(str(_ROOT))  # a source checkout: `jepa_mpc.envs` is the folder envs/ at its root
+
+if "gymnasium" in sys.modules:
+    importlib.import_module("jepa_mpc.gym")
 
 
 def __getattr__(name: str) -> Any:

@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Command] = {
     "train-critic": Command(script="train_critic", does="Train a critic for the agent with two modes."),
     "ablate": Command(script="agent_ablations", does="Play the full agent without one module at a time."),
     "landscape": Command(script="energy_landscape", does="Draw the energy over a grid of actions."),
+    "headroom": Command(script="headroom", does="Measure what imagining the object gains on true states."),
     "bench-act-jepa": Command(script="bench_act_jepa", does="Compare ACT-JEPA with behaviour cloning."),
     "bench-flow": Command(script="bench_flow", does="Compare MC-JEPA's optical flow with the simulator's."),
     "bench-objects": Command(script="bench_objects", does="Measure object slots: binding, masks, pushes."),
@@ -84,10 +85,23 @@ def run_command(command: Command, *, usage: str) -> None:
         options, groups = options_of(CONFIGS / f"{command.script}.yaml")
         print(help_text(command.does, usage=usage, options=options, groups=groups))
         return
-    module = importlib.import_module(f"jepa_mpc.experiments.commands.{command.script}")
-    from jepa_mpc.experiments.command_line import run
-
+    try:
+        module = importlib.import_module(f"jepa_mpc.experiments.commands.{command.script}")
+        from jepa_mpc.experiments.command_line import run
+    except ModuleNotFoundError as error:
+        sys.exit(missing(error, command.script))
+    except KeyboardInterrupt:
+        print(f"{command.script}: stopped before it began", file=sys.stderr)
+        sys.exit(130)
     run(module.main, name=command.script)
+
+
+def missing(error: ModuleNotFoundError, script: str) -> str:
+    """What a package that is not there comes down to: mostly another Python than the one it was installed for."""
+    return (
+        f"{script}: {sys.executable} has no package {(error.name or '').partition('.')[0]}: use the Python that the "
+        "project was installed for (.venv/bin/python of the README), or install it: pip install -e ."
+    )
 
 
 def overview() -> str:

@@ -76,7 +76,7 @@ def run_episode(
     """Play one episode from the environment's present state.
 
     Args:
-        env: The environment, just reset.
+        env: The environment, just reset; gymnasium's wrappers around it take part in its steps.
         agent: Is shown the goal, then each observation.
         steps: Actions at most; the environment's own budget by default.
         decided: Called after each decision, before it is carried out (a film that draws the plan).
@@ -84,10 +84,11 @@ def run_episode(
         keep: What is kept of each step's log; by default all of it.
     """
     played = Episode()
-    agent.reset(env.goal())
-    _judge(env, played)
-    for _ in range(env.budget if steps is None else steps):
-        observation = env.observation()
+    inner: EpisodeEnv = getattr(env, "unwrapped", env)
+    agent.reset(inner.goal())
+    _judge(inner, played)
+    for _ in range(inner.budget if steps is None else steps):
+        observation = inner.observation()
         clock, busy = time.perf_counter(), time.process_time()
         action = agent.act(observation)[0].cpu().numpy().astype(np.float32)
         played.busy_ms.append(1000 * (time.process_time() - busy))
@@ -97,7 +98,7 @@ def run_episode(
         if decided is not None:
             decided(played)
         _, _, played.broken, _, _ = env.step(action)
-        _judge(env, played)
+        _judge(inner, played)
         if moved is not None:
             moved(played)
         if played.broken:

@@ -41,12 +41,13 @@ from jepa_mpc.experiments.agents.tables import (
 )
 from jepa_mpc.experiments.benchmarking import origin
 from jepa_mpc.experiments.processes import in_processes
-from jepa_mpc.experiments.reaching.options import claim_folder
 from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.experiments.run_folder import claim_folder
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.planners import planner_choice
 
 MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 
@@ -54,8 +55,8 @@ MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, Value
 def reach_cells(cfg: DictConfig, full: TwoModeSettings) -> list[Cell]:
     """Every episode of every variant."""
     planner: dict[str, Any] = OmegaConf.to_container(cfg.planner, resolve=True)  # type: ignore[assignment]
-    name = str(planner.pop("_target_")).rpartition(".")[2]
-    settings = PlanSettings(planner=name, arguments=planner, horizon=cfg.horizon, effort=cfg.effort)
+    name, arguments = planner_choice(planner)
+    settings = PlanSettings(planner=name, arguments=arguments, horizon=cfg.horizon, effort=cfg.effort)
     settings.build()
     return [
         Cell(

@@ -1,5 +1,7 @@
 """Record reward-free motion in many labs: `python experiments/collect.py out=logs/reach labs=400 episodes=5 workers=2`.
 
+`task=pick policy=handle` keeps an object in play by feel (see `trajectories.handling`).
+
 Episode i depends on the seeds and on i alone, whatever the number of workers. Interrupt it at any time: what is in the
 log stays whole and in order, and the same command goes on from there. The manifest is written last.
 """
@@ -12,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
@@ -26,17 +28,24 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from jepa_mpc.errors import BadEpisode
+from jepa_mpc.errors import BadEpisode, UnknownName, choose
+from jepa_mpc.experiments.command_line import Stopped
+from jepa_mpc.experiments.run_folder import refuse_strangers
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import numpy_generator, seed_of
-from jepa_mpc.trajectories.episode import CLOUDS
+from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND, HEARD, SOUND
 from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
-from jepa_mpc.trajectories.motion import Reach, reward_free_motion
+from jepa_mpc.trajectories.handling import Handle
+from jepa_mpc.trajectories.motion import Motion, Reach, reward_free_motion
 from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
 
 LOGGER = logging.getLogger(__name__)
 SETTINGS = "collect.json"
+LATER = ("task", "policy", "robot")  # settings that older logs do not name: they were made with the defaults
+TASKS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
+POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle}
+HANDED_OVER = 0.8  # share of the episodes of `handle` that begin with the object in the hand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +60,25 @@ class Collection:
     split: str
     lab_seed: int
     seed: int
+    task: str = "reach"
+    policy: str = "wander"
     robot: str = "panda"
     clouds: Mapping[str, Any] | None = None
+    sound: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("labs", "episodes", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        choose(TASKS, self.task, "task")
+        choose(POLICIES, self.policy, "policy")
+        if self.policy == "handle" and self.task != "pick":
+            raise ValueError(f"policy=handle needs an object and a gripper: task=pick, got task={self.task}")
+        if self.sound is not None and self.task != "push":
+            raise ValueError(f"sound comes from a block that is pushed about: task=push, got task={self.task}")
+        unknown = (self.sound or {}).keys() - HEARING
+        if unknown:
+            raise ValueError(f"sound takes {', '.join(HEARING)}, got {', '.join(sorted(unknown))}")
 
     @property
     def total(self) -> int:
@@ -65,23 +86,36 @@ class Collection:
         return self.labs * self.episodes
 
 
-class Stopped(Exception):  # noqa: N818
-    """A signal asked to end."""
+HEARING = ("rate", "noise", "materials")
+SIZES = (0.7, 1.4)
+"""Smallest and largest block that is heard, in the size of `MATERIALS`."""
 
 
 def record_one(collection: Collection, folder: Path, index: int) -> int:
     """Record one episode into the staging folder (in a worker process); returns its number."""
     from jepa_mpc.envs.labs import sample_lab
 
-    env = _environment(collection.robot, collection.cameras, collection.image_size, collection.steps)
+    env = _environment(collection.task, collection.robot, collection.cameras, collection.image_size, collection.steps)
     lab_index = index // collection.episodes
     lab = sample_lab(lab_index, split=collection.split, seed=collection.lab_seed)
 
     sensors = {} if collection.clouds is None else {CLOUDS: partial(_cloud_sensor(env, collection), env.scene.data)}
+    heard: dict[str, Any] = {}
+    if collection.sound is not None:
+        microphone, heard = _microphone(env, collection, lab_index, index)
+        sensors |= {SOUND: microphone.listen, HEARD: microphone.labels}
+
+    if collection.task == "pick":
+        sensors |= {GRIPPER_COMMAND: env.gripper_command_m, CONTACT: env.contact_n}
+    options: dict[str, Any] = {"lab": lab}
+    if collection.policy == "handle":
+        options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < HANDED_OVER)
 
     def motion() -> Any:
+        if collection.task == "push":
+            return env.motion()
         low, high = env.arm.workspace()
-        return reward_free_motion(Reach(box=env.action_box, low=low, high=high))
+        return POLICIES[collection.policy](Reach(box=env.action_box, low=low, high=high))
 
     episode = record_episode(
         env,
@@ -89,8 +123,14 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         index=index,
         steps=collection.steps,
         seed=seed_of(collection.seed, "reset", index),
-        options={"lab": lab},
-        metadata={"env": "reach-v1", "robot": collection.robot, "lab_index": lab_index, "lab": lab.to_dict()},
+        options=options,
+        metadata={
+            "env": TASKS[collection.task],
+            "robot": collection.robot,
+            "lab_index": lab_index,
+            "lab": lab.to_dict(),
+            **heard,
+        },
         generator=numpy_generator(collection.seed, "motion", index),
         sensors=sensors,
     )
@@ -142,13 +182,14 @@ def record_all(record: Callable[[int], int], missing: list[int], folder: Path, *
 
 def settle(collection: Collection, folder: Path) -> None:
     """Note the settings beside a new log; refuse to mix other settings into an old one (more labs are welcome)."""
+    refuse_strangers(folder, "a log", lambda name: name in (SETTINGS, MANIFEST) or name.startswith("episode_"))
     path = folder / SETTINGS
     wanted = OmegaConf.to_container(OmegaConf.create(asdict(collection)))
     assert isinstance(wanted, dict)
     if path.exists():
         found = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(found, dict)
-        found = {"robot": Collection.robot, **found}  # a log that does not name its robot is of the default one
+        found = {**{name: getattr(Collection, name) for name in LATER}, **found}  # older logs do not name them
         other = [name for name in wanted if name != "labs" and found.get(name) != wanted[name]]
         if other:
             listed = ", ".join(f"{name}={found.get(name)} (asked for {wanted[name]})" for name in other)
@@ -163,11 +204,35 @@ def _is_there(folder: Path, index: int) -> bool:
 
 
 @cache
-def _environment(robot: str, cameras: tuple[str, ...], image_size: int, steps: int) -> Any:
+def _environment(name: str, robot: str, cameras: tuple[str, ...], image_size: int, steps: int) -> Any:
     """The one environment (and OpenGL context) of this process."""
-    from jepa_mpc.envs.reach import ReachEnv
+    from jepa_mpc import envs
 
-    return ReachEnv(robot=robot, cameras=cameras, image_size=image_size, budget=steps)
+    return envs.make(TASKS[name], robot=robot, cameras=cameras, image_size=image_size, budget=steps)
+
+
+def _microphone(env: Any, collection: Collection, lab: int, index: int) -> tuple[Any, dict[str, Any]]:
+    """A microphone that hears the block and the table, whose materials and sizes differ by lab; and what they are."""
+    from jepa_mpc.envs.materials import MATERIALS
+    from jepa_mpc.envs.sound import ContactSound
+
+    told = dict(collection.sound or {})
+    names = choose_materials(told.pop("materials", list(MATERIALS)), MATERIALS)
+    draws = numpy_generator(collection.lab_seed, "materials", lab)
+    block, table = (str(draws.choice(list(known))) for known in (names, MATERIALS))
+    size = float(draws.uniform(*SIZES))
+    microphone = ContactSound(env.scene.model, dt_s=env.dt_s, **told)
+    env.arm.watchers[:] = [microphone]
+    things = {"block": MATERIALS[block].scaled(size), "table": MATERIALS[table]}
+    microphone.begin(things, numpy_generator(collection.seed, "microphone", index))
+    return microphone, {"materials": {"block": block, "table": table}, "size": size}
+
+
+def choose_materials(names: Sequence[str], known: Mapping[str, Any]) -> list[str]:
+    """The names, after a look whether each is known."""
+    for name in names:
+        choose(known, name, "material")
+    return list(names)
 
 
 def _cloud_sensor(env: Any, collection: Collection) -> Any:
@@ -197,7 +262,7 @@ def _prepare_worker() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(signal.Signals(number).name)
+    raise Stopped(f"by {signal.Signals(number).name}: the log is in order; the same command continues it")
 
 
 def record(cfg: DictConfig) -> NpzStore:
@@ -211,8 +276,6 @@ def record(cfg: DictConfig) -> NpzStore:
     names = {field.name for field in fields(Collection)}
     plain = {name: value for name, value in OmegaConf.to_container(cfg, resolve=True).items() if name in names}  # type: ignore[union-attr]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
     collection = Collection(**{**plain, "cameras": tuple(plain["cameras"])})
     return collect(collection, Path(cfg.out), workers=int(cfg.workers))
 
@@ -225,12 +288,10 @@ def main(cfg: DictConfig) -> None:
         signal.signal(number, _stop)
     try:
         store = record(cfg)
-    except Stopped as stop:
-        sys.exit(f"stopped by {stop}: the log in {folder} is in order; the same command continues it")
     except BrokenProcessPool:
         sys.exit(
             "a worker process died (out of memory, or no OpenGL?); the log is in order, the same command continues it"
         )
-    except (ValueError, BadEpisode, OSError) as error:
+    except (ValueError, UnknownName, BadEpisode, OSError) as error:
         sys.exit(f"collect: {error}")
     print(f"{folder}: {len(store)} episodes, {sum(store.lengths)} observations")

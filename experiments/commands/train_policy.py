@@ -23,7 +23,7 @@ from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
 from jepa_mpc.experiments.amortising import Judge, Lessons, Teacher, encoded, split
 from jepa_mpc.experiments.training.journal import Busy, Journal, note_origin, only_writer
 from jepa_mpc.places import CONFIGS
-from jepa_mpc.planners import build_planner
+from jepa_mpc.planners import build_planner, planner_choice
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.types import ActionBox, Plan, State
@@ -125,7 +125,11 @@ def train(cfg: DictConfig) -> Path:
         policy: GoalPolicy = assemble(spec)
         draw_weights(policy, generator(seed, "weights"))
         teacher = Teacher(
-            model=model, planner=build_planner(cfg.planner), box=box, effort=float(cfg.effort), horizon=policy.chunk
+            model=model,
+            planner=build_planner(*planner_choice(cfg.planner)),
+            box=box,
+            effort=float(cfg.effort),
+            horizon=policy.chunk,
         )
         sizes = {"chunk": policy.chunk, "max_steps": policy.max_steps}
         judge = Judge(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -14,8 +13,12 @@ from jepa_mpc.encoders.adapters.vjepa2 import load
 from jepa_mpc.encoders.frozen import FrozenFrames
 from jepa_mpc.encoders.released import RELEASES
 from jepa_mpc.errors import BadCheckpoint, choose
+from jepa_mpc.places import folder_of
 from jepa_mpc.world_model.checkpoints.assembly import PARTS, TARGET
 from jepa_mpc.world_model.checkpoints.restore import load_network
+
+RELEASED = "vjepa2_encoder"
+"""What the files in configs/encoder call a network with released weights."""
 
 
 def published_encoder(source: str) -> nn.Module:
@@ -29,7 +32,7 @@ def published_encoder(source: str) -> nn.Module:
     """
     if source in RELEASES:
         return load(source)
-    if not (Path(source) / MANIFEST).exists():
+    if not (folder_of(source) / MANIFEST).exists():
         return load(hub=source)
     objective, _ = load_network(source, kind="system", form=nn.Module)
     encoder = getattr(objective, "published", getattr(objective, "encoder", None))
@@ -58,6 +61,31 @@ def with_released(system: Mapping[str, Any], model: str) -> dict[str, Any]:
         )
     width = {"state_dim": release.sizes.width} if "state_dim" in takes else {}
     return {**system, **width, "encoder": {TARGET: "released_encoder", "model": model}}
+
+
+def with_encoder(system: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """A system's configuration with another encoder in place of its own: all entries of the former one go.
+
+    Args:
+        system: The configuration.
+        encoder: That of the encoder: a released one (`RELEASED`), or any that `assemble` knows.
+
+    Raises:
+        UnknownName: If there is no such encoder.
+        ValueError: If the system builds its encoder itself.
+    """
+    if is_released(encoder):
+        return with_released(system, str(encoder["model"]))
+    name = str(encoder.get(TARGET))
+    choose(PARTS, name, "encoder")
+    if "encoder" not in signature(choose(PARTS, str(system[TARGET]), "system")).parameters:
+        raise ValueError(f"encoder={name}: {system[TARGET]} builds its own encoder")
+    return {**system, "encoder": dict(encoder)}
+
+
+def is_released(encoder: Mapping[Any, Any]) -> bool:
+    """Whether the configuration of an encoder names released weights."""
+    return encoder.get(TARGET) == RELEASED
 
 
 def begin_with_encoder(objective: nn.Module, source: str) -> None:

@@ -68,6 +68,8 @@ def fit_settings(cfg: DictConfig) -> FitSettings:
         return FitSettings(**{**facts, "betas": tuple(betas), "watch_every": int(cfg.watch.every)})
     except TypeError as error:
         raise ValueError(f"fit: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"fit.{error}") from error
 
 
 def _plain(cfg: DictConfig) -> dict[Any, Any]:

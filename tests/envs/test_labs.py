@@ -14,7 +14,8 @@ from jepa_mpc.envs.ranges import FACTORS, RANGES, Choice, Span
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.seeding import numpy_generator
 
-LEVELS = ("train", "validation", "held")
+LEVELS = ("train", "validation", "held", "dev")
+APART_LEVELS = ("train", "validation", "held")
 QUANTITIES = [(factor, name) for factor in FACTORS for name in RANGES[factor]]
 SPANS = [(f, n) for f, n in QUANTITIES if isinstance(RANGES[f][n], Span)]
 APART = [("texture", "seed"), ("clutter", "count"), ("image", "jpeg")]
@@ -39,12 +40,37 @@ def overlap(one, other) -> float:
 def test_intervals_of_the_levels_share_no_length(factor, name):
     span = RANGES[factor][name]
     for one, other in itertools.combinations(LEVELS, 2):
-        assert overlap(getattr(span, one), getattr(span, other)) == 0
+        shared = (factor, name, one, other) == ("camera", "azimuth", "validation", "dev")
+        assert shared or overlap(getattr(span, one), getattr(span, other)) == 0
+
+
+def test_development_labs_keep_away_from_what_is_scored_later():
+    camera = RANGES["camera"]
+    assert (
+        max(high for _, high in camera["azimuth"].dev) <= 85 and max(high for _, high in camera["elevation"].dev) <= 55
+    )
+
+
+def test_development_labs_are_as_far_out_as_the_held_ones():
+    def farthest(span, level):
+        middle = sum(map(sum, span.train)) / (2 * len(span.train))
+        return max(abs(end - middle) for interval in getattr(span, level) for end in interval)
+
+    exempt = {
+        ("camera", "azimuth"),
+        ("light", "elevation"),
+        ("camera", "elevation"),
+        ("texture", "hue"),
+        ("clutter", "hue"),
+    }
+    for factor, name in set(SPANS) - exempt:
+        span = RANGES[factor][name]
+        assert farthest(span, "dev") >= farthest(span, "held"), (factor, name)
 
 
 @pytest.mark.parametrize(("factor", "name"), APART)
 def test_choices_of_the_levels_are_apart(factor, name):
-    sets = [set(getattr(RANGES[factor][name], level)) for level in LEVELS]
+    sets = [set(getattr(RANGES[factor][name], level)) for level in APART_LEVELS]
     assert all(one.isdisjoint(other) for one, other in itertools.combinations(sets, 2))
 
 
@@ -67,7 +93,9 @@ def allowed(factor: str, name: str, level: str, value: float) -> bool:
     return any(low - 1e-9 <= value <= high + 1e-9 for low, high in getattr(RANGES[factor][name], level))
 
 
-@pytest.mark.parametrize(("split", "level"), [("train", "train"), ("all", "validation"), ("all", "held")])
+@pytest.mark.parametrize(
+    ("split", "level"), [("train", "train"), ("all", "validation"), ("all", "held"), ("all", "dev")]
+)
 def test_whole_labs_keep_to_their_ranges(split, level):
     for index in range(20):
         lab = sample_lab(index, split=split, level="held" if level == "train" else level)
@@ -97,7 +125,7 @@ def test_the_same_seed_gives_the_same_lab():
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-@pytest.mark.parametrize("level", ["validation", "held"])
+@pytest.mark.parametrize("level", ["validation", "held", "dev"])
 def test_a_factors_split_differs_from_the_usual_labs_in_that_factor_alone(factor, level):
     for index in range(5):
         usual, changed = (asdict(sample_lab(index, split=split, level=level)) for split in ("in", factor))

@@ -12,12 +12,15 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
 from jepa_mpc.envs.robots import UR5E
-from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.experiments.commands.collect import Collection, record_one, settle
 from jepa_mpc.files import write_json
+from jepa_mpc.places import CONFIGS
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.recording import publish_staged
@@ -59,7 +62,7 @@ def test_a_stopped_log_goes_on_and_equals_one_that_ran_through(tmp_path):
         time.sleep(0.02)
     worker.send_signal(signal.SIGTERM)
     code, _, err = finish(worker)
-    assert code == 1 and "the same command continues it" in err and not (stopped / "manifest.json").exists()
+    assert code == 130 and "the same command continues it" in err and not (stopped / "manifest.json").exists()
     count = len(NpzStore(stopped))
     (stopped / "collect.json").unlink()
     code, out, err = finish(start(stopped, "workers=2", f"labs={max(2, (count + 3) // 2)}"))
@@ -106,6 +109,40 @@ def test_a_log_that_does_not_name_its_robot_is_of_the_default_one(tmp_path):
 
 
 @pytest.mark.render
+def test_pushes_are_heard_and_say_what_they_were(tmp_path, renderable):
+    plan = replace(PLAN, task="push", sound={"materials": ["glass"]}, steps=8, cameras=("left",))
+    for index in (0, 1):
+        record_one(plan, tmp_path, index)
+    publish_staged(tmp_path, 0)
+    log = NpzStore(tmp_path)
+    facts = [log.metadata(index) for index in (0, 1)]
+    assert facts[0]["env"] == "push-v1" and facts[0]["materials"]["block"] == "glass"
+    assert facts[0]["materials"] == facts[1]["materials"] and facts[0]["size"] == facts[1]["size"], "one lab, one block"
+    heard = log.read(0, 0, 9, ["sound", "sound_labels"])
+    assert heard["sound"].shape == (9, 3840) and heard["sound_labels"].shape == (9, 5)
+    assert not heard["sound_labels"][0, [0, 2, 3, 4]].any(), "nothing has moved yet"
+    assert (heard["sound_labels"][heard["sound_labels"][:, 2] > 0, 4] >= 1).all()
+    record_one(plan, tmp_path / "again", 0)
+    again = NpzStore(tmp_path / "again/.staging").read(0, 0, 9, ["sound"])
+    assert np.array_equal(again["sound"], heard["sound"])
+
+
+@pytest.mark.parametrize("task", ["reach", "push", "pick"])
+def test_tasks_are_chosen_from_the_command_line(task):
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        assert compose("collect", [f"task={task}"]).task == task
+
+
+def test_a_task_without_touch_is_not_recorded_with_sound():
+    with pytest.raises(ValueError, match="task=push"):
+        replace(PLAN, sound={})
+    with pytest.raises(ValueError, match="sound takes rate, noise, materials, got volume"):
+        replace(PLAN, task="push", sound={"volume": 3})
+    with pytest.raises(UnknownName, match="unknown task 'pour'; known: pick, push, reach"):
+        replace(PLAN, task="pour")
+
+
+@pytest.mark.render
 def test_another_robot_wanders_and_a_model_of_its_log_knows_it(tmp_path, renderable):
     record_one(replace(PLAN, robot="ur5e", episodes=1), tmp_path, 0)
     publish_staged(tmp_path, 0)
@@ -120,3 +157,18 @@ def test_another_robot_wanders_and_a_model_of_its_log_knows_it(tmp_path, rendera
     known.check_robot(**facts)
     with pytest.raises(BadCheckpoint, match="the arm ur5e, the robot is panda"):
         known.check_robot(embodiment="panda", **facts)
+
+
+@pytest.mark.render
+def test_handling_is_logged_with_the_command_and_contact_of_the_gripper(tmp_path, renderable):
+    plan = replace(PLAN, task="pick", policy="handle", cameras=("left", "wrist"), episodes=1)
+    record_one(plan, tmp_path, 0)
+    publish_staged(tmp_path, 0)
+    names = ["observation.gripper_command", "observation.contact", "observation.images.wrist"]
+    found = NpzStore(tmp_path).read(0, 0, 4, names)
+    assert [found[name].shape for name in names] == [(4, 1), (4, 3), (4, 16, 16, 3)]
+
+
+def test_handling_needs_something_to_handle():
+    with pytest.raises(ValueError, match="task=pick"):
+        replace(PLAN, policy="handle")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_mpc.files import Json, atomic_folder, write_json
-from jepa_mpc.trajectories.episode import COLUMNS, IMAGES, Episode, validate
+from jepa_mpc.trajectories.episode import COLUMNS, EXTRAS, IMAGES, Episode, validate
 from jepa_mpc.trajectories.formats.base import Log, fault
 from jepa_mpc.trajectories.formats.npz import FORMAT_VERSION, MANIFEST, episode_path, write_episode
 
@@ -20,7 +20,7 @@ def write_npz(log: Log, folder: Path, *, progress: Callable[[Iterable[int]], Ite
         BadEpisode: If a column of the house is missing, or an episode is damaged.
         OSError: If the disk is full; nothing is left under the name.
     """
-    names = [name for name in log.fields if name.startswith(IMAGES) or name in COLUMNS]
+    names = [name for name in log.fields if name.startswith(IMAGES) or name in COLUMNS or name in EXTRAS]
     missing = [name for name in COLUMNS if name not in names]
     if missing:
         remedy = "say which columns it is made of: robot.hz=... for times, robot.position=... for poses"

@@ -1,0 +1,58 @@
+"""Forces between named parts of a scene."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from jepa_mpc.envs.things import BODY
+
+ELSE = ""
+FELT_N = 0.05  # weaker contacts do not count as touching
+
+
+@dataclass(frozen=True, kw_only=True)
+class Touch:
+    """Normal forces on the object, in newtons.
+
+    Args:
+        left_n: From the left finger.
+        right_n: From the right finger.
+        support_n: From everything else (table, clutter, the rest of the arm).
+    """
+
+    left_n: float
+    right_n: float
+    support_n: float
+
+    @property
+    def touched(self) -> bool:
+        """Whether a finger touches the object."""
+        return max(self.left_n, self.right_n) > FELT_N
+
+    @property
+    def gripped(self) -> bool:
+        """Whether both fingers press on the object."""
+        return min(self.left_n, self.right_n) > FELT_N
+
+    @property
+    def held(self) -> bool:
+        """Whether the fingers alone carry the object."""
+        return self.gripped and self.support_n <= FELT_N
+
+
+def touch(model: mujoco.MjModel, data: mujoco.MjData, fingers: tuple[str, ...]) -> Touch:
+    """The forces of the contacts that the simulation has just computed; fingers are the left one and the right one."""
+    handled = model.body(BODY).id
+    sums = dict.fromkeys((*fingers, ELSE), 0.0)
+    force = np.zeros(6)
+    for number in range(data.ncon):
+        bodies = [int(model.geom_bodyid[geom]) for geom in data.contact[number].geom]
+        if handled not in bodies:
+            continue
+        mujoco.mj_contactForce(model, data, number, force)
+        other = model.body(bodies[1 - bodies.index(handled)]).name
+        sums[other if other in fingers else ELSE] += float(force[0])
+    return Touch(left_n=sums[fingers[0]], right_n=sums[fingers[1]], support_n=sums[ELSE])

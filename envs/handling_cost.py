@@ -1,0 +1,51 @@
+"""Stage costs of handling an object, from sensors of hand and object (and its upright axis, and the grip).
+
+As long as the object is not where the goal shows it, something must touch it: `attending` draws the hand to the object
+first and to its own goal afterwards. `grip` counts only where the hand is as the goal shows it, so that it closes there
+and not on the way.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from jepa_mpc.envs.costs import Stage, apart, weighted
+
+OBJECT_WEIGHT, HAND_WEIGHT, UPRIGHT_WEIGHT, GRIP_WEIGHT = 2.0, 0.5, 0.5, 1.0
+AT_GOAL_M = 0.04  # within it, the hand's own goal comes to count
+GATE_M = 0.03
+
+
+def attending(now: Tensor, goal: Tensor) -> Tensor:
+    """Distance (m) of the hand from the object and from its own goal, m and 1 - m of each.
+
+    m = min(1, the object's way to its goal / 4 cm)
+    """
+    from_object, from_goal = _length(now[..., 0:3] - now[..., 3:6]), _length(now[..., 0:3] - goal[..., 0:3])
+    matters = (_length(now[..., 3:6] - goal[..., 3:6]) / AT_GOAL_M).clamp(max=1.0)
+    return matters * from_object + (1.0 - matters) * from_goal
+
+
+def upright(now: Tensor, goal: Tensor) -> Tensor:
+    """How far the object's axis is from the goal's: 1 - cos, in [0, 2]."""
+    return 1.0 - (now[..., 6:9] * goal[..., 6:9]).sum(dim=-1)
+
+
+def grip(now: Tensor, goal: Tensor) -> Tensor:
+    """Gap of the grip (m), times exp(-(distance of the hand from its goal / 3 cm)^2)."""
+    gate = (-((now[..., 0:3] - goal[..., 0:3]).square().sum(dim=-1)) / GATE_M**2).exp()
+    return gate * (now[..., 9] - goal[..., 9]).abs()
+
+
+def moving() -> Stage:
+    """The object to where the goal shows it, and the hand at the object until then."""
+    return weighted((OBJECT_WEIGHT, apart((3, 4, 5))), (HAND_WEIGHT, attending))
+
+
+def handling() -> Stage:
+    """`moving`, the object upright, and the grip as the goal shows it."""
+    return weighted((1.0, moving()), (UPRIGHT_WEIGHT, upright), (GRIP_WEIGHT, grip))
+
+
+def _length(vector: Tensor) -> Tensor:
+    return vector.square().sum(dim=-1).add(1e-12).sqrt()

@@ -1,0 +1,88 @@
+"""What there is to gain by imagining what an object will do: `python experiments/headroom.py tasks=[push,final]`.
+
+One agent with one cost family plans in true dynamics; beside it play the same agent in a world where all but the hand
+stays, servos, a script, random actions, and nobody. Nothing is learned and nothing is drawn. Each finished episode has
+a file of its own: the same command goes on where it was stopped. `--help` lists the options.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from jepa_mpc.errors import UnknownName, choose
+from jepa_mpc.experiments.benchmarking import origin
+from jepa_mpc.experiments.handling.agents import AGENTS
+from jepa_mpc.experiments.handling.play import Cell, Work, load, work_one
+from jepa_mpc.experiments.handling.table import leads, markdown, summary
+from jepa_mpc.experiments.handling.tasks import TASKS
+from jepa_mpc.experiments.processes import in_processes
+from jepa_mpc.experiments.reaching.options import claim_folder
+from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.files import write_json, write_text
+from jepa_mpc.places import CONFIGS
+
+OWN = ("object", "split", "level", "lab_seed", "horizon", "num_samples", "num_iterations", "seed")
+
+
+def cells_of(cfg: DictConfig) -> list[Cell]:
+    """Every episode that the options ask for: all agents in one lab, then the next one.
+
+    Raises:
+        UnknownName: If a task or agent is unknown.
+        ValueError: If there is not a single episode.
+    """
+    for name in cfg.tasks:
+        choose(dict.fromkeys(TASKS), name, "task")
+    for name in cfg.agents:
+        choose(AGENTS, name, "agent")
+    if cfg.episodes < 1:
+        raise ValueError(f"episodes must be at least 1, got {cfg.episodes}")
+    options: Any = {name: cfg[name] for name in OWN}
+    return [
+        Cell(task=task, agent=agent, episode=episode, **options)
+        for episode in range(cfg.episodes)
+        for task in cfg.tasks
+        for agent in cfg.agents
+    ]
+
+
+def report(cells: list[Cell], cfg: DictConfig) -> str:
+    """Write headroom.json and table.md of all episodes that are done; returns the tables."""
+    folder = Path(str(cfg.out))
+    outcomes: dict[tuple[str, str], list[dict[str, Any]]] = {(cell.task, cell.agent): [] for cell in cells}
+    for cell in cells:
+        found = load(cell, folder)
+        if found is not None:
+            outcomes[cell.task, cell.agent].append(found)
+    ordered = {(task, agent): outcomes[task, agent] for task in cfg.tasks for agent in cfg.agents}
+    tasks, ahead = summary(ordered), leads(ordered)
+    facts = {"commit": origin.commit(), "machine": origin.machine(), "settings": OmegaConf.to_container(cfg)}
+    write_json(folder / "headroom.json", plain({"facts": facts, "tasks": tasks, "leads": ahead}))
+    text = markdown(tasks, ahead)
+    write_text(folder / "table.md", text)
+    return text
+
+
+@hydra.main(version_base=None, config_path=str(CONFIGS), config_name="headroom")
+def main(cfg: DictConfig) -> None:
+    """Play what has not been played, and print the table."""
+    torch.set_num_threads(1)
+    folder = Path(str(cfg.out))
+    try:
+        cells = cells_of(cfg)
+        claim_folder(folder)
+        works = [Work(cell=cell, folder=folder) for cell in cells if load(cell, folder) is None]
+        with tqdm(total=len(cells), initial=len(cells) - len(works), unit="episode", desc="playing") as bar:
+            for outcome in in_processes(work_one, works, workers=int(cfg.workers)):
+                bar.set_postfix_str(f"{outcome['cell']['agent']} on {outcome['cell']['task']}")
+                bar.update()
+        print(report(cells, cfg))
+    except (UnknownName, ValueError, OSError) as error:
+        sys.exit(f"headroom: {error}")
