@@ -13,15 +13,15 @@ class TubeletPatches(nn.Module):
     Args:
         channels: Channels of a frame.
         width: Width D of the tokens.
-        patch: Side of a box in pixels.
+        patch: Height and width of a box in pixels, or one number for both.
         tubelet: Frames in a box.
     """
 
-    def __init__(self, channels: int, width: int, *, patch: int, tubelet: int) -> None:
+    def __init__(self, channels: int, width: int, *, patch: int | tuple[int, int], tubelet: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width, channels, tubelet, patch, patch))
+        self.patch, self.tubelet = (patch, patch) if isinstance(patch, int) else patch, tubelet
+        self.weight = nn.Parameter(torch.empty(width, channels, tubelet, *self.patch))
         self.bias = nn.Parameter(torch.empty(width))
-        self.patch, self.tubelet = patch, tubelet
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
@@ -34,6 +34,6 @@ class TubeletPatches(nn.Module):
 
         Frames and pixels that do not fill a box must have been refused before.
         """
-        boxes = x.unflatten(4, (-1, self.patch)).unflatten(3, (-1, self.patch)).unflatten(1, (-1, self.tubelet))
-        boxes = boxes.permute(0, 1, 4, 6, 3, 2, 5, 7)  # (B, times, rows, columns, C, tubelet, patch, patch)
+        boxes = x.unflatten(4, (-1, self.patch[1])).unflatten(3, (-1, self.patch[0])).unflatten(1, (-1, self.tubelet))
+        boxes = boxes.permute(0, 1, 4, 6, 3, 2, 5, 7)  # (B, times, rows, columns, C, tubelet, height, width)
         return F.linear(boxes.flatten(4), self.weight.flatten(1), self.bias)

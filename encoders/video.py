@@ -30,11 +30,12 @@ class VideoSizes:
         depth: Number of blocks.
         heads: Attention heads.
         mlp_dim: Width inside the feed-forward parts.
-        patch: Side of a patch in pixels.
+        patch: Height of a patch in pixels.
         tubelet: Frames that one token spans.
         channels: Channels of a frame.
         eps: Constant of the layer norms.
         qkv_bias: Whether queries, keys and values have a bias.
+        patch_width: Width of a patch, if it is no square.
     """
 
     width: int
@@ -46,6 +47,12 @@ class VideoSizes:
     channels: int = 3
     eps: float = 1e-6
     qkv_bias: bool = True
+    patch_width: int | None = None
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of a patch in pixels."""
+        return self.patch, self.patch_width or self.patch
 
 
 class PicturePath(nn.Module):
@@ -59,7 +66,7 @@ class PicturePath(nn.Module):
 
     def __init__(self, sizes: VideoSizes) -> None:
         super().__init__()
-        self.patches = TubeletPatches(sizes.channels, sizes.width, patch=sizes.patch, tubelet=1)
+        self.patches = TubeletPatches(sizes.channels, sizes.width, patch=sizes.sides, tubelet=1)
         self.clip_mark = nn.Parameter(torch.empty(1, 1, sizes.width))
         self.picture_mark = nn.Parameter(torch.empty(1, 1, sizes.width))
         self.draw(None)
@@ -110,7 +117,7 @@ class VideoTransformer(nn.Module):
         self.levels = None if levels is None else tuple(levels)
         self.rotary = None if pairing is None else AxialRotary(sizes.width // sizes.heads, pairing=pairing)
         self.span = span
-        self.patches = TubeletPatches(sizes.channels, sizes.width, patch=sizes.patch, tubelet=sizes.tubelet)
+        self.patches = TubeletPatches(sizes.channels, sizes.width, patch=sizes.sides, tubelet=sizes.tubelet)
         self.pictures = PicturePath(sizes) if pictures else None
         self.blocks = nn.ModuleList(
             RotaryBlock(sizes.width, heads=sizes.heads, hidden=sizes.mlp_dim, eps=sizes.eps, qkv_bias=sizes.qkv_bias)
@@ -196,7 +203,7 @@ class VideoTransformer(nn.Module):
 
     def grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
         """Steps, rows and columns of tokens for a clip of that many frames and pixels."""
-        return frames // self.sizes.tubelet, height // self.sizes.patch, width // self.sizes.patch
+        return frames // self.sizes.tubelet, height // self.sizes.sides[0], width // self.sizes.sides[1]
 
     def _patch(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """A grid of tokens `(B, times, rows, columns, D)` and the mark to add."""
@@ -222,7 +229,7 @@ class VideoTransformer(nn.Module):
         raise ValueError(f"there is no normed output after block {index}: choose among {known}")
 
     def _check(self, x: Tensor, tubelet: int) -> None:
-        channels, patch, got = self.sizes.channels, self.sizes.patch, tuple(x.shape)
+        channels, sides, got = self.sizes.channels, self.sizes.sides, tuple(x.shape)
         if x.dim() != 5 or x.shape[2] != channels or not x.is_floating_point():
             hint = " (channels before frames? transpose(1, 2))" if x.dim() == 5 and x.shape[1] == channels else ""
             wanted = f"clips (B, T, {channels}, h, w) or pictures (B, {channels}, h, w)"
@@ -230,9 +237,10 @@ class VideoTransformer(nn.Module):
         if x.shape[1] % tubelet or not x.shape[1]:
             hint = f"one token spans {tubelet}: repeat or drop a frame"
             raise BadObservation(f"expected a multiple of {tubelet} frames, got {x.shape[1]} ({hint})")
-        if x.shape[3] % patch or x.shape[4] % patch:
+        if x.shape[3] % sides[0] or x.shape[4] % sides[1]:
             side = f"{x.shape[3]} x {x.shape[4]} pixels: resize or crop them"
-            raise BadObservation(f"expected sides that {patch} divides, got {side}")
+            wanted = str(sides[0]) if sides[0] == sides[1] else f"{sides[0]} x {sides[1]}"
+            raise BadObservation(f"expected sides that {wanted} divides, got {side}")
 
 
 class AllLevels(nn.Module):

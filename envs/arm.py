@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mujoco
@@ -50,11 +51,13 @@ class Arm:
 
     Attributes:
         command: What the servos were last told.
+        watchers: Each is called with the data after every physics step (a microphone, say).
     """
 
     def __init__(self, scene: Scene, *, heights_m: tuple[float, float] | None = None) -> None:
         self.scene, self.robot = scene, scene.robot
         self.heights_m = heights_m
+        self.watchers: list[Callable[[mujoco.MjData], None]] = []
         self.home = self.robot.home(scene.model)
         self.kinematics = InverseKinematics(self.robot, scene.model)
         self.command = Command(self.home, HAND_DOWN, self.robot.home_opening_m(scene.model))
@@ -130,6 +133,8 @@ class Arm:
         for controls in self.ramp(self.controls(self.command), self.controls(command)):
             data.ctrl[:] = controls
             mujoco.mj_step(model, data)
+            for watch in self.watchers:
+                watch(data)
         self.command = command
         self.scene.drift(data.time)
         mujoco.mj_kinematics(model, data)

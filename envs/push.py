@@ -14,7 +14,7 @@ from jepa_mpc.envs.arm_plant import ArmPlant
 from jepa_mpc.envs.baselines import Policy
 from jepa_mpc.envs.costs import SensorCost, apart, weighted
 from jepa_mpc.envs.labs import Lab
-from jepa_mpc.envs.pushing import BEHIND_M, Pusher, approach
+from jepa_mpc.envs.pushing import BEHIND_M, PushAbout, Pusher, approach
 from jepa_mpc.envs.robots import DEFAULT, HOME, Robot
 from jepa_mpc.envs.scene import Appearance, Scene, model_spec
 from jepa_mpc.envs.tabletop import TabletopEnv
@@ -93,6 +93,10 @@ class PushEnv(TabletopEnv):
     def oracle(self) -> Policy:
         """Goes behind the block and pushes along the line to the goal."""
         return Pusher(self)
+
+    def motion(self) -> PushAbout:
+        """A motion that pushes the block about, for logs."""
+        return PushAbout(self, low_m=BLOCK_LOW_M, high_m=BLOCK_HIGH_M)
 
     def _enter(self, lab: Lab) -> None:
         super()._enter(replace(lab, distractors=()))

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,6 +17,7 @@ BEHIND_M = 0.075  # from the block's middle to the hand that is about to push it
 ASIDE_M = 0.11
 NEAR_M = 0.01
 ALIGNED_M = 0.025
+ARRIVED_M = 0.02
 
 
 def approach(now: Tensor, goal: Tensor) -> Tensor:
@@ -84,3 +86,35 @@ class Pusher:
         if aside < 0.9 * ASIDE_M:
             return (ASIDE_M - aside) * side
         return -1.3 * BEHIND_M * forward - along * forward
+
+
+class PushAbout:
+    """Pushes the block from one random place to the next, as a log of pushes wants it; a motion of `trajectories`.
+
+    Args:
+        env: Where hand and block are read from; its goal is moved.
+        low_m: Lower corner of the places `2` for the block, in the base frame.
+        high_m: Upper corner.
+        noise: Deviation of the commands, in half widths of the action box.
+    """
+
+    def __init__(
+        self, env: Pushing, *, low_m: NDArray[np.float64], high_m: NDArray[np.float64], noise: float = 0.25
+    ) -> None:
+        self.env, self.low_m, self.high_m, self.noise = env, low_m, high_m, noise
+        self._pusher = Pusher(env)
+
+    def start(self, proprio: NDArray[np.float32], generator: Generator) -> None:
+        """Begin an episode."""
+        self._elsewhere(generator)
+
+    def __call__(self, proprio: NDArray[np.float32], generator: Generator) -> NDArray[np.float32]:
+        """The next action `(7,)`."""
+        if float(np.linalg.norm((self.env.goal_m - self.env.block_m())[:2])) < ARRIVED_M:
+            self._elsewhere(generator)
+        low, high = self.env.action_box.low.numpy(), self.env.action_box.high.numpy()
+        shaken = self._pusher.act() + self.noise * (high - low) / 2 * generator.standard_normal(len(low))
+        return np.clip(shaken, low, high).astype(np.float32)
+
+    def _elsewhere(self, generator: Generator) -> None:
+        self.env.goal_m = np.array([*generator.uniform(self.low_m, self.high_m), self.env.goal_m[2]])

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from jepa_mpc.face.features import encode_image as encode_image
     from jepa_mpc.face.features import encode_video as encode_video
     from jepa_mpc.face.loading import load_agent as load_agent
+    from jepa_mpc.face.loading import load_robot_agent as load_robot_agent
     from jepa_mpc.face.loading import load_world_model as load_world_model
+    from jepa_mpc.face.loading import true_dynamics_agent as true_dynamics_agent
     from jepa_mpc.face.playing import evaluate as evaluate
     from jepa_mpc.face.playing import make_env as make_env
     from jepa_mpc.face.playing import open_log as open_log
@@ -40,12 +42,14 @@ _PLACES = {
     "encode_video": "face.features",
     "evaluate": "face.playing",
     "load_agent": "face.loading",
+    "load_robot_agent": "face.loading",
     "load_world_model": "face.loading",
     "make_env": "face.playing",
     "open_log": "face.playing",
     "plan": "face.search",
     "run_episode": "episode",
     "train": "face.commands",
+    "true_dynamics_agent": "face.loading",
 }
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from jepa_mpc.step_log import StepLog
 from jepa_mpc.types import (
-    Actions,
     Context,
     Costs,
     Goal,
@@ -27,15 +26,6 @@ from jepa_mpc.types import (
 )
 
 
-class Encoder(Protocol):
-    """One modality in, tokens out."""
-
-    width: int
-
-    def __call__(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
-        """Encode a batch; `keep` names the tokens that are seen (None: all of them)."""
-
-
 class MaskSampler(Protocol):
     """Draws what is hidden."""
 
@@ -43,42 +33,11 @@ class MaskSampler(Protocol):
         """Masks for `batch` samples."""
 
 
-class TargetRule(Protocol):
-    """Says what must be matched."""
-
-    def __call__(self, x: Tensor, online: Tensor | None) -> State:
-        """Targets for inputs `x`; `online` is the encoder's own view of all of x, if there is one."""
-
-    def update(self, encoder: nn.Module, progress: float) -> None:
-        """Follow the encoder after an optimiser step; `progress` runs from 0 to 1 over the training."""
-
-
 class Regulariser(Protocol):
     """Keeps latents apart from each other."""
 
     def __call__(self, latents: Annotated[Tensor, "G D"], generator: Generator) -> Tensor:
         """One number, lower for a healthier spread of the G samples."""
-
-
-class MaskedPredictor(Protocol):
-    """Fills in hidden tokens."""
-
-    def __call__(
-        self,
-        seen: Annotated[Tensor, "B K D"],
-        seen_at: Annotated[Tensor, "B K"],
-        wanted_at: Annotated[Tensor, "B L"],
-    ) -> Annotated[Tensor, "B L D"]:
-        """Predict the tokens at `wanted_at` from those at `seen_at`."""
-
-
-class StepPredictor(Protocol):
-    """Goes on in time."""
-
-    def __call__(
-        self, latents: Latents, actions: Actions, proprio: Annotated[Tensor, "B T P"] | None = None
-    ) -> Latents:
-        """T latents and the T actions that leave them in, the T latents that follow out."""
 
 
 class Window(TypedDict, total=False):
@@ -229,11 +188,3 @@ class EpisodeStore(Protocol):
 
     def read(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, Any]:
         """The steps start..stop-1 of the named fields."""
-
-
-class TrajectoryDataset(Protocol):
-    """Windows over a store, ready for a DataLoader."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Window: ...

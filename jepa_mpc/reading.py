@@ -21,11 +21,11 @@ from torch import Tensor
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.files import published
 from jepa_mpc.hub import fetch, hub_name
+from jepa_mpc.places import FILES, folder_of
 from jepa_mpc.weights import Header, from_bytes, part_hashes, read_header
 
 FORMAT_VERSION = 2  # 1: weights and configuration did not name each other
-MODEL, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
-OURS = (MODEL, CONFIG, MANIFEST)
+OURS = MANIFEST, CONFIG, MODEL = FILES
 LARGEST_FILE = 64 * 2**20
 """Bytes of any file but the weights."""
 
@@ -80,7 +80,7 @@ def open_checkpoint(folder: str | Path) -> Iterator[OpenCheckpoint]:
     """Open one version of a checkpoint and verify all but its tensors.
 
     Args:
-        folder: A folder, or `hf://owner/name` of the Hugging Face Hub.
+        folder: See `place_of`.
 
     Raises:
         BadCheckpoint: If a file is missing, damaged, cut short or of another checkpoint, or the format is newer than
@@ -104,14 +104,17 @@ def checkpoint_hash(folder: str | Path) -> str:
 
 
 def place_of(folder: str | Path) -> Path:
-    """Where the files of a checkpoint lie on this machine: the folder itself, or what was fetched from the Hub.
+    """Where the files of a checkpoint lie on this machine.
+
+    Args:
+        folder: A folder, the name of a shipped checkpoint (`reach_wide`), or `hf://owner/name` of the Hugging Face Hub.
 
     Raises:
         BadCheckpoint: If a repository of the Hub cannot be fetched.
         MissingPackage: If huggingface_hub is not installed.
     """
     name = hub_name(folder)
-    return published(folder) if name is None else fetch(name)
+    return folder_of(published(folder)) if name is None else fetch(name)
 
 
 def manifest_of(contents: Mapping[str, bytes]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ An episode has T observations and T actions; action t leads from observation t t
 Fields that not every log has:
 
     clouds                       float32 T G 3     points that the depth cameras see, m, in the frame of the base
+    sound                        float32 T G       samples heard since the observation before, -1 to 1, at G / dt_s Hz
+    sound_labels                 float32 T 5       what made the sound (see `envs.sound.ContactSound`)
     observation.gripper_command  float32 T 1       opening that was last commanded, m
     observation.contact          float32 T 3       force of left finger, right finger and all else on the object, N
 """
@@ -32,7 +34,7 @@ from jepa_mpc.interfaces import Field
 
 IMAGES, DEPTH = "observation.images.", "observation.depth."
 STATE, EE_POSE, GRIPPER, ACTION = "observation.state", "observation.ee_pose", "observation.gripper", "action"
-CLOUDS = "clouds"
+CLOUDS, SOUND, HEARD = "clouds", "sound", "sound_labels"
 GRIPPER_COMMAND, CONTACT = "observation.gripper_command", "observation.contact"
 TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, TASK_INDEX, DONE = (
     "timestamp",
@@ -56,6 +58,8 @@ COLUMNS: dict[str, tuple[str, int, int | None, str]] = {
 }
 EXTRAS: dict[str, tuple[str, int, int | None, str]] = {
     CLOUDS: ("float32", 3, 3, "m"),
+    SOUND: ("float32", 2, None, ""),
+    HEARD: ("float32", 2, 5, "1, s, s, N s, 1"),
     GRIPPER_COMMAND: ("float32", 2, 1, "m"),
     CONTACT: ("float32", 2, 3, "N"),
 }

@@ -42,7 +42,7 @@ def read_lightning(file: str | Path) -> dict[str, Tensor]:
     with torch.serialization.safe_globals(_shells(path)):
         content = read_plain(path)
     weights = content.get("state_dict")
-    if not is_table(weights):
+    if weights is None or not is_table(weights):
         held = ", ".join(map(str, list(content)[:6])) or "nothing"
         raise BadCheckpoint(f"{path} is no checkpoint of Lightning: expected a state_dict of tensors, it holds {held}")
     return {name.replace("_orig_mod.", ""): tensor for name, tensor in weights.items()}

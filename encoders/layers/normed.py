@@ -23,3 +23,32 @@ class LatentNorm(nn.Module):
         """Normalise `(..., D)`."""
         parts = x.unflatten(-1, (self.groups, -1))
         return F.layer_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2)
+
+
+class UnbiasedNorm(nn.Module):
+    """The same with the variance of a sample (divided by D - 1), as Audio-JEPA standardises its targets.
+
+        (x - mean) / sqrt(var + eps)
+
+    Args:
+        eps: Constant under the root.
+
+    Reference: the released code of Audio-JEPA (arXiv:2507.02915).
+    """
+
+    def __init__(self, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `(..., D)`."""
+        centred = x - x.mean(dim=-1, keepdim=True)
+        return centred / (x.var(dim=-1, keepdim=True) + self.eps).sqrt()
+
+
+class Centred(nn.Module):
+    """Take the mean over its channels off each token."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Centre `(..., D)`."""
+        return x - x.mean(dim=-1, keepdim=True)

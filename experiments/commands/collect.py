@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
@@ -32,7 +32,7 @@ from jepa_mpc.errors import BadEpisode, UnknownName, choose
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import numpy_generator, seed_of
-from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND
+from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND, HEARD, SOUND
 from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
 from jepa_mpc.trajectories.handling import Handle
 from jepa_mpc.trajectories.motion import Motion, Reach, reward_free_motion
@@ -62,6 +62,7 @@ class Collection:
     policy: str = "wander"
     robot: str = "panda"
     clouds: Mapping[str, Any] | None = None
+    sound: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("labs", "episodes", "steps"):
@@ -71,11 +72,21 @@ class Collection:
         choose(POLICIES, self.policy, "policy")
         if self.policy == "handle" and self.env != "pick":
             raise ValueError(f"policy=handle needs an object and a gripper: env=pick, got env={self.env}")
+        if self.sound is not None and self.env != "push":
+            raise ValueError(f"sound comes from a block that is pushed about: env=push, got env={self.env}")
+        unknown = (self.sound or {}).keys() - HEARING
+        if unknown:
+            raise ValueError(f"sound takes {', '.join(HEARING)}, got {', '.join(sorted(unknown))}")
 
     @property
     def total(self) -> int:
         """Number of episodes."""
         return self.labs * self.episodes
+
+
+HEARING = ("rate", "noise", "materials")
+SIZES = (0.7, 1.4)
+"""Smallest and largest block that is heard, in the size of `MATERIALS`."""
 
 
 class Stopped(Exception):  # noqa: N818
@@ -91,6 +102,10 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
     lab = sample_lab(lab_index, split=collection.split, seed=collection.lab_seed)
 
     sensors = {} if collection.clouds is None else {CLOUDS: partial(_cloud_sensor(env, collection), env.scene.data)}
+    heard: dict[str, Any] = {}
+    if collection.sound is not None:
+        microphone, heard = _microphone(env, collection, lab_index, index)
+        sensors |= {SOUND: microphone.listen, HEARD: microphone.labels}
 
     if collection.env == "pick":
         sensors |= {GRIPPER_COMMAND: env.gripper_command_m, CONTACT: env.contact_n}
@@ -99,6 +114,8 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < HANDED_OVER)
 
     def motion() -> Any:
+        if collection.env == "push":
+            return env.motion()
         low, high = env.arm.workspace()
         return POLICIES[collection.policy](Reach(box=env.action_box, low=low, high=high))
 
@@ -114,6 +131,7 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
             "robot": collection.robot,
             "lab_index": lab_index,
             "lab": lab.to_dict(),
+            **heard,
         },
         generator=numpy_generator(collection.seed, "motion", index),
         sensors=sensors,
@@ -192,6 +210,30 @@ def _environment(name: str, robot: str, cameras: tuple[str, ...], image_size: in
     from jepa_mpc import envs
 
     return envs.make(ENVIRONMENTS[name], robot=robot, cameras=cameras, image_size=image_size, budget=steps)
+
+
+def _microphone(env: Any, collection: Collection, lab: int, index: int) -> tuple[Any, dict[str, Any]]:
+    """A microphone that hears the block and the table, whose materials and sizes differ by lab; and what they are."""
+    from jepa_mpc.envs.materials import MATERIALS
+    from jepa_mpc.envs.sound import ContactSound
+
+    told = dict(collection.sound or {})
+    names = choose_materials(told.pop("materials", list(MATERIALS)), MATERIALS)
+    draws = numpy_generator(collection.lab_seed, "materials", lab)
+    block, table = (str(draws.choice(list(known))) for known in (names, MATERIALS))
+    size = float(draws.uniform(*SIZES))
+    microphone = ContactSound(env.scene.model, dt_s=env.dt_s, **told)
+    env.arm.watchers[:] = [microphone]
+    things = {"block": MATERIALS[block].scaled(size), "table": MATERIALS[table]}
+    microphone.begin(things, numpy_generator(collection.seed, "microphone", index))
+    return microphone, {"materials": {"block": block, "table": table}, "size": size}
+
+
+def choose_materials(names: Sequence[str], known: Mapping[str, Any]) -> list[str]:
+    """The names, after a look whether each is known."""
+    for name in names:
+        choose(known, name, "material")
+    return list(names)
 
 
 def _cloud_sensor(env: Any, collection: Collection) -> Any:

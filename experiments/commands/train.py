@@ -28,7 +28,7 @@ from jepa_mpc.experiments.training.journal import Busy, Journal, note_origin, on
 from jepa_mpc.experiments.training.keeper import CHECKPOINT, Keeper
 from jepa_mpc.experiments.training.monitor import Monitor
 from jepa_mpc.experiments.training.options import BEST, check_options, fit_settings
-from jepa_mpc.experiments.training.sources import door_of, open_sources
+from jepa_mpc.experiments.training.sources import adapter_of, check_sound, open_sources
 from jepa_mpc.experiments.training.watch import Watch
 from jepa_mpc.experiments.training.workers import device_of, first_alone, joined
 from jepa_mpc.places import CONFIGS
@@ -80,7 +80,9 @@ def load_data(cfg: DictConfig, device: torch.device) -> Data:
 def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
     """The system's configuration, completed by what the log says; a checkpoint carries exactly this."""
     system: dict[str, Any] = OmegaConf.to_container(cfg.system, resolve=True)  # type: ignore[assignment]
-    if "action_dim" not in system:  # it learns from pictures alone
+    if "rate" in system:
+        check_sound(bank, int(system["rate"]), contiguous=int(cfg.skip) == int(cfg.max_stride) == 1)
+    if "action_dim" not in system:  # it learns from pictures or sounds alone
         return system
     if system.get("action_dim") != bank.action_dim:
         raise ValueError(
@@ -110,21 +112,21 @@ def build_objective(system: Mapping[str, Any], *, seed: int, freeze: list[str]) 
 
 def interface_of(cfg: DictConfig, bank: FrameBank | MixedBank, *, acts: bool) -> Interface:
     """What the world model is trained to see and, if it acts, to command."""
-    door = door_of(cfg, bank)
+    adapter = adapter_of(cfg, bank)
     return Interface(
         cameras=bank.cameras,
         image_size=bank.picture[1],
-        actions=action_names(door.actions, bank.action_dim) if acts else (),
+        actions=action_names(adapter.actions, bank.action_dim) if acts else (),
         dt_s=bank.step_s,
         log=f"{bank.num_episodes} episodes, {bank.num_steps} observations of {cfg.data}",
-        robot=door.to_dict(),
+        robot=adapter.to_dict(),
         embodiment=bank.origin.get("embodiment", ""),
     )
 
 
 def read_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
     """Where the log came from, and its statistics."""
-    statistics = {name: stats.to_dict() for name, stats in door_of(cfg, bank).statistics.items()}
+    statistics = {name: stats.to_dict() for name, stats in adapter_of(cfg, bank).statistics.items()}
     return {"source": bank.origin["source"], "statistics": statistics}
 
 

@@ -15,13 +15,15 @@ from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.face.agents import (
     CalibratedSettings,
     calibrated_agent,
+    calibrated_goal,
     planning_agent,
     reactive_agent,
+    servo_agent,
     true_dynamics_agent,
 )
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.two_modes import TwoModeSettings
-from jepa_mpc.interfaces import Agent
+from jepa_mpc.interfaces import Agent, GoalReader
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.adapters.vjepa2_ac_files import load_released
 from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
@@ -35,7 +37,8 @@ TRUE_DYNAMICS = "true dynamics"
 FROZEN = "frozen random encoder"
 POLICY = "policy alone"
 SEEDED = "seeded by the policy"
-LEARNED = (WORLD_MODEL, FROZEN, SEEDED, POLICY)
+SERVO = "servo"
+LEARNED = (WORLD_MODEL, FROZEN, SEEDED, POLICY, SERVO)
 """Methods whose networks may not fit the robot."""
 BASELINES = ("do nothing", "random", "oracle")
 
@@ -96,7 +99,8 @@ class Methods:
         """Every method that can be played, the world model first."""
         frozen = () if self.frozen is None else (FROZEN,)
         learned = () if self.policy is None else (SEEDED, POLICY)
-        return (WORLD_MODEL, *learned, *frozen, TRUE_DYNAMICS, *BASELINES)
+        servo = (SERVO,) if world_model_at(self.checkpoint, self.device).position_head is not None else ()
+        return (WORLD_MODEL, *learned, *frozen, *servo, TRUE_DYNAMICS, *BASELINES)
 
     def agent(self, name: str, env: ReachEnv, *, stream: int) -> Agent:
         """An agent for one episode; `stream` tells its random numbers from other episodes'."""
@@ -114,6 +118,9 @@ class Methods:
                 return planning_agent(world_model_at(self.frozen, self.device), env, self.settings, seed=seed)
             case "policy alone" | "seeded by the policy":
                 return self._with_policy(name, env, seed=seed)
+            case "servo":
+                model = world_model_at(self.checkpoint, self.device)
+                return servo_agent(model, env, goals=self._goals(model, env))
             case "true dynamics":
                 return true_dynamics_agent(env, self.sampling, seed=seed, dynamics=true_dynamics(env, self.dynamics))
             case "do nothing":
@@ -136,6 +143,13 @@ class Methods:
             seed=seed,
             position_axes=env.arm.robot.place_axes,
         )
+
+    def _goals(self, model: WorldModel, env: ReachEnv) -> GoalReader | None:
+        """How the played agent reads goals, if it is not by encoding them."""
+        if self.calibrated is None or self.keypoints is None:
+            return None
+        keypoints = keypoints_at(self.keypoints, self.device)
+        return calibrated_goal(self.calibrated, model, keypoints, position_axes=env.arm.robot.place_axes)
 
     def _with_policy(self, name: str, env: ReachEnv, *, seed: int) -> Agent:
         if self.policy is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -14,6 +13,7 @@ from jepa_mpc.encoders.adapters.vjepa2 import load
 from jepa_mpc.encoders.frozen import FrozenFrames
 from jepa_mpc.encoders.released import RELEASES
 from jepa_mpc.errors import BadCheckpoint, choose
+from jepa_mpc.places import folder_of
 from jepa_mpc.world_model.checkpoints.assembly import PARTS, TARGET
 from jepa_mpc.world_model.checkpoints.restore import load_network
 
@@ -29,7 +29,7 @@ def published_encoder(source: str) -> nn.Module:
     """
     if source in RELEASES:
         return load(source)
-    if not (Path(source) / MANIFEST).exists():
+    if not (folder_of(source) / MANIFEST).exists():
         return load(hub=source)
     objective, _ = load_network(source, kind="system", form=nn.Module)
     encoder = getattr(objective, "published", getattr(objective, "encoder", None))

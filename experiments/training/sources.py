@@ -14,9 +14,10 @@ from jepa_mpc.errors import choose
 from jepa_mpc.trajectories.actions import ACTION_PARTS, ActionPart, action_part
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told
-from jepa_mpc.trajectories.door import Door
+from jepa_mpc.trajectories.episode import SOUND
 from jepa_mpc.trajectories.mixture import MixedBank, mixed
 from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.robot_adapter import RobotAdapter
 from jepa_mpc.trajectories.robots import ROBOTS, robot_map
 from jepa_mpc.trajectories.stats import action_stats, proprio_stats
 
@@ -80,6 +81,29 @@ def open_sources(cfg: DictConfig) -> FrameBank | MixedBank:
     return mixed(seen, [one.weight for one in sources])
 
 
+def check_sound(bank: FrameBank | MixedBank, rate: int, *, contiguous: bool) -> None:
+    """Refuse logs that a system cannot hear.
+
+    Args:
+        bank: The bank.
+        rate: Samples per second that the system takes.
+        contiguous: Whether the steps of a window follow each other.
+
+    Raises:
+        ValueError: If a log has no sound or another rate, or windows skip steps.
+    """
+    for one in bank.banks if isinstance(bank, MixedBank) else (bank,):
+        if SOUND not in one.extras:
+            raise ValueError("the log has no field 'sound': record one with collect.py task=push sound={}")
+        found = one.extras[SOUND].shape[1] / one.dt_s
+        if round(found) != rate:
+            raise ValueError(
+                f"the log has {found:.0f} samples per second, the system takes {rate}: give system.rate={found:.0f}"
+            )
+    if not contiguous:
+        raise ValueError("sound has no gaps: give skip=1 max_stride=1")
+
+
 def part_of(actions: Any) -> ActionPart:
     """The action part of a name, or of a name with arguments.
 
@@ -110,9 +134,9 @@ def robot_entries(robot: Any) -> dict[str, Any]:
     return {str(key): value for key, value in robot.items()}
 
 
-def door_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> Door:
+def adapter_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> RobotAdapter:
     """How the logs were read, for the checkpoint; of several logs the first one speaks."""
-    return Door(
+    return RobotAdapter(
         robot=robot_map(bank.origin["robot"]),
         actions=part_of(cfg.actions),
         picture=PictureFit(**bank.origin["picture"]),

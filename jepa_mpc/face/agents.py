@@ -19,6 +19,7 @@ from jepa_mpc.types import ActionBox, Observation
 from jepa_mpc.world_model.agents.goals import CalibratedGoal, EncodedGoal, measured_position, needs_position_head
 from jepa_mpc.world_model.agents.planning import Felt, PlanningAgent, no_proprio
 from jepa_mpc.world_model.agents.reactive import ReactiveAgent
+from jepa_mpc.world_model.agents.servo import ServoAgent
 from jepa_mpc.world_model.costs.goal import PositionDistance, SensorGoalDistance
 from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
@@ -33,9 +34,17 @@ WINDOW = 2
 class Robot(Protocol):
     """What an agent must know of the robot that it acts for; every environment of ours tells it."""
 
-    cameras: tuple[str, ...]
-    image_size: int
-    dt_s: float
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras, in the order of their channels."""
+
+    @property
+    def image_size(self) -> int:
+        """Width and height of the pictures in pixels."""
+
+    @property
+    def dt_s(self) -> float:
+        """Seconds per action."""
 
     @property
     def action_box(self) -> ActionBox:
@@ -151,17 +160,55 @@ def calibrated_agent(
         ValueError: If the position shall be felt and it is not said where it lies.
         BadCheckpoint: If the world model has no position head, or was trained for another robot.
     """
+    goals = calibrated_goal(calibrated, model, keypoints, position_axes=position_axes)
+    cost = PositionDistance(needs_position_head(model.position_head))
+    return planning_agent(model, robot, settings, seed=seed, goals=goals, cost=cost)
+
+
+def calibrated_goal(
+    calibrated: CalibratedSettings,
+    model: WorldModel,
+    keypoints: HandPoints,
+    *,
+    position_axes: tuple[int, ...] | None = None,
+) -> CalibratedGoal:
+    """The goal's position, estimated with keypoints of the hand and calibrated on the way; see `calibrated_agent`.
+
+    Raises:
+        BadCheckpoint: If the world model has no position head.
+        ValueError: If the position shall be felt and it is not said where it lies.
+    """
     head = needs_position_head(model.position_head)
     if calibrated.place == "felt" and position_axes is None:
         raise ValueError("place=felt needs position_axes: where the hand's position lies in the proprioception")
-    goals = CalibratedGoal(
+    return CalibratedGoal(
         perception_for(model),
         position_head=head,
         keypoints=keypoints.to(model.device),
         sizes=tuple(int(size) for size in calibrated.sizes),
         place=measured_position(position_axes) if calibrated.place == "felt" and position_axes else None,
     )
-    return planning_agent(model, robot, settings, seed=seed, goals=goals, cost=PositionDistance(head))
+
+
+def servo_agent(model: WorldModel, robot: Robot, *, goals: GoalReader | None = None) -> ServoAgent:
+    """The control without planner and predictor: a share of the way towards where the goal is read to be.
+
+    Args:
+        model: The world model whose perception and position head it uses.
+        robot: What it acts for.
+        goals: Reads the goal; by default the goal image is encoded.
+
+    Raises:
+        BadCheckpoint: If the model has no position head, or was trained for another robot.
+    """
+    check_robot(model, robot)
+    perception = perception_for(model)
+    return ServoAgent(
+        perception=perception,
+        goals=EncodedGoal(perception) if goals is None else goals,
+        position_head=needs_position_head(model.position_head),
+        box=robot.action_box.to(model.device),
+    )
 
 
 def true_dynamics_agent(
@@ -235,7 +282,7 @@ def check_robot(model: WorldModel, robot: Robot) -> None:
         dt_s=robot.dt_s,
         embodiment=getattr(robot, "embodiment", ""),
     )
-    if model.interface.robot.get("actions", {}).get("name") == "joint_velocity":
+    if model.interface.robot.get("actions", {}).get("name") == "joint_velocity" and not hasattr(robot, "adapter"):
         raise BadCheckpoint("this world model commands joint speeds, this arm takes displacements of its hand")
 
 

@@ -19,6 +19,7 @@ from jepa_mpc.encoders.preprocessing import EvaluationPixels
 from jepa_mpc.encoders.released import RELEASES
 from jepa_mpc.encoders.video import VideoTransformer
 from jepa_mpc.errors import BadCheckpoint, BadObservation
+from jepa_mpc.places import folder_of
 from jepa_mpc.trajectories.formats.videos import VideoFile
 from jepa_mpc.world_model.checkpoints.loader import load_system
 
@@ -42,7 +43,8 @@ def encode_video(
 
     Args:
         film: A file (mp4 or any other container), or frames `T h w 3` uint8.
-        encoder: The name of a released encoder (`vjepa2_vitl` ...), or the folder of a trained system of ours.
+        encoder: The name of a released encoder (`vjepa2_vitl` ...), the folder of a trained system of ours,
+            or the name of a shipped checkpoint.
         hub: Where the released weights lie: a file, a folder or a name of the Hugging Face Hub.
         frames: Frames of a clip; the last clip is filled up with its last frame.
         device: Where it computes.
@@ -80,7 +82,7 @@ def encode_image(
 
 
 def _encoder(encoder: str | Path, hub: str | Path | None, device: torch.device | str) -> Encode:
-    if (Path(encoder) / MANIFEST).is_file():
+    if (folder_of(encoder) / MANIFEST).is_file():
         return _of_system(encoder, device)
     known = str(encoder) in RELEASES
     network = load_released(str(encoder), hub=hub) if known else load_released(hub=encoder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +13,20 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jepa_mpc.errors import BadCheckpoint, BadObservation, choose
+from jepa_mpc.checkpoint import open_checkpoint
+from jepa_mpc.envs.true_dynamics import true_dynamics
+from jepa_mpc.errors import BadObservation, choose
 from jepa_mpc.face.agents import CalibratedSettings, Robot, calibrated_agent, planning_agent
+from jepa_mpc.face.agents import true_dynamics_agent as simulator_agent
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.interfaces import Agent
-from jepa_mpc.places import CONFIGS, shipped
+from jepa_mpc.places import CONFIGS
 from jepa_mpc.step_log import StepLog
-from jepa_mpc.types import Observation
+from jepa_mpc.trajectories.robot_adapter import RobotAdapter, RobotAgent, load_robot_adapter
+from jepa_mpc.types import ActionBox, Observation
+from jepa_mpc.world_model.agents.planning import PlanningAgent
 from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
+from jepa_mpc.world_model.checkpoints.loader import interface_of
 from jepa_mpc.world_model.checkpoints.loader import load_world_model as load_folder
 from jepa_mpc.world_model.dynamics.model import WorldModel
 
@@ -37,7 +44,7 @@ def load_world_model(checkpoint: str | Path, *, device: torch.device | str = "cp
     Raises:
         BadCheckpoint: If it is missing, damaged, or describes no world model.
     """
-    return load_folder(_place(checkpoint), device=device)
+    return load_folder(checkpoint, device=device)
 
 
 def load_agent(
@@ -82,12 +89,86 @@ def load_agent(
         agent = calibrated_agent(
             CalibratedSettings(),
             model,
-            load_hand_points(_place(keypoints), device=device),
+            load_hand_points(keypoints, device=device),
             robot,
             settings,
             seed=seed,
         )
     return EnvironmentAgent(agent, cameras=robot.cameras)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptedRobot:
+    """A robot behind its adapter, as `load_agent` takes it.
+
+    Args:
+        adapter: Translates pictures, columns and commands.
+        image_size: Width and height of the pictures that the world model takes (px).
+        action_box: Bounds of one action.
+    """
+
+    adapter: RobotAdapter
+    image_size: int
+    action_box: ActionBox
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras, in stacking order."""
+        return self.adapter.cameras
+
+    @property
+    def dt_s(self) -> float:
+        """Seconds between two observations."""
+        return self.adapter.step_s
+
+
+def load_robot_agent(checkpoint: str | Path, *, box: ActionBox | None = None, **settings: Any) -> RobotAgent:
+    """An agent for a real robot: pictures and columns of the robot in, the robot's own commands out.
+
+    Args:
+        checkpoint: The world model (see `load_world_model`), with the robot adapter of its training log.
+        box: Limits of one action; by default the range that the training log has seen.
+        **settings: See `load_agent`; the agent plans and nothing else unless `kind` says otherwise.
+
+    Raises:
+        BadCheckpoint: If the checkpoint cannot be read or carries no robot adapter.
+        ValueError: If no limits are given and the checkpoint does not know the range of its log.
+    """
+    adapter = load_robot_adapter(checkpoint)
+    with open_checkpoint(checkpoint) as opened:
+        size = interface_of(opened.config).image_size
+    robot = AdaptedRobot(adapter=adapter, image_size=size, action_box=adapter.box() if box is None else box)
+    return RobotAgent(load_agent(robot, checkpoint, **{"kind": "simple", **settings}).agent, adapter)
+
+
+def true_dynamics_agent(
+    env: Any,
+    *,
+    planner: str | Mapping[str, Any] = "cem",
+    horizon: int | None = None,
+    effort: float = 0.0,
+    dynamics: str = "simulator",
+    num_threads: int = 1,
+    seed: int = 0,
+) -> PlanningAgent:
+    """An agent that plans in the simulator itself: an upper bound for world models, and a first test of a task.
+
+    Args:
+        env: A task of ours or of one's own (`envs.task.PlannableEnv`); its full state is read.
+        planner: See `load_agent`.
+        horizon: Steps that a plan looks ahead; the task's own by default.
+        effort: Weight of the actions' size against the task's cost.
+        dynamics: "simulator" (MuJoCo on the CPU) or "warp" (MuJoCo Warp).
+        num_threads: CPU threads of "simulator".
+        seed: Seed of the planner.
+
+    Raises:
+        UnknownName: If there is no such planner or dynamics.
+        MissingPackage: If the package of the dynamics is not installed.
+    """
+    settings = plan_settings(planner, horizon=env.horizon if horizon is None else horizon, effort=effort)
+    world = true_dynamics(env, dynamics, num_threads=num_threads)
+    return simulator_agent(env, settings, seed=seed, dynamics=world, cost=env.cost())
 
 
 def plan_settings(planner: str | Mapping[str, Any], **settings: Any) -> PlanSettings:
@@ -148,18 +229,3 @@ class EnvironmentAgent:
         if name not in observation:
             raise BadObservation(f"the observation needs the entry {name!r}, got {', '.join(map(str, observation))}")
         return torch.from_numpy(np.asarray(observation[name]))[None, None]
-
-
-def _place(checkpoint: str | Path) -> str | Path:
-    """A folder, or that of a shipped checkpoint of this name where no such folder stands.
-
-    Raises:
-        BadCheckpoint: If there is neither.
-    """
-    text = str(checkpoint)
-    if text.startswith("hf://") or Path(text).exists():
-        return checkpoint
-    found = shipped(text)
-    if found is None:
-        raise BadCheckpoint(f"there is no checkpoint at {text}, and none of that name is shipped")
-    return found

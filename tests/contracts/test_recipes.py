@@ -35,7 +35,7 @@ def make(name: str) -> DynamicsObjective | MaskedObjective:
 
 
 def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
-    """Windows `T = 4` whose frames and clouds hold a blob that moves as the actions say; 8 where a camera is fitted."""
+    """Windows `T = 4` (8 where a camera is fitted) whose pictures, clouds and sound tell of a moving blob."""
     size, channels = (tiny.SIZE, 6) if name == ARM else (28, 3)
     draw, moves = generator(1), 7 if name == "hand_points" else 3
     actions = 0.1 * torch.randn(worlds, moves, ACTION_DIM, generator=draw)
@@ -47,7 +47,11 @@ def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
     shape = 0.2 * torch.randn(worlds, 1, 32, 3, generator=draw)
     walked = torch.cat([torch.full_like(actions[:, :1], 0.1), 0.1 + actions.cumsum(1)], dim=1)
     clouds = shape * torch.rand(worlds, 1, 1, 3, generator=draw) + F.pad(place[:, :1, :, 0, 0], (0, 1))[:, :, None]
-    return {"frames": frames, "actions": actions, "proprio": walked.clamp(-0.9, 0.9), "clouds": clouds}
+    moments = torch.arange(place.shape[1] * 200).view(-1, 200) / 2000  # s
+    sound = (2 * torch.pi * (400 + 150 * place[:, :, 0, 0]) * moments).sin() * place[:, :, 1, 0]
+    return {
+        "frames": frames, "actions": actions, "proprio": walked.clamp(-0.9, 0.9), "clouds": clouds, "sound": sound,
+    }  # fmt: skip
 
 
 def step(objective: DynamicsObjective | MaskedObjective, name: str, *, rate: float, number: int = 0) -> torch.Tensor:

@@ -12,10 +12,11 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jepa_mpc.envs.robots import UR5E
-from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.experiments.commands.collect import Collection, record_one, settle
 from jepa_mpc.files import write_json
 from jepa_mpc.trajectories.bank import load_bank
@@ -103,6 +104,34 @@ def test_a_log_that_does_not_name_its_robot_is_of_the_default_one(tmp_path):
     settle(PLAN, tmp_path)
     with pytest.raises(ValueError, match=r"robot=panda \(asked for ur5e\)"):
         settle(replace(PLAN, robot="ur5e"), tmp_path)
+
+
+@pytest.mark.render
+def test_pushes_are_heard_and_say_what_they_were(tmp_path, renderable):
+    plan = replace(PLAN, env="push", sound={"materials": ["glass"]}, steps=8, cameras=("left",))
+    for index in (0, 1):
+        record_one(plan, tmp_path, index)
+    publish_staged(tmp_path, 0)
+    log = NpzStore(tmp_path)
+    facts = [log.metadata(index) for index in (0, 1)]
+    assert facts[0]["env"] == "push-v1" and facts[0]["materials"]["block"] == "glass"
+    assert facts[0]["materials"] == facts[1]["materials"] and facts[0]["size"] == facts[1]["size"], "one lab, one block"
+    heard = log.read(0, 0, 9, ["sound", "sound_labels"])
+    assert heard["sound"].shape == (9, 3840) and heard["sound_labels"].shape == (9, 5)
+    assert not heard["sound_labels"][0, [0, 2, 3, 4]].any(), "nothing has moved yet"
+    assert (heard["sound_labels"][heard["sound_labels"][:, 2] > 0, 4] >= 1).all()
+    record_one(plan, tmp_path / "again", 0)
+    again = NpzStore(tmp_path / "again/.staging").read(0, 0, 9, ["sound"])
+    assert np.array_equal(again["sound"], heard["sound"])
+
+
+def test_a_task_without_touch_is_not_recorded_with_sound():
+    with pytest.raises(ValueError, match="env=push"):
+        replace(PLAN, sound={})
+    with pytest.raises(ValueError, match="sound takes rate, noise, materials, got volume"):
+        replace(PLAN, env="push", sound={"volume": 3})
+    with pytest.raises(UnknownName, match="unknown env 'pour'; known: pick, push, reach"):
+        replace(PLAN, env="pour")
 
 
 @pytest.mark.render

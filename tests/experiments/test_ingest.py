@@ -27,8 +27,8 @@ from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told
-from jepa_mpc.trajectories.door import load_door
 from jepa_mpc.trajectories.formats import WRITERS, open_log
+from jepa_mpc.trajectories.robot_adapter import load_robot_adapter
 from jepa_mpc.trajectories.robots import ROBOTS, MappedLog, robot_map
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
@@ -100,8 +100,8 @@ def test_three_formats_train_alike_and_films_nearly_so(logs, tmp_path, system):
     assert all(torch.equal(value, weights["lerobot"][name]) for name, value in weights["ours"].items())
     assert np.allclose(found["films"], found["ours"], rtol=0.2)  # other pixels, not another task
     assert load_world_model(tmp_path / "films" / "checkpoint").interface.cameras[0] == "left"
-    door = load_door(tmp_path / "films" / "checkpoint")
-    assert door.actions.name == "pose_delta" and set(door.statistics) == {"actions", "proprio"}
+    adapter = load_robot_adapter(tmp_path / "films" / "checkpoint")
+    assert adapter.actions.name == "pose_delta" and set(adapter.statistics) == {"actions", "proprio"}
 
 
 def test_a_mixture_with_weights_and_robot_files_trains(logs, tmp_path):
@@ -114,8 +114,8 @@ def test_a_mixture_with_weights_and_robot_files_trains(logs, tmp_path):
     assert bank.num_episodes == 12 and bank.step_s == 0.5 and bank.picture == (16, 16)
     model = load_world_model(train(cfg))
     assert model.interface.dt_s == 0.5 and model.interface.image_size == 16
-    door = load_door(tmp_path / "out" / "checkpoint")
-    assert door.skip == 2 and door.picture.size == 16
+    adapter = load_robot_adapter(tmp_path / "out" / "checkpoint")
+    assert adapter.skip == 2 and adapter.picture.size == 16
 
 
 @pytest.mark.render

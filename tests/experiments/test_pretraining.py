@@ -11,7 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
+from jepa_mpc.checkpoint import load_checkpoint
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.released import RELEASES, Release, vjepa2
 from jepa_mpc.errors import BadCheckpoint, UnknownName
@@ -20,6 +22,7 @@ from jepa_mpc.experiments.commands.train import train
 from jepa_mpc.experiments.probing.readers import READERS, Samples, attentive, judge, linear
 from jepa_mpc.experiments.probing.sources import pixels, released
 from jepa_mpc.experiments.training.begin import published_encoder
+from jepa_mpc.experiments.training.keeper import Keeper
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
@@ -41,7 +44,11 @@ def log(tmp_path_factory):
     return synthetic_log(tmp_path_factory.mktemp("log"), episodes=6, image_size=28)
 
 
-@pytest.fixture(scope="module", params=["vjepa2_small", "vjepa2_1_small"])
+SMALL = ["vjepa2_small", "vjepa2_1_small", "ijepa_small", "vjepa_small", "hjepa_pyramid_small"]
+TERMS = {"ijepa_small": {"images/blocks"}, "hjepa_pyramid_small": {"images/level_0", "images/level_1"}}
+
+
+@pytest.fixture(scope="module", params=SMALL)
 def run(request, log, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / request.param
     train(configured("train", f"system={request.param}", *TINY, "validation=0.34", f"data={log}", f"out={out}"))
@@ -49,8 +56,40 @@ def run(request, log, tmp_path_factory):
 
 
 def test_a_pretraining_watches_for_collapse(run):
+    terms = TERMS.get(run.name, {"frames/short", "frames/long"})
     numbers = {key for line in (run / "metrics.jsonl").read_text().splitlines() for key in json.loads(line)}
-    assert {"frames/short", "frames/long", "held/loss", "health/std_ratio", "health/effective_rank"} <= numbers
+    assert terms | {"held/loss", "health/std_ratio", "health/effective_rank"} <= numbers
+
+
+@pytest.mark.parametrize("name", ["ijepa_small", "vjepa_small", "hjepa_pyramid_small"])
+def test_a_pretraining_that_was_stopped_ends_in_the_same_bits(name, log, tmp_path):
+    shared = [f"system={name}", *TINY, "validation=0.34", f"data={log}", "fit.save_every=1"]
+    whole = train(configured("train", *shared, f"out={tmp_path / 'whole'}"))
+    saved = Keeper.save
+
+    def stop_after_two(keeper, state):
+        saved(keeper, state)
+        if state.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Keeper, "save", stop_after_two)
+        train(configured("train", *shared, f"out={tmp_path / 'stopped'}"))
+    again = train(configured("train", *shared, f"out={tmp_path / 'stopped'}"))
+    first, second = (load_checkpoint(folder)[0] for folder in (whole, again))
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_pretraining_takes_a_folder_of_pictures(tmp_path):
+    draw_pixels = generator(0)
+    (tmp_path / "pictures").mkdir()
+    for index in range(12):
+        pixels = torch.randint(256, (30 + index, 34, 3), dtype=torch.uint8, generator=draw_pixels).numpy()
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{index}.png")
+    few = [f"data={tmp_path / 'pictures'}", "actions=none", "image_size=28", "cameras=null", "validation=0.34"]
+    options = ["system=ijepa_small", *TINY, *few, "window=1", "robot={hz: 1.0}"]
+    folder = train(configured("train", *options, f"out={tmp_path / 'run'}"))
+    assert published_encoder(folder)(torch.zeros(2, 3, 28, 28)).shape == (2, 16, 32)
 
 
 def test_a_pretraining_takes_a_folder_of_films(tmp_path):

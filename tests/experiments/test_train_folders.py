@@ -1,4 +1,4 @@
-"""Trainings on folders of clouds and of pictures: what they leave behind, and that they go on to the same bits."""
+"""Trainings on folders of clouds, pictures and sounds: what they leave behind, and that they go on to the same bits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jepa_mpc.experiments.commands.train import train
 from jepa_mpc.experiments.training.begin import published_encoder
 from jepa_mpc.world_model.training.health import LatentCollapse
 from tests.experiments.test_pretraining import configured
-from tests.trajectories.test_folders import write_clouds, write_pictures
+from tests.trajectories.test_folders import write_clouds, write_pictures, write_sounds
 
 FOLDER = ["fit=pretraining", "actions=none", "window=1", "max_stride=1", "batch=4", "validation=0.34", "probe=4"]
 SHORT = ["fit.log_every=2", "fit.evaluate_every=2", "fit.save_every=2", "watch.frames=4"]
@@ -20,6 +20,7 @@ SYSTEMS = {
     "point_jepa_small": ["system.preset=tiny"],
     "jepa_3d_small": ["system.preset=tiny"],
     "lejepa_small": ["system.preset=tiny", "image_size=28"],
+    "audio_jepa_small": ["system.preset=tiny", "system.rate=2000"],
 }
 
 
@@ -28,11 +29,12 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_clouds(folder / "clouds", sizes=(40,) * 9)
     write_pictures(folder / "pictures", sizes=((28, 28),) * 9)
+    write_sounds(folder / "sounds", sizes=(500,) * 9)
     return folder
 
 
 def trained(data, name, out, *more, steps=4):
-    kind = "pictures" if name.startswith("lejepa") else "clouds"
+    kind = {"lejepa_small": "pictures", "audio_jepa_small": "sounds"}.get(name, "clouds")
     options = [f"system={name}", *SYSTEMS[name], *FOLDER, *SHORT, f"fit.steps={steps}", f"data={data / kind}"]
     return train(configured("train", *options, f"out={out}", *more))
 
@@ -60,3 +62,12 @@ def test_its_numbers_tell_of_collapse_and_its_encoder_is_published(data, tmp_pat
 def test_a_training_without_its_regulariser_is_stopped(data, tmp_path):
     with pytest.raises(LatentCollapse, match="projections: .* of the dimensions"):
         trained(data, "lejepa_small", tmp_path / "run", "+system.weight=0.0", "watch.every=20", steps=40)
+
+
+def test_a_training_on_sounds_of_another_rate_or_with_gaps_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="2000 samples per second, the system takes 16000: give system.rate=2000"):
+        trained(data, "audio_jepa_small", tmp_path / "run", "system.rate=16000")
+    with pytest.raises(ValueError, match="sound has no gaps: give skip=1 max_stride=1"):
+        trained(data, "audio_jepa_small", tmp_path / "run", "max_stride=2")
+    with pytest.raises(ValueError, match="the log has no field 'sound': record one with collect.py task=push"):
+        trained(data, "audio_jepa_small", tmp_path / "run", f"data={data / 'clouds'}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,8 @@ from jepa_mpc.world_model.parts.targets import EMATarget, constant_momentum
 from tests.golden.cases import GRADIENT, Case
 from tests.golden.vjepa2_masked import Given
 
+Spelled = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
 PICTURE_LOSSES: Mapping[str, Distance] = {
     "smooth_l1": SmoothAbsoluteError(),
     "mse": SquaredError(),
@@ -35,7 +37,7 @@ def check_pictures(case: Case) -> None:
     meta = case.meta
     height, width = _pair(meta["img_size"])
     grid = (1, height // meta["patch_size"], width // meta["patch_size"])
-    model = _Model(case, grid, "column_first")
+    model = PlacedModel(case, grid, "column_first")
     images = case.tensors["in.images"]
     model.check_networks(images)
     contexts, targets = model.lists("masks_enc"), model.lists("masks_pred")
@@ -49,7 +51,7 @@ def check_pictures(case: Case) -> None:
     case.check("out.target_ln", torch.cat([gather_tokens(normed, at) for at in targets for _ in contexts]))
     blocks = torch.stack(targets, dim=1)
     tasks = [
-        MaskTask(name=f"seen_{index}", sampler=_Fixed(Masks(context=keep, targets=blocks)))
+        MaskTask(name=f"seen_{index}", sampler=Fixed(Masks(context=keep, targets=blocks)))
         for index, keep in enumerate(contexts)
     ]
     for name, distance in PICTURE_LOSSES.items():
@@ -65,7 +67,7 @@ def check_clips(case: Case) -> None:
     height, width = _pair(meta["img_size"])
     patch = meta["patch_size"]
     grid = (meta["num_frames"] // meta["tubelet_size"], height // patch, width // patch)
-    model = _Model(case, grid, "even_thirds" if meta["uniform_power"] else "time_half")
+    model = PlacedModel(case, grid, "even_thirds" if meta["uniform_power"] else "time_half")
     clips = case.tensors["in.clips"].transpose(1, 2)
     model.check_networks(clips)
     if "in.clips_other_size" in case.tensors:
@@ -89,7 +91,7 @@ def check_clips(case: Case) -> None:
         case.check("out.probe_logits", probe(model.encoder(clips)))
 
 
-class _Fixed:
+class Fixed:
     """Masks that are known."""
 
     def __init__(self, masks: Masks) -> None:
@@ -99,11 +101,22 @@ class _Fixed:
         return self.masks
 
 
-class _Model:
-    """Encoder, target's encoder and predictor of a case."""
+class PlacedModel:
+    """Encoder, target's encoder and predictor of a case.
 
-    def __init__(self, case: Case, grid: Grid, table: str) -> None:
+    Args:
+        case: The case.
+        grid: Times, rows and columns of its tokens.
+        table: Name of its table of places.
+        spelled: Brings weights to the spelling of I-JEPA.
+        finish: What the target's tokens pass.
+    """
+
+    def __init__(
+        self, case: Case, grid: Grid, table: str, *, spelled: Spelled = dict, finish: nn.Module | None = None
+    ) -> None:
         self.case, self.grid, self.table = case, grid, table
+        self.spelled, self.finish = spelled, finish or LatentNorm()
         self.encoder, self.target = (self._encoder(f"param.{name}.") for name in ("encoder", "target_encoder"))
         self.predictor = self._predictor()
 
@@ -114,8 +127,9 @@ class _Model:
             width=width,
             depth=meta["depth"],
             heads=meta["num_heads"],
-            mlp_dim=int(width * meta["mlp_ratio"]),
-            patch=meta["patch_size"],
+            mlp_dim=int(width * meta.get("mlp_ratio", 4)),
+            patch=_pair(meta["patch_size"])[0],
+            patch_width=_pair(meta["patch_size"])[1],
             tubelet=meta.get("tubelet_size", 1),
             channels=meta.get("in_chans", 3),
             eps=meta["layer_norm_eps"],
@@ -123,7 +137,7 @@ class _Model:
         )
         resize = bicubic if self.grid[0] == 1 and sizes.tubelet == 1 else trilinear
         encoder = PlacedTransformer(sizes, grid=self.grid, table=TABLES[self.table], resize=resize)
-        weights = without_prefixes(self.case.under(prefix), "the case")
+        weights = without_prefixes(self.spelled(self.case.under(prefix)), "the case")
         fill_placed(encoder, weights, table=self.table, title="the case")
         return encoder.eval()
 
@@ -136,30 +150,31 @@ class _Model:
             width=width,
             depth=meta["pred_depth"],
             heads=meta.get("pred_heads", meta["num_heads"]),
-            mlp_dim=int(width * meta["mlp_ratio"]),
+            mlp_dim=int(width * meta.get("mlp_ratio", 4)),
             mask_tokens=meta.get("num_mask_tokens", 1),
             eps=meta["layer_norm_eps"],
         )
         predictor = MaskedPredictor(sizes, TablePlaces(TABLES[self.table](self.grid, width)))
-        fill_predictor(predictor, without_prefixes(self.case.under("param.predictor."), "the case"))
+        weights = self.spelled(self.case.under("param.predictor."))
+        fill_predictor(predictor, without_prefixes(weights, "the case"))
         return predictor.eval()
 
     def lists(self, name: str) -> list[Tensor]:
         found = self.case.under(f"in.{name}.")
         return [found[key] for key in sorted(found, key=int)]
 
-    def check_networks(self, x: Tensor) -> None:
+    def check_networks(self, x: Tensor, *, target: str = "out.target_full_raw") -> None:
         places = self.predictor.places
         assert isinstance(places, TablePlaces)
         self.case.check("out.enc_pos_embed", self.encoder.positions)
         self.case.check("out.pred_pos_embed", places.table)
         self.case.check("out.enc_full", self.encoder(x))
-        self.case.check("out.target_full_raw", self.target(x))
+        self.case.check(target, self.target(x))
 
     def loss(self, x: Tensor, tasks: list[MaskTask], **parts: Any) -> Loss:
         for network in (self.encoder, self.predictor):
             network.zero_grad()
-        target = EMATarget(self.target, finish=LatentNorm())
+        target = EMATarget(self.target, finish=self.finish)
         objective = MaskedObjective(
             encoder=self.encoder, predictor=self.predictor, streams=[Stream("frames", tasks)], target=target, **parts
         )

@@ -8,6 +8,7 @@ import pytest
 
 from tests.golden import (
     act_jepa,
+    audio_jepa,
     causal_jepa,
     dinowm,
     hjepa,
@@ -68,6 +69,9 @@ CHECKS = {
     "hjepa": hjepa.check,
     "hjepa_hierarchical_mask_stats": mask_statistics.check_levels,
     "lejepa_loss": lejepa.check,
+    "audio_jepa": audio_jepa.check,
+    "audio_jepa_mel": audio_jepa.check_mel,
+    "audio_jepa_random_mask_stats": audio_jepa.check_random_masks,
     "point_jepa": point_jepa.check,
     "point_jepa_sampler_stats": point_jepa.check_sampler,
 }

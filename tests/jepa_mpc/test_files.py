@@ -28,7 +28,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def in_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """The file system cannot swap two folders in one step."""
-    monkeypatch.setattr("core.files.exchange", lambda one, other: False)
+    monkeypatch.setattr("jepa_mpc.files.exchange", lambda one, other: False)
 
 
 def test_a_file_appears_with_its_parents(tmp_path):

@@ -28,7 +28,7 @@ def names(folder: Path) -> list[str]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the file system can put a folder in the place of another."""
     if request.param == "two_steps":
-        monkeypatch.setattr("core.files.exchange", lambda one, other: False)
+        monkeypatch.setattr("jepa_mpc.files.exchange", lambda one, other: False)
     return request.param
 
 
@@ -38,7 +38,7 @@ def test_a_writer_killed_before_any_step_leaves_the_old_or_the_new(tmp_path, wha
 
 
 def test_the_same_where_folders_cannot_be_swapped_in_one_step(tmp_path, monkeypatch):
-    monkeypatch.setattr("core.files.exchange", lambda one, other: False)
+    monkeypatch.setattr("jepa_mpc.files.exchange", lambda one, other: False)
     assert publisher.killed(tmp_path, "checkpoint") >= LEAST_KILLS["checkpoint"]
 
 

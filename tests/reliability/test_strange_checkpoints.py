@@ -158,7 +158,7 @@ def test_weights_of_60_gb_that_take_no_room_on_the_disk_are_refused(copied, monk
     }
     written_header(copied, header, size=60 * 10**9)
     assert "these weights do not fit" in refusal(lambda: load_world_model(copied))
-    monkeypatch.setattr("core.reading._free_bytes", lambda: 10**9)
+    monkeypatch.setattr("jepa_mpc.reading._free_bytes", lambda: 10**9)
     assert "needs 120.0 GB of memory" in refusal(lambda: load_checkpoint(copied))
 
 

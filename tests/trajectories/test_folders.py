@@ -1,17 +1,18 @@
-"""Folders of clouds and of pictures alone: each file is an episode of one step."""
+"""Folders of clouds, of pictures and of sounds alone: each file is an episode."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import wavfile
 
 from jepa_mpc.clouds import farthest_points
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.actions import NoActions
 from jepa_mpc.trajectories.bank import load_bank
-from jepa_mpc.trajectories.episode import CLOUDS, IMAGES, Episode, make_episode, validate
+from jepa_mpc.trajectories.episode import CLOUDS, IMAGES, SOUND, Episode, make_episode, validate
 from jepa_mpc.trajectories.formats import detect, open_log
 from jepa_mpc.trajectories.formats.npz import read_episode, write_episode
 
@@ -102,3 +103,42 @@ def test_an_episode_may_hold_clouds(tmp_path):
     for bad, said in ((cloud[..., :2], "ending in 3"), (np.full_like(cloud, np.nan), "is not finite at step 0")):
         with pytest.raises(BadEpisode, match=f"field 'clouds' .*{said}"):
             validate(Episode(arrays={**kept.arrays, CLOUDS: bad}, metadata=kept.metadata), "here")
+
+
+def write_sounds(folder, *, sizes=(500, 900, 1000), rate=2000):
+    """Tones of those many samples; the last one lies in a subfolder."""
+    waves = [np.sin(np.arange(size) * (1 + index) / 20).astype(np.float32) for index, size in enumerate(sizes)]
+    for index, wave in enumerate(waves):
+        place = folder / ("more" if index == len(waves) - 1 else "")
+        place.mkdir(parents=True, exist_ok=True)
+        wavfile.write(place / f"tone_{index}.wav", rate, wave)
+    return waves
+
+
+def test_sounds_are_cut_into_steps_and_the_last_is_filled_with_silence(tmp_path):
+    waves = write_sounds(tmp_path)
+    log = open_log(tmp_path)
+    assert detect(tmp_path) == "sounds" and sorted(log.lengths) == [1, 2, 2] and log.dt_s == 0.25
+    for index in range(3):
+        wave = next(w for k, w in enumerate(waves) if f"tone_{k}" in log.metadata(index)["file"])
+        found = log.read(index, 0, log.lengths[index], [SOUND, IMAGES + "loudness"])
+        assert np.array_equal(found[SOUND].ravel()[: len(wave)], wave) and not found[SOUND].ravel()[len(wave) :].any()
+        assert found[IMAGES + "loudness"].shape == (log.lengths[index], 32, 32, 3)
+
+
+def test_a_bank_of_sounds_gives_windows_of_them(tmp_path):
+    waves = write_sounds(tmp_path, sizes=(1000,) * 6)
+    bank = load_bank(tmp_path, actions=NoActions())
+    batch = bank.sample(5, 2, generator=generator(0))
+    assert batch[SOUND].shape == (5, 2, 500) and batch["proprio"].shape == (5, 2, 0)
+    assert all(any(np.array_equal(one.flatten(), wave) for wave in waves) for one in batch[SOUND])
+
+
+def test_sounds_that_do_not_go_together_name_the_file(tmp_path):
+    write_sounds(tmp_path)
+    wavfile.write(tmp_path / "tone_1.wav", 8000, np.zeros(9, np.int16))
+    with pytest.raises(BadEpisode, match=r"tone_1.wav: .*'sound' is damaged .*8000 samples per second, expected 2000"):
+        open_log(tmp_path)
+    wavfile.write(tmp_path / "tone_1.wav", 2000, np.zeros((9, 2), np.int16))
+    with pytest.raises(BadEpisode, match=r"tone_1.wav .*has 2 channels, expected mono"):
+        open_log(tmp_path)

@@ -358,6 +358,8 @@ def test_pickled_modules_and_strange_weights_are_refused(tmp_path):
         released.world(weights, heads=3)
     torch.save(weights, tmp_path / "plain.ckpt")
     assert released.load_released(tmp_path / "plain.ckpt", heads=2).window == 3
+    kept = [released.world(weights, heads=2, future=2, per_round=per_round).per_round for per_round in (None, 1)]
+    assert kept == [2, 1]  # the authors keep every frame that a round predicts
 
 
 # interventions

@@ -12,9 +12,8 @@ from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context, Goal, Rollout
-from jepa_mpc.world_model.agents.configurator import AgentConfig
-from jepa_mpc.world_model.agents.energy import Energy
 from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.costs.energy import Energy
 from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, Smoothness
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
 from jepa_mpc.world_model.costs.terms import (
@@ -203,7 +202,7 @@ def test_a_safety_term_cannot_be_switched_off_and_doubt_may_be_sought():
 
 def test_a_critic_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="there is none"):
-        Energy.configured(wants(), None, AgentConfig(weights={"goal": 1.0, "effort": 0.0}, critic=1.0))
+        Energy(intrinsic=wants(), weights={"goal": 1.0, "effort": 0.0}, critic_weight=1.0)
 
 
 def test_the_intrinsic_cost_is_no_module_so_that_no_optimiser_finds_it():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jepa_mpc.errors import choose
@@ -25,21 +26,69 @@ from jepa_mpc.trajectories.formats.npz_writer import write_npz
 from jepa_mpc.trajectories.formats.ogbench import OgbenchReader, is_ogbench
 from jepa_mpc.trajectories.formats.picture_folder import PictureFolderReader
 from jepa_mpc.trajectories.formats.robomimic import RobomimicReader, write_robomimic
+from jepa_mpc.trajectories.formats.sound_folder import SoundFolderReader
 
-FORMATS: dict[str, Callable[[Path], Log]] = {
-    "npz": NpzStore,
-    "lerobot": open_lerobot,
-    "droid": DroidReader,
-    "robomimic": RobomimicReader,
-    "minari": MinariReader,
-    "ogbench": OgbenchReader,
-    "hdf5": Hdf5Reader,
-    "films": FilmsReader,
-    "clips": ClipsReader,
-    "mcap": McapReader,
-    "clouds": CloudFolderReader,
-    "pictures": PictureFolderReader,
+
+@dataclass(frozen=True)
+class Format:
+    """A log format.
+
+    Args:
+        reader: Opens a log.
+        lies_at: Whether the folder or file at a path is of this format, by a glance at names.
+    """
+
+    reader: Callable[[Path], Log]
+    lies_at: Callable[[Path], bool]
+
+    def __call__(self, path: Path) -> Log:
+        """Open a log."""
+        return self.reader(path)
+
+
+def _has(*patterns: str) -> Callable[[Path], bool]:
+    return lambda path: path.is_dir() and any(any(path.glob(pattern)) for pattern in patterns)
+
+
+def _file_or_folder(*suffixes: str) -> Callable[[Path], bool]:
+    inside = _has(*(f"*{suffix}" for suffix in suffixes))
+    return lambda path: path.suffix in suffixes if path.is_file() else inside(path)
+
+
+def _has_demonstrations(path: Path) -> bool:
+    if not path.is_file() or path.suffix not in HDF5:
+        return False
+    with open_h5(path) as file:
+        return "data" in file and bool(names_of(member_of(file, "data", where=path, field="data"), "demo", path))
+
+
+def _below(path: Path, suffixes: Sequence[str]) -> bool:
+    return path.is_dir() and bool(files_below(path, suffixes))
+
+
+def _holds_ogbench(path: Path) -> bool:
+    return path.suffix == ".npz" if path.is_file() else any(map(is_ogbench, path.glob("*.npz")))
+
+
+HDF5 = (".h5", ".hdf5")
+
+FORMATS: dict[str, Format] = {
+    "npz": Format(NpzStore, _has("episode_*.npz")),
+    "lerobot": Format(open_lerobot, lambda path: os.path.lexists(path / INFO)),
+    "minari": Format(MinariReader, lambda path: os.path.lexists(path / MAIN)),
+    "ogbench": Format(OgbenchReader, _holds_ogbench),
+    "mcap": Format(McapReader, _file_or_folder(".mcap")),
+    "droid": Format(DroidReader, lambda path: path.is_dir() and bool(find_episodes(path))),
+    "robomimic": Format(RobomimicReader, _has_demonstrations),
+    "hdf5": Format(Hdf5Reader, _file_or_folder(*HDF5)),
+    "films": Format(FilmsReader, lambda path: path.is_dir() and bool(find_tables(path))),
+    "clips": Format(ClipsReader, lambda path: path.is_dir() and bool(find_clips(path))),
+    "pictures": Format(PictureFolderReader, lambda path: _below(path, PictureFolderReader.suffixes)),
+    "clouds": Format(CloudFolderReader, lambda path: _below(path, CloudFolderReader.suffixes)),
+    "sounds": Format(SoundFolderReader, lambda path: _below(path, SoundFolderReader.suffixes)),
 }
+"""Name -> format, in the order in which `detect` asks."""
+
 WRITERS: dict[str, Callable[..., Path]] = {
     "npz": write_npz,
     "lerobot": write_lerobot,
@@ -54,21 +103,13 @@ def detect(path: str | Path) -> str:
         BadEpisode: If there is nothing, or nothing that is known; tells what was looked for.
     """
     path = Path(path)
-    if path.is_file():
-        kind = {".mcap": "mcap", ".h5": "hdf5", ".hdf5": "hdf5", ".npz": "ogbench"}.get(path.suffix)
-        if kind == "hdf5" and _has_demonstrations(path):
-            return "robomimic"
-        if kind:
-            return kind
-    elif path.is_dir():
-        for name, marks in _MARKS.items():
-            if marks(path):
-                return name
-    else:
+    if not path.exists():
         raise fault(str(path), field="file", problem="does not exist", remedy="name an existing log")
-    sought = (
-        "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap, films, pictures, or clouds"
-    )
+    for name, kind in FORMATS.items():
+        if kind.lies_at(path):
+            return name
+    files = "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap"
+    sought = f"{files}, films, pictures, clouds, or sounds"
     raise fault(
         path, field="format", problem="is none that is known", remedy=f"looked for {sought}; or give format=..."
     )
@@ -87,23 +128,3 @@ def open_log(path: str | Path, *, format: str | None = None) -> Log:  # noqa: A0
         MissingPackage: If the format needs a package that is not installed.
     """
     return choose(FORMATS, format or detect(path), "log format")(Path(path))
-
-
-def _has_demonstrations(path: Path) -> bool:
-    with open_h5(path) as file:
-        return "data" in file and bool(names_of(member_of(file, "data", where=path, field="data"), "demo", path))
-
-
-_MARKS: dict[str, Callable[[Path], bool]] = {
-    "npz": lambda path: any(path.glob("episode_*.npz")),
-    "lerobot": lambda path: os.path.lexists(path / INFO),
-    "minari": lambda path: os.path.lexists(path / MAIN),
-    "ogbench": lambda path: any(map(is_ogbench, path.glob("*.npz"))),
-    "mcap": lambda path: any(path.glob("*.mcap")),
-    "droid": lambda path: bool(find_episodes(path)),
-    "hdf5": lambda path: any(path.glob("*.hdf5")) or any(path.glob("*.h5")),
-    "films": lambda path: bool(find_tables(path)),
-    "clips": lambda path: bool(find_clips(path)),
-    "pictures": lambda path: bool(files_below(path, PictureFolderReader.suffixes)),
-    "clouds": lambda path: bool(files_below(path, CloudFolderReader.suffixes)),
-}

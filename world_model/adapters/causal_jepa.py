@@ -39,7 +39,7 @@ def spelling(name: str) -> str:
 
 
 def load_released(
-    path: str | Path, *, heads: int = 16, future: int = 1, dropout: float = 0.1, per_round: int = 1
+    path: str | Path, *, heads: int = 16, future: int = 1, dropout: float = 0.1, per_round: int | None = None
 ) -> ObjectWorld:
     """A released predictor, with its nodes of action and proprioception if the file has them, in evaluation mode.
 
@@ -50,7 +50,7 @@ def load_released(
         heads: Attention heads, which no shape tells.
         future: Frames that are predicted at once; the rest of the time table is history.
         dropout: In training.
-        per_round: See `ObjectWorld`.
+        per_round: See `ObjectWorld`; by default all frames of a round are kept, as the authors' planning does.
 
     Raises:
         BadCheckpoint: If the file cannot be read safely, or names or shapes do not fit.
@@ -59,7 +59,12 @@ def load_released(
 
 
 def world(
-    tensors: Mapping[str, Tensor], *, heads: int = 16, future: int = 1, dropout: float = 0.1, per_round: int = 1
+    tensors: Mapping[str, Tensor],
+    *,
+    heads: int = 16,
+    future: int = 1,
+    dropout: float = 0.1,
+    per_round: int | None = None,
 ) -> ObjectWorld:
     """As `load_released`, from tensors.
 
@@ -68,7 +73,7 @@ def world(
     """
     slots = predictor(tensors, heads=heads, future=future, dropout=dropout)
     nodes = {name: _node(tensors, prefix) for name, prefix in NODES.items()}
-    return ObjectWorld(slots, action=nodes["action"], felt=nodes["felt"], per_round=per_round)
+    return ObjectWorld(slots, action=nodes["action"], felt=nodes["felt"], per_round=per_round or future)
 
 
 def predictor(

@@ -13,7 +13,7 @@ from torch import Tensor
 from jepa_mpc.interfaces import Proposal
 from jepa_mpc.types import Context, Goal, Observation, Plan, Plans, State
 from jepa_mpc.world_model.agents.arbitration import Arbitration
-from jepa_mpc.world_model.agents.energy import TrainableCost
+from jepa_mpc.world_model.costs.energy import TrainableCost
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.training.critic_learner import CriticLearner
 

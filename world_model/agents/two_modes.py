@@ -35,12 +35,12 @@ from jepa_mpc.types import (
 )
 from jepa_mpc.world_model.agents.arbitration import Evidence, Modes
 from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator
-from jepa_mpc.world_model.agents.energy import Energy
 from jepa_mpc.world_model.agents.goals import EncodedGoal
 from jepa_mpc.world_model.agents.modules import Modules, Once, Watch, fitted, worst
 from jepa_mpc.world_model.agents.planning import believed, check_state, newest_proprio
 from jepa_mpc.world_model.agents.search import PlanSearch
 from jepa_mpc.world_model.costs.constraints import costs_of
+from jepa_mpc.world_model.costs.energy import Energy
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
 from jepa_mpc.world_model.dynamics.evaluator import Evaluator
 from jepa_mpc.world_model.dynamics.predictor_ensemble import OverParticles
@@ -292,7 +292,14 @@ class TwoModeAgent:
     def _energy(self, config: AgentConfig) -> Energy:
         if config.mode == "mode1" and self.modules.actor is None:
             raise ValueError("mode1 acts by a policy, and this agent has no actor")
-        return Energy.configured(self.intrinsic, self.modules.critic, config)
+        return Energy(
+            intrinsic=self.intrinsic,
+            weights=config.weights,
+            critic=self.modules.critic,
+            critic_weight=config.critic,
+            discount=config.discount,
+            tokens=config.tokens,
+        )
 
     def _judge(self) -> Cost:
         """The energy as the planner is given it."""

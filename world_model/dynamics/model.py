@@ -40,7 +40,7 @@ class Interface:
         actions: Name of each action axis, with its unit.
         dt_s: Seconds between two observations.
         log: What it was trained on, in words.
-        robot: How the log's columns, pictures and actions were made, as `trajectories.door` reads it; may be empty.
+        robot: The robot adapter of the training log (`trajectories.robot_adapter`), or nothing.
         embodiment: Name of the robot that moves in it, or an empty string if the log does not say.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -96,6 +97,11 @@ class EMATarget(FrozenTarget):
 def linear_momentum(start: float = 0.996, end: float = 1.0) -> Momentum:
     """A momentum that grows evenly from `start` to `end` over the training."""
     return lambda progress: start + (end - start) * progress
+
+
+def cosine_momentum(start: float = 0.996, end: float = 1.0) -> Momentum:
+    """A momentum that grows from `start` to `end` along half a cosine over the training."""
+    return lambda progress: end - (end - start) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def constant_momentum(value: float = 0.99925) -> Momentum:

@@ -18,6 +18,7 @@ from jepa_mpc.world_model.parts.objectives.think import ThinkObjective
 from jepa_mpc.world_model.parts.objectives.views import ViewsObjective
 from jepa_mpc.world_model.recipes import (
     act_jepa,
+    audio_jepa,
     causal_jepa,
     hand_points,
     hjepa_legacy,
@@ -52,6 +53,7 @@ Objective = (
 RECIPES: dict[str, Callable[..., Objective]] = {
     "act_jepa": act_jepa.build,
     "act_jepa_control": act_jepa.build_control,
+    "audio_jepa": audio_jepa.build,
     "causal_jepa": causal_jepa.build,
     "hand_points": hand_points.build,
     "hjepa_legacy": hjepa_legacy.build,

@@ -1,12 +1,13 @@
-"""The door between a robot and a world model: what was done to the log on the way in, done and undone at work.
+"""The robot adapter: a robot's pictures, columns and commands to and from those of a world model.
 
-On the way in, the robot's pictures and columns become an Observation exactly as those of the log did. On the way out,
-the agent's action becomes the robot's own command, in the robot's own columns and units. A checkpoint carries all that
-the door needs.
+On the way in, the robot's pictures and columns become an Observation exactly as those of the training log did. On the
+way out, the agent's action becomes the robot's own command, in the robot's own columns and units. A checkpoint carries
+all that the adapter needs.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from jepa_mpc.checkpoint import open_checkpoint
 from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.interfaces import Agent
+from jepa_mpc.places import CHECKPOINTS
 from jepa_mpc.trajectories.actions import ActionPart, CommandedActions, PoseDelta, action_part, describe
 from jepa_mpc.trajectories.columns import base_name
 from jepa_mpc.trajectories.episode import ACTION, EE_POSE, GRIPPER, IMAGES, STATE, TIMESTAMP
@@ -33,7 +35,7 @@ Columns = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Door:
+class RobotAdapter:
     """How a robot's pictures, columns and commands stand to those of a world model.
 
     Args:
@@ -108,7 +110,7 @@ class Door:
             ValueError: If the statistics of the actions are not known.
         """
         if "actions" not in self.statistics:
-            raise ValueError("this door has no statistics of the actions: give the robot's limits as an ActionBox")
+            raise ValueError("this adapter has no statistics of the actions: give the robot's limits as an ActionBox")
         seen = self.statistics["actions"]
         middle, half = (seen.low + seen.high) / 2, margin * (seen.high - seen.low) / 2
         still = seen.high - seen.low < STILL
@@ -116,7 +118,7 @@ class Door:
                          middle + half))  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON value for the interface of a checkpoint, all but the statistics; `door_from` reads it."""
+        """A JSON value for the interface of a checkpoint, all but the statistics; `robot_adapter_from` reads it."""
         return {
             "map": self.robot.to_dict(), "actions": describe(self.actions), "picture": self.picture.to_dict(),  # type: ignore[arg-type]
             "cameras": list(self.cameras), "step_s": self.step_s, "skip": self.skip, "blocks": self.blocks,
@@ -148,24 +150,24 @@ class RobotAgent:
 
     Args:
         agent: Plans in the world model.
-        door: Translates.
+        adapter: Translates pictures, columns and commands.
     """
 
-    def __init__(self, agent: Agent, door: Door) -> None:
-        self.agent, self.door = agent, door
+    def __init__(self, agent: Agent, adapter: RobotAdapter) -> None:
+        self.agent, self.adapter = agent, adapter
 
     def reset(self, goal: Columns, columns: Columns | None = None) -> None:
         """Begin an episode towards the goal pictures, camera name to `h w 3`."""
-        self.agent.reset(self.door.observe(goal, columns))
+        self.agent.reset(self.adapter.observe(goal, columns))
 
     def act(self, pictures: Columns, columns: Columns) -> dict[str, np.ndarray]:
-        """The robot's next command; see `Door.commands`."""
-        action = self.agent.act(self.door.observe(pictures, columns))
-        return self.door.commands(action[0].cpu().numpy(), columns)
+        """The robot's next command; see `RobotAdapter.commands`."""
+        action = self.agent.act(self.adapter.observe(pictures, columns))
+        return self.adapter.commands(action[0].cpu().numpy(), columns)
 
 
-def door_from(value: Mapping[str, Any], *, statistics: Mapping[str, Any] | None = None) -> Door:
-    """The door that `Door.to_dict` described.
+def robot_adapter_from(value: Mapping[str, Any], *, statistics: Mapping[str, Any] | None = None) -> RobotAdapter:
+    """The adapter that `RobotAdapter.to_dict` described.
 
     Args:
         value: What it wrote.
@@ -175,28 +177,43 @@ def door_from(value: Mapping[str, Any], *, statistics: Mapping[str, Any] | None 
         ValueError: If an entry is missing or altered.
     """
     try:
-        return Door(
+        return RobotAdapter(
             robot=robot_map(value["map"]), actions=action_part(value["actions"]),
             picture=PictureFit(**value["picture"]), cameras=tuple(value["cameras"]), step_s=float(value["step_s"]),
             skip=int(value["skip"]), blocks=value["blocks"],
             statistics={name: stats_from(one) for name, one in (statistics or {}).items()},
         )  # fmt: skip
     except (KeyError, TypeError) as error:
-        raise ValueError(f"this does not describe the door of a robot: {error!r}") from error
+        raise ValueError(f"this does not describe the adapter of a robot: {error!r}") from error
 
 
-def load_door(checkpoint: str | Path) -> Door:
-    """The door that a checkpoint carries.
+def load_robot_adapter(checkpoint: str | Path) -> RobotAdapter:
+    """The adapter that a checkpoint carries.
+
+    Args:
+        checkpoint: A folder, the name of a shipped checkpoint, or `hf://owner/name`.
 
     Raises:
-        BadCheckpoint: If the checkpoint is damaged or was trained before checkpoints carried doors.
+        BadCheckpoint: If the checkpoint is damaged or was trained before checkpoints carried robot adapters.
     """
     with open_checkpoint(checkpoint) as opened:
-        config = opened.config
-    value = config.get("interface", {}).get("robot")
+        config, fingerprint = opened.config, opened.fingerprint
+    value, statistics = config.get("interface", {}).get("robot"), config.get("training", {}).get("statistics")
+    if not value:
+        value, statistics = _shipped_without(fingerprint, config)
     if not value:
         raise BadCheckpoint(f"{checkpoint} does not say how its log was read: train it again with train.py")
     try:
-        return door_from(value, statistics=config.get("training", {}).get("statistics"))
+        return robot_adapter_from(value, statistics=statistics)
     except ValueError as error:
         raise BadCheckpoint(f"{checkpoint}: {error}") from error
+
+
+def _shipped_without(fingerprint: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Adapter and statistics of a shipped checkpoint that is older than adapters; nothing for any other."""
+    facts = json.loads((CHECKPOINTS / "adapters.json").read_text(encoding="utf-8"))
+    if fingerprint not in facts["checkpoints"]:
+        return {}, {}
+    sees = config["interface"]
+    picture = facts["robot"]["picture"] | {"size": sees["image_size"]}
+    return facts["robot"] | {"cameras": sees["cameras"], "picture": picture}, facts["statistics"]

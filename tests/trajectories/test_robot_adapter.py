@@ -1,4 +1,4 @@
-"""The door of a robot: what went in with the log comes out as the robot's own commands; a checkpoint carries it."""
+"""The adapter of a robot: what went in with the log comes out as the robot's own commands; a checkpoint carries it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.trajectories.actions import CommandedActions, EulerPoseDelta, JointVelocity, PoseDelta, action_names
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told
-from jepa_mpc.trajectories.door import Door, RobotAgent, door_from, load_door
 from jepa_mpc.trajectories.episode import ACTION, STATE
 from jepa_mpc.trajectories.formats import open_log
 from jepa_mpc.trajectories.formats.layouts import LAYOUTS
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.robot_adapter import RobotAdapter, RobotAgent, load_robot_adapter, robot_adapter_from
 from jepa_mpc.trajectories.robots import MappedLog, RobotMap, guess_robot, robot_map
 from jepa_mpc.trajectories.stats import action_stats, stats_from
 from jepa_mpc.trajectories.synthetic import synthetic_log
@@ -58,10 +58,10 @@ def same_turn(one, two):
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
 def test_actions_of_a_log_come_out_as_what_the_robot_did_next(part):
     columns = odd_columns()
-    door = Door(robot=ODD, actions=part, cameras=("top",), step_s=0.2)
+    adapter = RobotAdapter(robot=ODD, actions=part, cameras=("top",), step_s=0.2)
     actions = part(house(columns))
     for step in range(len(actions)):
-        out = door.commands(actions[step], {name: rows[step] for name, rows in columns.items()})
+        out = adapter.commands(actions[step], {name: rows[step] for name, rows in columns.items()})
         if part == CommandedActions():
             np.testing.assert_allclose(out[ACTION][0], columns["arm.command"][step], atol=1e-6)
         elif isinstance(part, JointVelocity):
@@ -74,9 +74,9 @@ def test_actions_of_a_log_come_out_as_what_the_robot_did_next(part):
 
 def test_a_stacked_block_comes_out_as_a_row_of_commands():
     columns = odd_columns()
-    door = Door(robot=ODD, cameras=("top",), step_s=0.6, skip=3, blocks="stacked")
+    adapter = RobotAdapter(robot=ODD, cameras=("top",), step_s=0.6, skip=3, blocks="stacked")
     block = PoseDelta()(house(columns))[:3].reshape(-1)
-    out = door.commands(block, {name: rows[0] for name, rows in columns.items()})
+    out = adapter.commands(block, {name: rows[0] for name, rows in columns.items()})
     np.testing.assert_allclose(out["arm.tcp[0:3]"], columns["arm.tcp"][1:4, :3], atol=2e-3)
 
 
@@ -86,11 +86,11 @@ def test_the_robots_of_known_logs_get_their_own_columns_back(tmp_path, kind):
     pytest.importorskip("pyarrow")
     reader = open_log(LAYOUTS[kind](NpzStore(synthetic_log(tmp_path / "npz", episodes=2)), tmp_path / kind))
     robot = guess_robot(reader)
-    log, door = MappedLog(reader), Door(robot=robot, cameras=reader.cameras, step_s=reader.dt_s)
+    log, adapter = MappedLog(reader), RobotAdapter(robot=robot, cameras=reader.cameras, step_s=reader.dt_s)
     own = sorted({need for name in ("observation.ee_pose", "observation.gripper") for need in robot.needs(name)})
     columns = reader.read(0, 0, 6, own)
     actions = PoseDelta()(log.read(0, 0, 6, ["observation.ee_pose", "observation.gripper"]))
-    out = door.commands(actions[2], {name: rows[2] for name, rows in columns.items()})
+    out = adapter.commands(actions[2], {name: rows[2] for name, rows in columns.items()})
     wanted = robot.undo(log.read(0, 3, 4, ["observation.ee_pose", "observation.gripper"]))
     assert set(out) == set(wanted)
     assert all(same_turn(out[name][0], wanted[name][0]) for name in wanted)
@@ -99,13 +99,13 @@ def test_the_robots_of_known_logs_get_their_own_columns_back(tmp_path, kind):
 def test_what_the_agent_sees_is_what_the_log_gave(tmp_path):
     folder = synthetic_log(tmp_path, episodes=2)
     bank = load_bank(folder, options=CacheOptions(image_size=8))
-    door = Door(robot=robot_map(bank.origin["robot"]), picture=PictureFit(**bank.origin["picture"]),
+    adapter = RobotAdapter(robot=robot_map(bank.origin["robot"]), picture=PictureFit(**bank.origin["picture"]),
                 cameras=bank.cameras, step_s=bank.step_s)  # fmt: skip
     step = {name: rows[3] for name, rows in NpzStore(folder).episode(0).arrays.items()}
     pictures = {camera: step[f"observation.images.{camera}"] for camera in ("right", "left")}
-    seen = door.observe(pictures, step)
+    seen = adapter.observe(pictures, step)
     assert torch.equal(seen.frames[0, 0], bank.frames[3]) and torch.equal(seen.proprio[0, 0], bank.proprio[3])
-    assert seen.cameras == ("left", "right") and door.observe(pictures).proprio is None
+    assert seen.cameras == ("left", "right") and adapter.observe(pictures).proprio is None
 
 
 @pytest.mark.parametrize("pictures, columns, words", [
@@ -116,7 +116,7 @@ def test_what_the_agent_sees_is_what_the_log_gave(tmp_path):
 ])  # fmt: skip
 def test_what_a_robot_does_not_give_is_named(pictures, columns, words):
     with pytest.raises(BadObservation, match=words):
-        Door(robot=ODD, cameras=("top",), step_s=0.2).observe(pictures, columns)
+        RobotAdapter(robot=ODD, cameras=("top",), step_s=0.2).observe(pictures, columns)
 
 
 def test_an_agent_drives_a_robot_that_speaks_otherwise():
@@ -130,10 +130,10 @@ def test_an_agent_drives_a_robot_that_speaks_otherwise():
             assert observation.frames.shape == (1, 1, 3, 4, 4) and observation.proprio.shape == (1, 1, 14)
             return torch.tensor([[0.02, 0, 0, 0, 0, 0, 0]])
 
-    door = Door(robot=ODD, cameras=("top",), picture=PictureFit(size=4), step_s=0.2)
+    adapter = RobotAdapter(robot=ODD, cameras=("top",), picture=PictureFit(size=4), step_s=0.2)
     columns = {name: rows[0] for name, rows in odd_columns().items()}
     picture = {"top": np.zeros((8, 12, 3), np.uint8)}
-    agent = RobotAgent(Pusher(), door)
+    agent = RobotAgent(Pusher(), adapter)
     agent.reset(picture)
     for _ in range(5):
         out = agent.act(picture, columns)
@@ -142,43 +142,49 @@ def test_an_agent_drives_a_robot_that_speaks_otherwise():
         columns = columns | {"arm.tcp": np.concatenate([out["arm.tcp[0:3]"][0], out["arm.tcp[3:7]"][0]])}
 
 
-def test_a_door_is_the_same_after_a_checkpoint(tmp_path):
+def test_a_robot_adapter_is_the_same_after_a_checkpoint(tmp_path):
     bank = load_bank(synthetic_log(tmp_path / "log", episodes=2))
     stats = action_stats(bank)
-    door = Door(robot=ODD, actions=JointVelocity(column="arm.joints"), picture=PictureFit(size=8), cameras=("top",),
-                step_s=0.2, statistics={"actions": stats})  # fmt: skip
-    config = {"interface": {"robot": door.to_dict()}, "training": {"statistics": {"actions": stats.to_dict()}}}
+    adapter = RobotAdapter(
+        robot=ODD,
+        actions=JointVelocity(column="arm.joints"),
+        picture=PictureFit(size=8),
+        cameras=("top",),
+        step_s=0.2,
+        statistics={"actions": stats},
+    )
+    config = {"interface": {"robot": adapter.to_dict()}, "training": {"statistics": {"actions": stats.to_dict()}}}
     save_checkpoint(tmp_path / "checkpoint", {"x": torch.zeros(1)}, config)
-    found = load_door(tmp_path / "checkpoint")
-    assert replace(found, statistics={}) == replace(door, statistics={})
+    found = load_robot_adapter(tmp_path / "checkpoint")
+    assert replace(found, statistics={}) == replace(adapter, statistics={})
     assert all(torch.equal(getattr(found.statistics["actions"], n), getattr(stats, n)) for n in ("mean", "std", "low"))
 
 
-def test_altered_statistics_and_missing_doors_are_refused(tmp_path):
+def test_altered_statistics_and_missing_adapters_are_refused(tmp_path):
     value = action_stats(load_bank(synthetic_log(tmp_path / "log", episodes=2))).to_dict()
     value["std"][0] *= 2
     with pytest.raises(ValueError, match="checksum"):
         stats_from(value)
-    door = Door(robot=ODD, cameras=("top",)).to_dict()
-    config = {"interface": {"robot": door}, "training": {"statistics": {"actions": value}}}
+    adapter = RobotAdapter(robot=ODD, cameras=("top",)).to_dict()
+    config = {"interface": {"robot": adapter}, "training": {"statistics": {"actions": value}}}
     save_checkpoint(tmp_path / "altered", {"x": torch.zeros(1)}, config)
     save_checkpoint(tmp_path / "old", {"x": torch.zeros(1)}, {"interface": {}})
     for name in ("altered", "old"):
         with pytest.raises(BadCheckpoint, match=name):
-            load_door(tmp_path / name)
+            load_robot_adapter(tmp_path / name)
     with pytest.raises(ValueError, match="does not describe"):
-        door_from({"map": {}})
-    assert json.loads(json.dumps(door)) == door
+        robot_adapter_from({"map": {}})
+    assert json.loads(json.dumps(adapter)) == adapter
 
 
 def test_the_box_is_what_the_log_has_seen(tmp_path):
     bank = load_bank(synthetic_log(tmp_path, episodes=4))
-    door = Door(robot=ODD, statistics={"actions": action_stats(bank)})
-    rows, box = bank.action_rows(), door.box()
+    adapter = RobotAdapter(robot=ODD, statistics={"actions": action_stats(bank)})
+    rows, box = bank.action_rows(), adapter.box()
     assert bool(box.contains(rows[:, :3].new_zeros(1, 7)).all()) and torch.equal(box.low[:3], rows.amin(0)[:3])
-    assert (box.low[6] == box.high[6]) and door.box(margin=0.5).high[0] < box.high[0]
+    assert (box.low[6] == box.high[6]) and adapter.box(margin=0.5).high[0] < box.high[0]
     with pytest.raises(ValueError, match="no statistics"):
-        Door(robot=ODD).box()
+        RobotAdapter(robot=ODD).box()
 
 
 def test_actions_are_named_with_their_units():
@@ -193,3 +199,12 @@ def test_what_is_told_of_a_robot_must_be_known():
     with pytest.raises(ValueError, match="a robot map takes"):
         told({"colour": "red"})
     assert robot_map(dict(told({"state": [STATE]}))).state == (STATE,)
+
+
+@pytest.mark.parametrize("name", ["reach", "reach_wide", "reach_one_camera", "reach_random", "reach_vjepa2_ac"])
+def test_shipped_models_carry_their_robot_adapter(name):
+    adapter = load_robot_adapter(name)
+    box = adapter.box()
+    assert adapter.step_s == 0.24 and adapter.actions == PoseDelta() and box.dim == 7
+    assert float(box.high[:3].min()) > 0.04 and float(box.high[:3].max()) < 0.06  # m, what the arm moved per step
+    assert adapter.cameras == (("left",) if name in ("reach_one_camera", "reach_vjepa2_ac") else ("left", "right"))

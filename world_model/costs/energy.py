@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from jepa_mpc.types import Costs, Goal, Plans, Rollout, State
-from jepa_mpc.world_model.agents.configurator import AgentConfig
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
 
 TrainableCost = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -50,18 +49,6 @@ class Energy:
         self.intrinsic.check_weights(self.weights)
         if self.critic is None and self.critic_weight > 0:
             raise ValueError(f"the critic has the weight {self.critic_weight}, and there is none: train one, or give 0")
-
-    @classmethod
-    def configured(cls, intrinsic: IntrinsicCost, critic: TrainableCost | None, config: AgentConfig) -> Energy:
-        """As the configurator wants it."""
-        return cls(
-            intrinsic=intrinsic,
-            weights=config.weights,
-            critic=critic,
-            critic_weight=config.critic,
-            discount=config.discount,
-            tokens=config.tokens,
-        )
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> Costs:
         """Plans `B S H A` and their futures -> energy `B S`."""

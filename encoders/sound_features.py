@@ -1,0 +1,39 @@
+"""Features of a sound in a file, in one call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from jepa_mpc.encoders.sound import SoundEncoder
+from jepa_mpc.sound_files import read_sound
+from jepa_mpc.types import State
+
+
+def encode_sound(file: str | Path, encoder: SoundEncoder) -> State:
+    """The tokens of the sound in a file, clip by clip.
+
+    A clip is as long as the encoder's spectrogram. The last one of a file is shorter: frames that it lacks are zeros in
+    the log domain, as in the training of the released encoder (1 s fills a tenth of its 10 s).
+
+    Args:
+        file: A mono `.wav` file with the encoder's rate.
+        encoder: An encoder of sounds: of a trained system (`published`), or a released one
+            (`encoders.adapters.sounds.load`).
+
+    Returns:
+        `clips N D`, on the encoder's device; `encoders.sound.over_time` makes one vector per row of patches.
+
+    Raises:
+        BadObservation: If the file cannot be read, is not mono or has another rate.
+    """
+    wave, _ = read_sound(file, rate=encoder.mel.sizes.rate)
+    weight = next(encoder.parameters())
+    mode = encoder.training
+    try:
+        with torch.no_grad():
+            clips = torch.from_numpy(wave).to(weight.device).split(encoder.mel.sizes.samples)
+            return torch.cat([encoder.eval()(clip[None]) for clip in clips])
+    finally:
+        encoder.train(mode)
