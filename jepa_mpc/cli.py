@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Command] = {
     "render": Command(script="render_rollouts", does="Film planners side by side."),
     "publish": Command(script="publish", does="Publish a trained world model as a checkpoint folder."),
     "probe": Command(script="probe", does="Ask frozen features where the hand is."),
+    "serve": Command(script="serve", does="Serve a planning agent over openpi's websocket protocol."),
     "train-policy": Command(script="train_policy", does="Train a policy from a log and from a planner."),
     "train-critic": Command(script="train_critic", does="Train a critic for the agent with two modes."),
     "ablate": Command(script="agent_ablations", does="Play the full agent without one module at a time."),

@@ -50,6 +50,8 @@ AT_HOME = {
     "huggingface_hub": ("jepa_mpc/hub.py", "encoders/adapters", "world_model/adapters"),
     "hydra": ("experiments", "jepa_mpc/face/commands.py"),
     "yaml": ("jepa_mpc/face",),
+    "websockets": ("jepa_mpc/serving",),
+    "msgpack": ("jepa_mpc/serving",),
     "omegaconf": ("experiments",),
     "matplotlib": ("experiments",),
     "tensorboard": ("experiments",),
@@ -72,6 +74,7 @@ AT_HOME = {
 AT_USE = {
     *("h5py", "pyarrow", "av", "minari", "zarr", "mcap", "mcap_ros2", "webdataset"),
     *("mujoco_warp", "warp", "mujoco_menagerie", "transformers", "huggingface_hub"),
+    *("websockets", "msgpack"),
 }
 
 UNSAFE_CALLS = {
