@@ -63,6 +63,8 @@ def task_name(given: str) -> str:
     Raises:
         UnknownName: If there is no such task; lists what exists.
     """
+    if given.startswith(envs.GYM):
+        return given
     versions = [name for name in envs.ENVS if re.fullmatch(rf"{re.escape(given)}-v\d+", name)]
     if given not in envs.ENVS and not versions:
         raise UnknownName("task", given, envs.ENVS)
