@@ -313,10 +313,6 @@ def test_an_interrupted_run_says_where_it_stopped_and_how_to_go_on(tmp_path, mon
     assert ended.value.code == 130 and f"the same command with out={tmp_path} goes on from there" in said
 
 
-def test_a_machine_without_git_is_fine(monkeypatch):
-    pass
-
-
 @pytest.mark.parametrize(
     ("planner", "stands_in"),
     [*((name, False) for name in ("icem", "mppi", "cma", "slope", "hand_cem")), ("gradient", True), ("grad_cem", True)],
