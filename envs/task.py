@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_mpc.envs.baselines import DoNothing, Policy, RandomActions
-from jepa_mpc.envs.oracle_cpu import StatePerception
+from jepa_mpc.envs.oracle_cpu import SimulatorPerception
 from jepa_mpc.envs.plant import Array, Plant
 from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.envs.true_dynamics import true_dynamics
@@ -187,7 +187,7 @@ def task_of(name: str, env: PlannableEnv, *, num_threads: int | None = 1, dynami
         name=name,
         env=env,
         dynamics=true_dynamics(env, dynamics, num_threads=usable_threads() if num_threads is None else num_threads),
-        perception=StatePerception(env),
+        perception=SimulatorPerception(env),
         cost=env.cost(),
         horizon=env.horizon,
         describe=env.describe,

@@ -34,7 +34,7 @@ class EpisodeEnv(Protocol):
 
 
 @dataclass(kw_only=True)
-class Episode:
+class PlayedEpisode:
     """What happened, step by step.
 
     Args:
@@ -61,7 +61,7 @@ class Episode:
         return not self.broken and self.reached[-1]
 
 
-Watcher = Callable[[Episode], None]
+Watcher = Callable[[PlayedEpisode], None]
 
 
 def run_episode(
@@ -72,7 +72,7 @@ def run_episode(
     decided: Watcher | None = None,
     moved: Watcher | None = None,
     keep: Callable[[StepLog | None], StepLog | None] = lambda log: log,
-) -> Episode:
+) -> PlayedEpisode:
     """Play one episode from the environment's present state.
 
     Args:
@@ -83,7 +83,7 @@ def run_episode(
         moved: Called after each action.
         keep: What is kept of each step's log; by default all of it.
     """
-    played = Episode()
+    played = PlayedEpisode()
     inner: EpisodeEnv = getattr(env, "unwrapped", env)
     agent.reset(inner.goal())
     _judge(inner, played)
@@ -106,7 +106,7 @@ def run_episode(
     return played
 
 
-def _judge(env: EpisodeEnv, played: Episode) -> None:
+def _judge(env: EpisodeEnv, played: PlayedEpisode) -> None:
     """Note where the episode stands; after a breakdown nothing is known."""
     played.reached.append(not played.broken and env.success())
     distance = getattr(env, "distance_m", None)

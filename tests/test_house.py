@@ -42,7 +42,6 @@ AT_HOME = {
     "dm_control": ("envs",),
     "mujoco_warp": ("envs",),
     "warp": ("envs",),
-    "mujoco_menagerie": ("envs",),
     "gymnasium": ("envs", "trajectories"),
     "imageio": ("envs/video.py", "experiments"),
     "imageio_ffmpeg": ("envs/video.py", "experiments"),
@@ -62,18 +61,16 @@ AT_HOME = {
     "pyarrow": ("trajectories/formats",),
     "av": ("trajectories/formats",),
     "minari": ("trajectories/formats",),
-    "zarr": ("trajectories/formats",),
     "mcap": ("trajectories/formats",),
     "mcap_ros2": ("trajectories/formats",),
     "zstandard": ("trajectories/formats",),
     "lz4": ("trajectories/formats",),
-    "webdataset": ("trajectories/formats",),
 }
 
 # Heavy or optional: imported inside the function that needs them, so that everything else runs without.
 AT_USE = {
-    *("h5py", "pyarrow", "av", "minari", "zarr", "mcap", "mcap_ros2", "webdataset"),
-    *("mujoco_warp", "warp", "mujoco_menagerie", "transformers", "huggingface_hub"),
+    *("h5py", "pyarrow", "av", "minari", "mcap", "mcap_ros2"),
+    *("mujoco_warp", "warp", "transformers", "huggingface_hub"),
     *("websockets", "msgpack"),
 }
 

@@ -28,7 +28,7 @@ from jepa_mpc.envs.drawing import (
 )
 from jepa_mpc.envs.tabletop import TabletopEnv
 from jepa_mpc.envs.tracing import Tracked, pixel_path
-from jepa_mpc.episode import Episode, run_episode
+from jepa_mpc.episode import PlayedEpisode, run_episode
 from jepa_mpc.experiments.benchmarking.cells import LEARNED, Cell
 from jepa_mpc.experiments.benchmarking.play import agent_of, task_at
 from jepa_mpc.experiments.reaching.films import believed_path
@@ -98,7 +98,7 @@ def take(
     view = View(env, camera_of(env, camera), size)
     path: list[Point] = []
 
-    def decided(played: Episode) -> None:
+    def decided(played: PlayedEpisode) -> None:
         nonlocal path
         log = played.logs[-1]
         assert log is not None and log.present_cost is not None

@@ -99,7 +99,7 @@ def markdown(rows: Sequence[Row], *, note: str = "") -> str:
     overall = across(rows)
     parts = [f"*{note}.*\n"] if note else []
     if overall:
-        parts.append(f"**All tasks together.** {advice(overall)}\n\n{_lines(ACROSS, overall)}")
+        parts.append(f"**All tasks together.** {advice(overall)}".rstrip() + f"\n\n{_lines(ACROSS, overall)}")
     parts += [f"**{task}**\n\n{_lines(columns_for(rows), group)}" for task, group in by_task(rows).items()]
     return "\n".join(parts)
 

@@ -23,7 +23,16 @@ from tqdm import tqdm
 
 from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
-from jepa_mpc.experiments.agents.ablations import DOUBT, WALL_WITH, WALL_WITHOUT, Cell, Work, kept, variants, work_off
+from jepa_mpc.experiments.agents.ablations import (
+    DOUBT,
+    WALL_WITH,
+    WALL_WITHOUT,
+    AblationCell,
+    AblationWork,
+    kept,
+    variants,
+    work_off,
+)
 from jepa_mpc.experiments.agents.tables import (
     DOUBT_HEAD,
     HEAD,
@@ -52,14 +61,14 @@ from jepa_mpc.planners import planner_choice
 MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 
 
-def reach_cells(cfg: DictConfig, full: TwoModeSettings) -> list[Cell]:
+def reach_cells(cfg: DictConfig, full: TwoModeSettings) -> list[AblationCell]:
     """Every episode of every variant."""
     planner: dict[str, Any] = OmegaConf.to_container(cfg.planner, resolve=True)  # type: ignore[assignment]
     name, arguments = planner_choice(planner)
     settings = PlanSettings(planner=name, arguments=arguments, horizon=cfg.horizon, effort=cfg.effort)
     settings.build()
     return [
-        Cell(
+        AblationCell(
             variant=label,
             full=None if chosen is None else plain(asdict(chosen)),
             settings={key: value for key, value in plain(asdict(settings)).items() if key != "deadline_s"},
@@ -79,20 +88,22 @@ def reach_cells(cfg: DictConfig, full: TwoModeSettings) -> list[Cell]:
     ]
 
 
-def wall_cells_of(cfg: DictConfig) -> list[Cell]:
+def wall_cells_of(cfg: DictConfig) -> list[AblationCell]:
     """The wall with and without a critic, once per seed."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg.wall, resolve=True)  # type: ignore[assignment]
     seeds = settings.pop("seeds")
-    return [Cell(variant=name, settings=settings, seed=seed) for seed in seeds for name in (WALL_WITHOUT, WALL_WITH)]
+    return [
+        AblationCell(variant=name, settings=settings, seed=seed) for seed in seeds for name in (WALL_WITHOUT, WALL_WITH)
+    ]
 
 
-def doubt_cells_of(cfg: DictConfig, full: TwoModeSettings) -> list[Cell]:
+def doubt_cells_of(cfg: DictConfig, full: TwoModeSettings) -> list[AblationCell]:
     """The ensemble's disagreement about starts and goals of each split, if there is an ensemble."""
     if not full.members:
         return []
     sizes = {"labs": cfg.doubts.labs, "frames": cfg.doubts.frames}
     return [
-        Cell(
+        AblationCell(
             variant=f"{DOUBT}{split}",
             full=plain(asdict(full)),
             settings=sizes,
@@ -105,16 +116,16 @@ def doubt_cells_of(cfg: DictConfig, full: TwoModeSettings) -> list[Cell]:
     ]
 
 
-def play(cells: list[Cell], folder: Path, *, workers: int) -> None:
+def play(cells: list[AblationCell], folder: Path, *, workers: int) -> None:
     """Play what has not been played yet, with live progress."""
-    works = [Work(cell=cell, folder=folder) for cell in cells if kept(cell, folder) is None]
+    works = [AblationWork(cell=cell, folder=folder) for cell in cells if kept(cell, folder) is None]
     with tqdm(total=len(cells), initial=len(cells) - len(works), unit="run", desc="ablations") as bar:
         for done in in_processes(work_off, works, workers=workers):
             bar.set_postfix_str(done.cell.variant)
             bar.update()
 
 
-def report(cells: list[Cell], folder: Path, cfg: DictConfig) -> None:
+def report(cells: list[AblationCell], folder: Path, cfg: DictConfig) -> None:
     """Write results, tables and figures, and show the tables."""
     outcomes: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:

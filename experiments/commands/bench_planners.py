@@ -30,7 +30,7 @@ from jepa_mpc.experiments.benchmarking.folder import finished
 from jepa_mpc.experiments.benchmarking.play import Work, work_off
 from jepa_mpc.experiments.benchmarking.study import Study, study_of
 from jepa_mpc.experiments.reporting.record import plain
-from jepa_mpc.experiments.run_folder import claim_folder
+from jepa_mpc.experiments.run_folder import claim_folder, refuse_strangers
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
 
@@ -119,7 +119,7 @@ def show(rows: list[summary.Row], study: Study, done: Path, *, partial: str) -> 
         for row in overall:
             shown.add_row(*(cell(row) for cell in page.ACROSS.values()))
         console.print(shown)
-        console.print(advice(overall), style="bold", soft_wrap=True)
+        console.print(advice(overall) or "no advice: too little is done", style="bold", soft_wrap=True)
     if partial:
         console.print(partial, style="bold", soft_wrap=True)
     for line in study.left_out:
@@ -136,6 +136,7 @@ def bench(cfg: DictConfig) -> list[summary.Row]:
     torch.set_num_threads(1)
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     study, folder = study_of(options, configs=CONFIGS, shipped=SHIPPED), Path(str(cfg.out))
+    refuse_strangers(folder, "runs of bench_planners", lambda name: name == "cells")
     claim_folder(folder)
     interrupted = False
     try:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from jepa_mpc.errors import UnknownName, choose
 from jepa_mpc.experiments.benchmarking import origin
-from jepa_mpc.experiments.handling.agents import AGENTS
+from jepa_mpc.experiments.handling.agents import AGENTS, PLANNING
 from jepa_mpc.experiments.handling.play import Cell, Work, load, work_one
 from jepa_mpc.experiments.handling.table import leads, markdown, summary
 from jepa_mpc.experiments.handling.tasks import TASKS
@@ -45,8 +45,9 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
     if cfg.episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {cfg.episodes}")
     options: Any = {name: cfg[name] for name in OWN}
+    unplanned = {**options, "horizon": 0, "num_samples": 0, "num_iterations": 0}
     return [
-        Cell(task=task, agent=agent, episode=episode, **options)
+        Cell(task=task, agent=agent, episode=episode, **(options if agent in PLANNING else unplanned))
         for episode in range(cfg.episodes)
         for task in cfg.tasks
         for agent in cfg.agents

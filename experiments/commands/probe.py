@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName, choose
 from jepa_mpc.experiments.probing.readers import READERS, Samples, judge
-from jepa_mpc.experiments.probing.sources import Encode, Source, of_checkpoint, pixels, released
+from jepa_mpc.experiments.probing.sources import Encode, FeatureSource, of_checkpoint, pixels, released
 from jepa_mpc.experiments.run_folder import claim_run
 from jepa_mpc.experiments.training.begin import is_released
 from jepa_mpc.experiments.training.workers import device_of
@@ -46,7 +46,7 @@ def samples(bank: FrameBank, encode: Encode, count: int, *, seed: int, side: str
     return Samples(tokens=encode(drawn["frames"][:, 0]), places=drawn["proprio"][:, 0, HAND])
 
 
-def source_of(cfg: DictConfig) -> Source:
+def source_of(cfg: DictConfig) -> FeatureSource:
     """What is probed: the released encoder that is named, else the checkpoint.
 
     Raises:

@@ -27,7 +27,7 @@ from jepa_mpc.experiments.benchmarking.films import COLOURS, Take, compose, goal
 from jepa_mpc.experiments.benchmarking.play import task_at
 from jepa_mpc.experiments.benchmarking.study import study_of
 from jepa_mpc.experiments.reporting.record import plain
-from jepa_mpc.experiments.run_folder import claim_folder
+from jepa_mpc.experiments.run_folder import claim_folder, refuse_strangers
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
 
@@ -70,6 +70,7 @@ def render(cfg: DictConfig) -> Path:
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     chosen, checkpoint = cells_of(options)
     folder = Path(str(cfg.out))
+    refuse_strangers(folder, "films of render_rollouts", lambda name: name.endswith((".mp4", ".gif")))
     claim_folder(folder)
     takes = []
     with tqdm(total=sum(cell.steps for cell in chosen), unit="step", desc="playing") as bar:

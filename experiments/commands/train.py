@@ -31,7 +31,7 @@ from jepa_mpc.experiments.training.keeper import CHECKPOINT, STATE, Keeper, refu
 from jepa_mpc.experiments.training.monitor import Monitor, doubts
 from jepa_mpc.experiments.training.options import BEST, check_options, fit_settings
 from jepa_mpc.experiments.training.sources import adapter_of, check_sound, open_sources
-from jepa_mpc.experiments.training.watch import Watch
+from jepa_mpc.experiments.training.watch import CollapseWatch
 from jepa_mpc.experiments.training.workers import device_of, first_alone, joined
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import generator
@@ -261,7 +261,9 @@ def told(shop: Workshop, held: ExitStack) -> Callbacks:
     cfg, data, keeper = shop.cfg, shop.data, shop.keeper
     sizes: dict[str, Any] = {"objective": shop.objective, "window": data.window, "seed": int(cfg.seed)}
     monitor = Monitor(data.train, data.held, frames=int(cfg.probe), **sizes)
-    watch = Watch(data.held, frames=int(cfg.watch.frames), every=int(cfg.watch.every), action=cfg.on_collapse, **sizes)
+    watch = CollapseWatch(
+        data.held, frames=int(cfg.watch.frames), every=int(cfg.watch.every), action=cfg.on_collapse, **sizes
+    )
     judges = [monitor, *([reaching(shop, held)] if cfg.get("evaluate") else [])]
     note_origin(keeper.folder, OmegaConf.to_yaml(cfg, resolve=True))
     journal = held.enter_context(closing(Journal(keeper.folder, done=shop.done, recorders=list(cfg.recorders))))
@@ -284,9 +286,11 @@ def told(shop: Workshop, held: ExitStack) -> Callbacks:
 
 def reaching(shop: Workshop, held: ExitStack) -> Callable[[int, nn.Module], Mapping[str, float]]:
     """Episodes in the simulator, which is imported here alone."""
-    from jepa_mpc.experiments.training.planning import Reaching
+    from jepa_mpc.experiments.training.planning import ReachEvaluation
 
-    judge = Reaching(shop.cfg.evaluate, objective=shop.objective, interface=shop.keeper.interface, stop=shop.stop)
+    judge = ReachEvaluation(
+        shop.cfg.evaluate, objective=shop.objective, interface=shop.keeper.interface, stop=shop.stop
+    )
     return held.enter_context(closing(judge))
 
 

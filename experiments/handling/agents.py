@@ -14,24 +14,33 @@ from jepa_mpc.envs.servo import RelativeServo, Servo, StillWorld
 from jepa_mpc.envs.task import Task
 from jepa_mpc.experiments.handling.tasks import without_object
 from jepa_mpc.interfaces import Planner
+from jepa_mpc.planners import icem
 from jepa_mpc.types import PlanRequest
 
 TRUE, STILL, BLIND = "true dynamics", "still world", "blind"
 SERVO, RELATIVE, SCRIPTED = "servo", "relative servo", "scripted"
+PLANNING = (TRUE, STILL, BLIND)
 CONTROLS = (SERVO, RELATIVE, STILL, BLIND)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planning:
-    """How the planning agents plan.
+    """How the planning agents plan: iCEM, whose plans are smooth and go on from the last one.
 
     Args:
-        planner: Searches for plans.
         horizon: Steps that a plan looks ahead.
+        num_samples: Plans in a round.
+        num_iterations: Rounds.
     """
 
-    planner: Planner
     horizon: int
+    num_samples: int
+    num_iterations: int
+
+    def planner(self) -> Planner:
+        """The search."""
+        elites = max(4, self.num_samples // 6)
+        return icem(num_samples=self.num_samples, num_elites=elites, num_iterations=self.num_iterations)
 
 
 class Planned:
@@ -45,6 +54,7 @@ class Planned:
 
     def __init__(self, task: Task, planning: Planning, generator: torch.Generator) -> None:
         self.task, self.planning, self.generator = task, planning, generator
+        self.planner = planning.planner()
         self._guess: torch.Tensor | None = None
 
     def act(self, env: object = None) -> NDArray[np.float32]:
@@ -59,7 +69,7 @@ class Planned:
             warm_start=self._guess,
             fallback=still,
         )
-        actions = self.planning.planner.plan(request).actions
+        actions = self.planner.plan(request).actions
         self._guess = torch.cat([actions[:, 1:], still[:, :1]], dim=1)
         return actions[0, 0].numpy().astype(np.float32)
 

@@ -19,7 +19,6 @@ from jepa_mpc.experiments.handling.agents import AGENTS, Planning
 from jepa_mpc.experiments.handling.score import PickScore
 from jepa_mpc.experiments.handling.tasks import task_at
 from jepa_mpc.files import write_json
-from jepa_mpc.planners import cem
 from jepa_mpc.seeding import generator, seed_of
 
 
@@ -33,7 +32,7 @@ class Cell:
         episode: Number of the episode, and of its lab.
         object: Kind of the object, or "mixed".
         split, level, lab_seed: Where the labs come from.
-        horizon, num_samples, num_iterations: How the planning agents plan.
+        horizon, num_samples, num_iterations: How it plans; all 0 for agents that do not plan.
         seed: Seed of starts, goals and searches.
     """
 
@@ -85,13 +84,9 @@ def play(cell: Cell) -> dict[str, Any]:
     task = _task(cell.task, cell.object)
     lab = sample_lab(cell.episode, split=cell.split, seed=cell.lab_seed, level=cell.level)
     task.env.reset(seed=seed_of(cell.seed, "start", cell.task, cell.episode), options={"lab": lab})
-    search = cem(
-        num_samples=cell.num_samples,
-        num_elites=max(4, cell.num_samples // 6),
-        num_iterations=cell.num_iterations,
-    )
+    planning = Planning(horizon=cell.horizon, num_samples=cell.num_samples, num_iterations=cell.num_iterations)
     stream = generator(seed_of(cell.seed, "agent", cell.task, cell.episode), "agent")
-    policy = AGENTS[cell.agent](task, Planning(planner=search, horizon=cell.horizon), stream)
+    policy = AGENTS[cell.agent](task, planning, stream)
     began_s = time.process_time()
     facts = run_episode(task, policy)
     return {"cell": asdict(cell), "lab": lab.name, **facts, "cpu_s": time.process_time() - began_s}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from jepa_mpc.envs.drawing import draw_crosshair, draw_path, gamma_of, panels, sparkline, with_gamma
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.envs.video import VideoWriter, save_picture
-from jepa_mpc.episode import Episode
+from jepa_mpc.episode import PlayedEpisode
 from jepa_mpc.experiments.reaching.album import Album, load_album
 from jepa_mpc.experiments.reporting import Tile
 from jepa_mpc.experiments.reporting.page import POSTER
@@ -55,7 +55,7 @@ class Film:
         self._gamma = gamma_of(goal)
         self._goal = with_gamma(goal, self._gamma)
 
-    def show(self, env: ReachEnv, played: Episode) -> None:
+    def show(self, env: ReachEnv, played: PlayedEpisode) -> None:
         """One frame: what the camera sees with the plan drawn in, the goal, the imagined end of the plan."""
         camera = env.cameras[0]
         here, imagined = believed_path(played.logs[-1])
@@ -69,7 +69,7 @@ class Film:
             columns.append(("imagined (nearest logged frame)", self.album.nearest(imagined[-1])))
         self._write(env, columns, played.distances)
 
-    def end(self, env: ReachEnv, played: Episode) -> None:
+    def end(self, env: ReachEnv, played: PlayedEpisode) -> None:
         """The last frame, and the tile for the contact sheet."""
         final = self._seen(env)
         gone = float(played.distances[-1])

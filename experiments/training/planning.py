@@ -44,7 +44,7 @@ class LiveModel:
         return planning_agent(model, env, self.settings, seed=self.seed + stream)
 
 
-class Reaching:
+class ReachEvaluation:
     """Plays the same episodes each time.
 
     Args:

@@ -25,7 +25,7 @@ SOURCE = ("path", "weight", "robot", "cameras", "format", "leave_out", "place")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class LogSource:
     """One log of a training.
 
     Args:
@@ -41,7 +41,7 @@ class Source:
     place: Path | None = None
 
 
-def sources_of(cfg: DictConfig) -> list[Source]:
+def sources_of(cfg: DictConfig) -> list[LogSource]:
     """The logs that `data` names: a path, or a list of paths and of entries with a path and options of their own.
 
     Raises:
@@ -150,7 +150,7 @@ def adapter_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> RobotAdapter:
     )
 
 
-def _source(cfg: DictConfig, own: Mapping[str, Any]) -> Source:
+def _source(cfg: DictConfig, own: Mapping[str, Any]) -> LogSource:
     cameras = own.get("cameras", cfg.cameras)
     options = CacheOptions(
         cameras=None if cameras is None else tuple(cameras),
@@ -161,7 +161,7 @@ def _source(cfg: DictConfig, own: Mapping[str, Any]) -> Source:
         leave_out=tuple(own.get("leave_out", cfg.ingest.leave_out)),
     )
     place = own.get("place", cfg.ingest.place)
-    return Source(
+    return LogSource(
         path=Path(own["path"]), options=options, weight=float(own.get("weight", 1.0)),
         place=None if place is None else Path(place),
     )  # fmt: skip

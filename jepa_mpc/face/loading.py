@@ -17,7 +17,7 @@ from jepa_mpc.checkpoint import open_checkpoint
 from jepa_mpc.encoders.hand_points import HandPoints
 from jepa_mpc.envs.true_dynamics import true_dynamics
 from jepa_mpc.errors import BadObservation, choose
-from jepa_mpc.face.agents import CalibratedSettings, Robot, calibrated_agent, planning_agent
+from jepa_mpc.face.agents import CalibratedSettings, RobotFacts, calibrated_agent, planning_agent
 from jepa_mpc.face.agents import true_dynamics_agent as simulator_agent
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.places import CONFIGS
@@ -48,7 +48,7 @@ def load_world_model(checkpoint: str | Path, *, device: torch.device | str = "cp
 
 
 def load_agent(
-    robot: Robot,
+    robot: RobotFacts,
     checkpoint: str | Path | WorldModel | None = None,
     *,
     kind: AgentKind | None = None,

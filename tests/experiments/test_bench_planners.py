@@ -165,6 +165,13 @@ def test_cells_of_a_planner_whose_code_changed_are_made_again(tmp_path: Path, ca
     assert again == {path for path in files if "nothing" not in path.name and "random" not in path.name}
 
 
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files than runs of bench_planners"):
+        bench(config(*TINY, f"out={tmp_path}"))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_uncommitted_changes_are_part_of_the_fingerprint(monkeypatch) -> None:
     answers = {"diff": b"", "ls-files": b""}
     monkeypatch.setattr(origin, "_git", lambda name, *_: answers[name])

@@ -25,7 +25,7 @@ def made_up(agent: str, places: list[bool]):
 
 
 def test_a_run_leaves_a_table_and_goes_on_where_it_was_stopped(tmp_path):
-    options = ["tasks=[final]", "agents=[servo,true dynamics]", "num_samples=4", "num_iterations=1", "horizon=1"]
+    options = ["tasks=[final]", "agents=[servo,true dynamics]", "num_samples=8", "num_iterations=1", "horizon=1"]
     first = headroom(tmp_path / "run", *options, "episodes=1")
     assert first.returncode == 0, first.stderr
     found = json.loads((tmp_path / "run/headroom.json").read_text())

@@ -250,11 +250,11 @@ def test_the_throughput_is_told(tmp_path):
 
 @pytest.mark.render
 def test_a_training_can_be_judged_by_planning(log, tmp_path):
-    from jepa_mpc.experiments.training.planning import Reaching
+    from jepa_mpc.experiments.training.planning import ReachEvaluation
 
     cfg = configured(log, tmp_path, "evaluate=reach", "evaluate.labs=2", "evaluate.budget=2")
     model = tiny.objective().eval()
-    judge = Reaching(cfg.evaluate, objective=model, interface=tiny.interface())
+    judge = ReachEvaluation(cfg.evaluate, objective=model, interface=tiny.interface())
     try:
         first, again = judge(1, model), judge(1, model)
     finally:
@@ -262,7 +262,7 @@ def test_a_training_can_be_judged_by_planning(log, tmp_path):
     assert first == again and 0 <= first["reach/success_5cm"] <= 1 and first["reach/median_cm"] > 0
     assert judge.protocol()["level"] == "validation" and len(judge.protocol()["labs_hash"]) > 8
     with pytest.raises(BadCheckpoint, match="another robot"):
-        Reaching(cfg.evaluate, objective=model, interface=tiny.interface(dt_s=1.0))
+        ReachEvaluation(cfg.evaluate, objective=model, interface=tiny.interface(dt_s=1.0))
 
 
 def test_a_run_is_published_to_the_hub_and_loads_from_it(log, whole, tmp_path, monkeypatch):

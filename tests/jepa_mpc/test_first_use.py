@@ -11,6 +11,7 @@ import gymnasium
 import pytest
 
 import jepa_mpc
+from jepa_mpc.cli import script
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ def outside(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 
@@ -60,3 +61,17 @@ def test_an_agent_fits_the_environment_of_gymnasium(tmp_path):
     (episode,) = jepa_mpc.evaluate(env, again, seeds=[0])
     assert len(episode.distances) == 3 and -reward == pytest.approx(episode.distances[-1])
     env.close()
+
+
+def test_another_python_than_the_one_it_was_installed_for_is_named(monkeypatch):
+    monkeypatch.delitem(sys.modules, "jepa_mpc.experiments.commands.convert", raising=False)
+    monkeypatch.setitem(sys.modules, "hydra", None)
+    monkeypatch.setattr(sys, "argv", ["convert"])
+    with pytest.raises(SystemExit, match=f"convert: {sys.executable} has no package hydra: use the Python"):
+        script("convert")
+
+
+def test_an_option_without_a_default_is_asked_for(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["convert", "to=somewhere"])
+    with pytest.raises(SystemExit, match="convert: source must be given: source=...; --help"):
+        script("convert")
