@@ -104,7 +104,7 @@ def test_a_plan_is_better_than_standing_still(task):
         horizon=6,
         generator=torch.Generator().manual_seed(0),
     )
-    planner = build_planner({"_target_": "cem", "num_samples": 24, "num_elites": 4, "num_iterations": 2})
+    planner = build_planner("cem", {"num_samples": 24, "num_elites": 4, "num_iterations": 2})
     found = planner.plan(request)
     still = task.box.clip(torch.zeros(1, 1, 6, task.box.dim))
     assert bool(torch.isfinite(found.cost).all()) and found.cost[0] <= task.objective()(still)[0, 0] + 1e-6
