@@ -46,7 +46,17 @@ class TokenPyramid(nn.Module):
         return torch.cat([self.level(tokens, index) for index in range(len(self.grids))], dim=1)
 
     def level(self, tokens: State, index: int) -> State:
-        """Tokens `(B, h w, D)` of the finest level to those of one level."""
+        """Tokens `(B, h w, D)` of the finest level to those of one level.
+
+        Raises:
+            ValueError: If there are other tokens than the grid has.
+        """
+        rows, columns = self.grids[0]
+        if tokens.shape[1] != rows * columns:
+            raise ValueError(
+                f"the levels are made for {rows} x {columns} tokens and the inputs give {tokens.shape[1]}: set the "
+                "system's image and frames to those of the data"
+            )
         if index == 0:
             return tokens
         image = tokens.transpose(1, 2).unflatten(2, self.grids[0])

@@ -2,7 +2,7 @@
 
     env = envs.make("reach-v1", image_size=96)
     task = envs.make_task("reach-v1")  # with true dynamics, cost, goal and baselines: ready to plan in
-    envs.register(); env = gymnasium.make("reach-v1")
+    env = gymnasium.make("jepa_mpc.gym:reach-v1")
 
 Importing this package is cheap and only chooses how MuJoCo shall draw; a task is imported when it is made.
 """
@@ -79,26 +79,35 @@ ENVS: Mapping[str, Callable[..., Any]] = {
 }
 
 
+GYM = "gym:"
+"""Before an id of gymnasium, in place of a name of `ENVS`."""
+
+
 def make(name: str, **settings: Any) -> Any:
     """Build a task by name.
 
     Args:
-        name: A name of `ENVS`.
+        name: A name of `ENVS`, or "gym:" and an id of gymnasium (see `envs.gym.adapter.GymEnv`).
         **settings: Arguments of the task's class.
 
     Raises:
         UnknownName: If there is no such task; lists what exists.
     """
+    if name.startswith(GYM):
+        from jepa_mpc.envs.gym.adapter import GymEnv
+
+        return GymEnv(name.removeprefix(GYM), **settings)
     return choose(ENVS, name, "env")(**settings)
 
 
-def make_task(name: str, *, num_threads: int | None = 1, dynamics: str = "simulator", **settings: Any) -> Task:
+def make_task(name: str, *, num_threads: int | None = 1, dynamics: str | None = None, **settings: Any) -> Task:
     """Build a task together with its true dynamics, cost and baselines; nothing is drawn unless cameras are named.
 
     Args:
-        name: A name of `ENVS`.
+        name: As `make` takes it.
         num_threads: CPU threads of the true dynamics; None for all that this process may use.
-        dynamics: "simulator" (MuJoCo on the CPU) or "warp" (MuJoCo Warp).
+        dynamics: "simulator" (MuJoCo on the CPU), "warp" (MuJoCo Warp) or "stepping" (environments of gymnasium); by
+            default what suits the task.
         **settings: Arguments of the task's class.
 
     Raises:

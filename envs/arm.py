@@ -24,7 +24,7 @@ RAMP_SHARE = np.minimum(1.0, np.arange(1, SUBSTEPS + 1) / RAMP_SUBSTEPS)
 
 
 @dataclass(frozen=True)
-class Command:
+class ArmCommand:
     """What the servos were last told.
 
     Args:
@@ -60,7 +60,7 @@ class Arm:
         self.watchers: list[Callable[[mujoco.MjData], None]] = []
         self.home = self.robot.home(scene.model)
         self.kinematics = InverseKinematics(self.robot, scene.model)
-        self.command = Command(self.home, HAND_DOWN, self.robot.home_opening_m(scene.model))
+        self.command = ArmCommand(self.home, HAND_DOWN, self.robot.home_opening_m(scene.model))
 
     @property
     def joints(self) -> np.ndarray:
@@ -92,12 +92,12 @@ class Arm:
         model, data = self.scene.model, self.scene.data
         mujoco.mj_resetDataKeyframe(model, data, model.key(HOME).id)
         data.qpos[self.robot.arm] = joints
-        self.command = Command(joints, rotation, self.robot.home_opening_m(model))
+        self.command = ArmCommand(joints, rotation, self.robot.home_opening_m(model))
         data.ctrl[:] = self.controls(self.command)
         mujoco.mj_forward(model, data)
         return error
 
-    def next_command(self, action: np.ndarray, joints: np.ndarray, command: Command) -> Command:
+    def next_command(self, action: np.ndarray, joints: np.ndarray, command: ArmCommand) -> ArmCommand:
         """What to tell the servos for an action `(7,)`, given measured joints and the command before it."""
         position, _ = self.kinematics.pose(joints)
         low, high = self.workspace()
@@ -105,9 +105,9 @@ class Arm:
         target, _ = self.kinematics.solve(joints, np.clip(position + action[:3], low, high), rotation)
         widest = self.robot.largest_opening_m
         opening = np.clip(command.opening_m - action[6] * widest, 0.0, widest)
-        return Command(target, rotation, float(opening))
+        return ArmCommand(target, rotation, float(opening))
 
-    def controls(self, command: Command) -> np.ndarray:
+    def controls(self, command: ArmCommand) -> np.ndarray:
         """The actuator targets `(actuators,)` of a command."""
         return self.robot.targets(command.joints, np.array([command.opening_m]))
 

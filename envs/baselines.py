@@ -13,7 +13,7 @@ from jepa_mpc.step_log import StepLog
 from jepa_mpc.types import ActionBox, Observation
 
 
-class Reaching(Protocol):
+class ReachState(Protocol):
     """What a baseline may look at; more than an agent may."""
 
     goal_m: NDArray[np.float64]
@@ -29,7 +29,7 @@ class Reaching(Protocol):
 class Policy(Protocol):
     """Chooses actions without planning."""
 
-    def act(self, env: Reaching) -> NDArray[np.float32]:
+    def act(self, env: ReachState) -> NDArray[np.float32]:
         """The next action `(7,)`, in physical units."""
 
 
@@ -41,7 +41,7 @@ class PolicyAgent:
         env: What it looks at.
     """
 
-    def __init__(self, policy: Policy, env: Reaching) -> None:
+    def __init__(self, policy: Policy, env: ReachState) -> None:
         self.policy, self.env = policy, env
         self.last: StepLog | None = None
 
@@ -59,7 +59,7 @@ class PolicyAgent:
 class DoNothing:
     """Always stands still."""
 
-    def act(self, env: Reaching) -> NDArray[np.float32]:
+    def act(self, env: ReachState) -> NDArray[np.float32]:
         """Zeros `(7,)`."""
         return np.zeros(env.action_box.dim, dtype=np.float32)
 
@@ -74,7 +74,7 @@ class RandomActions:
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
 
-    def act(self, env: Reaching) -> NDArray[np.float32]:
+    def act(self, env: ReachState) -> NDArray[np.float32]:
         """A random action `(7,)`."""
         box = env.action_box
         share = torch.rand(box.dim, generator=self.generator)
@@ -88,10 +88,10 @@ class OracleIK:
         env: Where goal and hand are read from.
     """
 
-    def __init__(self, env: Reaching) -> None:
+    def __init__(self, env: ReachState) -> None:
         self.env = env
 
-    def act(self, env: Reaching | None = None) -> NDArray[np.float32]:
+    def act(self, env: ReachState | None = None) -> NDArray[np.float32]:
         """The action `(7,)` towards the goal."""
         env = env or self.env
         high = env.action_box.high.numpy()[:3]

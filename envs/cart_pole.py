@@ -14,6 +14,7 @@ from jepa_mpc.envs.costs import SensorCost, squares, tilt, weighted
 from jepa_mpc.envs.direct import DirectEnv
 from jepa_mpc.envs.plant import Array, DirectPlant
 from jepa_mpc.envs.swing import SwingUp
+from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.interfaces import Cost
 from jepa_mpc.types import ActionBox
 
@@ -54,6 +55,7 @@ class CartPoleEnv(DirectEnv):
     """
 
     horizon = 25
+    tracked = Tracked(kind="geom", name="pole", far_end=True)
     describe = "Swing the pole up and hold it: within 18 degrees of upright, slower than 1 rad/s, near the middle."
 
     def __init__(

@@ -15,6 +15,8 @@ from jepa_mpc.envs.baselines import Policy
 from jepa_mpc.envs.breakdown import broken, unfit, warnings
 from jepa_mpc.envs.plant import GUESS, PHYSICS, Array, DirectPlant, layout_of
 from jepa_mpc.envs.render import Drawer, make_renderer
+from jepa_mpc.envs.stepping import one_action
+from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.types import ActionBox, Observation
 
 PROPRIO_LIMIT = 1e3
@@ -41,6 +43,8 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}
+    tracked: Tracked | None = None
+    """What the task moves, for films that draw its imagined way; without it they draw none."""
 
     def __init__(
         self,
@@ -128,17 +132,15 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
         self._frames = self._look()
         return self._observe(), self._info()
 
-    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Hold one action for a control step; an action outside of the bounds is clipped to them.
 
         The episode terminates with `info["sim_error"]` if the simulation breaks down; pictures then stay as they were.
 
         Raises:
-            ValueError: If the action has another shape.
+            ValueError: If the action, an array or a tensor, has another shape than `(A,)` or `(1, A)`.
         """
-        wanted = np.asarray(action, dtype=np.float64)
-        if wanted.shape != self._low.shape:
-            raise ValueError(f"an action has shape {self._low.shape}, got {wanted.shape}")
+        wanted = one_action(action, self._low.shape, task=type(self).__name__)
         sim_error = self._move(wanted)
         self._steps += 1
         self._broken = sim_error is not None

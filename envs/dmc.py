@@ -49,7 +49,7 @@ class DmcEnv(DirectEnv):
         render_mode: str | None = None,
     ) -> None:
         self.task: DmcTask = choose(DMC_TASKS, task, "dm_control task")
-        self.horizon, self.describe = self.task.horizon, self.task.describe
+        self.horizon, self.describe, self.tracked = self.task.horizon, self.task.describe, self.task.tracked
         self._source = _load(self.task)
         super().__init__(
             self._made_plant(),

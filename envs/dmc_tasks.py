@@ -15,6 +15,7 @@ from jepa_mpc.envs.cart_pole import SENSORS as CART_POLE_SENSORS
 from jepa_mpc.envs.cart_pole import read_joints, stands, swing_cost
 from jepa_mpc.envs.costs import SensorCost, apart, squares, tilt, weighted
 from jepa_mpc.envs.plant import Array
+from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.interfaces import Cost
 
 REACHER_LINK_M = 0.12
@@ -42,6 +43,7 @@ class DmcTask:
         distance: Distance of sensors from the goal's sensors, in the task's own measure.
         reached: Whether sensors are at the goal.
         camera: The camera of the pictures.
+        tracked: What the task moves.
         describe: The task in a sentence.
         holds: Whether an episode begins at the goal and shall stay there.
     """
@@ -59,6 +61,7 @@ class DmcTask:
     distance: Callable[[Array, Array], float]
     reached: Callable[[Array, Array], bool]
     camera: str
+    tracked: Tracked
     describe: str
     holds: bool = False
 
@@ -90,6 +93,7 @@ def _cart_pole(task: str, describe: str) -> DmcTask:
         distance=lambda now, goal: float(1.0 - np.cos(now[1]) + 0.5 * abs(now[0])),
         reached=lambda now, goal: stands(now),
         camera="fixed",
+        tracked=Tracked(kind="geom", name="pole_1", far_end=True),
         describe=describe,
         holds=task == "balance",
     )
@@ -110,6 +114,7 @@ def _pendulum() -> DmcTask:
         distance=lambda now, goal: float(1.0 - np.cos(now[0])),
         reached=lambda now, goal: bool(np.cos(now[0]) > np.cos(np.deg2rad(8)) and abs(now[1]) < 1.0),
         camera="fixed",
+        tracked=Tracked(kind="geom", name="pole", far_end=True),
         describe="Swing a pole up with a weak motor and hold it: within 8 degrees of upright, slower than 1 rad/s.",
     )
 
@@ -129,6 +134,7 @@ def _point_mass() -> DmcTask:
         distance=lambda now, goal: float(np.linalg.norm(now[:2])),
         reached=lambda now, goal: bool(np.linalg.norm(now[:2]) < 0.015),
         camera="fixed",
+        tracked=Tracked(kind="geom", name="pointmass"),
         describe="Bring a point mass to the target in the middle; reached within 1.5 cm.",
     )
 
@@ -148,6 +154,7 @@ def _reacher(task: str, reached_m: float) -> DmcTask:
         distance=lambda now, goal: float(np.linalg.norm(now[:2] - goal[:2])),
         reached=lambda now, goal: bool(np.linalg.norm(now[:2] - goal[:2]) < reached_m),
         camera="fixed",
+        tracked=Tracked(kind="geom", name="finger"),
         describe=f"Bring the tip of a two-link arm to the target; reached within {100 * reached_m:.1f} cm.",
     )
 
@@ -181,6 +188,7 @@ def _jaco() -> DmcTask:
         distance=lambda now, goal: float(np.linalg.norm(now - goal)),
         reached=lambda now, goal: bool(np.linalg.norm(now - goal) < 0.05),
         camera="front_close",
+        tracked=Tracked(kind="site", name=JACO_TIP),
         describe="Bring the hand of a Jaco arm to a place in the air; reached within 5 cm. Its meshes make it slow.",
     )
 

@@ -27,6 +27,7 @@ BLUE: Colour = (0, 114, 178)
 GREEN: Colour = (0, 158, 115)
 RED: Colour = (213, 94, 0)
 YELLOW: Colour = (240, 228, 66)
+DARK, SHOWN, LEAST_GAMMA = 70, 110, 0.3  # of 255: below this a picture is nearly black, and where it is brought
 SMOOTHING = 4  # lines are drawn this much larger and scaled down, which rounds their edges
 
 
@@ -35,6 +36,29 @@ def enlarge(image: Picture, height: int) -> Picture:
     check_picture(image)
     width = max(1, round(image.shape[1] * height / image.shape[0]))
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def gamma_of(image: Picture) -> float:
+    """The exponent that brings a nearly black picture to where people see something; 1 for any other.
+
+        shown = 255 (value / 255)^gamma,   so that the 95th percentile comes to 110
+
+    Args:
+        image: A picture of the scene, uint8 `h w 3`.
+    """
+    check_picture(image)
+    bright = float(np.quantile(image.max(axis=2), 0.95))
+    if bright >= DARK:
+        return 1.0
+    return max(LEAST_GAMMA, math.log(SHOWN / 255) / math.log(max(bright, 1.0) / 255))
+
+
+def with_gamma(image: Picture, gamma: float) -> Picture:
+    """The picture with an exponent on its values: for people, never for an agent."""
+    check_picture(image)
+    if gamma == 1:
+        return image
+    return (255 * (np.arange(256) / 255) ** gamma).round().astype(np.uint8)[image]
 
 
 def draw_path(
@@ -118,9 +142,13 @@ def sparkline(
         _dot(draw, curve[-1], radius=3, fill=(*colour, 255))
     drawn = Image.fromarray(_merge(strip, overlay))
     if curve and right == image.shape[1] - room:
-        place = (image.shape[1] - margin, height / 2)
-        text = f"{100 * known[-1][1]:.1f} cm"
-        ImageDraw.Draw(drawn).text(place, text, fill=colour, font=_font(17), anchor="rm")
+        words, end = ImageDraw.Draw(drawn), image.shape[1] - margin
+        words.text((end, 15), f"{100 * known[-1][1]:.1f} cm", fill=colour, font=_font(17), anchor="rm")
+        words.text(
+            (end, height - 10), f"step {len(values) - 1} of {total - 1}", fill=FAINT, font=_font(11), anchor="rm"
+        )
+        words.text((right - 2, limit - 2), f"{100 * threshold:.0f} cm", fill=FAINT, font=_font(10), anchor="rb")
+        words.text((right - 2, 2), "distance to goal", fill=FAINT, font=_font(11), anchor="rt")
     return np.concatenate([image, np.asarray(drawn)])
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from jepa_mpc.envs.breakdown import overlap_m, overlapping, unbroken
-from jepa_mpc.envs.plant import GUESS, PHYSICS, WHOLE_PLAN, Array, Layout, Plant, layout_of
+from jepa_mpc.envs.plant import GUESS, PHYSICS, WHOLE_PLAN, Array, Plant, StateLayout, layout_of
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Context, Latents, Observation, Plans, Rollout
 
@@ -35,7 +35,7 @@ class Simulated(Protocol):
         """What the plant's sensors read at the goal `(Q,)`."""
 
 
-class StatePerception:
+class SimulatorPerception:
     """Perceives what no camera sees: the latent of an observation is the environment's own full state.
 
     Args:
@@ -123,7 +123,7 @@ class TrueDynamics:
             now = states[:, part.stop - 1]
         return states, sensors
 
-    def _advance(self, plant: Plant, layout: Layout, begin: Array, actions: Array) -> tuple[Array, Array]:
+    def _advance(self, plant: Plant, layout: StateLayout, begin: Array, actions: Array) -> tuple[Array, Array]:
         """States and sensors of one span of K control steps; one physics step more is simulated to read sensors."""
         physics, memory, steps, guess = layout.split(begin)
         count, num_steps = actions.shape[:2]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jepa_mpc.envs.breakdown import CLOCK_TOLERANCE_S, LARGEST_NUMBER, overlapping
 from jepa_mpc.envs.oracle_cpu import Simulated, roll_out
-from jepa_mpc.envs.plant import Array, Layout, Plant, layout_of
+from jepa_mpc.envs.plant import Array, Plant, StateLayout, layout_of
 from jepa_mpc.envs.warp_package import import_warp
 from jepa_mpc.types import Context, Plans, Rollout
 
@@ -157,7 +157,7 @@ class _Worlds:
         return np.concatenate(parts, axis=1).astype(np.float64), guess, sensed
 
 
-def _march(worlds: _Worlds, layout: Layout, begin: Array, actions: Array) -> tuple[Array, Array]:
+def _march(worlds: _Worlds, layout: StateLayout, begin: Array, actions: Array) -> tuple[Array, Array]:
     """Simulate all control steps of rows that begin well."""
     plant = worlds.plant
     physics, memory, steps, guess = layout.split(begin)

@@ -1,6 +1,6 @@
 """What true dynamics must know of a task: the model, what an action does to the actuators, what its sensors are.
 
-A plant has no state. The state of a task is one row of float64, in the order of `Layout`:
+A plant has no state. The state of a task is one row of float64, in the order of `StateLayout`:
 
     physics (time, positions, velocities, activations) | memory (last command) | step count | the solver's first guess
 """
@@ -69,7 +69,7 @@ class Plant(Protocol):
 
 
 @dataclass(frozen=True)
-class Layout:
+class StateLayout:
     """Where the parts of a state row are.
 
     Args:
@@ -94,9 +94,9 @@ class Layout:
         return physics, memory, steps, guess
 
 
-def layout_of(model: mujoco.MjModel, memory_dim: int) -> Layout:
+def layout_of(model: mujoco.MjModel, memory_dim: int) -> StateLayout:
     """The layout of a task's state rows."""
-    return Layout(mujoco.mj_stateSize(model, PHYSICS), memory_dim, mujoco.mj_stateSize(model, GUESS))
+    return StateLayout(mujoco.mj_stateSize(model, PHYSICS), memory_dim, mujoco.mj_stateSize(model, GUESS))
 
 
 Reading = Callable[[Array, Array], Array]

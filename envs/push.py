@@ -18,6 +18,7 @@ from jepa_mpc.envs.pushing import BEHIND_M, PushAbout, Pusher, approach
 from jepa_mpc.envs.robots import DEFAULT, HOME, Robot
 from jepa_mpc.envs.scene import Appearance, Scene, model_spec
 from jepa_mpc.envs.tabletop import TabletopEnv
+from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.interfaces import Cost
 
 HEIGHT_M = 0.03  # of the point between the fingertips above the table, which the arm keeps
@@ -53,6 +54,7 @@ class PushEnv(TabletopEnv):
     name: ClassVar[str] = "push-v1"
     reached_m: ClassVar[float] = 0.04
     horizon = 8
+    tracked = Tracked(kind="body", name=BLOCK)
     describe = "Push a block 8 to 20 cm over the table; reached within 4 cm."
 
     def __init__(

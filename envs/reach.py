@@ -14,6 +14,7 @@ from jepa_mpc.envs.costs import SensorCost, apart
 from jepa_mpc.envs.robots import DEFAULT
 from jepa_mpc.envs.scene import Appearance, Scene
 from jepa_mpc.envs.tabletop import TabletopEnv
+from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.interfaces import Cost
 
 NEAREST_GOAL_M, FARTHEST_GOAL_M = 0.10, 0.35
@@ -57,6 +58,7 @@ class ReachEnv(TabletopEnv):
         robot: str = DEFAULT,
     ) -> None:
         arm = Arm(Scene(appearance, robot=robot))
+        self.tracked = Tracked(kind="site", name=arm.robot.hand)
         super().__init__(
             arm,
             ArmPlant(arm, box=arm.robot.box(0, 1, 2), read_out=("ee_in_base",)),

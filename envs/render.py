@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import weakref
 from importlib.util import find_spec
 from typing import Protocol
@@ -12,24 +11,21 @@ import mujoco
 import numpy as np
 from PIL import Image
 
-from jepa_mpc.envs.backend import NOTE
+from jepa_mpc.envs.backend import advice
 from jepa_mpc.errors import MissingPackage
 
-HOW_TO_GET_GL = (
-    "no OpenGL could be opened for rendering without a display: install it with "
-    "'apt-get install -y --no-install-recommends libegl1 libgl1', or render without it: pip install mujoco-warp"
-)
 SUPERSAMPLING = 2  # pictures are drawn this many times larger and averaged: cheaper than multisampling in software
+LARGEST_PX = 768
 
 
 _OPEN: weakref.WeakSet[Renderer] = weakref.WeakSet()
 
 
 class NoOpenGL(MissingPackage):
-    """No OpenGL backend can be opened; the message says what to install."""
+    """No OpenGL backend can be opened; the message says which variable to unset or what to install."""
 
     def __init__(self, cause: str) -> None:
-        ImportError.__init__(self, f"{HOW_TO_GET_GL} [{os.environ.get(NOTE) or cause}]")
+        ImportError.__init__(self, advice(cause))
 
 
 class Drawer(Protocol):
@@ -81,7 +77,7 @@ class Renderer:
             self._gl.make_current()
             self._scene = mujoco.MjvScene(model, maxgeom=200)
             self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
-        except (AttributeError, ImportError, RuntimeError, OSError, TypeError, mujoco.FatalError) as error:
+        except (AttributeError, ImportError, RuntimeError, OSError, TypeError, ValueError, mujoco.FatalError) as error:
             raise NoOpenGL(f"{type(error).__name__}: {error}") from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._option = mujoco.MjvOption()
@@ -108,13 +104,15 @@ class Renderer:
             uint8 `(size, size, 3)`.
 
         Raises:
-            ValueError: If the picture is larger than the offscreen buffer.
+            ValueError: If the picture is larger than `LARGEST_PX`.
         """
         large = size * SUPERSAMPLING
-        if large > self._largest:
-            largest = self._largest // SUPERSAMPLING
-            raise ValueError(f"image size {size} is too large: the offscreen buffer allows {largest}")
+        if size > LARGEST_PX:
+            raise ValueError(f"image size {size} is too large: pictures have {LARGEST_PX} px at most")
         self._gl.make_current()
+        if large > self._largest:
+            mujoco.mjr_resizeOffscreen(large, large, self._context)
+            self._largest = large
         view = mujoco.MjvCamera()
         view.type = mujoco.mjtCamera.mjCAMERA_FIXED
         view.fixedcamid = self.model.camera(camera).id

@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.envs.arm import Command
+from jepa_mpc.envs.arm import ArmCommand
 from jepa_mpc.envs.plant import GUESS, PHYSICS, layout_of
 from jepa_mpc.envs.robots import Robot
 
@@ -28,7 +28,7 @@ class Snapshot:
     """
 
     physics: NDArray[np.float64]
-    command: Command
+    command: ArmCommand
     steps: int
     guess: NDArray[np.float64]
 
@@ -49,13 +49,13 @@ def from_vector(robot: Robot, model: mujoco.MjModel, vector: NDArray[np.float64]
     physics, command, steps, guess = layout.split(np.array(vector, dtype=np.float64))
     return Snapshot(
         physics=physics,
-        command=Command(command[told.joints], command[told.rotation].reshape(3, 3), float(command[told.opening][0])),
+        command=ArmCommand(command[told.joints], command[told.rotation].reshape(3, 3), float(command[told.opening][0])),
         steps=int(steps[0]),
         guess=guess,
     )
 
 
-def take(model: mujoco.MjModel, data: mujoco.MjData, command: Command, steps: int) -> Snapshot:
+def take(model: mujoco.MjModel, data: mujoco.MjData, command: ArmCommand, steps: int) -> Snapshot:
     """The present moment of a simulation."""
     physics, guess = (np.empty(mujoco.mj_stateSize(model, part)) for part in (PHYSICS, GUESS))
     mujoco.mj_getState(model, data, physics, PHYSICS)

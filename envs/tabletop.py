@@ -17,6 +17,8 @@ from jepa_mpc.envs.labs import SIDES, Lab, sample_lab
 from jepa_mpc.envs.plant import Plant
 from jepa_mpc.envs.render import Drawer, make_renderer
 from jepa_mpc.envs.snapshot import from_vector, restore, take
+from jepa_mpc.envs.stepping import one_action
+from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.errors import choose
 from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.types import ActionBox, Observation
@@ -50,6 +52,7 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT_S)}  # type: ignore[misc]
     name: ClassVar[str]
+    tracked: Tracked | None = None
     reached_m: ClassVar[float]
     camera_names: ClassVar[tuple[str, ...]] = tuple(SIDES)
 
@@ -150,17 +153,15 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         self._frames = self._late_frames = self._look(0)
         return self._observe(), self._info()
 
-    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Carry out one command; an action outside of the bounds is clipped to them.
 
         The episode terminates with `info["sim_error"]` if the simulation breaks down; pictures then stay as they were.
 
         Raises:
-            ValueError: If the action has another shape than `(7,)`.
+            ValueError: If the action, an array or a tensor, has another shape than `(7,)` or `(1, 7)`.
         """
-        wanted = np.asarray(action, dtype=np.float64)
-        if wanted.shape != self._low.shape:
-            raise ValueError(f"an action of {self.name} has shape {self._low.shape}, got {wanted.shape}")
+        wanted = one_action(action, self._low.shape, task=self.name)
         allowed = np.clip(wanted, self._low, self._high) if np.isfinite(wanted).all() else wanted
         sim_error = self.arm.move(allowed)
         self._steps += 1

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_mpc.envs.baselines import DoNothing, Policy, RandomActions
-from jepa_mpc.envs.oracle_cpu import StatePerception
+from jepa_mpc.envs.oracle_cpu import SimulatorPerception
 from jepa_mpc.envs.plant import Array, Plant
-from jepa_mpc.envs.true_dynamics import SIMULATOR, true_dynamics
+from jepa_mpc.envs.tracing import Tracked
+from jepa_mpc.envs.true_dynamics import true_dynamics
 from jepa_mpc.interfaces import Cost, Dynamics, Perception
 from jepa_mpc.types import ActionBox, Context, Costs, Goal, Observation, Plans
 
@@ -35,6 +36,7 @@ class PlannableEnv(Protocol):
     budget: int
     horizon: int
     describe: str
+    tracked: Tracked | None
 
     @property
     def action_box(self) -> ActionBox:
@@ -154,19 +156,27 @@ class Task:
         self.env.close()
 
 
-def task_of(name: str, env: PlannableEnv, *, num_threads: int | None = 1, dynamics: str = SIMULATOR) -> Task:
+def task_of(name: str, env: PlannableEnv, *, num_threads: int | None = 1, dynamics: str | None = None) -> Task:
     """Put a task together.
 
     Args:
         name: What to call it.
         env: The environment.
         num_threads: CPU threads of the true dynamics; None for all that this process may use.
-        dynamics: Which simulator is planned in, a name of `envs.true_dynamics.DYNAMICS`.
+        dynamics: Which simulator is planned in, a name of `envs.true_dynamics.DYNAMICS`; by default what suits it.
 
     Raises:
+        ValueError: If the environment lacks what planning needs.
         UnknownName: If there is no such dynamics.
         MissingPackage: If its package is not installed.
     """
+    needed = ("state", "set_state", "observation", "goal_sensors", "success", "cost", "oracle", "horizon", "action_box")
+    missing = [name for name in needed if not hasattr(env, name)]
+    if missing:
+        raise ValueError(
+            f"{name} cannot be planned in as it is, it has no {', '.join(missing)}: wrap a gymnasium environment in "
+            "envs.gym.adapter.GymEnv"
+        )
     baselines: dict[str, Callable[[torch.Generator], Policy]] = {
         "nothing": lambda generator: DoNothing(),
         "random": RandomActions,
@@ -177,7 +187,7 @@ def task_of(name: str, env: PlannableEnv, *, num_threads: int | None = 1, dynami
         name=name,
         env=env,
         dynamics=true_dynamics(env, dynamics, num_threads=usable_threads() if num_threads is None else num_threads),
-        perception=StatePerception(env),
+        perception=SimulatorPerception(env),
         cost=env.cost(),
         horizon=env.horizon,
         describe=env.describe,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import mujoco
 import numpy as np
@@ -10,25 +11,38 @@ from numpy.typing import NDArray
 
 from jepa_mpc.envs.plant import PHYSICS, Array, Plant, layout_of
 
-SITES = ("ee", "jaco_arm/jaco_hand/pinchsite")
-BODIES = ("block",)
-GEOMS = ("finger", "pointmass")
-POLES = ("pole", "pole_1")
+KINDS = {"body": mujoco.mjtObj.mjOBJ_BODY, "site": mujoco.mjtObj.mjOBJ_SITE, "geom": mujoco.mjtObj.mjOBJ_GEOM}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """What a task moves, as its model names it: the point whose imagined way is drawn.
+
+    Args:
+        kind: What is named.
+        name: Its name in the model.
+        far_end: Of a capsule, the end that is farther from its body's joint, instead of the middle.
+    """
+
+    kind: Literal["body", "site", "geom"]
+    name: str
+    far_end: bool = False
 
 
 def pixel_path(
-    plant: Plant, states: Annotated[Array, "H D"], *, camera: str, seen: mujoco.MjData
+    plant: Plant, states: Annotated[Array, "H D"], *, tracked: Tracked, camera: str, seen: mujoco.MjData
 ) -> Annotated[NDArray[np.float64], "H 2"]:
     """Image coordinates in [0, 1] (x right, y down) of what a task moves; NaN in states that are not finite.
 
     Args:
         plant: The plant whose states they are.
         states: Rows of the full state.
+        tracked: What the task moves.
         camera: Name of the camera.
         seen: The present scene: the camera stands where it stands there.
 
     Raises:
-        ValueError: If nothing in the model is known to be followed.
+        ValueError: If the model has no such part.
     """
     model = plant.model
     data, places = mujoco.MjData(model), np.full((len(states), 3), np.nan)
@@ -36,29 +50,23 @@ def pixel_path(
     for row in np.flatnonzero(np.isfinite(physics).all(axis=1)):
         mujoco.mj_setState(model, data, physics[row], PHYSICS)
         mujoco.mj_kinematics(model, data)
-        places[row] = followed(model, data)
+        places[row] = followed(model, data, tracked)
     return project(model, seen, places, camera)
 
 
-def followed(model: mujoco.MjModel, data: mujoco.MjData) -> Annotated[Array, "3"]:
-    """Where in the world the part is that a task moves: its hand, block, fingertip, or the end of its pole.
+def followed(model: mujoco.MjModel, data: mujoco.MjData, tracked: Tracked) -> Annotated[Array, "3"]:
+    """Where in the world the part is that a task moves.
 
     Raises:
-        ValueError: If there is none that is known.
+        ValueError: If the model has no such part.
     """
-    for body in BODIES:
-        if (number := _number(model, mujoco.mjtObj.mjOBJ_BODY, body)) >= 0:
-            return np.array(data.xpos[number])
-    for site in SITES:
-        if (number := _number(model, mujoco.mjtObj.mjOBJ_SITE, site)) >= 0:
-            return np.array(data.site_xpos[number])
-    for geom in GEOMS:
-        if (number := _number(model, mujoco.mjtObj.mjOBJ_GEOM, geom)) >= 0:
-            return np.array(data.geom_xpos[number])
-    for geom in POLES:
-        if (number := _number(model, mujoco.mjtObj.mjOBJ_GEOM, geom)) >= 0:
-            return _far_end(model, data, number)
-    raise ValueError(f"this model has none of {', '.join((*BODIES, *SITES, *GEOMS, *POLES))}: nothing to follow")
+    number = int(mujoco.mj_name2id(model, KINDS[tracked.kind], tracked.name))
+    if number < 0:
+        raise ValueError(f"the model has no {tracked.kind} {tracked.name!r} to follow: mend the task's `tracked`")
+    if tracked.far_end:
+        return _far_end(model, data, number)
+    places = {"body": data.xpos, "site": data.site_xpos, "geom": data.geom_xpos}
+    return np.array(places[tracked.kind][number])
 
 
 def project(
@@ -78,7 +86,3 @@ def _far_end(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> Array:
     joint = data.xpos[model.geom_bodyid[geom]]
     ends = data.geom_xpos[geom] + axis, data.geom_xpos[geom] - axis
     return np.array(max(ends, key=lambda end: float(np.linalg.norm(end - joint))))
-
-
-def _number(model: mujoco.MjModel, kind: mujoco.mjtObj, name: str) -> int:
-    return int(mujoco.mj_name2id(model, kind, name))

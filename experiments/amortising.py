@@ -72,7 +72,7 @@ class Teacher:
         return self.planner.plan(request).actions
 
 
-class Judge:
+class PolicyJudge:
     """How much of the planner's gain over standing still a policy brings, for held pairs in held labs.
 
         gain = (cost(still) - cost(policy)) / (cost(still) - cost(planner)), costs averaged over the pairs

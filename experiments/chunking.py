@@ -31,7 +31,7 @@ MOVED = 3  # first axes of an action: metres
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
+class ChunkLesson:
     """A log to learn from and one to be judged on, their pictures encoded.
 
     Args:
@@ -70,7 +70,7 @@ class OnTokens(nn.Module):
         self.objective.after_step(progress)
 
 
-class Judge:
+class ChunkJudge:
     """How far the displacement of a chunk is from what was done, in labs that were not trained on.
 
         error = |sum_t a_hat_t - sum_t a_t|         over the k steps that led to the goal
@@ -122,11 +122,11 @@ def built(system: Mapping[str, Any], *, seed: int, encoder: str) -> ChunkObjecti
 
 def lesson_of(
     objective: ChunkObjective, bank: FrameBank, *, episodes: int, held: int, encoder: str, keep: Path
-) -> Lesson:
+) -> ChunkLesson:
     """Encode so many episodes of a log, spread evenly over its labs, once; kept in a folder for the next time."""
     train, rest = bank.split(0.1, generator=generator(0, "validation labs"))
     facts = {"encoder": checkpoint_hash(encoder), "log": list(bank.frames.shape)}
-    return Lesson(
+    return ChunkLesson(
         train=_encoded(objective, train, episodes, keep=keep / f"train_{episodes}", facts=facts),
         held=_encoded(objective, rest, held, keep=keep / f"held_{held}", facts=facts),
         image_size=bank.frames.shape[-1],
@@ -135,7 +135,14 @@ def lesson_of(
 
 
 def taught(
-    objective: ChunkObjective, lesson: Lesson, settings: FitSettings, *, seed: int, batch: int, judge: Judge, title: str
+    objective: ChunkObjective,
+    lesson: ChunkLesson,
+    settings: FitSettings,
+    *,
+    seed: int,
+    batch: int,
+    judge: ChunkJudge,
+    title: str,
 ) -> dict[str, Any]:
     """Train, and give what the judge says in the end: error and interval by steps asked (cm)."""
     window = objective.decoder.chunk + 1
@@ -158,7 +165,12 @@ def taught(
 
 
 def publish(
-    folder: Path, objective: ChunkObjective, lesson: Lesson, *, system: Mapping[str, Any], training: Mapping[str, Any]
+    folder: Path,
+    objective: ChunkObjective,
+    lesson: ChunkLesson,
+    *,
+    system: Mapping[str, Any],
+    training: Mapping[str, Any],
 ) -> None:
     """Save the trained networks in the form that `train.py` saves them in."""
     interface = Interface(

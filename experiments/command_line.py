@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import Container, DictConfig
+from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 HYDRA_FLAGS = (
@@ -17,8 +18,18 @@ HYDRA_FLAGS = (
 )
 
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+class Stopped(KeyboardInterrupt):
+    """The work was asked to end; the message says where it stopped and how to go on."""
+
+
 def run(command: Callable[[], None], *, name: str) -> None:
-    """Run a hydra command; a mistake in its options, Ctrl-C or SIGTERM, ends it with one sentence and status 1.
+    """Run a hydra command.
+
+    A mistake in its options ends it with one sentence and status 1, Ctrl-C or SIGTERM with one and status 130.
 
     Args:
         command: What `hydra.main` made.
@@ -33,8 +44,29 @@ def run(command: Callable[[], None], *, name: str) -> None:
         command()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         sys.exit(f"{name}: {sentence(error)}")
+    except Stopped as stop:
+        interrupted(f"{name}: stopped {stop}")
     except KeyboardInterrupt:
-        sys.exit(f"{name}: stopped")
+        interrupted(f"{name}: stopped before anything was finished; the same command begins again")
+
+
+def check_complete(cfg: DictConfig, *, name: str) -> None:
+    """End with one sentence if an option without a default was not given.
+
+    Args:
+        cfg: The options.
+        name: The command's name.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        given = " ".join(f"{key}=..." for key in missing)
+        sys.exit(f"{name}: {' and '.join(missing)} must be given: {given}; --help says what to give")
+
+
+def interrupted(message: str) -> NoReturn:
+    """Say what was interrupted, and end."""
+    print(message, file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def sentence(error: Exception) -> str:

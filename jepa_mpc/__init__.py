@@ -10,12 +10,14 @@
 What stands beside this file is the vocabulary that all packages share: records, protocols, shapes, seeds, errors, files
 and checkpoints. The packages `encoders`, `world_model`, `planners`, `envs`, `trajectories` and `experiments` are its
 subpackages: an installed wheel holds them inside, a source checkout keeps them beside this folder. Importing `jepa_mpc`
-loads none of them; the functions below do, at use.
+loads none of them; the functions below do, at use. Where gymnasium is loaded, it is told of the tasks' names:
+`gymnasium.make("reach-v1")`.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +57,9 @@ _PLACES = {
 _ROOT = Path(__file__).resolve().parent.parent
 if (_ROOT / "world_model" / "__init__.py").is_file() and (_ROOT / "pyproject.toml").is_file():
     __path__.append(str(_ROOT))  # a source checkout: `jepa_mpc.envs` is the folder envs/ at its root
+
+if "gymnasium" in sys.modules:
+    importlib.import_module("jepa_mpc.gym")
 
 
 def __getattr__(name: str) -> Any:

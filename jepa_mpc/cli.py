@@ -12,7 +12,7 @@ from jepa_mpc.places import CONFIGS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command:
+class Entry:
     """A command.
 
     Args:
@@ -24,28 +24,29 @@ class Command:
     does: str
 
 
-COMMANDS: Mapping[str, Command] = {
-    "reach": Command(script="zero_shot_reach", does="Reach image goals in labs that no training log contained."),
-    "train": Command(script="train", does="Train a system on logs."),
-    "collect": Command(script="collect", does="Record reward-free motion in simulated labs."),
-    "ingest": Command(script="ingest", does="Turn a log of any format into a checked, memory-mapped cache."),
-    "inspect": Command(script="inspect_logs", does="Say what is in a folder of robot logs, and what looks wrong."),
-    "convert": Command(script="convert", does="Write a log in another format."),
-    "bench": Command(script="bench_planners", does="Compare planners over tasks, budgets and seeds."),
-    "render": Command(script="render_rollouts", does="Film planners side by side."),
-    "publish": Command(script="publish", does="Publish a trained world model as a checkpoint folder."),
-    "probe": Command(script="probe", does="Ask frozen features where the hand is."),
-    "train-policy": Command(script="train_policy", does="Train a policy from a log and from a planner."),
-    "train-critic": Command(script="train_critic", does="Train a critic for the agent with two modes."),
-    "ablate": Command(script="agent_ablations", does="Play the full agent without one module at a time."),
-    "landscape": Command(script="energy_landscape", does="Draw the energy over a grid of actions."),
-    "headroom": Command(script="headroom", does="Measure what imagining the object gains on true states."),
-    "bench-act-jepa": Command(script="bench_act_jepa", does="Compare ACT-JEPA with behaviour cloning."),
-    "bench-flow": Command(script="bench_flow", does="Compare MC-JEPA's optical flow with the simulator's."),
-    "bench-objects": Command(script="bench_objects", does="Measure object slots: binding, masks, pushes."),
-    "bench-loading": Command(script="bench_loading", does="Time ingesting and loading of logs."),
-    "bench-rollout": Command(script="bench_rollout", does="Time rollouts of V-JEPA 2-AC, cached and uncached."),
-    "bench-speed": Command(script="bench_speed", does="Time rollouts, searches and the control loop."),
+COMMANDS: Mapping[str, Entry] = {
+    "reach": Entry(script="zero_shot_reach", does="Reach image goals in labs that no training log contained."),
+    "train": Entry(script="train", does="Train a system on logs."),
+    "collect": Entry(script="collect", does="Record reward-free motion in simulated labs."),
+    "ingest": Entry(script="ingest", does="Turn a log of any format into a checked, memory-mapped cache."),
+    "inspect": Entry(script="inspect_logs", does="Say what is in a folder of robot logs, and what looks wrong."),
+    "convert": Entry(script="convert", does="Write a log in another format."),
+    "bench": Entry(script="bench_planners", does="Compare planners over tasks, budgets and seeds."),
+    "render": Entry(script="render_rollouts", does="Film planners side by side."),
+    "publish": Entry(script="publish", does="Publish a trained world model as a checkpoint folder."),
+    "probe": Entry(script="probe", does="Ask frozen features where the hand is."),
+    "serve": Entry(script="serve", does="Serve a planning agent over openpi's websocket protocol."),
+    "train-policy": Entry(script="train_policy", does="Train a policy from a log and from a planner."),
+    "train-critic": Entry(script="train_critic", does="Train a critic for the agent with two modes."),
+    "ablate": Entry(script="agent_ablations", does="Play the full agent without one module at a time."),
+    "landscape": Entry(script="energy_landscape", does="Draw the energy over a grid of actions."),
+    "headroom": Entry(script="headroom", does="Measure what imagining the object gains on true states."),
+    "bench-act-jepa": Entry(script="bench_act_jepa", does="Compare ACT-JEPA with behaviour cloning."),
+    "bench-flow": Entry(script="bench_flow", does="Compare MC-JEPA's optical flow with the simulator's."),
+    "bench-objects": Entry(script="bench_objects", does="Measure object slots: binding, masks, pushes."),
+    "bench-loading": Entry(script="bench_loading", does="Time ingesting and loading of logs."),
+    "bench-rollout": Entry(script="bench_rollout", does="Time rollouts of V-JEPA 2-AC, cached and uncached."),
+    "bench-speed": Entry(script="bench_speed", does="Time rollouts, searches and the control loop."),
 }
 
 
@@ -79,16 +80,29 @@ def script(name: str) -> None:
     run_command(command, usage=f"python experiments/{name}.py")
 
 
-def run_command(command: Command, *, usage: str) -> None:
+def run_command(command: Entry, *, usage: str) -> None:
     """Print the help that was asked for, or load the command and run it."""
     if any(word in ("-h", "--help") for word in sys.argv[1:]):
         options, groups = options_of(CONFIGS / f"{command.script}.yaml")
         print(help_text(command.does, usage=usage, options=options, groups=groups))
         return
-    module = importlib.import_module(f"jepa_mpc.experiments.commands.{command.script}")
-    from jepa_mpc.experiments.command_line import run
-
+    try:
+        module = importlib.import_module(f"jepa_mpc.experiments.commands.{command.script}")
+        from jepa_mpc.experiments.command_line import run
+    except ModuleNotFoundError as error:
+        sys.exit(missing(error, command.script))
+    except KeyboardInterrupt:
+        print(f"{command.script}: stopped before it began", file=sys.stderr)
+        sys.exit(130)
     run(module.main, name=command.script)
+
+
+def missing(error: ModuleNotFoundError, script: str) -> str:
+    """What a package that is not there comes down to: mostly another Python than the one it was installed for."""
+    return (
+        f"{script}: {sys.executable} has no package {(error.name or '').partition('.')[0]}: use the Python that the "
+        "project was installed for (.venv/bin/python of the README), or install it: pip install -e ."
+    )
 
 
 def overview() -> str:

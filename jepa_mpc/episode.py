@@ -34,7 +34,7 @@ class EpisodeEnv(Protocol):
 
 
 @dataclass(kw_only=True)
-class Episode:
+class PlayedEpisode:
     """What happened, step by step.
 
     Args:
@@ -61,7 +61,7 @@ class Episode:
         return not self.broken and self.reached[-1]
 
 
-Watcher = Callable[[Episode], None]
+Watcher = Callable[[PlayedEpisode], None]
 
 
 def run_episode(
@@ -72,22 +72,23 @@ def run_episode(
     decided: Watcher | None = None,
     moved: Watcher | None = None,
     keep: Callable[[StepLog | None], StepLog | None] = lambda log: log,
-) -> Episode:
+) -> PlayedEpisode:
     """Play one episode from the environment's present state.
 
     Args:
-        env: The environment, just reset.
+        env: The environment, just reset; gymnasium's wrappers around it take part in its steps.
         agent: Is shown the goal, then each observation.
         steps: Actions at most; the environment's own budget by default.
         decided: Called after each decision, before it is carried out (a film that draws the plan).
         moved: Called after each action.
         keep: What is kept of each step's log; by default all of it.
     """
-    played = Episode()
-    agent.reset(env.goal())
-    _judge(env, played)
-    for _ in range(env.budget if steps is None else steps):
-        observation = env.observation()
+    played = PlayedEpisode()
+    inner: EpisodeEnv = getattr(env, "unwrapped", env)
+    agent.reset(inner.goal())
+    _judge(inner, played)
+    for _ in range(inner.budget if steps is None else steps):
+        observation = inner.observation()
         clock, busy = time.perf_counter(), time.process_time()
         action = agent.act(observation)[0].cpu().numpy().astype(np.float32)
         played.busy_ms.append(1000 * (time.process_time() - busy))
@@ -97,7 +98,7 @@ def run_episode(
         if decided is not None:
             decided(played)
         _, _, played.broken, _, _ = env.step(action)
-        _judge(env, played)
+        _judge(inner, played)
         if moved is not None:
             moved(played)
         if played.broken:
@@ -105,7 +106,7 @@ def run_episode(
     return played
 
 
-def _judge(env: EpisodeEnv, played: Episode) -> None:
+def _judge(env: EpisodeEnv, played: PlayedEpisode) -> None:
     """Note where the episode stands; after a breakdown nothing is known."""
     played.reached.append(not played.broken and env.success())
     distance = getattr(env, "distance_m", None)

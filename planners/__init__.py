@@ -263,21 +263,31 @@ PLANNERS: Mapping[str, Callable[..., Planner]] = {
 TARGET = "_target_"
 
 
-def planner_name(spec: Mapping[str, Any]) -> str:
-    """The name under which a configuration asks for its planner; a path in front of it is what older files wrote."""
-    return str(spec.get(TARGET, "")).rpartition(".")[2]
+def planner_choice(spec: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of the planner that a configuration asks for.
 
-
-def build_planner(spec: Mapping[str, Any]) -> Planner:
-    """The planner that a configuration describes: `_target_` is a name of `PLANNERS`, the rest are its arguments.
-
-    Raises:
-        UnknownName: If there is no such planner.
-        TypeError: If it does not take an argument.
-        ValueError: If an argument is out of range.
+    `_target_` is a name of `PLANNERS` (older files wrote a path in front of it), the other entries are arguments.
     """
     arguments = {str(name): value for name, value in spec.items() if name != TARGET}
-    return choose(PLANNERS, planner_name(spec), "planner")(**arguments)
+    return str(spec.get(TARGET, "")).rpartition(".")[2], arguments
+
+
+def build_planner(name: str, arguments: Mapping[str, Any] | None = None) -> Planner:
+    """The planner of that name; the one way from a choice of planner to a planner.
+
+    Args:
+        name: A name of `PLANNERS`.
+        arguments: Arguments of its builder; those that are left out keep the builder's defaults.
+
+    Raises:
+        UnknownName: If there is no such planner; lists what exists.
+        ValueError: If it does not take one of the arguments, or an argument is out of range.
+    """
+    builder = choose(PLANNERS, name, "planner")
+    try:
+        return builder(**(arguments or {}))
+    except TypeError as error:
+        raise ValueError(f"planner={name}: {error}") from error
 
 
 __all__ = [
@@ -311,7 +321,7 @@ __all__ = [
     "icem",
     "lifted",
     "mppi",
-    "planner_name",
+    "planner_choice",
     "random_shooting",
     "slope",
 ]

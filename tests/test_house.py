@@ -26,7 +26,7 @@ ARROWS = {
     "face": {*PACKAGES, "experiments"},  # the part of jepa_mpc that looks up, at use
     "experiments": {*PACKAGES, "experiments"},
 }
-FACE = ("jepa_mpc/face/", "jepa_mpc/cli.py")
+FACE = ("jepa_mpc/face/", "jepa_mpc/cli.py", "jepa_mpc/gym.py")
 SHELVES = {*PACKAGES, "experiments"} - {"jepa_mpc"}
 
 # Where each package that is not Python's own may be imported: folders (and all below) or single files.
@@ -42,7 +42,6 @@ AT_HOME = {
     "dm_control": ("envs",),
     "mujoco_warp": ("envs",),
     "warp": ("envs",),
-    "mujoco_menagerie": ("envs",),
     "gymnasium": ("envs", "trajectories"),
     "imageio": ("envs/video.py", "experiments"),
     "imageio_ffmpeg": ("envs/video.py", "experiments"),
@@ -50,6 +49,8 @@ AT_HOME = {
     "huggingface_hub": ("jepa_mpc/hub.py", "encoders/adapters", "world_model/adapters"),
     "hydra": ("experiments", "jepa_mpc/face/commands.py"),
     "yaml": ("jepa_mpc/face",),
+    "websockets": ("jepa_mpc/serving",),
+    "msgpack": ("jepa_mpc/serving",),
     "omegaconf": ("experiments",),
     "matplotlib": ("experiments",),
     "tensorboard": ("experiments",),
@@ -60,18 +61,17 @@ AT_HOME = {
     "pyarrow": ("trajectories/formats",),
     "av": ("trajectories/formats",),
     "minari": ("trajectories/formats",),
-    "zarr": ("trajectories/formats",),
     "mcap": ("trajectories/formats",),
     "mcap_ros2": ("trajectories/formats",),
     "zstandard": ("trajectories/formats",),
     "lz4": ("trajectories/formats",),
-    "webdataset": ("trajectories/formats",),
 }
 
 # Heavy or optional: imported inside the function that needs them, so that everything else runs without.
 AT_USE = {
-    *("h5py", "pyarrow", "av", "minari", "zarr", "mcap", "mcap_ros2", "webdataset"),
-    *("mujoco_warp", "warp", "mujoco_menagerie", "transformers", "huggingface_hub"),
+    *("h5py", "pyarrow", "av", "minari", "mcap", "mcap_ros2"),
+    *("mujoco_warp", "warp", "transformers", "huggingface_hub"),
+    *("websockets", "msgpack"),
 }
 
 UNSAFE_CALLS = {

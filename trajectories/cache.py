@@ -27,6 +27,7 @@ from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.checksums import file_sha256
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats.base import fault
+from jepa_mpc.trajectories.guards import no_log
 from jepa_mpc.trajectories.pictures import Aspect, PictureFit
 from jepa_mpc.trajectories.robots import RobotMap, robot_map
 
@@ -250,7 +251,7 @@ def source_fingerprint(path: Path) -> str:
         BadEpisode: If there is nothing there.
     """
     if not path.exists():
-        raise fault(str(path), field="file", problem="does not exist", remedy="name an existing log")
+        raise no_log(path)
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     root = path.parent if path.is_file() else path
     facts = []

@@ -43,6 +43,12 @@ def fault(where: str | Path, *, field: str, problem: str, remedy: str = "", epis
     return BadEpisode(sentence.encode("utf-8", "backslashreplace").decode())
 
 
+def no_log(path: Path) -> BadEpisode:
+    """Nothing stands where a log was to be: says how to make one."""
+    remedy = f"name an existing log, or record one in simulated labs: python experiments/collect.py out={path}"
+    return fault(str(path), field="file", problem="does not exist", remedy=remedy)
+
+
 def plain_file(path: Path, root: Path, *, field: str = "file") -> Path:
     """A path that is certainly a plain file below a log's folder, reached through plain folders.
 

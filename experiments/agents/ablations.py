@@ -57,7 +57,7 @@ def variants(full: TwoModeSettings) -> dict[str, TwoModeSettings | None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class AblationCell:
     """One episode of one variant, or the wall once.
 
     Args:
@@ -95,14 +95,14 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class AblationWork:
     """A cell and the folder that its outcome goes to."""
 
-    cell: Cell
+    cell: AblationCell
     folder: Path
 
 
-def kept(cell: Cell, folder: Path) -> dict[str, Any] | None:
+def kept(cell: AblationCell, folder: Path) -> dict[str, Any] | None:
     """What came of a cell earlier, or None if it has no file or a damaged one."""
     path = cell.path(folder)
     try:
@@ -117,7 +117,7 @@ def kept(cell: Cell, folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def work_off(work: Work) -> Work:
+def work_off(work: AblationWork) -> AblationWork:
     """Play a cell and write its file (in a worker process)."""
     torch.set_num_threads(1)
     cell = work.cell
@@ -130,7 +130,7 @@ def work_off(work: Work) -> Work:
     return work
 
 
-def _doubts(cell: Cell) -> dict[str, Any]:
+def _doubts(cell: AblationCell) -> dict[str, Any]:
     assert cell.full is not None
     model = TwoModeSettings(**dict(cell.full)).world_model(Path(cell.checkpoint), device="cpu")
     sizes = cell.settings
@@ -140,7 +140,7 @@ def _doubts(cell: Cell) -> dict[str, Any]:
     return {"disagreement": found.disagreement.tolist(), "error_m": found.error_m.tolist()}
 
 
-def _wall(cell: Cell) -> dict[str, Any]:
+def _wall(cell: AblationCell) -> dict[str, Any]:
     settings = WallSettings(**cell.settings)
     begun = time.process_time()
     critic = trained_critic(settings, seed=cell.seed) if cell.variant == WALL_WITH else None
@@ -155,7 +155,7 @@ def _wall(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _episode(cell: Cell) -> dict[str, Any]:
+def _episode(cell: AblationCell) -> dict[str, Any]:
     checkpoint, plan = Path(cell.checkpoint), PlanSettings(**dict(cell.settings))
     interface = world_model_at(checkpoint, "cpu").interface
     env = _environment(interface.cameras, interface.image_size, cell.budget)
@@ -171,7 +171,7 @@ def _episode(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _agent(cell: Cell, checkpoint: Path, env: ReachEnv, plan: PlanSettings, *, seed: int) -> Agent:
+def _agent(cell: AblationCell, checkpoint: Path, env: ReachEnv, plan: PlanSettings, *, seed: int) -> Agent:
     if cell.full is None:
         return planning_agent(world_model_at(checkpoint, "cpu"), env, plan, seed=seed)
     return TwoModeSettings(**dict(cell.full)).build(checkpoint, env, plan, seed=seed, device="cpu")

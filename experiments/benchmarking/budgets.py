@@ -11,7 +11,7 @@ import torch
 
 from jepa_mpc.errors import choose
 from jepa_mpc.interfaces import Planner
-from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners import PLANNERS, build_planner
 from jepa_mpc.planners.problems import memoryless
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, PlanRequest
@@ -21,19 +21,6 @@ DEPTHS = ("num_iterations", "num_steps", "num_rounds", "num_final")  # rounds on
 LEAST = {"num_elites": 2, "num_samples": 4}
 OWN_WIDTH = {"cma", "slope"}  # their rounds have a size of their own; more budget means more rounds
 ATTEMPTS = 8
-
-
-def build(name: str, arguments: Mapping[str, Any]) -> Planner:
-    """A planner by name.
-
-    Raises:
-        UnknownName: If there is no planner of that name; lists what exists.
-        ValueError: If it does not take one of the arguments.
-    """
-    try:
-        return choose(PLANNERS, name, "planner")(**arguments)
-    except TypeError as error:
-        raise ValueError(f"planner {name}: {error}") from error
 
 
 def evaluations_of(planner: Planner, *, box: ActionBox, horizon: int) -> int:
@@ -58,13 +45,13 @@ def sized(name: str, arguments: Mapping[str, Any], *, budget: int, box: ActionBo
     Raises:
         ValueError: If the planner needs more than the budget even at its smallest.
     """
-    own = evaluations_of(build(name, arguments), box=box, horizon=horizon)
+    own = evaluations_of(build_planner(name, arguments), box=box, horizon=horizon)
     depth = (budget / own) ** (1 / 3 if growing(name, WIDTHS) else 1.0)
     width, best, most, least = budget / own / depth, None, 0, math.inf
     for _ in range(ATTEMPTS):
         chosen = scaled(name, arguments, width=width, depth=depth)
         try:
-            count = evaluations_of(build(name, chosen), box=box, horizon=horizon)
+            count = evaluations_of(build_planner(name, chosen), box=box, horizon=horizon)
         except ValueError:  # too small for its elites or kept plans
             width, depth = (2 * width, depth / 2) if growing(name, WIDTHS) else (width, 2 * depth)
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,6 @@ from jepa_mpc.files import write_json
 FORMAT = "planner-cell-v1"
 LEARNED = "learned"
 OPEN, CLOSED = "open", "closed"
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +97,7 @@ class Outcome:
         believed: Cost that the first search expected of its plan, in the unit of its own world, or None.
         curve: Of the first search: plans scored, best cost so far, seconds.
         commit: Commit of the code.
+        code: Fingerprint of the code (see `origin.fingerprint`).
     """
 
     cell: Cell
@@ -113,6 +112,7 @@ class Outcome:
     believed: float | None = None
     curve: tuple[tuple[int, float, float], ...] = ()
     commit: str = ""
+    code: str = ""
 
     def save(self, folder: Path) -> None:
         """Write the cell's file whole or not at all.
@@ -121,23 +121,3 @@ class Outcome:
             OSError: If it cannot be written.
         """
         write_json(self.cell.path(folder), {"format": FORMAT, "key": self.cell.key, **plain(asdict(self))})
-
-
-def load(cell: Cell, folder: Path) -> Outcome | None:
-    """What came of a cell earlier, or None if it has no file or a damaged one."""
-    path = cell.path(folder)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("format") != FORMAT or content.pop("key") != cell.key:
-            raise ValueError("it is the file of another cell")
-        content["cell"] = cell
-        content["cost"] = float("inf") if content["cost"] is None else content["cost"]
-        curve = tuple((n, float("inf") if best is None else best, s) for n, best, s in content.pop("curve"))
-        for name in ("evaluations", "wall_s", "cpu_s"):
-            content[name] = tuple(content[name])
-        return Outcome(**content, curve=curve)
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s is damaged (%s) and will be made again", path, error)
-        return None

@@ -1,4 +1,4 @@
-"""The figures of a benchmark: cost over evaluations, and quality over time with the Pareto front."""
+"""The figures of a benchmark: cost over evaluations, quality over time with the Pareto front, success over budgets."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from jepa_mpc.experiments.benchmarking.cells import Outcome
+from jepa_mpc.experiments.benchmarking.cells import CLOSED, LEARNED, Outcome
 from jepa_mpc.experiments.benchmarking.summary import Row
 from jepa_mpc.experiments.reporting.figures import FAINT, INK, STYLE
 from jepa_mpc.experiments.reporting.stats import quantiles
@@ -23,14 +24,28 @@ from jepa_mpc.files import atomic_file
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A6A00", "#262B33", "#8A5FBF", "#A0522D")
 MARKERS = "os^DvPX*<>"
 FLOOR = 1e-3  # of the largest cost above the best known: what is below it is drawn at it
+WIDTH_IN = 11.0  # the page's whole width, so that texts keep their size
 BASELINE_DASHES: Mapping[str, Any] = {"nothing": (0, (5, 2)), "random": (0, (1, 1.3)), "oracle": "-"}
+CAPTIONS = {
+    "cost_over_evaluations": "Cost over evaluations. “Believed”: what the first search thought its best plan so far "
+    "would cost, above the lowest believed cost of the start, in the unit of the world that was planned in; median "
+    "and middle half over the runs with the planner's largest budget. “True”: the task's cost of the course that was "
+    "really taken, above the best known; mean over all runs, one point per budget. In a learned world "
+    "the two can disagree: only the true cost counts.",
+    "quality_over_time": "Mean true cost above the best known over the busy time of a search; numbers at the points "
+    "are budgets, the line is the front that no other planner beats in both. Points on the lower edge are "
+    "the best known, or within a thousandth of the largest regret.",
+    "success_over_budget": "Success in closed loop over the evaluations per plan, with 95 % intervals over starts.",
+}
+Looks = Mapping[str, tuple[str, str]]
+Plot = Callable[[Axes, str], None]
 
 
 def draw(rows: Sequence[Row], outcomes: Sequence[Outcome], folder: Path) -> dict[str, Path]:
-    """Draw both figures, one panel per task.
+    """Draw all figures that there is data for, with panels for each task.
 
     Returns:
-        The path of each figure by its name.
+        The path of each figure by its name, a key of `CAPTIONS`.
 
     Raises:
         OSError: If a file cannot be written.
@@ -40,24 +55,29 @@ def draw(rows: Sequence[Row], outcomes: Sequence[Outcome], folder: Path) -> dict
     looks = {name: (COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]) for n, name in enumerate(names)}
     mine = {task: [row for row in rows if row["task"] == task] for task in tasks}
     played = {task: [each for each in outcomes if each.cell.task == task] for task in tasks}
-    plots: dict[str, Callable[[Axes, str], None]] = {
-        "cost_over_evaluations": lambda axes, task: over_evaluations(axes, played[task], looks),
-        "quality_over_time": lambda axes, task: over_time(axes, mine[task], looks),
+    plots: dict[str, tuple[Plot, ...]] = {
+        "cost_over_evaluations": (
+            lambda axes, task: believed_over_evaluations(axes, played[task], looks),
+            lambda axes, task: true_over_evaluations(axes, mine[task], looks),
+        ),
+        "quality_over_time": (lambda axes, task: over_time(axes, mine[task], looks),),
     }
+    if any(row["mode"] == CLOSED for row in rows):
+        plots["success_over_budget"] = (lambda axes, task: success_over_budget(axes, mine[task], looks),)
     made = {}
-    for name, plot in plots.items():
+    for name, parts in plots.items():
         made[name] = folder / f"{name}.png"
         with rc_context(STYLE):
-            figure = _panels(tasks, plot, looks)
+            figure = _panels(tasks, parts, looks)
             with atomic_file(made[name]) as draft:
                 FigureCanvasAgg(figure).print_figure(str(draft), dpi=150, format="png")
     return made
 
 
-def over_evaluations(axes: Axes, outcomes: Sequence[Outcome], looks: Mapping[str, tuple[str, str]]) -> None:
-    """Cost of the best plan so far above the best that any search of the start found; median and middle half.
+def believed_over_evaluations(axes: Axes, outcomes: Sequence[Outcome], looks: Looks) -> None:
+    """Believed cost of the best plan so far above the best that any search of the start found.
 
-    Of each planner its largest budget is shown. Costs are what the planner believes, in the unit of its world.
+    Median and middle half. Of each planner its largest budget is shown.
     """
     searched = [each for each in outcomes if each.curve and math.isfinite(each.curve[-1][1])]
     best: dict[tuple[Any, ...], float] = {}
@@ -80,34 +100,60 @@ def over_evaluations(axes: Axes, outcomes: Sequence[Outcome], looks: Mapping[str
         axes.fill_between(grid, low, high, color=looks[name][0], alpha=0.12, lw=0)
         axes.plot(grid, middle, color=looks[name][0], lw=1.8)
         axes.plot(grid[-1], middle[-1], looks[name][1], color=looks[name][0], ms=6, mec="white")
-    axes.set(xscale="log", yscale="log", xlabel="plans scored", ylabel="cost above the best found")
-    _plain_ticks(axes)
+    world = "in the learned world" if any(each.cell.dynamics == LEARNED for each in searched) else "in the simulator"
+    axes.set(xscale="log", yscale="log", xlabel="plans scored", ylabel=f"believed cost above the best\n{world}")
+    _readable(axes)
 
 
-def over_time(axes: Axes, rows: Sequence[Row], looks: Mapping[str, tuple[str, str]]) -> None:
+def true_over_evaluations(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
+    """Mean true cost above the best known over the evaluations per plan, one point per budget."""
+    floor = _floor(rows)
+    _baselines(axes, rows, floor)
+    for name, (colour, marker) in looks.items():
+        own = sorted(
+            (row["evaluations"], max(floor, row["regret"]))
+            for row in rows
+            if row["planner"] == name and row["regret"] is not None
+        )
+        if own:
+            axes.plot(*zip(*own, strict=True), marker=marker, color=colour, lw=1.8, ms=7, mec="white")
+    axes.set(xscale="log", yscale="log", xlabel="evaluations per plan", ylabel="true cost above the best known")
+    _readable(axes)
+
+
+def over_time(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
     """Mean cost above the best known against the busy seconds of a search; the front that nothing beats in both."""
-    known = [row["regret"] for row in rows if row["regret"] is not None]
-    floor = FLOOR * max([value for value in known if value > 0], default=1.0)
+    floor = _floor(rows)
+    _baselines(axes, rows, floor)
     points: list[tuple[float, float]] = []
-    places = {name: 0.34 * index for index, name in enumerate(BASELINE_DASHES)}  # so that their names do not overlap
     for row in rows:
-        if row["regret"] is None:
-            continue
-        height = max(floor, row["regret"])
-        if row["baseline"]:
-            axes.axhline(height, color=FAINT, lw=1.0, ls=BASELINE_DASHES[row["planner"]], zorder=1)
-            axes.annotate(
-                row["planner"], (places[row["planner"]], height), xycoords=("axes fraction", "data"), xytext=(4, 2),
-                textcoords="offset points", color=FAINT, fontsize=8,
-            )  # fmt: skip
+        if row["baseline"] or row["regret"] is None:
             continue
         colour, marker = looks[row["planner"]]
-        axes.plot(row["cpu_s"], height, marker, color=colour, ms=7, mec="white", zorder=3)
-        points.append((row["cpu_s"], height))
+        point = (1e3 * row["cpu_s"], max(floor, row["regret"]))
+        axes.plot(*point, marker, color=colour, ms=7, mec="white", zorder=3)
+        if row["budget"] is not None:
+            axes.annotate(
+                str(row["budget"]), point, xytext=(5, 3), textcoords="offset points", color=colour, fontsize=7.5
+            )
+        points.append(point)
     front = pareto(points)
     axes.step(*zip(*front, strict=True), where="post", color=INK, lw=1.2, zorder=2) if front else None
-    axes.set(xscale="log", yscale="log", xlabel="CPU seconds per search", ylabel="mean cost above the best known")
-    _plain_ticks(axes)
+    axes.set(xscale="log", yscale="log", xlabel="busy time per plan (ms)", ylabel="true cost above the best known")
+    _readable(axes)
+
+
+def success_over_budget(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
+    """Success in percent over the evaluations per plan, with intervals; planners stand side by side at a budget."""
+    for number, (name, (colour, marker)) in enumerate(looks.items()):
+        own = sorted((row for row in rows if row["planner"] == name), key=lambda row: float(row["evaluations"] or 0))
+        aside = 1.04 ** (number - (len(looks) - 1) / 2)
+        places = [aside * (row["evaluations"] or 1) for row in own]
+        middle = [100 * row["success"] for row in own]
+        ends = [[100 * abs(row["success"] - row[end]) for row in own] for end in ("success_low", "success_high")]
+        axes.errorbar(places, middle, ends, color=colour, lw=1.4, elinewidth=0.8, marker=marker, ms=7, mec="white")
+    axes.set(xscale="log", ylim=(-4, 104), xlabel="evaluations per plan", ylabel="success (%)")
+    _readable_axis(axes.xaxis, *axes.get_xlim())
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -119,11 +165,38 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def _plain_ticks(axes: Axes) -> None:
-    """Numbers such as 0.2 and 50 along a logarithmic axis of one or two decades."""
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+def _floor(rows: Sequence[Row]) -> float:
+    return FLOOR * max([row["regret"] for row in rows if row["regret"]], default=1.0)
+
+
+def _baselines(axes: Axes, rows: Sequence[Row], floor: float) -> None:
+    """Lines of what plans nothing, with their names where they do not overlap."""
+    places = {name: 0.34 * index for index, name in enumerate(BASELINE_DASHES)}
+    for row in rows:
+        if row["baseline"] and row["regret"] is not None:
+            name, height = row["planner"], max(floor, row["regret"])
+            axes.axhline(height, color=FAINT, lw=1.0, ls=BASELINE_DASHES[name], zorder=1)
+            axes.annotate(
+                name, (places[name], height), xycoords=("axes fraction", "data"), xytext=(4, 2),
+                textcoords="offset points", color=FAINT, fontsize=8, bbox={"fc": "white", "ec": "none", "pad": 0.4},
+            )  # fmt: skip
+
+
+def _readable(axes: Axes) -> None:
+    """Plain numbers along both logarithmic axes, and some air at the sides."""
+    axes.margins(x=0.12)
+    _readable_axis(axes.xaxis, *axes.get_xlim())
+    _readable_axis(axes.yaxis, *axes.get_ylim())
+
+
+def _readable_axis(axis: Axis, low: float, high: float) -> None:
+    """Ticks such as 0.2, 50 and 2000: as many per decade as leave room for their numbers."""
+    decades = math.log10(high / low) if 0 < low < high else 1.0
+    subs = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if decades < 0.9 else (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: np.format_float_positional(value, precision=12, trim="-")))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _steps(outcome: Outcome, grid: np.ndarray) -> np.ndarray:
@@ -133,14 +206,18 @@ def _steps(outcome: Outcome, grid: np.ndarray) -> np.ndarray:
     return costs[np.searchsorted(counts, grid, side="right")]
 
 
-def _panels(tasks: Sequence[str], plot: Callable[[Axes, str], None], looks: Mapping[str, tuple[str, str]]) -> Figure:
-    columns = min(3, len(tasks))
-    lines = -(-len(tasks) // columns)
-    figure = Figure(figsize=(max(5.2, 4.0 * columns), 3.4 * lines + 0.6), layout="constrained")
+def _panels(tasks: Sequence[str], plots: Sequence[Plot], looks: Looks) -> Figure:
+    """One panel for each task and plot: tasks side by side, three in a row, a row for each plot below one another."""
+    columns = min(3, len(tasks)) if len(tasks) > 1 else len(plots)
+    lines = -(-len(tasks) // columns) * len(plots) if len(tasks) > 1 else 1
+    figure = Figure(figsize=(WIDTH_IN, 3.5 * lines + 0.6), layout="constrained")
     for number, task in enumerate(tasks):
-        axes = figure.add_subplot(lines, columns, number + 1)
-        plot(axes, task)
-        axes.set_title(task)
+        for part, plot in enumerate(plots):
+            line, column = divmod(number, columns) if len(tasks) > 1 else (0, part)
+            below = part if len(tasks) > 1 else 0
+            axes = figure.add_subplot(lines, columns, (line * len(plots) + below) * columns + column + 1)
+            plot(axes, task)
+            axes.set_title(task)
     shown = figure.axes[0]
     for name, (colour, marker) in looks.items():
         shown.plot([], [], marker=marker, color=colour, lw=1.8, mec="white", label=name)

@@ -8,6 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from jepa_mpc.experiments.benchmarking.advice import across, advice
+from jepa_mpc.experiments.benchmarking.cells import LEARNED
+from jepa_mpc.experiments.benchmarking.figures import CAPTIONS
 from jepa_mpc.experiments.benchmarking.summary import Row
 from jepa_mpc.experiments.reporting.style import CSS
 from jepa_mpc.files import write_text
@@ -26,8 +29,16 @@ def budget_text(row: Row) -> str:
 
 
 def success_text(row: Row) -> str:
-    """Success and Wilson's interval, in percent."""
-    return f"{100 * row['success']:.0f} % ({100 * row['wilson_low']:.0f} – {100 * row['wilson_high']:.0f})"
+    """Success and its interval over starts, in percent."""
+    return f"{100 * row['success']:.0f} % ({100 * row['success_low']:.0f} – {100 * row['success_high']:.0f})"
+
+
+def duration(seconds: float | None) -> str:
+    """A time in milliseconds or seconds, with three digits and no exponent; a dash for None."""
+    if seconds is None:
+        return "–"
+    value, unit = (seconds, "s") if seconds >= 1 else (1e3 * seconds, "ms")
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def regret_text(row: Row) -> str:
@@ -37,18 +48,19 @@ def regret_text(row: Row) -> str:
     return f"{row['regret']:.4f} ({row['regret_low']:.4f} – {row['regret_high']:.4f})"
 
 
+SUCCESS = "success (95 % over starts)"
 COLUMNS: Cells = {
     "planner": lambda row: row["planner"],
     "budget": budget_text,
     "runs": lambda row: str(row["runs"]),
-    "success (Wilson 95 %)": success_text,
-    "mean cost": lambda row: "–" if row["cost"] is None else f"{row['cost']:.4f}",
+    SUCCESS: success_text,
+    "believed by the world model (its own unit)": lambda row: cost_text(row["believed"]),
+    "true cost": lambda row: cost_text(row["cost"]),
     "cost above best known (95 % over starts)": regret_text,
     "evaluations": lambda row: "–" if row["evaluations"] is None else f"{row['evaluations']:.0f}",
-    "CPU s": lambda row: number(row["cpu_s"]),
-    "wall s": lambda row: number(row["wall_s"]),
-    "p50 ms": lambda row: number(row["p50_ms"]),
-    "p99 ms": lambda row: number(row["p99_ms"]),
+    "busy per plan": lambda row: duration(row["cpu_s"]),
+    "p50 per plan": lambda row: duration(_seconds(row["p50_ms"])),
+    "p99 per plan": lambda row: duration(_seconds(row["p99_ms"])),
 }
 AGAINST: Cells = {
     "cost / reference": lambda row: number(row.get("cost_to_reference")),
@@ -59,21 +71,52 @@ AGAINST: Cells = {
         else "–"
     ),
 }
+ACROSS: Cells = {
+    "planner": lambda row: row["planner"],
+    "budget": budget_text,
+    "tasks": lambda row: str(row["tasks"]),
+    "mean rank at its budget": lambda row: f"{row['rank']:.1f} of {row['rivals']}",
+    "success in closed loop": lambda row: "–" if row["success"] is None else f"{100 * row['success']:.0f} %",
+    "regret left (of doing nothing's)": lambda row: (
+        "–" if row["regret_share"] is None else f"{100 * row['regret_share']:.1f} %"
+    ),
+    "busy per plan": lambda row: duration(_seconds(row["busy_ms"])),
+}
 
 
 def columns_for(rows: Sequence[Row]) -> Cells:
-    """The columns of a table; those of the comparison where there is one."""
-    return {**COLUMNS, **AGAINST} if any(row.get("difference") is not None for row in rows) else COLUMNS
+    """The columns of a table: what was believed where it is not the truth, p99 and comparison where there are any."""
+    known = {
+        "believed by the world model (its own unit)": any(row["dynamics"] == LEARNED for row in rows),
+        "p99 per plan": any(row["p99_ms"] is not None for row in rows),
+    }
+    columns = {name: cell for name, cell in COLUMNS.items() if known.get(name, True)}
+    return {**columns, **AGAINST} if any(row.get("difference") is not None for row in rows) else columns
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The tables as Markdown, one per task."""
-    columns, parts = columns_for(rows), []
-    for task, group in by_task(rows).items():
-        lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-        lines += ["| " + " | ".join(cell(row) for cell in columns.values()) + " |" for row in group]
-        parts.append(f"**{task}**\n\n" + "\n".join(lines) + "\n")
+def markdown(rows: Sequence[Row], *, note: str = "") -> str:
+    """All tables as Markdown, below a note: the summary with its advice, then one table per task."""
+    overall = across(rows)
+    parts = [f"*{note}.*\n"] if note else []
+    if overall:
+        parts.append(f"**All tasks together.** {advice(overall)}".rstrip() + f"\n\n{_lines(ACROSS, overall)}")
+    parts += [f"**{task}**\n\n{_lines(columns_for(rows), group)}" for task, group in by_task(rows).items()]
     return "\n".join(parts)
+
+
+def _lines(columns: Cells, rows: Sequence[Row]) -> str:
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(cell(row) for cell in columns.values()) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def cost_text(value: float | None) -> str:
+    """A cost with four decimals, or a dash."""
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -95,10 +138,13 @@ def write_page(rows: Sequence[Row], facts: Mapping[str, Any], path: Path, *, fig
         f"{facts['done']} of {facts['cells']} runs; {modes[rows[0]['mode']]}. Costs are the task's own, of the course"
     )
     parts = [
-        f'<h1>Planners on {len(by_task(rows))} tasks</h1><p class="lead">{escape(lead)} that was really taken; lower '
+        f"<h1>Planners on {len(by_task(rows))} tasks</h1>",
+        f'<p class="lead bad"><b>{escape(facts["partial"])}.</b></p>' if facts.get("partial") else "",
+        f'<p class="lead">{escape(lead)} that was really taken; lower '
         "is better. The best known of a start is the lowest cost of anything on this page that played it.</p>",
+        _overall(rows),
         *(_section(task, _table(columns_for(rows), group)) for task, group in by_task(rows).items()),
-        _section("Figures", f'<div class="figures">{"".join(map(_image, figures.values()))}</div>'),
+        _section("Figures", "".join(_figure(path, CAPTIONS[name]) for name, path in figures.items())),
         _section("What was played", _facts(facts)),
     ]
     head = f'<meta charset="utf-8"><title>Planners</title><style>{CSS}</style>'
@@ -117,9 +163,18 @@ def _table(columns: Cells, rows: Sequence[Row]) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _image(path: Path) -> str:
+def _overall(rows: Sequence[Row]) -> str:
+    overall = across(rows)
+    if not overall:
+        return ""
+    words = f'<p class="lead">{escape(advice(overall))}</p>'
+    return _section("Which planner?", words + _table(ACROSS, overall))
+
+
+def _figure(path: Path, caption: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{escape(path.stem.replace("_", " "), quote=True)}" src="data:image/png;base64,{data}">'
+    image = f'<img alt="{escape(path.stem.replace("_", " "), quote=True)}" src="data:image/png;base64,{data}">'
+    return f'<figure class="full">{image}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from jepa_mpc.envs.baselines import PolicyAgent
 from jepa_mpc.envs.task import Task
 from jepa_mpc.envs.true_dynamics import SIMULATOR
 from jepa_mpc.episode import run_episode
-from jepa_mpc.experiments.benchmarking.budgets import build
 from jepa_mpc.experiments.benchmarking.cells import LEARNED, Cell, Outcome
 from jepa_mpc.experiments.benchmarking.meter import Metered, Reading
 from jepa_mpc.experiments.processes import in_processes
@@ -39,12 +38,14 @@ class Work:
         folder: The run folder.
         checkpoint: The learned world model, if the cell plans in one.
         commit: Commit of the code, to be written down.
+        code: Its fingerprint, likewise.
     """
 
     cell: Cell
     folder: Path
     checkpoint: Path | None = None
     commit: str = ""
+    code: str = ""
 
 
 def work_off(works: Sequence[Work], *, workers: int) -> Iterator[Outcome]:
@@ -55,12 +56,12 @@ def work_off(works: Sequence[Work], *, workers: int) -> Iterator[Outcome]:
 def work_one(work: Work) -> Outcome:
     """Play one cell and save it."""
     torch.set_num_threads(1)
-    outcome = play(work.cell, work.checkpoint, commit=work.commit)
+    outcome = replace(play(work.cell, work.checkpoint), commit=work.commit, code=work.code)
     outcome.save(work.folder)
     return outcome
 
 
-def play(cell: Cell, checkpoint: Path | None = None, *, commit: str = "") -> Outcome:
+def play(cell: Cell, checkpoint: Path | None = None) -> Outcome:
     """Play one cell: the same cell gives the same course and cost, whatever was played before."""
     task = task_at(cell.task, checkpoint if cell.dynamics == LEARNED else None, dynamics=cell.dynamics)
     task.reset(seed=seed_of(cell.start_seed, "start", cell.start))
@@ -81,7 +82,6 @@ def play(cell: Cell, checkpoint: Path | None = None, *, commit: str = "") -> Out
         statuses=dict(Counter(reading.status for reading in readings)),
         believed=readings[0].believed if readings else None,
         curve=tuple(readings[0].curve) if readings else (),
-        commit=commit,
     )
 
 
@@ -100,13 +100,14 @@ def task_at(
     image_size: int = 64,
     *,
     dynamics: str = SIMULATOR,
+    num_threads: int | None = 1,
 ) -> Task:
     """A task of this process; with the cameras that a learned world model was trained with, if one is named."""
     if checkpoint is not None:
         known = world_model_at(checkpoint, "cpu").interface
         cameras, image_size = known.cameras, known.image_size
     simulated = SIMULATOR if dynamics == LEARNED else dynamics
-    return envs.make_task(name, cameras=cameras, image_size=image_size, dynamics=simulated)
+    return envs.make_task(name, cameras=cameras, image_size=image_size, dynamics=simulated, num_threads=num_threads)
 
 
 def agent_of(cell: Cell, task: Task, checkpoint: Path | None) -> tuple[Agent, list[Reading]]:
@@ -115,7 +116,6 @@ def agent_of(cell: Cell, task: Task, checkpoint: Path | None) -> tuple[Agent, li
     if cell.baseline:
         policy = task.baselines[cell.kind](generator(stream, "policy"))
         return PolicyAgent(policy, task.env), []  # type: ignore[arg-type]
-    meter = Metered(build(cell.kind, cell.arguments))
     settings = PlanSettings(
         planner=cell.kind,
         arguments=cell.arguments,
@@ -123,6 +123,7 @@ def agent_of(cell: Cell, task: Task, checkpoint: Path | None) -> tuple[Agent, li
         execute=cell.execute,
         effort=cell.effort if cell.dynamics == LEARNED else 0.0,
     )
+    meter = Metered(settings.build())
     if cell.dynamics == LEARNED:
         assert checkpoint is not None
         robot: Any = task.env

@@ -13,10 +13,11 @@ from jepa_mpc import envs
 from jepa_mpc.envs.task import Task
 from jepa_mpc.envs.true_dynamics import DYNAMICS, SIMULATOR
 from jepa_mpc.errors import UnknownName
-from jepa_mpc.experiments.benchmarking.budgets import build, needs_gradients, sized
+from jepa_mpc.experiments.benchmarking.budgets import needs_gradients, sized
 from jepa_mpc.experiments.benchmarking.cells import CLOSED, LEARNED, OPEN, Cell
 from jepa_mpc.experiments.benchmarking.play import task_at
 from jepa_mpc.experiments.reaching.methods import world_model_at
+from jepa_mpc.planners import build_planner, planner_choice
 
 BASELINES = ("nothing", "random", "oracle")
 SHUFFLED = ("random",)  # baselines that differ from seed to seed
@@ -62,6 +63,8 @@ def task_name(given: str) -> str:
     Raises:
         UnknownName: If there is no such task; lists what exists.
     """
+    if given.startswith(envs.GYM):
+        return given
     versions = [name for name in envs.ENVS if re.fullmatch(rf"{re.escape(given)}-v\d+", name)]
     if given not in envs.ENVS and not versions:
         raise UnknownName("task", given, envs.ENVS)
@@ -89,9 +92,9 @@ def contestant(entry: str | Mapping[str, Any], configs: Path, budgets: Sequence[
         raise UnknownName("planner", name, files)
     label, budgets = str(given.pop("label", name)), given.pop("budgets", budgets)
     chosen: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)  # type: ignore[assignment]
-    kind = str(chosen.pop("_target_")).rpartition(".")[2]
-    arguments = {**chosen, **given}
-    build(kind, arguments)
+    kind, own = planner_choice(chosen)
+    arguments = {**own, **given}
+    build_planner(kind, arguments)
     return Contestant(label=label, kind=kind, arguments=arguments, budgets=tuple(_budget(item) for item in budgets))
 
 
@@ -128,6 +131,7 @@ def study_of(options: Mapping[str, Any], *, configs: Path, shipped: Path) -> Stu
         cells += _baselines(name, options, checkpoint)
     if all(cell.baseline for cell in cells):
         raise ValueError(f"no planner is left to play; left out: {'; '.join(left_out)}")
+    _check_reference(options["reference"], cells)
     return Study(cells=tuple(cells), left_out=tuple(left_out), checkpoint=checkpoint)
 
 
@@ -189,7 +193,7 @@ def _common(task: Task, options: Mapping[str, Any], checkpoint: Path | None) -> 
 
 @lru_cache(maxsize=256)
 def _unsuited(kind: str, arguments: tuple[tuple[str, Any], ...], name: str, horizon: int) -> str | None:
-    return needs_gradients(build(kind, dict(arguments)), box=task_at(name, None).box, horizon=horizon)
+    return needs_gradients(build_planner(kind, dict(arguments)), box=task_at(name, None).box, horizon=horizon)
 
 
 def _frozen(arguments: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -204,6 +208,21 @@ def _budget(given: int | str) -> int | None:
     return given
 
 
+def _check_reference(reference: str | None, cells: Sequence[Cell]) -> None:
+    """See that there is one row of each task to compare with, before anything is played."""
+    if reference is None:
+        return
+    names = sorted({cell.planner for cell in cells})
+    if reference not in names:
+        raise ValueError(f"the reference {reference!r} does not play; names: {', '.join(names)}")
+    budgets = {cell.budget for cell in cells if cell.planner == reference}
+    if len(budgets) > 1:
+        raise ValueError(
+            f"the reference {reference!r} must have one budget, got {len(budgets)}: give it its own, as in "
+            f"{{label: {reference}, planner: ..., budgets: [default]}}"
+        )
+
+
 def _check(options: Mapping[str, Any]) -> None:
     for name, known in (("mode", (OPEN, CLOSED)), ("dynamics", (*DYNAMICS, LEARNED))):
         if options[name] not in known:
@@ -214,6 +233,8 @@ def _check(options: Mapping[str, Any]) -> None:
     for name in ("horizon", "steps"):
         if options[name] is not None and (type(options[name]) is not int or options[name] < 1):
             raise ValueError(f"{name} must be a whole number from 1, or null for the task's own; got {options[name]!r}")
+    if options["checkpoint"] and options["dynamics"] != LEARNED:
+        raise ValueError("a checkpoint is planned in with dynamics=learned")
     if type(options["shard"]) is not int or not 0 <= options["shard"] < options["shards"]:
         raise ValueError(f"shard must be from 0 to shards - 1 = {options['shards'] - 1}, got {options['shard']!r}")
     for name in ("tasks", "planners", "budgets"):

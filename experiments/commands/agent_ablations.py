@@ -23,7 +23,16 @@ from tqdm import tqdm
 
 from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
-from jepa_mpc.experiments.agents.ablations import DOUBT, WALL_WITH, WALL_WITHOUT, Cell, Work, kept, variants, work_off
+from jepa_mpc.experiments.agents.ablations import (
+    DOUBT,
+    WALL_WITH,
+    WALL_WITHOUT,
+    AblationCell,
+    AblationWork,
+    kept,
+    variants,
+    work_off,
+)
 from jepa_mpc.experiments.agents.tables import (
     DOUBT_HEAD,
     HEAD,
@@ -41,24 +50,25 @@ from jepa_mpc.experiments.agents.tables import (
 )
 from jepa_mpc.experiments.benchmarking import origin
 from jepa_mpc.experiments.processes import in_processes
-from jepa_mpc.experiments.reaching.options import claim_folder
 from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.experiments.run_folder import claim_folder
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.planners import planner_choice
 
 MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 
 
-def reach_cells(cfg: DictConfig, full: TwoModeSettings) -> list[Cell]:
+def reach_cells(cfg: DictConfig, full: TwoModeSettings) -> list[AblationCell]:
     """Every episode of every variant."""
     planner: dict[str, Any] = OmegaConf.to_container(cfg.planner, resolve=True)  # type: ignore[assignment]
-    name = str(planner.pop("_target_")).rpartition(".")[2]
-    settings = PlanSettings(planner=name, arguments=planner, horizon=cfg.horizon, effort=cfg.effort)
+    name, arguments = planner_choice(planner)
+    settings = PlanSettings(planner=name, arguments=arguments, horizon=cfg.horizon, effort=cfg.effort)
     settings.build()
     return [
-        Cell(
+        AblationCell(
             variant=label,
             full=None if chosen is None else plain(asdict(chosen)),
             settings={key: value for key, value in plain(asdict(settings)).items() if key != "deadline_s"},
@@ -78,20 +88,22 @@ def reach_cells(cfg: DictConfig, full: TwoModeSettings) -> list[Cell]:
     ]
 
 
-def wall_cells_of(cfg: DictConfig) -> list[Cell]:
+def wall_cells_of(cfg: DictConfig) -> list[AblationCell]:
     """The wall with and without a critic, once per seed."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg.wall, resolve=True)  # type: ignore[assignment]
     seeds = settings.pop("seeds")
-    return [Cell(variant=name, settings=settings, seed=seed) for seed in seeds for name in (WALL_WITHOUT, WALL_WITH)]
+    return [
+        AblationCell(variant=name, settings=settings, seed=seed) for seed in seeds for name in (WALL_WITHOUT, WALL_WITH)
+    ]
 
 
-def doubt_cells_of(cfg: DictConfig, full: TwoModeSettings) -> list[Cell]:
+def doubt_cells_of(cfg: DictConfig, full: TwoModeSettings) -> list[AblationCell]:
     """The ensemble's disagreement about starts and goals of each split, if there is an ensemble."""
     if not full.members:
         return []
     sizes = {"labs": cfg.doubts.labs, "frames": cfg.doubts.frames}
     return [
-        Cell(
+        AblationCell(
             variant=f"{DOUBT}{split}",
             full=plain(asdict(full)),
             settings=sizes,
@@ -104,16 +116,16 @@ def doubt_cells_of(cfg: DictConfig, full: TwoModeSettings) -> list[Cell]:
     ]
 
 
-def play(cells: list[Cell], folder: Path, *, workers: int) -> None:
+def play(cells: list[AblationCell], folder: Path, *, workers: int) -> None:
     """Play what has not been played yet, with live progress."""
-    works = [Work(cell=cell, folder=folder) for cell in cells if kept(cell, folder) is None]
+    works = [AblationWork(cell=cell, folder=folder) for cell in cells if kept(cell, folder) is None]
     with tqdm(total=len(cells), initial=len(cells) - len(works), unit="run", desc="ablations") as bar:
         for done in in_processes(work_off, works, workers=workers):
             bar.set_postfix_str(done.cell.variant)
             bar.update()
 
 
-def report(cells: list[Cell], folder: Path, cfg: DictConfig) -> None:
+def report(cells: list[AblationCell], folder: Path, cfg: DictConfig) -> None:
     """Write results, tables and figures, and show the tables."""
     outcomes: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:

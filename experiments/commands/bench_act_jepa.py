@@ -25,7 +25,7 @@ from jepa_mpc.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
 from jepa_mpc.experiments.benchmarking import origin
-from jepa_mpc.experiments.chunking import Judge, built, lesson_of, publish, taught
+from jepa_mpc.experiments.chunking import ChunkJudge, built, lesson_of, publish, taught
 from jepa_mpc.experiments.reaching.chunks import ChunkMethod, ChunkMethods
 from jepa_mpc.experiments.reaching.episodes import LabJob, play_all
 from jepa_mpc.experiments.reporting.chunks import draw, markdown
@@ -92,7 +92,7 @@ def train_one(cfg: DictConfig, bank: FrameBank, system: str, *, seed: int, episo
     objective = built(described, seed=seed, encoder=str(cfg.model))
     keep = Path(str(cfg.out)) / "tokens"
     lesson = lesson_of(objective, bank, episodes=episodes, held=cfg.held, encoder=str(cfg.model), keep=keep)
-    judge = Judge(lesson.held, window=objective.decoder.chunk + 1, count=int(cfg.judged))
+    judge = ChunkJudge(lesson.held, window=objective.decoder.chunk + 1, count=int(cfg.judged))
     start, title = time.process_time(), f"{system}, {episodes} episodes, seed {seed}"
     scores = taught(objective, lesson, FitSettings(**cfg.fit), seed=seed, batch=cfg.batch, judge=judge, title=title)
     row = {"system": system, "episodes": episodes, "seed": seed, **scores}

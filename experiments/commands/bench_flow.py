@@ -23,7 +23,7 @@ from tqdm import tqdm
 from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
 from jepa_mpc.experiments.flowing.judge import Scores, flows_of, judge
-from jepa_mpc.experiments.flowing.pairs import Pairs, Recording, load_pairs
+from jepa_mpc.experiments.flowing.pairs import FlowPairs, FlowRecording, load_pairs
 from jepa_mpc.experiments.flowing.pictures import choose_pairs, draw
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
@@ -38,15 +38,17 @@ MISTAKES = (BadCheckpoint, MissingPackage, TrainingDiverged, UnknownName, ValueE
 DT_S = 0.24  # of the arm; pairs are one control step apart
 
 
-def pairs_of(cfg: DictConfig, side: str) -> Pairs:
+def pairs_of(cfg: DictConfig, side: str) -> FlowPairs:
     """The pairs of the training labs, or of those kept out."""
     part = cfg.pairs[side]
     labs = range(int(part.first_lab), int(part.first_lab) + int(part.labs))
-    recording = Recording(labs=labs, pairs=int(part.pairs), size=int(cfg.image_size), split=str(part.split))
+    recording = FlowRecording(labs=labs, pairs=int(part.pairs), size=int(cfg.image_size), split=str(part.split))
     return load_pairs(Path(cfg.out) / f"{side}.npz", recording)
 
 
-def trained(cfg: DictConfig, seed: int, train: Pairs, held: Pairs) -> tuple[MotionContentObjective, dict[str, Any]]:
+def trained(
+    cfg: DictConfig, seed: int, train: FlowPairs, held: FlowPairs
+) -> tuple[MotionContentObjective, dict[str, Any]]:
     """The objective of one seed, and the facts of its training: read if it is there, else trained and kept.
 
     Raises:
@@ -72,7 +74,9 @@ def trained(cfg: DictConfig, seed: int, train: Pairs, held: Pairs) -> tuple[Moti
     return objective.eval(), facts
 
 
-def run(objective: MotionContentObjective, cfg: DictConfig, seed: int, train: Pairs, held: Pairs) -> dict[str, Any]:
+def run(
+    objective: MotionContentObjective, cfg: DictConfig, seed: int, train: FlowPairs, held: FlowPairs
+) -> dict[str, Any]:
     """Train on bare frames; the curve is for people, no choice is made by it."""
     settings = FitSettings(**{**cfg.fit, "betas": tuple(cfg.fit.betas)})
     curve: list[Mapping[str, float]] = []

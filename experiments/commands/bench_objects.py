@@ -33,7 +33,7 @@ from jepa_mpc.experiments.objects.binding import (
 )
 from jepa_mpc.experiments.objects.pictures import draw_scores, draw_slots
 from jepa_mpc.experiments.objects.pixels import trained_pixels
-from jepa_mpc.experiments.objects.predicting import Lesson, Windows, cut, judge, trained
+from jepa_mpc.experiments.objects.predicting import PredictorLesson, SlotWindows, cut, judge, trained
 from jepa_mpc.experiments.objects.pushing import Mind, Search, choose_pushes
 from jepa_mpc.experiments.objects.recording import Episodes, Recording, load_episodes
 from jepa_mpc.experiments.objects.sources import SlotLog, TrueSlots, fitted, made, read_error_m, true_slots
@@ -152,7 +152,9 @@ def predictors(cfg: DictConfig, name: str, source: Source) -> dict[tuple[str, in
         mlp_dim=int(given.mlp_dim),
         history=int(given.history),
     )
-    lesson = Lesson(sizes=sizes, fit=settings(given), batch=int(given.batch), hidden=int(given.hidden), source=name)
+    lesson = PredictorLesson(
+        sizes=sizes, fit=settings(given), batch=int(given.batch), hidden=int(given.hidden), source=name
+    )
     place = Path(cfg.out) / name.replace(" ", "_")
     return {
         (mask, seed): trained(
@@ -175,7 +177,7 @@ def scored(cfg: DictConfig, name: str, source: Source, worlds: Any) -> list[dict
     return rows
 
 
-def windows_of(cfg: DictConfig, log: SlotLog) -> Windows:
+def windows_of(cfg: DictConfig, log: SlotLog) -> SlotWindows:
     """The windows that predictors are judged on."""
     given = cfg.judge
     return cut(log, history=int(cfg.predictor.history), horizon=int(given.horizon), every=int(given.every))

@@ -7,6 +7,7 @@ command goes on where it was stopped. `--help` lists the options.
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -23,27 +24,39 @@ from rich.table import Table
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
-from jepa_mpc.experiments.benchmarking import cells, figures, origin, page, summary
+from jepa_mpc.experiments.benchmarking import figures, origin, page, summary
+from jepa_mpc.experiments.benchmarking.advice import across, advice
+from jepa_mpc.experiments.benchmarking.folder import finished
 from jepa_mpc.experiments.benchmarking.play import Work, work_off
 from jepa_mpc.experiments.benchmarking.study import Study, study_of
-from jepa_mpc.experiments.reaching.options import claim_folder
 from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.experiments.run_folder import claim_folder, refuse_strangers
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
 
 SHIPPED = CHECKPOINTS / "reach"
+log = logging.getLogger(__name__)
 MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
-SHOWN = ("planner", "budget", "runs", "success (Wilson 95 %)", "mean cost", "evaluations", "CPU s", "p50 ms", "p99 ms")
+SHOWN = ("planner", "budget", "runs", page.SUCCESS, "true cost", "evaluations", "busy per plan", "p50 per plan")
 
 
 def play(study: Study, cfg: DictConfig) -> None:
     """Play what this shard has not played yet, with live progress."""
     folder, commit = Path(str(cfg.out)), origin.commit()
     mine = study.cells[cfg.shard :: cfg.shards]
+    done = finished(study.cells, folder)
+    for remark in done.remarks:
+        log.warning("%s: they are played again if this command asks for them", remark)
     works = [
-        Work(cell=cell, folder=folder, checkpoint=study.checkpoint, commit=commit)
+        Work(
+            cell=cell,
+            folder=folder,
+            checkpoint=study.checkpoint,
+            commit=commit,
+            code=origin.fingerprint(baseline=cell.baseline),
+        )
         for cell in mine
-        if cells.load(cell, folder) is None
+        if cell.key not in done.outcomes
     ]
     with tqdm(total=len(mine), initial=len(mine) - len(works), unit="run", desc="planning") as bar:
         for outcome in work_off(works, workers=cfg.workers):
@@ -51,54 +64,90 @@ def play(study: Study, cfg: DictConfig) -> None:
             bar.update()
 
 
-def report(study: Study, cfg: DictConfig) -> list[summary.Row]:
-    """Write results.json, table.csv, figures and page of all runs that are done, those of other shards included."""
+def report(study: Study, cfg: DictConfig, *, interrupted: bool = False) -> tuple[list[summary.Row], str]:
+    """Write results.json, table.csv, table.md, figures and page of all runs in the folder that are done.
+
+    Runs of other shards, and of wider studies that had the same folder, are part of it. Nothing is written of no run.
+
+    Returns:
+        The rows of the table, and what is missing ("" if nothing is).
+    """
     folder = Path(str(cfg.out))
-    found = [cells.load(cell, folder) for cell in study.cells]
-    outcomes = [outcome for outcome in found if outcome is not None]
+    done = finished(study.cells, folder).outcomes
+    outcomes = list(done.values())
+    missing = sum(cell.key not in done for cell in study.cells)
+    partial = f"Partial: {missing} of {len(study.cells)} runs are missing" if missing else ""
+    partial += f" ({'interrupted' if interrupted else 'other shards'}; the same command goes on)" if missing else ""
+    if not outcomes:
+        return [], partial
     rows = summary.table(outcomes, reference=cfg.reference)
+    overall = across(rows)
     facts = {
-        "cells": len(study.cells),
+        "partial": partial,
+        "cells": missing + len(outcomes),
         "done": len(outcomes),
         "left_out": list(study.left_out),
         "command": shlex.join(["python", "experiments/bench_planners.py", *sys.argv[1:]]),
         "commits": sorted({outcome.commit for outcome in outcomes}),
+        "code": sorted({outcome.code for outcome in outcomes}),
         "machine": origin.machine(),
         "workers": cfg.workers,
         "load": round(os.getloadavg()[0], 1),
         "versions": origin.versions(),
         "settings": OmegaConf.to_container(cfg, resolve=True),
     }
-    write_json(folder / "results.json", plain({"facts": facts, "rows": rows}))
+    write_json(
+        folder / "results.json", plain({"facts": facts, "rows": rows, "overall": overall, "advice": advice(overall)})
+    )
     write_text(folder / "table.csv", summary.as_csv(rows))
-    write_text(folder / "table.md", page.markdown(rows))
+    write_text(folder / "table.md", page.markdown(rows, note=partial))
     drawn = figures.draw(rows, outcomes, folder / "figures")
     page.write_page(rows, facts, folder / "report.html", figures=drawn)
-    return rows
+    return rows, partial
 
 
-def show(rows: list[summary.Row], study: Study, done: Path) -> None:
-    """Print one table per task."""
+def show(rows: list[summary.Row], study: Study, done: Path, *, partial: str) -> None:
+    """Print one table per task, and one of all with a sentence of advice."""
     console = Console(width=120)
     for task, group in page.by_task(rows).items():
         shown = Table(*SHOWN, title=task)
         for row in group:
             shown.add_row(*(page.COLUMNS[name](row) for name in SHOWN), style="dim" if row["baseline"] else None)
         console.print(shown)
+    if overall := across(rows):
+        shown = Table(*page.ACROSS, title="all tasks together")
+        for row in overall:
+            shown.add_row(*(cell(row) for cell in page.ACROSS.values()))
+        console.print(shown)
+        console.print(advice(overall) or "no advice: too little is done", style="bold", soft_wrap=True)
+    if partial:
+        console.print(partial, style="bold", soft_wrap=True)
     for line in study.left_out:
         console.print(f"left out: {line}", soft_wrap=True)
     console.print(f"table, figures and page: {done}", soft_wrap=True)
 
 
 def bench(cfg: DictConfig) -> list[summary.Row]:
-    """Play, write, print, and give back the rows of the table."""
+    """Play, write, print, and give back the rows of the table.
+
+    Raises:
+        KeyboardInterrupt: If it was interrupted; the report of what is done is written first.
+    """
     torch.set_num_threads(1)
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    study = study_of(options, configs=CONFIGS, shipped=SHIPPED)
-    claim_folder(Path(str(cfg.out)))
-    play(study, cfg)
-    rows = report(study, cfg)
-    show(rows, study, Path(str(cfg.out)) / "report.html")
+    study, folder = study_of(options, configs=CONFIGS, shipped=SHIPPED), Path(str(cfg.out))
+    refuse_strangers(folder, "runs of bench_planners", lambda name: name == "cells")
+    claim_folder(folder)
+    interrupted = False
+    try:
+        play(study, cfg)
+    except KeyboardInterrupt:
+        interrupted = True
+    rows, partial = report(study, cfg, interrupted=interrupted)
+    if rows:
+        show(rows, study, folder / "report.html", partial=partial)
+    if interrupted:
+        raise KeyboardInterrupt(f"interrupted; {partial or 'nothing is missing'}")
     return rows
 
 
@@ -107,5 +156,8 @@ def main(cfg: DictConfig) -> None:
     """Run the benchmark."""
     try:
         bench(cfg)
+    except KeyboardInterrupt as stop:
+        print(f"bench_planners: {stop}", file=sys.stderr)
+        sys.exit(130)
     except MISTAKES as error:
         sys.exit(f"bench_planners: {error}")

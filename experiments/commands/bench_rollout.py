@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from jepa_mpc.experiments.speed.rollouts import instructions
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.parts.poses import integrate
@@ -147,6 +148,7 @@ def bench(cfg: DictConfig) -> list[Row]:
     hardware = torch.cuda.get_device_name() if "cuda" in devices else f"{os.cpu_count()} x {platform.machine()}"
     folder = Path(str(cfg.out))
     folder.mkdir(parents=True, exist_ok=True)
+    hardware = f"{hardware}; instructions {instructions()}"
     facts = {"sizes": sizes, "hardware": hardware, "torch": torch.__version__, "rows": [asdict(row) for row in rows]}
     (folder / "rollout.json").write_text(json.dumps(facts, indent=2) + "\n")
     return rows
@@ -160,6 +162,7 @@ def main(cfg: DictConfig) -> None:
         rows = bench(cfg)
     except (ValueError, KeyError, RuntimeError, OSError) as error:
         sys.exit(f"bench_rollout: {error}")
+    print(f"instructions: {instructions()}")
     table = Table(title=f"Rollout of {cfg.candidates} candidates over {cfg.horizon} steps, width {cfg.width}")
     for column in ("device", "precision", "context", "anew", "kept", "times faster", "largest gap"):
         table.add_column(column, justify="right")

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from jepa_mpc.errors import UnknownName, choose
 from jepa_mpc.experiments.speed.loop import drive
-from jepa_mpc.experiments.speed.rollouts import Sizes, measure, product_rate
+from jepa_mpc.experiments.speed.rollouts import Sizes, instructions, measure, product_rate
 from jepa_mpc.experiments.speed.searches import PLANNERS, overhead, side_by_side
 from jepa_mpc.experiments.speed.simulator import simulate
 from jepa_mpc.files import write_json
@@ -65,6 +65,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     torch.set_num_threads(cfg.threads)
     facts: dict[str, Any] = {
         "machine": f"{os.cpu_count()} x {platform.machine()}",
+        "instructions": instructions(),
         "load before": os.getloadavg()[0],
         "torch": torch.__version__,
     }
@@ -72,6 +73,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     settings = OmegaConf.to_container(cfg, resolve=True)
     report: dict[str, Any] = {"settings": settings, "facts": facts | more, "rows": rows}
     write_json(Path(cfg.out) / f"{NAMES.get(cfg.what, cfg.what)}.json", report)
+    print(f"instructions: {facts['instructions']}")
     for table in columns:
         show([row for row in rows if table[-1] in row], table)
     return report

@@ -29,6 +29,8 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadEpisode, UnknownName, choose
+from jepa_mpc.experiments.command_line import Stopped
+from jepa_mpc.experiments.run_folder import refuse_strangers
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import numpy_generator, seed_of
@@ -40,8 +42,8 @@ from jepa_mpc.trajectories.recording import publish_staged, record_episode, repa
 
 LOGGER = logging.getLogger(__name__)
 SETTINGS = "collect.json"
-LATER = ("env", "policy", "robot")  # settings that older logs do not name: they were made with the defaults
-ENVIRONMENTS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
+LATER = ("task", "policy", "robot")  # settings that older logs do not name: they were made with the defaults
+TASKS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
 POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle}
 HANDED_OVER = 0.8  # share of the episodes of `handle` that begin with the object in the hand
 
@@ -58,7 +60,7 @@ class Collection:
     split: str
     lab_seed: int
     seed: int
-    env: str = "reach"
+    task: str = "reach"
     policy: str = "wander"
     robot: str = "panda"
     clouds: Mapping[str, Any] | None = None
@@ -68,12 +70,12 @@ class Collection:
         for name in ("labs", "episodes", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        choose(ENVIRONMENTS, self.env, "env")
+        choose(TASKS, self.task, "task")
         choose(POLICIES, self.policy, "policy")
-        if self.policy == "handle" and self.env != "pick":
-            raise ValueError(f"policy=handle needs an object and a gripper: env=pick, got env={self.env}")
-        if self.sound is not None and self.env != "push":
-            raise ValueError(f"sound comes from a block that is pushed about: env=push, got env={self.env}")
+        if self.policy == "handle" and self.task != "pick":
+            raise ValueError(f"policy=handle needs an object and a gripper: task=pick, got task={self.task}")
+        if self.sound is not None and self.task != "push":
+            raise ValueError(f"sound comes from a block that is pushed about: task=push, got task={self.task}")
         unknown = (self.sound or {}).keys() - HEARING
         if unknown:
             raise ValueError(f"sound takes {', '.join(HEARING)}, got {', '.join(sorted(unknown))}")
@@ -89,15 +91,11 @@ SIZES = (0.7, 1.4)
 """Smallest and largest block that is heard, in the size of `MATERIALS`."""
 
 
-class Stopped(Exception):  # noqa: N818
-    """A signal asked to end."""
-
-
 def record_one(collection: Collection, folder: Path, index: int) -> int:
     """Record one episode into the staging folder (in a worker process); returns its number."""
     from jepa_mpc.envs.labs import sample_lab
 
-    env = _environment(collection.env, collection.robot, collection.cameras, collection.image_size, collection.steps)
+    env = _environment(collection.task, collection.robot, collection.cameras, collection.image_size, collection.steps)
     lab_index = index // collection.episodes
     lab = sample_lab(lab_index, split=collection.split, seed=collection.lab_seed)
 
@@ -107,14 +105,14 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         microphone, heard = _microphone(env, collection, lab_index, index)
         sensors |= {SOUND: microphone.listen, HEARD: microphone.labels}
 
-    if collection.env == "pick":
+    if collection.task == "pick":
         sensors |= {GRIPPER_COMMAND: env.gripper_command_m, CONTACT: env.contact_n}
     options: dict[str, Any] = {"lab": lab}
     if collection.policy == "handle":
         options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < HANDED_OVER)
 
     def motion() -> Any:
-        if collection.env == "push":
+        if collection.task == "push":
             return env.motion()
         low, high = env.arm.workspace()
         return POLICIES[collection.policy](Reach(box=env.action_box, low=low, high=high))
@@ -127,7 +125,7 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         seed=seed_of(collection.seed, "reset", index),
         options=options,
         metadata={
-            "env": ENVIRONMENTS[collection.env],
+            "env": TASKS[collection.task],
             "robot": collection.robot,
             "lab_index": lab_index,
             "lab": lab.to_dict(),
@@ -184,6 +182,7 @@ def record_all(record: Callable[[int], int], missing: list[int], folder: Path, *
 
 def settle(collection: Collection, folder: Path) -> None:
     """Note the settings beside a new log; refuse to mix other settings into an old one (more labs are welcome)."""
+    refuse_strangers(folder, "a log", lambda name: name in (SETTINGS, MANIFEST) or name.startswith("episode_"))
     path = folder / SETTINGS
     wanted = OmegaConf.to_container(OmegaConf.create(asdict(collection)))
     assert isinstance(wanted, dict)
@@ -209,7 +208,7 @@ def _environment(name: str, robot: str, cameras: tuple[str, ...], image_size: in
     """The one environment (and OpenGL context) of this process."""
     from jepa_mpc import envs
 
-    return envs.make(ENVIRONMENTS[name], robot=robot, cameras=cameras, image_size=image_size, budget=steps)
+    return envs.make(TASKS[name], robot=robot, cameras=cameras, image_size=image_size, budget=steps)
 
 
 def _microphone(env: Any, collection: Collection, lab: int, index: int) -> tuple[Any, dict[str, Any]]:
@@ -263,7 +262,7 @@ def _prepare_worker() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped(signal.Signals(number).name)
+    raise Stopped(f"by {signal.Signals(number).name}: the log is in order; the same command continues it")
 
 
 def record(cfg: DictConfig) -> NpzStore:
@@ -277,11 +276,9 @@ def record(cfg: DictConfig) -> NpzStore:
     names = {field.name for field in fields(Collection)}
     plain = {name: value for name, value in OmegaConf.to_container(cfg, resolve=True).items() if name in names}  # type: ignore[union-attr]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")
-    env = plain["env"] or ("pick" if plain["policy"] == "handle" else "reach")
-    cameras = plain["cameras"] or (("left", "right", "wrist") if env == "pick" else ("left", "right"))
-    collection = Collection(**{**plain, "env": env, "cameras": tuple(cameras)})
+    task = plain["task"] or ("pick" if plain["policy"] == "handle" else "reach")
+    cameras = plain["cameras"] or (("left", "right", "wrist") if task == "pick" else ("left", "right"))
+    collection = Collection(**{**plain, "task": task, "cameras": tuple(cameras)})
     return collect(collection, Path(cfg.out), workers=int(cfg.workers))
 
 
@@ -293,8 +290,6 @@ def main(cfg: DictConfig) -> None:
         signal.signal(number, _stop)
     try:
         store = record(cfg)
-    except Stopped as stop:
-        sys.exit(f"stopped by {stop}: the log in {folder} is in order; the same command continues it")
     except BrokenProcessPool:
         sys.exit(
             "a worker process died (out of memory, or no OpenGL?); the log is in order, the same command continues it"

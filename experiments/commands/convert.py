@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName, choose
+from jepa_mpc.experiments.command_line import check_complete
 from jepa_mpc.experiments.commands.inspect_logs import chosen_map
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.trajectories.formats import WRITERS, open_log
@@ -37,6 +38,7 @@ def convert(cfg: DictConfig) -> Path:
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="convert")
 def main(cfg: DictConfig) -> None:
     """Convert, and say what came out."""
+    check_complete(cfg, name="convert")
     try:
         written = open_log(convert(cfg))
     except (BadEpisode, UnknownName, MissingPackage, ValueError, OSError) as error:

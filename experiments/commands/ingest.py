@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName
+from jepa_mpc.experiments.command_line import Stopped, check_complete
 from jepa_mpc.experiments.training.sources import robot_entries
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.trajectories.cache import Cache, CacheOptions, told
@@ -53,12 +54,13 @@ def _bar(episodes: Iterable[int]) -> Iterable[int]:
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="ingest")
 def main(cfg: DictConfig) -> None:
     """Ingest, and say what came out."""
+    check_complete(cfg, name="ingest")
     try:
         cache = make(cfg)
     except (BadEpisode, UnknownName, MissingPackage, ValueError, TypeError, OSError) as error:
         sys.exit(f"ingest: {error}")
-    except KeyboardInterrupt:
-        sys.exit("ingest: stopped; finished episodes stay, the same command goes on")
+    except KeyboardInterrupt as stop:
+        raise Stopped("early: finished episodes stay, the same command goes on") from stop
     height, width = cache.index["picture"]
     size = sum(entry["bytes"] for entry in cache.index["files"].values()) / 1e9
     print(

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from jepa_mpc.envs.drawing import enlarge, label_strip
 from jepa_mpc.envs.video import Picture, save_picture, save_video
 from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName
+from jepa_mpc.experiments.command_line import check_complete
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.trajectories.episode import IMAGES
@@ -159,6 +160,7 @@ def _summary(report: LogReport, log: MappedLog) -> dict[str, Any]:
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="inspect_logs")
 def main(cfg: DictConfig) -> None:
     """Look, and end with status 1 if an episode is damaged."""
+    check_complete(cfg, name="inspect_logs")
     try:
         report = look(cfg)
     except (BadEpisode, UnknownName, MissingPackage, ValueError, OSError) as error:

@@ -12,17 +12,20 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import hydra
 import matplotlib
 import torch
 from matplotlib.figure import Figure
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName, choose
 from jepa_mpc.experiments.probing.readers import READERS, Samples, judge
-from jepa_mpc.experiments.probing.sources import Encode, Source, of_checkpoint, pixels, released
+from jepa_mpc.experiments.probing.sources import Encode, FeatureSource, of_checkpoint, pixels, released
+from jepa_mpc.experiments.run_folder import claim_run
+from jepa_mpc.experiments.training.begin import is_released
 from jepa_mpc.experiments.training.workers import device_of
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
@@ -30,6 +33,7 @@ from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
 
 MISTAKES = (BadCheckpoint, BadEpisode, MissingPackage, UnknownName, ValueError, OSError)
+FREE = ("out", "threads", "device")  # may differ in one folder
 HAND = slice(-6, -3)
 """Where proprioception has the hand's position."""
 
@@ -42,7 +46,7 @@ def samples(bank: FrameBank, encode: Encode, count: int, *, seed: int, side: str
     return Samples(tokens=encode(drawn["frames"][:, 0]), places=drawn["proprio"][:, 0, HAND])
 
 
-def source_of(cfg: DictConfig) -> Source:
+def source_of(cfg: DictConfig) -> FeatureSource:
     """What is probed: the released encoder that is named, else the checkpoint.
 
     Raises:
@@ -51,6 +55,8 @@ def source_of(cfg: DictConfig) -> Source:
     device = device_of(str(cfg.device))
     if not cfg.get("encoder"):
         return of_checkpoint(cfg.checkpoint, device=device)
+    if not is_released(cfg.encoder):
+        raise ValueError(f"encoder={cfg.encoder._target_} has no released weights to probe: give checkpoint=FOLDER")
     options = {str(name): value for name, value in cfg.encoder.items() if name != "_target_"}
     return released(options, image=cfg.image, cells=int(cfg.cells), device=device)
 
@@ -126,17 +132,19 @@ def draw(table: list[Row], path: Path) -> None:
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="probe")
 def main(cfg: DictConfig) -> None:
     """Probe, print, and leave the files."""
+    out = Path(cfg.out)
     try:
+        settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+        claim_run(out, "probe", {name: value for name, value in settings.items() if name not in FREE})
         rows = probe(cfg)
     except MISTAKES as mistake:
         sys.exit(f"probe: {mistake}")
-    table, out = summary(rows), Path(cfg.out)
+    table = summary(rows)
     probed = (
         {"encoder": cfg.encoder.model, "hub": cfg.encoder.hub}
         if cfg.get("encoder")
         else {"checkpoint": str(cfg.checkpoint)}
     )
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "probe.json", {**probed, "summary": table, "rows": rows})
     matplotlib.rcParams.update({"font.size": 9})
     draw(table, out / "probe.png")

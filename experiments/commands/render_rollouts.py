@@ -23,18 +23,19 @@ from jepa_mpc.envs.video import save_gif, save_picture, save_video
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
 from jepa_mpc.experiments.benchmarking import origin
 from jepa_mpc.experiments.benchmarking.cells import Cell
-from jepa_mpc.experiments.benchmarking.films import COLOURS, Take, compose, take
+from jepa_mpc.experiments.benchmarking.films import COLOURS, Take, compose, goal_picture, take
 from jepa_mpc.experiments.benchmarking.play import task_at
 from jepa_mpc.experiments.benchmarking.study import study_of
-from jepa_mpc.experiments.reaching.options import claim_folder
 from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.experiments.run_folder import claim_folder, refuse_strangers
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
 
 SHIPPED = CHECKPOINTS / "reach"
 MISTAKES = (BadCheckpoint, MissingPackage, UnknownName, ValueError, OSError)
 FORMATS = {"mp4": ("mp4",), "gif": ("gif",), "both": ("mp4", "gif")}
-NOT_PLAYED = {"mode": "closed", "budgets": ["default"], "seeds": 1, "workers": 1, "shards": 1, "shard": 0}
+NOT_PLAYED = {"reference": None, "mode": "closed", "seeds": 1, "workers": 1, "shards": 1, "shard": 0}
+WORLDS = {"simulator": "the simulator", "warp": "MuJoCo Warp", "learned": "the learned world"}
 
 
 def cells_of(options: dict[str, Any]) -> tuple[list[Cell], Path | None]:
@@ -49,9 +50,13 @@ def cells_of(options: dict[str, Any]) -> tuple[list[Cell], Path | None]:
             raise ValueError(f"{name} must be a whole number from {least}, got {options[name]!r}")
     if options["format"] not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {options['format']!r}")
-    if options["checkpoint"] and options["dynamics"] != "learned":
-        raise ValueError("a checkpoint is planned in with dynamics=learned")
-    asked = {**options, **NOT_PLAYED, "tasks": [options["task"]], "starts": options["start"] + 1}
+    asked = {
+        **options,
+        **NOT_PLAYED,
+        "budgets": [options["budget"]],
+        "tasks": [options["task"]],
+        "starts": options["start"] + 1,
+    }
     study = study_of(asked, configs=CONFIGS, shipped=SHIPPED)
     if study.left_out:
         raise ValueError("; ".join(study.left_out))
@@ -65,14 +70,20 @@ def render(cfg: DictConfig) -> Path:
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     chosen, checkpoint = cells_of(options)
     folder = Path(str(cfg.out))
+    refuse_strangers(folder, "films of render_rollouts", lambda name: name.endswith((".mp4", ".gif")))
     claim_folder(folder)
-    takes = [
-        take(cell, checkpoint, camera=cfg.camera, size=cfg.size, colour=COLOURS[number % len(COLOURS)])
-        for number, cell in enumerate(tqdm(chosen, unit="planner", desc="playing"))
-    ]
-    frames = compose(takes, height=cfg.size)
-    fps = cfg.fps or min(30.0, 1 / task_at(chosen[0].task, checkpoint).dt_s)
-    stem = f"{chosen[0].task}_{cfg.dynamics}_start{cfg.start}"
+    takes = []
+    with tqdm(total=sum(cell.steps for cell in chosen), unit="step", desc="playing") as bar:
+        for number, cell in enumerate(chosen):
+            bar.set_postfix_str(cell.planner)
+            colour = COLOURS[number % len(COLOURS)]
+            takes.append(take(cell, checkpoint, camera=cfg.camera, size=cfg.size, colour=colour, moved=bar.update))
+    first, dt_s = chosen[0], task_at(chosen[0].task, None).dt_s
+    goal = goal_picture(first, camera=cfg.camera, size=cfg.size)
+    frames = compose(takes, goal, height=cfg.size, dt_s=dt_s, world=WORLDS[cfg.dynamics])
+    fps = cfg.fps or min(30.0, 1 / dt_s)
+    world = f"{cfg.dynamics}-{first.world[:8]}" if first.world else str(cfg.dynamics)
+    stem = f"{first.task}_{world}_start{cfg.start}"
     writers = {"mp4": save_video, "gif": save_gif}
     for kind in FORMATS[cfg.format]:
         writers[kind](frames, folder / f"{stem}.{kind}", fps=fps)
@@ -87,7 +98,8 @@ def notes(takes: list[Take], chosen: list[Cell], options: dict[str, Any]) -> dic
         each.name: {
             "arguments": dict(cell.arguments),
             "horizon": cell.horizon,
-            "success": each.success,
+            "evaluations": each.evaluations,
+            "reached": each.reached,
             "broken": each.broken,
             "energies": [energy if math.isfinite(energy) else None for energy in each.energies],
             "planned": each.planned,

@@ -22,14 +22,16 @@ from tqdm import tqdm
 
 from jepa_mpc.encoders.adapters.vjepa2 import load as load_released
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName
-from jepa_mpc.experiments.training.begin import begin_with_encoder, fill_encoder, with_released
+from jepa_mpc.experiments.command_line import Stopped
+from jepa_mpc.experiments.run_folder import refuse_strangers
+from jepa_mpc.experiments.training.begin import begin_with_encoder, fill_encoder, is_released, with_encoder
 from jepa_mpc.experiments.training.display import Display, Stop
-from jepa_mpc.experiments.training.journal import Busy, Journal, note_origin, only_writer
-from jepa_mpc.experiments.training.keeper import CHECKPOINT, Keeper
-from jepa_mpc.experiments.training.monitor import Monitor
+from jepa_mpc.experiments.training.journal import CONFIG, Busy, Journal, note_origin, only_writer
+from jepa_mpc.experiments.training.keeper import CHECKPOINT, STATE, Keeper, refuse_used
+from jepa_mpc.experiments.training.monitor import Monitor, doubts
 from jepa_mpc.experiments.training.options import BEST, check_options, fit_settings
 from jepa_mpc.experiments.training.sources import adapter_of, check_sound, open_sources
-from jepa_mpc.experiments.training.watch import Watch
+from jepa_mpc.experiments.training.watch import CollapseWatch
 from jepa_mpc.experiments.training.workers import device_of, first_alone, joined
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import generator
@@ -84,9 +86,13 @@ def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
         check_sound(bank, int(system["rate"]), contiguous=int(cfg.skip) == int(cfg.max_stride) == 1)
     if "action_dim" not in system:  # it learns from pictures or sounds alone
         return system
-    if system.get("action_dim") != bank.action_dim:
+    width, scale = system.get("action_dim"), system.get("action_scale")
+    if width != bank.action_dim or (scale is not None and len(scale) != bank.action_dim):
+        scales = "" if scale is None else f" and action_scale of {len(scale)}"
         raise ValueError(
-            f"the system takes actions of {system.get('action_dim')} numbers, the log has {bank.action_dim}"
+            f"the system takes actions of {width} numbers{scales}, the log has {bank.action_dim}: give "
+            f"system.action_dim={bank.action_dim} system.action_scale=null (measured on the log) or its "
+            f"{bank.action_dim} scales"
         )
     if system.get("action_scale") is None:
         std = action_stats(bank).std
@@ -98,9 +104,15 @@ def build_objective(system: Mapping[str, Any], *, seed: int, freeze: list[str]) 
     """The training loss with fresh weights; the named parts are not trained.
 
     Raises:
-        ValueError: If a part to freeze does not exist.
+        ValueError: If the system does not take one of its entries, or a part to freeze does not exist.
     """
-    objective: nn.Module = assemble(system, generator=generator(seed, "weights"))
+    try:
+        objective: nn.Module = assemble(system, generator=generator(seed, "weights"))
+    except TypeError as error:
+        raise ValueError(
+            f"the system cannot be built: {error}; ++system.NAME={{...}} adds to the entries that are there, an "
+            "encoder is replaced as a whole by encoder=NAME (--help lists them)"
+        ) from error
     for name in freeze:
         try:
             objective.get_submodule(name).requires_grad_(False)
@@ -158,13 +170,13 @@ def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
     if cfg.best == "hand" and not data.train.proprio_dim:
         raise ValueError(f"best=hand needs a log that knows the hand, {cfg.data} has pictures alone: best=loss")
     system = system_of(cfg, data.train)
-    released = cfg.get("encoder")
-    if released:
-        system = with_released(system, str(released.model))
+    encoder: Any = OmegaConf.to_container(cfg.encoder, resolve=True) if cfg.get("encoder") else None
+    if encoder:
+        system = with_encoder(system, encoder)
     objective = build_objective(system, seed=int(cfg.seed), freeze=list(cfg.freeze)).to(device)
-    if released:
-        arguments = {name: value for name, value in released.items() if name != "_target_"}
-        fill_encoder(objective, load_released(**arguments), str(released.hub))
+    if encoder and is_released(encoder):
+        arguments = {name: value for name, value in encoder.items() if name != "_target_"}
+        fill_encoder(objective, load_released(**arguments), str(encoder["hub"]))
     if cfg.pretrained:
         begin_with_encoder(objective, str(cfg.pretrained))
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
@@ -175,24 +187,56 @@ def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
         facts=read_of(cfg, data.train), best=BEST[str(cfg.best)], protocol=protocol,
     )  # fmt: skip
     start = keeper.last()
-    if start is not None and cfg.resume == "never":
-        raise ValueError(f"{cfg.out} holds a training of {start.step} steps: resume=auto, or name another folder")
     return Workshop(
         cfg=cfg, data=data, objective=objective, keeper=keeper, settings=fit_settings(cfg), start=start, stop=stop
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training has come to.
+
+    Args:
+        folder: The world model.
+        doubts: What speaks against using it, each a short sentence.
+    """
+
+    folder: Path
+    doubts: list[str]
+
+
 def train(cfg: DictConfig) -> Path:
-    """Train as configured and return the folder of the world model."""
+    """Train as configured and return the folder of the world model.
+
+    Raises:
+        Stopped: If it was interrupted; the state is saved, unless it was interrupted twice.
+    """
+    return run_training(cfg).folder
+
+
+def run_training(cfg: DictConfig) -> Trained:
+    """Train as configured; see `train`."""
     check_options(cfg)
     fit_settings(cfg)
     folder, device = Path(cfg.out), device_of(str(cfg.device))
+    refuse_strangers(folder, "a training", lambda name: name in (STATE, CONFIG))
     torch.set_num_threads(int(cfg.threads))
+    try:
+        return _train(cfg, folder, device)
+    except Stopped:
+        raise
+    except KeyboardInterrupt as stop:
+        saved = "goes on from the last saved state" if (folder / STATE).exists() else "begins again"
+        raise Stopped(f"at once; the same command {saved}") from stop
+
+
+def _train(cfg: DictConfig, folder: Path, device: torch.device) -> Trained:
     with joined(str(cfg.parallel), device) as layout, ExitStack() as held:
         stop = Stop()
         with first_alone() as first:
             if first:
                 held.enter_context(only_writer(folder))
+                refuse_used(folder, OmegaConf.to_container(cfg, resolve=True), resume=str(cfg.resume))  # type: ignore[arg-type]
             shop = prepare(cfg, device, stop=stop)
         callbacks = told(shop, held) if first else Callbacks(stop=stop)
         held.enter_context(stop)
@@ -204,7 +248,12 @@ def train(cfg: DictConfig) -> Path:
         )  # fmt: skip
         if first:
             shop.keeper.publish(state)
-    return folder / CHECKPOINT
+    if state.step < shop.settings.steps:
+        raise Stopped(
+            f"at step {state.step} of {shop.settings.steps}, which is saved: the same command goes on from there; "
+            f"the world model of now is {folder / CHECKPOINT}"
+        )
+    return Trained(folder=folder / CHECKPOINT, doubts=doubts(shop.keeper.scores))
 
 
 def told(shop: Workshop, held: ExitStack) -> Callbacks:
@@ -212,7 +261,9 @@ def told(shop: Workshop, held: ExitStack) -> Callbacks:
     cfg, data, keeper = shop.cfg, shop.data, shop.keeper
     sizes: dict[str, Any] = {"objective": shop.objective, "window": data.window, "seed": int(cfg.seed)}
     monitor = Monitor(data.train, data.held, frames=int(cfg.probe), **sizes)
-    watch = Watch(data.held, frames=int(cfg.watch.frames), every=int(cfg.watch.every), action=cfg.on_collapse, **sizes)
+    watch = CollapseWatch(
+        data.held, frames=int(cfg.watch.frames), every=int(cfg.watch.every), action=cfg.on_collapse, **sizes
+    )
     judges = [monitor, *([reaching(shop, held)] if cfg.get("evaluate") else [])]
     note_origin(keeper.folder, OmegaConf.to_yaml(cfg, resolve=True))
     journal = held.enter_context(closing(Journal(keeper.folder, done=shop.done, recorders=list(cfg.recorders))))
@@ -235,9 +286,11 @@ def told(shop: Workshop, held: ExitStack) -> Callbacks:
 
 def reaching(shop: Workshop, held: ExitStack) -> Callable[[int, nn.Module], Mapping[str, float]]:
     """Episodes in the simulator, which is imported here alone."""
-    from jepa_mpc.experiments.training.planning import Reaching
+    from jepa_mpc.experiments.training.planning import ReachEvaluation
 
-    judge = Reaching(shop.cfg.evaluate, objective=shop.objective, interface=shop.keeper.interface, stop=shop.stop)
+    judge = ReachEvaluation(
+        shop.cfg.evaluate, objective=shop.objective, interface=shop.keeper.interface, stop=shop.stop
+    )
     return held.enter_context(closing(judge))
 
 
@@ -245,6 +298,8 @@ def reaching(shop: Workshop, held: ExitStack) -> Callable[[int, nn.Module], Mapp
 def main(cfg: DictConfig) -> None:
     """Read the settings, train, and say in one sentence where the world model is."""
     try:
-        print(f"world model: {train(cfg)}")
+        trained = run_training(cfg)
+        doubts = "".join(f"; warning: {doubt}" for doubt in trained.doubts)
+        print(f"world model: {trained.folder}{doubts}")
     except MISTAKES as mistake:
         sys.exit(f"train: {mistake}")

@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
-from jepa_mpc.experiments.amortising import Judge, Lessons, Teacher, encoded, split
+from jepa_mpc.experiments.amortising import Lessons, PolicyJudge, Teacher, encoded, split
 from jepa_mpc.experiments.training.journal import Busy, Journal, note_origin, only_writer
 from jepa_mpc.places import CONFIGS
-from jepa_mpc.planners import build_planner
+from jepa_mpc.planners import build_planner, planner_choice
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.types import ActionBox, Plan, State
@@ -125,10 +125,14 @@ def train(cfg: DictConfig) -> Path:
         policy: GoalPolicy = assemble(spec)
         draw_weights(policy, generator(seed, "weights"))
         teacher = Teacher(
-            model=model, planner=build_planner(cfg.planner), box=box, effort=float(cfg.effort), horizon=policy.chunk
+            model=model,
+            planner=build_planner(*planner_choice(cfg.planner)),
+            box=box,
+            effort=float(cfg.effort),
+            horizon=policy.chunk,
         )
         sizes = {"chunk": policy.chunk, "max_steps": policy.max_steps}
-        judge = Judge(
+        judge = PolicyJudge(
             teacher,
             ask(teacher, outer, min(HELD, int(cfg.pairs)), seed=seed, title="planning, held labs"),
             outer.hindsight(HELD, generator=generator(seed, "held"), **sizes),
@@ -150,7 +154,14 @@ def train(cfg: DictConfig) -> Path:
 
 
 def run(
-    policy: GoalPolicy, lessons: Lessons, settings: FitSettings, *, seed: int, folder: Path, judge: Judge, done: int
+    policy: GoalPolicy,
+    lessons: Lessons,
+    settings: FitSettings,
+    *,
+    seed: int,
+    folder: Path,
+    judge: PolicyJudge,
+    done: int,
 ) -> dict[str, float]:
     """One round of training; the policy ends with the averaged weights. Returns the last scores."""
     scores: dict[str, float] = {}

@@ -1,7 +1,8 @@
 """Reach image goals in labs that no training log contained: `python experiments/zero_shot_reach.py`.
 
 Without an argument the shipped world model plays two episodes in each of ten labs of unseen looks, beside baselines,
-and leaves numbers, figures, films and a page that shows them all. `--help` lists the options.
+and leaves numbers, figures, films and a page that shows them all. `--help` lists the options. A run that was stopped
+goes on with the same command and `out=` its folder.
 """
 
 from __future__ import annotations
@@ -31,35 +32,49 @@ from jepa_mpc.checkpoint import checkpoint_hash, place_of
 from jepa_mpc.envs.labs import labs_hash, sample_lab
 from jepa_mpc.envs.ranges import FACTORS
 from jepa_mpc.envs.reach import ReachEnv
-from jepa_mpc.envs.robots import DEFAULT
+from jepa_mpc.envs.robots import DEFAULT, ROBOTS
 from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
+from jepa_mpc.experiments.benchmarking.budgets import needs_gradients
+from jepa_mpc.experiments.command_line import Stopped
 from jepa_mpc.experiments.reaching.episodes import LabJob, LabResult, play_all
 from jepa_mpc.experiments.reaching.films import album_at
+from jepa_mpc.experiments.reaching.finished import FinishedLabs
 from jepa_mpc.experiments.reaching.methods import FROZEN, LEARNED, WORLD_MODEL, Methods, world_model_at
-from jepa_mpc.experiments.reaching.options import check_options, claim_folder
+from jepa_mpc.experiments.reaching.options import check_options
 from jepa_mpc.experiments.reaching.systems import adapted, given_options
-from jepa_mpc.experiments.reporting import EpisodeRecord, Protocol, Report, make_report, write_folder
+from jepa_mpc.experiments.reporting import Protocol, Report, make_report, write_folder
+from jepa_mpc.experiments.reporting.record import BUSY
+from jepa_mpc.experiments.run_folder import claim_run
 from jepa_mpc.face.agents import CalibratedSettings
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.two_modes import TwoModeSettings
+from jepa_mpc.files import only_writer
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
+from jepa_mpc.planners import planner_choice
 
 SHIPPED = CHECKPOINTS
 NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach_random")}
 WIDE, POINTS = "reach_wide", "hand_points"  # what the calibrated agent plans in with two cameras, and looks with
-SAMPLING = {"cem", "random_shooting"}  # planners that do without gradients
 SHORT_SEARCH = {"num_samples": 32, "num_elites": 6, "num_iterations": 5}
 SEEDED_SEARCH = {"num_samples": 26, "num_elites": 5, "num_iterations": 3, "initial_std": 0.25}  # half of it
+FREE = ("out", "workers")  # may differ when a run goes on
 PACKAGES = ("torch", "mujoco", "numpy", "gymnasium")
 MISTAKES = (BadCheckpoint, BadObservation, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 
 
-def main_settings(cfg: DictConfig) -> tuple[PlanSettings, PlanSettings]:
-    """How the world model plans, and how the true dynamics do: with the same planner if it can do without gradients."""
-    chosen: dict[str, Any] = OmegaConf.to_container(cfg.planner, resolve=True)  # type: ignore[assignment]
-    name = str(chosen.pop("_target_", "")).rsplit(".", 1)[-1]
-    settings = PlanSettings(planner=name, arguments=chosen, horizon=cfg.horizon, effort=cfg.effort, hold_m=cfg.hold_m)
-    return settings, settings if name in SAMPLING else replace(settings, planner="cem", arguments=SHORT_SEARCH)
+def main_settings(cfg: DictConfig) -> tuple[PlanSettings, PlanSettings, str]:
+    """How the world model plans, how the true dynamics do, and why the two differ ("" if they do not).
+
+    A planner that needs gradients or single steps cannot plan in a simulator; a short cross-entropy search stands in.
+    """
+    name, arguments = planner_choice(OmegaConf.to_container(cfg.planner, resolve=True))  # type: ignore[arg-type]
+    settings = PlanSettings(
+        planner=name, arguments=arguments, horizon=cfg.horizon, effort=cfg.effort, hold_m=cfg.hold_m
+    )
+    reason = needs_gradients(settings.build(), box=ROBOTS[DEFAULT].box(0, 1, 2), horizon=cfg.horizon)
+    if reason is None:
+        return settings, settings, ""
+    return settings, replace(settings, planner="cem", arguments=SHORT_SEARCH), reason
 
 
 def methods_of(cfg: DictConfig) -> Methods:
@@ -71,8 +86,7 @@ def methods_of(cfg: DictConfig) -> Methods:
     """
     shipped, control = choose({str(count): names for count, names in NAMES.items()}, str(cfg.cameras), "cameras")
     frozen = Path(str(cfg.control)) if cfg.control else SHIPPED / control
-    settings, sampling = main_settings(cfg)
-    settings.build(), sampling.build()
+    settings, sampling, _ = main_settings(cfg)
     agent = _agent(cfg)
     usual = WIDE if "calibrated" in agent and str(cfg.cameras) == "2" else shipped
     return Methods(
@@ -159,18 +173,40 @@ def preflight(job: LabJob) -> None:
         env.close()
 
 
-def play(jobs: list[LabJob], *, workers: int) -> list[LabResult]:
-    """Play all labs with live progress."""
-    results: list[LabResult] = []
-    done: list[EpisodeRecord] = []
-    with tqdm(total=len(jobs), unit="lab", desc="reaching") as bar:
-        for result in play_all(jobs, workers=workers):
-            results.append(result)
-            done += [r for r in result.records if r.method == WORLD_MODEL]
-            reached = sum(record.success_5cm for record in done)
-            bar.set_postfix_str(f"{reached}/{len(done)} within 5 cm")
-            bar.update()
+def play(jobs: list[LabJob], *, workers: int, finished: FinishedLabs) -> list[LabResult]:
+    """Play the labs that are not finished, with live progress.
+
+    Raises:
+        Stopped: If it was interrupted; finished labs are kept.
+    """
+    known = [(job, finished.read(job)) for job in jobs]
+    results = [result for _, result in known if result is not None]
+    missing = [job for job, result in known if result is None]
+    try:
+        with tqdm(total=len(jobs), initial=len(results), unit="lab", desc="reaching") as bar:
+            for result in play_all(missing, workers=workers):
+                finished.keep(result)
+                results.append(result)
+                bar.set_postfix_str(_score(results))
+                bar.update()
+    except KeyboardInterrupt as stop:
+        run = finished.folder.parent
+        raise Stopped(
+            f"after {len(results)} of {len(jobs)} labs: the same command with out={run} goes on from there"
+        ) from stop
     return sorted(results, key=lambda result: result.index)
+
+
+def _score(results: list[LabResult]) -> str:
+    own = [record for result in results for record in result.records if record.method == WORLD_MODEL]
+    return f"{sum(record.success_5cm for record in own)}/{len(own)} within 5 cm"
+
+
+def settings_of(cfg: DictConfig, protocol: Protocol) -> dict[str, Any]:
+    """All that decides what a run's files say: what must be the same for a run to go on."""
+    chosen: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    hashes = {name: getattr(protocol, name) for name in ("checkpoint_hash", "control_hash", "lab_list_hash", "commit")}
+    return {name: value for name, value in chosen.items() if name not in FREE} | hashes
 
 
 def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protocol:
@@ -191,7 +227,7 @@ def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protoc
             "horizon": cfg.horizon,
             "effort": cfg.effort,
             "hold_m": cfg.hold_m,
-            "true dynamics plan with": methods.sampling.planner,
+            "true dynamics plan with": true_planner(cfg),
             **({} if methods.full is None else {"agent": "full"}),
             **(_calibration(methods, jobs[0])),
         },
@@ -202,8 +238,17 @@ def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protoc
         versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         commit=_commit(),
         command=shlex.join(["python", "experiments/zero_shot_reach.py", *sys.argv[1:]]),
-        hardware=f"{os.cpu_count()} x {platform.machine()}, {cfg.workers} processes, device {cfg.device}",
+        hardware=f"{os.cpu_count()} x {platform.machine()}, {cfg.workers} processes, device {cfg.device}{_load()}",
     )
+
+
+def true_planner(cfg: DictConfig) -> str:
+    """Which planner the true dynamics are planned with, and why it is another one, if it is."""
+    settings, sampling, reason = main_settings(cfg)
+    if not reason:
+        return "the same planner"
+    short = ", ".join(f"{name}={value}" for name, value in sampling.arguments.items())
+    return f"{sampling.planner} ({short}): {settings.planner} cannot plan in a simulator ({reason})"
 
 
 def print_table(report: Report) -> None:
@@ -235,6 +280,12 @@ def print_table(report: Report) -> None:
     Console().print(table)
 
 
+def _load() -> str:
+    """That the machine is busy, if more than half of its processors had work in the last minute."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return f", {BUSY} (load {load:.1f})" if load > 0.5 * (os.cpu_count() or 1) + 1 else ""
+
+
 def _commit() -> str:
     if shutil.which("git") is None:
         return "unknown"
@@ -256,15 +307,17 @@ def main(cfg: DictConfig) -> None:
         jobs = jobs_of(cfg, methods)
         preflight(jobs[0])
         protocol = protocol_of(cfg, methods, jobs)
-        claim_folder(Path(str(cfg.out)))
+        folder = Path(str(cfg.out))
+        claim_run(folder, "zero_shot_reach", settings_of(cfg, protocol))
         if cfg.baselines and FROZEN not in methods.names():
             Console(stderr=True).print(f"no checkpoint of the '{FROZEN}' control: it is left out")
-        results = play(jobs, workers=cfg.workers)
-        records = [record for result in results for record in result.records]
-        report = make_report(protocol, records)
-        page = write_folder(
-            report, Path(str(cfg.out)), tiles=[result.tile for result in results if result.tile is not None]
-        )
+        if cfg.baselines and methods.sampling != methods.settings:
+            Console(stderr=True).print(f"true dynamics plan with {true_planner(cfg)}", soft_wrap=True)
+        with only_writer(folder, what="run"):
+            results = play(jobs, workers=cfg.workers, finished=FinishedLabs(folder))
+            records = [record for result in results for record in result.records]
+            report = make_report(protocol, records)
+            page = write_folder(report, folder, tiles=[result.tile for result in results if result.tile is not None])
     except MISTAKES as error:
         sys.exit(f"zero_shot_reach: {error}")
     print_table(report)

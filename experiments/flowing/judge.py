@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from jepa_mpc.experiments.flowing.pairs import CAMERAS, Pairs
+from jepa_mpc.experiments.flowing.pairs import CAMERAS, FlowPairs
 
 FlowOf = Callable[[Tensor, Tensor], Tensor]
 Scores = dict[str, dict[str, float]]
@@ -16,12 +16,12 @@ ALL = "all"
 
 
 @torch.no_grad()
-def flows_of(flow: FlowOf, pairs: Pairs) -> Tensor:
+def flows_of(flow: FlowOf, pairs: FlowPairs) -> Tensor:
     """The answer for every pair `G 2 h w`."""
     return torch.cat([flow(*frames.unbind(1)) for frames in pairs.frames.split(CHUNK)])
 
 
-def judge(answers: Tensor, pairs: Pairs) -> Scores:
+def judge(answers: Tensor, pairs: FlowPairs) -> Scores:
     """Mean end-point errors in pixels over the pixels that both frames show, and their ratio to the zero flow's.
 
     Args:

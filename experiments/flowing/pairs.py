@@ -22,12 +22,12 @@ PARTS = ("frames", "flow", "valid", "moving", "lab", "camera")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recording:
+class FlowRecording:
     """What is recorded.
 
     Args:
         labs: Numbers of the labs.
-        pairs: Pairs per lab.
+        pairs: FlowPairs per lab.
         size: Side of the pictures in pixels.
         split: Which labs, see `envs.labs.SPLITS`.
         seed: Of the motion.
@@ -41,7 +41,7 @@ class Recording:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class FlowPairs:
     """Recorded pairs (G of them).
 
     Args:
@@ -69,7 +69,7 @@ class Pairs:
         return {"frames": self.frames[at]}
 
 
-def load_pairs(path: Path, recording: Recording) -> Pairs:
+def load_pairs(path: Path, recording: FlowRecording) -> FlowPairs:
     """The pairs of a recording: read if they are there, else recorded and kept.
 
     Raises:
@@ -83,10 +83,10 @@ def load_pairs(path: Path, recording: Recording) -> Pairs:
     with np.load(path, allow_pickle=False) as file:
         if str(file["about"]) != str(recording):
             raise ValueError(f"{path} holds {file['about']}, asked for {recording}: remove it or name another folder")
-        return Pairs(**{name: torch.from_numpy(file[name]) for name in PARTS})
+        return FlowPairs(**{name: torch.from_numpy(file[name]) for name in PARTS})
 
 
-def record(recording: Recording) -> dict[str, NDArray[Any]]:
+def record(recording: FlowRecording) -> dict[str, NDArray[Any]]:
     """Make pairs in one lab after the other; every second one with a camera that moves."""
     from jepa_mpc.envs.flow_pairs import Motions, PairStage
     from jepa_mpc.envs.labs import sample_lab

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jepa_mpc.experiments.flowing.pairs import CAMERAS, Pairs
+from jepa_mpc.experiments.flowing.pairs import CAMERAS, FlowPairs
 from jepa_mpc.files import atomic_file
 from jepa_mpc.world_model.parts.flow import warp
 
@@ -27,7 +27,7 @@ def colours(flow: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
     return hsv_to_rgb(np.stack([angle, strength, np.ones_like(angle)], axis=-1))
 
 
-def choose_pairs(pairs: Pairs, count: int) -> list[int]:
+def choose_pairs(pairs: FlowPairs, count: int) -> list[int]:
     """Pairs to show, the same for every network: the first ones of the labs, by turns with each kind of camera."""
     kinds = [torch.nonzero(pairs.camera == kind).flatten() for kind in range(len(CAMERAS))]
     chosen = []
@@ -37,7 +37,7 @@ def choose_pairs(pairs: Pairs, count: int) -> list[int]:
     return chosen
 
 
-def draw(pairs: Pairs, answers: Tensor, shown: list[int], path: Path) -> None:
+def draw(pairs: FlowPairs, answers: Tensor, shown: list[int], path: Path) -> None:
     """One row per pair: both frames, the second one warped, exact flow, flow, and the error in pixels."""
     figure = Figure(figsize=(1.55 * len(TITLES), 1.6 * len(shown) + 0.9), layout="constrained")
     rows = figure.subplots(len(shown), len(TITLES), squeeze=False)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_mpc.envs.pucks import NUM_BODIES, WALL_M, PuckTable, radii_m
-from jepa_mpc.experiments.objects.predicting import Windows
+from jepa_mpc.experiments.objects.predicting import SlotWindows
 from jepa_mpc.experiments.objects.recording import Episodes
 from jepa_mpc.experiments.objects.sources import Readout, TrueSlots
 from jepa_mpc.seeding import numpy_generator
@@ -45,7 +45,7 @@ class Case:
     after_m: NDArray[np.float64]
 
 
-def ask_simulator(episodes: Episodes, windows: Windows, *, most: int, seed: int = 0) -> list[Case]:
+def ask_simulator(episodes: Episodes, windows: SlotWindows, *, most: int, seed: int = 0) -> list[Case]:
     """Cases of both changes and both roles, at most so many of each; the same actions are carried out again."""
     table, rng, cases = PuckTable(), numpy_generator(seed, "what if"), []
     left = {(change, role): most for change in ("removed", "moved") for role in ("in the way", "far away")}
@@ -70,7 +70,7 @@ def ask_simulator(episodes: Episodes, windows: Windows, *, most: int, seed: int 
     return cases
 
 
-def _offset(windows: Windows, window: int, slot: int, rng: np.random.Generator) -> NDArray[np.float64] | None:
+def _offset(windows: SlotWindows, window: int, slot: int, rng: np.random.Generator) -> NDArray[np.float64] | None:
     """A shift to a place that was free in all known frames, if one is found."""
     times = windows.known.shape[1]
     places = windows.places_m[window, :times].double().numpy()
@@ -89,7 +89,7 @@ def _offset(windows: Windows, window: int, slot: int, rng: np.random.Generator) 
 def _again(
     table: PuckTable,
     episodes: Episodes,
-    windows: Windows,
+    windows: SlotWindows,
     window: int,
     slot: int,
     offset_m: NDArray[np.float64],
@@ -112,7 +112,7 @@ def _again(
 
 @torch.no_grad()
 def ask_model(
-    world: ObjectWorld, windows: Windows, cases: list[Case], readout: Readout, network: TrueSlots
+    world: ObjectWorld, windows: SlotWindows, cases: list[Case], readout: Readout, network: TrueSlots
 ) -> dict[Change, tuple[Tensor, Tensor]]:
     """Where all bodies are at the end, read from what is imagined `(G, N, 2)`: as it was, and after the change.
 
@@ -140,7 +140,7 @@ def _ends(world: ObjectWorld, known: Tensor, actions: Tensor, readout: Readout) 
     return readout(world.imagine(known, actions)[:, -1, : known.shape[2]])
 
 
-def _shifted(windows: Windows, rows: Tensor, slots: Tensor, offsets: Tensor, network: TrueSlots) -> Tensor:
+def _shifted(windows: SlotWindows, rows: Tensor, slots: Tensor, offsets: Tensor, network: TrueSlots) -> Tensor:
     """The history in which the puck always stood elsewhere."""
     times = windows.known.shape[1]
     places = windows.places_m[rows, :times].clone()
@@ -150,7 +150,7 @@ def _shifted(windows: Windows, rows: Tensor, slots: Tensor, offsets: Tensor, net
 
 
 def compare(
-    windows: Windows, cases: list[Case], answers: dict[Change, tuple[Tensor, Tensor]]
+    windows: SlotWindows, cases: list[Case], answers: dict[Change, tuple[Tensor, Tensor]]
 ) -> dict[str, dict[str, float]]:
     """Changes of the other pucks, by the simulator and by the predictor, for every change and role, in mm."""
     table = {}

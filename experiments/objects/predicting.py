@@ -87,13 +87,13 @@ class ByNumber(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
+class PredictorLesson:
     """How predictors are trained.
 
     Args:
         sizes: Of the predictor.
         fit: Of the training.
-        batch: Windows of a step.
+        batch: SlotWindows of a step.
         hidden: Objects that are hidden.
         source: What the slots are, in words; kept with the weights.
     """
@@ -106,7 +106,7 @@ class Lesson:
 
 
 def trained(
-    folder: Path, lesson: Lesson, logs: Mapping[int, SlotLog], *, mask: str, seed: int, encoder: nn.Module
+    folder: Path, lesson: PredictorLesson, logs: Mapping[int, SlotLog], *, mask: str, seed: int, encoder: nn.Module
 ) -> tuple[ObjectWorld, float]:
     """The predictor of one mask and seed, and its CPU seconds: read if it is there, else trained and kept.
 
@@ -139,7 +139,7 @@ def trained(
     return world.eval(), seconds
 
 
-def _run(objective: ByNumber, lesson: Lesson, logs: list[SlotLog], *, title: str, seed: int) -> None:
+def _run(objective: ByNumber, lesson: PredictorLesson, logs: list[SlotLog], *, title: str, seed: int) -> None:
     length = lesson.sizes.history + lesson.sizes.future
 
     def draw(stream: Generator) -> dict[str, Tensor]:
@@ -153,7 +153,7 @@ def _run(objective: ByNumber, lesson: Lesson, logs: list[SlotLog], *, title: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Windows:
+class SlotWindows:
     """Windows of known frames and of those that follow (G of them).
 
     Args:
@@ -178,7 +178,7 @@ class Windows:
         return self.bodies > HAND
 
 
-def cut(log: SlotLog, *, history: int, horizon: int, every: int) -> Windows:
+def cut(log: SlotLog, *, history: int, horizon: int, every: int) -> SlotWindows:
     """All windows that begin at every so many frames."""
     total = log.slots.shape[1]
     parts = []
@@ -196,11 +196,11 @@ def cut(log: SlotLog, *, history: int, horizon: int, every: int) -> Windows:
             )
         )
     known, actions, places, met, bodies, at = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Windows(known=known, actions=actions, places_m=places, met=met, bodies=bodies, at=at)
+    return SlotWindows(known=known, actions=actions, places_m=places, met=met, bodies=bodies, at=at)
 
 
 @torch.no_grad()
-def future_errors(world: ObjectWorld, windows: Windows, readout: Readout) -> dict[str, float]:
+def future_errors(world: ObjectWorld, windows: SlotWindows, readout: Readout) -> dict[str, float]:
     """How far pucks are from where they are foreseen, from the step on at which they meet something, in mm."""
     history = windows.known.shape[1]
     imagined = world.imagine(windows.known, windows.actions)[:, history:, : windows.known.shape[2]]
@@ -220,7 +220,7 @@ def future_errors(world: ObjectWorld, windows: Windows, readout: Readout) -> dic
 
 
 @torch.no_grad()
-def unseen_errors(world: ObjectWorld, windows: Windows, readout: Readout) -> dict[str, float]:
+def unseen_errors(world: ObjectWorld, windows: SlotWindows, readout: Readout) -> dict[str, float]:
     """One puck is seen in the first frame alone and moves meanwhile: how far it is from where it is thought, in mm."""
     count, times = windows.known.shape[2], windows.known.shape[1]
     nodes = world.nodes(windows.known, windows.actions[:, :times])
@@ -237,7 +237,7 @@ def unseen_errors(world: ObjectWorld, windows: Windows, readout: Readout) -> dic
     return {"unseen_mm": _mm(torch.cat(errors)), "unseen_still_mm": _mm((now - first).norm(dim=-1)[moved])}
 
 
-def edges(world: ObjectWorld, windows: Windows) -> float:
+def edges(world: ObjectWorld, windows: SlotWindows) -> float:
     """Area under the ROC curve of the influence of removals against who touched whom in the step that is foreseen.
 
     The hand's drive gives way to nothing, so that nothing acts on it.
@@ -249,7 +249,7 @@ def edges(world: ObjectWorld, windows: Windows) -> float:
     return float(edge_recovery(matrix, truth))
 
 
-def judge(world: ObjectWorld, windows: Windows, readout: Readout) -> dict[str, float]:
+def judge(world: ObjectWorld, windows: SlotWindows, readout: Readout) -> dict[str, float]:
     """All scores of one predictor."""
     scores: dict[str, Any] = {**future_errors(world, windows, readout), **unseen_errors(world, windows, readout)}
     return {**scores, "edges_auroc": edges(world, windows)}

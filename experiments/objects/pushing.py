@@ -44,7 +44,7 @@ class Push:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class PushSearch:
     """How the agent plans, whatever it plans with.
 
     Args:
@@ -130,7 +130,7 @@ def choose_pushes(
 
 
 def play(
-    mind: Mind | None, episodes: Episodes, tasks: list[Push], search: Search, *, history: int, size: int, title: str
+    mind: Mind | None, episodes: Episodes, tasks: list[Push], search: PushSearch, *, history: int, size: int, title: str
 ) -> Played:
     """Play all tasks side by side; None stands still. The history before the start is known to the agent."""
     worlds = SideBySide(episodes, tasks, size=size)
@@ -184,7 +184,7 @@ class SideBySide:
 
 
 def _plan_seconds(
-    mind: Mind, episodes: Episodes, task: list[Push], search: Search, *, history: int, size: int
+    mind: Mind, episodes: Episodes, task: list[Push], search: PushSearch, *, history: int, size: int
 ) -> float:
     """Median time of three plans in one world."""
     if isinstance(mind.perception, PlacesPerception):
@@ -201,7 +201,7 @@ def _plan_seconds(
     return sorted(times)[1]
 
 
-def _briefed(mind: Mind, worlds: SideBySide, search: Search, history: int) -> PlanningAgent:
+def _briefed(mind: Mind, worlds: SideBySide, search: PushSearch, history: int) -> PlanningAgent:
     """An agent that knows its goals and what happened before."""
     episodes, tasks = worlds.episodes, worlds.tasks
     memory = ReplayBuffer(capacity=history, window=history, action_dim=2)

@@ -16,8 +16,8 @@ from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, Normali
 from jepa_mpc.experiments.objects.asking import ask_model, ask_simulator, compare
 from jepa_mpc.experiments.objects.pictures import draw_pushes
 from jepa_mpc.experiments.objects.pixels import WIDTH
-from jepa_mpc.experiments.objects.predicting import Windows
-from jepa_mpc.experiments.objects.pushing import CAMERAS, Mind, PlacesPerception, Played, Push, Search, play
+from jepa_mpc.experiments.objects.predicting import SlotWindows
+from jepa_mpc.experiments.objects.pushing import CAMERAS, Mind, PlacesPerception, Played, Push, PushSearch, play
 from jepa_mpc.experiments.objects.recording import Episodes
 from jepa_mpc.experiments.objects.sources import Readout, SlotLog, TrueSlots
 from jepa_mpc.experiments.reporting.stats import wilson
@@ -36,7 +36,7 @@ PAPER_PATCHES = (196, 384)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class TrialSource:
     """Slots of one kind.
 
     Args:
@@ -53,7 +53,12 @@ class Source:
 
 
 def ask(
-    worlds: Mapping[tuple[str, int], ObjectWorld], source: Source, episodes: Episodes, windows: Windows, *, most: int
+    worlds: Mapping[tuple[str, int], ObjectWorld],
+    source: TrialSource,
+    episodes: Episodes,
+    windows: SlotWindows,
+    *,
+    most: int,
 ) -> list[dict[str, Any]]:
     """What-if rows of every mask and seed, all about the same cases."""
     assert isinstance(source.encoder, TrueSlots)
@@ -68,7 +73,7 @@ def ask(
     return rows
 
 
-def mind_of(source: Source, world: ObjectWorld, episodes: Episodes, tasks: Sequence[Push], size: int) -> Mind:
+def mind_of(source: TrialSource, world: ObjectWorld, episodes: Episodes, tasks: Sequence[Push], size: int) -> Mind:
     """An agent's world of slots: of simulator truth, for the episodes of these tasks, or found in pictures."""
     dynamics, cost = AlignedDynamics(world), GoalDistance(steps="last", distance=MatchedGap())
     if isinstance(source.encoder, TrueSlots):
@@ -95,7 +100,7 @@ def push_all(
     minds: Mapping[str, Mind | None],
     episodes: Episodes,
     tasks: list[Push],
-    search: Search,
+    search: PushSearch,
     *,
     history: int,
     reached_m: float,

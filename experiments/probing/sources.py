@@ -28,7 +28,7 @@ CHUNK = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class FeatureSource:
     """An encoder that is probed, and the same network before any training.
 
     Args:
@@ -44,7 +44,7 @@ class Source:
     cameras: tuple[str, ...] | None
 
 
-def of_checkpoint(folder: str | Path, *, device: torch.device) -> Source:
+def of_checkpoint(folder: str | Path, *, device: torch.device) -> FeatureSource:
     """The encoder of a training of ours.
 
     Raises:
@@ -56,7 +56,7 @@ def of_checkpoint(folder: str | Path, *, device: torch.device) -> Source:
     def fresh(seed: int) -> Encode:
         return _of_objective(assemble(system, generator=generator(seed, "fresh weights")), "the system", device)
 
-    return Source(
+    return FeatureSource(
         name=str(folder),
         trained=_of_objective(objective, str(folder), device),
         fresh=fresh,
@@ -64,7 +64,7 @@ def of_checkpoint(folder: str | Path, *, device: torch.device) -> Source:
     )
 
 
-def released(options: Mapping[str, Any], *, image: int | None, cells: int, device: torch.device) -> Source:
+def released(options: Mapping[str, Any], *, image: int | None, cells: int, device: torch.device) -> FeatureSource:
     """A released encoder of pictures, frozen.
 
     Args:
@@ -92,7 +92,7 @@ def released(options: Mapping[str, Any], *, image: int | None, cells: int, devic
         untrained = draw_weights(network(model), generator(seed, "fresh weights"))
         return encode(untrained.to(next(trained.parameters()).dtype).eval())
 
-    return Source(name=model, trained=encode(trained), fresh=fresh, cameras=None)
+    return FeatureSource(name=model, trained=encode(trained), fresh=fresh, cameras=None)
 
 
 def _of_objective(objective: nn.Module, name: str, device: torch.device) -> Encode:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,17 +68,3 @@ def usable_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= found:
         raise ValueError(f"device={name}: PyTorch finds {found} usable GPUs here; use device=cpu")
     return device
-
-
-def claim_folder(folder: Path) -> None:
-    """Make the run folder and see that files can be written there.
-
-    Raises:
-        OSError: If they cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f"out={folder} cannot be written to: {error.strerror}") from error

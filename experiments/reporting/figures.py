@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from jepa_mpc.experiments.reporting.record import Report, split_name
+from jepa_mpc.experiments.reporting.record import BUSY, Report, split_name
 from jepa_mpc.experiments.reporting.stats import quantiles, success_curve, wilson
 from jepa_mpc.files import atomic_file
 
@@ -23,6 +24,11 @@ BLUE, GREEN, RED, INK, FAINT, RULE = "#0072B2", "#009E73", "#D55E00", "#262B33",
 BASELINE_COLOURS = ("#8A8F98", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7A6A00", "#262B33")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 MARKS_CM = (2.0, 5.0)
+ENDINGS: dict[str, tuple[str, str, int]] = {  # name -> colour, marker, size
+    "within 5 cm": (GREEN, "o", 20),
+    "not within 5 cm": (RED, "o", 20),
+    "simulation diverged": (RED, "X", 46),
+}
 STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "font.family": "DejaVu Sans",
@@ -57,9 +63,9 @@ def draw_figures(report: Report, folder: Path | str) -> dict[str, Path]:
         OSError: If a file cannot be written.
     """
     plots: dict[str, tuple[Callable[[Axes, Report], None], tuple[float, float]]] = {
-        "distance_over_steps": (distance_over_steps, (7.4, 4.2)),
-        "success_over_threshold": (success_over_threshold, (7.4, 4.2)),
-        "distance_per_lab": (distance_per_lab, (7.4, 4.2)),
+        "distance_over_steps": (distance_over_steps, (7.4, 4.5)),
+        "success_over_threshold": (success_over_threshold, (7.4, 4.5)),
+        "distance_per_lab": (distance_per_lab, (7.4, 4.4)),
     }
     if report.factors:
         plots["success_per_factor"] = (success_per_factor, (7.4, 1.5 + 0.34 * (len(report.factors) + 1)))
@@ -79,51 +85,49 @@ def draw_figures(report: Report, folder: Path | str) -> dict[str, Path]:
 def distance_over_steps(axes: Axes, report: Report) -> None:
     """Median distance to the goal at each step, with the middle half of the episodes; baselines as thin lines."""
     method = report.protocol.method
-    curves = _padded([episode.distances_m for episode in report.of(method)]) * 100
-    steps = np.arange(curves.shape[1])
-    low, middle, high = quantiles(curves, [0.25, 0.5, 0.75])
+    rows = _padded([episode.distances_m for episode in report.of(method)]) * 100
+    low, middle, high = quantiles(rows, [0.25, 0.5, 0.75])
+    medians = {
+        name: 100 * quantiles(_padded([episode.distances_m for episode in report.of(name)]), [0.5])[0]
+        for name in report.baselines
+    }
     _threshold_lines(axes.axhline)
-    ends = []
-    for index, name in enumerate(report.baselines):
-        baseline = 100 * quantiles(_padded([episode.distances_m for episode in report.of(name)]), [0.5])[0]
-        axes.plot(np.arange(len(baseline)), baseline, lw=1.3, **_look(index))
-        ends.append((len(baseline) - 1.0, float(baseline[-1]), name, _look(index)["color"]))
-    axes.fill_between(steps, low, high, color=BLUE, alpha=0.18, lw=0)
-    axes.plot(steps, middle, color=BLUE, lw=2.6)
-    ends.append((len(middle) - 1.0, float(middle[-1]), method, BLUE))
+    band = axes.fill_between(np.arange(len(low)), low, high, color=BLUE, alpha=0.18, lw=0)
+    band.set_label("middle half of the episodes")
+    curves = _draw_curves(axes, medians, method, middle, step=1.0)
     imagined = [episode.imagined_m for episode in report.of(method) if episode.imagined_m]
     if imagined:
         believed = 100 * quantiles(_padded(imagined), [0.5])[0]
-        axes.plot(
-            np.arange(len(believed)), believed, color=BLUE, lw=1.2, ls=(0, (1, 1.5)), label="as the model sees it"
-        )
-        axes.legend(frameon=False, loc="upper right")
-    tops = [end for _, end, _, _ in ends if math.isfinite(end)] + [float(v) for v in high if math.isfinite(v)]
+        axes.plot(believed, color=BLUE, lw=1.2, ls=(0, (1, 1.5)), label="distance that the model believes")
+    tops = [curve.y[-1] for curve in curves if math.isfinite(curve.y[-1])] + [
+        float(v) for v in high if math.isfinite(v)
+    ]
     axes.set(xlim=(0, max(1, len(middle) - 1)), ylim=(0, 1.12 * max([6.0, *tops])))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="step", ylabel="distance to goal (cm)", title="How close the gripper comes")
-    _label_ends(axes, ends)
+    _legend_below(axes)
+    _label_ends(axes, curves)
 
 
 def success_over_threshold(axes: Axes, report: Report) -> None:
     """Share of episodes that end within a distance, for every distance up to 20 cm, with Wilson's band."""
     limits = np.linspace(0, 0.2, 201)
     final = [episode.final_distance_m for episode in report.of(report.protocol.method)]
+    shares = {
+        name: 100 * success_curve([episode.final_distance_m for episode in report.of(name)], limits)
+        for name in report.baselines
+    }
     _threshold_lines(axes.axvline)
-    ends = []
-    for index, name in enumerate(report.baselines):
-        curve = 100 * success_curve([episode.final_distance_m for episode in report.of(name)], limits)
-        axes.plot(100 * limits, curve, lw=1.3, **_look(index))
-        ends.append((20.0, float(curve[-1]), name, _look(index)["color"]))
     share = success_curve(final, limits)
-    band = np.array([wilson(round(value * len(final)), len(final)) for value in share])
-    axes.fill_between(100 * limits, 100 * band[:, 0], 100 * band[:, 1], color=BLUE, alpha=0.18, lw=0)
-    axes.plot(100 * limits, 100 * share, color=BLUE, lw=2.6)
-    ends.append((20.0, float(100 * share[-1]), report.protocol.method, BLUE))
+    bounds = np.array([wilson(round(value * len(final)), len(final)) for value in share])
+    band = axes.fill_between(100 * limits, 100 * bounds[:, 0], 100 * bounds[:, 1], color=BLUE, alpha=0.18, lw=0)
+    band.set_label("Wilson's 95 % interval")
+    curves = _draw_curves(axes, shares, report.protocol.method, 100 * share, step=0.1)
     axes.set(xlim=(0, 20), ylim=(0, 103), xlabel="final distance at most (cm)", ylabel="episodes (%)")
     axes.set_xticks([0, *MARKS_CM, 10, 15, 20])
     axes.set_title("Success, however strictly one judges")
-    _label_ends(axes, ends)
+    _legend_below(axes)
+    _label_ends(axes, curves)
 
 
 def distance_per_lab(axes: Axes, report: Report) -> None:
@@ -132,25 +136,34 @@ def distance_per_lab(axes: Axes, report: Report) -> None:
     for episode in report.of(report.protocol.method):
         labs.setdefault((episode.lab, episode.lab_index), []).append(100 * episode.final_distance_m)
     known = [value for values in labs.values() for value in values if math.isfinite(value)]
-    ceiling = max([7.0, *known]) * 1.15
-    columns = sorted(([min(v, 0.97 * ceiling) for v in values] for values in labs.values()), key=max, reverse=True)
-    _threshold_lines(axes.axhline)
-    for place, values in enumerate(columns):
-        axes.plot([place, place], [min(values), max(values)], color=RULE, lw=2.2, zorder=1)
-        colours = [GREEN if value <= MARKS_CM[1] else RED for value in values]
-        axes.scatter([place] * len(values), values, s=20, c=colours, edgecolors="white", linewidths=0.5, zorder=3)
-        lost = [value for value in values if value > max([7.0, *known])]
-        axes.scatter([place] * len(lost), lost, s=46, c=RED, marker="X", edgecolors="white", linewidths=0.5, zorder=4)
-    if len(known) < sum(map(len, columns)):
-        axes.scatter([], [], s=46, c=RED, marker="X", label="simulation diverged")
-    axes.scatter([], [], s=20, c=GREEN, label="within 5 cm")
-    axes.scatter([], [], s=20, c=RED, label="not within 5 cm")
-    axes.legend(frameon=False, loc="upper right")
+    ceiling = 1.15 * max([0.5, *known])
+    columns = sorted(labs.items(), key=lambda lab: max(lab[1]), reverse=True)
+    kinds: dict[str, list[tuple[int, float]]] = {}
+    for place, (_, values) in enumerate(columns):
+        shown = [min(value, 0.97 * ceiling) for value in values]
+        axes.plot([place, place], [min(shown), max(shown)], color=RULE, lw=2.2, zorder=1)
+        for value, height in zip(values, shown, strict=True):
+            kinds.setdefault(_ending(value), []).append((place, height))
+    for name, (colour, marker, size) in ENDINGS.items():
+        if name in kinds:
+            places, heights = zip(*kinds[name], strict=True)
+            axes.scatter(
+                places,
+                heights,
+                s=size,
+                c=colour,
+                marker=marker,
+                edgecolors="white",
+                linewidths=0.5,
+                zorder=3,
+                label=name,
+            )
+    _threshold_lines(axes.axhline, below=ceiling)
     axes.grid(visible=False, axis="x")
-    axes.set(xlim=(-0.8, len(columns) - 0.2), ylim=(0, ceiling), xticks=[])
-    axes.set(
-        xlabel=f"{len(columns)} labs, hardest first", ylabel="final distance (cm)", title="Every episode, lab by lab"
-    )
+    axes.set(xlim=(-0.8, len(columns) - 0.2), ylim=(0, ceiling))
+    axes.set_xticks(range(len(columns)), [name for (name, _), _ in columns], rotation=90, fontsize=7)
+    axes.set(xlabel="labs, hardest first", ylabel="final distance (cm)", title="Every episode, lab by lab")
+    _legend_below(axes)
 
 
 def success_per_factor(axes: Axes, report: Report) -> None:
@@ -192,7 +205,8 @@ def latency(axes: Axes, report: Report) -> None:
             ha=align, va="top", color=INK,
         )  # fmt: skip
     axes.grid(visible=False, axis="x")
-    axes.set(xlim=(0, end), xlabel="time per decision (ms)", ylabel="decisions", title="Time to think")
+    busy = f" ({BUSY})" if BUSY in report.protocol.hardware else ""
+    axes.set(xlim=(0, end), xlabel="time per decision (ms)", ylabel="decisions", title=f"Time to think{busy}")
 
 
 def _padded(curves: Sequence[Sequence[float]]) -> NDArray[np.float64]:
@@ -207,21 +221,68 @@ def _look(index: int) -> dict[str, Any]:
     return {"color": BASELINE_COLOURS[index % len(BASELINE_COLOURS)], "ls": DASHES[index % len(DASHES)]}
 
 
-def _threshold_lines(line: Callable[..., Any]) -> None:
+def _ending(distance_cm: float) -> str:
+    """The name of a kind of ending, one of `ENDINGS`."""
+    within, beyond, diverged = ENDINGS
+    return diverged if not math.isfinite(distance_cm) else within if distance_cm <= MARKS_CM[1] else beyond
+
+
+def _threshold_lines(line: Callable[..., Any], *, below: float = math.inf) -> None:
     for mark in MARKS_CM:
-        line(mark, color=FAINT, lw=1.0, ls=(0, (3, 3)), zorder=1)
+        if mark < below:
+            line(mark, color=FAINT, lw=1.0, ls=(0, (3, 3)), zorder=1)
 
 
-def _label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write each curve's name at its right end, pushed apart where they would overlap."""
+def _legend_below(axes: Axes) -> None:
+    """The legend under the figure, where it lies over no curve."""
+    handles, labels = axes.get_legend_handles_labels()
+    axes.figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(labels), fontsize=8.5)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve that has its name at its right end."""
+
+    name: str
+    x: float
+    y: NDArray[np.float64]
+    colour: str
+
+
+def _draw_curves(
+    axes: Axes, baselines: Mapping[str, NDArray[np.float64]], method: str, own: NDArray[np.float64], *, step: float
+) -> list[Curve]:
+    """Baselines as thin lines, the method bold over them."""
+    curves = []
+    for index, (name, values) in enumerate(baselines.items()):
+        axes.plot(step * np.arange(len(values)), values, lw=1.3, **_look(index))
+        curves.append(Curve(name, step * (len(values) - 1), values, _look(index)["color"]))
+    axes.plot(step * np.arange(len(own)), own, color=BLUE, lw=2.6)
+    return [*curves, Curve(method, step * (len(own) - 1), own, BLUE)]
+
+
+def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Write each curve's name at its right end, pushed apart where they would overlap; curves that coincide say so."""
     low, high = axes.get_ylim()
-    apart = (high - low) * 12.5 / (72 * axes.figure.bbox.height / axes.figure.dpi * 0.76)  # points per axis unit
+    apart = (high - low) * 12.5 / (72 * axes.figure.bbox.height / axes.figure.dpi * 0.72)  # points per axis unit
     placed = low - apart
-    order = sorted(ends, key=lambda end: min(end[1], high))
+    order = sorted(curves, key=lambda curve: min(float(curve.y[-1]), high))
     highest = [high - apart * (len(order) - 1 - rank) for rank in range(len(order))]
-    for (x, y, name, colour), room in zip(order, highest, strict=True):
-        placed = max(placed + apart, min(y, room))
+    for curve, room in zip(order, highest, strict=True):
+        end = min(float(curve.y[-1]), high)
+        placed = max(placed + apart, min(end, room))
+        shared = any(_coincide(curve, other, high - low) for other in curves if other is not curve)
         axes.annotate(
-            name, (x, min(y, high)), xytext=(1.02, placed), textcoords=("axes fraction", "data"), va="center",
-            color=colour, annotation_clip=False, fontweight="bold" if colour == BLUE else "normal",
+            f"{curve.name} (same curve)" if shared else curve.name, (curve.x, end), xytext=(1.02, placed),
+            textcoords=("axes fraction", "data"), va="center", color=curve.colour, annotation_clip=False,
+            fontweight="bold" if curve.colour == BLUE else "normal",
         )  # fmt: skip
+
+
+def _coincide(one: Curve, other: Curve, span: float) -> bool:
+    """Whether two curves cannot be told apart: nowhere farther from each other than a hundredth of the axis."""
+    if len(one.y) != len(other.y):
+        return False
+    both = np.isfinite(one.y) & np.isfinite(other.y)
+    gap = np.abs(np.where(both, one.y, 0.0) - np.where(both, other.y, 0.0))
+    return bool((np.isfinite(one.y) == np.isfinite(other.y)).all() and gap.max() <= 0.01 * span)

@@ -11,16 +11,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jepa_mpc.experiments.reporting.record import EpisodeRecord, Report, plain, split_name
+from jepa_mpc.experiments.reporting.record import BUSY, EpisodeRecord, Report, plain, split_name
 from jepa_mpc.experiments.reporting.style import CSS, SCRIPT
 from jepa_mpc.files import write_text
 
+CAPTION = (
+    '<p class="note">Dashed lines: 2 and 5 cm. A shaded band belongs to the bold curve; “same curve” marks methods '
+    "whose curves lie on each other.</p>"
+)
 LABS_OF = {
     "in": "labs drawn from the training ranges",
     "look": "labs with colours, textures, lights and clutter that no training log contained",
     "all": "labs with every factor outside the training ranges",
 }
 OPEN_ROWS = 20
+POSTER = ".png"
+"""Suffix of a film's poster."""
 
 
 def write_page(
@@ -45,7 +51,7 @@ def write_page(
         _section("Figures", _figures(figures or {})),
         _factors(report),
         _section("How every lab ended", "" if sheet is None else f'<div class="sheet">{_image(sheet, "labs")}</div>'),
-        _films(report),
+        _films(report, Path(path).parent),
         _protocol(report),
         _episodes(report),
     ]
@@ -61,13 +67,14 @@ def write_page(
 def _headline(report: Report) -> str:
     row, protocol = report.summary, report.protocol
     solved = round(row["success_5cm"] * row["episodes"])
-    low, high = row["bootstrap_95"]
+    low, high = row["interval_95"]
+    busy = f"; the {BUSY}" if BUSY in protocol.hardware else ""
     labs = LABS_OF.get(protocol.split, f"labs with {protocol.split.replace('_', ' ')} outside the training range")
     cards = [
         (_percent(row["success_5cm"]), f"end within 5 cm; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"),
         (_cm(row["median_final_distance_m"]), "median final distance to the goal"),
-        (_percent(row["held_success_5cm"]), "hold the goal for the last three steps"),
-        (_ms(row["ms_per_step_p50"]), f"median time per decision; p95 {_ms(row['ms_per_step_p95'])}"),
+        (_percent(row["held_success_5cm"]), "stay within 5 cm for the last three steps"),
+        (_ms(row["ms_per_step_p50"]), f"median time per decision; p95 {_ms(row['ms_per_step_p95'])}{busy}"),
     ]
     boxes = "".join(f'<div class="card"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in cards)
     return (
@@ -79,63 +86,70 @@ def _headline(report: Report) -> str:
 
 
 def _methods(report: Report) -> str:
-    heads = ["method", "episodes within 5 cm", "Wilson 95 %", "over labs 95 %", "2 cm", "held", "median (IQR), cm",
+    heads = ["method", "episodes within 5 cm", "Wilson 95 %", "over labs 95 %", "2 cm", "stays", "median (IQR), cm",
              "ms p50", "headline ahead by", "p"]  # fmt: skip
-    rows = [_method_row(report.protocol.method, report.summary, None, own=True)]
+    rows = [_method_row(report.protocol.method, report.summary, None)]
     for name, row in report.baselines.items():
-        rows.append(_method_row(name, row, report.comparisons.get(name), own=False))
+        rows.append(_method_row(name, row, report.comparisons.get(name)))
     note = (
-        "Bars: success with Wilson's interval. “Headline ahead by”: its success minus this method's on the same "
-        "episodes, in points, with the bootstrap interval over labs; p: McNemar's exact test, Holm-adjusted over rows."
+        "Bars: success with Wilson's interval. “Over labs”: bootstrap over labs, Wilson's where all end alike. "
+        "“Headline ahead by”: its success minus this method's on the same episodes, in points, with its interval over "
+        "labs; p: McNemar's exact test, Holm-adjusted over rows."
     )
-    return _section("Against other methods", _table(heads, rows) + f'<p class="note">{note}</p>')
+    return _section("Against other methods", _table(heads, rows, own=True) + f'<p class="note">{note}</p>')
 
 
-def _method_row(name: str, row: Mapping[str, Any], against: Mapping[str, Any] | None, *, own: bool) -> str:
+def _method_row(name: str, row: Mapping[str, Any], against: Mapping[str, Any] | None) -> list[str]:
     low, high = row["iqr"]
-    cells = [
+    return [
         escape(name),
         _bar(row),
         _interval(row["wilson_95"]),
-        _interval(row["bootstrap_95"]),
+        _interval(row["interval_95"]),
         _percent(row["success_2cm"]),
         _percent(row["held_success_5cm"]),
         f"{_cm(row['median_final_distance_m'], unit='')} ({_cm(low, unit='')} – {_cm(high, unit='')})",
         _ms(row["ms_per_step_p50"], unit=""),
-        "" if against is None else f"{100 * against['difference']:+.1f} ({_interval(against['bootstrap_95'])})",
+        "" if against is None else f"{100 * against['difference']:+.1f} ({_interval(against['interval_95'])})",
         "" if against is None else _p_value(against["mcnemar_p"]),
     ]
-    return ('<tr class="own">' if own else "<tr>") + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def _factors(report: Report) -> str:
     if not report.factors:
         return ""
     heads = ["factor out of range", "episodes within 5 cm", "Wilson 95 %", "2 cm", "median", "episodes", "labs"]
-    rows = []
+    rows: list[list[str]] = []
     for name, row in sorted(report.factors.items(), key=lambda item: float(item[1]["success_5cm"])):
         cells = [escape(split_name(name)), _bar(row), _interval(row["wilson_95"]), _percent(row["success_2cm"]),
                  _cm(row["median_final_distance_m"]), str(row["episodes"]), str(row["labs"])]  # fmt: skip
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        rows.append(cells)
     return _section("One factor at a time", _table(heads, rows))
 
 
 def _figures(figures: Mapping[str, Path]) -> str:
     images = "".join(_image(path, name.replace("_", " ")) for name, path in figures.items())
-    return f'<div class="figures">{images}</div>' if images else ""
+    return f'<div class="figures">{images}</div>{CAPTION}' if images else ""
 
 
-def _films(report: Report) -> str:
+def _films(report: Report, folder: Path) -> str:
     films: dict[str, EpisodeRecord] = {}
     for episode in _worst_first(report.of(report.protocol.method)):
         if episode.video is not None:
             films.setdefault(episode.video, episode)
     cells = "".join(
-        f'<figure><video src="{escape(quote(video), quote=True)}" preload="metadata" muted loop controls playsinline>'
+        f'<figure><video src="{escape(quote(video), quote=True)}"{_poster(video, folder)} preload="none" '
+        f"muted loop controls playsinline>"
         f"</video><figcaption><span>{escape(episode.lab)}</span>{_distance(episode)}</figcaption></figure>"
         for video, episode in films.items()
     )
     return _section("Films, worst first", f'<div class="films">{cells}</div>' if cells else "")
+
+
+def _poster(video: str, folder: Path) -> str:
+    """What stands in a film's place until it plays: the picture of the same name beside it, if there is one."""
+    poster = Path(video).with_suffix(POSTER)
+    return f' poster="{escape(quote(poster.as_posix()), quote=True)}"' if (folder / poster).is_file() else ""
 
 
 def _protocol(report: Report) -> str:
@@ -150,7 +164,7 @@ def _protocol(report: Report) -> str:
 
 
 def _episodes(report: Report) -> str:
-    heads = ["lab", "seed", "start", "end", "closest", "2 cm", "5 cm", "held", "goal (x, y, z) m", "ms p50"]
+    heads = ["lab", "seed", "start", "end", "closest", "2 cm", "5 cm", "stays", "goal (x, y, z) m", "ms p50"]
     rows = [_episode_row(episode) for episode in _worst_first(report.of(report.protocol.method))]
     first, rest = _table(heads, rows[:OPEN_ROWS]), ""
     if len(rows) > OPEN_ROWS:
@@ -158,13 +172,13 @@ def _episodes(report: Report) -> str:
     return _section("Every episode, worst first", first + rest)
 
 
-def _episode_row(episode: EpisodeRecord) -> str:
+def _episode_row(episode: EpisodeRecord) -> list[str]:
     times = sorted(time for time in episode.ms_per_step if math.isfinite(time))
     lab = escape(episode.lab)
     if episode.video is not None:
         lab = f'<a href="{escape(quote(episode.video), quote=True)}">{lab}</a>'
     closest = min((distance for distance in episode.distances_m if math.isfinite(distance)), default=math.inf)
-    cells = [
+    return [
         lab,
         str(episode.seed),
         _cm(episode.distances_m[0]),
@@ -176,7 +190,6 @@ def _episode_row(episode: EpisodeRecord) -> str:
         ", ".join(f"{value:.2f}" for value in episode.goal_m),
         _ms(times[len(times) // 2] if times else None, unit=""),
     ]
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def _worst_first(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
@@ -187,9 +200,22 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>\n" if body else ""
 
 
-def _table(heads: Sequence[str], rows: Sequence[str]) -> str:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, own: bool = False) -> str:
+    """A table; on narrow screens each row becomes a list, for which each cell names its column.
+
+    Args:
+        heads: Names of the columns.
+        rows: Cells as HTML.
+        own: Whether the first row is the report's own.
+    """
+    lines = []
+    for index, row in enumerate(rows):
+        cells = "".join(
+            f'<td data-of="{escape(head, quote=True)}">{cell}</td>' for head, cell in zip(heads, row, strict=True)
+        )
+        lines.append(f'<tr class="own">{cells}</tr>' if own and index == 0 else f"<tr>{cells}</tr>")
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _image(path: Path, text: str) -> str:

@@ -15,6 +15,8 @@ from jepa_mpc.files import write_text
 
 FORMAT = "reach-report-v1"
 HELD_STEPS = 3
+BUSY = "machine was busy"
+"""What a protocol's hardware says where other work ran at the same time: its times mean little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,7 @@ class Protocol:
         versions: Version of each package that matters, and of Python.
         commit: Commit of the code.
         command: The command line.
-        hardware: Machine in words.
+        hardware: Machine in words; holds `BUSY` where other work ran on it.
     """
 
     method: str
@@ -192,8 +194,8 @@ class Report:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             if content.pop("format", None) != FORMAT:
                 raise ValueError(f"format is not {FORMAT}")
-            content["protocol"] = _revive(Protocol, content["protocol"])
-            content["episodes"] = tuple(_revive(EpisodeRecord, episode) for episode in content["episodes"])
+            content["protocol"] = revive(Protocol, content["protocol"])
+            content["episodes"] = tuple(revive(EpisodeRecord, episode) for episode in content["episodes"])
             return cls(**content)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is no readable report: {error}") from error
@@ -221,8 +223,8 @@ def _rounded(values: Sequence[float], *, digits: int) -> tuple[float, ...]:
     return tuple(round(float(value), digits) for value in values)
 
 
-def _revive(record: type[Any], content: dict[str, Any]) -> Any:
-    """A record out of its JSON form."""
+def revive(record: type[Any], content: dict[str, Any]) -> Any:
+    """A record out of its JSON form (`plain`): lists are tuples again, null numbers in them NaN."""
     known = {item.name: str(item.type) for item in fields(record)}
     revived = {
         name: _tuple(item) if known.get(name, "").startswith("tuple") else item for name, item in content.items()

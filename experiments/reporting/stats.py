@@ -1,7 +1,8 @@
 """Intervals and tests for success rates: what a number of episodes in a number of labs can and cannot tell.
 
 Episodes of one lab resemble each other, so the lab is the unit of chance: Wilson's interval is given for comparison
-with other work, the bootstrap over labs is the one to believe.
+with other work, the bootstrap over labs is the one to believe. Without a miss, or without a success, the bootstrap has
+no width; Wilson's interval stands in its place.
 """
 
 from __future__ import annotations
@@ -32,10 +33,45 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     """
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(f"need 0 <= successes <= trials and trials >= 1, got {successes} of {trials}")
-    rate, square = successes / trials, Z_95**2 / trials
+    return _wilson(successes / trials, trials)
+
+
+def _wilson(rate: float, trials: float) -> tuple[float, float]:
+    square = Z_95**2 / trials
     centre = (rate + square / 2) / (1 + square)
     half = Z_95 * np.sqrt(rate * (1 - rate) / trials + square / (4 * trials)) / (1 + square)
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+
+
+def clustered_wilson(successes: Sequence[bool], clusters: Sequence[Hashable]) -> tuple[float, float]:
+    """Wilson's 95 % interval of a success rate whose trials come in clusters that resemble each other.
+
+        n' = p (1 - p) / v * (t[n - 1] / t[k - 1])^2,  between k and n;   v: variance of the mean over clusters
+
+    Where nothing is known of the resemblance (one cluster, or all trials end alike), each cluster counts as one trial.
+
+    Args:
+        successes: One per trial, n in all.
+        clusters: The cluster of each trial, k different ones.
+
+    Raises:
+        ValueError: If there are no trials, or their number is not that of the cluster labels.
+
+    Reference: Korn and Graubard 1998, Survey Methodology 24, section 2.
+    """
+    if not successes or len(successes) != len(clusters):
+        raise ValueError(f"need one cluster label per trial, got {len(successes)} trials and {len(clusters)} labels")
+    groups: dict[Hashable, list[bool]] = {}
+    for success, cluster in zip(successes, clusters, strict=True):
+        groups.setdefault(cluster, []).append(success)
+    trials, count, rate = len(successes), len(groups), float(np.mean(successes))
+    spread = sum((sum(group) - rate * len(group)) ** 2 for group in groups.values()) / trials**2
+    effective = float(count)
+    if count > 1 and spread > 0:
+        few, many = stats.t.ppf(0.975, [count - 1, trials - 1])
+        variance = spread * count / (count - 1)
+        effective = float(np.clip(rate * (1 - rate) / variance * (many / few) ** 2, count, trials))
+    return _wilson(rate, effective)
 
 
 def cluster_bootstrap(
@@ -66,6 +102,43 @@ def cluster_bootstrap(
     means = (draws @ sums) / (draws @ counts)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+def rate_interval(
+    successes: Sequence[bool], clusters: Sequence[Hashable], *, generator: np.random.Generator
+) -> tuple[float, float]:
+    """95 % interval of a success rate: over clusters by `cluster_bootstrap`; by `wilson` where all episodes end alike.
+
+    Args:
+        successes: One per episode.
+        clusters: The cluster (lab) of each episode.
+        generator: Source of the draws.
+
+    Raises:
+        ValueError: If there are no episodes, or their number is not that of the cluster labels.
+    """
+    if len(successes) == len(clusters) and len(set(map(bool, successes))) == 1:
+        return wilson(sum(successes), len(successes))
+    return cluster_bootstrap(successes, clusters, generator=generator)
+
+
+def difference_interval(
+    gains: Sequence[int], clusters: Sequence[Hashable], *, generator: np.random.Generator
+) -> tuple[float, float]:
+    """95 % interval of the difference of two success rates on the same episodes.
+
+    Over clusters by `cluster_bootstrap`. Where all pairs differ alike it has no width: there Wilson's interval of the
+    share p of pairs that differ gives p, -p, or at most p either way where none of them differs.
+
+    Args:
+        gains: Per pair 1, 0 or -1: first minus second success.
+        clusters: The cluster (lab) of each pair.
+        generator: Source of the draws.
+    """
+    if len(gains) != len(clusters) or len(set(gains)) != 1:
+        return cluster_bootstrap(gains, clusters, generator=generator)
+    low, high = wilson(sum(map(abs, gains)), len(gains))
+    return {1: (low, high), -1: (-high, -low), 0: (-high, high)}[int(gains[0])]
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:

@@ -37,6 +37,10 @@ tr.own .bar i { background: var(--blue); }
 .figures img, .sheet img { width: 100%; display: block; background: #fff; border: 1px solid var(--rule);
   border-radius: 10px; padding: 12px; }
 .sheet img { padding: 0; }
+figure.full { margin: 0 0 22px; }
+figure.full img { width: 100%; display: block; background: #fff; border: 1px solid var(--rule); border-radius: 10px;
+  padding: 12px; }
+figure.full figcaption { color: var(--faint); font-size: 13.5px; margin-top: 8px; max-width: 70em; }
 .films { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 14px; }
 .films figure { margin: 0; background: #fff; border: 1px solid var(--rule); border-radius: 10px; overflow: hidden; }
 .films video { width: 100%; display: block; background: #f0eee8; }
@@ -47,7 +51,16 @@ dt { color: var(--faint); } dd { margin: 0; overflow-wrap: anywhere; }
 code { font: 13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 details > summary { cursor: pointer; color: var(--blue); margin: 10px 0 14px; }
 .good { color: var(--good); } .bad { color: var(--bad); }
-@media (max-width: 560px) { .figures { grid-template-columns: 1fr; } main { padding: 32px 16px; } }
+@media (max-width: 760px) {
+  .figures, .films { grid-template-columns: 1fr; } main { padding: 32px 16px; } h1 { font-size: 26px; }
+  thead { display: none; } table, tbody, tr, td { display: block; }
+  tr { padding: 8px 12px; border-bottom: 1px solid var(--rule); }
+  td, td:first-child { display: flex; justify-content: space-between; gap: 12px; padding: 3px 0; border: 0;
+    text-align: right; white-space: normal; }
+  td::before { content: attr(data-of); color: var(--faint); text-align: left; font-weight: 400; }
+  td:empty { display: none; }
+  dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; }
+}
 @media print { .films { display: none; } main { padding: 0; } }
 """
 

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from jepa_mpc.experiments.reporting.record import EpisodeRecord, Protocol, Report
-from jepa_mpc.experiments.reporting.stats import area_under_curve, cluster_bootstrap, holm, mcnemar, quantiles, wilson
+from jepa_mpc.experiments.reporting.stats import (
+    area_under_curve,
+    difference_interval,
+    holm,
+    mcnemar,
+    quantiles,
+    rate_interval,
+    wilson,
+)
 from jepa_mpc.seeding import numpy_generator
 
 Row = dict[str, Any]
@@ -22,9 +30,10 @@ FAR_M = 10.0  # stands for "diverged" in a test on ranks
 def summarise(records: Sequence[EpisodeRecord]) -> Row:
     """The numbers of one method. Rates are fractions in [0, 1], success is judged on the final pose.
 
-    Two entries need a word: `iqr` holds the quartiles [q25, q75] of the final distance in metres, and
-    `min_distance_m` is the median over episodes of the closest approach. An episode whose simulation diverged counts
-    as infinitely far, in every number but `mean_final_distance_m`, which is then None.
+    `interval_95` is the bootstrap over labs, or Wilson's interval where all episodes end alike; `iqr` holds the
+    quartiles [q25, q75] of the final distance in metres; `min_distance_m` is the median over episodes of the closest
+    approach. An episode whose simulation diverged counts as infinitely far, in every number but
+    `mean_final_distance_m`, which is then None.
 
     Raises:
         ValueError: If there are no records.
@@ -42,7 +51,7 @@ def summarise(records: Sequence[EpisodeRecord]) -> Row:
         "success_2cm": float(np.mean([record.success_2cm for record in records])),
         "held_success_5cm": float(np.mean([record.held_success_5cm for record in records])),
         "wilson_95": list(wilson(sum(within), len(within))),
-        "bootstrap_95": list(cluster_bootstrap(within, labs, generator=numpy_generator(0, "bootstrap"))),
+        "interval_95": list(rate_interval(within, labs, generator=numpy_generator(0, "bootstrap"))),
         "median_final_distance_m": _quantile(final, 0.5),
         "mean_final_distance_m": float(final.mean()) if np.isfinite(final).all() else None,
         "iqr": [_quantile(final, 0.25), _quantile(final, 0.75)],
@@ -60,7 +69,7 @@ def summarise(records: Sequence[EpisodeRecord]) -> Row:
 def compare(records: Sequence[EpisodeRecord], others: Mapping[str, Sequence[EpisodeRecord]]) -> dict[str, Row]:
     """Set one method against each other on the episodes that both played (same lab, start and goal).
 
-    Each row holds the number of pairs, the difference of the success rates with its bootstrap interval over labs,
+    Each row holds the number of pairs, the difference of the success rates with its interval (`difference_interval`),
     McNemar's exact p-value and Wilcoxon's for the final distances, both adjusted over the rows by Holm's method.
     """
     mine = {record.key: record for record in records}
@@ -113,14 +122,14 @@ def lab_of(record: EpisodeRecord) -> tuple[str, str, int]:
 def _paired(pairs: Sequence[tuple[EpisodeRecord, EpisodeRecord]]) -> Row:
     first = [mine.success_5cm for mine, _ in pairs]
     second = [other.success_5cm for _, other in pairs]
-    gain = np.array(first, dtype=np.float64) - np.array(second, dtype=np.float64)
+    gains = [int(mine) - int(other) for mine, other in zip(first, second, strict=True)]
     labs = [lab_of(mine) for mine, _ in pairs]
     final = [(min(mine.final_distance_m, FAR_M), min(other.final_distance_m, FAR_M)) for mine, other in pairs]
     gaps = np.array([mine - other for mine, other in final])
     return {
         "pairs": len(pairs),
-        "difference": float(gain.mean()),
-        "bootstrap_95": list(cluster_bootstrap(gain, labs, generator=numpy_generator(0, "bootstrap"))),
+        "difference": float(np.mean(gains)),
+        "interval_95": list(difference_interval(gains, labs, generator=numpy_generator(0, "bootstrap"))),
         "mcnemar_p": mcnemar(first, second),
         "wilcoxon_p": float(stats.wilcoxon(gaps).pvalue) if np.any(gaps) else 1.0,
     }

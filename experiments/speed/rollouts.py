@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,10 +25,11 @@ from jepa_mpc.world_model.dynamics.captured import CapturedDynamics
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor
 from jepa_mpc.world_model.parts.predictors.forms import published, rotary
-from jepa_mpc.world_model.parts.predictors.precision import lowered
+from jepa_mpc.world_model.parts.predictors.precision import fast_dtype, lowered
 from jepa_mpc.world_model.recipes.leworldmodel import PRESETS
 
 ACTION_DIM, ELITES = 10, 30
+SHORT_FLAGS = ("avx512_bf16", "amx_bf16", "avx512_fp16", "bf16", "asimdhp")
 Imagine = Callable[[Plans], Tensor]
 
 
@@ -77,6 +79,15 @@ def variants(made: dict[str, CausalPredictor], context: Context, device: torch.d
             dynamics = LearnedDynamics(network, max_context=context.latents.shape[1])
             ways[f"{name} {bits}"] = through(CapturedDynamics(dynamics) if device.type == "cuda" else dynamics)
     return ways
+
+
+def instructions() -> str:
+    """The processor's instructions that PyTorch uses, those for sixteen bits, and which number format is faster."""
+    path = Path("/proc/cpuinfo")
+    flags = set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
+    short = ", ".join(name for name in SHORT_FLAGS if name in flags) or "none"
+    faster = str(fast_dtype("cpu")).removeprefix("torch.")
+    return f"{torch.backends.cpu.get_cpu_capability()}; for sixteen bits: {short}; faster here: {faster}"
 
 
 def seconds(task: Callable[[], Any], device: torch.device) -> float:

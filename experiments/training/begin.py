@@ -17,6 +17,9 @@ from jepa_mpc.places import folder_of
 from jepa_mpc.world_model.checkpoints.assembly import PARTS, TARGET
 from jepa_mpc.world_model.checkpoints.restore import load_network
 
+RELEASED = "vjepa2_encoder"
+"""What the files in configs/encoder call a network with released weights."""
+
 
 def published_encoder(source: str) -> nn.Module:
     """The encoder of a checkpoint folder of any system of ours, or of a released file.
@@ -58,6 +61,31 @@ def with_released(system: Mapping[str, Any], model: str) -> dict[str, Any]:
         )
     width = {"state_dim": release.sizes.width} if "state_dim" in takes else {}
     return {**system, **width, "encoder": {TARGET: "released_encoder", "model": model}}
+
+
+def with_encoder(system: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """A system's configuration with another encoder in place of its own: all entries of the former one go.
+
+    Args:
+        system: The configuration.
+        encoder: That of the encoder: a released one (`RELEASED`), or any that `assemble` knows.
+
+    Raises:
+        UnknownName: If there is no such encoder.
+        ValueError: If the system builds its encoder itself.
+    """
+    if is_released(encoder):
+        return with_released(system, str(encoder["model"]))
+    name = str(encoder.get(TARGET))
+    choose(PARTS, name, "encoder")
+    if "encoder" not in signature(choose(PARTS, str(system[TARGET]), "system")).parameters:
+        raise ValueError(f"encoder={name}: {system[TARGET]} builds its own encoder")
+    return {**system, "encoder": dict(encoder)}
+
+
+def is_released(encoder: Mapping[Any, Any]) -> bool:
+    """Whether the configuration of an encoder names released weights."""
+    return encoder.get(TARGET) == RELEASED
 
 
 def begin_with_encoder(objective: nn.Module, source: str) -> None:

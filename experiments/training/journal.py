@@ -14,6 +14,7 @@ from jepa_mpc.experiments.training.recorders import RECORDERS
 from jepa_mpc.files import only_writer as only_writer
 from jepa_mpc.files import write_json, write_text
 
+CONFIG = "config.yaml"
 USUAL = ("jsonl", "tensorboard")
 PACKAGES = ("torch", "numpy", "safetensors")
 
@@ -49,7 +50,7 @@ class Journal:
 
 def note_origin(folder: Path, settings: str) -> None:
     """Write what is needed to run it again: the resolved settings, the commit and the versions."""
-    write_text(folder / "config.yaml", settings)
+    write_text(folder / CONFIG, settings)
     versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
     write_json(folder / "origin.json", {"commit": commit(), "versions": versions, "machine": platform.machine()})
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from jepa_mpc.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
 from jepa_mpc.files import published
+from jepa_mpc.reading import open_checkpoint
 from jepa_mpc.world_model.checkpoints.loader import save_world_model
 from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.training.loop import FitSettings, FitState
@@ -55,6 +56,7 @@ class Keeper:
         self.facts = {"settings": settings, **facts, "evaluation": {"protocol": protocol}}
         self.shown = copy.deepcopy(objective)
         self.best, self.least = best, float("inf")
+        self.scores: Mapping[str, float] = {}
 
     def save(self, state: FitState) -> None:
         """Write the state first, then the world model (with averaged weights if they are kept)."""
@@ -69,7 +71,8 @@ class Keeper:
         self._publish(CHECKPOINT, self.shown, {"steps": state.step, **self.facts})
 
     def consider(self, step: int, objective: nn.Module, scores: Mapping[str, float]) -> None:
-        """Write a world model that was just judged, if it is the best so far."""
+        """Note how a world model was judged, and write it if it is the best so far."""
+        self.scores = scores
         value = scores.get(self.best, float("nan"))
         if value < self.least:
             self.least = value
@@ -87,11 +90,7 @@ class Keeper:
         if not published(self.folder / STATE).exists():
             return None
         tensors, config = load_checkpoint(self.folder / STATE)
-        other = other_settings(config["settings"], self.settings)
-        if other:
-            raise ValueError(
-                f"{self.folder} was trained with other settings of {', '.join(other)}: name another folder"
-            )
+        _refuse_other(self.folder, config["settings"], self.settings)
         if published(self.folder / BEST).exists():
             judged = load_checkpoint(self.folder / BEST)[1]["training"]["evaluation"]
             self.least = judged["scores"][self.best] if judged["decided by"] == self.best else self.least
@@ -99,6 +98,34 @@ class Keeper:
 
     def _publish(self, name: str, objective: nn.Module, training: Mapping[str, Any]) -> None:
         save_world_model(self.folder / name, objective, system=self.system, interface=self.interface, training=training)
+
+
+def refuse_used(folder: Path, settings: Mapping[str, Any], *, resume: str) -> None:
+    """Refuse a folder with a training that must not be gone on with, before any work; reads no weights.
+
+    Args:
+        folder: The run folder.
+        settings: All options of the training.
+        resume: "auto" goes on with a training of the same settings, "never" with none.
+
+    Raises:
+        BadCheckpoint: If the saved state is damaged.
+        ValueError: If the training there was made with other settings, or nothing is to be gone on with.
+    """
+    if not published(folder / STATE).exists():
+        return
+    with open_checkpoint(folder / STATE) as opened:
+        config = opened.config
+    _refuse_other(folder, config["settings"], settings)
+    if resume == "never":
+        steps = dict(config["layout"]["mapping"])["step"]
+        raise ValueError(f"{folder} holds a training of {steps} steps: resume=auto, or name another folder")
+
+
+def _refuse_other(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    other = other_settings(then, now)
+    if other:
+        raise ValueError(f"{folder} was trained with other settings of {', '.join(other)}: name another folder")
 
 
 def other_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -92,6 +92,25 @@ class Monitor:
         return torch.cat(parts)
 
 
+def doubts(scores: Mapping[str, float]) -> list[str]:
+    """What an evaluation says against using a world model, in short sentences; empty if nothing.
+
+    Args:
+        scores: What `Monitor` answered last.
+    """
+    standing, hand = scores.get("held/prediction_over_standing", 0.0), scores.get("probe/hand_r2", 1.0)
+    found = []
+    if not standing < 1:
+        found.append(
+            f"it predicts worse than standing still (held/prediction_over_standing {standing:.3g}, not below 1)"
+        )
+    if not hand > 0:
+        found.append(f"its latents do not tell where the hand is (probe/hand_r2 {hand:.3g}, not above 0)")
+    if scores.get("health/collapsed", 0.0):
+        found.append("its latents collapse (health/collapsed)")
+    return found
+
+
 def probe(train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> dict[str, float]:
     """How well a linear map finds the hand: R^2 and median error (cm) in labs that neither side was fitted on."""
     inputs, places = (x.flatten(0, 1).double() for x in train)

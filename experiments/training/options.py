@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from jepa_mpc.errors import choose
+from jepa_mpc.errors import UnknownName, choose
 from jepa_mpc.experiments.training.recorders import RECORDERS
 from jepa_mpc.experiments.training.workers import LAYOUTS
 from jepa_mpc.world_model.checkpoints.assembly import assemble
@@ -57,8 +57,7 @@ def fit_settings(cfg: DictConfig) -> FitSettings:
     """How to train: `fit` with its parts built, and how often to watch.
 
     Raises:
-        UnknownName: If a part is unknown.
-        ValueError: If a setting is unknown, missing or out of range.
+        ValueError: If a setting or one of its parts is unknown, missing or out of range.
     """
     facts = {str(name): _part(str(name), value) for name, value in _plain(cfg.fit).items()}
     betas = facts.get("betas", (0.9, 0.999))
@@ -68,6 +67,8 @@ def fit_settings(cfg: DictConfig) -> FitSettings:
         return FitSettings(**{**facts, "betas": tuple(betas), "watch_every": int(cfg.watch.every)})
     except TypeError as error:
         raise ValueError(f"fit: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"fit.{error}") from error
 
 
 def _plain(cfg: DictConfig) -> dict[Any, Any]:
@@ -80,7 +81,7 @@ def _part(name: str, spec: Any) -> Any:
     """A setting, built if it is a part."""
     try:
         return assemble(spec)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, UnknownName) as error:
         raise ValueError(f"fit.{name}: {error}") from error
 
 

@@ -21,6 +21,7 @@ from jepa_mpc.experiments.reaching.methods import WORLD_MODEL
 from jepa_mpc.face.agents import planning_agent
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.interfaces import Agent
+from jepa_mpc.planners import planner_choice
 from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.recipes import as_world_model
@@ -43,7 +44,7 @@ class LiveModel:
         return planning_agent(model, env, self.settings, seed=self.seed + stream)
 
 
-class Reaching:
+class ReachEvaluation:
     """Plays the same episodes each time.
 
     Args:
@@ -70,8 +71,7 @@ class Reaching:
         for name in ("labs", "episodes", "budget", "horizon"):
             if type(cfg[name]) is not int or cfg[name] < 1:
                 raise ValueError(f"evaluate.{name} must be a whole number from 1, got {cfg[name]!r}")
-        arguments: dict[str, Any] = OmegaConf.to_container(cfg.planner, resolve=True)  # type: ignore[assignment]
-        name = str(arguments.pop("_target_")).rsplit(".", 1)[-1]
+        name, arguments = planner_choice(OmegaConf.to_container(cfg.planner, resolve=True))  # type: ignore[arg-type]
         self.cfg, self.interface, self.stop = cfg, interface, stop
         self.settings = PlanSettings(planner=name, arguments=arguments, horizon=cfg.horizon, effort=cfg.effort)
         self.settings.build()

@@ -25,7 +25,7 @@ SOURCE = ("path", "weight", "robot", "cameras", "format", "leave_out", "place")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class LogSource:
     """One log of a training.
 
     Args:
@@ -41,7 +41,7 @@ class Source:
     place: Path | None = None
 
 
-def sources_of(cfg: DictConfig) -> list[Source]:
+def sources_of(cfg: DictConfig) -> list[LogSource]:
     """The logs that `data` names: a path, or a list of paths and of entries with a path and options of their own.
 
     Raises:
@@ -121,13 +121,15 @@ def robot_entries(robot: Any) -> dict[str, Any]:
 
     Raises:
         UnknownName: If it is neither a file nor a known robot.
-        ValueError: If the file does not hold entries of a robot map.
+        ValueError: If there is no such file, or it does not hold entries of a robot map.
     """
     if robot is None:
         return {}
     if isinstance(robot, str):
         if not robot.endswith((".yaml", ".yml")):
             return choose(ROBOTS, robot, "robot (or name a .yaml file)").to_dict()
+        if not Path(robot).is_file():
+            raise ValueError(f"robot={robot}: there is no such file; inspect_logs.py writes one to begin with")
         robot = OmegaConf.to_container(OmegaConf.load(robot), resolve=True)
     if not isinstance(robot, Mapping):
         raise ValueError(f"a robot map is a list of entries such as position: ..., got {robot!r}")
@@ -148,7 +150,7 @@ def adapter_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> RobotAdapter:
     )
 
 
-def _source(cfg: DictConfig, own: Mapping[str, Any]) -> Source:
+def _source(cfg: DictConfig, own: Mapping[str, Any]) -> LogSource:
     cameras = own.get("cameras", cfg.cameras)
     options = CacheOptions(
         cameras=None if cameras is None else tuple(cameras),
@@ -159,7 +161,7 @@ def _source(cfg: DictConfig, own: Mapping[str, Any]) -> Source:
         leave_out=tuple(own.get("leave_out", cfg.ingest.leave_out)),
     )
     place = own.get("place", cfg.ingest.place)
-    return Source(
+    return LogSource(
         path=Path(own["path"]), options=options, weight=float(own.get("weight", 1.0)),
         place=None if place is None else Path(place),
     )  # fmt: skip

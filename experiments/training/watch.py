@@ -23,7 +23,7 @@ REMEDY = (
 )
 
 
-class Watch:
+class CollapseWatch:
     """Stops a training whose latents collapse, before anything good is overwritten.
 
     Looked at are the signs of `CollapseMonitor` and the motion: how far latents move from one frame to the next, as a

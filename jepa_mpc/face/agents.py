@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from jepa_mpc.encoders.hand_points import HandPoints
-from jepa_mpc.envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
+from jepa_mpc.envs.oracle_cpu import SimulatorPerception, TrueDynamics, true_goal
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.interfaces import Cost, Dynamics, GoalReader, Perception, Planner, Proposal
@@ -31,7 +31,7 @@ WINDOW = 2
 """States that an agent keeps for its world model."""
 
 
-class Robot(Protocol):
+class RobotFacts(Protocol):
     """What an agent must know of the robot that it acts for; every environment of ours tells it."""
 
     @property
@@ -53,7 +53,7 @@ class Robot(Protocol):
 
 def planning_agent(
     model: WorldModel,
-    robot: Robot,
+    robot: RobotFacts,
     settings: PlanSettings,
     *,
     seed: int,
@@ -139,7 +139,7 @@ def calibrated_agent(
     calibrated: CalibratedSettings,
     model: WorldModel,
     keypoints: HandPoints,
-    robot: Robot,
+    robot: RobotFacts,
     settings: PlanSettings,
     *,
     seed: int,
@@ -190,7 +190,7 @@ def calibrated_goal(
     )
 
 
-def servo_agent(model: WorldModel, robot: Robot, *, goals: GoalReader | None = None) -> ServoAgent:
+def servo_agent(model: WorldModel, robot: RobotFacts, *, goals: GoalReader | None = None) -> ServoAgent:
     """The control without planner and predictor: a share of the way towards where the goal is read to be.
 
     Args:
@@ -232,7 +232,7 @@ def true_dynamics_agent(
         cost: What it minimises beside the effort; by default the squared distance of the sensors from the goal's.
         planner: Searches for plans; by default the one that `settings` names.
     """
-    box, perception = env.action_box, StatePerception(env)
+    box, perception = env.action_box, SimulatorPerception(env)
     return PlanningAgent(
         perception=perception,
         memory=ReplayBuffer(capacity=1, window=1, action_dim=box.dim),
@@ -246,7 +246,7 @@ def true_dynamics_agent(
     )
 
 
-def reactive_agent(policy: GoalPolicy, model: WorldModel, robot: Robot) -> ReactiveAgent:
+def reactive_agent(policy: GoalPolicy, model: WorldModel, robot: RobotFacts) -> ReactiveAgent:
     """A policy alone: it is given images and nothing else, and imagines nothing.
 
     Args:
@@ -266,7 +266,7 @@ def reactive_agent(policy: GoalPolicy, model: WorldModel, robot: Robot) -> React
     )
 
 
-def check_robot(model: WorldModel, robot: Robot) -> None:
+def check_robot(model: WorldModel, robot: RobotFacts) -> None:
     """Refuse a robot that the model was not trained for, by its name where it has one (`embodiment`), too.
 
     A camera may be finer by a whole factor.

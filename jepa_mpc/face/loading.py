@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_mpc.checkpoint import open_checkpoint
+from jepa_mpc.encoders.hand_points import HandPoints
 from jepa_mpc.envs.true_dynamics import true_dynamics
 from jepa_mpc.errors import BadObservation, choose
-from jepa_mpc.face.agents import CalibratedSettings, Robot, calibrated_agent, planning_agent
+from jepa_mpc.face.agents import CalibratedSettings, RobotFacts, calibrated_agent, planning_agent
 from jepa_mpc.face.agents import true_dynamics_agent as simulator_agent
 from jepa_mpc.face.planning import PlanSettings
-from jepa_mpc.interfaces import Agent
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.step_log import StepLog
 from jepa_mpc.trajectories.robot_adapter import RobotAdapter, RobotAgent, load_robot_adapter
@@ -48,11 +48,11 @@ def load_world_model(checkpoint: str | Path, *, device: torch.device | str = "cp
 
 
 def load_agent(
-    robot: Robot,
-    checkpoint: str | Path | None = None,
+    robot: RobotFacts,
+    checkpoint: str | Path | WorldModel | None = None,
     *,
     kind: AgentKind | None = None,
-    keypoints: str | Path = "hand_points",
+    keypoints: str | Path | HandPoints = "hand_points",
     planner: str | Mapping[str, Any] = "cem_short",
     horizon: int = 2,
     effort: float = 0.05,
@@ -63,11 +63,13 @@ def load_agent(
     """An agent that plans in a trained world model, for one robot.
 
     Args:
-        robot: An environment, or whatever tells `action_box`, `cameras`, `image_size` and `dt_s`.
-        checkpoint: The world model (see `load_world_model`); by default the shipped one for as many cameras.
+        robot: An environment, within gymnasium's wrappers or without, or whatever tells `action_box`, `cameras`,
+            `image_size` and `dt_s`.
+        checkpoint: The world model, or where it lies (see `load_world_model`); by default the shipped one for as many
+            cameras.
         kind: "calibrated" finds the hand in the pictures and corrects the goal on the way, "simple" plans and nothing
             else; by default calibrated where the world model can measure positions and the robot has two cameras.
-        keypoints: What the calibrated agent finds the hand with.
+        keypoints: What the calibrated agent finds the hand with, or where it lies.
         planner: The name of a file in configs/planner, or a mapping with `_target_` and arguments.
         horizon: Steps that a plan looks ahead.
         effort: Weight of the actions' size against the squared distance (m^2).
@@ -79,22 +81,28 @@ def load_agent(
         BadCheckpoint: If a checkpoint cannot be read, or was trained for another robot.
         UnknownName: If there is no such planner.
     """
-    two = len(robot.cameras) > 1
-    model = load_world_model(checkpoint or ("reach_wide" if two else "reach_one_camera"), device=device)
+    robot = getattr(robot, "unwrapped", robot)
+    model = checkpoint or ("reach_wide" if len(robot.cameras) > 1 else "reach_one_camera")
+    if not isinstance(model, WorldModel):
+        model = load_world_model(model, device=device)
     settings = plan_settings(planner, horizon=horizon, effort=effort, hold_m=hold_m)
-    chosen = kind or ("calibrated" if two and model.position_head is not None else "simple")
-    if chosen == "simple":
+    if (kind or usual_kind(model)) == "simple":
         agent = planning_agent(model, robot, settings, seed=seed)
     else:
         agent = calibrated_agent(
             CalibratedSettings(),
             model,
-            load_hand_points(keypoints, device=device),
+            keypoints if isinstance(keypoints, HandPoints) else load_hand_points(keypoints, device=device),
             robot,
             settings,
             seed=seed,
         )
     return EnvironmentAgent(agent, cameras=robot.cameras)
+
+
+def usual_kind(model: WorldModel) -> AgentKind:
+    """The agent that fits a world model: calibrated, if it measures positions and has two cameras."""
+    return "calibrated" if len(model.interface.cameras) > 1 and model.position_head is not None else "simple"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +155,7 @@ def true_dynamics_agent(
     planner: str | Mapping[str, Any] = "cem",
     horizon: int | None = None,
     effort: float = 0.0,
-    dynamics: str = "simulator",
+    dynamics: str | None = None,
     num_threads: int = 1,
     seed: int = 0,
 ) -> PlanningAgent:
@@ -158,7 +166,8 @@ def true_dynamics_agent(
         planner: See `load_agent`.
         horizon: Steps that a plan looks ahead; the task's own by default.
         effort: Weight of the actions' size against the task's cost.
-        dynamics: "simulator" (MuJoCo on the CPU) or "warp" (MuJoCo Warp).
+        dynamics: "simulator" (MuJoCo on the CPU), "warp" (MuJoCo Warp) or "stepping" (environments of gymnasium); by
+            default what suits the task.
         num_threads: CPU threads of "simulator".
         seed: Seed of the planner.
 
@@ -189,11 +198,11 @@ class EnvironmentAgent:
     """An agent that takes a gymnasium environment's own observations and answers with what its `step` takes.
 
     Args:
-        agent: Does the acting.
+        agent: Plans.
         cameras: Names of the cameras, in the order of the channels in `frames`.
     """
 
-    def __init__(self, agent: Agent, *, cameras: tuple[str, ...]) -> None:
+    def __init__(self, agent: PlanningAgent, *, cameras: tuple[str, ...]) -> None:
         self.agent, self.cameras = agent, tuple(cameras)
 
     @property

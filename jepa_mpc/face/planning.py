@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from jepa_mpc.errors import choose
 from jepa_mpc.interfaces import Cost, Planner
-from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners import build_planner
 from jepa_mpc.types import MpcSettings
 from jepa_mpc.world_model.costs.goal import Effort, WeightedSum
 
@@ -38,16 +37,8 @@ class PlanSettings:
     deadline_s: float = float("inf")
 
     def build(self) -> Planner:
-        """The planner.
-
-        Raises:
-            UnknownName: If there is no planner of that name.
-            ValueError: If it does not take one of the arguments.
-        """
-        try:
-            return choose(PLANNERS, self.planner, "planner")(**self.arguments)
-        except TypeError as error:
-            raise ValueError(f"planner={self.planner}: {error}") from error
+        """The planner (see `planners.build_planner`)."""
+        return build_planner(self.planner, self.arguments)
 
     def mpc(self) -> MpcSettings:
         """The agent's settings; the cost is a squared distance."""

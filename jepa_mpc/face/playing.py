@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_mpc import envs
-from jepa_mpc.episode import Episode, run_episode
+from jepa_mpc.episode import PlayedEpisode, run_episode
 from jepa_mpc.interfaces import Agent
 from jepa_mpc.trajectories.formats import Log
 from jepa_mpc.trajectories.formats import open_log as read_log
@@ -26,7 +26,7 @@ def make_env(name: str = "reach-v1", **settings: Any) -> Any:
     return envs.make(name, **settings)
 
 
-def evaluate(env: Any, agent: Agent, *, seeds: Sequence[int] = range(10)) -> list[Episode]:
+def evaluate(env: Any, agent: Agent, *, seeds: Sequence[int] = range(10)) -> list[PlayedEpisode]:
     """Play one episode for each seed.
 
     Args:

@@ -77,7 +77,7 @@ def plan(
     states, goals = (value.reshape(-1, 1, value.shape[-1]).float() for value in (start, goal))  # (B, 1, D)
     box = ActionBox(low=torch.tensor(low, dtype=torch.float32), high=torch.tensor(high, dtype=torch.float32))
     context = Context(latents=states[:, None], actions=torch.zeros(len(states), 0, box.dim))
-    return build_planner({"_target_": planner, **settings}).plan(
+    return build_planner(planner, settings).plan(
         PlanRequest(
             evaluate=Evaluator(StepDynamics(step), cost or GoalDistance(steps="all"), context, Goal(latents=goals)),
             box=box,

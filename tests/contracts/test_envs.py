@@ -70,6 +70,17 @@ def test_registering_twice_changes_nothing():
     assert set(envs.ENVS) <= set(gymnasium.registry)
 
 
+def test_a_step_takes_arrays_and_tensors_with_and_without_a_batch_axis(env):
+    action = torch.from_numpy(some_actions(env, 1))
+    outcomes = []
+    for answer in (action, action[0], action.numpy(), action[0].numpy().tolist()):
+        env.reset(seed=0)
+        outcomes.append(env.step(answer)[0])
+    assert all(same(outcomes[0], other) for other in outcomes[1:])
+    with pytest.raises(ValueError, match=r"has shape .* or .*, got \(2, "):
+        env.step(action.repeat(2, 1))
+
+
 def test_gymnasiums_checker_has_nothing_to_say(name, recwarn):
     envs.register()
     made = gymnasium.make(name, render_mode="rgb_array", **SMALL)

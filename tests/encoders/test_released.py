@@ -373,4 +373,6 @@ def test_every_released_encoder_can_be_built_and_configured(name):
 
 
 def test_configurations_and_releases_agree_one_to_one():
-    assert {file.stem for file in (ROOT / "configs/encoder").glob("*.yaml")} == set(RELEASES)
+    assert {
+        file.stem for file in (ROOT / "configs/encoder").glob("*.yaml") if "vjepa2_encoder" in file.read_text()
+    } == set(RELEASES)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from jepa_mpc.envs.labs import sample_lab
-from jepa_mpc.envs.oracle_cpu import StatePerception, TrueDynamics, true_goal
+from jepa_mpc.envs.oracle_cpu import SimulatorPerception, TrueDynamics, true_goal
 from jepa_mpc.types import Context
 
 HORIZON = 4
@@ -29,7 +29,7 @@ def plans():
 
 
 def present(env) -> Context:
-    return Context(latents=StatePerception(env)(env.observation()), actions=torch.zeros(1, 0, 7))
+    return Context(latents=SimulatorPerception(env)(env.observation()), actions=torch.zeros(1, 0, 7))
 
 
 @pytest.mark.parametrize("split", ["train", "all", "dynamics"])
@@ -108,7 +108,7 @@ def test_more_worlds_than_there_are_cannot_be_perceived(env):
     observation = env.observation()
     doubled = type(observation)(frames=observation.frames.repeat(2, 1, 1, 1, 1), cameras=observation.cameras)
     with pytest.raises(ValueError, match="one world"):
-        StatePerception(env)(doubled)
+        SimulatorPerception(env)(doubled)
 
 
 def test_threads_must_be_there(env):

@@ -163,7 +163,11 @@ assert env.arm.move([0.0] * 7) is None
 def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     import os
 
-    kept = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "MUJOCO_GL_NOTE", "DISPLAY")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MUJOCO_GL", "MUJOCO_GL_NOTE", "MUJOCO_GL_GIVEN", "DISPLAY")
+    }
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -181,9 +185,6 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[s
         ("", NO_LIBRARIES),
         ("egl", NO_LIBRARIES),
         ("osmesa", NO_LIBRARIES),
-        ("disable", ""),
-        ("nonsense", ""),
-        ("glfw", ""),
     ],
 )
 def test_where_nothing_draws_the_physics_works_and_one_sentence_helps(wanted, preparation):
@@ -193,6 +194,22 @@ def test_where_nothing_draws_the_physics_works_and_one_sentence_helps(wanted, pr
         run.stderr
     )
     assert "apt-get install -y --no-install-recommends libegl1 libgl1" in last and "mujoco-warp" in last
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["MUJOCO_GL=glfw", "MUJOCO_GL=osmesa", "MUJOCO_GL=disable", "MUJOCO_GL=nonsense", "PYOPENGL_PLATFORM=osmesa",
+     "MUJOCO_EGL_DEVICE_ID=99", "MUJOCO_EGL_DEVICE_ID=abc"],
+)  # fmt: skip
+def test_a_variable_that_keeps_drawing_from_working_is_named(setting):
+    if not loads("egl"):
+        pytest.skip("EGL is not installed")
+    if setting == "MUJOCO_GL=osmesa" and loads("osmesa"):
+        pytest.skip("OSMesa is installed")
+    name, _, value = setting.partition("=")
+    run = in_a_process(f"{NO_WARP}\n{PHYSICS}\nenv.reset(seed=0)", **{name: value})
+    last = run.stderr.strip().splitlines()[-1]
+    assert run.returncode == 1 and f"with {setting}: unset {name}, " in last and "apt-get" not in last, run.stderr
 
 
 def test_importing_mujoco_first_is_named_as_the_cause():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jepa_mpc import envs
-from jepa_mpc.envs.arm import HAND_DOWN, Command
+from jepa_mpc.envs.arm import HAND_DOWN, ArmCommand
 from jepa_mpc.envs.batched_control import BatchedKinematics
 from jepa_mpc.envs.control import InverseKinematics, rotation_matrix
 from jepa_mpc.envs.labs import sample_lab
@@ -159,7 +159,7 @@ def test_proprioception_is_what_was_measured(env):
 
 def test_a_command_survives_as_a_row(env):
     told = env.arm.robot.told
-    command = Command(env.arm.home, HAND_DOWN, 0.013)
+    command = ArmCommand(env.arm.home, HAND_DOWN, 0.013)
     row = command.row()
     assert row.shape == (told.dim,) and row[told.opening] == 0.013
     np.testing.assert_array_equal(row[told.joints], env.arm.home)

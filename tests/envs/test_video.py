@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from jepa_mpc.envs import video
+from jepa_mpc.envs.drawing import gamma_of, with_gamma
 from jepa_mpc.envs.video import (
     VideoWriter,
     draw_crosshair,
@@ -179,3 +180,13 @@ def test_panels_keep_the_shape_of_each_picture():
 def test_a_curve_without_any_finite_distance_is_an_empty_strip():
     image = np.zeros((40, 300, 3), np.uint8)
     assert sparkline(image, [math.nan], total=3).shape == (84, 300, 3)
+
+
+def test_nearly_black_pictures_are_brightened_and_others_are_not():
+    chance = np.random.default_rng(0)
+    dark = chance.integers(0, 8, (32, 32, 3), dtype=np.uint8)
+    usual = chance.integers(0, 200, (32, 32, 3), dtype=np.uint8)
+    assert gamma_of(usual) == 1 and with_gamma(usual, 1) is usual
+    seen = with_gamma(dark, gamma_of(dark))
+    assert 60 <= np.quantile(seen, 0.95) <= 120 and seen[dark == 0].max() == 0
+    assert gamma_of(np.zeros((8, 8, 3), np.uint8)) < 1

@@ -15,7 +15,7 @@ import torch
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.experiments.agents import wall
-from jepa_mpc.experiments.agents.ablations import Cell, kept, variants
+from jepa_mpc.experiments.agents.ablations import AblationCell, kept, variants
 from jepa_mpc.experiments.agents.doubts import auroc
 from jepa_mpc.experiments.agents.tables import row_of
 from jepa_mpc.face.two_modes import TwoModeSettings
@@ -126,7 +126,7 @@ def test_a_critic_of_another_world_model_is_refused(place):
 
 
 def test_a_cell_of_other_settings_has_another_file(tmp_path):
-    one, other = Cell(variant="full", lab=1, budget=3), Cell(variant="full", lab=1, budget=4)
+    one, other = AblationCell(variant="full", lab=1, budget=3), AblationCell(variant="full", lab=1, budget=4)
     assert one.path(tmp_path) != other.path(tmp_path) and kept(one, tmp_path) is None
 
 

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.experiments.commands.bench_flow import bench, show
 from jepa_mpc.experiments.flowing.judge import judge
-from jepa_mpc.experiments.flowing.pairs import CAMERAS, FIXED, MOVED, Pairs, Recording, load_pairs
+from jepa_mpc.experiments.flowing.pairs import CAMERAS, FIXED, MOVED, FlowPairs, FlowRecording, load_pairs
 from jepa_mpc.experiments.flowing.pictures import choose_pairs, colours
 from jepa_mpc.experiments.training.begin import begin_with_encoder, published_encoder
 from jepa_mpc.seeding import generator
@@ -33,7 +33,7 @@ TINY = [
     "pairs.held.labs=1",
     "pairs.held.pairs=2",
 ]
-SMALL = Recording(labs=range(2), pairs=2, size=32, split="train")
+SMALL = FlowRecording(labs=range(2), pairs=2, size=32, split="train")
 
 
 def configured(name, *overrides):
@@ -49,7 +49,7 @@ def made_up(count=4, size=8):
     flow[..., :2, :2] = torch.tensor([3.0, 4.0])[:, None, None]
     moving = torch.zeros(count, 1, size, size, dtype=torch.bool)
     moving[..., :2, :2] = True
-    return Pairs(
+    return FlowPairs(
         frames=torch.zeros(count, 2, 3, size, size, dtype=torch.uint8),
         flow=flow,
         valid=torch.ones_like(moving),

@@ -16,8 +16,9 @@ from omegaconf import OmegaConf
 
 from jepa_mpc.envs import true_dynamics
 from jepa_mpc.errors import UnknownName
-from jepa_mpc.experiments.benchmarking import cells
-from jepa_mpc.experiments.benchmarking.budgets import build, evaluations_of, free_request, needs_gradients, sized
+from jepa_mpc.experiments.benchmarking import folder, origin
+from jepa_mpc.experiments.benchmarking.advice import across, advice
+from jepa_mpc.experiments.benchmarking.budgets import evaluations_of, free_request, needs_gradients, sized
 from jepa_mpc.experiments.benchmarking.cells import Cell, Outcome
 from jepa_mpc.experiments.benchmarking.figures import pareto
 from jepa_mpc.experiments.benchmarking.meter import Metered
@@ -25,8 +26,9 @@ from jepa_mpc.experiments.benchmarking.page import markdown
 from jepa_mpc.experiments.benchmarking.play import course_cost, play, task_at
 from jepa_mpc.experiments.benchmarking.study import study_of, task_name
 from jepa_mpc.experiments.benchmarking.summary import table
+from jepa_mpc.experiments.commands import bench_planners
 from jepa_mpc.experiments.commands.bench_planners import CONFIGS, SHIPPED, bench
-from jepa_mpc.planners import PLANNERS
+from jepa_mpc.planners import PLANNERS, build_planner
 from jepa_mpc.types import ActionBox
 
 BOX = ActionBox(low=-torch.ones(2), high=torch.ones(2))
@@ -65,7 +67,7 @@ def outcome(cost: float, *, success: bool = True, **changes) -> Outcome:
 @pytest.mark.parametrize("budget", [150, 600])
 def test_a_sized_planner_spends_its_budget_and_no_more(name: str, budget: int) -> None:
     arguments = sized(name, {}, budget=budget, box=BOX, horizon=5)
-    spent = evaluations_of(build(name, arguments), box=BOX, horizon=5)
+    spent = evaluations_of(build_planner(name, arguments), box=BOX, horizon=5)
     assert 0.8 * budget <= spent <= budget  # rounds cannot be cut: 16 starts or 32 plans at a time
 
 
@@ -75,12 +77,12 @@ def test_a_budget_that_no_round_fits_is_refused() -> None:
 
 
 def test_planners_that_need_gradients_are_told_apart() -> None:
-    needing = {name for name in PLANNERS if needs_gradients(build(name, {}), box=BOX, horizon=5)}
+    needing = {name for name in PLANNERS if needs_gradients(build_planner(name, {}), box=BOX, horizon=5)}
     assert needing == {"gradient", "cem_gradient", "grad_cem", "lifted"}
 
 
 def test_the_meter_changes_no_plan_and_counts_every_candidate() -> None:
-    planner = build("icem", {"num_samples": 32, "num_elites": 4, "num_iterations": 3})
+    planner = build_planner("icem", {"num_samples": 32, "num_elites": 4, "num_iterations": 3})
     metered = Metered(planner)
     alone, measured = (each.plan(free_request(box=BOX, horizon=5)) for each in (planner, metered))
     assert torch.equal(alone.actions, measured.actions)
@@ -146,6 +148,66 @@ def test_the_same_command_goes_on_and_a_damaged_cell_is_made_again(tmp_path: Pat
     assert [row["cost"] for row in first] == [row["cost"] for row in second]
 
 
+def test_cells_of_a_planner_whose_code_changed_are_made_again(tmp_path: Path, caplog, monkeypatch) -> None:
+    bench(config(*TINY, f"out={tmp_path / 'run'}"))
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "cells").iterdir()}
+    changed = tmp_path / "planners"
+    changed.mkdir()
+    (changed / "cem.py").write_text("a new idea")
+    monkeypatch.setattr(origin, "PLANNERS", changed)
+    origin.fingerprint.cache_clear()
+    try:
+        bench(config(*TINY, f"out={tmp_path / 'run'}"))
+    finally:
+        origin.fingerprint.cache_clear()
+    assert "2 runs of cem were played by other code" in caplog.text
+    again = {path for path, time_ns in files.items() if path.stat().st_mtime_ns != time_ns}
+    assert again == {path for path in files if "nothing" not in path.name and "random" not in path.name}
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files than runs of bench_planners"):
+        bench(config(*TINY, f"out={tmp_path}"))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_uncommitted_changes_are_part_of_the_fingerprint(monkeypatch) -> None:
+    answers = {"diff": b"", "ls-files": b""}
+    monkeypatch.setattr(origin, "_git", lambda name, *_: answers[name])
+    assert origin.uncommitted() == ""
+    answers["diff"] = b"+ a line"
+    assert len(origin.uncommitted()) == 12
+
+
+def test_a_narrower_command_keeps_the_wider_report(tmp_path: Path) -> None:
+    wide = bench(config(*TINY, f"out={tmp_path}"))
+    narrow = bench(config(*TINY, "planners=[cem]", "starts=1", f"out={tmp_path}"))
+    told = [{row["planner"]: (row["runs"], row["cost"], row["regret"]) for row in rows} for rows in (wide, narrow)]
+    assert told[0] == told[1]
+    with pytest.raises(ValueError, match="runs of dmc-reacher-easy-v1 with horizon=15, this command has horizon=3"):
+        bench(config(*TINY, "horizon=3", f"out={tmp_path}"))
+    other = bench(config(*TINY, "planners=[{planner: cem, min_std: 0.1}]", f"out={tmp_path}"))
+    assert {row["planner"]: row["runs"] for row in other} == {"cem": 2, "slope": 2, "nothing": 2, "random": 2}
+
+
+def test_an_interrupt_leaves_a_partial_report_that_says_so(tmp_path: Path, monkeypatch) -> None:
+    work_off = bench_planners.work_off
+
+    def stopped(works, *, workers):
+        yield from list(work_off(works[:3], workers=workers))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench_planners, "work_off", stopped)
+    with pytest.raises(KeyboardInterrupt, match="5 of 8 runs are missing"):
+        bench(config(*TINY, f"out={tmp_path}"))
+    for name in ("report.html", "results.json", "table.md"):
+        assert "Partial: 5 of 8 runs are missing (interrupted" in (tmp_path / name).read_text()
+    monkeypatch.undo()
+    bench(config(*TINY, f"out={tmp_path}"))
+    assert "Partial" not in (tmp_path / "report.html").read_text()
+
+
 def test_shards_share_the_work_and_the_folder(tmp_path: Path) -> None:
     whole = options(*TINY)
     count = len(study_of(whole, configs=CONFIGS, shipped=SHIPPED).cells)
@@ -162,6 +224,47 @@ def test_regret_is_above_the_best_of_each_start() -> None:
     assert (rows[0]["p50_ms"], rows[0]["evaluations"], rows[0]["success"]) == (500.0, 32.0, 1.0)
 
 
+def test_seeds_of_one_start_count_as_one_when_success_is_judged() -> None:
+    rows = table([outcome(1.0, seed=seed) for seed in range(40)])
+    assert rows[0]["success"] == 1.0 and rows[0]["success_low"] < 0.25 and rows[0]["success_high"] == 1.0
+    many = table([outcome(1.0, start=start, seed=seed) for start in range(20) for seed in range(2)])
+    assert 0.8 < many[0]["success_low"] < 0.9
+
+
+def test_the_time_of_few_plans_has_no_99th_percentile_and_is_told_in_plain_numbers() -> None:
+    rows = table([outcome(1.0, seed=seed) for seed in range(6)])
+    assert rows[0]["p99_ms"] is None and "p99" not in markdown(rows)
+    slow = dataclasses.replace(outcome(1.0), wall_s=(10.5,) * 100, cpu_s=(0.0004,) * 100)
+    assert "| 0.4 ms | 10.5 s | 10.5 s |" in markdown(table([slow]))
+
+
+def test_a_learned_world_shows_what_was_believed_beside_what_was_true() -> None:
+    known = dataclasses.replace(outcome(0.25, dynamics="learned"), believed=0.125)
+    text = markdown(table([known]))
+    assert "believed by the world model (its own unit)" in text and "| 0.1250 | 0.2500 |" in text
+    assert "believed" not in markdown(table([dataclasses.replace(known, cell=cell())]))
+
+
+def test_the_summary_ranks_within_a_budget_and_gives_one_advice() -> None:
+    closed = {"mode": "closed", "execute": 1}
+    played = []
+    for task in ("dmc-reacher-easy-v1", "cart-pole-v1"):
+        for budget, costs in ((128, {"good": 1.1, "poor": 3.0}), (512, {"good": 1.0, "poor": 2.0})):
+            for name, cost in costs.items():
+                each = outcome(cost, task=task, planner=name, budget=budget, **closed)
+                played.append(dataclasses.replace(each, success=name == "good", cpu_s=(budget / 1000,)))
+        played.append(
+            outcome(4.0, task=task, planner="nothing", kind="nothing", baseline=True, success=False, **closed)
+        )
+    overall = across(table(played))
+    good = next(row for row in overall if row["planner"] == "good" and row["budget"] == 512)
+    assert (good["rank"], good["rivals"], good["success"], good["regret_share"]) == (1.0, 2, 1.0, 0.0)
+    assert good["busy_ms"] == pytest.approx(512) and good["tasks"] == 2
+    words = advice(overall)
+    assert words.startswith("Take good with 512 evaluations") and "128" in words and "1 start" in words
+    assert advice([row for row in overall if row["planner"] == "nobody"]) == ""
+
+
 def test_a_broken_simulation_is_no_success_and_hides_no_mean() -> None:
     rows = table([outcome(1.0), outcome(math.inf, start=1, success=False)])
     assert rows[0]["broken"] == 1 and rows[0]["cost"] is None and rows[0]["success"] == 0.5
@@ -174,15 +277,13 @@ def test_a_reference_is_compared_run_by_run() -> None:
     assert rows["b"]["cost_to_reference"] == pytest.approx(0.5)
     assert rows["b"]["difference"] == pytest.approx(-0.75) and rows["b"]["difference_high"] <= -0.5
     assert rows["b"]["evaluations_to_reference"] == 1.0 and rows["cem"]["difference"] == 0.0
-    with pytest.raises(ValueError, match="did not play"):
-        table(played, reference="c")
 
 
 def test_a_cell_survives_its_file(tmp_path: Path) -> None:
     made = outcome(math.inf)
     made.save(tmp_path)
-    assert cells.load(made.cell, tmp_path) == made
-    assert cells.load(dataclasses.replace(made.cell, seed=9), tmp_path) is None
+    assert folder.read(tmp_path) == {made.cell.key: made}
+    assert dataclasses.replace(made.cell, seed=9).key not in folder.read(tmp_path)
 
 
 def test_the_front_is_what_nothing_beats() -> None:
@@ -206,6 +307,9 @@ def test_the_version_of_a_task_may_be_left_out() -> None:
         ("planners=[{planner: cem, num_sample: 3}]", "num_sample"),
         ("planners=[gradient]", "no planner is left"),
         ("dynamics=learned", "no planner is left"),
+        ("reference=mppi", "the reference 'mppi' does not play"),
+        ("budgets=[64,128] reference=cem", "must have one budget, got 2"),
+        ("checkpoint=here", "planned in with dynamics=learned"),
         ("dynamics=bullet", "dynamics must be one of simulator, warp, learned"),
         ("shard=1", "shard must be"),
         ("mode=closed execute=99", "execute=99"),
@@ -235,7 +339,9 @@ def test_the_study_of_the_default_planner_has_its_reference_and_hundred_runs_eac
     assert sum(not each.baseline for each in study.cells) == 100
     entry = options("study=reach_budget")["planners"][0]
     assert (
-        evaluations_of(build("cem", {k: v for k, v in entry.items() if k.startswith("num_")}), box=BOX, horizon=8)
+        evaluations_of(
+            build_planner("cem", {k: v for k, v in entry.items() if k.startswith("num_")}), box=BOX, horizon=8
+        )
         == 9000
     )
 

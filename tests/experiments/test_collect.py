@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
 from jepa_mpc.envs.robots import UR5E
 from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.experiments.commands.collect import Collection, record_one, settle
 from jepa_mpc.files import write_json
+from jepa_mpc.places import CONFIGS
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.recording import publish_staged
@@ -60,7 +62,7 @@ def test_a_stopped_log_goes_on_and_equals_one_that_ran_through(tmp_path):
         time.sleep(0.02)
     worker.send_signal(signal.SIGTERM)
     code, _, err = finish(worker)
-    assert code == 1 and "the same command continues it" in err and not (stopped / "manifest.json").exists()
+    assert code == 130 and "the same command continues it" in err and not (stopped / "manifest.json").exists()
     count = len(NpzStore(stopped))
     (stopped / "collect.json").unlink()
     code, out, err = finish(start(stopped, "workers=2", f"labs={max(2, (count + 3) // 2)}"))
@@ -108,7 +110,7 @@ def test_a_log_that_does_not_name_its_robot_is_of_the_default_one(tmp_path):
 
 @pytest.mark.render
 def test_pushes_are_heard_and_say_what_they_were(tmp_path, renderable):
-    plan = replace(PLAN, env="push", sound={"materials": ["glass"]}, steps=8, cameras=("left",))
+    plan = replace(PLAN, task="push", sound={"materials": ["glass"]}, steps=8, cameras=("left",))
     for index in (0, 1):
         record_one(plan, tmp_path, index)
     publish_staged(tmp_path, 0)
@@ -125,13 +127,19 @@ def test_pushes_are_heard_and_say_what_they_were(tmp_path, renderable):
     assert np.array_equal(again["sound"], heard["sound"])
 
 
+@pytest.mark.parametrize("task", ["reach", "push", "pick"])
+def test_tasks_are_chosen_from_the_command_line(task):
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        assert compose("collect", [f"task={task}"]).task == task
+
+
 def test_a_task_without_touch_is_not_recorded_with_sound():
-    with pytest.raises(ValueError, match="env=push"):
+    with pytest.raises(ValueError, match="task=push"):
         replace(PLAN, sound={})
     with pytest.raises(ValueError, match="sound takes rate, noise, materials, got volume"):
-        replace(PLAN, env="push", sound={"volume": 3})
-    with pytest.raises(UnknownName, match="unknown env 'pour'; known: pick, push, reach"):
-        replace(PLAN, env="pour")
+        replace(PLAN, task="push", sound={"volume": 3})
+    with pytest.raises(UnknownName, match="unknown task 'pour'; known: pick, push, reach"):
+        replace(PLAN, task="pour")
 
 
 @pytest.mark.render
@@ -153,7 +161,7 @@ def test_another_robot_wanders_and_a_model_of_its_log_knows_it(tmp_path, rendera
 
 @pytest.mark.render
 def test_handling_is_logged_with_the_command_and_contact_of_the_gripper(tmp_path, renderable):
-    plan = replace(PLAN, env="pick", policy="handle", cameras=("left", "wrist"), episodes=1)
+    plan = replace(PLAN, task="pick", policy="handle", cameras=("left", "wrist"), episodes=1)
     record_one(plan, tmp_path, 0)
     publish_staged(tmp_path, 0)
     names = ["observation.gripper_command", "observation.contact", "observation.images.wrist"]
@@ -162,13 +170,13 @@ def test_handling_is_logged_with_the_command_and_contact_of_the_gripper(tmp_path
 
 
 def test_handling_needs_something_to_handle():
-    with pytest.raises(ValueError, match="env=pick"):
+    with pytest.raises(ValueError, match="task=pick"):
         replace(PLAN, policy="handle")
 
 
 @pytest.mark.render
 def test_handling_and_pushing_are_chosen_on_the_command_line(tmp_path):
-    for options, env, cameras in ((["policy=handle"], "pick-v1", 3), (["env=push"], "push-v1", 2)):
+    for options, env, cameras in ((["policy=handle"], "pick-v1", 3), (["task=push"], "push-v1", 2)):
         folder = tmp_path / env
         code, _, err = finish(start(folder, *options, "labs=1", "episodes=1", "workers=1"))
         assert code == 0, err

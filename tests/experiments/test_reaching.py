@@ -23,8 +23,9 @@ from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, Unkno
 from jepa_mpc.experiments.reaching.album import Album, load_album, save_album
 from jepa_mpc.experiments.reaching.episodes import LabJob, play_episode, play_lab
 from jepa_mpc.experiments.reaching.methods import FROZEN, WORLD_MODEL, Methods
-from jepa_mpc.experiments.reaching.options import claim_folder, usable_device
+from jepa_mpc.experiments.reaching.options import usable_device
 from jepa_mpc.experiments.reporting.summary import summarise
+from jepa_mpc.experiments.run_folder import claim_folder
 from jepa_mpc.face.agents import planning_agent
 from jepa_mpc.face.planning import PlanSettings
 from tests import tiny

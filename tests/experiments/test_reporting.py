@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from jepa_mpc.experiments.reporting import (
@@ -17,6 +18,7 @@ from jepa_mpc.experiments.reporting import (
     Report,
     Tile,
     contact_sheet,
+    figures,
     make_report,
     summarise,
     write_folder,
@@ -24,9 +26,11 @@ from jepa_mpc.experiments.reporting import (
 from jepa_mpc.experiments.reporting.stats import (
     area_under_curve,
     cluster_bootstrap,
+    difference_interval,
     holm,
     mcnemar,
     quantiles,
+    rate_interval,
     success_curve,
     wilson,
 )
@@ -113,6 +117,18 @@ def test_bootstrap_is_the_same_for_the_same_seed_and_weighs_episodes_not_labs():
     assert first == second == (0.0, 1.0)
 
 
+def test_intervals_have_a_width_where_all_episodes_end_alike():
+    chance = np.random.default_rng(0)
+    assert rate_interval([True] * 20, range(20), generator=chance) == wilson(20, 20)
+    assert rate_interval([False] * 20, range(20), generator=chance) == wilson(0, 20)
+    assert difference_interval([1] * 20, range(20), generator=chance) == wilson(20, 20)
+    assert difference_interval([-1] * 20, range(20), generator=chance) == tuple(-x for x in reversed(wilson(20, 20)))
+    least, most = difference_interval([0] * 20, range(20), generator=chance)
+    assert -least == most == wilson(0, 20)[1]
+    page = make_report(protocol(), [episode(seed=seed) for seed in range(20)])
+    assert page.summary["interval_95"] == pytest.approx(wilson(20, 20))
+
+
 def test_bootstrap_refuses_labels_that_do_not_match():
     with pytest.raises(ValueError, match="one cluster label per value"):
         cluster_bootstrap([1, 0], ["a"], generator=np.random.default_rng(0))
@@ -177,7 +193,7 @@ def test_a_summary_has_the_promised_numbers():
     assert row["normalised_progress"] == pytest.approx(0.7)
     assert row["wilson_95"] == pytest.approx(wilson(2, 3))
     assert (row["ms_per_step_p50"], row["ms_per_step_p95"]) == (15.0, 20.0)
-    assert row["bootstrap_95"][0] <= row["success_5cm"] <= row["bootstrap_95"][1]
+    assert row["interval_95"][0] <= row["success_5cm"] <= row["interval_95"][1]
 
 
 def test_nothing_cannot_be_summarised():
@@ -310,6 +326,26 @@ def test_the_page_is_well_formed_escapes_names_and_embeds_pictures(folder):
         "videos/lab%200.mp4",
         "videos/lab%201.mp4",
     }
+
+
+def test_curves_that_coincide_and_machines_that_were_busy_are_said(tmp_path):
+    def drawn(plot, report):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        plot(axes, report)
+        return figure, axes
+
+    records = [*few_episodes(), *(dataclasses.replace(r, method="also still") for r in few_episodes()[1::3])]
+    report = make_report(protocol(hardware="2 x abacus, machine was busy (load 9.0)"), records)
+    figure, axes = drawn(figures.distance_over_steps, report)
+    ends = {text.get_text() for text in axes.texts}
+    assert ends == {"world model", "do nothing (same curve)", "also still (same curve)"}
+    assert axes.get_legend() is None and len(figure.legends) == 1
+    _, axes = drawn(figures.distance_per_lab, report)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["lab 0", "lab 1"] and axes.get_ylim()[1] < 2
+    _, axes = drawn(figures.latency, report)
+    assert "machine was busy" in axes.get_title()
+    assert "the machine was busy" in write_folder(report, tmp_path).read_text()
 
 
 def test_the_page_lists_the_worst_episode_first(folder):

@@ -17,14 +17,15 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from jepa_mpc.checkpoint import load_checkpoint
+from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
+from jepa_mpc.experiments.command_line import Stopped
 from jepa_mpc.experiments.commands.publish import publish
 from jepa_mpc.experiments.commands.train import MISTAKES, train
-from jepa_mpc.experiments.training.display import Display
+from jepa_mpc.experiments.training.display import Display, Stop
 from jepa_mpc.experiments.training.journal import Busy, only_writer
 from jepa_mpc.experiments.training.keeper import other_settings
-from jepa_mpc.experiments.training.monitor import probe
+from jepa_mpc.experiments.training.monitor import doubts, probe
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from tests import tiny
@@ -132,16 +133,63 @@ def test_a_frozen_part_keeps_its_weights(log, tmp_path):
         ("freeze=[soul]", ValueError, "cannot freeze 'soul'"),
         ("actions=wishes", UnknownName, "commanded"),
         ("cameras=[wrist]", ValueError, "left, right"),
-        ("system.action_dim=5", ValueError, "actions of 5 numbers"),
+        ("system.action_dim=5", ValueError, "system.action_dim=7 system.action_scale=null"),
+        ("system.action_scale=[1]", ValueError, "system.action_dim=7 system.action_scale=null"),
+        ("fit.steps=-5", ValueError, "fit.steps must be a whole number from 1, got -5"),
+        ("robot=nowhere.yaml", ValueError, "robot=nowhere.yaml: there is no such file"),
+        ("data=nowhere", BadEpisode, "python experiments/collect.py out=nowhere"),
+        ("++system.encoder={_target_: vision_transformer}", ValueError, "replaced as a whole by encoder=NAME"),
         ("fit.warmup=2", ValueError, "warmup"),
         ("window=3", ValueError, "other settings of window"),
         ("validation=0", ValueError, "0% of 3 groups"),
     ],
 )
-def test_what_cannot_work_is_refused_in_one_sentence(log, whole, override, error, words):
+def test_what_cannot_work_is_refused_in_one_sentence(log, whole, override, error, words, tmp_path):
     assert issubclass(error, MISTAKES)
+    used = "other settings" in words or "12 steps" in words
     with pytest.raises(error, match=words):
-        train(configured(log, whole, override))
+        train(configured(log, whole if used else tmp_path / "run", override))
+
+
+def test_a_used_folder_is_refused_before_the_log_is_read(log, whole, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files than a training .notes.txt.: name a new folder"):
+        train(configured("nowhere", tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    with pytest.raises(ValueError, match="other settings of window"):
+        train(configured("nowhere", whole, "window=3"))
+
+
+def test_a_training_that_is_interrupted_says_where_it_stopped(log, tmp_path, monkeypatch):
+    monkeypatch.setattr(Stop, "__call__", lambda self: True)
+    with pytest.raises(Stopped, match="at step .* of 12, which is saved: the same command goes on from there"):
+        train(configured(log, tmp_path / "run"))
+    assert (tmp_path / "run" / "state").exists()
+
+
+def test_an_encoder_is_replaced_as_a_whole(log, tmp_path):
+    sizes = ["encoder.sizes.width=16", "encoder.sizes.depth=1", "encoder.sizes.heads=2", "encoder.sizes.mlp_dim=16"]
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        short = [option for option in TINY if "encoder" not in option]
+        cfg = compose(
+            "train", [*short, "encoder=vit_small", *sizes, "fit.steps=1", f"data={log}", f"out={tmp_path}/run"]
+        )
+    trained = load_checkpoint(train(cfg))[1]["system"]["encoder"]
+    assert trained["_target_"] == "vision_transformer" and "num_cameras" not in trained
+
+
+def test_an_evaluation_that_speaks_against_the_model_is_told():
+    kind = {"held/prediction_over_standing": 0.4, "probe/hand_r2": 0.8, "health/collapsed": 0.0}
+    assert doubts(kind) == [] == doubts({})
+    worse, blind = doubts({**kind, "held/prediction_over_standing": 17.6, "probe/hand_r2": -0.3})
+    assert "worse than standing still" in worse and "17.6" in worse and "-0.3" in blind
+    assert len(doubts({"held/prediction_over_standing": float("nan")})) == 1
+
+
+def test_a_policy_in_place_of_a_world_model_is_named(tmp_path):
+    save_checkpoint(tmp_path / "policy", {"weight": torch.zeros(1)}, {"policy": {}, "world_model": "x"})
+    with pytest.raises(BadCheckpoint, match="holds a policy, not a world model"):
+        load_world_model(tmp_path / "policy")
 
 
 def test_windows_longer_than_every_episode_are_refused(log, tmp_path):
@@ -202,11 +250,11 @@ def test_the_throughput_is_told(tmp_path):
 
 @pytest.mark.render
 def test_a_training_can_be_judged_by_planning(log, tmp_path):
-    from jepa_mpc.experiments.training.planning import Reaching
+    from jepa_mpc.experiments.training.planning import ReachEvaluation
 
     cfg = configured(log, tmp_path, "evaluate=reach", "evaluate.labs=2", "evaluate.budget=2")
     model = tiny.objective().eval()
-    judge = Reaching(cfg.evaluate, objective=model, interface=tiny.interface())
+    judge = ReachEvaluation(cfg.evaluate, objective=model, interface=tiny.interface())
     try:
         first, again = judge(1, model), judge(1, model)
     finally:
@@ -214,7 +262,7 @@ def test_a_training_can_be_judged_by_planning(log, tmp_path):
     assert first == again and 0 <= first["reach/success_5cm"] <= 1 and first["reach/median_cm"] > 0
     assert judge.protocol()["level"] == "validation" and len(judge.protocol()["labs_hash"]) > 8
     with pytest.raises(BadCheckpoint, match="another robot"):
-        Reaching(cfg.evaluate, objective=model, interface=tiny.interface(dt_s=1.0))
+        ReachEvaluation(cfg.evaluate, objective=model, interface=tiny.interface(dt_s=1.0))
 
 
 def test_a_run_is_published_to_the_hub_and_loads_from_it(log, whole, tmp_path, monkeypatch):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
+from jepa_mpc.experiments.commands import zero_shot_reach
 from tests import tiny
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "zero_shot_reach.py"
@@ -26,7 +29,7 @@ TINY = [
 ]
 METHODS = ["do nothing", "frozen random encoder", "oracle", "random", "true dynamics"]
 SUMMARY = {
-    "episodes", "labs", "success_5cm", "success_2cm", "held_success_5cm", "wilson_95", "bootstrap_95",
+    "episodes", "labs", "success_5cm", "success_2cm", "held_success_5cm", "wilson_95", "interval_95",
     "median_final_distance_m", "ms_per_step_p50", "ms_per_step_p95", "solved_at_start",
 }  # fmt: skip
 PROTOCOL = {
@@ -82,10 +85,12 @@ def report(played):
 def test_the_run_folder_holds_films_figures_sheet_and_page(played):
     folder, done = played
     assert sorted(path.name for path in folder.iterdir()) == [
-        "contact_sheet.png", "figures", "report.html", "report.json", "videos",
+        ".lock", "contact_sheet.png", "figures", "labs", "report.html", "report.json", "run.json", "videos",
     ]  # fmt: skip
     assert sorted(path.name for path in (folder / "videos").iterdir()) == ["look-000.mp4", "look-001.mp4"]
-    assert all(path.stat().st_size > 1000 for path in folder.rglob("*.*"))
+    assert all(
+        path.stat().st_size > 1000 for kind in ("png", "html", "mp4", "npz") for path in folder.rglob(f"*.{kind}")
+    )
     assert {path.stem for path in (folder / "figures").iterdir()} >= {"distance_over_steps", "success_over_threshold"}
     assert "report.html" in done.stdout and "world model" in done.stdout
     assert sorted(path.name for path in folder.parent.iterdir()) == ["control", "run"]
@@ -135,6 +140,33 @@ def test_the_same_command_gives_the_same_numbers(played, report, checkpoint, tmp
     first, second = (sorted(map(episode_line, content["episodes"])) for content in (report, again))
     assert first == second
     assert again["protocol"]["lab_list_hash"] == report["protocol"]["lab_list_hash"]
+
+
+@pytest.mark.render
+def test_a_run_goes_on_where_it_stopped_and_refuses_other_settings(played, report, checkpoint, tmp_path):
+    """One of two labs is missing, as after a kill: the other one's times tell that it was not played again."""
+    shutil.copytree(played[0], tmp_path / "run")
+    (tmp_path / "run" / "labs" / "look-001.npz").unlink()
+    (tmp_path / "run" / "report.json").unlink()
+    control = played[0].parent / "control"
+    options = [*TINY, f"checkpoint={checkpoint}", f"control={control}"]
+    done = reach(*options, "out=run", "labs=3", cwd=tmp_path)
+    assert done.returncode == 1 and "other settings of lab_list_hash, labs: name a new folder" in done.stderr
+    assert reach(*options, "out=run", cwd=tmp_path).returncode == 0
+    again = json.loads((tmp_path / "run" / "report.json").read_text())
+    times = [[e["ms_per_step"] for e in content["episodes"] if e["lab_index"] == 0] for content in (report, again)]
+    assert times[0] == times[1]
+    assert sorted(map(episode_line, report["episodes"])) == sorted(map(episode_line, again["episodes"]))
+
+
+@pytest.mark.render
+def test_a_folder_with_other_files_is_refused(checkpoint, tmp_path, in_process):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    (tmp_path / "work").mkdir()
+    words = "holds other files than a run of zero_shot_reach (notes.txt): name a new folder"
+    in_process([*TINY, f"checkpoint={checkpoint}", f"out={tmp_path}/mine"], words, tmp_path / "work")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
 def timeless(value):
@@ -264,16 +296,45 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(checkpoint, tmp_
     in_process(options, "cannot be written to: Not a directory", tmp_path / "work")
 
 
-def test_a_machine_without_git_is_fine(monkeypatch):
+def test_an_interrupted_run_says_where_it_stopped_and_how_to_go_on(tmp_path, monkeypatch, capsys):
     import jepa_mpc.experiments.commands.zero_shot_reach as script
+    from jepa_mpc.experiments.command_line import run
+    from jepa_mpc.experiments.reaching.finished import FinishedLabs
 
+    def interrupted(jobs, *, workers):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(script, "play_all", interrupted)
+    monkeypatch.setattr(sys, "argv", ["zero_shot_reach"])
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: script.play([], workers=1, finished=FinishedLabs(tmp_path)), name="zero_shot_reach")
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 130 and f"the same command with out={tmp_path} goes on from there" in said
+
+
+@pytest.mark.parametrize(
+    ("planner", "stands_in"),
+    [*((name, False) for name in ("icem", "mppi", "cma", "slope", "hand_cem")), ("gradient", True), ("grad_cem", True)],
+)
+def test_true_dynamics_get_the_same_planner_unless_it_needs_gradients(planner, stands_in):
+    with initialize_config_dir(config_dir=str(zero_shot_reach.CONFIGS), version_base=None):
+        cfg = compose("zero_shot_reach", [f"planner={planner}", "out=unused"])
+    settings, sampling, reason = zero_shot_reach.main_settings(cfg)
+    assert settings.planner == planner
+    assert sampling.planner == ("cem" if stands_in else planner) and (sampling == settings) != stands_in
+    told = zero_shot_reach.true_planner(cfg)
+    assert (planner in told and "gradient" in reason) if stands_in else told == "the same planner"
+
+
+def test_a_machine_without_git_is_fine(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert script._commit() == "unknown"
+    assert zero_shot_reach._commit() == "unknown"
 
 
 @pytest.mark.parametrize("backend", ["disable", "nonsense"])
-def test_missing_opengl_says_what_to_install(backend, checkpoint, tmp_path):
+def test_missing_opengl_names_the_variable(backend, checkpoint, tmp_path):
     if find_spec("mujoco_warp") is not None:
         pytest.skip("the ray-caster draws here without OpenGL")
     options = [*TINY, f"checkpoint={checkpoint}", "out=run"]
-    refused(*options, cwd=tmp_path, MUJOCO_GL=backend, words="apt-get install -y")
+    refused(*options, cwd=tmp_path, MUJOCO_GL=backend, MUJOCO_GL_GIVEN=f"MUJOCO_GL={backend}", words="unset MUJOCO_GL")

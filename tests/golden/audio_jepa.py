@@ -7,14 +7,12 @@ import torch
 from jepa_mpc.encoders.adapters.sounds import usual_spelling
 from jepa_mpc.encoders.mel import LogMel, MelSizes
 from jepa_mpc.seeding import generator
-from jepa_mpc.types import Masks
 from jepa_mpc.world_model.parts.distances import CosineDistance, SmoothAbsoluteError
 from jepa_mpc.world_model.parts.masks.random_tokens import RandomTokens
-from jepa_mpc.world_model.parts.objectives.masked import MaskTask, gather_tokens
 from jepa_mpc.world_model.recipes.audio_jepa import TARGETS
 from tests.golden.cases import Case
 from tests.golden.mask_statistics import agree
-from tests.golden.placed import Fixed, PlacedModel
+from tests.golden.placed import PlacedModel
 
 LOSSES = {"norm_mse": CosineDistance(), "smooth_l1": SmoothAbsoluteError()}
 THEIR_TARGETS = {"true": "standardised", "center": "centred", "false": "plain"}
@@ -28,20 +26,8 @@ def check(case: Case) -> None:
     model = PlacedModel(case, (1, rows, columns), "column_first", spelled=usual_spelling)
     x = case.tensors["in.spectrograms"]
     model.check_networks(x, target="out.target_full")
-    contexts, blocks = model.lists("context_masks"), model.lists("prediction_masks")
-    seen = [model.encoder(x, keep) for keep in contexts]
-    case.check("out.enc_context", torch.cat(seen))
-    predicted = [
-        model.predictor(tokens, keep, wanted) for wanted in blocks for tokens, keep in zip(seen, contexts, strict=True)
-    ]  # block-major, then the seen set, then the sample
-    case.check("out.pred", torch.cat(predicted))
-    whole = case.tensors["out.target_full"]
-    case.check("out.target", torch.cat([gather_tokens(whole, at) for at in blocks for _ in contexts]))
-    targets = torch.stack(blocks, dim=1)
-    tasks = [
-        MaskTask(name=f"seen_{index}", sampler=Fixed(Masks(context=keep, targets=targets)))
-        for index, keep in enumerate(contexts)
-    ]
+    lists = ("context_masks", "prediction_masks")
+    tasks = model.check_blocks(x, lists=lists, whole=model.target(x), target="out.target")
     for loss, distance in LOSSES.items():
         for theirs, ours in THEIR_TARGETS.items():
             model.finish = TARGETS[ours]()

@@ -40,20 +40,7 @@ def check_pictures(case: Case) -> None:
     model = PlacedModel(case, grid, "column_first")
     images = case.tensors["in.images"]
     model.check_networks(images)
-    contexts, targets = model.lists("masks_enc"), model.lists("masks_pred")
-    seen = [model.encoder(images, keep) for keep in contexts]
-    case.check("out.enc_context", torch.cat(seen))
-    predicted = [
-        model.predictor(tokens, keep, wanted) for wanted in targets for tokens, keep in zip(seen, contexts, strict=True)
-    ]  # block-major, then the seen set, then the sample
-    case.check("out.pred", torch.cat(predicted))
-    normed = LatentNorm()(model.target(images))
-    case.check("out.target_ln", torch.cat([gather_tokens(normed, at) for at in targets for _ in contexts]))
-    blocks = torch.stack(targets, dim=1)
-    tasks = [
-        MaskTask(name=f"seen_{index}", sampler=Fixed(Masks(context=keep, targets=blocks)))
-        for index, keep in enumerate(contexts)
-    ]
+    tasks = model.check_blocks(images, lists=("masks_enc", "masks_pred"), whole=LatentNorm()(model.target(images)))
     for name, distance in PICTURE_LOSSES.items():
         case.check(f"out.loss_{name}", model.loss(images, tasks, distance=distance).total)
     loss = model.loss(images, tasks, distance=PICTURE_LOSSES["smooth_l1"])
@@ -170,6 +157,26 @@ class PlacedModel:
         self.case.check("out.pred_pos_embed", places.table)
         self.case.check("out.enc_full", self.encoder(x))
         self.case.check(target, self.target(x))
+
+    def check_blocks(
+        self, x: Tensor, *, lists: tuple[str, str], whole: Tensor, target: str = "out.target_ln"
+    ) -> list[MaskTask]:
+        """Compare encoded sets, predictions and targets `whole`; gives the ways of hiding of the case."""
+        contexts, blocks = (self.lists(name) for name in lists)
+        seen = [self.encoder(x, keep) for keep in contexts]
+        self.case.check("out.enc_context", torch.cat(seen))
+        predicted = [
+            self.predictor(tokens, keep, wanted)
+            for wanted in blocks
+            for tokens, keep in zip(seen, contexts, strict=True)
+        ]  # block-major, then the seen set, then the sample
+        self.case.check("out.pred", torch.cat(predicted))
+        self.case.check(target, torch.cat([gather_tokens(whole, at) for at in blocks for _ in contexts]))
+        hidden = torch.stack(blocks, dim=1)
+        return [
+            MaskTask(name=f"seen_{index}", sampler=Fixed(Masks(context=keep, targets=hidden)))
+            for index, keep in enumerate(contexts)
+        ]
 
     def loss(self, x: Tensor, tasks: list[MaskTask], **parts: Any) -> Loss:
         for network in (self.encoder, self.predictor):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from jepa_mpc.planners import PLANNERS, build_planner
+from jepa_mpc.planners import PLANNERS, build_planner, planner_choice
 from jepa_mpc.planners.problems import Quadratic, request_for
 from jepa_mpc.seeding import generator
 
@@ -32,6 +32,6 @@ def test_a_leaf_lists_every_argument_with_its_default(name):
 def test_a_leaf_builds_the_planner_with_its_defaults(name):
     """The numbers in the leaf are those of the builder: the same plan, bit for bit."""
     problem = Quadratic(target=torch.ones(1, 3, 2), scale=torch.ones(3, 2))
-    planners = build_planner(OmegaConf.load(FOLDER / f"{name}.yaml")), PLANNERS[name]()
+    planners = build_planner(*planner_choice(OmegaConf.load(FOLDER / f"{name}.yaml"))), PLANNERS[name]()
     plans = [planner.plan(request_for(problem, generator(0))).actions for planner in planners]
     assert torch.equal(*plans)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from jepa_mpc.experiments.training.watch import Watch
+from jepa_mpc.experiments.training.watch import CollapseWatch
 from jepa_mpc.world_model.training.health import LatentCollapse
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
 from tests import tiny
@@ -63,7 +63,7 @@ def train(
 ) -> list[int]:
     """Train with a watch; the steps that were saved."""
     model, bank, saved = tiny.objective(seed, **parts), Bank(draw), list[int]()
-    watch = Watch(
+    watch = CollapseWatch(
         bank,  # type: ignore[arg-type]
         objective=model, window=TIMES, frames=128, every=50, seed=seed, action="stop",
     )  # fmt: skip
@@ -104,8 +104,8 @@ def test_a_rate_a_thousand_times_too_high_is_told():
 def test_one_warning_instead_of_the_end_if_asked_for(caplog):
     model = tiny.objective()
     facts: dict[str, Any] = {"window": TIMES, "frames": 64, "every": 1, "seed": 0}
-    watch = Watch(Bank(constant), objective=model, action="warn", **facts)  # type: ignore[arg-type]
+    watch = CollapseWatch(Bank(constant), objective=model, action="warn", **facts)  # type: ignore[arg-type]
     watch(1, model.eval())
     assert "the latents collapse" in caplog.text
     with pytest.raises(ValueError, match="on_collapse must be stop or warn"):
-        Watch(Bank(constant), objective=model, action="pray", **facts)  # type: ignore[arg-type]
+        CollapseWatch(Bank(constant), objective=model, action="pray", **facts)  # type: ignore[arg-type]

@@ -26,8 +26,7 @@ def clouds(count: int = 16, *, points: int = 32) -> torch.Tensor:
     return 0.2 * size * torch.randn(count, 1, points, 3, generator=draw) + 0.3 * place
 
 
-def fitted(objective, *, steps: int, rate: float):
-    batch = {"clouds": clouds()}
+def fitted(objective, batch, *, steps: int, rate: float):
     optimiser = torch.optim.AdamW([w for w in objective.parameters() if w.requires_grad], lr=rate)
     for step in range(steps):
         optimiser.zero_grad()
@@ -35,6 +34,9 @@ def fitted(objective, *, steps: int, rate: float):
         optimiser.step()
         objective.after_step(step / steps)
     return objective.eval()
+
+
+BATCH = {"clouds": clouds()}
 
 
 @torch.no_grad()
@@ -47,9 +49,9 @@ def test_a_healthy_one_keeps_its_spread_and_one_without_stop_gradient_is_told(na
     broken, healthy = (RECIPES[name](preset="tiny", generator=generator(0)) for _ in range(2))
     monitor = CollapseMonitor(latents(healthy.eval()))
     broken.target, broken.distance = SharedTarget(), SquaredError()
-    found = monitor(latents(fitted(broken.train(), steps=70, rate=1e-2)))
+    found = monitor(latents(fitted(broken.train(), BATCH, steps=70, rate=1e-2)))
     assert found.collapsed and found.cosine > 0.999, found
-    assert not monitor(latents(fitted(healthy.train(), steps=40, rate=3e-3))).collapsed
+    assert not monitor(latents(fitted(healthy.train(), BATCH, steps=40, rate=3e-3))).collapsed
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

@@ -8,7 +8,7 @@ import torch
 from jepa_mpc.planners import cem, gradient
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, Goal, PlanRequest, PlanStatus, Rollout, Scores
-from jepa_mpc.world_model.costs.constraints import Constrained, RangeLimit, broken_down, joined
+from jepa_mpc.world_model.costs.constraints import ConstrainedCost, RangeLimit, broken_down, joined
 from jepa_mpc.world_model.costs.goal import GoalDistance
 
 GOAL = Goal(latents=torch.full((2, 1, 2), 2.0))
@@ -30,7 +30,7 @@ def test_the_worst_step_of_each_bound_is_read():
 
 @pytest.mark.parametrize("planner", [cem(), gradient()])
 def test_planners_keep_the_limit_and_go_as_far_as_it_allows(planner):
-    cost = Constrained(GoalDistance(steps="last"), limits={"place": LIMIT})
+    cost = ConstrainedCost(GoalDistance(steps="last"), limits={"place": LIMIT})
 
     def evaluate(plans):
         return cost(imagined(plans), plans, GOAL)
@@ -68,4 +68,4 @@ def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="low < high"):
         RangeLimit(low=torch.ones(1), high=torch.zeros(1), axes=(0,))
     with pytest.raises(ValueError, match="at least one limit"):
-        Constrained(GoalDistance(), limits={})
+        ConstrainedCost(GoalDistance(), limits={})

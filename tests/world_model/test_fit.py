@@ -13,6 +13,7 @@ from torch import nn
 from jepa_mpc.checkpoint import load_checkpoint, pack_state, save_checkpoint, unpack_state
 from jepa_mpc.seeding import generator, seed_of
 from jepa_mpc.types import Loss
+from jepa_mpc.world_model.parts.predictors import precision
 from jepa_mpc.world_model.training.decay import DecayMatrices
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, TrainingDiverged, fit
 from jepa_mpc.world_model.training.schedules import WarmupHoldDecay
@@ -127,6 +128,25 @@ def test_stopping_saves_the_state():
     callbacks = Callbacks(save=saved.append, tick=ticks.append, stop=lambda: len(ticks) >= 3)
     state = fit(Line(), draw, settings=SETTINGS, seed=5, callbacks=callbacks)
     assert state.step == 4 == saved[-1].step
+
+
+@pytest.mark.parametrize(("short_s", "chosen"), [(7.0, torch.float32), (0.9, torch.float32), (0.25, torch.bfloat16)])
+def test_the_number_format_is_the_faster_one_measured_once(short_s, chosen, monkeypatch):
+    measured = []
+
+    def seconds(dtype, device):
+        measured.append(dtype)
+        return short_s if dtype == torch.bfloat16 else 1.0
+
+    monkeypatch.setattr(precision, "_fastest_s", seconds)
+    precision.fast_dtype.cache_clear()
+    try:
+        assert precision.fast_dtype("cpu") == precision.fast_dtype("cpu") == chosen
+        assert len(measured) == 2
+        *_, log, _ = run(steps=2, precision="auto")
+        assert log
+    finally:
+        precision.fast_dtype.cache_clear()
 
 
 def test_bfloat16_trains_too():

@@ -17,6 +17,7 @@ from jepa_mpc.world_model.parts.sound_objective import heard
 from jepa_mpc.world_model.parts.targets import SharedTarget, cosine_momentum
 from jepa_mpc.world_model.recipes import audio_jepa
 from jepa_mpc.world_model.training.health import CollapseMonitor
+from tests.world_model.test_cloud_systems import fitted
 
 
 def sounds(count: int = 16) -> torch.Tensor:
@@ -29,15 +30,7 @@ def sounds(count: int = 16) -> torch.Tensor:
     return (wave + 1e-3 * torch.randn(count, 800, generator=draw)).unflatten(1, (2, 400))
 
 
-def fitted(objective, *, steps: int, rate: float):
-    batch = {"sound": sounds()}
-    optimiser = torch.optim.AdamW([w for w in objective.parameters() if w.requires_grad], lr=rate)
-    for step in range(steps):
-        optimiser.zero_grad()
-        objective(batch, generator(2, step)).total.backward()
-        optimiser.step()
-        objective.after_step(step / steps)
-    return objective.eval()
+BATCH = {"sound": sounds()}
 
 
 @torch.no_grad()
@@ -49,9 +42,9 @@ def test_a_healthy_one_keeps_its_spread_and_one_without_stop_gradient_is_told():
     broken, healthy = (audio_jepa.build(preset="tiny", generator=generator(0)) for _ in range(2))
     monitor = CollapseMonitor(latents(healthy.eval()))
     broken.target, broken.distance = SharedTarget(), SquaredError()
-    found = monitor(latents(fitted(broken.train(), steps=70, rate=1e-2)))
+    found = monitor(latents(fitted(broken.train(), BATCH, steps=70, rate=1e-2)))
     assert found.collapsed and found.effective_rank < 1.1, found
-    assert not monitor(latents(fitted(healthy.train(), steps=40, rate=3e-3))).collapsed
+    assert not monitor(latents(fitted(healthy.train(), BATCH, steps=40, rate=3e-3))).collapsed
 
 
 @pytest.mark.parametrize("masks", sorted(audio_jepa.MASKS))

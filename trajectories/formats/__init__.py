@@ -27,6 +27,7 @@ from jepa_mpc.trajectories.formats.ogbench import OgbenchReader, is_ogbench
 from jepa_mpc.trajectories.formats.picture_folder import PictureFolderReader
 from jepa_mpc.trajectories.formats.robomimic import RobomimicReader, write_robomimic
 from jepa_mpc.trajectories.formats.sound_folder import SoundFolderReader
+from jepa_mpc.trajectories.guards import no_log
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def detect(path: str | Path) -> str:
     """
     path = Path(path)
     if not path.exists():
-        raise fault(str(path), field="file", problem="does not exist", remedy="name an existing log")
+        raise no_log(path)
     for name, kind in FORMATS.items():
         if kind.lies_at(path):
             return name

@@ -30,7 +30,7 @@ PIECE = 1 << 20  # steps of which the terminals are looked at together
 SPAN_BYTES = 200  # that Python keeps for an episode
 
 
-class Span(NamedTuple):
+class EpisodeSpan(NamedTuple):
     """Where one episode lies: its file, first row and number of rows."""
 
     file: int
@@ -59,7 +59,7 @@ class OgbenchReader(LogReader):
         self.files = [_File(self.check_file(file)) for file in sorted(found, key=lambda file: file.stem)]
         if not self.files:
             raise fault(self.path, field="file", problem="holds no OGBench .npz", remedy="name the file")
-        self.spans = [Span(at, *cut) for at, file in enumerate(self.files) for cut in file.cuts()]
+        self.spans = [EpisodeSpan(at, *cut) for at, file in enumerate(self.files) for cut in file.cuts()]
         self.lengths = [span.length for span in self.spans]
         first = self.files[0]
         self.names = {_house_name(name, array): name for name, array in first.arrays.items() if name not in SKIPPED}

@@ -62,7 +62,7 @@ class Once:
         return self._answer
 
 
-class Watch:
+class Stopwatch:
     """Seconds since the last look, by the name of the stage."""
 
     def __init__(self) -> None:

@@ -94,6 +94,14 @@ class PlanningAgent:
         self._take_up(goal)
         self.memory.aim(goal=self._known_goal().latents)
 
+    def limit(self, deadline_s: float) -> None:
+        """Let each search from now on take so many seconds at most.
+
+        Raises:
+            ValueError: If that is not a positive number.
+        """
+        self.search = replace(self.search, settings=replace(self.search.settings, deadline_s=deadline_s))
+
     def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
         """Choose the next action `B A`: physical units, finite, inside the box.
 

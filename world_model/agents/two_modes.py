@@ -36,7 +36,7 @@ from jepa_mpc.types import (
 from jepa_mpc.world_model.agents.arbitration import Evidence, Modes
 from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator
 from jepa_mpc.world_model.agents.goals import EncodedGoal
-from jepa_mpc.world_model.agents.modules import Modules, Once, Watch, fitted, worst
+from jepa_mpc.world_model.agents.modules import Modules, Once, Stopwatch, fitted, worst
 from jepa_mpc.world_model.agents.planning import believed, check_state, newest_proprio
 from jepa_mpc.world_model.agents.search import PlanSearch
 from jepa_mpc.world_model.costs.constraints import costs_of
@@ -164,7 +164,7 @@ class TwoModeAgent:
             BadObservation: If the observation is not what the perception was made for, or has another batch than
                 the goal.
         """
-        watch = Watch()
+        watch = Stopwatch()
         observation = observation.to(self.search.box.low.device)
         state = self._fill(observation, self._encode(observation))
         watch("perceive")

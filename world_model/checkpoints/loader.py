@@ -19,6 +19,9 @@ from jepa_mpc.world_model.recipes import as_world_model
 SYSTEMS = "systems"
 """In the configuration of an ensemble: what each member is built from."""
 
+COMPANIONS = ("policy", "critic")
+"""What checkpoint folders hold beside world models, by the entry of their configuration."""
+
 
 def save_world_model(
     folder: str | Path,
@@ -55,6 +58,9 @@ def load_world_model(folder: str | Path, *, context: int = 1, device: torch.devi
     """
     with open_checkpoint(folder) as opened:
         config, seal = opened.config, opened.fingerprint
+        for kind in COMPANIONS:
+            if kind in config and "system" not in config:
+                raise BadCheckpoint(f"{folder} holds a {kind}, not a world model: it goes with {kind}={folder}")
         try:
             interface = interface_of(config)
             specs = _specs(config)

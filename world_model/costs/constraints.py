@@ -22,7 +22,7 @@ class Limit(Protocol):
         """Readings g of each candidate, met where g <= 0; differentiable."""
 
 
-class Constrained(nn.Module):
+class ConstrainedCost(nn.Module):
     """A cost with named limits: planners rank plans that keep all limits by cost, and all others after them.
 
     Args:

@@ -22,7 +22,7 @@ from jepa_mpc.interfaces import Memory
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Context, State
 from jepa_mpc.world_model.memory.hindsight import LatentLog
-from jepa_mpc.world_model.memory.storage import NEVER, Key, Pairs, Retrieved, Slots, pooled_key
+from jepa_mpc.world_model.memory.storage import NEVER, DelayedPairs, Key, Retrieved, Slots, pooled_key
 
 
 class ReplayBuffer(Slots):
@@ -226,7 +226,7 @@ class ReplayBuffer(Slots):
         gap = (self._kept()["key"].to(query) - query[:, None]).norm(dim=-1)
         return torch.where(self._present(predicted=False), gap, torch.inf).amin(dim=1)
 
-    def pairs(self, delay: int, *, predicted: bool = False) -> Pairs:
+    def pairs(self, delay: int, *, predicted: bool = False) -> DelayedPairs:
         """All states with the intrinsic cost `delay` steps later, that of a state which was really seen.
 
         Args:
@@ -242,7 +242,7 @@ class ReplayBuffer(Slots):
         same = store["episode"][rows, slots] == store["episode"]
         costs = store["cost"][rows, slots]
         good = there & seen & same & costs.isfinite()
-        return Pairs(
+        return DelayedPairs(
             latents=store["latents"][good].to(self._given_dtype),
             proprio=store["proprio"][good] if "proprio" in store else None,
             goals=store["goal"][good].to(self._given_dtype),

@@ -43,7 +43,7 @@ class Retrieved:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class DelayedPairs:
     """States and the intrinsic cost some steps later, in one episode (G of them).
 
     Args:

@@ -15,7 +15,7 @@ from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointSizes:
+class KeypointSizes:
     """Sizes of the keypoint detector.
 
     Args:
@@ -29,12 +29,12 @@ class PointSizes:
     sizes: Sequence[int] = (64, 96, 128)
 
 
-PRESETS = {"tiny": PointSizes(widths=(8, 8, 8, 8), points=2, sizes=()), "lab": PointSizes()}
+PRESETS = {"tiny": KeypointSizes(widths=(8, 8, 8, 8), points=2, sizes=()), "lab": KeypointSizes()}
 
 
 def build(
     *,
-    preset: str | PointSizes = "lab",
+    preset: str | KeypointSizes = "lab",
     widths: Sequence[int] | None = None,
     points: int | None = None,
     sizes: Sequence[int] | None = None,
@@ -44,7 +44,7 @@ def build(
 
     Args:
         preset: "lab", "tiny", or sizes of your own.
-        widths: In place of the preset's, see `PointSizes`.
+        widths: In place of the preset's, see `KeypointSizes`.
         points: Likewise.
         sizes: Likewise.
         generator: Draws the first weights; by default the global stream does.

@@ -102,7 +102,7 @@ def build(
     ]
     taken: dict[str, Any] = {"prepare": pixels, "augment": augment, "num_tokens": pyramid.num_tokens}
     pictures = Stream("images", tasks, otherwise=each_frame, **taken)
-    made: dict[str, Regulariser] = {"vicreg": VICReg(), "sigreg": SIGReg(num_directions=256)}
+    made: dict[str, Regulariser] = {"vicreg": VICReg(), "sigreg": SIGReg(num_directions=64)}
     chosen = [(name, SHARES[name], made[name]) for name in choose(APART, apart, "regulariser")]
     parts.setdefault("distance", SquaredError())
     parts.setdefault("regularisers", chosen)

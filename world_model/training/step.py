@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from jepa_mpc.interfaces import Batch, Objective
 from jepa_mpc.processes import Share, averaged, by_itself, draw, num_processes, process_index
 from jepa_mpc.seeding import generator, seed_of
+from jepa_mpc.world_model.parts.predictors.precision import fast_dtype
 from jepa_mpc.world_model.training.average import WeightAverage
 from jepa_mpc.world_model.training.layouts import Layout, gathered, spread_like
 from jepa_mpc.world_model.training.settings import FitSettings, FitState, TrainingDiverged
@@ -161,7 +162,8 @@ class Training:
         return generator(self.seed, name, self.done, *names, device=device)
 
     def _precision(self) -> Any:
-        if self.settings.precision == "float32":
+        chosen = self.settings.precision
+        if chosen == "float32" or (chosen == "auto" and fast_dtype(str(self.device)) == torch.float32):
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 

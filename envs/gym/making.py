@@ -1,0 +1,86 @@
+"""What is asked of a gymnasium environment before it is adapted: an id that exists, bounded actions, a time limit."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from jepa_mpc.envs.plant import Array
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.types import ActionBox
+
+
+def made(name: str, settings: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """The environment of an id.
+
+    Raises:
+        UnknownName: If there is no such id; lists those that are spelt alike.
+        ValueError: If gymnasium cannot make it.
+    """
+    try:
+        return gymnasium.make(name, **settings)
+    except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
+        alike = difflib.get_close_matches(name, gymnasium.registry, n=5, cutoff=0.4)
+        raise UnknownName("environment of gymnasium", name, alike or gymnasium.registry) from error
+    except gymnasium.error.Error as error:
+        raise ValueError(f"gymnasium cannot make {name}: {' '.join(str(error).split())}") from error
+
+
+def name_of(env: Any) -> str:
+    """Its id, or the name of its class.
+
+    Raises:
+        ValueError: If it is no environment, or many.
+    """
+    if isinstance(env, gymnasium.vector.VectorEnv):
+        raise ValueError("a vector of environments cannot be planned in as one: make a single one")
+    if not isinstance(env, gymnasium.Env):
+        raise ValueError(f"expected an id of gymnasium or an environment, got a {type(env).__name__}")
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+
+
+def bare(env: Any) -> gymnasium.Env[Any, Any]:
+    """The environment without the wrappers that `gymnasium.make` puts around it."""
+    from gymnasium import wrappers
+
+    while isinstance(env, wrappers.TimeLimit | wrappers.OrderEnforcing | wrappers.PassiveEnvChecker):
+        env = env.env
+    return env
+
+
+def box_of(env: Any, name: str) -> ActionBox:
+    """Bounds of its actions.
+
+    Raises:
+        ValueError: If they are no finite box.
+    """
+    space = env.action_space
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+        raise ValueError(f"{name} takes actions of {space}: a planner needs a box of numbers (A,)")
+    if not np.isfinite([space.low, space.high]).all():
+        raise ValueError(f"the actions of {name} have no bounds: put gymnasium.wrappers.ClipAction or RescaleAction")
+    return ActionBox(low=torch.from_numpy(space.low.copy()).float(), high=torch.from_numpy(space.high.copy()).float())
+
+
+def budget_of(env: Any, name: str, repeat: int) -> int:
+    """Actions per episode, from its own time limit.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    limit = None if env.spec is None else env.spec.max_episode_steps
+    if limit is None:
+        raise ValueError(f"{name} has no time limit: give budget=, the actions per episode")
+    return -(-int(limit) // repeat)
+
+
+def flat(env: gymnasium.Env[Any, Any], observation: Any) -> Array:
+    """An observation as one row of float64; pictures among observations are none of it."""
+    space = env.observation_space
+    if isinstance(space, gymnasium.spaces.Box):
+        return np.zeros(0) if len(space.shape) == 3 else np.array(observation, dtype=np.float64).ravel()
+    return np.asarray(gymnasium.spaces.flatten(space, observation), dtype=np.float64)

@@ -1,0 +1,66 @@
+"""True dynamics of any environment: it carries out each candidate plan itself and goes back."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from jepa_mpc.envs.plant import Array
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import ActionBox, Context, Plans, Rollout
+
+
+class Stepped(Protocol):
+    """An environment that can try plans out."""
+
+    @property
+    def action_box(self) -> ActionBox:
+        """Bounds of one action."""
+
+    def state(self) -> Array:
+        """The present as one row."""
+
+    def set_state(self, state: Array) -> None:
+        """Go back to a row."""
+
+    def try_out(self, state: Array, actions: Array) -> tuple[Array, Array]:
+        """States `(H, D)` and sensors `(H, Q)` of the actions `(H, A)` from a state on."""
+
+
+class SteppingDynamics:
+    """Carries out plans one after another in the environment itself and puts it back.
+
+    Latents are states of one token, float64; sensors are the environment's. A candidate whose observation or reward is
+    not finite is not valid. Not differentiable, on one thread.
+
+    Args:
+        env: The environment.
+    """
+
+    def __init__(self, env: Stepped) -> None:
+        self.env = env
+
+    def rollout(self, context: Context, plans: Plans) -> Rollout:
+        """Try candidate plans `B S H A`, clipped to the box, from the last state of the context.
+
+        Raises:
+            ValueError: If shapes do not fit.
+        """
+        sizes = check_shape(plans, "B S H A", A=self.env.action_box.dim)
+        check_shape(context.latents, "B T N D", B=sizes["B"], N=1)
+        begin = context.latents[:, -1, 0].detach().cpu().double().numpy()
+        actions = self.env.action_box.clip(plans.detach().cpu().float()).double().numpy()
+        present = self.env.state()
+        try:
+            tried = [self.env.try_out(begin[b], plan) for b in range(sizes["B"]) for plan in actions[b]]
+        finally:
+            self.env.set_state(present)
+        states, sensors = (np.stack(part) for part in zip(*tried, strict=True))
+        shape = (sizes["B"], sizes["S"], sizes["H"])
+        return Rollout(
+            latents=torch.from_numpy(states).reshape(*shape, 1, states.shape[-1]),
+            sensors=torch.from_numpy(sensors).reshape(*shape, sensors.shape[-1]),
+            valid=torch.from_numpy(np.isfinite(sensors).all(axis=(1, 2))).reshape(shape[:2]),
+        )

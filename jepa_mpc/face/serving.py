@@ -1,0 +1,173 @@
+"""A policy server put together: checkpoint, robot, goal and settings to something that can be run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from jepa_mpc import __version__, envs
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.face.agents import CalibratedSettings
+from jepa_mpc.face.loading import AgentKind, load_agent, load_world_model, usual_kind
+from jepa_mpc.serving.session import DEADLINE, START, TIME, Keys, ServedAgent, Session
+from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.robot_adapter import load_robot_adapter
+from jepa_mpc.types import ActionBox, Observation
+from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
+from jepa_mpc.world_model.dynamics.model import WorldModel
+
+PROTOCOL = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedRobot:
+    """A robot that nobody here simulates.
+
+    Args:
+        cameras: Names of its cameras.
+        image_size: Width and height to which its pictures are brought (px).
+        dt_s: Seconds per action.
+        action_box: Bounds of one action.
+        embodiment: Its name, or an empty string.
+    """
+
+    cameras: tuple[str, ...]
+    image_size: int
+    dt_s: float
+    action_box: ActionBox
+    embodiment: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What a server serves.
+
+    Args:
+        begin: Makes the session of a connection.
+        metadata: What every client is told first.
+    """
+
+    begin: Callable[[], Session]
+    metadata: dict[str, Any]
+
+
+def service(
+    checkpoint: str | Path,
+    *,
+    robot: str = "reach-v1",
+    goal: Sequence[str | Path] = (),
+    images: Sequence[str] = ("observation/image", "observation/wrist_image"),
+    goals: Sequence[str] = ("goal/image", "goal/wrist_image"),
+    state: Sequence[str] = ("observation/state",),
+    kind: AgentKind | None = None,
+    deadline_ms: float = float("inf"),
+    max_age_ms: float = float("inf"),
+    seed: int = 0,
+    device: str = "cpu",
+    **planning: Any,
+) -> Service:
+    """One agent for each connection, all of them on the same weights.
+
+    Args:
+        checkpoint: The world model, as `load_world_model` takes it.
+        robot: Whose actions are answered: the name of a task, or "log" for the bounds that the training log has seen.
+        goal: One picture per camera; none if every client sends its own.
+        images: Entry of the request for each camera, in the checkpoint's order; further ones are not used.
+        goals: Likewise for the goal pictures.
+        state: Entries that make the proprioception, if the world model needs it.
+        kind: "simple" or "calibrated"; by default what fits the checkpoint (see `load_agent`).
+        deadline_ms: Time per answer, unless a request asks for less.
+        max_age_ms: How late an observation may come (see `Session`).
+        seed: Seed of the planner; each connection counts on from it.
+        device: Where the networks run.
+        **planning: `planner`, `horizon`, `effort`, `hold_m` of `load_agent`.
+
+    Raises:
+        BadCheckpoint: If the checkpoint cannot be read or is of another robot.
+        BadObservation: If a goal picture cannot be read.
+        ValueError: If the entries do not fit the cameras.
+    """
+    model = load_world_model(checkpoint, device=device)
+    kind = kind or usual_kind(model)
+    facts = _robot(model, robot, checkpoint=checkpoint, kind=kind)
+    keypoints = load_hand_points("hand_points", device=device) if kind == "calibrated" else "hand_points"
+    count, seeds = len(facts.cameras), itertools.count(seed)
+    fit = PictureFit(size=facts.image_size)
+    keys = Keys(
+        cameras=facts.cameras,
+        images=tuple(images)[:count],
+        goals=tuple(goals)[:count],
+        state=tuple(state) if model.needs_proprio else (),
+    )
+    aim = _goal(goal, facts.cameras, fit) if goal else None
+
+    def agent() -> ServedAgent:
+        made = load_agent(facts, model, kind=kind, keypoints=keypoints, seed=next(seeds), device=device, **planning)
+        return made.agent
+
+    agent()  # a mistake is told before the first client comes
+    return Service(
+        begin=lambda: Session(
+            agent(), keys, fit=fit, goal=aim, deadline_s=deadline_ms / 1000, max_age_s=max_age_ms / 1000
+        ),
+        metadata=_metadata(model, facts, keys, goal=aim),
+    )
+
+
+def _robot(model: WorldModel, name: str, *, checkpoint: str | Path, kind: AgentKind) -> ServedRobot:
+    known = model.interface
+    size = CalibratedSettings().picture_px(known.image_size) if kind == "calibrated" else known.image_size
+    common: dict[str, Any] = {"cameras": known.cameras, "image_size": size}
+    if name != "log":
+        env = envs.make(name, cameras=())
+        try:
+            told = getattr(env, "embodiment", "")
+            return ServedRobot(action_box=env.action_box, dt_s=env.dt_s, embodiment=told, **common)
+        finally:
+            env.close()
+    return ServedRobot(
+        action_box=load_robot_adapter(checkpoint).box(),
+        dt_s=known.dt_s,
+        embodiment=known.embodiment,
+        **common,
+    )
+
+
+def _goal(paths: Sequence[str | Path], cameras: tuple[str, ...], fit: PictureFit) -> Observation:
+    if len(paths) != len(cameras):
+        raise BadObservation(f"goal= needs one picture for each of the cameras {', '.join(cameras)}, got {len(paths)}")
+    try:
+        pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    except (OSError, UnidentifiedImageError) as error:
+        raise BadObservation(f"cannot read a goal picture: {error}") from error
+    frames = np.concatenate([fit(picture[None]).transpose(0, 3, 1, 2) for picture in pictures], axis=1)
+    return Observation(frames=torch.from_numpy(frames)[None], cameras=cameras)
+
+
+def _metadata(model: WorldModel, robot: ServedRobot, keys: Keys, *, goal: Observation | None) -> dict[str, Any]:
+    """Plain strings, numbers and lists: what a client must know before its first request."""
+    box = robot.action_box
+    return {
+        "server": f"jepa-mpc {__version__}",
+        "protocol": PROTOCOL,
+        "checkpoint": model.fingerprint,
+        "rate_hz": 1 / robot.dt_s,
+        "execute": 1,
+        "actions": {"names": list(model.interface.actions), "low": box.low.tolist(), "high": box.high.tolist()},
+        "cameras": list(robot.cameras),
+        "image_size": robot.image_size,
+        "keys": {
+            "images": list(keys.images),
+            "goals": list(keys.goals),
+            "state": list(keys.state),
+            "optional": [START, TIME, DEADLINE],
+        },
+        "has_goal": goal is not None,
+    }

@@ -1,0 +1,10 @@
+"""Registers every task with gymnasium when imported: `gymnasium.make("jepa_mpc.gym:reach-v1")`.
+
+Gymnasium imports what stands before the colon. After `import gymnasium, jepa_mpc` the name alone is enough.
+"""
+
+from __future__ import annotations
+
+from jepa_mpc.envs import register
+
+register()

@@ -1,0 +1,204 @@
+"""One client's episode: from its requests to observations, from the agent's plan to its answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from jepa_mpc.errors import BadObservation
+from jepa_mpc.interfaces import Agent
+from jepa_mpc.types import Observation
+
+START, TIME, DEADLINE = "episode/start", "observation/time_s", "plan/deadline_ms"
+LEAST_S = 0.001
+Request = Mapping[str, Any]
+Fit = Callable[[np.ndarray], np.ndarray]
+"""Brings pictures `T h w 3` (uint8) of any size to that of the cameras."""
+
+
+class ServedAgent(Agent, Protocol):
+    """What is served: an agent that can be given another goal and less time."""
+
+    def aim(self, goal: Observation) -> None:
+        """Go on towards another goal."""
+
+    def limit(self, deadline_s: float) -> None:
+        """Let each search from now on take so many seconds at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """Names of the entries of a request.
+
+    Args:
+        cameras: The cameras of the agent.
+        images: Entry of each camera's picture, in their order.
+        goals: Likewise of each goal picture.
+        state: Entries that, one after another, are the proprioception; none for an agent that needs none.
+
+    Raises:
+        ValueError: If there is not one entry per camera.
+    """
+
+    cameras: tuple[str, ...]
+    images: tuple[str, ...]
+    goals: tuple[str, ...]
+    state: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.cameras) == len(self.images) == len(self.goals):
+            raise ValueError(
+                f"need one entry in images= and in goals= for each of the cameras {', '.join(self.cameras)}, got "
+                f"{list(self.images)} and {list(self.goals)}"
+            )
+
+
+class Session:
+    """The episode of one connection.
+
+    A request holds one picture per camera; with `goal/...` it changes the goal, with `episode/start` it begins a new
+    episode. `observation/time_s` (the client's clock, s) must rise; a request that arrives more than `max_age_s` later
+    than the quickest one of the connection, by that clock, is stale. `plan/deadline_ms` shortens the search.
+
+    Args:
+        agent: Acts in this episode and in no other.
+        keys: Names of the entries.
+        fit: Brings pictures to the cameras' size.
+        goal: Where to go unless a request says otherwise, or None.
+        deadline_s: Seconds from a request's arrival to the end of its search, unless it asks for less; one call of the
+            world model is always made.
+        max_age_s: See above.
+    """
+
+    def __init__(
+        self,
+        agent: ServedAgent,
+        keys: Keys,
+        *,
+        fit: Fit,
+        goal: Observation | None = None,
+        deadline_s: float = math.inf,
+        max_age_s: float = math.inf,
+    ) -> None:
+        self.agent, self.keys, self.fit, self.goal = agent, keys, fit, goal
+        self.deadline_s, self.max_age_s = deadline_s, max_age_s
+        self._begun = False
+        self._last_s = -math.inf
+        self._quickest_s = math.inf
+
+    def admit(self, request: Request, now_s: float) -> None:
+        """Refuse an observation that is older than what was seen already, or that was long under way.
+
+        Raises:
+            BadObservation: With its age.
+        """
+        if TIME not in request:
+            return
+        taken_s = _number(request, TIME)
+        if taken_s <= self._last_s and not request.get(START):
+            raise BadObservation(
+                f"stale observation: {TIME}={taken_s:.3f} is not later than the last one, {self._last_s:.3f}"
+            )
+        self._quickest_s = min(self._quickest_s, now_s - taken_s)
+        late_s = now_s - taken_s - self._quickest_s
+        if late_s > self.max_age_s:
+            raise BadObservation(
+                f"stale observation: it came {1000 * late_s:.0f} ms late, at most {1000 * self.max_age_s:.0f} ms are "
+                "accepted"
+            )
+        self._last_s = taken_s
+
+    def answer(self, request: Request, *, waited_s: float = 0.0) -> dict[str, Any]:
+        """Plan one step.
+
+        Args:
+            request: The client's map.
+            waited_s: Seconds since it arrived; they count against its deadline.
+
+        Returns:
+            `actions` `1 A`, to be carried out before the next request; `plan` `H A` and `plan/status` where the agent
+            planned; `goal/distance_m` where it can tell.
+
+        Raises:
+            BadObservation: If an entry is missing or not what the agent was made for.
+        """
+        observation = self._observation(request)
+        self._take_goal(request)
+        limit_s = self.deadline_s
+        if DEADLINE in request:
+            limit_s = min(limit_s, _number(request, DEADLINE, least=0.0) / 1000)
+        self.agent.limit(max(limit_s - waited_s, LEAST_S))
+        with torch.no_grad():
+            action = self.agent.act(observation)
+        return {"actions": _rows(action), **self._told()}
+
+    def _observation(self, request: Request) -> Observation:
+        frames = [self._picture(request, key) for key in self.keys.images]
+        felt = [_vector(request, key) for key in self.keys.state]
+        return Observation(
+            frames=torch.cat(frames, dim=2),
+            cameras=self.keys.cameras,
+            proprio=torch.from_numpy(np.concatenate(felt))[None, None] if felt else None,
+        )
+
+    def _take_goal(self, request: Request) -> None:
+        """Begin an episode, or go on towards another goal."""
+        given = [key for key in self.keys.goals if key in request]
+        if given:
+            frames = torch.cat([self._picture(request, key) for key in self.keys.goals], dim=2)
+            if self.goal is None or not torch.equal(frames, self.goal.frames):
+                self.goal = Observation(frames=frames, cameras=self.keys.cameras)
+                if self._begun and not request.get(START):
+                    self.agent.aim(self.goal)
+        if self.goal is None:
+            raise BadObservation(
+                f"there is no goal: send {' and '.join(self.keys.goals)}, or start the server with one"
+            )
+        if request.get(START) or not self._begun:
+            self.agent.reset(self.goal)
+            self._begun = True
+
+    def _picture(self, request: Request, key: str) -> torch.Tensor:
+        """A picture as frames `1 1 3 h w`."""
+        picture = request.get(key)
+        if not isinstance(picture, np.ndarray):
+            raise BadObservation(f"the request lacks the picture {key}: uint8 (h, w, 3)")
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+            raise BadObservation(f"{key} must be uint8 (h, w, 3), got {picture.dtype} {picture.shape}")
+        return torch.from_numpy(self.fit(picture[None]).copy()).permute(0, 3, 1, 2)[None]
+
+    def _told(self) -> dict[str, Any]:
+        last = self.agent.last
+        if last is None:
+            return {}
+        told: dict[str, Any] = {"plan/status": last.status} if last.status else {}
+        if last.plan is not None:
+            told["plan"] = _rows(last.plan.actions[0])
+        if last.goal_distance is not None:
+            told["goal/distance_m"] = float(last.goal_distance[0])
+        return told
+
+
+def _rows(actions: torch.Tensor) -> np.ndarray:
+    return actions.detach().cpu().numpy().astype(np.float32)
+
+
+def _number(request: Request, key: str, *, least: float = -math.inf) -> float:
+    value = request[key]
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not least <= value < math.inf:
+        raise BadObservation(f"{key} must be a finite number{'' if least else ' from 0'}, got {repr(value)[:40]}")
+    return float(value)
+
+
+def _vector(request: Request, key: str) -> np.ndarray:
+    value = request.get(key)
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.ndim != 1:
+        raise BadObservation(f"the request lacks {key}: an array (n,) of numbers")
+    if not np.isfinite(value).all():
+        raise BadObservation(f"{key} holds values that are not finite")
+    return value.astype(np.float32)
