@@ -113,8 +113,8 @@ def _of_released(network: nn.Module, size: int, device: torch.device | str) -> E
     @torch.no_grad()
     def encode(frames: Tensor) -> Tensor:
         pixels = prepare(frames)
-        if isinstance(network, VideoTransformer) and len(frames) > 1:
-            return network(pixels.transpose(0, 1)[None])
+        if isinstance(network, VideoTransformer) and network.sizes.tubelet > 1 and len(frames) > 1:
+            return network(pixels[None])
         tokens: Tensor = network(pixels)  # an encoder of pictures takes one frame at a time
         return tokens.flatten(0, 1)[None]
 
