@@ -1,6 +1,6 @@
 """Record reward-free motion in many labs: `python experiments/collect.py out=logs/reach labs=400 episodes=5 workers=2`.
 
-`task=pick policy=handle` keeps an object in play by feel (see `trajectories.handling`).
+`policy=handle` keeps an object in play by feel (see `trajectories.handling`).
 
 Episode i depends on the seeds and on i alone, whatever the number of workers. Interrupt it at any time: what is in the
 log stays whole and in order, and the same command goes on from there. The manifest is written last.
@@ -276,7 +276,9 @@ def record(cfg: DictConfig) -> NpzStore:
     names = {field.name for field in fields(Collection)}
     plain = {name: value for name, value in OmegaConf.to_container(cfg, resolve=True).items() if name in names}  # type: ignore[union-attr]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    collection = Collection(**{**plain, "cameras": tuple(plain["cameras"])})
+    task = plain["task"] or ("pick" if plain["policy"] == "handle" else "reach")
+    cameras = plain["cameras"] or (("left", "right", "wrist") if task == "pick" else ("left", "right"))
+    collection = Collection(**{**plain, "task": task, "cameras": tuple(cameras)})
     return collect(collection, Path(cfg.out), workers=int(cfg.workers))
 
 

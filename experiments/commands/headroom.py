@@ -23,8 +23,8 @@ from jepa_mpc.experiments.handling.play import Cell, Work, load, work_one
 from jepa_mpc.experiments.handling.table import leads, markdown, summary
 from jepa_mpc.experiments.handling.tasks import TASKS
 from jepa_mpc.experiments.processes import in_processes
-from jepa_mpc.experiments.reaching.options import claim_folder
 from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.experiments.run_folder import claim_folder
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
 

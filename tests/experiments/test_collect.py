@@ -172,3 +172,13 @@ def test_handling_is_logged_with_the_command_and_contact_of_the_gripper(tmp_path
 def test_handling_needs_something_to_handle():
     with pytest.raises(ValueError, match="task=pick"):
         replace(PLAN, policy="handle")
+
+
+@pytest.mark.render
+def test_handling_and_pushing_are_chosen_on_the_command_line(tmp_path):
+    for options, env, cameras in ((["policy=handle"], "pick-v1", 3), (["task=push"], "push-v1", 2)):
+        folder = tmp_path / env
+        code, _, err = finish(start(folder, *options, "labs=1", "episodes=1", "workers=1"))
+        assert code == 0, err
+        metadata = NpzStore(folder).metadata(0)
+        assert metadata["env"] == env and len(metadata["cameras"]) == cameras
