@@ -26,6 +26,7 @@ from jepa_mpc.envs.scene import Appearance, Scene
 from jepa_mpc.envs.snapshot import restore, take
 from jepa_mpc.envs.tabletop import TabletopEnv
 from jepa_mpc.envs.things import BODY, KINDS, Kind, Thing, sample_thing
+from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.interfaces import Cost
 from jepa_mpc.types import Observation
 
@@ -93,6 +94,7 @@ class PickEnv(TabletopEnv):
     reached_m: ClassVar[float] = 0.05
     camera_names: ClassVar[tuple[str, ...]] = ("left", "right", "wrist")
     horizon = 3
+    tracked = Tracked(kind="body", name=BODY)
     describe = "Grasp an object, carry it 8 to 30 cm and put it down; placed within 5 cm, upright and released."
 
     def __init__(

@@ -18,6 +18,7 @@ from jepa_mpc.envs.plant import Plant
 from jepa_mpc.envs.render import Drawer, make_renderer
 from jepa_mpc.envs.snapshot import from_vector, restore, take
 from jepa_mpc.envs.stepping import one_action
+from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.errors import choose
 from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.types import ActionBox, Observation
@@ -51,6 +52,7 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": round(1 / DT_S)}  # type: ignore[misc]
     name: ClassVar[str]
+    tracked: Tracked | None = None
     reached_m: ClassVar[float]
     camera_names: ClassVar[tuple[str, ...]] = tuple(SIDES)
 
