@@ -143,12 +143,12 @@ def sparkline(
     drawn = Image.fromarray(_merge(strip, overlay))
     if curve and right == image.shape[1] - room:
         words, end = ImageDraw.Draw(drawn), image.shape[1] - margin
-        words.text((end, 15), f"{100 * known[-1][1]:.1f} cm", fill=colour, font=_font(17), anchor="rm")
+        words.text((end, 7), "distance to goal", fill=FAINT, font=_font(10), anchor="rm")
+        words.text((end, 22), f"{100 * known[-1][1]:.1f} cm", fill=colour, font=_font(17), anchor="rm")
         words.text(
             (end, height - 10), f"step {len(values) - 1} of {total - 1}", fill=FAINT, font=_font(11), anchor="rm"
         )
         words.text((right - 2, limit - 2), f"{100 * threshold:.0f} cm", fill=FAINT, font=_font(10), anchor="rb")
-        words.text((right - 2, 2), "distance to goal", fill=FAINT, font=_font(11), anchor="rt")
     return np.concatenate([image, np.asarray(drawn)])
 
 
