@@ -34,12 +34,12 @@ from jepa_mpc.experiments.objects.binding import (
 from jepa_mpc.experiments.objects.pictures import draw_scores, draw_slots
 from jepa_mpc.experiments.objects.pixels import trained_pixels
 from jepa_mpc.experiments.objects.predicting import PredictorLesson, SlotWindows, cut, judge, trained
-from jepa_mpc.experiments.objects.pushing import Mind, Search, choose_pushes
+from jepa_mpc.experiments.objects.pushing import Mind, PushSearch, choose_pushes
 from jepa_mpc.experiments.objects.recording import Episodes, Recording, load_episodes
 from jepa_mpc.experiments.objects.sources import SlotLog, TrueSlots, fitted, made, read_error_m, true_slots
 from jepa_mpc.experiments.objects.trials import (
     IDLE,
-    Source,
+    TrialSource,
     ask,
     latent_sizes,
     markdown,
@@ -94,15 +94,15 @@ def slot_lesson(cfg: DictConfig) -> SlotLesson:
     )
 
 
-def truth(cfg: DictConfig, train: Episodes, held: Episodes) -> Source:
+def truth(cfg: DictConfig, train: Episodes, held: Episodes) -> TrialSource:
     """Slots of simulator truth."""
     encoder = TrueSlots(int(cfg.slots.slot_dim))
     train_logs = true_slots(train, encoder, tuple(cfg.record.train.counts))
     held_logs = true_slots(held, encoder, tuple(cfg.record.held.counts))
-    return Source(encoder=encoder, train=train_logs, held=held_logs, readout=fitted(train_logs))
+    return TrialSource(encoder=encoder, train=train_logs, held=held_logs, readout=fitted(train_logs))
 
 
-def pictures(objective: SlotFeatureObjective, cfg: DictConfig, train: Episodes, held: Episodes) -> Source:
+def pictures(objective: SlotFeatureObjective, cfg: DictConfig, train: Episodes, held: Episodes) -> TrialSource:
     """Slots found in pictures; which body each one follows is told for measuring alone."""
     encoder = placed(objective)
 
@@ -113,7 +113,7 @@ def pictures(objective: SlotFeatureObjective, cfg: DictConfig, train: Episodes, 
         return {count: made(episodes, at, bodies[at], slots=slots[at]) for count, at in rows.items()}
 
     train_logs, held_logs = logs(train, tuple(cfg.record.train.counts)), logs(held, tuple(cfg.record.held.counts))
-    return Source(encoder=encoder, train=train_logs, held=held_logs, readout=fitted(train_logs))
+    return TrialSource(encoder=encoder, train=train_logs, held=held_logs, readout=fitted(train_logs))
 
 
 def measured_slots(cfg: DictConfig, train: Episodes, held: Episodes) -> tuple[SlotFeatureObjective, dict[str, Any]]:
@@ -142,7 +142,7 @@ def readable_m(objective: SlotFeatureObjective, held: Episodes, times: int) -> f
     return read_error_m(fitted({0: fit_on}), asked)
 
 
-def predictors(cfg: DictConfig, name: str, source: Source) -> dict[tuple[str, int], tuple[ObjectWorld, float]]:
+def predictors(cfg: DictConfig, name: str, source: TrialSource) -> dict[tuple[str, int], tuple[ObjectWorld, float]]:
     """Every mask and seed: trained, or read if it is there."""
     given = cfg.predictor
     sizes = SlotSizes(
@@ -165,7 +165,7 @@ def predictors(cfg: DictConfig, name: str, source: Source) -> dict[tuple[str, in
     }
 
 
-def scored(cfg: DictConfig, name: str, source: Source, worlds: Any) -> list[dict[str, Any]]:
+def scored(cfg: DictConfig, name: str, source: TrialSource, worlds: Any) -> list[dict[str, Any]]:
     """A row for every mask, seed and number of pucks."""
     rows = []
     for (mask, seed), (world, seconds) in worlds.items():
@@ -184,7 +184,7 @@ def windows_of(cfg: DictConfig, log: SlotLog) -> SlotWindows:
 
 
 def pushes(
-    cfg: DictConfig, train: Episodes, held: Episodes, sources: Mapping[str, Source], worlds: Mapping[str, Any]
+    cfg: DictConfig, train: Episodes, held: Episodes, sources: Mapping[str, TrialSource], worlds: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The same pushes with every source and mask of the first seed, with LeWorldModel, and with nothing done."""
     given, history, size = cfg.push, int(cfg.predictor.history), int(cfg.record.size)
@@ -193,7 +193,7 @@ def pushes(
         held, pucks=int(given.pucks), count=count, history=history, ahead=ahead, least_m=float(given.least_m)
     )
     names = ("samples", "rounds", "elites", "horizon", "execute", "budget")
-    search = Search(**{name: int(given[name]) for name in names})
+    search = PushSearch(**{name: int(given[name]) for name in names})
     minds: dict[str, Mind | None] = {IDLE: None}
     for name, source in sources.items():
         for mask in cfg.masks:

@@ -54,7 +54,7 @@ def train(cfg: DictConfig) -> Path:
         note_origin(folder, OmegaConf.to_yaml(cfg, resolve=True))
         log = encoded(model, bank, episodes=int(cfg.episodes), keep=folder / "latents")
         spec = {
-            TARGET: f"{Critic.__module__}.{Critic.__qualname__}",
+            TARGET: "critic",
             "width": log.latents.shape[-1],
             "hidden": int(cfg.hidden),
             "unit": float(cfg.unit),

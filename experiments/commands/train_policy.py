@@ -78,7 +78,7 @@ def described(cfg: DictConfig, log: LatentLog) -> dict[str, Any]:
     """The policy's configuration, completed by what the log says; a checkpoint carries exactly this."""
     sizes: dict[str, Any] = OmegaConf.to_container(cfg.policy, resolve=True)  # type: ignore[assignment]
     facts = {
-        TARGET: f"{GoalPolicy.__module__}.{GoalPolicy.__qualname__}",
+        TARGET: "goal_policy",
         "action_scale": [float(size) for size in cfg.largest_action],
         "max_steps": int(cfg.max_steps),
     }

@@ -310,7 +310,7 @@ def test_the_version_of_a_task_may_be_left_out() -> None:
         ("reference=mppi", "the reference 'mppi' does not play"),
         ("budgets=[64,128] reference=cem", "must have one budget, got 2"),
         ("checkpoint=here", "planned in with dynamics=learned"),
-        ("dynamics=bullet", "dynamics must be one of simulator, warp, learned"),
+        ("dynamics=bullet", "dynamics must be one of simulator, warp, stepping, learned"),
         ("shard=1", "shard must be"),
         ("mode=closed execute=99", "execute=99"),
     ],

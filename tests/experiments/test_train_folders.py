@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from jepa_mpc.checkpoint import load_checkpoint
+from jepa_mpc.experiments.command_line import Stopped
 from jepa_mpc.experiments.commands.train import train
 from jepa_mpc.experiments.training.begin import published_encoder
 from jepa_mpc.world_model.training.health import LatentCollapse
@@ -45,7 +46,8 @@ def test_a_stopped_training_goes_on_to_the_same_bits(name, data, tmp_path, monke
     stops = iter([False, False, True])
     with monkeypatch.context() as patched:
         patched.setattr("jepa_mpc.experiments.commands.train.Stop.__call__", lambda self: next(stops, True))
-        trained(data, name, tmp_path / "halves")
+        with pytest.raises(Stopped, match="goes on from there"):
+            trained(data, name, tmp_path / "halves")
     assert json.loads((tmp_path / "halves/metrics.jsonl").read_text().splitlines()[-1])["step"] < 4
     again = load_checkpoint(trained(data, name, tmp_path / "halves"))[0]
     assert all(torch.equal(value, again[key]) for key, value in whole.items())

@@ -97,7 +97,7 @@ def test_standing_still_is_measured_by_the_same_distance_as_the_prediction(tmp_p
 def test_the_system_brings_its_planner_and_the_command_line_wins(checkpoint):
     options = configured("zero_shot_reach", "system=vjepa2_ac", f"checkpoint={checkpoint}", "horizon=3")
     cfg = adapted(options, checkpoint.parent, given=["system", "checkpoint", "horizon"])
-    assert cfg.planner._target_ == "planners.hand_cem" and (cfg.horizon, cfg.effort, cfg.cameras) == (3, 0.0, 1)
+    assert cfg.planner._target_ == "hand_cem" and (cfg.horizon, cfg.effort, cfg.cameras) == (3, 0.0, 1)
     plain = configured("zero_shot_reach")
     assert OmegaConf.to_container(adapted(plain, checkpoint.parent, given=[])) == OmegaConf.to_container(plain)
 

@@ -27,7 +27,7 @@ TINY = [
     "planner=random_shooting",
     "planner.num_samples=8",
 ]
-METHODS = ["do nothing", "frozen random encoder", "oracle", "random", "true dynamics"]
+METHODS = ["do nothing", "frozen random encoder", "oracle", "random", "servo", "true dynamics"]
 SUMMARY = {
     "episodes", "labs", "success_5cm", "success_2cm", "held_success_5cm", "wilson_95", "interval_95",
     "median_final_distance_m", "ms_per_step_p50", "ms_per_step_p95", "solved_at_start",
@@ -87,7 +87,8 @@ def test_the_run_folder_holds_films_figures_sheet_and_page(played):
     assert sorted(path.name for path in folder.iterdir()) == [
         ".lock", "contact_sheet.png", "figures", "labs", "report.html", "report.json", "run.json", "videos",
     ]  # fmt: skip
-    assert sorted(path.name for path in (folder / "videos").iterdir()) == ["look-000.mp4", "look-001.mp4"]
+    films = ["look-000.mp4", "look-000.png", "look-001.mp4", "look-001.png"]  # each with its poster
+    assert sorted(path.name for path in (folder / "videos").iterdir()) == films
     assert all(
         path.stat().st_size > 1000 for kind in ("png", "html", "mp4", "npz") for path in folder.rglob(f"*.{kind}")
     )

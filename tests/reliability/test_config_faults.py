@@ -21,7 +21,7 @@ MISTAKES = (*trainer.MISTAKES, HydraException, OmegaConfBaseException)
 
 UNKNOWN = ["stepps=3", "fit.step=3", "fit.learningrate=1", "watch.evry=3", "ingest.worker=2", "batchsize=3", "lr=1"]
 KINDS = [
-    *("batch=-1", "batch=0", "batch=many", "batch=2.5", "window=1", "window=-3", "window=null", "threads=0"),
+    *("batch=-1", "batch=0", "batch=many", "batch=2.5", "window=0", "window=-3", "window=null", "threads=0"),
     *("threads=two", "seed=one", "seed=1.5", "max_stride=0", "max_stride=-1", "skip=0", "skip=x", "probe=0"),
     *("probe=-4", "validation=1.5", "validation=-0.1", "validation=half", "resume=perhaps", "resume=true"),
     *("compile=fast", "compile=true", "on_collapse=ignore", "best=luck", "best=reach", "recorders=paper"),

@@ -241,7 +241,7 @@ def approach(azimuths: tuple[float, float], *, reads: float, steps: int = 20, la
         points = [seen_by(place[None], azimuth_deg=azimuth)[0] for azimuth in azimuths]
         return Sighting(at=torch.stack(points)[None], spread=surely)
 
-    finder, way = GoalEstimator(sides=[1, -1]), [hand]
+    finder, way = GoalEstimator(cameras=["left", "right"]), [hand]
     for _ in range(steps):
         shown = way[max(0, len(way) - 1 - late)]
         ahead = finder(look(shown), look(goal), place_m=hand, read_m=reads * shown, goal_read_m=reads * goal)
@@ -267,7 +267,7 @@ def test_points_of_another_number_of_cameras_are_refused() -> None:
     two = Sighting(at=torch.zeros(1, 2, 2), spread=torch.zeros(1, 2))
     nowhere = torch.zeros(3)
     with pytest.raises(ValueError, match="1 cameras"):
-        GoalEstimator(sides=[1])(two, two, place_m=nowhere, read_m=nowhere, goal_read_m=nowhere)
+        GoalEstimator(cameras=["left"])(two, two, place_m=nowhere, read_m=nowhere, goal_read_m=nowhere)
 
 
 def test_points_are_read_back_from_a_checkpoint(tmp_path: Path) -> None:
@@ -280,5 +280,5 @@ def test_points_are_read_back_from_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_another_systems_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadCheckpoint, match="not a system that finds points of the hand"):
+    with pytest.raises(BadCheckpoint, match="not a system that finds keypoints of the hand"):
         load_hand_points(tiny.save(tmp_path / "world"))
