@@ -54,7 +54,7 @@ def claim_run(folder: Path, command: str, settings: Mapping[str, Any]) -> None:
 
 
 def refuse_strangers(folder: Path, what: str, ours: Callable[[str], bool]) -> None:
-    """Refuse a folder that has files, and none that marks it as ours.
+    """Refuse a folder that has files, and none that marks it as ours; hidden ones (locks, drafts) do not count.
 
     Args:
         folder: The folder; it need not exist.
@@ -64,7 +64,7 @@ def refuse_strangers(folder: Path, what: str, ours: Callable[[str], bool]) -> No
     Raises:
         ValueError: If there are only others; names some of them.
     """
-    names = sorted(path.name for path in folder.iterdir() if path.name != LOCK) if folder.is_dir() else []
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
     if names and not any(map(ours, names)):
         listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise ValueError(f"out={folder} holds other files than {what} ({listed}): name a new folder")

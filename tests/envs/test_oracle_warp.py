@@ -26,7 +26,7 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 def test_an_unknown_simulator_lists_the_known_ones():
-    with pytest.raises(UnknownName, match="simulator, warp"):
+    with pytest.raises(UnknownName, match="simulator, stepping, warp"):
         envs.make_task("cart-pole-v1", dynamics="bullet")
 
 
