@@ -11,7 +11,6 @@ from typing import Any
 from jepa_mpc.files import write_json
 
 RUN = "run.json"
-LOCK = ".lock"
 
 
 def claim_folder(folder: Path) -> None:
