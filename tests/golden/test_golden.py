@@ -10,6 +10,7 @@ from tests.golden import (
     act_jepa,
     audio_jepa,
     causal_jepa,
+    descent_trace,
     dinowm,
     hjepa,
     lejepa,
@@ -35,6 +36,7 @@ CHECKS = {
     "pldm": pldm.check,
     "planner_trace": planner_trace.check,
     "planner_quality": planner_quality.check,
+    "gd_planner_trace": descent_trace.check,
     "dinowm_predictor": dinowm.check,
     "vjepa2_ac_predictor": vjepa2_ac.check_predictor,
     "vjepa2_ac_rollout": vjepa2_ac.check_rollout,
@@ -92,6 +94,10 @@ def test_reference_case_is_reproduced(case: Case) -> None:
     case.load()
     CHECKS[case.kind](case)
     case.finish()
+
+
+def test_shipped_cases_are_compact() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) < 6_000_000
 
 
 def test_shipped_cases_cover_network_and_regulariser() -> None:
