@@ -5,11 +5,13 @@ tokens = rows of (W features + places)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from jepa_mpc.encoders.layers.interleaved import alternating_grid
+from jepa_mpc.encoders.resnet import ResNet
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.types import State
 
@@ -46,3 +48,27 @@ class FeatureGrid(nn.Module):
         places = alternating_grid(rows, columns, self.width, device=grid.device).to(grid.dtype)
         tokens = (grid.flatten(2).transpose(1, 2) + places).unflatten(0, (len(x), -1)).flatten(1, 2)  # (B, N, D)
         return tokens if keep is None else tokens.gather(1, keep[:, :, None].expand(-1, -1, self.width))
+
+
+def resnet_grid(
+    *,
+    width: int = 64,
+    num_cameras: int = 1,
+    stem: int = 16,
+    widths: Sequence[int] = (16, 32, 64),
+    depths: Sequence[int] = (1, 1, 1),
+) -> FeatureGrid:
+    """Tokens of a residual network: pictures of 64 px give 4 x 4 of them per camera.
+
+    Args:
+        width: Width D of the tokens, a multiple of four.
+        num_cameras: Cameras whose channels are stacked.
+        stem: Channels after the first convolution.
+        widths: Channels of each stage; each but the first halves the grid.
+        depths: Blocks of each stage.
+
+    Raises:
+        ValueError: If widths and depths do not go together.
+    """
+    trunk = ResNet(stem=stem, widths=widths, depths=depths)
+    return FeatureGrid(trunk, width=width, num_cameras=num_cameras)

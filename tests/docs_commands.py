@@ -27,6 +27,7 @@ SHRUNKEN: dict[str, list[str]] = {
 
 EXCEPTIONS: dict[str, str] = {
     r"\bbench_\w+": "benchmarks run in tests/experiments in small settings; here their options are checked",
+    r"\brender_masks\b": "pictures are drawn in tests/experiments/test_render_masks.py",
     r"\brender_rollouts\b": "films run in tests/experiments in small settings; here their options are checked",
     r"\bserve\b": "runs until it is stopped; tests/compat/test_openpi.py runs it",
     r"device=cuda|torchrun": "needs a GPU, or several",

@@ -19,6 +19,7 @@ Fields that not every log has:
     sound_labels                 float32 T 5       what made the sound (see `envs.sound.ContactSound`)
     observation.gripper_command  float32 T 1       opening that was last commanded, m
     observation.contact          float32 T 3       force of left finger, right finger and all else on the object, N
+    observation.object           float32 T 3       where the object is in the base, m (for probes: no training reads it)
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from jepa_mpc.interfaces import Field
 IMAGES, DEPTH = "observation.images.", "observation.depth."
 STATE, EE_POSE, GRIPPER, ACTION = "observation.state", "observation.ee_pose", "observation.gripper", "action"
 CLOUDS, SOUND, HEARD = "clouds", "sound", "sound_labels"
-GRIPPER_COMMAND, CONTACT = "observation.gripper_command", "observation.contact"
+GRIPPER_COMMAND, CONTACT, OBJECT = "observation.gripper_command", "observation.contact", "observation.object"
 TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, TASK_INDEX, DONE = (
     "timestamp",
     "frame_index",
@@ -62,6 +63,7 @@ EXTRAS: dict[str, tuple[str, int, int | None, str]] = {
     HEARD: ("float32", 2, 5, "1, s, s, N s, 1"),
     GRIPPER_COMMAND: ("float32", 2, 1, "m"),
     CONTACT: ("float32", 2, 3, "N"),
+    OBJECT: ("float32", 2, 3, "m"),
 }
 """The same of fields that not every log has."""
 

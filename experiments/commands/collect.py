@@ -34,7 +34,7 @@ from jepa_mpc.experiments.run_folder import refuse_strangers
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import numpy_generator, seed_of
-from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND, HEARD, SOUND
+from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND, HEARD, OBJECT, SOUND
 from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
 from jepa_mpc.trajectories.handling import Handle
 from jepa_mpc.trajectories.motion import Motion, Reach, reward_free_motion
@@ -106,7 +106,9 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         sensors |= {SOUND: microphone.listen, HEARD: microphone.labels}
 
     if collection.task == "pick":
-        sensors |= {GRIPPER_COMMAND: env.gripper_command_m, CONTACT: env.contact_n}
+        sensors |= {GRIPPER_COMMAND: env.gripper_command_m, CONTACT: env.contact_n, OBJECT: env.object_m}
+    if collection.task == "push":
+        sensors |= {OBJECT: env.block_m}
     options: dict[str, Any] = {"lab": lab}
     if collection.policy == "handle":
         options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < HANDED_OVER)

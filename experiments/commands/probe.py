@@ -1,8 +1,10 @@
-"""What frozen features know of the hand: `python experiments/probe.py checkpoint=runs/vjepa2_small/checkpoint`.
+"""What frozen features know of hand and object: `python experiments/probe.py checkpoint=runs/vjepa2_small/checkpoint`.
 
-A probe reads the gripper's position (base frame, m) out of single frames. It is fitted on some labs and judged on
-others, which the encoder did not see either, for the trained encoder, for the same encoder with fresh weights, and for
-bare pixels. It prints a table and leaves probe.json and probe.png. `encoder=vjepa2_vitl hub=FOLDER "cameras=[left]"`
+A probe reads the gripper's position (base frame, m) out of single frames, and the object's where the log knows it. It
+is fitted on some labs and judged on others, which the encoder did not see either, for the trained encoder, for the same
+encoder with fresh weights, and for bare pixels; once over all labs, and once among frames that look alike (R2 alike: at
+most 0 for features that know the look of a scene and nothing else). It prints a table and leaves probe.json and
+probe.png. `encoder=vjepa2_vitl hub=FOLDER "cameras=[left]"`
 probes a released encoder in place of a checkpoint's.
 """
 
@@ -31,6 +33,7 @@ from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
+from jepa_mpc.trajectories.episode import OBJECT
 
 MISTAKES = (BadCheckpoint, BadEpisode, MissingPackage, UnknownName, ValueError, OSError)
 FREE = ("out", "threads", "device")  # may differ in one folder
@@ -40,10 +43,20 @@ HAND = slice(-6, -3)
 Row = dict[str, str | int | float]
 
 
-def samples(bank: FrameBank, encode: Encode, count: int, *, seed: int, side: str) -> Samples:
-    """Frames drawn evenly from a bank, encoded each by itself; the same for every encoder."""
+def samples(bank: FrameBank, encode: Encode, count: int, *, seed: int, side: str) -> dict[str, Samples]:
+    """Frames drawn evenly from a bank, encoded each by itself, the same for every encoder; by what is to be read.
+
+    Raises:
+        ValueError: If the log knows no place.
+    """
     drawn = bank.sample(count, 1, generator=generator(seed, "probe frames", side))
-    return Samples(tokens=encode(drawn["frames"][:, 0]), places=drawn["proprio"][:, 0, HAND])
+    places = {"object": drawn[OBJECT][:, 0]} if OBJECT in drawn else {}
+    if bank.proprio_dim >= -HAND.start:
+        places = {"hand": drawn["proprio"][:, 0, HAND], **places}
+    if not places:
+        raise ValueError("this log tells neither where the hand is nor the object: there is nothing to read")
+    tokens, looks = encode(drawn["frames"][:, 0]), bank.groups[drawn["episode"]]
+    return {name: Samples(tokens=tokens, places=place, looks=looks) for name, place in places.items()}
 
 
 def source_of(cfg: DictConfig) -> FeatureSource:
@@ -62,7 +75,7 @@ def source_of(cfg: DictConfig) -> FeatureSource:
 
 
 def probe(cfg: DictConfig) -> list[Row]:
-    """Every encoder with every probe and seed: one row each.
+    """Every encoder with every probe and seed, for every place that the log knows: one row each.
 
     Raises:
         BadCheckpoint: If there is no such encoder of frames.
@@ -82,19 +95,20 @@ def probe(cfg: DictConfig) -> list[Row]:
         inner = samples(train, encode, int(cfg.train), seed=seed, side="train")
         outer = samples(held, encode, int(cfg.held), seed=seed, side="held")
         for reader, fit in fits.items():
-            scores = judge(fit(inner, generator=generator(seed, "probe", reader)), outer)
-            rows.append({"encoder": name, "probe": reader, "seed": seed, **scores})
+            for what, known in inner.items():
+                scores = judge(fit(known, generator=generator(seed, "probe", reader)), outer[what])
+                rows.append({"what": what, "encoder": name, "probe": reader, "seed": seed, **scores})
     return rows
 
 
 def summary(rows: list[Row]) -> list[Row]:
-    """Mean and spread over the seeds of each encoder with each probe."""
-    pairs = dict.fromkeys((str(row["probe"]), str(row["encoder"])) for row in rows)
+    """Mean and spread over the seeds of each encoder with each probe, the hand first."""
+    kinds = dict.fromkeys((str(row["what"]), str(row["probe"]), str(row["encoder"])) for row in rows)
     table: list[Row] = []
-    for reader, encoder in pairs:
-        own = [row for row in rows if (row["probe"], row["encoder"]) == (reader, encoder)]
-        line: Row = {"probe": reader, "encoder": encoder, "seeds": len(own)}
-        for name in ("median_cm", "mean_cm", "r2"):
+    for what, reader, encoder in sorted(kinds, key=lambda kind: kind[0] != "hand"):
+        own = [row for row in rows if (row["what"], row["probe"], row["encoder"]) == (what, reader, encoder)]
+        line: Row = {"what": what, "probe": reader, "encoder": encoder, "seeds": len(own)}
+        for name in ("median_cm", "mean_cm", "r2", "r2_alike"):
             values = [float(row[name]) for row in own]
             line |= {name: mean(values), f"{name}_std": stdev(values) if len(values) > 1 else 0.0}
         table.append(line)
@@ -103,29 +117,33 @@ def summary(rows: list[Row]) -> list[Row]:
 
 def show(table: list[Row]) -> None:
     """Print it."""
-    print(f"{'probe':<10} {'encoder':<8} {'median cm':>14} {'mean cm':>14} {'R2':>16}")
+    print(f"{'place':<7} {'probe':<10} {'encoder':<8} {'median cm':>14} {'mean cm':>14} {'R2':>16} {'R2 alike':>16}")
     for line in table:
         cells = [f"{line[name]:.2f} ± {line[name + '_std']:.2f}" for name in ("median_cm", "mean_cm")]
-        fit = f"{line['r2']:.3f} ± {line['r2_std']:.3f}"
-        print(f"{line['probe']:<10} {line['encoder']:<8} {cells[0]:>14} {cells[1]:>14} {fit:>16}")
+        cells += [f"{line[name]:.3f} ± {line[name + '_std']:.3f}" for name in ("r2", "r2_alike")]
+        shown = " ".join(f"{cell:>{width}}" for cell, width in zip(cells, (14, 14, 16, 16), strict=True))
+        print(f"{line['what']:<7} {line['probe']:<10} {line['encoder']:<8} {shown}")
 
 
 def draw(table: list[Row], path: Path) -> None:
-    """Bars of the mean error, with the spread over the seeds."""
+    """Bars of the mean error in new labs and of R2 among frames that look alike, with the spread over the seeds."""
     colours: Mapping[str, str] = {"trained": "#0072b2", "fresh": "#b9b6ad", "pixels": "#dedbd2"}
-    readers = list(dict.fromkeys(str(line["probe"]) for line in table))
-    figure = Figure(figsize=(1.4 + 2.2 * len(readers), 3.4), layout="constrained")
-    axes = figure.subplots()
-    for place, (name, colour) in enumerate(colours.items()):
-        own = [line for line in table if line["encoder"] == name]
-        at = [readers.index(str(line["probe"])) + 0.27 * (place - 1) for line in own]
-        heights, spreads = ([float(line[key]) for line in own] for key in ("mean_cm", "mean_cm_std"))
-        bars = axes.bar(at, heights, 0.25, yerr=spreads, color=colour, label=name, capsize=3)
-        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
-    axes.set_xticks(range(len(readers)), readers)
-    axes.set_ylabel("mean error in new labs, cm")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    kinds = list(dict.fromkeys(f"{line['what']}, {line['probe']}" for line in table))
+    figure = Figure(figsize=(1.4 + 4.4 * len(kinds), 3.4), layout="constrained")
+    for axes, key, label, form in zip(
+        figure.subplots(1, 2), ("mean_cm", "r2_alike"),
+        ("mean error in new labs, cm", "R² among frames that look alike"), ("%.1f", "%.2f"), strict=True,
+    ):  # fmt: skip
+        for place, (name, colour) in enumerate(colours.items()):
+            own = [line for line in table if line["encoder"] == name]
+            at = [kinds.index(f"{line['what']}, {line['probe']}") + 0.27 * (place - 1) for line in own]
+            heights, spreads = ([float(line[part]) for line in own] for part in (key, f"{key}_std"))
+            bars = axes.bar(at, heights, 0.25, yerr=spreads, color=colour, label=name, capsize=3)
+            axes.bar_label(bars, fmt=form, padding=3, fontsize=8)
+        axes.set_xticks(range(len(kinds)), kinds)
+        axes.set_ylabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False)
     figure.savefig(path, dpi=150)
 
 

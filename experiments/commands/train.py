@@ -172,7 +172,7 @@ def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
     system = system_of(cfg, data.train)
     encoder: Any = OmegaConf.to_container(cfg.encoder, resolve=True) if cfg.get("encoder") else None
     if encoder:
-        system = with_encoder(system, encoder)
+        system = with_encoder(system, encoder, picture=(3 * len(data.train.cameras), *data.train.picture))
     objective = build_objective(system, seed=int(cfg.seed), freeze=list(cfg.freeze)).to(device)
     if encoder and is_released(encoder):
         arguments = {name: value for name, value in encoder.items() if name != "_target_"}

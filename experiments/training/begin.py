@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -11,14 +10,21 @@ from torch import nn
 from jepa_mpc.checkpoint import MANIFEST, load_strict
 from jepa_mpc.encoders.adapters.vjepa2 import load
 from jepa_mpc.encoders.frozen import FrozenFrames
+from jepa_mpc.encoders.projected import Projected
 from jepa_mpc.encoders.released import RELEASES
-from jepa_mpc.errors import BadCheckpoint, choose
+from jepa_mpc.encoders.slots import SlotEncoder
+from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.places import folder_of
-from jepa_mpc.world_model.checkpoints.assembly import PARTS, TARGET
+from jepa_mpc.world_model.checkpoints.assembly import TARGET
+from jepa_mpc.world_model.checkpoints.pairing import paired
 from jepa_mpc.world_model.checkpoints.restore import load_network
 
 RELEASED = "vjepa2_encoder"
 """What the files in configs/encoder call a network with released weights."""
+
+
+WRAPPERS = {FrozenFrames: "encoder", Projected: "encoder", SlotEncoder: "features"}
+"""What systems put around an encoder -> where it stands in there."""
 
 
 def published_encoder(source: str) -> nn.Module:
@@ -41,46 +47,23 @@ def published_encoder(source: str) -> nn.Module:
     return encoder.encoder if isinstance(encoder, FrozenFrames) else encoder
 
 
-def with_released(system: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """A system's configuration with a released encoder's network in place of its own.
-
-    Args:
-        system: The configuration.
-        model: A name of `RELEASES`.
-
-    Raises:
-        UnknownName: If there is no such release.
-        ValueError: If the system builds its encoder itself.
-    """
-    release = choose(RELEASES, model, "encoder")
-    takes = signature(choose(PARTS, str(system[TARGET]), "system")).parameters
-    if "encoder" not in takes:
-        raise ValueError(
-            f"encoder={model}: {system[TARGET]} builds its own encoder; to begin with released weights, choose its "
-            f"preset of that size and give pretrained={model}"
-        )
-    width = {"state_dim": release.sizes.width} if "state_dim" in takes else {}
-    return {**system, **width, "encoder": {TARGET: "released_encoder", "model": model}}
-
-
-def with_encoder(system: Mapping[str, Any], encoder: Mapping[str, Any]) -> dict[str, Any]:
-    """A system's configuration with another encoder in place of its own: all entries of the former one go.
+def with_encoder(
+    system: Mapping[str, Any], encoder: Mapping[str, Any], *, picture: tuple[int, int, int]
+) -> dict[str, Any]:
+    """A system's configuration with another encoder in place of its own; see `pairing.paired`.
 
     Args:
         system: The configuration.
         encoder: That of the encoder: a released one (`RELEASED`), or any that `assemble` knows.
+        picture: Channels, height and width of the log's pictures.
 
     Raises:
         UnknownName: If there is no such encoder.
-        ValueError: If the system builds its encoder itself.
+        ValueError: If the two do not go together; says why, and what would.
     """
     if is_released(encoder):
-        return with_released(system, str(encoder["model"]))
-    name = str(encoder.get(TARGET))
-    choose(PARTS, name, "encoder")
-    if "encoder" not in signature(choose(PARTS, str(system[TARGET]), "system")).parameters:
-        raise ValueError(f"encoder={name}: {system[TARGET]} builds its own encoder")
-    return {**system, "encoder": dict(encoder)}
+        encoder = {TARGET: "released_encoder", "model": str(encoder["model"])}
+    return paired(system, encoder, picture=picture)
 
 
 def is_released(encoder: Mapping[Any, Any]) -> bool:
@@ -113,6 +96,7 @@ def fill_encoder(objective: nn.Module, encoder: nn.Module, source: str) -> None:
         BadCheckpoint: If the weights do not fit it.
     """
     part = objective.get_submodule("encoder")
-    if isinstance(part, FrozenFrames):
-        part = part.encoder
+    for wrapper, inner in WRAPPERS.items():
+        if isinstance(part, wrapper) and not isinstance(encoder, wrapper):
+            part = part.get_submodule(inner)
     load_strict(part, encoder.state_dict(), f"the encoder of this system (weights of {source})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +18,15 @@ from jepa_mpc.checkpoint import load_checkpoint
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.released import RELEASES, Release, vjepa2
 from jepa_mpc.errors import BadCheckpoint, UnknownName
-from jepa_mpc.experiments.commands.probe import MISTAKES, draw, probe, show, summary
+from jepa_mpc.experiments.commands.probe import MISTAKES, draw, probe, samples, show, summary
 from jepa_mpc.experiments.commands.train import train
 from jepa_mpc.experiments.probing.readers import READERS, Samples, attentive, judge, linear
 from jepa_mpc.experiments.probing.sources import pixels, released
 from jepa_mpc.experiments.training.begin import published_encoder
 from jepa_mpc.experiments.training.keeper import Keeper
 from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.bank import load_bank
+from jepa_mpc.trajectories.episode import OBJECT
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from tests.encoders import test_released
@@ -133,6 +136,38 @@ def test_the_probe_leaves_a_row_for_every_encoder_probe_and_seed(run, log, tmp_p
     assert (tmp_path / "probe.png").stat().st_size > 5000 and "attentive" in capsys.readouterr().out
 
 
+def test_the_probe_reads_hand_and_object_where_the_log_knows_both(log):
+    bank = load_bank(log)
+    knows = replace(bank, extras={OBJECT: torch.rand(len(bank.frames), 3, generator=generator(0))})
+    only = replace(knows, proprio=knows.proprio[:, :0])
+    options = {"seed": 0, "side": "held"}
+    assert [list(samples(one, pixels, 4, **options)) for one in (bank, knows, only)] == [
+        ["hand"],
+        ["hand", "object"],
+        ["object"],
+    ]
+    drawn = samples(knows, pixels, 40, **options)["object"]
+    assert drawn.places.shape == (40, 3) and set(drawn.looks.tolist()) == set(bank.groups.tolist())
+    with pytest.raises(ValueError, match="neither where the hand is nor the object"):
+        samples(replace(bank, proprio=bank.proprio[:, :0]), pixels, 4, **options)
+
+
+def scenes(labs, seed, *, knows):
+    """Frames of labs, each with a place that is usual there; tokens know that place, or the frame's own."""
+    draws = generator(seed)
+    usual, looks = torch.randn(labs, 3, generator=draws), torch.arange(labs).repeat_interleave(8)
+    own = usual[looks] + 0.3 * torch.randn(len(looks), 3, generator=draws)
+    seen = own if knows == "place" else usual[looks]
+    return Samples(tokens=seen[:, None], places=own, looks=looks)
+
+
+def test_features_that_know_the_look_alone_are_told_among_frames_that_look_alike():
+    for knows in ("look", "place"):
+        scores = judge(linear(scenes(40, 0, knows=knows), generator=generator(0)), scenes(20, 1, knows=knows))
+        assert scores["r2"] > 0.8
+        assert scores["r2_alike"] > 0.99 if knows == "place" else scores["r2_alike"] < 0.01
+
+
 def test_the_probe_refuses_an_unknown_reader_and_a_missing_checkpoint(run, log, tmp_path):
     cfg = configured("probe", f"checkpoint={run / 'checkpoint'}", f"data={log}", "readers=[oracle]", "validation=0.34")
     with pytest.raises(UnknownName, match="attentive, linear"):
@@ -193,7 +228,7 @@ def made_up(count, seed):
     tokens = 0.03 * torch.randn(count, 16, 5, generator=draws)
     tokens[torch.arange(count), at, 2] += 1.0
     places = torch.stack([at // 4, at % 4, (at // 4 + at % 4)], dim=1) * 0.1
-    return Samples(tokens=tokens, places=places)
+    return Samples(tokens=tokens, places=places, looks=at % 3)
 
 
 FITS = pytest.mark.parametrize("fit", [linear, partial(attentive, steps=200)], ids=["linear", "attentive"])
@@ -207,8 +242,8 @@ def test_a_probe_reads_a_place_that_is_there(fit):
 
 @FITS
 def test_a_probe_finds_nothing_where_nothing_is(fit):
-    noise = Samples(tokens=torch.randn(400, 16, 5, generator=generator(2)), places=made_up(400, 0).places)
-    held = Samples(tokens=torch.randn(200, 16, 5, generator=generator(3)), places=made_up(200, 1).places)
+    noise = replace(made_up(400, 0), tokens=torch.randn(400, 16, 5, generator=generator(2)))
+    held = replace(made_up(200, 1), tokens=torch.randn(200, 16, 5, generator=generator(3)))
     assert judge(fit(noise, generator=generator(0)), held)["r2"] < 0.2
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jepa_mpc.encoders.convnet import KeypointEncoder
+from jepa_mpc.encoders.feature_grid import resnet_grid
 from jepa_mpc.encoders.layers.clouds import UnitSphere, Workspace
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
@@ -20,6 +21,7 @@ from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
 from jepa_mpc.errors import choose
 from jepa_mpc.world_model.checkpoints.names import public_name
+from jepa_mpc.world_model.checkpoints.token_forms import encoder_of
 from jepa_mpc.world_model.costs.critic import Critic
 from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
 from jepa_mpc.world_model.parts.cloud_changes import CloudChanges, Scale, Subsample, Turn
@@ -28,7 +30,7 @@ from jepa_mpc.world_model.parts.distances import CosineDistance, SmoothAbsoluteE
 from jepa_mpc.world_model.parts.masks.objects import LegacyObjectMask, ObjectMask, TokenMask, TubeMask
 from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression
 from jepa_mpc.world_model.parts.objectives.dynamics import OpenLoop
-from jepa_mpc.world_model.parts.objectives.motion_terms import MotionWeights
+from jepa_mpc.world_model.parts.objectives.motion_terms import Dropping, Fading, MotionWeights
 from jepa_mpc.world_model.parts.objectives.think_standin import DepthTokens, OthersThoughts
 from jepa_mpc.world_model.parts.objectives.think_views import ClipViews, cut
 from jepa_mpc.world_model.parts.objectives.views import ToCentre, Views
@@ -41,7 +43,7 @@ from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 from jepa_mpc.world_model.policies.goal import GoalPolicy
 from jepa_mpc.world_model.recipes import RECIPES
 from jepa_mpc.world_model.training.decay import DecayAll, DecayMatrices
-from jepa_mpc.world_model.training.schedules import CosineRise, Stretched, WarmupCosine, WarmupHoldDecay
+from jepa_mpc.world_model.training.schedules import CosineRise, Restarted, Stretched, WarmupCosine, WarmupHoldDecay
 
 TARGET = "_target_"
 
@@ -64,7 +66,10 @@ PARTS: dict[str, Callable[..., Any]] = {
     "decay_all": DecayAll,
     "decay_matrices": DecayMatrices,
     "depth_tokens": DepthTokens,
+    "dropping": Dropping,
+    "encoder_of": encoder_of,
     "evaluation_pixels": EvaluationPixels,
+    "fading": Fading,
     "given_pose": GivenPose,
     "goal_policy": GoalPolicy,
     "grey": Grey,
@@ -81,6 +86,8 @@ PARTS: dict[str, Callable[..., Any]] = {
     "pyramid_sizes": PyramidSizes,
     "random_crop": RandomCrop,
     "released_encoder": network,
+    "restarted": Restarted,
+    "resnet_grid": resnet_grid,
     "robot_pixels": RobotPixels,
     "sensor_noise": SensorNoise,
     "sigreg": SIGReg,

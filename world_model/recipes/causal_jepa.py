@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.layers.weights import draw_weights
-from jepa_mpc.encoders.slots import SlotEncoder
 from jepa_mpc.errors import choose
 from jepa_mpc.interfaces import MaskSampler
 from jepa_mpc.world_model.costs.goal import GoalDistance, Steps
@@ -77,7 +76,7 @@ def build(
     action_scale: Tensor | Sequence[float] | None = None,
     proprio_dim: int | None = None,
     proprio_scale: Sequence[float] | None = None,
-    encoder: SlotEncoder | None = None,
+    encoder: nn.Module | None = None,
     masks: MaskSampler | None = None,
     generator: Generator | None = None,
     **parts: Any,
@@ -90,7 +89,8 @@ def build(
         action_scale: Size of a usual action per axis, in its unit; without it, actions must come standardised.
         proprio_dim: Numbers of proprioception that become a node; None for none.
         proprio_scale: Spread of each of them; without it, they must come standardised.
-        encoder: The slot encoder that is frozen; by default the preset's, to be filled with trained weights.
+        encoder: The slot encoder that is frozen; by default the preset's, to be filled with trained weights. Any other
+            encoder of several tokens gets the preset's slots over its tokens.
         masks: Draws hidden objects; by default `ObjectMask` with as many hidden as the preset says.
         generator: Draws all initial weights, the encoder's too; by default the global stream does.
         **parts: Further parts of `ObjectObjective`: preprocess, augment, future_gap.
@@ -100,7 +100,7 @@ def build(
         ValueError: If slots and predictor differ in width.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
-    seen = encoder or sizes.slots.form(sizes.slots)
+    seen = video_slots.slots_of(sizes.slots, encoder)
     width = sizes.predictor.width
     if seen.width != width:
         raise ValueError(f"the encoder gives slots of width {seen.width}, the predictor expects {width}")

@@ -24,7 +24,7 @@ from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter
 from jepa_mpc.world_model.parts.crops import RandomCrop
 from jepa_mpc.world_model.parts.flow_pyramid import PyramidFlow
 from jepa_mpc.world_model.parts.objectives.motion import MotionContentObjective, expander
-from jepa_mpc.world_model.parts.objectives.motion_terms import MotionWeights
+from jepa_mpc.world_model.parts.objectives.motion_terms import Fading, MotionWeights, Relaxing
 from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
 
 
@@ -97,6 +97,7 @@ def build(
     level: int = -1,
     num_cameras: int = 1,
     content_only: float = 0.0,
+    relax: Relaxing | float | None = None,
     generator: Generator | None = None,
     **parts: Any,
 ) -> MotionContentObjective:
@@ -108,18 +109,19 @@ def build(
         level: Whose cells are the encoder's tokens.
         num_cameras: Cameras whose channels are stacked in what `encode` takes.
         content_only: Share of the training in which content is learned alone, at its start; the paper's is a tenth.
+        relax: Course of the roughness' weight, if not the preset's; a number is the share to which it fades.
         generator: Draws all initial weights; by default the global stream does.
-        **parts: Further parts of `MotionContentObjective`: views, weights, relax, content, spread, prepare.
+        **parts: Further parts of `MotionContentObjective`: views, weights, content, spread, prepare.
 
     Raises:
         UnknownName: If there is no such preset.
         ValueError: If there is no such level.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
+    relax = sizes.relax if relax is None else relax
     parts.setdefault("prepare", NormalisePixels())
     parts.setdefault("views", Augmentation([RandomCrop(), ColourJitter(mixing=0.2, curve=0.5, permute=0.0)]))
     parts.setdefault("weights", sizes.weights)
-    parts.setdefault("relax", sizes.relax)
     invariance, variance, covariance = sizes.content
     parts.setdefault("content", TwoViews(invariance=invariance, variance=variance, covariance=covariance))
     objective = MotionContentObjective(
@@ -128,6 +130,7 @@ def build(
         expander=expander(sizes.encoder.widths[-1], hidden=sizes.expander),
         alpha=sizes.alpha if alpha is None else alpha,
         content_only=content_only,
+        relax=Fading(relax) if isinstance(relax, int | float) else relax,
         **parts,
     )
     if generator is not None:

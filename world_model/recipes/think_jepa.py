@@ -11,8 +11,8 @@ the same log.  Frames are encoded one by one, the path is that of the robot's ha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from torch import Generator, nn
 
@@ -55,6 +55,14 @@ class ThinkSizes:
     path_hidden: int = 1024
     path_heads: int = 8
 
+    def for_tokens(self, width: int) -> Self:
+        """The same for tokens of another width, which the stand-in's features share."""
+        return replace(
+            self,
+            predictor=replace(self.predictor, inputs=width, outputs=width),
+            guidance=replace(self.guidance, inputs=width),
+        )
+
 
 PRESETS = {
     "paper": ThinkSizes(
@@ -94,6 +102,8 @@ def build(
     thinker: Thinker | None = None,
     views: ClipViews | None = None,
     encoder: nn.Module | None = None,
+    state_dim: int | None = None,
+    grid: Sequence[int] | None = None,
     position: Sequence[int] = HAND,
     generator: Generator | None = None,
     **parts: Any,
@@ -106,6 +116,8 @@ def build(
         thinker: Makes features where the batch has none, if not the preset's.
         views: Which frames of a window are seen by whom, if not the preset's.
         encoder: The encoder that is frozen; by default one of the preset's sizes.
+        state_dim: Width of the encoder's tokens, if not the preset's.
+        grid: Their rows and columns, if not the preset's.
         position: Which numbers of the proprioception (m) the path is made of.
         generator: Draws all initial weights, the encoder's too; by default the global stream does.
         **parts: Further parts of `ThinkObjective`: path_weight, preprocess, augment.
@@ -115,12 +127,15 @@ def build(
         ValueError: If the encoder gives tokens of another width than the predictor expects.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
+    if state_dim is not None:
+        sizes = sizes.for_tokens(state_dim)
+    rows, columns = grid or (sizes.side, sizes.side)
     frozen = FrozenFrames(VideoTransformer(sizes.encoder, pairing="tiled") if encoder is None else encoder)
     if frozen.width != sizes.predictor.inputs:
         raise ValueError(
             f"the encoder gives tokens of width {frozen.width}, the predictor expects {sizes.predictor.inputs}"
         )
-    plain = RotaryMaskedPredictor(sizes.predictor, grid=(sizes.side, sizes.side), pairing="interleaved")
+    plain = RotaryMaskedPredictor(sizes.predictor, grid=(rows, columns), pairing="interleaved")
     parts.setdefault("preprocess", NormalisePixels(mean=IMAGENET_MEAN, std=IMAGENET_STD))
     objective = ThinkObjective(
         encoder=frozen,
@@ -128,7 +143,7 @@ def build(
         views=views or sizes.views,
         thinker=None if guidance is None else thinker or sizes.thinker,
         head=PathHead(
-            sizes.side**2, sizes.predictor.outputs, outputs=len(position), hidden=sizes.path_hidden,
+            rows * columns, sizes.predictor.outputs, outputs=len(position), hidden=sizes.path_hidden,
             heads=sizes.path_heads,
         ),
         position=position,

@@ -13,7 +13,7 @@ the head's width; the released weights need `logit_scale="inverse"`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Generator, nn
@@ -125,10 +125,21 @@ PRESETS = {
 }  # fmt: skip
 
 
+def slots_of(sizes: VideoSlotSizes, encoder: nn.Module | None) -> SlotEncoder:
+    """A slot encoder: the one that is given, slots over the tokens of another encoder, or those of these sizes."""
+    if encoder is None:
+        return sizes.form(sizes)
+    if isinstance(encoder, SlotEncoder):
+        return encoder
+    width: Any = encoder.width
+    return over_patches(replace(sizes, features=width), features=encoder)
+
+
 def build(
     *,
     preset: str | VideoSlotSizes = "videosaur",
-    encoder: SlotEncoder | None = None,
+    encoder: nn.Module | None = None,
+    places: int | None = None,
     decoder: SlotMixer | BroadcastDecoder | None = None,
     generator: Generator | None = None,
     **parts: Any,
@@ -137,7 +148,9 @@ def build(
 
     Args:
         preset: A name of `PRESETS`, or sizes of your own.
-        encoder: The slot encoder; by default the preset's.
+        encoder: The slot encoder; by default the preset's. Any other encoder of several tokens is frozen and gets the
+            preset's slots over its tokens.
+        places: Tokens that are rebuilt, if not as many as the preset's cells.
         decoder: What rebuilds; by default a slot mixer of the preset's sizes.
         generator: Draws all initial weights; by default the global stream does.
         **parts: Further parts of `SlotFeatureObjective`: features, keys, weight, temperature, preprocess.
@@ -146,12 +159,12 @@ def build(
         UnknownName: If there is no such preset.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
-    seen = encoder or sizes.form(sizes)
+    seen = slots_of(sizes, encoder)
     frozen = not any(weight.requires_grad for weight in seen.features.parameters())
     if "features" not in parts and not frozen:
         parts["features"] = PixelPatches(patch=sizes.cell)
-    rebuilt = sizes.features if frozen else 3 * sizes.cell**2
-    weight, places = parts.setdefault("weight", sizes.weight), (sizes.image // sizes.cell) ** 2
+    rebuilt = int(getattr(seen.features, "width", sizes.features)) if frozen else 3 * sizes.cell**2
+    weight, places = parts.setdefault("weight", sizes.weight), places or (sizes.image // sizes.cell) ** 2
     decoder = decoder or SlotMixer(
         sizes.slot_dim,
         num_places=places,

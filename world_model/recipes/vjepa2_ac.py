@@ -77,6 +77,7 @@ def build(
     pose_mean: Sequence[float] = POSE_MEAN,
     encoder: nn.Module | None = None,
     state_dim: int | None = None,
+    grid: Sequence[int] | None = None,
     reader: GivenPose | ArmPose | None = None,
     steps: int = 2,
     fed: Fed = "first",
@@ -93,6 +94,7 @@ def build(
         pose_mean: Usual pose; counts with `pose_scale` alone.
         encoder: The encoder that is frozen; by default one of the preset's sizes.
         state_dim: Width of the encoder's tokens, if not the preset's.
+        grid: Their rows and columns, if not the preset's.
         reader: Reads poses out of proprioception and motions out of actions; by default they come as they are.
         steps: Steps of the roll-out loss.
         fed: See `Autoregression`; "second" is the published training of the released weights.
@@ -108,7 +110,8 @@ def build(
         raise ValueError(
             f"V-JEPA 2-AC takes actions of {POSE_DIM} numbers (x y z, rotation, gripper), got {action_dim}"
         )
-    inner = sizes.predictor if state_dim is None else replace(sizes.predictor, state_dim=state_dim)
+    rows, columns = grid or (sizes.predictor.rows, sizes.predictor.columns)
+    inner = replace(sizes.predictor, state_dim=state_dim or sizes.predictor.state_dim, rows=rows, columns=columns)
     frozen = FrozenFrames(VideoTransformer(sizes.encoder, pairing="tiled") if encoder is None else encoder)
     if frozen.width != inner.state_dim:
         raise ValueError(f"the encoder gives tokens of width {frozen.width}, the predictor expects {inner.state_dim}")

@@ -16,9 +16,11 @@ from jepa_mpc.world_model.parts.flow import Flow, resize_flow
 from jepa_mpc.world_model.parts.flow_pyramid import PyramidFlow
 from jepa_mpc.world_model.parts.objectives.dynamics import total_of
 from jepa_mpc.world_model.parts.objectives.motion_terms import (
+    Fading,
     FramePairs,
     MotionWeights,
     Pictures,
+    Relaxing,
     Terms,
     motion_terms,
     turned,
@@ -59,11 +61,11 @@ class MotionContentObjective(nn.Module):
         content: The loss between two views.
         spread: The regulariser of every level.
         content_only: Share of the training in which content is learned alone, at its start.
-        relax: What the weight of roughness is multiplied by at the end of the training, on the way relax^progress: the
-            flow is first learned in the large and then gets its edges. Ours; 1 leaves the weight alone.
+        relax: Share of the weight of roughness over the training: the flow is first learned in the large and then gets
+            its edges. Ours; by default the weight stays.
 
     Raises:
-        ValueError: If there is an expander and nothing that makes views, or `relax` is not above 0.
+        ValueError: If there is an expander and nothing that makes views.
 
     Reference: Bardes et al. 2023, arXiv:2307.12698.
     """
@@ -83,17 +85,15 @@ class MotionContentObjective(nn.Module):
         content: TwoViews | None = None,
         spread: VICReg | None = None,
         content_only: float = 0.0,
-        relax: float = 1.0,
+        relax: Relaxing | None = None,
     ) -> None:
         super().__init__()
-        if relax <= 0:
-            raise ValueError(f"relax is a factor above 0, got {relax}")
         if expander is not None and views is None:
             raise ValueError("the content branch compares two views of a picture: give the part that makes them")
         self.encoder, self.head, self.expander = encoder, head, expander
         self.target = SharedTarget()
         self.prepare = prepare
-        self.views, self.alpha, self.content_only, self.relax = views, alpha, content_only, relax
+        self.views, self.alpha, self.content_only, self.relax = views, alpha, content_only, relax or Fading(1.0)
         self.weights = weights or MotionWeights()
         self.content = content or TwoViews()
         self.spread = spread or VICReg(variance_weight=1.0, covariance_weight=0.04)
@@ -113,7 +113,7 @@ class MotionContentObjective(nn.Module):
         first, second = _neighbours(batch["frames"], generator)
         terms = self._motion(first, second, generator)
         weight, roughness = terms["smooth"]
-        terms["smooth"] = (weight, self.relax ** self.progress.to(roughness.dtype) * roughness)
+        terms["smooth"] = (weight, self.relax(self.progress.to(roughness.dtype)) * roughness)
         begun = (self.progress >= self.content_only).to(first.dtype) if self.expander is not None else 1.0
         scale = self.alpha if self.expander is not None else 1.0
         weighted = {name: (scale * weight, begun * term) for name, (weight, term) in terms.items()}

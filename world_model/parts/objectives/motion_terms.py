@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -55,6 +55,59 @@ class MotionWeights:
     regression: float = 1.0
     cycle: float = 0.2
     spread: float = 1.0
+
+
+class Relaxing(Protocol):
+    """The weight of roughness over a training, as a share of what `MotionWeights` says."""
+
+    def __call__(self, progress: Tensor) -> Tensor:
+        """The share; `progress` runs from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Fading:
+    """The weight falls all the way: end^progress.
+
+    Args:
+        end: Share that is left at the end.
+
+    Raises:
+        ValueError: If it is not above 0.
+    """
+
+    end: float
+
+    def __post_init__(self) -> None:
+        if self.end <= 0:
+            raise ValueError(f"relax is a factor above 0, got {self.end}")
+
+    def __call__(self, progress: Tensor) -> Tensor:
+        """The share at this progress."""
+        return self.end**progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropping:
+    """The whole weight, and a weaker one from some moment on: motion in the large first, then its edges.
+
+    Args:
+        at: Progress from which the weight is weaker; the rate should begin anew there (`schedules.Restarted`).
+        to: Share that is left then.
+
+    Raises:
+        ValueError: If `at` is outside 0 to 1 or `to` is not above 0.
+    """
+
+    at: float
+    to: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.at <= 1 or self.to <= 0:
+            raise ValueError(f"roughness drops at a progress from 0 to 1, to a share above 0, got {self.at}, {self.to}")
+
+    def __call__(self, progress: Tensor) -> Tensor:
+        """The share at this progress."""
+        return torch.where(progress < self.at, 1.0, self.to)
 
 
 @dataclass(frozen=True, kw_only=True)

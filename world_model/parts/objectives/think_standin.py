@@ -32,17 +32,19 @@ class DepthTokens:
     that the frames do not show.
 
     Args:
-        at: Blocks of the encoder, counted from 0; the first one speaks to the first layer of the predictor.
+        at: Blocks of the encoder, counted from 0; the first one speaks to the first layer of the predictor. None for an
+            encoder that gives the tokens of its end alone.
     """
 
-    at: Sequence[int]
+    at: Sequence[int] | None
 
     @torch.no_grad()
     def __call__(self, encoder: VideoTransformer, images: Frames, frames: Sequence[int]) -> ThinkerFeatures:
         """Features of prepared images `B K C h w`, which are the window's `frames`."""
         batch, views = images.shape[:2]
         norm = LatentNorm()
-        depths = [norm(tokens) for tokens in encoder.depths(images.flatten(0, 1), at=self.at)]
+        seen = images.flatten(0, 1)
+        depths = [norm(x) for x in ([encoder(seen)] if self.at is None else encoder.depths(seen, at=self.at))]
         tokens = torch.stack(depths, dim=1).unflatten(0, (batch, views)).transpose(1, 2)  # (B, L, K, N, D)
         numbers = torch.tensor(frames, device=images.device)
         times = sincos_1d(numbers, tokens.shape[-1]).to(tokens.dtype)

@@ -1,0 +1,98 @@
+"""What an encoder gives for one picture, and encoders that are parts of other systems."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jepa_mpc.encoders.hand_points import HandPoints
+from jepa_mpc.encoders.points import PointEncoder
+from jepa_mpc.encoders.slots import GaussianStart, SlotEncoder
+from jepa_mpc.encoders.sound import SoundEncoder
+from jepa_mpc.encoders.video import VideoTransformer
+from jepa_mpc.errors import BadObservation
+
+OTHER_SENSES: dict[type[nn.Module], str] = {
+    PointEncoder: "sees clouds of points",
+    SoundEncoder: "hears sounds",
+    HandPoints: "looks at pairs of pictures (encoder=keypoint has its network for single ones)",
+}
+"""Encoders that take no single picture, and what they do instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenForm:
+    """The tokens of one picture.
+
+    Args:
+        count: Tokens N.
+        width: Their width D.
+        grid: Rows and columns in which they stand, (1, 1) for a single one; None for objects, which have no place.
+        depths: Blocks whose tokens the encoder gives by `depths`; none where it has no such method.
+    """
+
+    count: int
+    width: int
+    grid: tuple[int, int] | None
+    depths: tuple[int, ...] = ()
+
+
+def encoder_of(*, system: nn.Module) -> nn.Module:
+    """The encoder of a system, as others take it: trainable, with fresh weights.
+
+    Args:
+        system: The training loss of the system.
+
+    Raises:
+        ValueError: If it has no encoder.
+    """
+    encoder = getattr(system, "published", getattr(system, "encoder", None))
+    if not isinstance(encoder, nn.Module):
+        raise ValueError(f"a {type(system).__name__} has no encoder to give")
+    return encoder.requires_grad_(True)
+
+
+def form_of(encoder: nn.Module, picture: Tensor) -> TokenForm:
+    """What an encoder gives for a picture.
+
+    Args:
+        encoder: The encoder; it may stand on the meta device.
+        picture: A prepared picture `1 C h w`.
+
+    Raises:
+        ValueError: If it takes something else than single pictures, or not this one.
+    """
+    other = next((told for kind, told in OTHER_SENSES.items() if isinstance(encoder, kind)), None)
+    if other is not None:
+        raise ValueError(f"it {other}")
+    if isinstance(encoder, SlotEncoder):
+        return TokenForm(count=_slots(encoder), width=encoder.width, grid=None)
+    weight = next(encoder.parameters())
+    try:
+        with torch.no_grad():
+            tokens: Tensor = encoder.eval()(picture.to(weight.device, weight.dtype))
+    except (BadObservation, ValueError) as error:
+        raise ValueError(f"it cannot take the log's pictures ({error}): choose one camera, or another size") from error
+    count, width = tokens.shape[1:]
+    return TokenForm(count=count, width=width, grid=_grid(encoder, count), depths=_depths(encoder))
+
+
+def _slots(encoder: SlotEncoder) -> int:
+    start = encoder.start
+    return start.num_slots if isinstance(start, GaussianStart) else start.slots.shape[1]
+
+
+def _grid(encoder: nn.Module, count: int) -> tuple[int, int] | None:
+    """Square grids, those of several cameras below each other."""
+    cameras = int(getattr(encoder, "num_cameras", 1)) if count > 1 else 1
+    side = math.isqrt(count // cameras)
+    return (cameras * side, side) if cameras * side**2 == count else None
+
+
+def _depths(encoder: nn.Module) -> tuple[int, ...]:
+    if not isinstance(encoder, VideoTransformer):
+        return ()
+    return encoder.levels or tuple(range(encoder.sizes.depth))
