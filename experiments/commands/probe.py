@@ -2,16 +2,17 @@
 
 A probe reads the gripper's position (base frame, m) out of single frames, and the object's where the log knows it. It
 is fitted on some labs and judged on others, which the encoder did not see either, for the trained encoder, for the same
-encoder with fresh weights, and for bare pixels; once over all labs, and once among frames that look alike (R2 alike: at
-most 0 for features that know the look of a scene and nothing else). It prints a table and leaves probe.json and
-probe.png. `encoder=vjepa2_vitl hub=FOLDER "cameras=[left]"`
-probes a released encoder in place of a checkpoint's.
+encoder with fresh weights, and for the plain input: pixels, or where the points of a cloud lie. It is judged over all
+labs, and among frames that look alike (R2 alike: at most 0 for features that know the look of a scene and nothing
+else). It prints a table and leaves probe.json and probe.png. `encoder=vjepa2_vitl hub=FOLDER "cameras=[left]"` probes a
+released encoder in place of a checkpoint's; `"labels=[0.01, 0.1, 1]"` fits on fewer frames, too.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -25,7 +26,7 @@ from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName, choose
 from jepa_mpc.experiments.probing.readers import READERS, Samples, judge
-from jepa_mpc.experiments.probing.sources import Encode, FeatureSource, of_checkpoint, pixels, released
+from jepa_mpc.experiments.probing.sources import PLAIN, Encode, FeatureSource, of_checkpoint, released
 from jepa_mpc.experiments.run_folder import claim_run
 from jepa_mpc.experiments.training.begin import is_released
 from jepa_mpc.experiments.training.workers import device_of
@@ -40,14 +41,19 @@ FREE = ("out", "threads", "device")  # may differ in one folder
 HAND = slice(-6, -3)
 """Where proprioception has the hand's position."""
 
+KIND = ("what", "probe", "labels", "encoder")
+"""What tells the rows of a table apart."""
+
 Row = dict[str, str | int | float]
 
 
-def samples(bank: FrameBank, encode: Encode, count: int, *, seed: int, side: str) -> dict[str, Samples]:
+def samples(
+    bank: FrameBank, encode: Encode, count: int, *, seed: int, side: str, sees: str = "frames"
+) -> dict[str, Samples]:
     """Frames drawn evenly from a bank, encoded each by itself, the same for every encoder; by what is to be read.
 
     Raises:
-        ValueError: If the log knows no place.
+        ValueError: If the log knows no place, or holds nothing that the encoder sees.
     """
     drawn = bank.sample(count, 1, generator=generator(seed, "probe frames", side))
     places = {"object": drawn[OBJECT][:, 0]} if OBJECT in drawn else {}
@@ -55,7 +61,9 @@ def samples(bank: FrameBank, encode: Encode, count: int, *, seed: int, side: str
         places = {"hand": drawn["proprio"][:, 0, HAND], **places}
     if not places:
         raise ValueError("this log tells neither where the hand is nor the object: there is nothing to read")
-    tokens, looks = encode(drawn["frames"][:, 0]), bank.groups[drawn["episode"]]
+    if sees not in drawn:
+        raise ValueError(f"the encoder sees {sees}, and the log holds {', '.join(drawn)}")
+    tokens, looks = encode(drawn[sees][:, 0]), bank.groups[drawn["episode"]]
     return {name: Samples(tokens=tokens, places=place, looks=looks) for name, place in places.items()}
 
 
@@ -89,25 +97,25 @@ def probe(cfg: DictConfig) -> list[Row]:
     train, held = bank.split(float(cfg.validation), generator=generator(0, "validation labs"))
     fits = {name: choose(READERS, name, "probe") for name in cfg.readers}
     rows: list[Row] = []
-    runs = [(seed, name) for seed in cfg.seeds for name in ("trained", "fresh", "pixels")]
+    runs = [(seed, name) for seed in cfg.seeds for name in ("trained", "fresh", "plain")]
     for seed, name in tqdm(runs, desc="probe"):
-        encode = {"trained": source.trained, "pixels": pixels}.get(name) or source.fresh(seed)
-        inner = samples(train, encode, int(cfg.train), seed=seed, side="train")
-        outer = samples(held, encode, int(cfg.held), seed=seed, side="held")
-        for reader, fit in fits.items():
-            for what, known in inner.items():
-                scores = judge(fit(known, generator=generator(seed, "probe", reader)), outer[what])
-                rows.append({"what": what, "encoder": name, "probe": reader, "seed": seed, **scores})
+        encode = {"trained": source.trained, "plain": PLAIN[source.sees]}.get(name) or source.fresh(seed)
+        inner = samples(train, encode, int(cfg.train), seed=seed, side="train", sees=source.sees)
+        outer = samples(held, encode, int(cfg.held), seed=seed, side="held", sees=source.sees)
+        for (reader, fit), what, share in product(fits.items(), inner, cfg.labels):
+            predict = fit(inner[what].first(float(share)), generator=generator(seed, "probe", reader))
+            asked = {"what": what, "encoder": name, "probe": reader, "labels": float(share), "seed": seed}
+            rows.append({**asked, **judge(predict, outer[what])})
     return rows
 
 
 def summary(rows: list[Row]) -> list[Row]:
-    """Mean and spread over the seeds of each encoder with each probe, the hand first."""
-    kinds = dict.fromkeys((str(row["what"]), str(row["probe"]), str(row["encoder"])) for row in rows)
+    """Mean and spread over the seeds of each encoder with each probe and share of the labels, the hand first."""
+    kinds = dict.fromkeys(tuple(row[name] for name in KIND) for row in rows)
     table: list[Row] = []
-    for what, reader, encoder in sorted(kinds, key=lambda kind: kind[0] != "hand"):
-        own = [row for row in rows if (row["what"], row["probe"], row["encoder"]) == (what, reader, encoder)]
-        line: Row = {"what": what, "probe": reader, "encoder": encoder, "seeds": len(own)}
+    for kind in sorted(kinds, key=lambda kind: kind[0] != "hand"):
+        own = [row for row in rows if tuple(row[name] for name in KIND) == kind]
+        line: Row = {**dict(zip(KIND, kind, strict=True)), "seeds": len(own)}
         for name in ("median_cm", "mean_cm", "r2", "r2_alike"):
             values = [float(row[name]) for row in own]
             line |= {name: mean(values), f"{name}_std": stdev(values) if len(values) > 1 else 0.0}
@@ -117,26 +125,27 @@ def summary(rows: list[Row]) -> list[Row]:
 
 def show(table: list[Row]) -> None:
     """Print it."""
-    print(f"{'place':<7} {'probe':<10} {'encoder':<8} {'median cm':>14} {'mean cm':>14} {'R2':>16} {'R2 alike':>16}")
+    head = f"{'place':<7} {'probe':<10} {'labels':>6} {'encoder':<8}"
+    print(f"{head} {'median cm':>14} {'mean cm':>14} {'R2':>16} {'R2 alike':>16}")
     for line in table:
         cells = [f"{line[name]:.2f} ± {line[name + '_std']:.2f}" for name in ("median_cm", "mean_cm")]
         cells += [f"{line[name]:.3f} ± {line[name + '_std']:.3f}" for name in ("r2", "r2_alike")]
         shown = " ".join(f"{cell:>{width}}" for cell, width in zip(cells, (14, 14, 16, 16), strict=True))
-        print(f"{line['what']:<7} {line['probe']:<10} {line['encoder']:<8} {shown}")
+        print(f"{line['what']:<7} {line['probe']:<10} {line['labels']:>6.0%} {line['encoder']:<8} {shown}")
 
 
 def draw(table: list[Row], path: Path) -> None:
     """Bars of the mean error in new labs and of R2 among frames that look alike, with the spread over the seeds."""
-    colours: Mapping[str, str] = {"trained": "#0072b2", "fresh": "#b9b6ad", "pixels": "#dedbd2"}
-    kinds = list(dict.fromkeys(f"{line['what']}, {line['probe']}" for line in table))
-    figure = Figure(figsize=(1.4 + 4.4 * len(kinds), 3.4), layout="constrained")
+    colours: Mapping[str, str] = {"trained": "#0072b2", "fresh": "#b9b6ad", "plain": "#dedbd2"}
+    kinds = list(dict.fromkeys(map(_named, table)))
+    figure = Figure(figsize=(2.4 + 2.6 * len(kinds), 3.4), layout="constrained")
     for axes, key, label, form in zip(
         figure.subplots(1, 2), ("mean_cm", "r2_alike"),
         ("mean error in new labs, cm", "R² among frames that look alike"), ("%.1f", "%.2f"), strict=True,
     ):  # fmt: skip
         for place, (name, colour) in enumerate(colours.items()):
             own = [line for line in table if line["encoder"] == name]
-            at = [kinds.index(f"{line['what']}, {line['probe']}") + 0.27 * (place - 1) for line in own]
+            at = [kinds.index(_named(line)) + 0.27 * (place - 1) for line in own]
             heights, spreads = ([float(line[part]) for line in own] for part in (key, f"{key}_std"))
             bars = axes.bar(at, heights, 0.25, yerr=spreads, color=colour, label=name, capsize=3)
             axes.bar_label(bars, fmt=form, padding=3, fontsize=8)
@@ -145,6 +154,12 @@ def draw(table: list[Row], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def _named(line: Row) -> str:
+    """A group of bars."""
+    share = "" if line["labels"] == 1 else f"\n{line['labels']:.0%} of the labels"
+    return f"{line['what']}, {line['probe']}{share}"
 
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="probe")

@@ -35,6 +35,10 @@ class Samples:
         cut = round((1 - share) * len(self.places))
         return self._part(slice(cut)), self._part(slice(cut, None))
 
+    def first(self, share: float) -> Samples:
+        """The first frames, a share of all; at least ten, of which a probe can be fitted and chosen."""
+        return self._part(slice(max(10, round(share * len(self.places)))))
+
     def _part(self, rows: slice) -> Samples:
         return Samples(tokens=self.tokens[rows], places=self.places[rows], looks=self.looks[rows])
 

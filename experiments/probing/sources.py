@@ -1,4 +1,4 @@
-"""Where features come from: a trained system or a released encoder, the same with fresh weights, the bare pixels."""
+"""Where features come from: a trained system or a released encoder, the same with fresh weights, the bare input."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ class FeatureSource:
 
     Args:
         name: What the report calls it.
-        trained: Frames `G C h w` to tokens `G N D`.
+        sees: Its entry in a log: frames, or clouds.
+        trained: Frames `G C h w` or clouds `G points 3` to tokens `G N D`.
         fresh: The same with the weights of a seed.
         cameras: Those that it was trained with, in stacking order; None if it says nothing of them.
     """
 
     name: str
+    sees: str
     trained: Encode
     fresh: Callable[[int], Encode]
     cameras: tuple[str, ...] | None
@@ -58,6 +60,7 @@ def of_checkpoint(folder: str | Path, *, device: torch.device) -> FeatureSource:
 
     return FeatureSource(
         name=str(folder),
+        sees=_seen_by(objective, str(folder)),
         trained=_of_objective(objective, str(folder), device),
         fresh=fresh,
         cameras=tuple(config["interface"]["cameras"]),
@@ -92,7 +95,7 @@ def released(options: Mapping[str, Any], *, image: int | None, cells: int, devic
         untrained = draw_weights(network(model), generator(seed, "fresh weights"))
         return encode(untrained.to(next(trained.parameters()).dtype).eval())
 
-    return FeatureSource(name=model, trained=encode(trained), fresh=fresh, cameras=None)
+    return FeatureSource(name=model, sees="frames", trained=encode(trained), fresh=fresh, cameras=None)
 
 
 def _of_objective(objective: nn.Module, name: str, device: torch.device) -> Encode:
@@ -100,6 +103,13 @@ def _of_objective(objective: nn.Module, name: str, device: torch.device) -> Enco
         raise BadCheckpoint(f"{name} is a {type(objective).__name__}, which encodes no frames")
     objective.eval().to(device)
     return _in_parts(lambda frames: objective.encode(frames[:, None])[:, 0], device)  # type: ignore[operator]
+
+
+def _seen_by(objective: nn.Module, name: str) -> str:
+    seen = str(getattr(objective, "main_input", "frames"))
+    if seen not in PLAIN:
+        raise BadCheckpoint(f"{name} learns from {seen}, which tells of no place: a probe reads {' or '.join(PLAIN)}")
+    return seen
 
 
 def _of_pictures(encoder: nn.Module, *, image: int, cells: int, device: torch.device) -> Encode:
@@ -130,3 +140,13 @@ def pixels(frames: Tensor) -> Tensor:
     filled = F.pad(frames.float() / 255, (0, -width % PATCH, 0, -height % PATCH))
     boxes = F.pixel_unshuffle(filled, PATCH)  # (G, C patch^2, rows, columns)
     return boxes.flatten(2).transpose(1, 2)
+
+
+def moments(clouds: Tensor) -> Tensor:
+    """Where the points of clouds `G points 3` lie, without any network: mean, spread and deciles as tokens `G 11 3`."""
+    deciles = clouds.quantile(torch.linspace(0.1, 0.9, 9), dim=1).transpose(0, 1)
+    return torch.cat([clouds.mean(1, keepdim=True), clouds.std(1, keepdim=True), deciles], dim=1)
+
+
+PLAIN: dict[str, Encode] = {"frames": pixels, "clouds": moments}
+"""What a log's entry says by itself: the plain baseline beside an encoder of it."""

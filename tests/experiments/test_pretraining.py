@@ -21,14 +21,16 @@ from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.experiments.commands.probe import MISTAKES, draw, probe, samples, show, summary
 from jepa_mpc.experiments.commands.train import train
 from jepa_mpc.experiments.probing.readers import READERS, Samples, attentive, judge, linear
-from jepa_mpc.experiments.probing.sources import pixels, released
+from jepa_mpc.experiments.probing.sources import PLAIN, of_checkpoint, pixels, released
 from jepa_mpc.experiments.training.begin import published_encoder
 from jepa_mpc.experiments.training.keeper import Keeper
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.episode import OBJECT
 from jepa_mpc.trajectories.synthetic import synthetic_log
-from jepa_mpc.world_model.checkpoints.loader import load_world_model
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_world_model
+from jepa_mpc.world_model.dynamics.model import Interface
 from tests.encoders import test_released
 from tests.trajectories.test_clips import write_clips
 
@@ -128,7 +130,7 @@ def test_the_probe_leaves_a_row_for_every_encoder_probe_and_seed(run, log, tmp_p
     )
     rows = probe(cfg)
     assert {(row["encoder"], row["probe"]) for row in rows} == {
-        (encoder, reader) for encoder in ("trained", "fresh", "pixels") for reader in ("linear", "attentive")
+        (encoder, reader) for encoder in ("trained", "fresh", "plain") for reader in ("linear", "attentive")
     }
     table = summary(rows)
     draw(table, tmp_path / "probe.png")
@@ -161,6 +163,35 @@ def scenes(labs, seed, *, knows):
     return Samples(tokens=seen[:, None], places=own, looks=looks)
 
 
+def test_few_labels_are_the_first_of_all():
+    drawn = made_up(400, 0)
+    assert torch.equal(drawn.first(0.25).places, drawn.places[:100]) and len(drawn.first(0.001).places) == 10
+    few, all_of = (judge(linear(drawn.first(share), generator=generator(0)), made_up(200, 1)) for share in (0.05, 1.0))
+    assert few["mean_cm"] > all_of["mean_cm"]
+
+
+def test_clouds_are_probed_beside_where_their_points_lie(tmp_path):
+    """A system of clouds reads the place of a ball of points; so does the plain baseline."""
+    system = {"_target_": "point_jepa", "preset": "tiny"}
+    objective = assemble(system, generator=generator(0))
+    interface = Interface(cameras=("left",), image_size=28, actions=(), dt_s=0.24)
+    save_world_model(tmp_path / "clouds", objective, system=system, interface=interface)
+    source = of_checkpoint(tmp_path / "clouds", device=torch.device("cpu"))
+    centres = torch.rand(30, 1, 3, generator=generator(1))
+    clouds = centres + 0.05 * torch.randn(30, 64, 3, generator=generator(2))
+    assert source.sees == "clouds" and source.trained(clouds).dim() == 3
+    known = Samples(tokens=PLAIN["clouds"](clouds), places=centres[:, 0], looks=torch.arange(30))
+    assert known.tokens.shape == (30, 11, 3) and judge(linear(known, generator=generator(0)), known)["r2"] > 0.9
+
+
+def test_a_system_of_sounds_has_no_place_to_read(tmp_path):
+    system = {"_target_": "audio_jepa", "preset": "tiny"}
+    interface = Interface(cameras=("left",), image_size=28, actions=(), dt_s=0.24)
+    save_world_model(tmp_path / "sound", assemble(system, generator=generator(0)), system=system, interface=interface)
+    with pytest.raises(BadCheckpoint, match="learns from sound, which tells of no place"):
+        of_checkpoint(tmp_path / "sound", device=torch.device("cpu"))
+
+
 def test_features_that_know_the_look_alone_are_told_among_frames_that_look_alike():
     for knows in ("look", "place"):
         scores = judge(linear(scenes(40, 0, knows=knows), generator=generator(0)), scenes(20, 1, knows=knows))
@@ -189,7 +220,7 @@ def vitl(tmp_path, monkeypatch):
 def test_the_probe_judges_a_released_encoder_beside_the_same_with_fresh_weights(vitl, log):
     few = ["cameras=[left]", "train=24", "held=12", "validation=0.34", "seeds=[0]", "readers=[linear]", "device=cpu"]
     rows = probe(configured("probe", "encoder=vjepa2_vitl", f"hub={vitl[0]}", f"data={log}", *few))
-    assert [row["encoder"] for row in rows] == ["trained", "fresh", "pixels"]
+    assert [row["encoder"] for row in rows] == ["trained", "fresh", "plain"]
     assert len({row["mean_cm"] for row in rows}) == 3
 
 

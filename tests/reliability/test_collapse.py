@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from jepa_mpc.experiments.training.watch import CollapseWatch
+from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.parts.targets import SharedTarget
+from jepa_mpc.world_model.recipes import ijepa
 from jepa_mpc.world_model.training.health import LatentCollapse
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
 from tests import tiny
@@ -59,15 +63,17 @@ def train(
     seed: int = 0,
     steps: int = STEPS,
     rate: float = 1e-3,
+    every: int = 50,
+    system: nn.Module | None = None,
     **parts: Any,
 ) -> list[int]:
-    """Train with a watch; the steps that were saved."""
-    model, bank, saved = tiny.objective(seed, **parts), Bank(draw), list[int]()
+    """Train the tiny arm, or another system, with a watch; the steps that were saved."""
+    model, bank, saved = system or tiny.objective(seed, **parts), Bank(draw), list[int]()
     watch = CollapseWatch(
         bank,  # type: ignore[arg-type]
-        objective=model, window=TIMES, frames=128, every=50, seed=seed, action="stop",
+        objective=model, window=TIMES, frames=128, every=every, seed=seed, action="stop",
     )  # fmt: skip
-    settings = FitSettings(steps=steps, learning_rate=rate, watch_every=50, save_every=25, betas=(0.9, 0.98))
+    settings = FitSettings(steps=steps, learning_rate=rate, watch_every=every, save_every=25, betas=(0.9, 0.98))
     callbacks = Callbacks(watch=watch, save=lambda state: saved.append(state.step))
     try:
         fit(model, lambda stream: draw(stream, BATCH), settings=settings, seed=seed, callbacks=callbacks)
@@ -94,6 +100,24 @@ def test_pictures_that_repeat_are_told():
 def test_a_world_model_without_a_regulariser_is_told():
     with pytest.raises(LatentCollapse, match=r"cosine 0.999. is above 0.999.*last good state is kept.*saved \[25"):
         train(scene, sigreg_weight=0.0, extra=[])
+
+
+def one_camera(stream: torch.Generator, batch: int) -> Batch:
+    """The scene for systems that learn from pictures of 28 px of one camera."""
+    return {"frames": scene(stream, batch)["frames"][:, :, :3, 2:30, 2:30].contiguous()}
+
+
+def test_a_masked_system_with_its_moving_target_is_let_alone():
+    system = ijepa.build(preset="tiny", generator=generator(0))
+    assert train(one_camera, system=system, steps=40, rate=3e-3, every=20)[-1] == 40
+
+
+def test_a_masked_system_whose_target_is_the_encoder_itself_is_told():
+    """Neither an average nor a stop of the gradient: target and prediction meet in a constant."""
+    system = ijepa.build(preset="tiny", generator=generator(0))
+    system.target = SharedTarget()
+    with pytest.raises(LatentCollapse, match=r"of the dimensions \(more than 50%\) keep less than 10%"):
+        train(one_camera, system=system, steps=60, rate=3e-3, every=20)
 
 
 def test_a_rate_a_thousand_times_too_high_is_told():

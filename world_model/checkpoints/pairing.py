@@ -11,12 +11,9 @@ import torch
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.errors import choose
 from jepa_mpc.world_model.checkpoints.assembly import PARTS, TARGET, assemble
-from jepa_mpc.world_model.checkpoints.token_forms import TokenForm, form_of
+from jepa_mpc.world_model.checkpoints.token_forms import OF_PICTURES, TokenForm, form_of
 
 Entries = dict[str, Any]
-OF_PICTURES = "keypoint, vit_small, resnet_grid, ijepa_small, ..."
-"""Some encoders that every predictor takes, as the command line calls them."""
-
 THOUGHTS = 4
 """Depths of an encoder that a stand-in for a thinker looks at."""
 
@@ -58,11 +55,7 @@ def measured(system: Mapping[str, Any], encoder: Mapping[str, Any], *, picture: 
     seen = prepare(torch.zeros(1, *picture, dtype=torch.uint8))
     with torch.device("meta" if encoder[TARGET] == "released_encoder" else "cpu"):  # large ones only have shapes here
         built = assemble(encoder)
-    try:
-        return form_of(built, seen)
-    except ValueError as error:
-        hint = "" if "log's pictures" in str(error) else f": take an encoder of pictures ({OF_PICTURES})"
-        raise ValueError(f"{error}{hint}") from error
+    return form_of(built, seen)
 
 
 def title_of(encoder: Mapping[str, Any]) -> str:

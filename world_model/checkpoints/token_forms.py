@@ -15,6 +15,9 @@ from jepa_mpc.encoders.sound import SoundEncoder
 from jepa_mpc.encoders.video import VideoTransformer
 from jepa_mpc.errors import BadObservation
 
+OF_PICTURES = "keypoint, vit_small, resnet_grid, ijepa_small, ..."
+"""Some encoders of single pictures, as the command line calls them."""
+
 OTHER_SENSES: dict[type[nn.Module], str] = {
     PointEncoder: "sees clouds of points",
     SoundEncoder: "hears sounds",
@@ -67,7 +70,7 @@ def form_of(encoder: nn.Module, picture: Tensor) -> TokenForm:
     """
     other = next((told for kind, told in OTHER_SENSES.items() if isinstance(encoder, kind)), None)
     if other is not None:
-        raise ValueError(f"it {other}")
+        raise ValueError(f"it {other}: take an encoder of pictures ({OF_PICTURES})")
     if isinstance(encoder, SlotEncoder):
         return TokenForm(count=_slots(encoder), width=encoder.width, grid=None)
     weight = next(encoder.parameters())
