@@ -109,7 +109,7 @@ def one_camera(stream: torch.Generator, batch: int) -> Batch:
 
 def test_a_masked_system_with_its_moving_target_is_let_alone():
     system = ijepa.build(preset="tiny", generator=generator(0))
-    assert train(one_camera, system=system, steps=40, rate=3e-3, every=20)[-1] == 40
+    assert train(one_camera, system=system, steps=40, rate=1e-2, every=20)[-1] == 40
 
 
 def test_a_masked_system_whose_target_is_the_encoder_itself_is_told():
@@ -117,7 +117,7 @@ def test_a_masked_system_whose_target_is_the_encoder_itself_is_told():
     system = ijepa.build(preset="tiny", generator=generator(0))
     system.target = SharedTarget()
     with pytest.raises(LatentCollapse, match=r"of the dimensions \(more than 50%\) keep less than 10%"):
-        train(one_camera, system=system, steps=60, rate=3e-3, every=20)
+        train(one_camera, system=system, steps=60, rate=1e-2, every=20)
 
 
 def test_a_rate_a_thousand_times_too_high_is_told():
