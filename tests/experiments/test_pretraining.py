@@ -117,6 +117,18 @@ def test_its_encoder_is_published_for_others(run):
         load_world_model(run / "checkpoint")
 
 
+@pytest.mark.parametrize("run", ["ijepa_small"], indirect=True)
+def test_a_trained_encoder_stands_in_front_of_another_predictor_by_its_name(run, log, tmp_path):
+    named = ["system=leworldmodel", "encoder=ijepa_small", "encoder.system.preset=tiny", "freeze=[encoder.encoder]"]
+    few = ["cameras=[left]", "window=4", "max_stride=1", "batch=4", "probe=8", "validation=0.34", "fit.steps=2"]
+    begun = [f"pretrained={run / 'checkpoint'}", f"data={log}", f"out={tmp_path / 'run'}"]
+    objective = load_world_model(train(configured("train", *named, *few, *begun))).objective
+    mine, theirs = objective.encoder.encoder, published_encoder(run / "checkpoint")
+    pairs = zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert objective.encode(torch.zeros(1, 1, 3, 28, 28, dtype=torch.uint8)).shape == (1, 1, 16, 64)
+
+
 def test_the_probe_leaves_a_row_for_every_encoder_probe_and_seed(run, log, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(READERS, "attentive", partial(attentive, steps=3))
     cfg = configured(
