@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from jepa_mpc.encoders.layers.normed import LatentNorm
 from jepa_mpc.experiments.training.watch import CollapseWatch
 from jepa_mpc.seeding import generator
-from jepa_mpc.world_model.parts.targets import SharedTarget
+from jepa_mpc.world_model.parts.targets import EMATarget, SharedTarget, constant_momentum
 from jepa_mpc.world_model.recipes import ijepa
 from jepa_mpc.world_model.training.health import LatentCollapse
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
@@ -63,6 +65,7 @@ def train(
     seed: int = 0,
     steps: int = STEPS,
     rate: float = 1e-3,
+    decay: float = 1e-3,
     every: int = 50,
     system: nn.Module | None = None,
     **parts: Any,
@@ -73,7 +76,9 @@ def train(
         bank,  # type: ignore[arg-type]
         objective=model, window=TIMES, frames=128, every=every, seed=seed, action="stop",
     )  # fmt: skip
-    settings = FitSettings(steps=steps, learning_rate=rate, watch_every=every, save_every=25, betas=(0.9, 0.98))
+    settings = FitSettings(
+        steps=steps, learning_rate=rate, weight_decay=decay, watch_every=every, save_every=25, betas=(0.9, 0.98)
+    )
     callbacks = Callbacks(watch=watch, save=lambda state: saved.append(state.step))
     try:
         fit(model, lambda stream: draw(stream, BATCH), settings=settings, seed=seed, callbacks=callbacks)
@@ -107,15 +112,32 @@ def one_camera(stream: torch.Generator, batch: int) -> Batch:
     return {"frames": scene(stream, batch)["frames"][:, :, :3, 2:30, 2:30].contiguous()}
 
 
-def test_a_masked_system_with_its_moving_target_is_let_alone():
+def masked(target: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    """A tiny I-JEPA with another target, made from its encoder."""
     system = ijepa.build(preset="tiny", generator=generator(0))
-    assert train(one_camera, system=system, steps=40, rate=1e-2, every=20)[-1] == 40
+    system.target = target(system.encoder)  # type: ignore[assignment]
+    return system
+
+
+DECAYING: dict[str, Any] = {"steps": 40, "rate": 1e-2, "decay": 20.0, "every": 20}
+"""Weights that decay so fast that only what the target asks for is kept."""
+
+
+def test_a_masked_system_with_its_moving_average_is_let_alone():
+    system = ijepa.build(preset="tiny", generator=generator(0))
+    assert train(one_camera, system=system, **DECAYING)[-1] == DECAYING["steps"]
+
+
+def test_a_masked_system_whose_target_is_no_average_is_told():
+    """The target's copy follows at once, without gradient: what the encoder forgets, nobody asks for any more."""
+    at_once = partial(EMATarget, finish=LatentNorm(), momentum=constant_momentum(0.0))
+    with pytest.raises(LatentCollapse, match=r"of the dimensions \(more than 50%\) keep less than 10%"):
+        train(one_camera, system=masked(at_once), **DECAYING)
 
 
 def test_a_masked_system_whose_target_is_the_encoder_itself_is_told():
-    """Neither an average nor a stop of the gradient: target and prediction meet in a constant."""
-    system = ijepa.build(preset="tiny", generator=generator(0))
-    system.target = SharedTarget()
+    """No stop of the gradient: target and prediction meet in a constant."""
+    system = masked(lambda encoder: SharedTarget())
     with pytest.raises(LatentCollapse, match=r"of the dimensions \(more than 50%\) keep less than 10%"):
         train(one_camera, system=system, steps=60, rate=1e-2, every=20)
 
