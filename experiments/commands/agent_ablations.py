@@ -23,17 +23,7 @@ from tqdm import tqdm
 
 from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
-from jepa_mpc.experiments.agents.ablations import (
-    DOUBT,
-    WALL_WITH,
-    WALL_WITHOUT,
-    AblationCell,
-    AblationWork,
-    kept,
-    variants,
-    work_off,
-)
-from jepa_mpc.experiments.agents.tables import (
+from jepa_mpc.experiments.evaluation.agents.ablation_tables import (
     DOUBT_HEAD,
     HEAD,
     WALL_HEAD,
@@ -48,15 +38,25 @@ from jepa_mpc.experiments.agents.tables import (
     wall_cells,
     wall_row,
 )
-from jepa_mpc.experiments.benchmarking import origin
-from jepa_mpc.experiments.processes import in_processes
-from jepa_mpc.experiments.reporting.record import plain
-from jepa_mpc.experiments.run_folder import claim_folder
+from jepa_mpc.experiments.evaluation.agents.ablations import (
+    DOUBT,
+    WALL_WITH,
+    WALL_WITHOUT,
+    AblationCell,
+    AblationWork,
+    kept,
+    variants,
+    work_off,
+)
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.planners import planner_choice
+from jepa_mpc.reporting.record import plain
+from jepa_mpc.runs import origin
+from jepa_mpc.runs.run_folder import claim_folder
+from jepa_mpc.runs.worker_pool import in_processes
 
 MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 

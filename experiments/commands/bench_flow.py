@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
-from jepa_mpc.experiments.flowing.judge import Scores, flows_of, judge
-from jepa_mpc.experiments.flowing.pairs import FlowPairs, FlowRecording, load_pairs
-from jepa_mpc.experiments.flowing.pictures import choose_pairs, draw
+from jepa_mpc.experiments.evaluation.optical_flow.flow_figures import choose_pairs, draw
+from jepa_mpc.experiments.evaluation.optical_flow.flow_scores import Scores, flows_of, judge
+from jepa_mpc.experiments.evaluation.optical_flow.frame_pairs import FlowPairs, FlowRecording, load_pairs
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import generator

@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName, choose
-from jepa_mpc.experiments.benchmarking.origin import commit, machine, versions
-from jepa_mpc.experiments.loading.figure import draw_rates
-from jepa_mpc.experiments.loading.logs import KINDS, write_logs
-from jepa_mpc.experiments.loading.measure import cache_rate, ingest_rate, log_rate
+from jepa_mpc.experiments.evaluation.data_loading.loading_figure import draw_rates
+from jepa_mpc.experiments.evaluation.data_loading.loading_rates import cache_rate, ingest_rate, log_rate
+from jepa_mpc.experiments.evaluation.data_loading.synthetic_logs import KINDS, write_logs
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.runs.origin import commit, machine, versions
 
 INGESTED = ("log", "pictures", "cached at", "frames per CPU s", "log MB", "cache MB")
 CLIPS = ("source", "frames of a clip", "clips per CPU s")

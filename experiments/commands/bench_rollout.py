@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from jepa_mpc.experiments.speed.rollouts import instructions
+from jepa_mpc.experiments.evaluation.throughput.rollout_times import instructions
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.parts.poses import integrate

@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from jepa_mpc.errors import UnknownName, choose
-from jepa_mpc.experiments.speed.loop import drive
-from jepa_mpc.experiments.speed.rollouts import Sizes, instructions, measure, product_rate
-from jepa_mpc.experiments.speed.searches import PLANNERS, overhead, side_by_side
-from jepa_mpc.experiments.speed.simulator import simulate
+from jepa_mpc.experiments.evaluation.throughput.control_loop import drive
+from jepa_mpc.experiments.evaluation.throughput.rollout_times import Sizes, instructions, measure, product_rate
+from jepa_mpc.experiments.evaluation.throughput.search_times import PLANNERS, overhead, side_by_side
+from jepa_mpc.experiments.evaluation.throughput.simulator_times import simulate
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 

@@ -25,7 +25,7 @@ from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName
-from jepa_mpc.experiments.reaching.methods import world_model_at
+from jepa_mpc.face.evaluation.methods import world_model_at
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.seeding import numpy_generator

@@ -22,13 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName, choose
-from jepa_mpc.experiments.probing.readers import READERS, Samples, judge
-from jepa_mpc.experiments.probing.sources import Encode, FeatureSource, of_checkpoint, pixels, released
-from jepa_mpc.experiments.run_folder import claim_run
-from jepa_mpc.experiments.training.begin import is_released
-from jepa_mpc.experiments.training.workers import device_of
+from jepa_mpc.face.evaluation.feature_sources import Encode, FeatureSource, of_checkpoint, pixels, released
+from jepa_mpc.face.evaluation.probes import READERS, Samples, judge
+from jepa_mpc.face.training.distributed import device_of
+from jepa_mpc.face.training.pretrained import is_released
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
 

@@ -14,10 +14,10 @@ import torch
 
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.errors import BadCheckpoint, UnknownName
-from jepa_mpc.experiments.agents import wall
-from jepa_mpc.experiments.agents.ablations import AblationCell, kept, variants
-from jepa_mpc.experiments.agents.doubts import auroc
-from jepa_mpc.experiments.agents.tables import row_of
+from jepa_mpc.experiments.evaluation.agents import wall_task as wall
+from jepa_mpc.experiments.evaluation.agents.ablation_tables import row_of
+from jepa_mpc.experiments.evaluation.agents.ablations import AblationCell, kept, variants
+from jepa_mpc.experiments.evaluation.agents.ensemble_doubt import auroc
 from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.checkpoints.assembly import assemble

@@ -16,19 +16,19 @@ from omegaconf import OmegaConf
 
 from jepa_mpc.envs import true_dynamics
 from jepa_mpc.errors import UnknownName
-from jepa_mpc.experiments.benchmarking import folder, origin
-from jepa_mpc.experiments.benchmarking.advice import across, advice
-from jepa_mpc.experiments.benchmarking.budgets import evaluations_of, free_request, needs_gradients, sized
-from jepa_mpc.experiments.benchmarking.cells import Cell, Outcome
-from jepa_mpc.experiments.benchmarking.figures import pareto
-from jepa_mpc.experiments.benchmarking.meter import Metered
-from jepa_mpc.experiments.benchmarking.page import markdown
-from jepa_mpc.experiments.benchmarking.play import course_cost, play, task_at
-from jepa_mpc.experiments.benchmarking.study import study_of, task_name
-from jepa_mpc.experiments.benchmarking.summary import table
 from jepa_mpc.experiments.commands import bench_planners
 from jepa_mpc.experiments.commands.bench_planners import CONFIGS, SHIPPED, bench
+from jepa_mpc.experiments.evaluation.planners import code_fingerprint, finished_cells
+from jepa_mpc.experiments.evaluation.planners.advice import across, advice
+from jepa_mpc.experiments.evaluation.planners.cell_player import course_cost, play, task_at
+from jepa_mpc.experiments.evaluation.planners.cells import Cell, Outcome
+from jepa_mpc.experiments.evaluation.planners.planner_figures import pareto
+from jepa_mpc.experiments.evaluation.planners.planner_page import markdown
+from jepa_mpc.experiments.evaluation.planners.planner_table import table
+from jepa_mpc.experiments.evaluation.planners.study import study_of, task_name
 from jepa_mpc.planners import PLANNERS, build_planner
+from jepa_mpc.planners.budgets import evaluations_of, free_request, needs_gradients, sized
+from jepa_mpc.planners.meter import Metered
 from jepa_mpc.types import ActionBox
 
 BOX = ActionBox(low=-torch.ones(2), high=torch.ones(2))
@@ -154,12 +154,12 @@ def test_cells_of_a_planner_whose_code_changed_are_made_again(tmp_path: Path, ca
     changed = tmp_path / "planners"
     changed.mkdir()
     (changed / "cem.py").write_text("a new idea")
-    monkeypatch.setattr(origin, "PLANNERS", changed)
-    origin.fingerprint.cache_clear()
+    monkeypatch.setattr(code_fingerprint, "PLANNERS", changed)
+    code_fingerprint.fingerprint.cache_clear()
     try:
         bench(config(*TINY, f"out={tmp_path / 'run'}"))
     finally:
-        origin.fingerprint.cache_clear()
+        code_fingerprint.fingerprint.cache_clear()
     assert "2 runs of cem were played by other code" in caplog.text
     again = {path for path, time_ns in files.items() if path.stat().st_mtime_ns != time_ns}
     assert again == {path for path in files if "nothing" not in path.name and "random" not in path.name}
@@ -174,10 +174,10 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
 
 def test_uncommitted_changes_are_part_of_the_fingerprint(monkeypatch) -> None:
     answers = {"diff": b"", "ls-files": b""}
-    monkeypatch.setattr(origin, "_git", lambda name, *_: answers[name])
-    assert origin.uncommitted() == ""
+    monkeypatch.setattr(code_fingerprint, "git", lambda name, *_: answers[name])
+    assert code_fingerprint.uncommitted() == ""
     answers["diff"] = b"+ a line"
-    assert len(origin.uncommitted()) == 12
+    assert len(code_fingerprint.uncommitted()) == 12
 
 
 def test_a_narrower_command_keeps_the_wider_report(tmp_path: Path) -> None:
@@ -282,8 +282,8 @@ def test_a_reference_is_compared_run_by_run() -> None:
 def test_a_cell_survives_its_file(tmp_path: Path) -> None:
     made = outcome(math.inf)
     made.save(tmp_path)
-    assert folder.read(tmp_path) == {made.cell.key: made}
-    assert dataclasses.replace(made.cell, seed=9).key not in folder.read(tmp_path)
+    assert finished_cells.read(tmp_path) == {made.cell.key: made}
+    assert dataclasses.replace(made.cell, seed=9).key not in finished_cells.read(tmp_path)
 
 
 def test_the_front_is_what_nothing_beats() -> None:

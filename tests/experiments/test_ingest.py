@@ -20,10 +20,10 @@ from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.experiments.commands.ingest import make
-from jepa_mpc.experiments.commands.train import train
-from jepa_mpc.experiments.training.sources import open_sources, robot_entries
 from jepa_mpc.face.agents import planning_agent
 from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.face.training.log_sources import open_sources, robot_entries
+from jepa_mpc.face.training.training_run import train
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told
@@ -121,7 +121,7 @@ def test_a_mixture_with_weights_and_robot_files_trains(logs, tmp_path):
 @pytest.mark.render
 def test_a_world_model_of_a_converted_log_moves_the_arm_and_one_of_joints_is_refused(tmp_path):
     """Recorded by the arm, written as LeRobot at a whole rate, trained with the true one; two steps in a new lab."""
-    from jepa_mpc.experiments.commands.collect import Collection, record_one
+    from jepa_mpc.face.collecting import Collection, record_one
     from jepa_mpc.trajectories.recording import publish_staged
 
     collection = Collection(labs=3, episodes=1, steps=8, image_size=32, cameras=("left", "right"), split="train",

@@ -13,10 +13,10 @@ from jepa_mpc.encoders.released import RELEASES, Release, vjepa2
 from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.experiments._path import ROOT
 from jepa_mpc.experiments.commands import bench_rollout, energy_landscape
-from jepa_mpc.experiments.commands.train import train
-from jepa_mpc.experiments.reaching.systems import adapted
-from jepa_mpc.experiments.training.begin import begin_with_encoder
-from jepa_mpc.experiments.training.monitor import Monitor
+from jepa_mpc.experiments.evaluation.image_goals.system_defaults import adapted
+from jepa_mpc.face.training.monitor import Monitor
+from jepa_mpc.face.training.pretrained import begin_with_encoder
+from jepa_mpc.face.training.training_run import train
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.synthetic import synthetic_log

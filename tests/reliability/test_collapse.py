@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from jepa_mpc.experiments.training.watch import CollapseWatch
+from jepa_mpc.face.training.collapse_watch import CollapseWatch
 from jepa_mpc.world_model.training.health import LatentCollapse
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, TrainingDiverged, fit
 from tests import tiny
