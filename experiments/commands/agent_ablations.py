@@ -55,7 +55,7 @@ from jepa_mpc.places import CONFIGS
 from jepa_mpc.planners import planner_choice
 from jepa_mpc.reporting.record import plain
 from jepa_mpc.runs import origin
-from jepa_mpc.runs.run_folder import claim_folder
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.runs.worker_pool import in_processes
 
 MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
@@ -182,7 +182,7 @@ def main(cfg: DictConfig) -> None:
         if not cells:
             raise ValueError("nothing is left to play: give labs, or seeds of the wall")
         folder = Path(str(cfg.out))
-        claim_folder(folder)
+        claim_run(folder, "agent_ablations", left=("cells",))
         play(cells, folder, workers=cfg.workers)
         report(cells, folder, cfg)
     except MISTAKES as error:

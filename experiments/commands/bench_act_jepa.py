@@ -35,6 +35,7 @@ from jepa_mpc.places import CONFIGS
 from jepa_mpc.reporting.record import EpisodeRecord, plain
 from jepa_mpc.reporting.summary import compare, summarise
 from jepa_mpc.runs import origin
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.training.loop import FitSettings, TrainingDiverged
@@ -205,6 +206,7 @@ def main(cfg: DictConfig) -> None:
         check(cfg)
         torch.set_num_threads(int(cfg.threads))
         folder = Path(str(cfg.out))
+        claim_run(folder, "bench_act_jepa", left=("tokens",))
         with only_writer(folder):
             note_origin(folder, OmegaConf.to_yaml(cfg, resolve=True))
             trained = train(cfg)

@@ -27,6 +27,7 @@ from jepa_mpc.experiments.evaluation.optical_flow.flow_scores import Scores, flo
 from jepa_mpc.experiments.evaluation.optical_flow.frame_pairs import FlowPairs, FlowRecording, load_pairs
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.checkpoints.assembly import assemble
 from jepa_mpc.world_model.checkpoints.loader import save_world_model
@@ -102,7 +103,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     """Every seed: trained, measured, and the first one drawn."""
     torch.set_num_threads(int(cfg.threads))
     out = Path(cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
+    claim_run(out, "bench_flow", left=("train.npz",))
     train, held = pairs_of(cfg, "train"), pairs_of(cfg, "held")
     runs = []
     for seed in map(int, cfg.seeds):

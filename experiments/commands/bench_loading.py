@@ -25,6 +25,7 @@ from jepa_mpc.experiments.evaluation.data_loading.synthetic_logs import KINDS, w
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.runs.origin import commit, machine, versions
+from jepa_mpc.runs.run_folder import claim_run
 
 INGESTED = ("log", "pictures", "cached at", "frames per CPU s", "log MB", "cache MB")
 CLIPS = ("source", "frames of a clip", "clips per CPU s")
@@ -42,6 +43,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     out, kinds = Path(cfg.out), list(cfg.logs)
     for kind in kinds:
         choose(KINDS, kind, "log to measure")
+    claim_run(out, "bench_loading")
     ingested: list[dict[str, Any]] = []
     clips: list[dict[str, Any]] = []
     small = (cfg.image_size, cfg.image_size)

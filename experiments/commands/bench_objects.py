@@ -52,6 +52,7 @@ from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.reporting.record import plain
 from jepa_mpc.runs import origin
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective
 from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
 from jepa_mpc.world_model.parts.predictors.slots import SlotSizes
@@ -210,7 +211,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     """Record, train, measure, ask, push, and write all of it."""
     torch.set_num_threads(int(cfg.threads))
     out = Path(cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
+    claim_run(out, "bench_objects", left=("train.npz",))
     train, held = recorded(cfg, "train"), recorded(cfg, "held")
     objective, slots = measured_slots(cfg, train, held)
     sources = {TRUTH: truth(cfg, train, held)}

@@ -35,7 +35,7 @@ from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
 from jepa_mpc.reporting.record import plain
 from jepa_mpc.runs import origin
-from jepa_mpc.runs.run_folder import claim_folder, refuse_strangers
+from jepa_mpc.runs.run_folder import claim_run
 
 SHIPPED = CHECKPOINTS / "reach"
 log = logging.getLogger(__name__)
@@ -139,8 +139,7 @@ def bench(cfg: DictConfig) -> list[planner_table.Row]:
     torch.set_num_threads(1)
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     study, folder = study_of(options, configs=CONFIGS, shipped=SHIPPED), Path(str(cfg.out))
-    refuse_strangers(folder, "runs of bench_planners", lambda name: name == "cells")
-    claim_folder(folder)
+    claim_run(folder, "bench_planners", left=("cells",))
     interrupted = False
     try:
         play(study, cfg)

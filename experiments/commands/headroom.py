@@ -25,7 +25,7 @@ from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.reporting.record import plain
 from jepa_mpc.runs import origin
-from jepa_mpc.runs.run_folder import claim_folder
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.runs.worker_pool import in_processes
 
 OWN = ("object", "split", "level", "lab_seed", "horizon", "num_samples", "num_iterations", "seed")
@@ -78,7 +78,7 @@ def main(cfg: DictConfig) -> None:
     folder = Path(str(cfg.out))
     try:
         cells = cells_of(cfg)
-        claim_folder(folder)
+        claim_run(folder, "headroom", left=("episodes",))
         works = [Work(cell=cell, folder=folder) for cell in cells if load(cell, folder) is None]
         with tqdm(total=len(cells), initial=len(cells) - len(works), unit="episode", desc="playing") as bar:
             for outcome in in_processes(work_one, works, workers=int(cfg.workers)):

@@ -78,7 +78,7 @@ def render(cfg: DictConfig) -> Path:
             bar.set_postfix_str(cell.planner)
             colour = COLOURS[number % len(COLOURS)]
             takes.append(take(cell, checkpoint, camera=cfg.camera, size=cfg.size, colour=colour, moved=bar.update))
-    first, dt_s = chosen[0], task_at(chosen[0].task, None).dt_s
+    first, dt_s = chosen[0], task_at(chosen[0].task, None, robot=chosen[0].robot).dt_s
     goal = goal_picture(first, camera=cfg.camera, size=cfg.size)
     frames = compose(takes, goal, height=cfg.size, dt_s=dt_s, world=WORLDS[cfg.dynamics])
     fps = cfg.fps or min(30.0, 1 / dt_s)

@@ -40,6 +40,7 @@ from jepa_mpc.face.evaluation.finished_labs import FinishedLabs
 from jepa_mpc.face.evaluation.lab_episodes import LabJob, LabResult, play_all
 from jepa_mpc.face.evaluation.methods import FROZEN, LEARNED, WORLD_MODEL, Methods, world_model_at
 from jepa_mpc.face.evaluation.reach_films import album_at
+from jepa_mpc.face.evaluation.reach_task import robot_of
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.files import only_writer
@@ -149,7 +150,7 @@ def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
                     image_size=size,
                     methods=methods,
                     names=methods.names() if headline and cfg.baselines else (WORLD_MODEL,),
-                    robot=interface.embodiment or DEFAULT,
+                    robot=robot_of(interface),
                     film=Path(str(cfg.out)) / "videos" / f"{lab.name}.mp4" if headline and cfg.films else None,
                 )
             )

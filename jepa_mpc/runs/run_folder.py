@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,24 @@ def claim_folder(folder: Path) -> None:
         raise OSError(f"out={folder} cannot be written to: {error.strerror}") from error
 
 
-def claim_run(folder: Path, command: str, settings: Mapping[str, Any]) -> None:
+def claim_run(
+    folder: Path, command: str, settings: Mapping[str, Any] | None = None, *, left: Collection[str] = ()
+) -> None:
     """Make the run folder of a command with its settings, or find it as this command has left it.
 
     Args:
         folder: The folder.
         command: Name of the command.
-        settings: All that decides what the files in it say; plain JSON values.
+        settings: All that decides what the files in it say, plain JSON values; None where the command itself compares
+            what it finds with what it was asked for.
+        left: Files that mark a run of this command which has no note yet.
 
     Raises:
         ValueError: If the folder holds something else, or a run of another command or with other settings.
         OSError: If it cannot be written to.
     """
-    refuse_strangers(folder, f"a run of {command}", lambda name: name == RUN)
-    wanted = json.loads(json.dumps({"command": command, "settings": settings}))
+    refuse_strangers(folder, f"a run of {command}", lambda name: name == RUN or name in left)
+    wanted = json.loads(json.dumps({"command": command, "settings": settings or {}}))
     if (folder / RUN).exists():
         found = _noted(folder / RUN)
         if found["command"] != command:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -30,6 +31,7 @@ from jepa_mpc.planners import PLANNERS, build_planner
 from jepa_mpc.planners.budgets import evaluations_of, free_request, needs_gradients, sized
 from jepa_mpc.planners.meter import Metered
 from jepa_mpc.types import ActionBox
+from tests import tiny
 
 BOX = ActionBox(low=-torch.ones(2), high=torch.ones(2))
 TINY = ["tasks=[dmc-reacher-easy]", "planners=[cem,slope]", "budgets=[64]", "starts=2", "seeds=1", "workers=1"]
@@ -165,9 +167,25 @@ def test_cells_of_a_planner_whose_code_changed_are_made_again(tmp_path: Path, ca
     assert again == {path for path in files if "nothing" not in path.name and "random" not in path.name}
 
 
+def test_a_learned_world_is_planned_in_with_its_own_arm(tmp_path: Path) -> None:
+    asked = ["tasks=[reach]", "planners=[cem]", "dynamics=learned", "starts=1", "seeds=1"]
+    usual, other = tiny.save(tmp_path / "usual"), tiny.save(tmp_path / "other", embodiment="ur5e")
+    studies = [
+        study_of(options(*asked, f"checkpoint={folder}"), configs=CONFIGS, shipped=SHIPPED) for folder in (usual, other)
+    ]
+    assert [{each.robot for each in study.cells} for study in studies] == [{""}, {"ur5e"}]
+    assert task_at("reach-v1", None, robot="ur5e").env.embodiment == "ur5e"
+
+
+def test_cells_of_the_usual_arm_keep_the_names_of_their_files() -> None:
+    facts = {name: value for name, value in dataclasses.asdict(cell()).items() if name != "robot"}
+    text = json.dumps({"format": "planner-cell-v1", **facts}, sort_keys=True)
+    assert cell().key == hashlib.sha256(text.encode()).hexdigest()[:16] != cell(robot="ur5e").key
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds other files than runs of bench_planners"):
+    with pytest.raises(ValueError, match="holds other files than a run of bench_planners"):
         bench(config(*TINY, f"out={tmp_path}"))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -22,6 +22,7 @@ from jepa_mpc.experiments.evaluation.agents.ensemble_doubt import doubts
 from jepa_mpc.experiments.evaluation.agents.wall_task import WallSettings, play, trained_critic
 from jepa_mpc.face.agents import planning_agent
 from jepa_mpc.face.evaluation.methods import world_model_at
+from jepa_mpc.face.evaluation.reach_task import reach_env
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.files import write_json
@@ -157,8 +158,7 @@ def _wall(cell: AblationCell) -> dict[str, Any]:
 
 def _episode(cell: AblationCell) -> dict[str, Any]:
     checkpoint, plan = Path(cell.checkpoint), PlanSettings(**dict(cell.settings))
-    interface = world_model_at(checkpoint, "cpu").interface
-    env = _environment(interface.cameras, interface.image_size, cell.budget)
+    env = _environment(checkpoint, cell.budget)
     lab = sample_lab(cell.lab, split=cell.split, seed=cell.lab_seed, level=cell.level)  # type: ignore[arg-type]
     stream = seed_of(cell.lab_seed, lab.seed, lab.index, cell.episode)
     env.reset(seed=stream, options={"lab": lab})
@@ -192,5 +192,5 @@ def _told(log: StepLog | None) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _environment(cameras: tuple[str, ...], image_size: int, budget: int) -> ReachEnv:
-    return ReachEnv(cameras=cameras, image_size=image_size, budget=budget)
+def _environment(checkpoint: Path, budget: int) -> ReachEnv:
+    return reach_env(world_model_at(checkpoint, "cpu").interface, budget=budget)

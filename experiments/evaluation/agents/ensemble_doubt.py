@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from jepa_mpc.envs.labs import sample_lab
-from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.face.evaluation.reach_task import reach_env
 from jepa_mpc.face.two_modes import doubt_of
 from jepa_mpc.seeding import seed_of
 from jepa_mpc.world_model.dynamics.model import WorldModel
@@ -33,8 +33,7 @@ def auroc(inside: Floats, outside: Floats) -> float:
 
 def doubts(model: WorldModel, *, split: str, labs: int, frames: int, seed: int, level: str = "held") -> Doubts:
     """Look at starts and goals of so many labs of a split."""
-    known, doubt = model.interface, doubt_of(model)
-    env = ReachEnv(cameras=known.cameras, image_size=known.image_size)
+    doubt, env = doubt_of(model), reach_env(model.interface, budget=1)
     apart: list[float] = []
     off: list[float] = []
     for index in range(labs):

@@ -63,7 +63,9 @@ def work_one(work: Work) -> Outcome:
 
 def play(cell: Cell, checkpoint: Path | None = None) -> Outcome:
     """Play one cell: the same cell gives the same course and cost, whatever was played before."""
-    task = task_at(cell.task, checkpoint if cell.dynamics == LEARNED else None, dynamics=cell.dynamics)
+    task = task_at(
+        cell.task, checkpoint if cell.dynamics == LEARNED else None, dynamics=cell.dynamics, robot=cell.robot
+    )
     task.reset(seed=seed_of(cell.start_seed, "start", cell.start))
     goal = task.goal()
     agent, readings = agent_of(cell, task, checkpoint)
@@ -101,13 +103,17 @@ def task_at(
     *,
     dynamics: str = SIMULATOR,
     num_threads: int | None = 1,
+    robot: str = "",
 ) -> Task:
-    """A task of this process; with the cameras that a learned world model was trained with, if one is named."""
+    """A task of this process, with its own arm or another one; with the cameras of a learned world model, if named."""
     if checkpoint is not None:
         known = world_model_at(checkpoint, "cpu").interface
         cameras, image_size = known.cameras, known.image_size
     simulated = SIMULATOR if dynamics == LEARNED else dynamics
-    return envs.make_task(name, cameras=cameras, image_size=image_size, dynamics=simulated, num_threads=num_threads)
+    arm = {"robot": robot} if robot else {}
+    return envs.make_task(
+        name, cameras=cameras, image_size=image_size, dynamics=simulated, num_threads=num_threads, **arm
+    )
 
 
 def agent_of(cell: Cell, task: Task, checkpoint: Path | None) -> tuple[Agent, list[Reading]]:

@@ -39,6 +39,7 @@ class Cell:
         seed: Seed of the search.
         effort: Weight of the actions' size in the learned model's cost.
         baseline: Whether nothing is planned.
+        robot: The arm, a name of `envs.robots.ROBOTS`; empty for the task's own.
     """
 
     task: str
@@ -57,11 +58,13 @@ class Cell:
     seed: int
     effort: float = 0.0
     baseline: bool = False
+    robot: str = ""
 
     @property
     def key(self) -> str:
         """What tells this cell from all others, in 16 letters."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        facts = asdict(self) if self.robot else {k: v for k, v in asdict(self).items() if k != "robot"}
+        text = json.dumps({"format": FORMAT, **facts}, sort_keys=True)  # as before arms could be chosen
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property

@@ -13,7 +13,7 @@ from jepa_mpc.experiments.evaluation.planners.cells import FORMAT, Cell, Outcome
 from jepa_mpc.experiments.evaluation.planners.code_fingerprint import fingerprint
 
 SHARED = ("mode", "start_seed")  # what all cells of a folder have in common,
-BY_TASK = ("horizon", "steps", "execute")  # those of one task,
+BY_TASK = ("horizon", "steps", "execute", "robot")  # those of one task,
 BY_PLANNERS = ("dynamics", "world", "effort")  # and those of one task that plan
 log = logging.getLogger(__name__)
 

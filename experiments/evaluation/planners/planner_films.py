@@ -91,7 +91,9 @@ def take(
         moved: Called after each step.
     """
     learned = cell.dynamics == LEARNED
-    task = task_at(cell.task, checkpoint if learned else None, dynamics=cell.dynamics, num_threads=None)
+    task = task_at(
+        cell.task, checkpoint if learned else None, dynamics=cell.dynamics, num_threads=None, robot=cell.robot
+    )
     env: Any = task.env
     task.reset(seed=seed_of(cell.start_seed, "start", cell.start))
     shown = Take(name=cell.planner)
@@ -119,8 +121,8 @@ def take(
 
 def goal_picture(cell: Cell, *, camera: str | None, size: int) -> Picture:
     """The goal image of a cell's episode as a camera of the film's size takes it."""
-    name = camera_of(task_at(cell.task, None).env, camera)
-    task = task_at(cell.task, None, (name,), size)
+    name = camera_of(task_at(cell.task, None, robot=cell.robot).env, camera)
+    task = task_at(cell.task, None, (name,), size, robot=cell.robot)
     task.reset(seed=seed_of(cell.start_seed, "start", cell.start))
     return np.ascontiguousarray(task.env.goal().frames[0, 0].permute(1, 2, 0).numpy())
 

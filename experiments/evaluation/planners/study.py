@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from jepa_mpc import envs
+from jepa_mpc.envs.robots import DEFAULT
 from jepa_mpc.envs.task import Task
 from jepa_mpc.envs.true_dynamics import DYNAMICS, SIMULATOR
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.experiments.evaluation.planners.cell_player import task_at
 from jepa_mpc.experiments.evaluation.planners.cells import CLOSED, LEARNED, OPEN, Cell
 from jepa_mpc.face.evaluation.methods import world_model_at
+from jepa_mpc.face.evaluation.reach_task import robot_of
 from jepa_mpc.planners import build_planner, planner_choice
 from jepa_mpc.planners.budgets import needs_gradients, sized
 
@@ -140,7 +142,7 @@ class _Unsuited(ValueError):
 
 
 def _cells_of(each: Contestant, name: str, options: Mapping[str, Any], checkpoint: Path | None) -> list[Cell]:
-    task = task_at(name, checkpoint, dynamics=options["dynamics"])
+    task = task_at(name, checkpoint, dynamics=options["dynamics"], robot=_robot(checkpoint))
     common = _common(task, options, checkpoint)
     horizon = common["horizon"]
     if checkpoint is None and (reason := _unsuited(each.kind, _frozen(each.arguments), name, horizon)):
@@ -162,8 +164,9 @@ def _cells_of(each: Contestant, name: str, options: Mapping[str, Any], checkpoin
 
 def _baselines(name: str, options: Mapping[str, Any], checkpoint: Path | None) -> list[Cell]:
     """Do nothing, random, oracle; those without chance play each start once."""
-    task = task_at(name, checkpoint)
-    common = {**_common(task, options, None), "dynamics": SIMULATOR, "effort": 0.0}
+    robot = _robot(checkpoint)
+    task = task_at(name, checkpoint, robot=robot)
+    common = {**_common(task, options, None), "dynamics": SIMULATOR, "effort": 0.0, "robot": robot}
     return [
         Cell(**common, planner=each, kind=each, start=start, seed=seed, baseline=True)
         for each in BASELINES
@@ -188,7 +191,14 @@ def _common(task: Task, options: Mapping[str, Any], checkpoint: Path | None) -> 
         "execute": options["execute"] if closed else horizon,
         "start_seed": options["start_seed"],
         "effort": 0.0 if checkpoint is None else float(options["effort"]),
+        "robot": _robot(checkpoint),
     }
+
+
+def _robot(checkpoint: Path | None) -> str:
+    """The arm of a learned world model, empty for the usual one."""
+    robot = DEFAULT if checkpoint is None else robot_of(world_model_at(checkpoint, "cpu").interface)
+    return "" if robot == DEFAULT else robot
 
 
 @lru_cache(maxsize=256)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.face.training.journal import Journal, note_origin, only_writer
 from jepa_mpc.face.training.policy_lessons import encoded
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.world_model.checkpoints.assembly import TARGET, assemble
@@ -38,6 +39,7 @@ def train(cfg: DictConfig) -> Path:
     """Train as configured and return the folder of the critic."""
     torch.set_num_threads(int(cfg.threads))
     folder, seed, settings = Path(cfg.out), int(cfg.seed), FitSettings(**cfg.fit)
+    claim_run(folder, "train_critic")
     model = load_world_model(cfg.model)
     bank = load_bank(cfg.data, cameras=model.interface.cameras, progress=lambda all_: tqdm(all_, desc="log"))
     with only_writer(folder):

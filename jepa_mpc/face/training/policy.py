@@ -15,6 +15,7 @@ from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.face.training.journal import Journal, note_origin, only_writer
 from jepa_mpc.face.training.policy_lessons import Lessons, PolicyJudge, Teacher, encoded, split
 from jepa_mpc.planners import build_planner, planner_choice
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.types import ActionBox, Plan, State
@@ -102,6 +103,7 @@ def train(cfg: DictConfig) -> Path:
     check(cfg)
     torch.set_num_threads(int(cfg.threads))
     folder, seed, settings = Path(cfg.out), int(cfg.seed), FitSettings(**cfg.fit)
+    claim_run(folder, "train_policy")
     model = load_world_model(cfg.model)
     if model.needs_proprio:
         raise ValueError("the world model needs proprioception, which a policy on latents alone does not have")

@@ -15,10 +15,10 @@ from torch import nn
 
 from jepa_mpc.envs.labs import labs_hash, sample_lab
 from jepa_mpc.envs.reach import ReachEnv
-from jepa_mpc.envs.robots import DEFAULT
 from jepa_mpc.face.agents import planning_agent
 from jepa_mpc.face.evaluation.lab_episodes import LabJob, play_episode
 from jepa_mpc.face.evaluation.methods import WORLD_MODEL
+from jepa_mpc.face.evaluation.reach_task import reach_env
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.interfaces import Agent
 from jepa_mpc.planners import planner_choice
@@ -78,12 +78,7 @@ class ReachEvaluation:
         self.labs = [
             sample_lab(index, split=cfg.split, seed=cfg.lab_seed, level="validation") for index in range(cfg.labs)
         ]
-        self.env = ReachEnv(
-            cameras=interface.cameras,
-            image_size=interface.image_size,
-            budget=cfg.budget,
-            robot=interface.embodiment or DEFAULT,
-        )
+        self.env = reach_env(interface, budget=cfg.budget)
         as_world_model(objective, interface).check_robot(
             box=self.env.action_box, cameras=self.env.cameras, image_size=self.env.image_size, dt_s=self.env.dt_s
         )
