@@ -33,7 +33,6 @@ from jepa_mpc.experiments.evaluation.agents.ablation_tables import (
     draw,
     draw_doubts,
     draw_wall,
-    markdown,
     row_of,
     wall_cells,
     wall_row,
@@ -54,6 +53,7 @@ from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.planners import planner_choice
 from jepa_mpc.reporting.record import plain
+from jepa_mpc.reporting.saving import markdown_table
 from jepa_mpc.runs import origin
 from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.runs.worker_pool import in_processes
@@ -147,7 +147,9 @@ def report(cells: list[AblationCell], folder: Path, cfg: DictConfig) -> None:
     if doubts:
         tables.append(("What the ensemble does not know", DOUBT_HEAD, [doubt_cells(row) for row in doubt_rows(doubts)]))
         rank = draw_doubts(doubts, folder / "figures" / "doubts.png")
-    write_text(folder / "table.md", "\n".join(f"### {name}\n\n{markdown(head, body)}" for name, head, body in tables))
+    write_text(
+        folder / "table.md", "\n".join(f"### {name}\n\n{markdown_table(head, body)}" for name, head, body in tables)
+    )
     facts = {
         "command": shlex.join(["python", "experiments/agent_ablations.py", *sys.argv[1:]]),
         "commit": origin.commit(),

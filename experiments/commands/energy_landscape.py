@@ -29,6 +29,7 @@ from jepa_mpc.face.evaluation.methods import world_model_at
 from jepa_mpc.face.evaluation.reach_task import reach_env
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.reporting.saving import save_figure
 from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.types import Context, Goal, Observation
@@ -137,7 +138,7 @@ def draw(rows: list[list[Landscape]], path: Path) -> None:
             axes.set(xlabel=f"d{part.plane[0]} (cm)", ylabel=f"d{part.plane[1]} (cm)", aspect="equal")
             axes.set_title(f"{part.lab}: {100 * part.missed_m:.1f} cm apart", fontsize=9)
     cells[0][0].legend(fontsize=8, loc="upper right")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def study(cfg: DictConfig) -> dict[str, Any]:

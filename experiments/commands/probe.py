@@ -28,6 +28,7 @@ from jepa_mpc.face.training.distributed import device_of
 from jepa_mpc.face.training.pretrained import is_released
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.reporting.saving import save_figure
 from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
@@ -126,7 +127,7 @@ def draw(table: list[Row], path: Path) -> None:
     axes.set_ylabel("mean error in new labs, cm")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="probe")

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from jepa_mpc.files import atomic_file
 from jepa_mpc.reporting.intervals import quantiles, success_curve, wilson
 from jepa_mpc.reporting.record import BUSY, Report, split_name
+from jepa_mpc.reporting.saving import save_figure
 
 BLUE, GREEN, RED, INK, FAINT, RULE = "#0072B2", "#009E73", "#D55E00", "#262B33", "#8A8F98", "#DEDCD5"
 BASELINE_COLOURS = ("#8A8F98", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7A6A00", "#262B33")
@@ -77,8 +76,7 @@ def draw_figures(report: Report, folder: Path | str) -> dict[str, Path]:
         with rc_context(STYLE):
             figure = Figure(figsize=size, layout="constrained")
             plot(figure.add_subplot(), report)
-            with atomic_file(made[name]) as draft:
-                FigureCanvasAgg(figure).print_figure(str(draft), dpi=150, format="png")
+            save_figure(figure, made[name])
     return made
 
 

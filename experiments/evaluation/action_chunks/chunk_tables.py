@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jepa_mpc.files import atomic_file
 from jepa_mpc.reporting.figures import BLUE, RED, STYLE
+from jepa_mpc.reporting.saving import markdown_table, save_figure
 
+REACHED = ("method", "runs", "within 5 cm (95 %)", "each training", "within 2 cm", "median end", "time")
 COLOURS = {"ACT-JEPA": BLUE, "behaviour cloning": RED}
 
 
@@ -21,15 +21,11 @@ def markdown(trained: Sequence[Mapping[str, Any]], reached: Mapping[str, Mapping
     """Two tables: what the chunks miss in labs kept out, and how often the goal was reached."""
     keys = [key for key in trained[0] if key.startswith("end_cm") and not key.endswith("_95")]
     head = ["system", "episodes", "seed", *(f"missed within {key.rsplit('_', 1)[1]} steps (95 %)" for key in keys)]
-    lines = [_line([*head, "CPU s"]), _line(["---"] * (len(head) + 1))]
+    lines = []
     for row in trained:
         missed = [f"{row[key]:.2f} cm ({_span(row[f'{key}_95'])})" for key in keys]
-        lines.append(_line([row["system"], row["episodes"], row["seed"], *missed, f"{row['cpu_s']:.0f}"]))
-    lines += [
-        "",
-        _line(["method", "runs", "within 5 cm (95 %)", "each training", "within 2 cm", "median end", "time"]),
-        _line(["---"] * 7),
-    ]
+        lines.append([row["system"], row["episodes"], row["seed"], *missed, f"{row['cpu_s']:.0f}"])
+    played = []
     for name, row in reached.items():
         low, high = row["wilson_95"]
         end, ms = row["median_final_distance_m"], row["ms_per_step_p50"]
@@ -37,15 +33,14 @@ def markdown(trained: Sequence[Mapping[str, Any]], reached: Mapping[str, Mapping
         far = "-" if end is None else f"{100 * end:.2f} cm"
         took = "-" if ms is None else f"{ms:.0f} ms"
         each = ", ".join(f"{training['success_5cm']:.0%}" for training in row["trainings"].values())
-        lines.append(_line([name, row["episodes"], rate, each, f"{row['success_2cm']:.0%}", far, took]))
-    return "\n".join(lines) + "\n"
+        played.append([name, row["episodes"], rate, each, f"{row['success_2cm']:.0%}", far, took])
+    return markdown_table([*head, "CPU s"], lines) + "\n" + markdown_table(REACHED, played)
 
 
 def draw(trained: Sequence[Mapping[str, Any]], reached: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Left: error of a whole chunk over the episodes it was learned from. Right: where the episodes end."""
     with rc_context(STYLE):
         figure = Figure(figsize=(10, 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
         last = [key for key in trained[0] if key.startswith("end_cm") and not key.endswith("_95")][-1]
         for system in dict.fromkeys(row["system"] for row in trained):
@@ -62,12 +57,7 @@ def draw(trained: Sequence[Mapping[str, Any]], reached: Mapping[str, Mapping[str
         tints = [next((tint for system, tint in COLOURS.items() if system in name), "#8A8F98") for name in names]
         right.barh(names, ends, color=tints, height=0.6)
         right.set(title="Where reaching ends", xlabel="median distance at the end [cm]")
-        with atomic_file(path) as draft:
-            figure.savefig(draft, dpi=130, format="png")
-
-
-def _line(cells: Sequence[Any]) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+        save_figure(figure, path, dpi=130)
 
 
 def _span(interval: Sequence[float]) -> str:

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jepa_mpc.experiments.evaluation.agents.ensemble_doubt import auroc, calibration
 from jepa_mpc.experiments.evaluation.agents.wall_task import WALL
-from jepa_mpc.files import atomic_file
 from jepa_mpc.reporting.figures import BLUE, FAINT, INK, RED, STYLE
 from jepa_mpc.reporting.intervals import quantiles, wilson
+from jepa_mpc.reporting.saving import save_figure
 
 REACHED_M, NEAR_M = 0.05, 0.02
 SHARES, GREYS = (0.25, 0.5, 0.75, 0.9, 1.0), ("#F3F1EC", "#E4E1D9", "#CFCABD", "#B5AE9C")
@@ -101,7 +100,7 @@ def draw_doubts(found: Mapping[str, Mapping[str, Any]], path: Path) -> float:
         axes.set(xscale="log", yscale="log", xlabel="disagreement (cm)", ylabel="error of the way to the goal (cm)")
         axes.set(title=f"Does it know what it does not know? Spearman {rank:.2f}")
         axes.legend(frameon=False)
-        _write(figure, path)
+        save_figure(figure, path, dpi=140)
     return rank
 
 
@@ -131,12 +130,6 @@ def wall_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for a page."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Success with its interval, and the time of a decision with the share of Mode-1."""
     with rc_context(STYLE):
@@ -154,7 +147,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         left.set(xlim=(0, 103), xlabel="episodes within 5 cm (%)", title="Success")
         right.set(xlabel="CPU ms per decision (median)", title="Time to think")
         right.margins(x=0.25)
-        _write(figure, path)
+        save_figure(figure, path, dpi=140)
 
 
 def draw_wall(outcomes: Mapping[str, Mapping[str, Any]], path: Path) -> None:
@@ -165,7 +158,7 @@ def draw_wall(outcomes: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         for panel, (name, outcome) in zip(axes, outcomes.items(), strict=True):
             _ways(panel, outcome)
             panel.set(title=f"{name}: {np.mean(outcome['reached']):.0%}", xlabel="x (m)", aspect="equal")
-        _write(figure, path)
+        save_figure(figure, path, dpi=140)
 
 
 def _ways(panel: Axes, outcome: Mapping[str, Any]) -> None:
@@ -178,13 +171,6 @@ def _ways(panel: Axes, outcome: Mapping[str, Any]) -> None:
         panel.plot(x, y, color=BLUE if reached else RED, lw=1, alpha=0.7)
         panel.plot(*goal, "+", color=INK, ms=7)
     panel.set_ylim(-0.7, 1.7)
-
-
-def _write(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, dpi=140, format="png")
 
 
 def _end(outcome: Mapping[str, Any]) -> float:

@@ -6,13 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
-
-from jepa_mpc.files import atomic_file
+from jepa_mpc.reporting.saving import save_figure
 
 BLUE, GREY = "#0072b2", "#b9bcc2"
 
@@ -25,7 +21,8 @@ def draw_rates(path: Path, ingested: Sequence[dict[str, Any]], clips: Sequence[d
         ingested: Rows with `log`, `frames per CPU s` and `bar`.
         clips: Rows with `source`, `frames of a clip` and `clips per CPU s`.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 0.42 * max(len(ingested), len(clips)) + 1.6))
+    figure = Figure(figsize=(11, 0.42 * max(len(ingested), len(clips)) + 1.6), layout="tight")
+    left, right = figure.subplots(1, 2)
     _bars(left, [row["log"] for row in ingested], [row["frames per CPU s"] for row in ingested], own=len(ingested))
     left.axvline(700, color="black", linewidth=0.8, linestyle=":")
     left.set_xlabel("frames ingested per CPU second (dotted: 700)")
@@ -33,10 +30,7 @@ def draw_rates(path: Path, ingested: Sequence[dict[str, Any]], clips: Sequence[d
     names = [f"{row['source']}, {row['frames of a clip']} frames" for row in clips]
     _bars(right, names, [row["clips per CPU s"] for row in clips], own=sum(own))
     right.set_xlabel("clips read per CPU second, one process")
-    figure.tight_layout()
-    with atomic_file(path) as draft:
-        figure.savefig(draft, dpi=130)
-    plt.close(figure)
+    save_figure(figure, path, dpi=130)
 
 
 def _bars(axes: Any, names: Sequence[str], values: Sequence[float], *, own: int) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 
 from jepa_mpc.experiments.evaluation.handling.headroom_agents import CONTROLS, TRUE
 from jepa_mpc.reporting.intervals import mcnemar, wilson
+from jepa_mpc.reporting.saving import markdown_table
 
 RATES = ("grasp", "reach", "place")
 GRIP = ("touched", "closed", "lifted", "kept", "lost")
+PLAYED = ("task", "agent", "n", "grasp", "reach with object", "place", "95 %", "CPU s per episode")
+COMPARED = ("task", "true dynamics ahead of", "n", "points", "p (McNemar)")
 Outcomes = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
 
 
@@ -41,19 +44,16 @@ def leads(outcomes: Outcomes) -> list[dict[str, Any]]:
 
 def markdown(tasks: Mapping[str, Any], ahead: Sequence[Mapping[str, Any]]) -> str:
     """Both as tables for a page."""
-    lines = ["| task | agent | n | grasp | reach with object | place | 95 % | CPU s per episode |", "|" + "---|" * 8]
+    played = []
     for task, agents in tasks.items():
         for agent, row in agents.items():
             rates = [f"{100 * row[name]:.0f} %" if name in row else "–" for name in RATES]
             low, high = (100 * end for end in row["wilson_95"]["place"])
-            cells = [task, agent, str(row["episodes"]), *rates, f"{low:.0f}–{high:.0f} %", f"{row['cpu_s']:.1f}"]
-            lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "| task | true dynamics ahead of | n | points | p (McNemar) |", "|" + "---|" * 5]
-    lines += [
-        f"| {row['task']} | {row['over']} | {row['episodes']} | {row['points']:+.0f} | {row['p']:.2g} |"
-        for row in ahead
+            played.append([task, agent, row["episodes"], *rates, f"{low:.0f}–{high:.0f} %", f"{row['cpu_s']:.1f}"])
+    compared = [
+        [row["task"], row["over"], row["episodes"], f"{row['points']:+.0f}", f"{row['p']:.2g}"] for row in ahead
     ]
-    return "\n".join(lines) + "\n"
+    return markdown_table(PLAYED, played) + "\n" + markdown_table(COMPARED, compared)
 
 
 def _row(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

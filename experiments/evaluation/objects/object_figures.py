@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,6 +16,7 @@ from torch import Tensor
 from jepa_mpc.files import atomic_file
 from jepa_mpc.reporting.contact_sheet import Tile, contact_sheet
 from jepa_mpc.reporting.figures import BLUE, RED, STYLE
+from jepa_mpc.reporting.saving import save_figure
 
 TINTS = {"objects": BLUE, "tokens": RED, "none": "#8A8F98"}
 PANELS = (
@@ -46,7 +46,6 @@ def draw_scores(rows: Sequence[Mapping[str, Any]], path: Path, *, source: str) -
     masks = [name for name in TINTS if any(row["mask"] == name for row in mine)]
     with rc_context(STYLE):
         figure = Figure(figsize=(10, 3.4), layout="constrained")
-        FigureCanvasAgg(figure)
         for axes, (key, title) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
             for place, name in enumerate(masks):
                 at = np.arange(len(counts)) + 0.27 * (place - (len(masks) - 1) / 2)
@@ -64,9 +63,7 @@ def draw_scores(rows: Sequence[Mapping[str, Any]], path: Path, *, source: str) -
             axes.set_title(title, fontsize=10)
             axes.set_ylim((0.5, 1) if key == "edges_auroc" else (0, None))
         figure.axes[0].legend(frameon=False, fontsize=8, title="hidden in training", title_fontsize=8)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as draft:
-            figure.savefig(draft, dpi=110, format="png")
+        save_figure(figure, path, dpi=110)
 
 
 def draw_pushes(

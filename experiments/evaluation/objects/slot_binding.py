@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,13 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
 from jepa_mpc.encoders.slot_broadcast import BroadcastDecoder
 from jepa_mpc.encoders.slot_patches import begin_at_clusters, over_bare_patches
 from jepa_mpc.encoders.slot_places import PlacedSlots, middles
 from jepa_mpc.encoders.slot_sources import adjusted_rand
 from jepa_mpc.envs.pucks import VIEW_M
-from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.experiments.evaluation.objects.kept_training import fit_shown, trained_once
 from jepa_mpc.experiments.evaluation.objects.puck_recording import Episodes
 from jepa_mpc.experiments.evaluation.objects.slot_logs import NOBODY
 from jepa_mpc.seeding import generator
@@ -28,7 +25,7 @@ from jepa_mpc.world_model.parts.matching import assign
 from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective
 from jepa_mpc.world_model.recipes import video_slots
 from jepa_mpc.world_model.recipes.video_slots import VideoSlotSizes
-from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
+from jepa_mpc.world_model.training.loop import FitSettings
 
 SEEN, CELL = 2, 4
 """Side of the patches that slots see, and of those that they draw, in pixels."""
@@ -92,30 +89,18 @@ def trained_slots(folder: Path, lesson: SlotLesson, episodes: Episodes) -> tuple
     Raises:
         BadCheckpoint: If what is there was made with other settings.
     """
-    objective = drawing(lesson)
-    said = str(lesson)
-    if (folder / MANIFEST).exists():
-        tensors, config = load_checkpoint(folder)
-        if config["lesson"] != said:
-            raise BadCheckpoint(f"{folder} was trained with other settings: name another folder")
-        load_strict(objective, tensors, str(folder))
-        return objective.eval(), float(config["cpu_s"])
-    begun, all_frames = time.process_time(), episodes.frames.flatten(0, 1)
+    objective, all_frames = drawing(lesson), episodes.frames.flatten(0, 1)
 
     def draw(stream: Generator, count: int = lesson.batch) -> dict[str, Tensor]:
         return {"frames": all_frames[torch.randint(len(all_frames), (count, 1), generator=stream)]}
 
-    stream = generator(lesson.seed, "clusters")
-    pictures = objective.preprocess(draw(stream, CLUSTERED)["frames"][:, 0])
-    begin_at_clusters(objective.encoder, pictures, generator=stream, sharpness=SHARPNESS)
+    def train() -> None:
+        stream = generator(lesson.seed, "clusters")
+        pictures = objective.preprocess(draw(stream, CLUSTERED)["frames"][:, 0])
+        begin_at_clusters(objective.encoder, pictures, generator=stream, sharpness=SHARPNESS)
+        fit_shown(objective, draw, lesson.fit, seed=lesson.seed, title="slots")
 
-    with tqdm(total=lesson.fit.steps, desc="slots", unit="step") as bar:
-        show = lambda step, numbers: bar.set_postfix(loss=f"{numbers['loss']:.4f}")  # noqa: E731
-        callbacks = Callbacks(tick=lambda step: bar.update(), log=show)
-        fit(objective, draw, settings=lesson.fit, seed=lesson.seed, callbacks=callbacks)
-    seconds = round(time.process_time() - begun, 1)
-    save_checkpoint(folder, objective.state_dict(), {"lesson": said, "cpu_s": seconds})
-    return objective.eval(), seconds
+    return objective, trained_once(folder, objective, {"lesson": str(lesson)}, train)
 
 
 def placed(objective: SlotFeatureObjective) -> PlacedSlots:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from tqdm import tqdm
 
-from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
-from jepa_mpc.errors import BadCheckpoint, choose
+from jepa_mpc.errors import choose
+from jepa_mpc.experiments.evaluation.objects.kept_training import fit_shown, trained_once
 from jepa_mpc.experiments.evaluation.objects.slot_logs import NOBODY, Readout, SlotLog
 from jepa_mpc.interfaces import Batch
 from jepa_mpc.seeding import generator
@@ -25,7 +23,7 @@ from jepa_mpc.world_model.parts.objectives.slots import ObjectObjective
 from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
 from jepa_mpc.world_model.parts.predictors.slots import SlotSizes
 from jepa_mpc.world_model.recipes import causal_jepa, video_slots
-from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
+from jepa_mpc.world_model.training.loop import FitSettings
 
 MASKS: Mapping[str, Callable[..., ObjectMask]] = {
     "objects": ObjectMask,
@@ -125,31 +123,16 @@ def trained(
         action_m=action_m,
         stream=generator(seed, "weights"),
     )
-    world = objective.world
-    if (folder / MANIFEST).exists():
-        tensors, config = load_checkpoint(folder)
-        if {name: config[name] for name in wanted} != wanted:
-            raise BadCheckpoint(f"{folder} was trained with other settings: name another folder")
-        load_strict(world, tensors, str(folder))
-        return world.eval(), float(config["cpu_s"])
-    begun = time.process_time()
-    _run(objective, lesson, list(logs.values()), title=f"{lesson.source}, {mask}, seed {seed}", seed=seed)
-    seconds = round(time.process_time() - begun, 1)
-    save_checkpoint(folder, world.state_dict(), {**wanted, "cpu_s": seconds})
-    return world.eval(), seconds
-
-
-def _run(objective: ByNumber, lesson: PredictorLesson, logs: list[SlotLog], *, title: str, seed: int) -> None:
     length = lesson.sizes.history + lesson.sizes.future
 
     def draw(stream: Generator) -> dict[str, Tensor]:
-        log = logs[int(torch.randint(len(logs), (), generator=stream))]
+        log = list(logs.values())[int(torch.randint(len(logs), (), generator=stream))]
         return log.windows(lesson.batch, length, stream)
 
-    with tqdm(total=lesson.fit.steps, desc=title, unit="step") as bar:
-        show = lambda step, numbers: bar.set_postfix(loss=f"{numbers['loss']:.4f}")  # noqa: E731
-        callbacks = Callbacks(tick=lambda step: bar.update(), log=show)
-        fit(objective, draw, settings=lesson.fit, seed=seed, callbacks=callbacks)
+    def train() -> None:
+        fit_shown(objective, draw, lesson.fit, seed=seed, title=f"{lesson.source}, {mask}, seed {seed}")
+
+    return objective.world, trained_once(folder, objective.world, wanted, train)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
-from tqdm import tqdm
 
-from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
 from jepa_mpc.encoders.convnet import KeypointEncoder
 from jepa_mpc.envs.pucks import LARGEST_STEP_M
-from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.experiments.evaluation.objects.kept_training import fit_shown, trained_once
 from jepa_mpc.experiments.evaluation.objects.puck_recording import Episodes
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective, OpenLoop
 from jepa_mpc.world_model.recipes import leworldmodel
-from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
+from jepa_mpc.world_model.training.loop import FitSettings
 
 WIDTH = 64
 WINDOW = 5
@@ -40,24 +37,15 @@ def trained_pixels(
         open_loop=OpenLoop(weight=1.0, steps=3),
         generator=generator(seed, "weights"),
     )
-    said = str((settings, batch, seed))
-    if (folder / MANIFEST).exists():
-        tensors, config = load_checkpoint(folder)
-        if config["lesson"] != said:
-            raise BadCheckpoint(f"{folder} was trained with other settings: name another folder")
-        load_strict(objective, tensors, str(folder))
-        return objective.eval()
-    begun, steps = time.process_time(), episodes.frames.shape[1]
+    steps = episodes.frames.shape[1]
 
     def draw(stream: Generator) -> dict[str, Tensor]:
         rows = torch.randint(len(episodes), (batch, 1), generator=stream)
         times = torch.randint(steps - WINDOW + 1, (batch, 1), generator=stream) + torch.arange(WINDOW)
         return {"frames": episodes.frames[rows, times], "actions": episodes.actions[rows, times[:, :-1]]}
 
-    with tqdm(total=settings.steps, desc="LeWorldModel", unit="step") as bar:
-        show = lambda step, numbers: bar.set_postfix(loss=f"{numbers['loss']:.4f}")  # noqa: E731
-        fit(
-            objective, draw, settings=settings, seed=seed, callbacks=Callbacks(tick=lambda step: bar.update(), log=show)
-        )
-    save_checkpoint(folder, objective.state_dict(), {"lesson": said, "cpu_s": round(time.process_time() - begun, 1)})
-    return objective.eval()
+    def train() -> None:
+        fit_shown(objective, draw, settings, seed=seed, title="LeWorldModel")
+
+    trained_once(folder, objective, {"lesson": str((settings, batch, seed))}, train)
+    return objective

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_mpc.experiments.evaluation.optical_flow.frame_pairs import CAMERAS, FlowPairs
-from jepa_mpc.files import atomic_file
+from jepa_mpc.reporting.saving import save_figure
 from jepa_mpc.world_model.parts.flow import warp
 
 TITLES = ("first frame", "second frame", "second, warped", "exact flow", "flow", "error")
@@ -61,9 +60,7 @@ def draw(pairs: FlowPairs, answers: Tensor, shown: list[int], path: Path) -> Non
         axes.set(xticks=[], yticks=[])
         axes.set_facecolor("#888888")
     _add_wheel(rows[0][4])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as draft:
-        FigureCanvasAgg(figure).print_figure(str(draft), dpi=110, format="png")
+    save_figure(figure, path, dpi=110)
 
 
 def _add_wheel(axes: object) -> None:

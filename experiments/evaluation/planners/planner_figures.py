@@ -11,15 +11,14 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from jepa_mpc.experiments.evaluation.planners.cells import CLOSED, LEARNED, Outcome
 from jepa_mpc.experiments.evaluation.planners.planner_table import Row
-from jepa_mpc.files import atomic_file
 from jepa_mpc.reporting.figures import FAINT, INK, STYLE
 from jepa_mpc.reporting.intervals import quantiles
+from jepa_mpc.reporting.saving import save_figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A6A00", "#262B33", "#8A5FBF", "#A0522D")
 MARKERS = "os^DvPX*<>"
@@ -69,8 +68,7 @@ def draw(rows: Sequence[Row], outcomes: Sequence[Outcome], folder: Path) -> dict
         made[name] = folder / f"{name}.png"
         with rc_context(STYLE):
             figure = _panels(tasks, parts, looks)
-            with atomic_file(made[name]) as draft:
-                FigureCanvasAgg(figure).print_figure(str(draft), dpi=150, format="png")
+            save_figure(figure, made[name])
     return made
 
 

@@ -14,6 +14,7 @@ from jepa_mpc.experiments.evaluation.planners.planner_figures import CAPTIONS
 from jepa_mpc.experiments.evaluation.planners.planner_table import Row
 from jepa_mpc.files import write_text
 from jepa_mpc.reporting.page_style import CSS
+from jepa_mpc.reporting.saving import markdown_table
 
 Cells = Mapping[str, Callable[[Row], str]]
 
@@ -105,9 +106,7 @@ def markdown(rows: Sequence[Row], *, note: str = "") -> str:
 
 
 def _lines(columns: Cells, rows: Sequence[Row]) -> str:
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    lines += ["| " + " | ".join(cell(row) for cell in columns.values()) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    return markdown_table(list(columns), [[cell(row) for cell in columns.values()] for row in rows])
 
 
 def cost_text(value: float | None) -> str:

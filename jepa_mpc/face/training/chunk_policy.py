@@ -11,7 +11,8 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from jepa_mpc.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint, save_checkpoint
+from jepa_mpc.checkpoint import checkpoint_hash
+from jepa_mpc.face.training.encoded_log import encoded_once, spread
 from jepa_mpc.face.training.pretrained import begin_with_encoder
 from jepa_mpc.interfaces import Batch
 from jepa_mpc.reporting.intervals import cluster_bootstrap
@@ -25,7 +26,6 @@ from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 
-AT_ONCE = 64  # frames that are encoded between two ticks of the progress bar
 ASKED = 3  # steps of the second judgement, beside those of a whole chunk
 MOVED = 3  # first axes of an action: metres
 
@@ -186,30 +186,20 @@ def publish(
 def _encoded(
     objective: ChunkObjective, bank: FrameBank, episodes: int, *, keep: Path, facts: Mapping[str, Any]
 ) -> FrameBank:
-    chosen = torch.linspace(0, len(bank.episodes) - 1, min(episodes, len(bank.episodes))).round().long()
-    chosen = bank.episodes[chosen]
-    spans = torch.stack([bank.offsets[chosen], bank.offsets[chosen + 1]], dim=1)
-    rows = torch.cat([torch.arange(start, stop) for start, stop in spans.tolist()])
-    facts = {**facts, "spans": spans.tolist()}
-    tokens = _kept(keep, facts)
-    if tokens is None:
-        with torch.no_grad():
-            parts = tqdm(rows.split(AT_ONCE), desc="encoding", unit="batch")
-            tokens = torch.cat([objective.encode(bank.frames[some][:, None])[:, 0] for some in parts])
-        save_checkpoint(keep, {"tokens": tokens}, facts)
+    chosen = spread(bank, episodes)
+    rows = chosen.rows
+
+    @torch.no_grad()
+    def encode(some: Tensor) -> Tensor:
+        return objective.encode(bank.frames[some][:, None])[:, 0]
+
+    tokens = encoded_once("tokens", rows, encode, keep=keep, facts={**facts, "spans": chosen.spans.tolist()})
     return replace(
         bank,
         frames=tokens[..., None],  # (G, N, D, 1)
         actions=bank.actions[rows],
         proprio=bank.proprio[rows],
-        offsets=torch.cat([torch.zeros(1, dtype=torch.int64), spans.diff(dim=1)[:, 0].cumsum(0)]),
-        groups=bank.groups[chosen],
-        episodes=torch.arange(len(chosen)),
+        offsets=chosen.offsets,
+        groups=bank.groups[chosen.episodes],
+        episodes=torch.arange(len(chosen.episodes)),
     )
-
-
-def _kept(folder: Path, facts: Mapping[str, Any]) -> Tensor | None:
-    if not (folder / MANIFEST).exists():
-        return None
-    tensors, config = load_checkpoint(folder)
-    return tensors["tokens"] if config == dict(facts) else None

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, save_checkpoint
+from jepa_mpc.face.training.encoded_log import encoded_once, spread
 from jepa_mpc.interfaces import Cost, Planner
 from jepa_mpc.trajectories.bank import FrameBank
 from jepa_mpc.types import ActionBox, Context, Costs, Goal, Observation, Plan, PlanRequest, Plans, State
@@ -20,7 +19,7 @@ from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.memory.hindsight import LatentLog
 from jepa_mpc.world_model.policies.imitation import Imitation
 
-AT_ONCE = 64  # pairs that are planned, or frames that are encoded, between two ticks of a progress bar
+AT_ONCE = 64  # pairs that are planned between two ticks of the progress bar
 NOW = 1  # steps left that a planner's answers stand for: it hurries as much as its cost lets it
 
 
@@ -117,17 +116,23 @@ def encoded(model: WorldModel, bank: FrameBank, *, episodes: int, keep: Path) ->
         episodes: How many; all if there are fewer.
         keep: Where they are kept.
     """
-    chosen = torch.linspace(0, len(bank.episodes) - 1, min(episodes, len(bank.episodes))).round().long()
-    chosen = bank.episodes[chosen]
-    spans = torch.stack([bank.offsets[chosen], bank.offsets[chosen + 1]], dim=1)
-    facts = {"world_model": model.fingerprint, "frames": list(bank.frames.shape), "spans": spans.tolist()}
-    rows = torch.cat([torch.arange(start, stop) for start, stop in spans.tolist()])
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), spans.diff(dim=1)[:, 0].cumsum(0)])
-    latents = _kept(keep, facts)
-    if latents is None:
-        latents = _encode(model, bank, rows)
-        save_checkpoint(keep, {"latents": latents}, facts)
-    return LatentLog(latents=latents, actions=bank.actions[rows], offsets=offsets, groups=bank.groups[chosen])
+    chosen = spread(bank, episodes)
+    rows = chosen.rows
+    facts = {
+        "world_model": model.fingerprint,
+        "frames": list(bank.frames.shape),
+        "spans": chosen.spans.tolist(),
+    }
+
+    def encode(some: Tensor) -> Tensor:
+        return model.perception(Observation(frames=bank.frames[some][:, None], cameras=bank.cameras))[:, 0]
+
+    return LatentLog(
+        latents=encoded_once("latents", rows, encode, keep=keep, facts=facts),
+        actions=bank.actions[rows],
+        offsets=chosen.offsets,
+        groups=bank.groups[chosen.episodes],
+    )
 
 
 def split(log: LatentLog, share: float, *, generator: Generator) -> tuple[LatentLog, LatentLog]:
@@ -183,19 +188,3 @@ class Lessons:
             parts.append({name: values[index] for name, values in self.planned.items()})
         made = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return made | {"planned": torch.arange(len(made["steps"])) >= self.num_logged}
-
-
-def _encode(model: WorldModel, bank: FrameBank, rows: Tensor) -> Tensor:
-    parts = []
-    for some in tqdm(rows.split(AT_ONCE), desc="encoding", unit="batch"):
-        seen = Observation(frames=bank.frames[some][:, None], cameras=bank.cameras)
-        parts.append(model.perception(seen)[:, 0])
-    return torch.cat(parts)
-
-
-def _kept(folder: Path, facts: Mapping[str, Any]) -> Tensor | None:
-    """The latents in a folder if they are those that are wanted."""
-    if not (folder / MANIFEST).exists():
-        return None
-    tensors, config = load_checkpoint(folder)
-    return tensors["latents"] if config == dict(facts) else None
