@@ -23,14 +23,14 @@ from tqdm import tqdm
 
 from jepa_mpc.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint
 from jepa_mpc.envs.labs import sample_lab
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, Busy, UnknownName
 from jepa_mpc.experiments.evaluation.action_chunks.chunk_tables import draw, markdown
 from jepa_mpc.face.evaluation.chunk_methods import ChunkMethod, ChunkMethods
 from jepa_mpc.face.evaluation.lab_episodes import LabJob, play_all
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.training.chunk_policy import ChunkJudge, built, lesson_of, publish, taught
-from jepa_mpc.face.training.journal import Busy, note_origin, only_writer
-from jepa_mpc.files import write_json, write_text
+from jepa_mpc.face.training.journal import note_origin
+from jepa_mpc.files import only_writer, write_json, write_text
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.reporting.record import EpisodeRecord, plain
 from jepa_mpc.reporting.summary import compare, summarise

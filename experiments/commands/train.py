@@ -12,8 +12,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName
-from jepa_mpc.face.training.journal import Busy
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, Busy, MissingPackage, UnknownName
 from jepa_mpc.face.training.training_run import run_training
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.world_model.training.health import LatentCollapse

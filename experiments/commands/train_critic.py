@@ -11,9 +11,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, Busy, UnknownName
 from jepa_mpc.face.training.critic import train
-from jepa_mpc.face.training.journal import Busy
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.world_model.training.loop import TrainingDiverged
 

@@ -12,8 +12,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
-from jepa_mpc.face.training.journal import Busy
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, Busy, UnknownName
 from jepa_mpc.face.training.policy import train
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.world_model.training.loop import TrainingDiverged

@@ -47,8 +47,9 @@ from jepa_mpc.files import only_writer
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
 from jepa_mpc.planners import planner_choice
 from jepa_mpc.planners.budgets import needs_gradients
-from jepa_mpc.reporting import Protocol, Report, make_report, write_folder
-from jepa_mpc.reporting.record import BUSY
+from jepa_mpc.reporting.record import BUSY, Protocol, Report
+from jepa_mpc.reporting.report_folder import write_folder
+from jepa_mpc.reporting.summary import make_report
 from jepa_mpc.runs import origin
 from jepa_mpc.runs.run_folder import claim_run
 

@@ -12,17 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from jepa_mpc.reporting import (
-    EpisodeRecord,
-    Protocol,
-    Report,
-    Tile,
-    contact_sheet,
-    figures,
-    make_report,
-    summarise,
-    write_folder,
-)
+from jepa_mpc.reporting import figures
+from jepa_mpc.reporting.contact_sheet import Tile, contact_sheet
 from jepa_mpc.reporting.intervals import (
     area_under_curve,
     cluster_bootstrap,
@@ -34,6 +25,9 @@ from jepa_mpc.reporting.intervals import (
     success_curve,
     wilson,
 )
+from jepa_mpc.reporting.record import EpisodeRecord, Protocol, Report
+from jepa_mpc.reporting.report_folder import write_folder
+from jepa_mpc.reporting.summary import make_report, summarise
 
 NASTY = 'lab <script>alert("1")</script> & co'
 

@@ -18,15 +18,15 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, Busy, UnknownName
 from jepa_mpc.experiments.commands.train import MISTAKES
 from jepa_mpc.face.command_line import Stopped
 from jepa_mpc.face.publishing import publish
-from jepa_mpc.face.training.journal import Busy, only_writer
 from jepa_mpc.face.training.keeper import other_settings
 from jepa_mpc.face.training.monitor import doubts, probe
 from jepa_mpc.face.training.progress import Display, Stop
 from jepa_mpc.face.training.training_run import train
+from jepa_mpc.files import only_writer
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from tests import tiny

@@ -11,8 +11,8 @@ import numpy as np
 
 from jepa_mpc.face.evaluation.lab_episodes import LabJob, LabResult
 from jepa_mpc.files import atomic_file
-from jepa_mpc.reporting import EpisodeRecord, Tile
-from jepa_mpc.reporting.record import plain, revive
+from jepa_mpc.reporting.contact_sheet import Tile
+from jepa_mpc.reporting.record import EpisodeRecord, plain, revive
 
 FOLDER = "labs"
 

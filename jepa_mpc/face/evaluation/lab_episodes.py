@@ -17,7 +17,8 @@ from jepa_mpc.envs.robots import DEFAULT
 from jepa_mpc.episode import run_episode
 from jepa_mpc.face.evaluation.methods import WORLD_MODEL, Methods
 from jepa_mpc.face.evaluation.reach_films import Film, open_film, worst
-from jepa_mpc.reporting import EpisodeRecord, Tile
+from jepa_mpc.reporting.contact_sheet import Tile
+from jepa_mpc.reporting.record import EpisodeRecord
 from jepa_mpc.runs.worker_pool import in_processes
 from jepa_mpc.seeding import seed_of
 

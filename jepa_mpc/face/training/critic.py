@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.encoders.layers.weights import draw_weights
-from jepa_mpc.face.training.journal import Journal, note_origin, only_writer
+from jepa_mpc.face.training.journal import Journal, note_origin
 from jepa_mpc.face.training.policy_lessons import encoded
+from jepa_mpc.files import only_writer
 from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from jepa_mpc.errors import Busy as Busy
 from jepa_mpc.errors import choose
 from jepa_mpc.face.training.recorders import RECORDERS
-from jepa_mpc.files import only_writer as only_writer
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.runs.origin import commit
 

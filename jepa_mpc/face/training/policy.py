@@ -12,8 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.encoders.layers.weights import draw_weights
-from jepa_mpc.face.training.journal import Journal, note_origin, only_writer
+from jepa_mpc.face.training.journal import Journal, note_origin
 from jepa_mpc.face.training.policy_lessons import Lessons, PolicyJudge, Teacher, encoded, split
+from jepa_mpc.files import only_writer
 from jepa_mpc.planners import build_planner, planner_choice
 from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.seeding import generator

@@ -17,13 +17,14 @@ from jepa_mpc.encoders.adapters.vjepa2 import load as load_released
 from jepa_mpc.face.command_line import Stopped
 from jepa_mpc.face.training.collapse_watch import CollapseWatch
 from jepa_mpc.face.training.distributed import device_of, first_alone, joined
-from jepa_mpc.face.training.journal import CONFIG, Journal, note_origin, only_writer
+from jepa_mpc.face.training.journal import CONFIG, Journal, note_origin
 from jepa_mpc.face.training.keeper import CHECKPOINT, STATE, Keeper, refuse_used
 from jepa_mpc.face.training.log_sources import adapter_of, check_sound, open_sources
 from jepa_mpc.face.training.monitor import Monitor, doubts
 from jepa_mpc.face.training.pretrained import begin_with_encoder, fill_encoder, is_released, with_encoder
 from jepa_mpc.face.training.progress import Display, Stop
 from jepa_mpc.face.training.training_options import BEST, check_options, fit_settings
+from jepa_mpc.files import only_writer
 from jepa_mpc.runs.run_folder import refuse_strangers
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.actions import action_names
