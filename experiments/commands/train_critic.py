@@ -12,7 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, Busy, UnknownName
-from jepa_mpc.face.training.critic import train
+from jepa_mpc.face.training.critic import train_critic
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.world_model.training.loop import TrainingDiverged
 
@@ -23,6 +23,6 @@ MISTAKES = (Busy, BadCheckpoint, BadEpisode, UnknownName, TrainingDiverged, Valu
 def main(cfg: DictConfig) -> None:
     """Read the settings, train, and say in one sentence where the critic is."""
     try:
-        print(f"critic: {train(cfg)}")
+        print(f"critic: {train_critic(cfg)}")
     except MISTAKES as mistake:
         sys.exit(f"train_critic: {mistake}")

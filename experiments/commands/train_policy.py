@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, Busy, UnknownName
-from jepa_mpc.face.training.policy import train
+from jepa_mpc.face.training.policy import train_policy
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.world_model.training.loop import TrainingDiverged
 
@@ -24,6 +24,6 @@ MISTAKES = (Busy, BadCheckpoint, BadEpisode, UnknownName, TrainingDiverged, Valu
 def main(cfg: DictConfig) -> None:
     """Read the settings, train, and say in one sentence where the policy is."""
     try:
-        print(f"policy: {train(cfg)}")
+        print(f"policy: {train_policy(cfg)}")
     except MISTAKES as mistake:
         sys.exit(f"train_policy: {mistake}")

@@ -19,7 +19,8 @@ from jepa_mpc.experiments.commands import (
     bench_speed,
     energy_landscape,
 )
-from jepa_mpc.face.training import critic, policy
+from jepa_mpc.face.training.critic import train_critic
+from jepa_mpc.face.training.policy import train_policy
 from jepa_mpc.places import CONFIGS
 
 RUNS: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
@@ -30,8 +31,8 @@ RUNS: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
     "bench_rollout": (bench_rollout.bench, []),
     "bench_speed": (bench_speed.bench, []),
     "energy_landscape": (energy_landscape.study, ["checkpoint=nowhere"]),
-    "train_policy": (policy.train, ["data=nowhere", "model=nowhere"]),
-    "train_critic": (critic.train, ["data=nowhere", "model=nowhere"]),
+    "train_policy": (train_policy, ["data=nowhere", "model=nowhere"]),
+    "train_critic": (train_critic, ["data=nowhere", "model=nowhere"]),
 }
 
 

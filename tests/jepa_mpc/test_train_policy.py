@@ -16,7 +16,7 @@ from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.face.evaluation.lab_episodes import LabJob, play_lab
 from jepa_mpc.face.evaluation.methods import POLICY, SEEDED, WORLD_MODEL, Methods
 from jepa_mpc.face.planning import PlanSettings
-from jepa_mpc.face.training.policy import train
+from jepa_mpc.face.training.policy import train_policy
 from jepa_mpc.face.training.policy_lessons import Teacher
 from jepa_mpc.planners import cem
 from jepa_mpc.seeding import generator
@@ -49,7 +49,7 @@ def configured(log, model, out, *overrides):
 
 @pytest.fixture(scope="module")
 def trained(log, model, tmp_path_factory):
-    return train(configured(log, model, tmp_path_factory.mktemp("runs") / "policy"))
+    return train_policy(configured(log, model, tmp_path_factory.mktemp("runs") / "policy"))
 
 
 def test_it_leaves_a_policy_with_settings_metrics_and_scores(trained, model):
@@ -62,8 +62,8 @@ def test_it_leaves_a_policy_with_settings_metrics_and_scores(trained, model):
 
 
 def test_the_same_seed_gives_the_same_policy_and_kept_latents_change_nothing(trained, log, model, tmp_path):
-    again = train(configured(log, model, tmp_path / "run"))
-    once_more = train(configured(log, model, tmp_path / "run"))  # reads the latents that it kept
+    again = train_policy(configured(log, model, tmp_path / "run"))
+    once_more = train_policy(configured(log, model, tmp_path / "run"))  # reads the latents that it kept
     first, *others = (load_checkpoint(folder)[0] for folder in (trained, again, once_more))
     assert all(torch.equal(value, other[name]) for other in others for name, value in first.items())
 
@@ -77,7 +77,7 @@ def test_later_rounds_ask_the_planner_where_the_policy_leads(trained, log, model
         return plans(teacher, state, goal, **rest)
 
     monkeypatch.setattr(Teacher, "lessons", noted)
-    folder = train(configured(log, model, tmp_path / "run", "rounds=3", "walk=4"))
+    folder = train_policy(configured(log, model, tmp_path / "run", "rounds=3", "walk=4"))
     turns = [state for title, state in asked if title == "planning"]
     assert [len(state) for state in turns] == [12, 12, 12]  # 12 pairs, then walks of 4 steps from 3 pairs
     walk = turns[1].unflatten(0, (4, 3))
@@ -90,9 +90,9 @@ def test_later_rounds_ask_the_planner_where_the_policy_leads(trained, log, model
 
 def test_kept_latents_of_another_world_model_are_not_used(trained, log, model, tmp_path):
     other = tiny.save(tmp_path / "other", seed=5)
-    train(configured(log, model, tmp_path / "run", "pairs=0", "planned=0"))
+    train_policy(configured(log, model, tmp_path / "run", "pairs=0", "planned=0"))
     first = (tmp_path / "run" / "latents" / "model.safetensors").read_bytes()
-    train(configured(log, other, tmp_path / "run", "pairs=0", "planned=0"))
+    train_policy(configured(log, other, tmp_path / "run", "pairs=0", "planned=0"))
     assert (tmp_path / "run" / "latents" / "model.safetensors").read_bytes() != first
 
 
@@ -110,13 +110,13 @@ def test_kept_latents_of_another_world_model_are_not_used(trained, log, model, t
 )
 def test_options_that_no_run_could_use_are_refused(option, words, log, model, tmp_path):
     with pytest.raises((ValueError, BadCheckpoint), match=words):
-        train(configured(log, model, tmp_path / "run", option))
+        train_policy(configured(log, model, tmp_path / "run", option))
     assert not (tmp_path / "run" / "checkpoint").exists()
 
 
 def test_learning_from_nobody_is_refused(log, model, tmp_path):
     with pytest.raises(ValueError, match="asks it for nothing"):
-        train(configured(log, model, tmp_path / "run", "planned=1", "pairs=0"))
+        train_policy(configured(log, model, tmp_path / "run", "planned=1", "pairs=0"))
 
 
 def test_the_teacher_answers_with_plans_that_are_cheaper_than_standing_still(model):

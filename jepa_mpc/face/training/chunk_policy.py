@@ -105,7 +105,7 @@ class ChunkJudge:
         return list(cluster_bootstrap(errors.numpy(), self.labs, generator=numpy_generator(0, "bootstrap")))
 
 
-def built(system: Mapping[str, Any], *, seed: int, encoder: str) -> ChunkObjective:
+def chunk_objective(system: Mapping[str, Any], *, seed: int, encoder: str) -> ChunkObjective:
     """The objective with fresh weights around the frozen encoder of another checkpoint.
 
     Raises:
@@ -120,7 +120,7 @@ def built(system: Mapping[str, Any], *, seed: int, encoder: str) -> ChunkObjecti
     return objective
 
 
-def lesson_of(
+def encoded_lesson(
     objective: ChunkObjective, bank: FrameBank, *, episodes: int, held: int, encoder: str, keep: Path
 ) -> ChunkLesson:
     """Encode so many episodes of a log, spread evenly over its labs, once; kept in a folder for the next time."""
@@ -134,7 +134,7 @@ def lesson_of(
     )
 
 
-def taught(
+def train_chunks(
     objective: ChunkObjective,
     lesson: ChunkLesson,
     settings: FitSettings,
@@ -164,7 +164,7 @@ def taught(
     return scores
 
 
-def publish(
+def save_chunks(
     folder: Path,
     objective: ChunkObjective,
     lesson: ChunkLesson,

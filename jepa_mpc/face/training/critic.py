@@ -36,7 +36,7 @@ def judgement_of(cfg: DictConfig, model: WorldModel) -> Judgement:
     return Judgement(intrinsic=intrinsic, weights=weights, form=form, steps=steps, discount=float(cfg.discount))  # type: ignore[arg-type]
 
 
-def train(cfg: DictConfig) -> Path:
+def train_critic(cfg: DictConfig) -> Path:
     """Train as configured and return the folder of the critic."""
     torch.set_num_threads(int(cfg.threads))
     folder, seed, settings = Path(cfg.out), int(cfg.seed), FitSettings(**cfg.fit)

@@ -99,7 +99,7 @@ def take_turns(policy: GoalPolicy, teacher: Teacher, log: LatentLog, cfg: DictCo
     dagger(policy, plans, world, box=teacher.box, starts=starts, fit=fit_round, rounds=rounds, steps=steps)
 
 
-def train(cfg: DictConfig) -> Path:
+def train_policy(cfg: DictConfig) -> Path:
     """Train as configured and return the folder of the policy."""
     check(cfg)
     torch.set_num_threads(int(cfg.threads))
