@@ -22,8 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName, choose
+from jepa_mpc.face.evaluation.feature_probes import READERS, Samples, judge
 from jepa_mpc.face.evaluation.feature_sources import Encode, FeatureSource, of_checkpoint, pixels, released
-from jepa_mpc.face.evaluation.probes import READERS, Samples, judge
 from jepa_mpc.face.training.distributed import device_of
 from jepa_mpc.face.training.pretrained import is_released
 from jepa_mpc.files import write_json

@@ -12,7 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, Busy, UnknownName
-from jepa_mpc.face.training.critic import train_critic
+from jepa_mpc.face.training.critic_training import train_critic
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.world_model.training.loop import TrainingDiverged
 

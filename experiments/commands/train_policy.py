@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, Busy, UnknownName
-from jepa_mpc.face.training.policy import train_policy
+from jepa_mpc.face.training.policy_training import train_policy
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.world_model.training.loop import TrainingDiverged
 

@@ -19,8 +19,8 @@ from jepa_mpc.experiments.commands import (
     bench_speed,
     energy_landscape,
 )
-from jepa_mpc.face.training.critic import train_critic
-from jepa_mpc.face.training.policy import train_policy
+from jepa_mpc.face.training.critic_training import train_critic
+from jepa_mpc.face.training.policy_training import train_policy
 from jepa_mpc.places import CONFIGS
 
 RUNS: dict[str, tuple[Callable[[Any], Any], list[str]]] = {

@@ -18,8 +18,8 @@ from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, Normali
 from jepa_mpc.encoders.released import RELEASES, Release, vjepa2
 from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.experiments.commands.probe import MISTAKES, draw, probe, show, summary
+from jepa_mpc.face.evaluation.feature_probes import READERS, Samples, attentive, judge, linear
 from jepa_mpc.face.evaluation.feature_sources import pixels, released
-from jepa_mpc.face.evaluation.probes import READERS, Samples, attentive, judge, linear
 from jepa_mpc.face.training.keeper import Keeper
 from jepa_mpc.face.training.pretrained import published_encoder
 from jepa_mpc.face.training.training_run import train

@@ -16,8 +16,8 @@ from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.face.evaluation.lab_episodes import LabJob, play_lab
 from jepa_mpc.face.evaluation.methods import POLICY, SEEDED, WORLD_MODEL, Methods
 from jepa_mpc.face.planning import PlanSettings
-from jepa_mpc.face.training.policy import train_policy
 from jepa_mpc.face.training.policy_lessons import Teacher
+from jepa_mpc.face.training.policy_training import train_policy
 from jepa_mpc.planners import cem
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.synthetic import synthetic_log
