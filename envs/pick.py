@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from jepa_mpc.envs.arm import HAND_DOWN, Arm
 from jepa_mpc.envs.baselines import Policy
 from jepa_mpc.envs.contact import Touch, touch
-from jepa_mpc.envs.costs import SensorCost
+from jepa_mpc.envs.costs import task_cost
 from jepa_mpc.envs.handling_cost import handling
 from jepa_mpc.envs.handling_plant import HandlingPlant
 from jepa_mpc.envs.labs import Lab
@@ -189,7 +189,7 @@ class PickEnv(TabletopEnv):
 
     def cost(self) -> Cost:
         """Object, hand and grip to where the goal shows them (see `handling_cost`)."""
-        return SensorCost(handling(), at_end=1.0, effort=0.005)
+        return task_cost(handling(), at_end=1.0, effort=0.005)
 
     def oracle(self) -> Policy:
         """Grasps, carries and puts down by rule."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from jepa_mpc.envs.arm import HAND_DOWN, Arm
 from jepa_mpc.envs.arm_plant import ArmPlant
 from jepa_mpc.envs.baselines import Policy
-from jepa_mpc.envs.costs import SensorCost, apart, weighted
+from jepa_mpc.envs.costs import apart, task_cost, weighted
 from jepa_mpc.envs.labs import Lab
 from jepa_mpc.envs.pushing import BEHIND_M, PushAbout, Pusher, approach
 from jepa_mpc.envs.robots import DEFAULT, HOME, Robot
@@ -90,7 +90,7 @@ class PushEnv(TabletopEnv):
 
     def cost(self) -> Cost:
         """Distance of the block from the goal, and how far the hand is from the place behind the block (m)."""
-        return SensorCost(weighted((1.0, apart((3, 4))), (0.3, approach)), at_end=1.0)
+        return task_cost(weighted((1.0, apart((3, 4))), (0.3, approach)), at_end=1.0)
 
     def oracle(self) -> Policy:
         """Goes behind the block and pushes along the line to the goal."""

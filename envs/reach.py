@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from jepa_mpc.envs.arm import Arm
 from jepa_mpc.envs.arm_plant import ArmPlant
 from jepa_mpc.envs.baselines import OracleIK, Policy
-from jepa_mpc.envs.costs import SensorCost, apart
+from jepa_mpc.envs.costs import apart, task_cost
 from jepa_mpc.envs.robots import DEFAULT
 from jepa_mpc.envs.scene import Appearance, Scene
 from jepa_mpc.envs.tabletop import TabletopEnv
@@ -75,7 +75,7 @@ class ReachEnv(TabletopEnv):
 
     def cost(self) -> Cost:
         """Distance of the hand from the goal (m), mean over the plan."""
-        return SensorCost(apart((0, 1, 2)))
+        return task_cost(apart((0, 1, 2)))
 
     def oracle(self) -> Policy:
         """Drives straight to the goal."""

@@ -32,9 +32,6 @@ SHAPES = {
 }
 
 
-mujoco.set_mju_user_warning(lambda message: LOGGER.debug("MuJoCo: %s", message))  # no log file in the working directory
-
-
 def model_spec(appearance: Appearance, robot: Robot) -> mujoco.MjSpec:
     """The description of robot, table and lab, not yet compiled."""
     spec = mujoco.MjSpec.from_file(str(robot.path))
