@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Mapping
 
@@ -34,6 +35,7 @@ def make(name: str) -> DynamicsObjective | MaskedObjective:
     return RECIPES[name](preset="tiny", **known, generator=generator(0))
 
 
+@functools.cache
 def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
     """Windows `T = 4` (8 where a camera is fitted) whose pictures, clouds and sound tell of a moving blob."""
     size, channels = (tiny.SIZE, 6) if name == ARM else (28, 3)
