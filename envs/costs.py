@@ -45,7 +45,7 @@ class SensorCost:
         return self.stage(rollout.sensors, goal.sensors[:, None, None])
 
 
-def length(rollout: Rollout, plans: Plans, goal: Goal) -> StepCosts:
+def squared_length(rollout: Rollout, plans: Plans, goal: Goal) -> StepCosts:
     """Squared length of each action, in its own units: |a_h|^2."""
     return plans.square().sum(dim=-1)
 
@@ -66,7 +66,7 @@ def task_cost(stage: Stage, *, at_end: float = 0.0, effort: float = 0.0) -> Cost
     if not effort >= 0:
         raise ValueError(f"need effort >= 0, got {effort}")
     cost = PlanCost(SensorCost(stage), MeanAndEnd(at_end))
-    return cost if effort == 0 else WeightedSum({"stage": (1.0, cost), "effort": (effort, PlanCost(length))})
+    return cost if effort == 0 else WeightedSum({"stage": (1.0, cost), "effort": (effort, PlanCost(squared_length))})
 
 
 def squared(now: Tensor, goal: Tensor) -> Tensor:
