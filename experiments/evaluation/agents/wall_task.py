@@ -21,9 +21,9 @@ from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator
 from jepa_mpc.world_model.agents.modules import Modules
 from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
 from jepa_mpc.world_model.costs.critic import Critic
-from jepa_mpc.world_model.costs.goal import euclidean
+from jepa_mpc.world_model.costs.goal import GoalDistance, euclidean
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
-from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive
+from jepa_mpc.world_model.costs.terms import Effort
 from jepa_mpc.world_model.memory.hindsight import LatentLog
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.perception.images import StatePerception
@@ -108,7 +108,7 @@ class WallDynamics:
 
 def intrinsic() -> IntrinsicCost:
     """The distance from the goal in metres, and the effort."""
-    return IntrinsicCost({"goal": GoalDrive(distance=euclidean), "effort": EffortDrive()})
+    return IntrinsicCost({"goal": GoalDistance(distance=euclidean), "effort": Effort()})
 
 
 def aimless(settings: WallSettings, *, stream: Generator) -> LatentLog:

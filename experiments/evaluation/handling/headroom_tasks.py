@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jepa_mpc import envs
-from jepa_mpc.envs.costs import SensorCost, Stage, apart, weighted
+from jepa_mpc.envs.costs import Stage, apart, task_cost, weighted
 from jepa_mpc.envs.handling_cost import grip, handling, moving
 from jepa_mpc.envs.pick import PROTOCOLS
 from jepa_mpc.envs.task import Task
@@ -35,7 +35,7 @@ def task_at(name: str, *, kind: str) -> Task:
 
 def with_cost(task: Task, stage: Stage) -> Task:
     """The task with another stage cost, reduced as all of this table are."""
-    return replace(task, cost=SensorCost(stage, at_end=AT_END, effort=EFFORT))
+    return replace(task, cost=task_cost(stage, at_end=AT_END, effort=EFFORT))
 
 
 def without_object(task: Task) -> Task:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from jepa_mpc.costs import PlanCost, last
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.experiments.evaluation.objects.counterfactuals import ask_model, ask_simulator, compare
 from jepa_mpc.experiments.evaluation.objects.object_figures import draw_pushes
@@ -29,7 +30,7 @@ from jepa_mpc.experiments.evaluation.objects.slot_logs import Readout, SlotLog, 
 from jepa_mpc.experiments.evaluation.objects.slot_predictors import SlotWindows
 from jepa_mpc.experiments.evaluation.objects.vector_baseline import WIDTH
 from jepa_mpc.reporting.intervals import wilson
-from jepa_mpc.world_model.costs.goal import GoalDistance, squared
+from jepa_mpc.world_model.costs.goal import GoalDistance
 from jepa_mpc.world_model.dynamics.objects import AlignedDynamics, MatchedGap
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
@@ -83,7 +84,7 @@ def ask(
 
 def mind_of(source: TrialSource, world: ObjectWorld, episodes: Episodes, tasks: Sequence[Push], size: int) -> Mind:
     """An agent's world of slots: of simulator truth, for the episodes of these tasks, or found in pictures."""
-    dynamics, cost = AlignedDynamics(world), GoalDistance(steps="last", distance=MatchedGap())
+    dynamics, cost = AlignedDynamics(world), PlanCost(GoalDistance(distance=MatchedGap()), last)
     if isinstance(source.encoder, TrueSlots):
         present = episodes.present[[task.episode for task in tasks]]
         bodies = torch.nonzero(present)[:, 1].view(len(tasks), -1)
@@ -100,7 +101,7 @@ def mind_of_pixels(objective: DynamicsObjective, size: int) -> Mind:
             objective.encoder, cameras=CAMERAS, image_size=(size, size), prepare=objective.preprocess
         ),
         dynamics=leworldmodel.as_world_model(objective),
-        cost=GoalDistance(steps="last", distance=squared),
+        cost=PlanCost(GoalDistance(), last),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from jepa_mpc.costs import PlanCost
 from jepa_mpc.encoders.convnet import KeypointEncoder
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD
 from jepa_mpc.encoders.layers.weights import draw_weights
@@ -40,7 +41,7 @@ def make_agent(seed: int) -> tuple[PlanningAgent, int]:
         ),
         memory=ReplayBuffer(capacity=1, window=1, action_dim=ACTION_DIM),
         dynamics=leworldmodel.as_world_model(objective),
-        cost=GoalDistance(),
+        cost=PlanCost(GoalDistance()),
         planner=cem(num_samples=SAMPLES, num_iterations=ITERATIONS, num_elites=ELITES),
         box=ActionBox(low=torch.full((ACTION_DIM,), -0.05), high=torch.full((ACTION_DIM,), 0.05)),
         settings=MpcSettings(horizon=HORIZON),

@@ -20,8 +20,9 @@ from jepa_mpc.world_model.checkpoints.assembly import TARGET, assemble
 from jepa_mpc.world_model.checkpoints.critics import save_critic
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.costs.goal import GoalDistance
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
-from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive
+from jepa_mpc.world_model.costs.terms import Effort
 from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.training.critic import CriticLessons, CriticObjective, Judgement
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
@@ -29,8 +30,8 @@ from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 
 def judgement_of(cfg: DictConfig, model: WorldModel) -> Judgement:
     """The cost that is to be foretold: distance from the goal (m^2) and the effort."""
-    scale = tuple(float(size) for size in cfg.largest_action)
-    intrinsic = IntrinsicCost({"goal": GoalDrive(metric=model.position_head), "effort": EffortDrive(scale=scale)})
+    scale = torch.tensor([float(size) for size in cfg.largest_action])
+    intrinsic = IntrinsicCost({"goal": GoalDistance(metric=model.position_head), "effort": Effort(scale=scale)})
     weights = {"goal": 1.0, "effort": float(cfg.effort)}
     form, steps = str(cfg.form), int(cfg.target_steps)
     return Judgement(intrinsic=intrinsic, weights=weights, form=form, steps=steps, discount=float(cfg.discount))  # type: ignore[arg-type]

@@ -10,11 +10,12 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
+from jepa_mpc.costs import PlanCost, WeightedSum
 from jepa_mpc.face.training.encoded_log import encoded_once, spread
 from jepa_mpc.interfaces import Cost, Planner
 from jepa_mpc.trajectories.bank import FrameBank
 from jepa_mpc.types import ActionBox, Context, Costs, Goal, Observation, Plan, PlanRequest, Plans, State
-from jepa_mpc.world_model.costs.goal import Effort, WeightedSum
+from jepa_mpc.world_model.costs.terms import Effort
 from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.memory.hindsight import LatentLog
 from jepa_mpc.world_model.policies.imitation import Imitation
@@ -58,7 +59,7 @@ class Teacher:
         cost = self.model.goal_cost
         if self.effort == 0:
             return cost
-        return WeightedSum({"goal": (1.0, cost), "effort": (self.effort, Effort(scale=self.box.high))})
+        return WeightedSum({"goal": (1.0, cost), "effort": (self.effort, PlanCost(Effort(scale=self.box.high)))})
 
     def _plans(self, state: State, goal: State, generator: Generator) -> Plan:
         request = PlanRequest(
