@@ -178,7 +178,7 @@ def settle(collection: Collection, folder: Path) -> None:
         found = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(found, dict)
         found = {**{name: getattr(Collection, name) for name in LATER}, **found}  # older logs do not name them
-        other = [name for name in wanted if name != "labs" and found.get(name) != wanted[name]]
+        other = [name for name in map(str, wanted) if name != "labs" and found.get(name) != wanted[name]]
         if other:
             listed = ", ".join(f"{name}={found.get(name)} (asked for {wanted[name]})" for name in other)
             raise ValueError(f"{folder} was recorded with {listed}: use these settings or another folder")

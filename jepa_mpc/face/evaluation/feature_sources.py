@@ -77,7 +77,7 @@ def released(options: Mapping[str, Any], *, image: int | None, cells: int, devic
         BadCheckpoint: If the weights cannot be had, or are others; says what to do.
         ValueError: If patches do not fill the squares.
     """
-    trained = load_released(**options)
+    trained: Any = load_released(**options)
     model = str(options["model"])
     side = image or RELEASES[model].image
     if cells < 1 or side % trained.sizes.patch:

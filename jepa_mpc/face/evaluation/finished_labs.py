@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -63,6 +64,6 @@ class FinishedLabs:
         return self.folder / f"{split}-{index:03d}.npz"
 
 
-def _lost_again(tile: dict[str, object]) -> dict[str, object]:
+def _lost_again(tile: dict[str, Any]) -> dict[str, Any]:
     """JSON has no infinity: the distance of a simulation that diverged is null there."""
     return {**tile, "distance_m": float("nan") if tile["distance_m"] is None else tile["distance_m"]}

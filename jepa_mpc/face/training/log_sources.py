@@ -113,7 +113,8 @@ def part_of(actions: Any) -> ActionPart:
     """
     if isinstance(actions, str):
         return choose(ACTION_PARTS, actions, "action part")()
-    return action_part(OmegaConf.to_container(actions) if isinstance(actions, DictConfig) else actions)
+    entries: Any = OmegaConf.to_container(actions) if isinstance(actions, DictConfig) else actions
+    return action_part(entries)
 
 
 def robot_entries(robot: Any) -> dict[str, Any]:

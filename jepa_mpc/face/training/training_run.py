@@ -53,7 +53,8 @@ class Data:
 
     def draw(self, stream: torch.Generator) -> dict[str, torch.Tensor]:
         """One batch of windows; it is overwritten by the next one."""
-        bank, shared = self.train, {"generator": stream, "max_stride": self.max_stride}
+        bank = self.train
+        shared: dict[str, Any] = {"generator": stream, "max_stride": self.max_stride}
         if isinstance(bank, MixedBank):
             return bank.sample(self.batch, self.window, **shared)
         return bank.sample(self.batch, self.window, into=self.buffers, **shared)
@@ -251,7 +252,10 @@ def told(shop: Workshop, held: ExitStack) -> Callbacks:
     watch = CollapseWatch(
         data.held, frames=int(cfg.watch.frames), every=int(cfg.watch.every), action=cfg.on_collapse, **sizes
     )
-    judges = [monitor, *([reaching(shop, held)] if cfg.get("evaluate") else [])]
+    judges: list[Callable[[int, nn.Module], Mapping[str, float]]] = [
+        monitor,
+        *([reaching(shop, held)] if cfg.get("evaluate") else []),
+    ]
     note_origin(keeper.folder, OmegaConf.to_yaml(cfg, resolve=True))
     journal = held.enter_context(closing(Journal(keeper.folder, done=shop.done, recorders=list(cfg.recorders))))
     bar = held.enter_context(tqdm(total=shop.settings.steps, initial=shop.done, unit="step", desc="training"))
