@@ -6,14 +6,19 @@ MuJoCo resets a diverging simulation on its own, to a finite pose that may even 
 
 from __future__ import annotations
 
+import logging
+
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.envs.plant import PHYSICS, Array
 
+LOGGER = logging.getLogger(__name__)
 CLOCK_TOLERANCE_S = 1e-6
 LARGEST_NUMBER = 1e6  # no position (m, rad) or speed of a working robot comes near it
+
+mujoco.set_mju_user_warning(lambda message: LOGGER.debug("MuJoCo: %s", message))  # no log file in the working directory
 
 
 def warnings(data: mujoco.MjData) -> NDArray[np.int64]:

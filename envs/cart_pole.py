@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from jepa_mpc.envs.baselines import Policy
-from jepa_mpc.envs.costs import SensorCost, squares, tilt, weighted
+from jepa_mpc.envs.costs import squares, task_cost, tilt, weighted
 from jepa_mpc.envs.direct import DirectEnv
 from jepa_mpc.envs.plant import Array, DirectPlant
 from jepa_mpc.envs.swing import SwingUp
@@ -28,7 +28,7 @@ SENSORS = ("cart position [m]", "pole angle [rad]", "cart speed [m/s]", "pole sp
 
 def swing_cost() -> Cost:
     """Tilt of the pole, distance of the cart and speeds, mean over the plan and once more at its end."""
-    return SensorCost(weighted((1.0, tilt(1)), (1.0, squares([(0, 0.1), (2, 0.01), (3, 0.01)]))), at_end=1.0)
+    return task_cost(weighted((1.0, tilt(1)), (1.0, squares([(0, 0.1), (2, 0.01), (3, 0.01)]))), at_end=1.0)
 
 
 def read_joints(physics: Array, sensordata: Array) -> Array:

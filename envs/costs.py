@@ -1,63 +1,77 @@
 """Task costs read from simulator sensors: for planners on true dynamics, where no learned distance is needed.
 
-A stage cost maps sensors `... Q` and the goal's sensors `... Q` to one number each; `SensorCost` puts it along the
-plan. All of them are differentiable in the sensors.
+A stage cost maps sensors `... Q` and the goal's sensors `... Q` to one number each; `SensorCost` takes it at every
+step, `task_cost` along a plan. All of them are differentiable in the sensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from jepa_mpc.costs import MeanAndEnd, PlanCost, StepCosts, WeightedSum
+from jepa_mpc.interfaces import Cost
 from jepa_mpc.shapes import check_shape
-from jepa_mpc.types import Costs, Goal, Plans, Rollout
+from jepa_mpc.types import Goal, Plans, Rollout
 
 Stage = Callable[[Annotated[Tensor, "... Q"], Annotated[Tensor, "... Q"]], Annotated[Tensor, "..."]]
 
 
+@dataclass(frozen=True)
 class SensorCost:
-    """A stage cost along a plan, and its price of moving.
-
-        cost = mean_h stage(q_h, q_goal) + at_end * stage(q_H, q_goal) + effort * mean_h |a_h|^2
-
-    Candidates that are not valid cost infinity.
+    """A stage cost at every step of a plan.
 
     Args:
         stage: Cost of one step's sensors, lower is better.
-        at_end: Additional weight of the plan's end.
-        effort: Weight of the squared length of the actions, in their own units.
-
-    Raises:
-        ValueError: If a weight is negative.
     """
 
-    def __init__(self, stage: Stage, *, at_end: float = 0.0, effort: float = 0.0) -> None:
-        if at_end < 0 or effort < 0:
-            raise ValueError(f"need at_end >= 0 and effort >= 0, got {at_end} and {effort}")
-        self.stage = stage
-        self.at_end = at_end
-        self.effort = effort
+    stage: Stage
 
-    def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> Costs:
-        """Score each candidate: sensors B S H Q and goal B Q -> cost B S.
+    def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> StepCosts:
+        """Sensors B S H Q and the goal's B Q -> cost B S H.
 
         Raises:
             ValueError: If rollout or goal carry no sensors, or shapes do not fit.
         """
         if rollout.sensors is None or goal.sensors is None:
-            raise ValueError("this cost reads simulator sensors: it needs true dynamics and a goal with sensors")
+            lacking = "rollout" if rollout.sensors is None else "goal"
+            raise ValueError(f"the {lacking} carries no sensors: this cost needs true dynamics and a simulated goal")
         sizes = check_shape(rollout.sensors, "B S H Q")
         check_shape(goal.sensors, "B Q", B=sizes["B"], Q=sizes["Q"])
-        stages = self.stage(rollout.sensors, goal.sensors[:, None, None])  # (B, S, H)
-        cost = stages.mean(dim=-1) + self.at_end * stages[..., -1]
-        if self.effort:
-            cost = cost + self.effort * plans.square().sum(dim=-1).mean(dim=-1)
-        if rollout.valid is None:
-            return cost
-        return torch.where(rollout.valid, cost, torch.inf)
+        return self.stage(rollout.sensors, goal.sensors[:, None, None])
+
+
+def squared_length(rollout: Rollout, plans: Plans, goal: Goal) -> StepCosts:
+    """Squared length of each action, in its own units: |a_h|^2."""
+    return plans.square().sum(dim=-1)
+
+
+def task_cost(stage: Stage, *, at_end: float = 0.0, effort: float = 0.0) -> Cost:
+    """A stage cost along a plan, and its price of moving.
+
+        cost = mean_h stage(q_h, q_goal) + at_end * stage(q_H, q_goal) + effort * mean_h |a_h|^2
+
+    Args:
+        stage: Cost of one step's sensors.
+        at_end: Additional weight of the plan's end.
+        effort: Weight of the squared length of the actions.
+
+    Raises:
+        ValueError: If a weight is negative.
+    """
+    if not effort >= 0:
+        raise ValueError(f"need effort >= 0, got {effort}")
+    cost = PlanCost(SensorCost(stage), MeanAndEnd(at_end))
+    return cost if effort == 0 else WeightedSum({"stage": (1.0, cost), "effort": (effort, PlanCost(squared_length))})
+
+
+def squared(now: Tensor, goal: Tensor) -> Tensor:
+    """Squared distance of all sensors from their values at the goal."""
+    return (now - goal).square().sum(dim=-1)
 
 
 def apart(sensors: Sequence[int]) -> Stage:

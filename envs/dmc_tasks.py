@@ -13,7 +13,7 @@ import numpy as np
 
 from jepa_mpc.envs.cart_pole import SENSORS as CART_POLE_SENSORS
 from jepa_mpc.envs.cart_pole import read_joints, stands, swing_cost
-from jepa_mpc.envs.costs import SensorCost, apart, squares, tilt, weighted
+from jepa_mpc.envs.costs import apart, squares, task_cost, tilt, weighted
 from jepa_mpc.envs.plant import Array
 from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.interfaces import Cost
@@ -110,7 +110,7 @@ def _pendulum() -> DmcTask:
         read=_joints,
         goal_sensors=_zeros(2),
         goal_positions=_zero_positions,
-        cost=lambda: SensorCost(weighted((1.0, tilt(0)), (1.0, squares([(1, 0.01)]))), at_end=1.0),
+        cost=lambda: task_cost(weighted((1.0, tilt(0)), (1.0, squares([(1, 0.01)]))), at_end=1.0),
         distance=lambda now, goal: float(1.0 - np.cos(now[0])),
         reached=lambda now, goal: bool(np.cos(now[0]) > np.cos(np.deg2rad(8)) and abs(now[1]) < 1.0),
         camera="fixed",
@@ -130,7 +130,7 @@ def _point_mass() -> DmcTask:
         read=_joints,
         goal_sensors=_zeros(4),
         goal_positions=_zero_positions,
-        cost=lambda: SensorCost(weighted((1.0, apart((0, 1))), (0.1, apart((2, 3))))),
+        cost=lambda: task_cost(weighted((1.0, apart((0, 1))), (0.1, apart((2, 3))))),
         distance=lambda now, goal: float(np.linalg.norm(now[:2])),
         reached=lambda now, goal: bool(np.linalg.norm(now[:2]) < 0.015),
         camera="fixed",
@@ -150,7 +150,7 @@ def _reacher(task: str, reached_m: float) -> DmcTask:
         read=lambda model: _read_reacher,
         goal_sensors=lambda model: np.array([*model.geom("target").pos[:2], 0.0, 0.0]),
         goal_positions=_reacher_posture,
-        cost=lambda: SensorCost(weighted((1.0, apart((0, 1))), (0.003, apart((2, 3)))), at_end=0.5),
+        cost=lambda: task_cost(weighted((1.0, apart((0, 1))), (0.003, apart((2, 3)))), at_end=0.5),
         distance=lambda now, goal: float(np.linalg.norm(now[:2] - goal[:2])),
         reached=lambda now, goal: bool(np.linalg.norm(now[:2] - goal[:2]) < reached_m),
         camera="fixed",
@@ -184,7 +184,7 @@ def _jaco() -> DmcTask:
         read=_read_jaco,
         goal_sensors=lambda model: np.array(model.site(JACO_TARGET).pos),
         goal_positions=_jaco_posture,
-        cost=lambda: SensorCost(apart((0, 1, 2)), at_end=0.5),
+        cost=lambda: task_cost(apart((0, 1, 2)), at_end=0.5),
         distance=lambda now, goal: float(np.linalg.norm(now - goal)),
         reached=lambda now, goal: bool(np.linalg.norm(now - goal) < 0.05),
         camera="front_close",

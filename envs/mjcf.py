@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 import torch
 
-from jepa_mpc.envs.costs import SensorCost, apart
+from jepa_mpc.envs.costs import apart, task_cost
 from jepa_mpc.envs.direct import DirectEnv
 from jepa_mpc.envs.plant import TIME_DIM, Array, DirectPlant
 from jepa_mpc.interfaces import Cost
@@ -91,7 +91,7 @@ class MjcfEnv(DirectEnv):
 
     def cost(self) -> Cost:
         """The same distance, mean over the plan."""
-        return SensorCost(apart(range(len(self.plant.sensors))))
+        return task_cost(apart(range(len(self.plant.sensors))))
 
     def _start(self, options: dict[str, Any]) -> tuple[Array, Array]:
         noise = self.np_random.uniform(-self._noise, self._noise, self.plant.model.nq)

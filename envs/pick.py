@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal, get_args
 
 import mujoco
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from jepa_mpc.envs.arm import HAND_DOWN, Arm
 from jepa_mpc.envs.baselines import Policy
 from jepa_mpc.envs.contact import Touch, touch
-from jepa_mpc.envs.costs import SensorCost
+from jepa_mpc.envs.costs import task_cost
 from jepa_mpc.envs.handling_cost import handling
 from jepa_mpc.envs.handling_plant import HandlingPlant
 from jepa_mpc.envs.labs import Lab
@@ -24,7 +25,7 @@ from jepa_mpc.envs.picking import Picker
 from jepa_mpc.envs.robots import DEFAULT
 from jepa_mpc.envs.scene import Appearance, Scene
 from jepa_mpc.envs.snapshot import restore, take
-from jepa_mpc.envs.tabletop import TabletopEnv
+from jepa_mpc.envs.tabletop import TabletopEnv, apart_from, place_of
 from jepa_mpc.envs.things import BODY, KINDS, Kind, Thing, sample_thing
 from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.interfaces import Cost
@@ -150,8 +151,7 @@ class PickEnv(TabletopEnv):
 
     def object_m(self) -> Array:
         """Position of the object's middle in the base frame, in metres."""
-        at = self.scene.data.joint(BODY).qpos[:3]
-        return (at - self.scene.base_in_world) @ self.scene.base_rotation
+        return self.scene.thing_in_base(BODY)
 
     def height_m(self) -> float:
         """How far the object's middle is above where it stands on the table, in metres."""
@@ -189,7 +189,7 @@ class PickEnv(TabletopEnv):
 
     def cost(self) -> Cost:
         """Object, hand and grip to where the goal shows them (see `handling_cost`)."""
-        return SensorCost(handling(), at_end=1.0, effort=0.005)
+        return task_cost(handling(), at_end=1.0, effort=0.005)
 
     def oracle(self) -> Policy:
         """Grasps, carries and puts down by rule."""
@@ -215,17 +215,13 @@ class PickEnv(TabletopEnv):
         self.thing = options.get("thing") or sample_thing(self.np_random, self.lab, kinds=self.kinds)
         self.thing.shape(self.scene.model)
         mujoco.mj_setConst(self.scene.model, self.scene.data)
-        self._shown_m = self._object_start_m = self._spot(options.get("object_m"))
-        self.goal_m = self._spot(options.get("goal_m"))
-        while options.get("goal_m") is None and not (
-            NEAREST_GOAL_M <= np.linalg.norm((self.goal_m - self._shown_m)[:2]) <= FARTHEST_GOAL_M
-        ):
-            self.goal_m = self._spot(None)
+        self._shown_m = self._object_start_m = place_of(options, "object_m", self._spot)
+        away = partial(apart_from, self._shown_m, self._spot, nearest_m=NEAREST_GOAL_M, farthest_m=FARTHEST_GOAL_M)
+        self.goal_m = place_of(options, "goal_m", away)
         if self.protocol == "moved":
             self._object_start_m = self._aside(self._shown_m)
         self._in_hand = bool(options.get("in_hand"))
-        start = options.get("start_m")
-        self.start_m = self._above(self._object_start_m) if start is None else np.asarray(start, dtype=np.float64)
+        self.start_m = place_of(options, "start_m", lambda: self._above(self._object_start_m))
 
     def _show_goal(self) -> None:
         """Take the pictures of all goals; the last one is shown at the end."""
@@ -300,10 +296,8 @@ class PickEnv(TabletopEnv):
         self.arm.command = before.command
         restore(self.arm.robot, self.scene.model, self.scene.data, before)
 
-    def _spot(self, given: Array | None) -> Array:
+    def _spot(self) -> Array:
         """A place for the object's middle on the table, free of clutter."""
-        if given is not None:
-            return np.asarray(given, dtype=np.float64)
         height = self.lab.table_height_m + self.thing.half_height_m
         while True:
             spot = np.array([*self.np_random.uniform(SPOT_LOW_M, SPOT_HIGH_M), height])
@@ -323,13 +317,13 @@ class PickEnv(TabletopEnv):
 
     def _above(self, object_m: Array) -> Array:
         """A place for the hand 10 to 18 cm above the object and up to 10 cm beside it."""
-        low, high = self.arm.workspace()
-        while True:
+
+        def above() -> Array:
             angle, way = self.np_random.uniform(-np.pi, np.pi), 0.10 * np.sqrt(self.np_random.uniform())
             beside = way * np.array([np.cos(angle), np.sin(angle), 0.0])
-            spot = object_m + beside + np.array([0.0, 0.0, self.np_random.uniform(0.10, 0.18)])
-            if (spot >= low).all() and (spot <= high).all() and self._place(spot) < 0.003:
-                return spot
+            return object_m + beside + np.array([0.0, 0.0, self.np_random.uniform(0.10, 0.18)])
+
+        return self._reachable(above)
 
     def _show(self, object_m: Array, holding_m: Array, opening_m: float) -> Array:
         """Lay the object and put the hand where it would hold it at another place; what the sensors read there."""
@@ -343,9 +337,7 @@ class PickEnv(TabletopEnv):
     def _lay(self, object_m: Array, opening_m: float) -> None:
         """Put the object down upright, at rest and square to the base, and the fingers apart."""
         scene, data = self.scene, self.scene.data
-        turn = np.zeros(4)
-        mujoco.mju_mat2Quat(turn, np.ascontiguousarray(scene.base_rotation).ravel())
+        scene.lay(BODY, object_m)
         data.qpos[self.arm.robot.grip] = opening_m
-        data.joint(BODY).qpos = [*scene.to_world(object_m), *turn]
         data.qvel[:] = 0.0
         mujoco.mj_forward(scene.model, data)

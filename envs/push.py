@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import mujoco
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 from jepa_mpc.envs.arm import HAND_DOWN, Arm
 from jepa_mpc.envs.arm_plant import ArmPlant
 from jepa_mpc.envs.baselines import Policy
-from jepa_mpc.envs.costs import SensorCost, apart, weighted
+from jepa_mpc.envs.costs import apart, task_cost, weighted
 from jepa_mpc.envs.labs import Lab
 from jepa_mpc.envs.pushing import BEHIND_M, PushAbout, Pusher, approach
 from jepa_mpc.envs.robots import DEFAULT, HOME, Robot
 from jepa_mpc.envs.scene import Appearance, Scene, model_spec
-from jepa_mpc.envs.tabletop import TabletopEnv
+from jepa_mpc.envs.tabletop import TabletopEnv, apart_from, place_of
 from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.interfaces import Cost
 
@@ -81,8 +82,7 @@ class PushEnv(TabletopEnv):
 
     def block_m(self) -> NDArray[np.float64]:
         """Position of the block's middle in the base frame, in metres."""
-        at = self.scene.data.joint(BLOCK).qpos[:3]
-        return (at - self.scene.base_in_world) @ self.scene.base_rotation
+        return self.scene.thing_in_base(BLOCK)
 
     def goal_sensors(self) -> NDArray[np.float64]:
         """Hand behind the block at its goal, and the block's goal, in the base frame (m)."""
@@ -90,7 +90,7 @@ class PushEnv(TabletopEnv):
 
     def cost(self) -> Cost:
         """Distance of the block from the goal, and how far the hand is from the place behind the block (m)."""
-        return SensorCost(weighted((1.0, apart((3, 4))), (0.3, approach)), at_end=1.0)
+        return task_cost(weighted((1.0, apart((3, 4))), (0.3, approach)), at_end=1.0)
 
     def oracle(self) -> Policy:
         """Goes behind the block and pushes along the line to the goal."""
@@ -105,29 +105,27 @@ class PushEnv(TabletopEnv):
 
     def _choose(self, options: dict[str, Any]) -> None:
         """Block and goal somewhere on the table, and the hand behind the block, a little aside."""
-        self._block_start_m = self._spot(options.get("block_m"))
-        self.goal_m = self._spot(options.get("goal_m"))
-        while options.get("goal_m") is None and not (
-            NEAREST_GOAL_M <= np.linalg.norm(self.goal_m - self._block_start_m) <= FARTHEST_GOAL_M
-        ):
-            self.goal_m = self._spot(None)
-        start = options.get("start_m")
-        self.start_m = self._beside(self._block_start_m) if start is None else np.asarray(start, dtype=np.float64)
+        self._block_start_m = place_of(options, "block_m", self._spot)
+        away = partial(
+            apart_from, self._block_start_m, self._spot, nearest_m=NEAREST_GOAL_M, farthest_m=FARTHEST_GOAL_M
+        )
+        self.goal_m = place_of(options, "goal_m", away)
+        self.start_m = place_of(options, "start_m", lambda: self._beside(self._block_start_m))
 
-    def _spot(self, given: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        if given is not None:
-            return np.asarray(given, dtype=np.float64)
+    def _spot(self) -> NDArray[np.float64]:
+        """A place for the block's middle on the table."""
         height = self.lab.table_height_m + HALF_BLOCK_M
         return np.array([*self.np_random.uniform(BLOCK_LOW_M, BLOCK_HIGH_M), height])
 
     def _beside(self, block_m: NDArray[np.float64]) -> NDArray[np.float64]:
         """A place for the hand some way off the block, in any direction that the arm can reach."""
-        low, high = self.arm.workspace()
-        while True:
+        height = self.arm.workspace()[0][2]
+
+        def aside() -> NDArray[np.float64]:
             angle, way = self.np_random.uniform(-np.pi, np.pi), self.np_random.uniform(1.0, 1.5) * BEHIND_M
-            spot = np.array([*(block_m[:2] + way * np.array([np.cos(angle), np.sin(angle)])), low[2]])
-            if (spot >= low).all() and (spot <= high).all() and self._place(spot) < 0.003:
-                return spot
+            return np.array([*(block_m[:2] + way * np.array([np.cos(angle), np.sin(angle)])), height])
+
+        return self._reachable(aside)
 
     def _show_goal(self) -> None:
         away = self.goal_m + np.array([0.0, 0.0, 0.25])
@@ -140,12 +138,8 @@ class PushEnv(TabletopEnv):
 
     def _lay(self, block_m: NDArray[np.float64]) -> None:
         """Put the block down, at rest and square to the base."""
-        scene, data = self.scene, self.scene.data
-        turn = np.zeros(4)
-        mujoco.mju_mat2Quat(turn, np.ascontiguousarray(scene.base_rotation).ravel())
-        data.joint(BLOCK).qpos = [*scene.to_world(block_m), *turn]
-        data.joint(BLOCK).qvel = 0.0
-        mujoco.mj_forward(scene.model, data)
+        self.scene.lay(BLOCK, block_m)
+        mujoco.mj_forward(self.scene.model, self.scene.data)
 
     def _gap_m(self) -> float:
         return float(np.linalg.norm((self.block_m() - self.goal_m)[:2]))

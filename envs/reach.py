@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from jepa_mpc.envs.arm import Arm
 from jepa_mpc.envs.arm_plant import ArmPlant
 from jepa_mpc.envs.baselines import OracleIK, Policy
-from jepa_mpc.envs.costs import SensorCost, apart
+from jepa_mpc.envs.costs import apart, task_cost
 from jepa_mpc.envs.robots import DEFAULT
 from jepa_mpc.envs.scene import Appearance, Scene
-from jepa_mpc.envs.tabletop import TabletopEnv
+from jepa_mpc.envs.tabletop import TabletopEnv, apart_from, place_of
 from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.interfaces import Cost
 
@@ -75,22 +76,16 @@ class ReachEnv(TabletopEnv):
 
     def cost(self) -> Cost:
         """Distance of the hand from the goal (m), mean over the plan."""
-        return SensorCost(apart((0, 1, 2)))
+        return task_cost(apart((0, 1, 2)))
 
     def oracle(self) -> Policy:
         """Drives straight to the goal."""
         return OracleIK(self)
 
     def _choose(self, options: dict[str, Any]) -> None:
-        start, goal = options.get("start_m"), options.get("goal_m")
-        self.start_m = self._reachable() if start is None else np.asarray(start, dtype=np.float64)
-        if goal is not None:
-            self.goal_m = np.asarray(goal, dtype=np.float64)
-            return
-        while True:
-            self.goal_m = self._reachable()
-            if NEAREST_GOAL_M <= np.linalg.norm(self.goal_m - self.start_m) <= FARTHEST_GOAL_M:
-                return
+        self.start_m = place_of(options, "start_m", self._reachable)
+        away = partial(apart_from, self.start_m, self._reachable, nearest_m=NEAREST_GOAL_M, farthest_m=FARTHEST_GOAL_M)
+        self.goal_m = place_of(options, "goal_m", away)
 
     def _show_goal(self) -> None:
         self._place(self.goal_m)

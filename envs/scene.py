@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, get_args
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from jepa_mpc.envs.labs import SURFACES, WORKSPACE_HIGH, WORKSPACE_LOW, CameraPose, Distractor, Lab
 from jepa_mpc.envs.meshes import attach_meshes
@@ -16,7 +16,6 @@ from jepa_mpc.envs.robots import DEFAULT, HOME, ROBOTS, Robot
 from jepa_mpc.envs.textures import paint
 from jepa_mpc.errors import choose
 
-LOGGER = logging.getLogger(__name__)
 Appearance = Literal["primitives", "meshes"]
 MakeSpec = Callable[[Appearance, Robot], mujoco.MjSpec]
 NUM_CLUTTER = 6
@@ -30,9 +29,6 @@ SHAPES = {
     "ellipsoid": mujoco.mjtGeom.mjGEOM_ELLIPSOID,
     "mesh": mujoco.mjtGeom.mjGEOM_MESH,
 }
-
-
-mujoco.set_mju_user_warning(lambda message: LOGGER.debug("MuJoCo: %s", message))  # no log file in the working directory
 
 
 def model_spec(appearance: Appearance, robot: Robot) -> mujoco.MjSpec:
@@ -104,6 +100,17 @@ class Scene:
             if any(item.drift_m_s):
                 body = self.model.body(f"clutter{number}").id
                 self.model.body_pos[body, :2] = np.array(item.at_m) + time_s * np.array(item.drift_m_s)
+
+    def thing_in_base(self, joint: str) -> NDArray[np.float64]:
+        """Position of a free body in the base frame, in metres."""
+        return (self.data.joint(joint).qpos[:3] - self.base_in_world) @ self.base_rotation
+
+    def lay(self, joint: str, at_m: NDArray[np.float64]) -> None:
+        """Put a free body down, at rest and square to the base; `at_m` is in the base frame (m)."""
+        turn = np.zeros(4)
+        mujoco.mju_mat2Quat(turn, np.ascontiguousarray(self.base_rotation).ravel())
+        self.data.joint(joint).qpos = [*self.to_world(at_m), *turn]
+        self.data.joint(joint).qvel = 0.0
 
     def to_world(self, point_in_base: np.ndarray) -> np.ndarray:
         """Points `(..., 3)` of the robot's base frame in world coordinates."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import gymnasium
@@ -25,7 +26,10 @@ from jepa_mpc.types import ActionBox, Observation
 
 PROPRIO_LIMIT = 10.0  # far beyond any angle (rad) or length (m) that the arm can have
 BREAKDOWN_REWARD = -1.0  # farther than any place in the workspace
+REACHED_M = 0.003  # a place whose joints put the hand no farther from it
 HELD_AXIS = 1e-6  # gymnasium wants every axis to have a width; what is sampled there is not carried out
+
+Draw = Callable[[], NDArray[np.float64]]
 
 
 class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC):
@@ -247,12 +251,13 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         self.scene.drift(0.0)
         return error
 
-    def _reachable(self) -> NDArray[np.float64]:
+    def _reachable(self, draw: Draw | None = None) -> NDArray[np.float64]:
+        """A place that the hand reaches: drawn until there is one, by default from the whole workspace."""
         low, high = self.arm.workspace()
         while True:
-            point = self.np_random.uniform(low, high)
-            if self._place(point) < 0.003:
-                return point
+            spot = self.np_random.uniform(low, high) if draw is None else draw()
+            if (spot >= low).all() and (spot <= high).all() and self._place(spot) < REACHED_M:
+                return spot
 
     def _draw(self, camera: str, size: int) -> NDArray[np.uint8]:
         if self._renderer is None:
@@ -282,3 +287,17 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
     def _info(self) -> dict[str, Any]:
         distance = self.distance_m()
         return {"distance_m": distance, "is_success": distance < self.reached_m, "lab": self.lab.name}
+
+
+def place_of(options: Mapping[str, Any], name: str, draw: Draw) -> NDArray[np.float64]:
+    """A place of an episode (m): the one that `reset` was given, else one that is drawn."""
+    given = options.get(name)
+    return draw() if given is None else np.asarray(given, dtype=np.float64)
+
+
+def apart_from(start_m: NDArray[np.float64], draw: Draw, *, nearest_m: float, farthest_m: float) -> NDArray[np.float64]:
+    """A place neither too near to the start nor too far from it, drawn until there is one."""
+    while True:
+        spot = draw()
+        if nearest_m <= np.linalg.norm(spot - start_m) <= farthest_m:
+            return spot

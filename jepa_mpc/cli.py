@@ -89,7 +89,7 @@ def run_command(command: Entry, *, usage: str) -> None:
         return
     try:
         module = importlib.import_module(f"jepa_mpc.experiments.commands.{command.script}")
-        from jepa_mpc.experiments.command_line import run
+        from jepa_mpc.face.command_line import run
     except ModuleNotFoundError as error:
         sys.exit(missing(error, command.script))
     except KeyboardInterrupt:

@@ -142,8 +142,9 @@ class GoalReader(Protocol):
 class Agent(Protocol):
     """Acts towards a goal."""
 
-    last: StepLog | None
-    """What happened in the last step; None before the first one."""
+    @property
+    def last(self) -> StepLog | None:
+        """What happened in the last step; None before the first one."""
 
     def reset(self, goal: Observation) -> None:
         """Begin an episode: encode the goal once and clear the memory."""

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from jepa_mpc.planners.constraints import AugmentedLagrangian, Constrained, Treatment
 from jepa_mpc.planners.noise import Noise, WhiteNoise
-from jepa_mpc.planners.search import Search, first_guess, half_width, opening
+from jepa_mpc.planners.search import Search, half_width, opening, starts
 from jepa_mpc.types import Costs, PlanRequest, PlanResult, Plans, Streams
 
 # A search has a few dozen steps: Adam's usual memory of some 10 and 1000 of them is too long for it.
@@ -71,7 +71,9 @@ class GradientPlanner:
             NoValidPlan: If no plan is valid and there is no fallback.
         """
         search = Search(request)
-        descent = Descent(self._starts(request), request)
+        with torch.no_grad():
+            given = opening(request, self.num_starts)
+            descent = Descent(starts(request, given, self.num_starts, noise=self.noise, std=self.initial_std), request)
         optimiser = without_closure(self.optimiser([descent.u]))
         constrained = Constrained(self.constraints)
         for iteration in range(self.num_iterations):
@@ -90,15 +92,6 @@ class GradientPlanner:
     def _noise_at(self, iteration: int) -> float:
         """Size of the step noise after this iteration: it is gone at the last step."""
         return self.step_noise * max(0.0, 1 - (iteration + 1) / max(1, self.num_iterations - 1))
-
-    @torch.no_grad()
-    def _starts(self, request: PlanRequest) -> Plans:
-        """The starts `B S H A`: the opening plans, then noise about the first guess."""
-        given = opening(request, self.num_starts)
-        shape = (request.batch, self.num_starts, request.horizon, request.box.dim)
-        noise = self.noise(shape, request.generator, like=request.box.low)
-        drawn = first_guess(request)[:, None] + self.initial_std * half_width(request) * noise
-        return request.box.clip(torch.cat([given, drawn[:, given.shape[1] :]], dim=1))
 
 
 def without_closure(optimiser: Optimizer) -> Optimizer:

@@ -14,7 +14,7 @@ from torch.optim import Adam
 from jepa_mpc.planners.constraints import AugmentedLagrangian, Constrained, Treatment, usual_size
 from jepa_mpc.planners.gradient import QUICK_BETAS, Descent, OptimiserFactory, without_closure
 from jepa_mpc.planners.noise import Noise, WhiteNoise
-from jepa_mpc.planners.search import Search, first_guess, half_width, masked, opening, without_constraints
+from jepa_mpc.planners.search import Search, masked, opening, starts, without_constraints
 from jepa_mpc.types import Costs, Imagined, PlanRequest, PlanResult, Plans, Scores, StepModel, Streams
 
 NUM_WAVES = 3  # of a bent way: enough to leave a straight line and come back
@@ -110,7 +110,8 @@ class LiftedPlanner:
         if search.out_of_time():
             return search.result(rounds=rounds)
         with torch.no_grad():
-            descent = Descent(self._starts(request, given), request)
+            first = starts(request, given, self.num_starts, noise=self.noise, std=self.initial_std)
+            descent = Descent(first, request)
             course = _Course(self, steps, descent, known=given.shape[1], generator=request.generator)
         for index in range(self.num_rounds):
             self._lift(search, course, index)
@@ -129,13 +130,6 @@ class LiftedPlanner:
         if self.shaping > 0 and request.steps.goal is None:
             raise ValueError("shaping needs a goal state, and the request's step model has none")
         return request.steps
-
-    def _starts(self, request: PlanRequest, given: Plans) -> Plans:
-        """The first plans `B S H A`: the given ones, then noise about the first guess."""
-        shape = (request.batch, self.num_starts, request.horizon, request.box.dim)
-        noise = self.noise(shape, request.generator, like=request.box.low)
-        drawn = first_guess(request)[:, None] + self.initial_std * half_width(request) * noise
-        return request.box.clip(torch.cat([given, drawn[:, given.shape[1] :]], dim=1))
 
     def _lift(self, search: Search, course: _Course, index: int) -> None:
         """The steps of the loss before round `index`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from jepa_mpc.planners.noise import Noise
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Costs, Plan, PlanRequest, PlanResult, Plans, PlanStatus, Scores
 
@@ -211,6 +212,23 @@ def opening(request: PlanRequest, limit: int) -> Plans:
     with_still = request.warm_start is not None and given.shape[1] + 2 <= limit
     still = [standing_still(request)[:, None]] if with_still else []
     return torch.cat([guess, *still, given], dim=1)
+
+
+def starts(request: PlanRequest, given: Plans, count: int, *, noise: Noise, std: float) -> Plans:
+    """The plans `B S H A` from which `count` descents start: the given ones, then noise about the first guess.
+
+    Args:
+        request: What is asked for.
+        given: Plans to start from as they are, at most `count`.
+        count: Number of starts S.
+        noise: Draws the spread of the others.
+        std: Standard deviation of the spread, as a share of half the width of the box.
+    """
+    shape = (request.batch, count, request.horizon, request.box.dim)
+    drawn = first_guess(request)[:, None] + std * half_width(request) * noise(
+        shape, request.generator, like=request.box.low
+    )
+    return request.box.clip(torch.cat([given, drawn[:, given.shape[1] :]], dim=1))
 
 
 def half_width(request: PlanRequest) -> Tensor:

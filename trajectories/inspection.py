@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,8 @@ from jepa_mpc.trajectories.episode import DEPTH, EE_POSE, IMAGES, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import Log
 
 Depth = Literal["ends", "all"]
+BLOCK_BYTES = 1 << 26
+"""Pictures that are decoded at a time."""
 COUNTERS = ("frame_index", "episode_index", "task_index", "index", "done")
 
 
@@ -116,10 +119,13 @@ def inspect_log(
         length = log.lengths[index]
         try:
             columns = log.read(index, 0, length, rows)
-            spans = [(0, length)] if frames == "all" else sorted({(0, 1), (length - 1, length)})
+            spans = _blocks(log, length, images) if frames == "all" else sorted({(0, 1), (length - 1, length)})
+            plain: dict[str, list[bool]] = {name: [] for name in images}
             for start, stop in spans if images else ():
                 for name, pictures in log.read(index, start, stop, images).items():
-                    flat[name] += int(all(picture.max() == picture.min() for picture in pictures))
+                    plain[name].append(all(picture.max() == picture.min() for picture in pictures))
+            for name, told in plain.items():
+                flat[name] += int(all(told)) if frames == "all" else sum(told)
         except BadEpisode as error:
             damaged[index] = str(error)
             continue
@@ -133,6 +139,13 @@ def inspect_log(
         format=log.format, lengths=tuple(log.lengths), dt_s=log.dt_s, cameras=log.cameras, fields=fields,
         damaged=damaged, remarks=tuple(_remarks(log, fields, steps_s, flat)),
     )  # fmt: skip
+
+
+def _blocks(log: Log, length: int, images: list[str]) -> list[tuple[int, int]]:
+    """Spans of steps whose pictures fit into memory, whatever the length of the episode."""
+    step_bytes = sum(math.prod(log.fields[name].shape) * np.dtype(log.fields[name].dtype).itemsize for name in images)
+    count = max(1, BLOCK_BYTES // max(1, step_bytes))
+    return [(start, min(start + count, length)) for start in range(0, length, count)]
 
 
 def _remarks(log: Log, fields: dict[str, FieldReport], steps_s: list[float], flat: dict[str, int]) -> Iterator[str]:

@@ -310,6 +310,12 @@ def guess_robot(log: Log) -> RobotMap:
     return RobotMap(state=(STATE,) if STATE in log.fields else tuple(vectors))
 
 
+def chosen_map(log: Log, given: Mapping[str, Any] | None) -> RobotMap:
+    """The guessed map of a log, with those entries instead that are given and not None."""
+    told = {str(key): value for key, value in (given or {}).items() if value is not None}
+    return robot_map({**guess_robot(log).to_dict(), **told})
+
+
 def robot_map(description: Mapping[str, Any]) -> RobotMap:
     """The map that `to_dict` described.
 

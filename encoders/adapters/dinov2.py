@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
+from typing import Unpack
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa_mpc.encoders.adapters.files import Released
-from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.filling import How, fill, filled
 from jepa_mpc.encoders.adapters.names import respell, single_norm_spelling
-from jepa_mpc.encoders.adapters.shapes import check_config, count_blocks, heads_of, need
+from jepa_mpc.encoders.adapters.shapes import check_config, need, trunk
 from jepa_mpc.encoders.release import Release
 from jepa_mpc.encoders.released_first import DINOV2, dinov2
-from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
+from jepa_mpc.encoders.vit import ViTSizes
 from jepa_mpc.errors import BadCheckpoint
 
 FAMILY = "DINOv2"
@@ -50,41 +51,17 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
         )
     if any("register_tokens" in name for name in tensors):
         raise BadCheckpoint(f"{released.source} holds a DINOv2 with registers: take one without")
-    patches, table = need(released, "patch_embed.proj.weight", FAMILY), need(released, "pos_embed", FAMILY)
-    width, channels, patch, _ = patches.shape
-    sizes = ViTSizes(
-        image=math.isqrt(table.shape[1] - 1) * patch,
-        patch=patch,
-        width=width,
-        depth=count_blocks(tensors),
-        heads=heads_of(released, width, USUAL_HEADS, given=heads),
-        mlp_dim=need(released, "blocks.0.mlp.fc1.weight", FAMILY).shape[0],
-        channels=channels,
-        eps=float(released.config.get("layer_norm_eps", 1e-6)),
-    )
+    told = trunk(released, USUAL_HEADS, family=FAMILY, heads=heads, dims=(4,))
+    image = math.isqrt(need(released, "pos_embed", FAMILY).shape[1] - 1) * told["patch"]
+    sizes = ViTSizes(image=image, eps=float(released.config.get("layer_norm_eps", 1e-6)), **told)
     check_config(released, sizes)
     return Release(form=dinov2, sizes=sizes, image=224, file=released.source)
 
 
-def build(
-    released: Released,
-    described: Release,
-    *,
-    title: str,
-    dtype: torch.dtype | None = torch.float32,
-    recompute: bool = False,
-) -> VisionTransformer:
-    """The encoder of a file that was read, in evaluation mode; scales of branches become part of their weights.
-
-    Raises:
-        BadCheckpoint: If a weight is missing, unexpected or of another shape.
-    """
-    assert isinstance(described.sizes, ViTSizes)
-    with torch.device("meta"):
-        encoder = dinov2(described.sizes, recompute=recompute)
-    weights = folded(released.encoder)
-    fill(encoder, weights, spelling=spelling, title=title, dtype=dtype, ignored=UNUSED)
-    return encoder.eval()
+def build(released: Released, described: Release, **how: Unpack[How]) -> nn.Module:
+    """The encoder of a file that was read (see `filled`); scales of branches become part of their weights."""
+    pour = partial(fill, tensors=folded(released.encoder), spelling=spelling, ignored=UNUSED)
+    return filled(described, pour, **how)
 
 
 def spelling(name: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from typing import Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from jepa_mpc.encoders.release import Release
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.strict import check_finite
 
@@ -55,6 +57,32 @@ def fill(
     check_finite({name: tensors[name] for name in names}, title)
     weights = {key: _copied(tensors[name].detach(), dtype) for name, key in names.items()}
     module.load_state_dict(weights, strict=True, assign=True)
+
+
+class How(TypedDict, total=False):
+    """How released weights become a network; see `filled`."""
+
+    title: Required[str]
+    dtype: torch.dtype | None
+    recompute: bool
+
+
+def filled(described: Release, pour: Callable[..., None], **how: Unpack[How]) -> nn.Module:
+    """The network of a file that was read, in evaluation mode.
+
+    Args:
+        described: Its form and sizes.
+        pour: Gives the weights of the file to a network: `fill` or the like, with the file's part of the arguments.
+        **how: `title`, what it is called in error messages; `dtype` of the weights, None keeps the file's (float32 by
+            default); `recompute`, see `VideoTransformer`.
+
+    Raises:
+        BadCheckpoint: If a weight is missing, unexpected or of another shape.
+    """
+    with torch.device("meta"):
+        network = described(recompute=how.get("recompute", False))
+    pour(network, title=how["title"], dtype=how.get("dtype", torch.float32))
+    return network.eval()
 
 
 def _copied(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -11,17 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Unpack
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa_mpc.encoders.adapters.files import Released
-from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.filling import How, fill, filled
 from jepa_mpc.encoders.adapters.names import block_rules, respell
-from jepa_mpc.encoders.adapters.shapes import check_config, count_blocks, heads_of, need
+from jepa_mpc.encoders.adapters.shapes import check_config, need, trunk
 from jepa_mpc.encoders.release import Release
 from jepa_mpc.encoders.released_views import LEJEPA, lejepa
-from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
+from jepa_mpc.encoders.vit import ViTSizes
 from jepa_mpc.errors import BadCheckpoint
 
 FAMILY = "LeJEPA"
@@ -53,41 +54,21 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
             number of heads cannot be known.
     """
     plain = replace(released, encoder=backbone(released.encoder))
-    patches, table = need(plain, "patch_embed.proj.weight", FAMILY), need(plain, "pos_embed", FAMILY)
-    width, channels, patch = patches.shape[:3]
+    table = need(plain, "pos_embed", FAMILY)
     side = math.isqrt(table.shape[1] - 1)
-    if patches.dim() != 4 or table.shape[1] != side**2 + 1:
+    if table.shape[1] != side**2 + 1:
         raise BadCheckpoint(
-            f"{released.source}: patches {tuple(patches.shape)} and table {tuple(table.shape)} are not those of a "
-            "square picture with a summary token"
+            f"{released.source}: the table {tuple(table.shape)} is not that of a square picture with a summary token"
         )
-    sizes = ViTSizes(
-        image=side * patch, patch=patch, width=width, depth=count_blocks(plain.encoder), channels=channels,
-        heads=heads_of(plain, width, USUAL_HEADS, given=heads),
-        mlp_dim=need(plain, "blocks.0.mlp.fc1.weight", FAMILY).shape[0],
-    )  # fmt: skip
+    told = trunk(plain, USUAL_HEADS, family=FAMILY, heads=heads, dims=(4,))
+    sizes = ViTSizes(image=side * told["patch"], **told)
     check_config(plain, sizes)
     return Release(form=lejepa, sizes=sizes, image=sizes.image, file=released.source)
 
 
-def build(
-    released: Released,
-    described: Release,
-    *,
-    title: str,
-    dtype: torch.dtype | None = torch.float32,
-    recompute: bool = False,
-) -> VisionTransformer:
-    """The encoder of a file that was read, in evaluation mode; it gives all patch tokens.
-
-    Raises:
-        BadCheckpoint: If a weight is missing, unexpected or of another shape.
-    """
-    assert isinstance(described.sizes, ViTSizes)
-    with torch.device("meta"):
-        encoder = lejepa(described.sizes, recompute=recompute)
-    fill(encoder, backbone(released.encoder), spelling=released_name, title=title, dtype=dtype)
-    return encoder.eval()
+def build(released: Released, described: Release, **how: Unpack[How]) -> nn.Module:
+    """The encoder of a file that was read (see `filled`); it gives all patch tokens."""
+    return filled(described, partial(fill, tensors=backbone(released.encoder), spelling=released_name), **how)
 
 
 def backbone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
+from typing import Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa_mpc.encoders.adapters.files import Released
-from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.filling import How, fill, filled
 from jepa_mpc.encoders.adapters.names import placed_spelling
-from jepa_mpc.encoders.adapters.shapes import check_config, count_blocks, heads_of, need
+from jepa_mpc.encoders.adapters.shapes import check_config, trunk
 from jepa_mpc.encoders.placed import TABLES, PlacedForm, PlacedTransformer
 from jepa_mpc.encoders.release import Release
 from jepa_mpc.encoders.released_first import IJEPA, VJEPA
@@ -53,16 +55,11 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
             contradicts the weights.
     """
     tensors, config = released.encoder, released.config
-    patches = need(released, PATCHES, "I-JEPA or V-JEPA")
-    width, channels, *tubelet, patch, _ = patches.shape
+    told = trunk(released, USUAL_HEADS, family="I-JEPA or V-JEPA", heads=heads, dims=(4, 5))
+    tubelet = tensors[PATCHES].shape[2:-2]
     sizes = VideoSizes(
-        width=width,
-        depth=count_blocks(tensors),
-        heads=heads_of(released, width, USUAL_HEADS, given=heads),
-        mlp_dim=need(released, "blocks.0.mlp.fc1.weight", "I-JEPA or V-JEPA").shape[0],
-        patch=patch,
+        **told,
         tubelet=tubelet[0] if tubelet else 1,
-        channels=channels,
         eps=float(config.get("layer_norm_eps", 1e-6)),
         qkv_bias="blocks.0.attn.qkv.bias" in tensors,
     )
@@ -73,32 +70,10 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
     return Release(form=form, sizes=sizes, image=image, file=released.source)
 
 
-def build(
-    released: Released,
-    described: Release,
-    *,
-    title: str,
-    dtype: torch.dtype | None = torch.float32,
-    recompute: bool = False,
-) -> PlacedTransformer:
-    """The encoder of a file that was read, in evaluation mode.
-
-    Args:
-        released: The file.
-        described: Its form and sizes.
-        title: What it is called in error messages.
-        dtype: Of the weights; None keeps the file's.
-        recompute: See `VideoTransformer`.
-
-    Raises:
-        BadCheckpoint: If a weight is missing, unexpected or of another shape.
-    """
-    form = described.form
-    assert isinstance(form, PlacedForm) and isinstance(described.sizes, VideoSizes)
-    with torch.device("meta"):
-        encoder = form(described.sizes, recompute=recompute)
-    fill_placed(encoder, released.encoder, table=form.table, title=title, dtype=dtype)
-    return encoder.eval()
+def build(released: Released, described: Release, **how: Unpack[How]) -> nn.Module:
+    """The encoder of a file that was read (see `filled`)."""
+    assert isinstance(described.form, PlacedForm)
+    return filled(described, partial(fill_placed, tensors=released.encoder, table=described.form.table), **how)
 
 
 def fill_placed(

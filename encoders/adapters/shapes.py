@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor
 
@@ -26,6 +26,45 @@ def need(released: Released, name: str, family: str) -> Tensor:
             f"{len(released.encoder)} weights such as {some}"
         )
     return released.encoder[name]
+
+
+class Trunk(TypedDict):
+    """Sizes that the weights of every Transformer tell."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp_dim: int
+    patch: int
+    channels: int
+
+
+def trunk(
+    released: Released, usual: Mapping[int, int], *, family: str, heads: int | None, dims: tuple[int, ...]
+) -> Trunk:
+    """What the weights of an encoder tell of its sizes.
+
+    Args:
+        released: The file.
+        usual: Heads of the released encoders of this family, by width.
+        family: What the encoder should be, for messages.
+        heads: See `heads_of`.
+        dims: Axes that the kernel of its patches may have: 4 for pictures, 5 for clips.
+
+    Raises:
+        BadCheckpoint: If a weight that tells a size is missing or has other axes, or the heads cannot be known.
+    """
+    kernel = need(released, "patch_embed.proj.weight", family).shape
+    if len(kernel) not in dims:
+        raise BadCheckpoint(f"{released.source} holds patches of {tuple(kernel)}: no encoder of the {family} family")
+    return {
+        "width": kernel[0],
+        "depth": count_blocks(released.encoder),
+        "heads": heads_of(released, kernel[0], usual, given=heads),
+        "mlp_dim": need(released, "blocks.0.mlp.fc1.weight", family).shape[0],
+        "patch": kernel[-2],
+        "channels": kernel[1],
+    }
 
 
 def count_blocks(tensors: Mapping[str, Tensor]) -> int:

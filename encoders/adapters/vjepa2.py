@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -13,10 +14,10 @@ from torch import nn
 
 from jepa_mpc.encoders.adapters import dinov2, lejepa, placed
 from jepa_mpc.encoders.adapters.files import Released, read_released
-from jepa_mpc.encoders.adapters.filling import fill
+from jepa_mpc.encoders.adapters.filling import fill, filled
 from jepa_mpc.encoders.adapters.hub import resolve
 from jepa_mpc.encoders.adapters.names import encoder_spelling, single_norm_spelling
-from jepa_mpc.encoders.adapters.shapes import check_config, count_blocks, heads_of, need
+from jepa_mpc.encoders.adapters.shapes import check_config, need, trunk
 from jepa_mpc.encoders.placed import PlacedForm
 from jepa_mpc.encoders.release import Release
 from jepa_mpc.encoders.released import RELEASES, vjepa2, vjepa2_1
@@ -108,13 +109,12 @@ def build(
         BadCheckpoint: If a weight is missing, unexpected or of another shape.
     """
     described = described or describe(released)
-    with torch.device("meta"):
-        encoder = described(recompute=recompute)
-    assert isinstance(encoder, VideoTransformer)
-    spelling = encoder_spelling if encoder.levels else single_norm_spelling
+    spelling = encoder_spelling if described.form is vjepa2_1 else single_norm_spelling
+    pour = partial(fill, tensors=released.encoder, spelling=spelling, ignored=(POSITION_TABLE,))
     name = f"{title} ({released.section!r} of {released.source})"
-    fill(encoder, released.encoder, spelling=spelling, title=name, dtype=dtype, ignored=(POSITION_TABLE,))
-    return encoder.eval()
+    encoder = filled(described, pour, title=name, dtype=dtype, recompute=recompute)
+    assert isinstance(encoder, VideoTransformer)
+    return encoder
 
 
 def describe(released: Released, *, heads: int | None = None) -> Release:
@@ -130,20 +130,10 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
             contradicts the weights.
     """
     tensors, config = released.encoder, released.config
-    patches = need(released, "patch_embed.proj.weight", FAMILY)
-    if patches.dim() != 5:
-        raise BadCheckpoint(
-            f"{released.source} holds patches of {tuple(patches.shape)}: no encoder of the {FAMILY} family"
-        )
-    width, channels, tubelet, patch, _ = patches.shape
+    told = trunk(released, USUAL_HEADS, family=FAMILY, heads=heads, dims=(5,))
     sizes = VideoSizes(
-        width=width,
-        depth=count_blocks(tensors),
-        heads=heads_of(released, width, USUAL_HEADS, given=heads),
-        mlp_dim=need(released, "blocks.0.mlp.fc1.weight", FAMILY).shape[0],
-        patch=patch,
-        tubelet=tubelet,
-        channels=channels,
+        **told,
+        tubelet=need(released, "patch_embed.proj.weight", FAMILY).shape[2],
         eps=float(config.get("layer_norm_eps", 1e-6)),
         qkv_bias="blocks.0.attn.qkv.bias" in tensors,
     )

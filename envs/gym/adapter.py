@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from jepa_mpc.envs.baselines import Policy
-from jepa_mpc.envs.costs import SensorCost, apart
+from jepa_mpc.envs.costs import apart, task_cost
 from jepa_mpc.envs.gym.making import bare, box_of, budget_of, flat, made, name_of
 from jepa_mpc.envs.gym.moments import GOALS, GymGoal, Moment, told
 from jepa_mpc.envs.gym.physics import moves_alike, plant_of
@@ -204,9 +204,9 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     def cost(self) -> Cost:
         """Distance of the observation from the goal's; without one, minus the reward, mean over the plan."""
         if self.wanted.observation is None:
-            return SensorCost(lambda now, goal: -now[..., -2])
+            return task_cost(lambda now, goal: -now[..., -2])
         self.goal_sensors()
-        return SensorCost(apart([axis for axis, value in enumerate(self.wanted.observation) if value is not None]))
+        return task_cost(apart([axis for axis, value in enumerate(self.wanted.observation) if value is not None]))
 
     def oracle(self) -> Policy | None:
         """None: nothing is known of it."""

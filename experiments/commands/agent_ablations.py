@@ -23,17 +23,7 @@ from tqdm import tqdm
 
 from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
-from jepa_mpc.experiments.agents.ablations import (
-    DOUBT,
-    WALL_WITH,
-    WALL_WITHOUT,
-    AblationCell,
-    AblationWork,
-    kept,
-    variants,
-    work_off,
-)
-from jepa_mpc.experiments.agents.tables import (
+from jepa_mpc.experiments.evaluation.agents.ablation_tables import (
     DOUBT_HEAD,
     HEAD,
     WALL_HEAD,
@@ -43,20 +33,30 @@ from jepa_mpc.experiments.agents.tables import (
     draw,
     draw_doubts,
     draw_wall,
-    markdown,
     row_of,
     wall_cells,
     wall_row,
 )
-from jepa_mpc.experiments.benchmarking import origin
-from jepa_mpc.experiments.processes import in_processes
-from jepa_mpc.experiments.reporting.record import plain
-from jepa_mpc.experiments.run_folder import claim_folder
+from jepa_mpc.experiments.evaluation.agents.ablations import (
+    DOUBT,
+    WALL_WITH,
+    WALL_WITHOUT,
+    AblationCell,
+    AblationWork,
+    kept,
+    variants,
+    work_off,
+)
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.planners import planner_choice
+from jepa_mpc.reporting.record import plain
+from jepa_mpc.reporting.saving import markdown_table
+from jepa_mpc.runs import origin
+from jepa_mpc.runs.run_folder import claim_run
+from jepa_mpc.runs.worker_pool import in_processes
 
 MISTAKES = (BadCheckpoint, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 
@@ -147,7 +147,9 @@ def report(cells: list[AblationCell], folder: Path, cfg: DictConfig) -> None:
     if doubts:
         tables.append(("What the ensemble does not know", DOUBT_HEAD, [doubt_cells(row) for row in doubt_rows(doubts)]))
         rank = draw_doubts(doubts, folder / "figures" / "doubts.png")
-    write_text(folder / "table.md", "\n".join(f"### {name}\n\n{markdown(head, body)}" for name, head, body in tables))
+    write_text(
+        folder / "table.md", "\n".join(f"### {name}\n\n{markdown_table(head, body)}" for name, head, body in tables)
+    )
     facts = {
         "command": shlex.join(["python", "experiments/agent_ablations.py", *sys.argv[1:]]),
         "commit": origin.commit(),
@@ -182,7 +184,7 @@ def main(cfg: DictConfig) -> None:
         if not cells:
             raise ValueError("nothing is left to play: give labs, or seeds of the wall")
         folder = Path(str(cfg.out))
-        claim_folder(folder)
+        claim_run(folder, "agent_ablations", left=("cells",))
         play(cells, folder, workers=cfg.workers)
         report(cells, folder, cfg)
     except MISTAKES as error:

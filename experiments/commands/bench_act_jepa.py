@@ -23,18 +23,19 @@ from tqdm import tqdm
 
 from jepa_mpc.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint
 from jepa_mpc.envs.labs import sample_lab
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, UnknownName
-from jepa_mpc.experiments.benchmarking import origin
-from jepa_mpc.experiments.chunking import ChunkJudge, built, lesson_of, publish, taught
-from jepa_mpc.experiments.reaching.chunks import ChunkMethod, ChunkMethods
-from jepa_mpc.experiments.reaching.episodes import LabJob, play_all
-from jepa_mpc.experiments.reporting.chunks import draw, markdown
-from jepa_mpc.experiments.reporting.record import EpisodeRecord, plain
-from jepa_mpc.experiments.reporting.summary import compare, summarise
-from jepa_mpc.experiments.training.journal import Busy, note_origin, only_writer
+from jepa_mpc.errors import BadCheckpoint, BadEpisode, Busy, UnknownName
+from jepa_mpc.experiments.evaluation.action_chunks.chunk_tables import draw, markdown
+from jepa_mpc.face.evaluation.chunk_methods import ChunkMethod, ChunkMethods
+from jepa_mpc.face.evaluation.lab_episodes import LabJob, play_all
 from jepa_mpc.face.planning import PlanSettings
-from jepa_mpc.files import write_json, write_text
+from jepa_mpc.face.training.chunk_policy import ChunkJudge, chunk_objective, encoded_lesson, save_chunks, train_chunks
+from jepa_mpc.face.training.journal import note_origin
+from jepa_mpc.files import only_writer, write_json, write_text
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.reporting.record import EpisodeRecord, plain
+from jepa_mpc.reporting.summary import compare, summarise
+from jepa_mpc.runs import origin
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.training.loop import FitSettings, TrainingDiverged
@@ -89,15 +90,17 @@ def train_one(cfg: DictConfig, bank: FrameBank, system: str, *, seed: int, episo
         training = load_checkpoint(folder)[1]["training"]
         if training["settings"] == settings:
             return dict(training["scores"])
-    objective = built(described, seed=seed, encoder=str(cfg.model))
+    objective = chunk_objective(described, seed=seed, encoder=str(cfg.model))
     keep = Path(str(cfg.out)) / "tokens"
-    lesson = lesson_of(objective, bank, episodes=episodes, held=cfg.held, encoder=str(cfg.model), keep=keep)
+    lesson = encoded_lesson(objective, bank, episodes=episodes, held=cfg.held, encoder=str(cfg.model), keep=keep)
     judge = ChunkJudge(lesson.held, window=objective.decoder.chunk + 1, count=int(cfg.judged))
     start, title = time.process_time(), f"{system}, {episodes} episodes, seed {seed}"
-    scores = taught(objective, lesson, FitSettings(**cfg.fit), seed=seed, batch=cfg.batch, judge=judge, title=title)
+    scores = train_chunks(
+        objective, lesson, FitSettings(**cfg.fit), seed=seed, batch=cfg.batch, judge=judge, title=title
+    )
     row = {"system": system, "episodes": episodes, "seed": seed, **scores}
     row["cpu_s"] = round(time.process_time() - start, 1)
-    publish(folder, objective, lesson, system=described, training={"settings": settings, "scores": row})
+    save_chunks(folder, objective, lesson, system=described, training={"settings": settings, "scores": row})
     return row
 
 
@@ -205,6 +208,7 @@ def main(cfg: DictConfig) -> None:
         check(cfg)
         torch.set_num_threads(int(cfg.threads))
         folder = Path(str(cfg.out))
+        claim_run(folder, "bench_act_jepa", left=("tokens",))
         with only_writer(folder):
             note_origin(folder, OmegaConf.to_yaml(cfg, resolve=True))
             trained = train(cfg)

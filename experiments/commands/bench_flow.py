@@ -23,11 +23,12 @@ from tqdm import tqdm
 
 from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
-from jepa_mpc.experiments.flowing.judge import Scores, flows_of, judge
-from jepa_mpc.experiments.flowing.pairs import FlowPairs, FlowRecording, load_pairs
-from jepa_mpc.experiments.flowing.pictures import choose_pairs, draw
+from jepa_mpc.experiments.evaluation.optical_flow.flow_figures import choose_pairs, draw
+from jepa_mpc.experiments.evaluation.optical_flow.flow_scores import Scores, flows_of, judge
+from jepa_mpc.experiments.evaluation.optical_flow.frame_pairs import FlowPairs, FlowRecording, load_pairs
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.checkpoints.assembly import assemble
 from jepa_mpc.world_model.checkpoints.loader import save_world_model
@@ -104,7 +105,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     """Every seed: trained, measured, and the first one drawn."""
     torch.set_num_threads(int(cfg.threads))
     out = Path(cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
+    claim_run(out, "bench_flow", left=("train.npz",))
     train, held = pairs_of(cfg, "train"), pairs_of(cfg, "held")
     runs = []
     for seed in map(int, cfg.seeds):

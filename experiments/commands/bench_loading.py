@@ -19,12 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName, choose
-from jepa_mpc.experiments.benchmarking.origin import commit, machine, versions
-from jepa_mpc.experiments.loading.figure import draw_rates
-from jepa_mpc.experiments.loading.logs import KINDS, write_logs
-from jepa_mpc.experiments.loading.measure import cache_rate, ingest_rate, log_rate
+from jepa_mpc.experiments.evaluation.data_loading.loading_figure import draw_rates
+from jepa_mpc.experiments.evaluation.data_loading.loading_rates import cache_rate, ingest_rate, log_rate
+from jepa_mpc.experiments.evaluation.data_loading.synthetic_logs import KINDS, write_logs
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.reporting.saving import markdown_table
+from jepa_mpc.runs.origin import commit, machine, versions
+from jepa_mpc.runs.run_folder import claim_run
 
 INGESTED = ("log", "pictures", "cached at", "frames per CPU s", "log MB", "cache MB")
 CLIPS = ("source", "frames of a clip", "clips per CPU s")
@@ -42,6 +44,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     out, kinds = Path(cfg.out), list(cfg.logs)
     for kind in kinds:
         choose(KINDS, kind, "log to measure")
+    claim_run(out, "bench_loading")
     ingested: list[dict[str, Any]] = []
     clips: list[dict[str, Any]] = []
     small = (cfg.image_size, cfg.image_size)
@@ -63,24 +66,24 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
         for length in cfg.lengths:
             clips.append({"source": kind, "frames of a clip": length} | log_rate(path, length=length, **times))
     facts = {"commit": commit(), "machine": machine(), "load": os.getloadavg()[0], **versions()}
+    tables = ((ingested, INGESTED), (clips, CLIPS))
     report = {"settings": OmegaConf.to_container(cfg, resolve=True), "facts": facts, "ingest": ingested, "clips": clips}
     write_json(out / "loading.json", report)
-    write_text(out / "loading.md", markdown(ingested, INGESTED) + "\n" + markdown(clips, CLIPS))
+    write_text(out / "loading.md", "\n".join(markdown_table(head, cells(rows, head)) for rows, head in tables))
     draw_rates(out / "loading.png", ingested, clips)
     return report
 
 
-def markdown(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
-    """Some columns of the rows as a table."""
-    lines = [list(columns), ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def cells(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[list[str]]:
+    """Some columns of the rows as text."""
+    return [[_cell(row[name]) for name in columns] for row in rows]
 
 
 def show(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     """Print some columns of the rows."""
     table = Table(*columns)
-    for row in rows:
-        table.add_row(*(_cell(row[name]) for name in columns))
+    for row in cells(rows, columns):
+        table.add_row(*row)
     Console(width=120).print(table)
 
 

@@ -21,8 +21,10 @@ import torch._dynamo  # noqa: F401  before the first OpenGL context: the other o
 from omegaconf import DictConfig, OmegaConf
 
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
-from jepa_mpc.experiments.benchmarking import origin
-from jepa_mpc.experiments.objects.binding import (
+from jepa_mpc.experiments.evaluation.objects.object_figures import draw_scores, draw_slots
+from jepa_mpc.experiments.evaluation.objects.puck_pushing import Mind, PushSearch, choose_pushes
+from jepa_mpc.experiments.evaluation.objects.puck_recording import Episodes, Recording, load_episodes
+from jepa_mpc.experiments.evaluation.objects.slot_binding import (
     SlotLesson,
     agreement,
     attended,
@@ -31,13 +33,9 @@ from jepa_mpc.experiments.objects.binding import (
     placed,
     trained_slots,
 )
-from jepa_mpc.experiments.objects.pictures import draw_scores, draw_slots
-from jepa_mpc.experiments.objects.pixels import trained_pixels
-from jepa_mpc.experiments.objects.predicting import PredictorLesson, SlotWindows, cut, judge, trained
-from jepa_mpc.experiments.objects.pushing import Mind, PushSearch, choose_pushes
-from jepa_mpc.experiments.objects.recording import Episodes, Recording, load_episodes
-from jepa_mpc.experiments.objects.sources import SlotLog, TrueSlots, fitted, made, read_error_m, true_slots
-from jepa_mpc.experiments.objects.trials import (
+from jepa_mpc.experiments.evaluation.objects.slot_logs import SlotLog, TrueSlots, fitted, made, read_error_m, true_slots
+from jepa_mpc.experiments.evaluation.objects.slot_predictors import PredictorLesson, SlotWindows, cut, judge, trained
+from jepa_mpc.experiments.evaluation.objects.trials import (
     IDLE,
     TrialSource,
     ask,
@@ -49,9 +47,12 @@ from jepa_mpc.experiments.objects.trials import (
     slug,
     summary,
 )
-from jepa_mpc.experiments.reporting.record import plain
+from jepa_mpc.experiments.evaluation.objects.vector_baseline import trained_pixels
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.reporting.record import plain
+from jepa_mpc.runs import origin
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.world_model.parts.objectives.slot_features import SlotFeatureObjective
 from jepa_mpc.world_model.parts.predictors.object_world import ObjectWorld
 from jepa_mpc.world_model.parts.predictors.slots import SlotSizes
@@ -210,7 +211,7 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
     """Record, train, measure, ask, push, and write all of it."""
     torch.set_num_threads(int(cfg.threads))
     out = Path(cfg.out)
-    out.mkdir(parents=True, exist_ok=True)
+    claim_run(out, "bench_objects", left=("train.npz",))
     train, held = recorded(cfg, "train"), recorded(cfg, "held")
     objective, slots = measured_slots(cfg, train, held)
     sources = {TRUTH: truth(cfg, train, held)}

@@ -24,15 +24,18 @@ from rich.table import Table
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
-from jepa_mpc.experiments.benchmarking import figures, origin, page, summary
-from jepa_mpc.experiments.benchmarking.advice import across, advice
-from jepa_mpc.experiments.benchmarking.folder import finished
-from jepa_mpc.experiments.benchmarking.play import Work, work_off
-from jepa_mpc.experiments.benchmarking.study import Study, study_of
-from jepa_mpc.experiments.reporting.record import plain
-from jepa_mpc.experiments.run_folder import claim_folder, refuse_strangers
+from jepa_mpc.experiments.evaluation.planners import planner_figures, planner_table
+from jepa_mpc.experiments.evaluation.planners import planner_page as page
+from jepa_mpc.experiments.evaluation.planners.advice import across, advice
+from jepa_mpc.experiments.evaluation.planners.cell_player import Work, work_off
+from jepa_mpc.experiments.evaluation.planners.code_fingerprint import fingerprint
+from jepa_mpc.experiments.evaluation.planners.finished_cells import finished
+from jepa_mpc.experiments.evaluation.planners.study import Study, study_of
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
+from jepa_mpc.reporting.record import plain
+from jepa_mpc.runs import origin
+from jepa_mpc.runs.run_folder import claim_run
 
 SHIPPED = CHECKPOINTS / "reach"
 log = logging.getLogger(__name__)
@@ -53,7 +56,7 @@ def play(study: Study, cfg: DictConfig) -> None:
             folder=folder,
             checkpoint=study.checkpoint,
             commit=commit,
-            code=origin.fingerprint(baseline=cell.baseline),
+            code=fingerprint(baseline=cell.baseline),
         )
         for cell in mine
         if cell.key not in done.outcomes
@@ -64,7 +67,7 @@ def play(study: Study, cfg: DictConfig) -> None:
             bar.update()
 
 
-def report(study: Study, cfg: DictConfig, *, interrupted: bool = False) -> tuple[list[summary.Row], str]:
+def report(study: Study, cfg: DictConfig, *, interrupted: bool = False) -> tuple[list[planner_table.Row], str]:
     """Write results.json, table.csv, table.md, figures and page of all runs in the folder that are done.
 
     Runs of other shards, and of wider studies that had the same folder, are part of it. Nothing is written of no run.
@@ -80,7 +83,7 @@ def report(study: Study, cfg: DictConfig, *, interrupted: bool = False) -> tuple
     partial += f" ({'interrupted' if interrupted else 'other shards'}; the same command goes on)" if missing else ""
     if not outcomes:
         return [], partial
-    rows = summary.table(outcomes, reference=cfg.reference)
+    rows = planner_table.table(outcomes, reference=cfg.reference)
     overall = across(rows)
     facts = {
         "partial": partial,
@@ -99,14 +102,14 @@ def report(study: Study, cfg: DictConfig, *, interrupted: bool = False) -> tuple
     write_json(
         folder / "results.json", plain({"facts": facts, "rows": rows, "overall": overall, "advice": advice(overall)})
     )
-    write_text(folder / "table.csv", summary.as_csv(rows))
+    write_text(folder / "table.csv", planner_table.as_csv(rows))
     write_text(folder / "table.md", page.markdown(rows, note=partial))
-    drawn = figures.draw(rows, outcomes, folder / "figures")
+    drawn = planner_figures.draw(rows, outcomes, folder / "figures")
     page.write_page(rows, facts, folder / "report.html", figures=drawn)
     return rows, partial
 
 
-def show(rows: list[summary.Row], study: Study, done: Path, *, partial: str) -> None:
+def show(rows: list[planner_table.Row], study: Study, done: Path, *, partial: str) -> None:
     """Print one table per task, and one of all with a sentence of advice."""
     console = Console(width=120)
     for task, group in page.by_task(rows).items():
@@ -127,7 +130,7 @@ def show(rows: list[summary.Row], study: Study, done: Path, *, partial: str) -> 
     console.print(f"table, figures and page: {done}", soft_wrap=True)
 
 
-def bench(cfg: DictConfig) -> list[summary.Row]:
+def bench(cfg: DictConfig) -> list[planner_table.Row]:
     """Play, write, print, and give back the rows of the table.
 
     Raises:
@@ -136,8 +139,7 @@ def bench(cfg: DictConfig) -> list[summary.Row]:
     torch.set_num_threads(1)
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     study, folder = study_of(options, configs=CONFIGS, shipped=SHIPPED), Path(str(cfg.out))
-    refuse_strangers(folder, "runs of bench_planners", lambda name: name == "cells")
-    claim_folder(folder)
+    claim_run(folder, "bench_planners", left=("cells",))
     interrupted = False
     try:
         play(study, cfg)

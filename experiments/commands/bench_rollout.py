@@ -23,8 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from jepa_mpc.experiments.speed.rollouts import instructions
+from jepa_mpc.experiments.evaluation.throughput.rollout_times import instructions
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.parts.poses import integrate
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
@@ -137,6 +138,8 @@ def measure(cfg: DictConfig, *, device: torch.device, precision: str, context: i
 
 def bench(cfg: DictConfig) -> list[Row]:
     """All lines of the table; writes them to `out`, too."""
+    folder = Path(str(cfg.out))
+    claim_run(folder, "bench_rollout")
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])] if cfg.device == "auto" else [str(cfg.device)]
     rows = [
         measure(cfg, device=torch.device(device), precision=precision, context=context)
@@ -146,8 +149,6 @@ def bench(cfg: DictConfig) -> list[Row]:
     ]
     sizes = {name: cfg[name] for name in ("width", "depth", "heads", "side", "state_dim", "candidates", "horizon")}
     hardware = torch.cuda.get_device_name() if "cuda" in devices else f"{os.cpu_count()} x {platform.machine()}"
-    folder = Path(str(cfg.out))
-    folder.mkdir(parents=True, exist_ok=True)
     hardware = f"{hardware}; instructions {instructions()}"
     facts = {"sizes": sizes, "hardware": hardware, "torch": torch.__version__, "rows": [asdict(row) for row in rows]}
     (folder / "rollout.json").write_text(json.dumps(facts, indent=2) + "\n")

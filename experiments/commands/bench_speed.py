@@ -26,12 +26,13 @@ from rich.console import Console
 from rich.table import Table
 
 from jepa_mpc.errors import UnknownName, choose
-from jepa_mpc.experiments.speed.loop import drive
-from jepa_mpc.experiments.speed.rollouts import Sizes, instructions, measure, product_rate
-from jepa_mpc.experiments.speed.searches import PLANNERS, overhead, side_by_side
-from jepa_mpc.experiments.speed.simulator import simulate
+from jepa_mpc.experiments.evaluation.throughput.control_loop import drive
+from jepa_mpc.experiments.evaluation.throughput.rollout_times import Sizes, instructions, measure, product_rate
+from jepa_mpc.experiments.evaluation.throughput.search_times import PLANNERS, overhead, side_by_side
+from jepa_mpc.experiments.evaluation.throughput.simulator_times import simulate
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.runs.run_folder import claim_run
 
 ROLLOUTS = ("context", "variant", "ms", "to plain 32", "to plain of the same bits", "gflop", "distance")
 OVERHEAD = ("planner", "samples", "ms per round", "fastest ms")
@@ -69,7 +70,9 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
         "load before": os.getloadavg()[0],
         "torch": torch.__version__,
     }
-    rows, more, columns = choose(BENCHMARKS, cfg.what, "benchmark")(cfg)
+    measured = choose(BENCHMARKS, cfg.what, "benchmark")
+    claim_run(Path(cfg.out), "bench_speed")
+    rows, more, columns = measured(cfg)
     settings = OmegaConf.to_container(cfg, resolve=True)
     report: dict[str, Any] = {"settings": settings, "facts": facts | more, "rows": rows}
     write_json(Path(cfg.out) / f"{NAMES.get(cfg.what, cfg.what)}.json", report)

@@ -10,11 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName, choose
-from jepa_mpc.experiments.command_line import check_complete
-from jepa_mpc.experiments.commands.inspect_logs import chosen_map
+from jepa_mpc.face.command_line import check_complete
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.trajectories.formats import WRITERS, open_log
-from jepa_mpc.trajectories.robots import MappedLog
+from jepa_mpc.trajectories.robots import MappedLog, chosen_map
 
 
 def convert(cfg: DictConfig) -> Path:

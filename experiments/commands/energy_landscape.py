@@ -25,9 +25,12 @@ from jepa_mpc import envs  # noqa: F401  chooses the OpenGL backend
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName
-from jepa_mpc.experiments.reaching.methods import world_model_at
+from jepa_mpc.face.evaluation.methods import world_model_at
+from jepa_mpc.face.evaluation.reach_task import reach_env
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.reporting.saving import save_figure
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.types import Context, Goal, Observation
 from jepa_mpc.world_model.dynamics.model import WorldModel
@@ -70,7 +73,7 @@ def situation(env: ReachEnv, cfg: DictConfig, index: int) -> tuple[Observation, 
     low, high = env.arm.workspace()
     before, begin = env.observation(), env.hand_m()
     move = np.where(begin > (low + high) / 2, -1, 1) * draw.uniform(0.3, 0.8, size=3) * cfg.range_m
-    action = np.concatenate([move, np.zeros(4)]).astype(np.float32)
+    action = np.concatenate([move, np.zeros(env.action_box.dim - 3)]).astype(np.float32)
     for _ in range(cfg.steps):
         env.step(action)
     return before, env.observation(), (env.hand_m() - begin) / cfg.steps
@@ -100,7 +103,7 @@ def landscape(model: WorldModel, env: ReachEnv, cfg: DictConfig, index: int) -> 
     axis = torch.linspace(-cfg.range_m, cfg.range_m, cfg.points)
     found = []
     for plane, (first, second) in PLANES.items():
-        actions = torch.zeros(cfg.points**2, 7)
+        actions = torch.zeros(cfg.points**2, env.action_box.dim)
         actions[:, :3] = torch.from_numpy(true).float()
         grid = torch.cartesian_prod(axis, axis)
         actions[:, first], actions[:, second] = grid.T
@@ -135,21 +138,21 @@ def draw(rows: list[list[Landscape]], path: Path) -> None:
             axes.set(xlabel=f"d{part.plane[0]} (cm)", ylabel=f"d{part.plane[1]} (cm)", aspect="equal")
             axes.set_title(f"{part.lab}: {100 * part.missed_m:.1f} cm apart", fontsize=9)
     cells[0][0].legend(fontsize=8, loc="upper right")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def study(cfg: DictConfig) -> dict[str, Any]:
     """All labs: writes the plot and the numbers, and returns the numbers."""
     if cfg.points < 3 or cfg.steps < 1 or cfg.labs < 1 or not cfg.range_m > 0:
         raise ValueError("need points >= 3, steps >= 1, labs >= 1 and range_m > 0")
+    folder = Path(str(cfg.out))
+    claim_run(folder, "energy_landscape")
     model = world_model_at(Path(str(cfg.checkpoint)), str(cfg.device))
-    env = ReachEnv(cameras=model.interface.cameras, image_size=model.interface.image_size, budget=cfg.steps + 1)
+    env = reach_env(model.interface, budget=cfg.steps + 1)
     try:
         rows = [landscape(model, env, cfg, index) for index in range(cfg.labs)]
     finally:
         env.close()
-    folder = Path(str(cfg.out))
-    folder.mkdir(parents=True, exist_ok=True)
     draw(rows, folder / "landscape.png")
     parts = [part for row in rows for part in row]
     facts = {

@@ -17,16 +17,16 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import UnknownName, choose
-from jepa_mpc.experiments.benchmarking import origin
-from jepa_mpc.experiments.handling.agents import AGENTS, PLANNING
-from jepa_mpc.experiments.handling.play import Cell, Work, load, work_one
-from jepa_mpc.experiments.handling.table import leads, markdown, summary
-from jepa_mpc.experiments.handling.tasks import TASKS
-from jepa_mpc.experiments.processes import in_processes
-from jepa_mpc.experiments.reporting.record import plain
-from jepa_mpc.experiments.run_folder import claim_folder
+from jepa_mpc.experiments.evaluation.handling.headroom_agents import AGENTS, PLANNING
+from jepa_mpc.experiments.evaluation.handling.headroom_cells import Cell, Work, load, work_one
+from jepa_mpc.experiments.evaluation.handling.headroom_table import leads, markdown, summary
+from jepa_mpc.experiments.evaluation.handling.headroom_tasks import TASKS
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.reporting.record import plain
+from jepa_mpc.runs import origin
+from jepa_mpc.runs.run_folder import claim_run
+from jepa_mpc.runs.worker_pool import in_processes
 
 OWN = ("object", "split", "level", "lab_seed", "horizon", "num_samples", "num_iterations", "seed")
 
@@ -78,7 +78,7 @@ def main(cfg: DictConfig) -> None:
     folder = Path(str(cfg.out))
     try:
         cells = cells_of(cfg)
-        claim_folder(folder)
+        claim_run(folder, "headroom", left=("episodes",))
         works = [Work(cell=cell, folder=folder) for cell in cells if load(cell, folder) is None]
         with tqdm(total=len(cells), initial=len(cells) - len(works), unit="episode", desc="playing") as bar:
             for outcome in in_processes(work_one, works, workers=int(cfg.workers)):

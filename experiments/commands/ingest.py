@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName
-from jepa_mpc.experiments.command_line import Stopped, check_complete
-from jepa_mpc.experiments.training.sources import robot_entries
+from jepa_mpc.face.command_line import Stopped, check_complete
+from jepa_mpc.face.training.log_sources import robot_entries
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.trajectories.cache import Cache, CacheOptions, told
 from jepa_mpc.trajectories.ingest import ingest

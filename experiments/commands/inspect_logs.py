@@ -7,7 +7,6 @@ map as it was guessed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,16 @@ from rich.console import Console
 from rich.table import Column, Table
 from tqdm import tqdm
 
-from jepa_mpc.envs.drawing import enlarge, label_strip
-from jepa_mpc.envs.video import Picture, save_picture, save_video
 from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName
-from jepa_mpc.experiments.command_line import check_complete
+from jepa_mpc.face.command_line import check_complete
+from jepa_mpc.face.log_previews import film, preview_sheet
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
-from jepa_mpc.trajectories.episode import IMAGES
+from jepa_mpc.reporting.video import save_picture, save_video
 from jepa_mpc.trajectories.formats import open_log
-from jepa_mpc.trajectories.formats.base import Log
 from jepa_mpc.trajectories.inspection import COUNTERS, LogReport, inspect_log
-from jepa_mpc.trajectories.robots import MappedLog, RobotMap, guess_robot, robot_map
+from jepa_mpc.trajectories.robots import MappedLog, chosen_map
 
-GAP = 4
-HEIGHT = 112
 MOST_AXES = 8
 
 
@@ -57,12 +52,6 @@ def look(cfg: DictConfig) -> LogReport:
     return report
 
 
-def chosen_map(log: Log, options: Any) -> RobotMap:
-    """The guessed map of a log, with whatever the command line says instead."""
-    given = {str(key): value for key, value in (options or {}).items() if value is not None}
-    return robot_map({**guess_robot(log).to_dict(), **given})
-
-
 def show(report: LogReport, console: Console) -> None:
     """Print a report."""
     rate = f"{1 / report.dt_s:.6g} Hz" if report.dt_s > 0 else "rate unknown"
@@ -79,39 +68,6 @@ def show(report: LogReport, console: Console) -> None:
         console.print(f"[yellow]note[/] {remark}", highlight=False)
     if not report.damaged and not report.remarks:
         console.print("no problem found")
-
-
-def preview_sheet(log: MappedLog, episodes: Sequence[int], *, columns: int = 6) -> Picture:
-    """A row of pictures over time for each episode, cameras below each other."""
-    rows = []
-    for index in episodes:
-        steps = np.linspace(0, log.lengths[index] - 1, columns).astype(int)
-        pictures = [_side_by_side(log, index, int(step)) for step in steps]
-        strip = np.concatenate(
-            [np.pad(p, ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255) for p in pictures], axis=1
-        )
-        rows.append(label_strip(strip, f"episode {index}", f"{log.lengths[index]} steps"))
-    return np.concatenate(rows, axis=0)
-
-
-def film(log: MappedLog, index: int, *, most: int = 150) -> list[Picture]:
-    """An episode's pictures, cameras side by side."""
-    stop = min(log.lengths[index], most)
-    names = [IMAGES + camera for camera in log.cameras]
-    read = log.read(index, 0, stop, names)
-    return [
-        np.concatenate([_at_height(read[name][step]) for name in names], axis=1) for step in range(stop)
-    ]  # fmt: skip
-
-
-def _side_by_side(log: MappedLog, index: int, step: int) -> Picture:
-    names = [IMAGES + camera for camera in log.cameras]
-    read = log.read(index, step, step + 1, names)
-    return np.concatenate([_at_height(read[name][0]) for name in names], axis=1)
-
-
-def _at_height(picture: np.ndarray) -> Picture:
-    return enlarge(np.ascontiguousarray(picture), HEIGHT)
 
 
 def _declarations(report: LogReport) -> Table:

@@ -25,13 +25,14 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName, choose
-from jepa_mpc.experiments.probing.readers import READERS, Samples, judge
-from jepa_mpc.experiments.probing.sources import PLAIN, Encode, FeatureSource, of_checkpoint, released
-from jepa_mpc.experiments.run_folder import claim_run
-from jepa_mpc.experiments.training.begin import is_released
-from jepa_mpc.experiments.training.workers import device_of
+from jepa_mpc.face.evaluation.feature_probes import READERS, Samples, judge
+from jepa_mpc.face.evaluation.feature_sources import PLAIN, Encode, FeatureSource, of_checkpoint, released
+from jepa_mpc.face.training.distributed import device_of
+from jepa_mpc.face.training.pretrained import is_released
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.reporting.saving import save_figure
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.trajectories.episode import OBJECT
@@ -153,7 +154,7 @@ def draw(table: list[Row], path: Path) -> None:
         axes.set_ylabel(label)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _named(line: Row) -> str:

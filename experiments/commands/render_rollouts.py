@@ -19,17 +19,17 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from tqdm import tqdm
 
-from jepa_mpc.envs.video import save_gif, save_picture, save_video
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
-from jepa_mpc.experiments.benchmarking import origin
-from jepa_mpc.experiments.benchmarking.cells import Cell
-from jepa_mpc.experiments.benchmarking.films import COLOURS, Take, compose, goal_picture, take
-from jepa_mpc.experiments.benchmarking.play import task_at
-from jepa_mpc.experiments.benchmarking.study import study_of
-from jepa_mpc.experiments.reporting.record import plain
-from jepa_mpc.experiments.run_folder import claim_folder, refuse_strangers
+from jepa_mpc.experiments.evaluation.planners.cell_player import task_at
+from jepa_mpc.experiments.evaluation.planners.cells import Cell
+from jepa_mpc.experiments.evaluation.planners.planner_films import COLOURS, Take, compose, goal_picture, take
+from jepa_mpc.experiments.evaluation.planners.study import study_of
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
+from jepa_mpc.reporting.record import plain
+from jepa_mpc.reporting.video import save_gif, save_picture, save_video
+from jepa_mpc.runs import origin
+from jepa_mpc.runs.run_folder import claim_folder, refuse_strangers
 
 SHIPPED = CHECKPOINTS / "reach"
 MISTAKES = (BadCheckpoint, MissingPackage, UnknownName, ValueError, OSError)
@@ -78,7 +78,7 @@ def render(cfg: DictConfig) -> Path:
             bar.set_postfix_str(cell.planner)
             colour = COLOURS[number % len(COLOURS)]
             takes.append(take(cell, checkpoint, camera=cfg.camera, size=cfg.size, colour=colour, moved=bar.update))
-    first, dt_s = chosen[0], task_at(chosen[0].task, None).dt_s
+    first, dt_s = chosen[0], task_at(chosen[0].task, None, robot=chosen[0].robot).dt_s
     goal = goal_picture(first, camera=cfg.camera, size=cfg.size)
     frames = compose(takes, goal, height=cfg.size, dt_s=dt_s, world=WORLDS[cfg.dynamics])
     fps = cfg.fps or min(30.0, 1 / dt_s)

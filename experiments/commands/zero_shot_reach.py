@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-import shutil
-import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -34,23 +32,26 @@ from jepa_mpc.envs.ranges import FACTORS
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.envs.robots import DEFAULT, ROBOTS
 from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
-from jepa_mpc.experiments.benchmarking.budgets import needs_gradients
-from jepa_mpc.experiments.command_line import Stopped
-from jepa_mpc.experiments.reaching.episodes import LabJob, LabResult, play_all
-from jepa_mpc.experiments.reaching.films import album_at
-from jepa_mpc.experiments.reaching.finished import FinishedLabs
-from jepa_mpc.experiments.reaching.methods import FROZEN, LEARNED, WORLD_MODEL, Methods, world_model_at
-from jepa_mpc.experiments.reaching.options import check_options
-from jepa_mpc.experiments.reaching.systems import adapted, given_options
-from jepa_mpc.experiments.reporting import Protocol, Report, make_report, write_folder
-from jepa_mpc.experiments.reporting.record import BUSY
-from jepa_mpc.experiments.run_folder import claim_run
+from jepa_mpc.experiments.evaluation.image_goals.reach_options import check_options
+from jepa_mpc.experiments.evaluation.image_goals.system_defaults import adapted, given_options
 from jepa_mpc.face.agents import CalibratedSettings
+from jepa_mpc.face.command_line import Stopped
+from jepa_mpc.face.evaluation.finished_labs import FinishedLabs
+from jepa_mpc.face.evaluation.lab_episodes import LabJob, LabResult, play_all
+from jepa_mpc.face.evaluation.methods import FROZEN, LEARNED, WORLD_MODEL, Methods, world_model_at
+from jepa_mpc.face.evaluation.reach_films import album_at
+from jepa_mpc.face.evaluation.reach_task import robot_of
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.files import only_writer
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
 from jepa_mpc.planners import planner_choice
+from jepa_mpc.planners.budgets import needs_gradients
+from jepa_mpc.reporting.record import BUSY, Protocol, Report
+from jepa_mpc.reporting.report_folder import write_folder
+from jepa_mpc.reporting.summary import make_report
+from jepa_mpc.runs import origin
+from jepa_mpc.runs.run_folder import claim_run
 
 SHIPPED = CHECKPOINTS
 NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach_random")}
@@ -150,7 +151,7 @@ def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
                     image_size=size,
                     methods=methods,
                     names=methods.names() if headline and cfg.baselines else (WORLD_MODEL,),
-                    robot=interface.embodiment or DEFAULT,
+                    robot=robot_of(interface),
                     film=Path(str(cfg.out)) / "videos" / f"{lab.name}.mp4" if headline and cfg.films else None,
                 )
             )
@@ -236,7 +237,7 @@ def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protoc
         level=cfg.level,
         control_hash=world_model_at(methods.frozen, cfg.device).fingerprint if FROZEN in jobs[0].names else "",
         versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        commit=_commit(),
+        commit=origin.commit(),
         command=shlex.join(["python", "experiments/zero_shot_reach.py", *sys.argv[1:]]),
         hardware=f"{os.cpu_count()} x {platform.machine()}, {cfg.workers} processes, device {cfg.device}{_load()}",
     )
@@ -284,16 +285,6 @@ def _load() -> str:
     """That the machine is busy, if more than half of its processors had work in the last minute."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return f", {BUSY} (load {load:.1f})" if load > 0.5 * (os.cpu_count() or 1) + 1 else ""
-
-
-def _commit() -> str:
-    if shutil.which("git") is None:
-        return "unknown"
-    asked = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return asked.stdout.strip() or "unknown"
 
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="zero_shot_reach")

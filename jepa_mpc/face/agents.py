@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from jepa_mpc.costs import PlanCost
 from jepa_mpc.encoders.hand_points import HandPoints
+from jepa_mpc.envs.costs import squared, task_cost
 from jepa_mpc.envs.oracle_cpu import SimulatorPerception, TrueDynamics, true_goal
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.face.planning import PlanSettings
@@ -20,7 +22,7 @@ from jepa_mpc.world_model.agents.goals import CalibratedGoal, EncodedGoal, measu
 from jepa_mpc.world_model.agents.planning import Felt, PlanningAgent, no_proprio
 from jepa_mpc.world_model.agents.reactive import ReactiveAgent
 from jepa_mpc.world_model.agents.servo import ServoAgent
-from jepa_mpc.world_model.costs.goal import PositionDistance, SensorGoalDistance
+from jepa_mpc.world_model.costs.goal import PositionDistance
 from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.perception.resize import DownsampledPerception, seen_size
@@ -161,7 +163,7 @@ def calibrated_agent(
         BadCheckpoint: If the world model has no position head, or was trained for another robot.
     """
     goals = calibrated_goal(calibrated, model, keypoints, position_axes=position_axes)
-    cost = PositionDistance(needs_position_head(model.position_head))
+    cost = PlanCost(PositionDistance(needs_position_head(model.position_head)))
     return planning_agent(model, robot, settings, seed=seed, goals=goals, cost=cost)
 
 
@@ -237,7 +239,7 @@ def true_dynamics_agent(
         perception=perception,
         memory=ReplayBuffer(capacity=1, window=1, action_dim=box.dim),
         dynamics=TrueDynamics(env) if dynamics is None else dynamics,
-        cost=settings.cost(SensorGoalDistance(steps="all") if cost is None else cost, high=box.high),
+        cost=settings.cost(task_cost(squared) if cost is None else cost, high=box.high),
         planner=settings.build() if planner is None else planner,
         box=box,
         settings=settings.mpc(),

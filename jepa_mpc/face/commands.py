@@ -17,7 +17,7 @@ def train(**options: Any) -> Path:
     Returns:
         The folder of the checkpoint.
     """
-    from jepa_mpc.experiments.commands.train import train as run
+    from jepa_mpc.face.training.training_run import train as run
 
     return run(composed("train", options))
 
@@ -31,7 +31,7 @@ def collect(**options: Any) -> Path:
     Returns:
         The folder of the log.
     """
-    from jepa_mpc.experiments.commands.collect import record as run
+    from jepa_mpc.face.data_collection import record as run
 
     cfg = composed("collect", options)
     run(cfg)

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from jepa_mpc.costs import PlanCost, WeightedSum
 from jepa_mpc.interfaces import Cost, Planner
 from jepa_mpc.planners import build_planner
 from jepa_mpc.types import MpcSettings
-from jepa_mpc.world_model.costs.goal import Effort, WeightedSum
+from jepa_mpc.world_model.costs.terms import Effort
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,4 +51,4 @@ class PlanSettings:
         """The goal's cost (m^2) plus the effort, whose unit is the squared longest step `high`."""
         if self.effort == 0:
             return goal
-        return WeightedSum({"goal": (1.0, goal), "effort": (self.effort, Effort(scale=high))})
+        return WeightedSum({"goal": (1.0, goal), "effort": (self.effort, PlanCost(Effort(scale=high)))})

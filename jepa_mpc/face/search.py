@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jepa_mpc.costs import PlanCost
 from jepa_mpc.interfaces import Cost
 from jepa_mpc.planners import build_planner
 from jepa_mpc.seeding import generator
@@ -79,7 +80,7 @@ def plan(
     context = Context(latents=states[:, None], actions=torch.zeros(len(states), 0, box.dim))
     return build_planner(planner, settings).plan(
         PlanRequest(
-            evaluate=Evaluator(StepDynamics(step), cost or GoalDistance(steps="all"), context, Goal(latents=goals)),
+            evaluate=Evaluator(StepDynamics(step), cost or PlanCost(GoalDistance()), context, Goal(latents=goals)),
             box=box,
             batch=len(states),
             horizon=horizon,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jepa_mpc.costs import StepCost
 from jepa_mpc.envs.robots import Robot
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.face.agents import check_robot, perception_for
@@ -25,8 +26,9 @@ from jepa_mpc.world_model.checkpoints.critics import load_critic
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.checkpoints.policies import load_policy
 from jepa_mpc.world_model.costs.critic import Critic
-from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost, Term
-from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive, MeasureDoubt, RangeDrive, RateDrive
+from jepa_mpc.world_model.costs.goal import GoalDistance
+from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
+from jepa_mpc.world_model.costs.terms import ActionRate, Effort, MeasureDoubt, RangeLimit
 from jepa_mpc.world_model.dynamics.dead_reckoning import DeadReckoning
 from jepa_mpc.world_model.dynamics.model import WorldModel, as_ensemble
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
@@ -109,15 +111,15 @@ class TwoModeSettings:
 
     def intrinsic(self, model: WorldModel, env: Any) -> IntrinsicCost:
         """Goal (m^2), effort and change of action (longest step), workspace (cm^2 outside), doubt (m^2)."""
-        scale = tuple(env.action_box.high.tolist())
+        scale = env.action_box.high.to(model.device)
         low, high = env.arm.workspace()
-        limits = RangeDrive(
+        limits = RangeLimit(
             low=tuple(low.tolist()), high=tuple(high.tolist()), axes=env.arm.robot.place_axes, unit=CENTIMETRE
         )
-        terms: dict[str, Term] = {
-            "goal": GoalDrive(metric=model.position_head),
-            "effort": EffortDrive(scale=scale),
-            "rate": RateDrive(scale=scale),
+        terms: dict[str, StepCost] = {
+            "goal": GoalDistance(metric=model.position_head),
+            "effort": Effort(scale=scale),
+            "rate": ActionRate(scale=scale),
             "workspace": limits,
         }
         if len(model.members) > 1:
@@ -178,7 +180,7 @@ class TwoModeSettings:
 
     def _learner(self, critic: Critic, model: WorldModel, *, seed: int) -> CriticLearner:
         """Lessons on the way: the distance from the goal that is still to come."""
-        distance = IntrinsicCost({"goal": GoalDrive(metric=model.position_head)})
+        distance = IntrinsicCost({"goal": GoalDistance(metric=model.position_head)})
         judgement = Judgement(intrinsic=distance, weights={"goal": 1.0}, form="td", discount=float(self.discount))
         objective = CriticObjective(critic, form="td", discount=float(self.discount))
         return CriticLearner(objective, judgement, generator=generator(seed, "critic"), every=self.learn_every)

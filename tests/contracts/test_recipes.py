@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Mapping
 
@@ -18,6 +19,7 @@ from jepa_mpc.world_model.recipes import RECIPES
 from tests import tiny
 
 ACTION_DIM = 7
+FEW = 6  # worlds of a batch from which nothing is learned
 NUM_STEPS = 40  # of the 150 that the house allows: enough for the smallest sizes
 SLOWER = {"act_jepa_control": 150}
 
@@ -25,7 +27,7 @@ WITHOUT_DRAWS = {"think_jepa", "vjepa2_ac"}
 ARM = "the arm's own form"  # a recipe's other forms stand beside it
 
 
-def make(name: str) -> DynamicsObjective | MaskedObjective:
+def build(name: str) -> DynamicsObjective | MaskedObjective:
     if name == ARM:
         return tiny.objective()
     actions = {"action_dim": ACTION_DIM, "action_scale": torch.full((ACTION_DIM,), 0.1)}
@@ -34,6 +36,17 @@ def make(name: str) -> DynamicsObjective | MaskedObjective:
     return RECIPES[name](preset="tiny", **known, generator=generator(0))
 
 
+@functools.cache
+def built(name: str) -> DynamicsObjective | MaskedObjective:
+    return build(name)
+
+
+def make(name: str) -> DynamicsObjective | MaskedObjective:
+    """An untrained objective of one's own; its weights are drawn once for all tests."""
+    return copy.deepcopy(built(name))
+
+
+@functools.cache
 def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
     """Windows `T = 4` (8 where a camera is fitted) whose pictures, clouds and sound tell of a moving blob."""
     size, channels = (tiny.SIZE, 6) if name == ARM else (28, 3)
@@ -72,7 +85,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_the_loss_is_finite_and_its_terms_are_only_for_reading(name):
-    loss = make(name)(batch(name), generator(2))
+    loss = make(name)(batch(name, worlds=FEW), generator(2))
     assert loss.total.isfinite() and loss.total.dim() == 0
     assert all(term.isfinite() and not term.requires_grad for term in loss.terms.values())
 
@@ -116,14 +129,15 @@ def test_a_round_trip_through_a_checkpoint_keeps_every_bit(name, tmp_path):
         for weight in again.parameters():
             weight.zero_()
     load_strict(again, load_checkpoint(tmp_path / "model")[0], name)
-    seen = batch(name)[getattr(objective, "main_input", "frames")]
+    seen = batch(name, worlds=FEW)[getattr(objective, "main_input", "frames")]
     if hasattr(objective, "encode"):
         assert torch.equal(again.encode(seen), objective.encode(seen))
-    assert torch.equal(again(batch(name), generator(2)).total, objective(batch(name), generator(2)).total)
+    few = batch(name, worlds=FEW)
+    assert torch.equal(again(few, generator(2)).total, objective(few, generator(2)).total)
 
 
 def test_the_same_seeds_give_the_same_loss(name):
-    first, second = (make(name)(batch(name), generator(2)).total for _ in range(2))
+    first, second = (build(name)(batch(name, worlds=FEW), generator(2)).total for _ in range(2))
     assert torch.equal(first, second)
 
 
@@ -131,11 +145,11 @@ def test_other_draws_give_another_loss(name):
     if name in WITHOUT_DRAWS:
         pytest.skip("nothing is drawn in this loss")
     objective = make(name)
-    assert not torch.equal(*(objective(batch(name), generator(seed)).total for seed in (2, 3)))
+    assert not torch.equal(*(objective(batch(name, worlds=FEW), generator(seed)).total for seed in (2, 3)))
 
 
 def test_encoding_and_losses_leave_weights_and_targets_as_they_were(name):
     objective = make(name).eval()
     before = {key: value.clone() for key, value in objective.state_dict().items()}
-    objective(batch(name), generator(2)).total.backward()
+    objective(batch(name, worlds=FEW), generator(2)).total.backward()
     assert all(torch.equal(value, before[key]) for key, value in objective.state_dict().items())

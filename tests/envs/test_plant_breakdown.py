@@ -11,7 +11,7 @@ import torch
 
 from jepa_mpc import envs
 from jepa_mpc.envs.breakdown import unbroken
-from jepa_mpc.envs.costs import SensorCost, apart
+from jepa_mpc.envs.costs import apart, task_cost
 from jepa_mpc.types import Context, Goal, Rollout
 
 DISABLED = mujoco.mjtDisableBit.mjDSBL_AUTORESET
@@ -114,11 +114,11 @@ def test_invalid_candidates_cost_infinity_whatever_their_sensors():
     sensors = torch.zeros(1, 2, 3, 2)
     rollout = Rollout(latents=torch.zeros(1, 2, 3, 1, 1), sensors=sensors, valid=torch.tensor([[True, False]]))
     goal = Goal(latents=torch.zeros(1, 1, 1), sensors=torch.ones(1, 2))
-    cost = SensorCost(apart((0, 1)))(rollout, torch.zeros(1, 2, 3, 1), goal)
+    cost = task_cost(apart((0, 1)))(rollout, torch.zeros(1, 2, 3, 1), goal)
     assert torch.allclose(cost[0, 0], torch.tensor(2.0).sqrt()) and cost[0, 1] == torch.inf
 
 
 def test_a_cost_without_sensors_says_what_it_needs():
     rollout = Rollout(latents=torch.zeros(1, 2, 3, 1, 1))
     with pytest.raises(ValueError, match="true dynamics"):
-        SensorCost(apart((0,)))(rollout, torch.zeros(1, 2, 3, 1), Goal(latents=torch.zeros(1, 1, 1)))
+        task_cost(apart((0,)))(rollout, torch.zeros(1, 2, 3, 1), Goal(latents=torch.zeros(1, 1, 1)))

@@ -14,10 +14,11 @@ import torch
 
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.errors import BadCheckpoint, UnknownName
-from jepa_mpc.experiments.agents import wall
-from jepa_mpc.experiments.agents.ablations import AblationCell, kept, variants
-from jepa_mpc.experiments.agents.doubts import auroc
-from jepa_mpc.experiments.agents.tables import row_of
+from jepa_mpc.experiments.evaluation.agents import ablations
+from jepa_mpc.experiments.evaluation.agents import wall_task as wall
+from jepa_mpc.experiments.evaluation.agents.ablation_tables import row_of
+from jepa_mpc.experiments.evaluation.agents.ablations import AblationCell, kept, variants
+from jepa_mpc.experiments.evaluation.agents.ensemble_doubt import auroc
 from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.checkpoints.assembly import assemble
@@ -156,6 +157,11 @@ def test_aimless_walks_stay_out_of_the_wall_and_cross_it_at_the_gap_alone():
     places = wall.aimless(settings, stream=generator(0)).latents[:, 0].view(60, 80, 2)
     crossed = (places[:, 1:, 0] > 0) != (places[:, :-1, 0] > 0)
     assert crossed.any() and (places[:, 1:][crossed][:, 1] - 1.0).abs().max() < 0.4
+
+
+def test_an_ablation_is_played_with_the_arm_of_its_world_model(tmp_path):
+    env = ablations._environment(tiny.save(tmp_path / "model", embodiment="ur5e"), 2)
+    assert (env.embodiment, env.budget, env.image_size) == ("ur5e", 2, tiny.SIZE)
 
 
 def test_greed_ends_at_the_wall():

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from jepa_mpc.experiments.commands.bench_act_jepa import check, play, report, train, ways
-from jepa_mpc.experiments.commands.train import train as train_system
+from jepa_mpc.face.training.training_run import train as train_system
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.types import ActionBox
 from jepa_mpc.world_model.checkpoints.policies import load_chunk_policy

@@ -14,10 +14,17 @@ from omegaconf import OmegaConf
 
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.experiments.commands.bench_flow import bench, show
-from jepa_mpc.experiments.flowing.judge import judge
-from jepa_mpc.experiments.flowing.pairs import CAMERAS, FIXED, MOVED, FlowPairs, FlowRecording, load_pairs
-from jepa_mpc.experiments.flowing.pictures import choose_pairs, colours
-from jepa_mpc.experiments.training.begin import begin_with_encoder, published_encoder
+from jepa_mpc.experiments.evaluation.optical_flow.flow_figures import choose_pairs, colours
+from jepa_mpc.experiments.evaluation.optical_flow.flow_scores import judge
+from jepa_mpc.experiments.evaluation.optical_flow.frame_pairs import (
+    CAMERAS,
+    FIXED,
+    MOVED,
+    FlowPairs,
+    FlowRecording,
+    load_pairs,
+)
+from jepa_mpc.face.training.pretrained import begin_with_encoder, published_encoder
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.checkpoints.assembly import assemble
 

@@ -13,12 +13,12 @@ from hydra import compose, initialize_config_dir
 from jepa_mpc.envs.pucks import NUM_BODIES
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.experiments.commands.bench_objects import TRUTH, bench
-from jepa_mpc.experiments.objects.asking import ask_simulator
-from jepa_mpc.experiments.objects.binding import owners_of
-from jepa_mpc.experiments.objects.predicting import HAND, MASKS, ByNumber, cut
-from jepa_mpc.experiments.objects.recording import Recording, load_episodes, record
-from jepa_mpc.experiments.objects.sources import TrueSlots, fitted, read_error_m, true_slots
-from jepa_mpc.experiments.objects.trials import latent_sizes, markdown
+from jepa_mpc.experiments.evaluation.objects.counterfactuals import ask_simulator
+from jepa_mpc.experiments.evaluation.objects.puck_recording import Recording, load_episodes, record
+from jepa_mpc.experiments.evaluation.objects.slot_binding import owners_of
+from jepa_mpc.experiments.evaluation.objects.slot_logs import TrueSlots, fitted, read_error_m, true_slots
+from jepa_mpc.experiments.evaluation.objects.slot_predictors import HAND, MASKS, ByNumber, cut
+from jepa_mpc.experiments.evaluation.objects.trials import latent_sizes, markdown
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.dynamics.interventions import counterfactual, without
 from jepa_mpc.world_model.parts.predictors.slots import SlotSizes

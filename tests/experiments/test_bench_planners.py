@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -16,20 +17,20 @@ from omegaconf import OmegaConf
 
 from jepa_mpc.envs import true_dynamics
 from jepa_mpc.errors import UnknownName
-from jepa_mpc.experiments.benchmarking import folder, origin
-from jepa_mpc.experiments.benchmarking.advice import across, advice
-from jepa_mpc.experiments.benchmarking.budgets import evaluations_of, free_request, needs_gradients, sized
-from jepa_mpc.experiments.benchmarking.cells import Cell, Outcome
-from jepa_mpc.experiments.benchmarking.figures import pareto
-from jepa_mpc.experiments.benchmarking.meter import Metered
-from jepa_mpc.experiments.benchmarking.page import markdown
-from jepa_mpc.experiments.benchmarking.play import course_cost, play, task_at
-from jepa_mpc.experiments.benchmarking.study import study_of, task_name
-from jepa_mpc.experiments.benchmarking.summary import table
 from jepa_mpc.experiments.commands import bench_planners
 from jepa_mpc.experiments.commands.bench_planners import CONFIGS, SHIPPED, bench
-from jepa_mpc.planners import PLANNERS, build_planner
+from jepa_mpc.experiments.evaluation.planners import code_fingerprint, finished_cells
+from jepa_mpc.experiments.evaluation.planners.advice import across, advice
+from jepa_mpc.experiments.evaluation.planners.cell_player import course_cost, play, task_at
+from jepa_mpc.experiments.evaluation.planners.cells import Cell, Outcome
+from jepa_mpc.experiments.evaluation.planners.planner_figures import pareto
+from jepa_mpc.experiments.evaluation.planners.planner_page import markdown
+from jepa_mpc.experiments.evaluation.planners.planner_table import table
+from jepa_mpc.experiments.evaluation.planners.study import study_of, task_name
+from jepa_mpc.planners import build_planner
+from jepa_mpc.planners.budgets import evaluations_of
 from jepa_mpc.types import ActionBox
+from tests import tiny
 
 BOX = ActionBox(low=-torch.ones(2), high=torch.ones(2))
 TINY = ["tasks=[dmc-reacher-easy]", "planners=[cem,slope]", "budgets=[64]", "starts=2", "seeds=1", "workers=1"]
@@ -61,35 +62,6 @@ def outcome(cost: float, *, success: bool = True, **changes) -> Outcome:
         evaluations=(32,), wall_s=(0.5,), cpu_s=(0.25,), statuses={"max_iter": 1},
         curve=((16, 2.0, 0.1), (32, 1.0, 0.5)),
     )  # fmt: skip
-
-
-@pytest.mark.parametrize("name", sorted(PLANNERS))
-@pytest.mark.parametrize("budget", [150, 600])
-def test_a_sized_planner_spends_its_budget_and_no_more(name: str, budget: int) -> None:
-    arguments = sized(name, {}, budget=budget, box=BOX, horizon=5)
-    spent = evaluations_of(build_planner(name, arguments), box=BOX, horizon=5)
-    assert 0.8 * budget <= spent <= budget  # rounds cannot be cut: 16 starts or 32 plans at a time
-
-
-def test_a_budget_that_no_round_fits_is_refused() -> None:
-    with pytest.raises(ValueError, match="cannot do with 3 evaluations"):
-        sized("cma", {}, budget=3, box=BOX, horizon=5)
-
-
-def test_planners_that_need_gradients_are_told_apart() -> None:
-    needing = {name for name in PLANNERS if needs_gradients(build_planner(name, {}), box=BOX, horizon=5)}
-    assert needing == {"gradient", "cem_gradient", "grad_cem", "lifted"}
-
-
-def test_the_meter_changes_no_plan_and_counts_every_candidate() -> None:
-    planner = build_planner("icem", {"num_samples": 32, "num_elites": 4, "num_iterations": 3})
-    metered = Metered(planner)
-    alone, measured = (each.plan(free_request(box=BOX, horizon=5)) for each in (planner, metered))
-    assert torch.equal(alone.actions, measured.actions)
-    reading = metered.readings[0]
-    assert reading.curve[-1][0] == reading.evaluations == alone.evaluations
-    assert [best for _, best, _ in reading.curve] == pytest.approx(alone.trace[:, 0].tolist())
-    assert reading.wall_s >= reading.curve[-1][2] > 0
 
 
 def test_a_cell_gives_the_same_numbers_whatever_was_played_before() -> None:
@@ -154,30 +126,46 @@ def test_cells_of_a_planner_whose_code_changed_are_made_again(tmp_path: Path, ca
     changed = tmp_path / "planners"
     changed.mkdir()
     (changed / "cem.py").write_text("a new idea")
-    monkeypatch.setattr(origin, "PLANNERS", changed)
-    origin.fingerprint.cache_clear()
+    monkeypatch.setattr(code_fingerprint, "PLANNERS", changed)
+    code_fingerprint.fingerprint.cache_clear()
     try:
         bench(config(*TINY, f"out={tmp_path / 'run'}"))
     finally:
-        origin.fingerprint.cache_clear()
+        code_fingerprint.fingerprint.cache_clear()
     assert "2 runs of cem were played by other code" in caplog.text
     again = {path for path, time_ns in files.items() if path.stat().st_mtime_ns != time_ns}
     assert again == {path for path in files if "nothing" not in path.name and "random" not in path.name}
 
 
+def test_a_learned_world_is_planned_in_with_its_own_arm(tmp_path: Path) -> None:
+    asked = ["tasks=[reach]", "planners=[cem]", "dynamics=learned", "starts=1", "seeds=1"]
+    usual, other = tiny.save(tmp_path / "usual"), tiny.save(tmp_path / "other", embodiment="ur5e")
+    studies = [
+        study_of(options(*asked, f"checkpoint={folder}"), configs=CONFIGS, shipped=SHIPPED) for folder in (usual, other)
+    ]
+    assert [{each.robot for each in study.cells} for study in studies] == [{""}, {"ur5e"}]
+    assert task_at("reach-v1", None, robot="ur5e").env.embodiment == "ur5e"
+
+
+def test_cells_of_the_usual_arm_keep_the_names_of_their_files() -> None:
+    facts = {name: value for name, value in dataclasses.asdict(cell()).items() if name != "robot"}
+    text = json.dumps({"format": "planner-cell-v1", **facts}, sort_keys=True)
+    assert cell().key == hashlib.sha256(text.encode()).hexdigest()[:16] != cell(robot="ur5e").key
+
+
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds other files than runs of bench_planners"):
+    with pytest.raises(ValueError, match="holds other files than a run of bench_planners"):
         bench(config(*TINY, f"out={tmp_path}"))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_uncommitted_changes_are_part_of_the_fingerprint(monkeypatch) -> None:
     answers = {"diff": b"", "ls-files": b""}
-    monkeypatch.setattr(origin, "_git", lambda name, *_: answers[name])
-    assert origin.uncommitted() == ""
+    monkeypatch.setattr(code_fingerprint, "git", lambda name, *_: answers[name])
+    assert code_fingerprint.uncommitted() == ""
     answers["diff"] = b"+ a line"
-    assert len(origin.uncommitted()) == 12
+    assert len(code_fingerprint.uncommitted()) == 12
 
 
 def test_a_narrower_command_keeps_the_wider_report(tmp_path: Path) -> None:
@@ -282,8 +270,8 @@ def test_a_reference_is_compared_run_by_run() -> None:
 def test_a_cell_survives_its_file(tmp_path: Path) -> None:
     made = outcome(math.inf)
     made.save(tmp_path)
-    assert folder.read(tmp_path) == {made.cell.key: made}
-    assert dataclasses.replace(made.cell, seed=9).key not in folder.read(tmp_path)
+    assert finished_cells.read(tmp_path) == {made.cell.key: made}
+    assert dataclasses.replace(made.cell, seed=9).key not in finished_cells.read(tmp_path)
 
 
 def test_the_front_is_what_nothing_beats() -> None:

@@ -11,9 +11,9 @@ from hydra import compose, initialize_config_dir
 
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.experiments.commands.bench_speed import bench
-from jepa_mpc.experiments.speed.loop import drive, make_agent
-from jepa_mpc.experiments.speed.plain import plain
-from jepa_mpc.experiments.speed.rollouts import Sizes, predictors
+from jepa_mpc.experiments.evaluation.throughput.control_loop import drive, make_agent
+from jepa_mpc.experiments.evaluation.throughput.published_rollout import plain
+from jepa_mpc.experiments.evaluation.throughput.rollout_times import Sizes, predictors
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jepa_mpc.experiments.handling.table import leads, markdown, summary
+from jepa_mpc.experiments.evaluation.handling.headroom_table import leads, markdown, summary
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,10 +20,10 @@ from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.experiments.commands.ingest import make
-from jepa_mpc.experiments.commands.train import train
-from jepa_mpc.experiments.training.sources import open_sources, robot_entries
 from jepa_mpc.face.agents import planning_agent
 from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.face.training.log_sources import open_sources, robot_entries
+from jepa_mpc.face.training.training_run import train
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told
@@ -121,7 +121,7 @@ def test_a_mixture_with_weights_and_robot_files_trains(logs, tmp_path):
 @pytest.mark.render
 def test_a_world_model_of_a_converted_log_moves_the_arm_and_one_of_joints_is_refused(tmp_path):
     """Recorded by the arm, written as LeRobot at a whole rate, trained with the true one; two steps in a new lab."""
-    from jepa_mpc.experiments.commands.collect import Collection, record_one
+    from jepa_mpc.face.data_collection import Collection, record_one
     from jepa_mpc.trajectories.recording import publish_staged
 
     collection = Collection(labs=3, episodes=1, steps=8, image_size=32, cameras=("left", "right"), split="train",
@@ -201,6 +201,7 @@ def test_the_loading_benchmark_leaves_table_and_figure(tmp_path):
          "episodes": 2, "steps": 6, "lengths": [4], "batch": 2, "seconds": 0.01, "rounds": 1},
     )  # fmt: skip
     report = bench(options)
-    assert {path.name for path in tmp_path.iterdir()} == {"logs", "caches", "loading.json", "loading.md", "loading.png"}
+    told = {"loading.json", "loading.md", "loading.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "logs", "caches"} | told
     assert len(report["ingest"]) == 4 and all(row["frames per CPU s"] > 0 for row in report["ingest"])
     assert len(report["clips"]) == 4 and all(row["clips per CPU s"] > 0 for row in report["clips"])

@@ -19,11 +19,11 @@ from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, Normali
 from jepa_mpc.encoders.released import RELEASES, Release, vjepa2
 from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.experiments.commands.probe import MISTAKES, draw, probe, samples, show, summary
-from jepa_mpc.experiments.commands.train import train
-from jepa_mpc.experiments.probing.readers import READERS, Samples, attentive, judge, linear
-from jepa_mpc.experiments.probing.sources import PLAIN, of_checkpoint, pixels, released
-from jepa_mpc.experiments.training.begin import published_encoder
-from jepa_mpc.experiments.training.keeper import Keeper
+from jepa_mpc.face.evaluation.feature_probes import READERS, Samples, attentive, judge, linear
+from jepa_mpc.face.evaluation.feature_sources import PLAIN, of_checkpoint, pixels, released
+from jepa_mpc.face.training.keeper import Keeper
+from jepa_mpc.face.training.pretrained import published_encoder
+from jepa_mpc.face.training.training_run import train
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.episode import OBJECT

@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 
 from jepa_mpc import envs
 from jepa_mpc.envs.tracing import Tracked, followed, pixel_path, project
-from jepa_mpc.experiments.benchmarking.films import Take, energy_chart, goal_picture
-from jepa_mpc.experiments.benchmarking.films import compose as compose_film
 from jepa_mpc.experiments.commands import render_rollouts
 from jepa_mpc.experiments.commands.render_rollouts import CONFIGS, render
+from jepa_mpc.experiments.evaluation.planners.planner_films import Take, energy_chart, goal_picture
+from jepa_mpc.experiments.evaluation.planners.planner_films import compose as compose_film
 
 TINY = ["task=dmc-reacher-easy", "steps=3", "size=64", "horizon=4", "fps=10"]
 PLANNERS = "planners=[{label: short, planner: cem_short, num_iterations: 2}, {planner: slope, num_iterations: 2}]"

@@ -13,16 +13,17 @@ from jepa_mpc.encoders.released import RELEASES, Release, vjepa2
 from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.experiments._path import ROOT
 from jepa_mpc.experiments.commands import bench_rollout, energy_landscape
-from jepa_mpc.experiments.commands.train import train
-from jepa_mpc.experiments.reaching.systems import adapted
-from jepa_mpc.experiments.training.begin import begin_with_encoder
-from jepa_mpc.experiments.training.monitor import Monitor
+from jepa_mpc.experiments.evaluation.image_goals.system_defaults import adapted
+from jepa_mpc.face.training.monitor import Monitor
+from jepa_mpc.face.training.pretrained import begin_with_encoder
+from jepa_mpc.face.training.training_run import train
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.checkpoints.assembly import assemble
 from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_world_model
 from jepa_mpc.world_model.dynamics.model import Interface
+from tests import tiny
 from tests.encoders import test_released
 from tests.world_model.test_vjepa2_ac import SYSTEM
 
@@ -63,12 +64,24 @@ def test_kept_keys_and_values_save_what_they_should():
 
 
 @pytest.mark.render
+def test_the_landscape_moves_the_arm_of_the_world_model(tmp_path, monkeypatch):
+    def landscape(model, env, *_):
+        raise LookupError(env.embodiment)
+
+    monkeypatch.setattr(energy_landscape, "landscape", landscape)
+    folder = tiny.save(tmp_path / "model", embodiment="ur5e")
+    with pytest.raises(LookupError, match="ur5e"):
+        energy_landscape.study(configured("energy_landscape", f"checkpoint={folder}", f"out={tmp_path / 'run'}"))
+
+
+@pytest.mark.render
 def test_the_landscape_leaves_its_plot_and_numbers(tmp_path, checkpoint):
-    cfg = configured("energy_landscape", f"checkpoint={checkpoint}", f"out={tmp_path}", "labs=1", "points=3")
+    out = tmp_path / "run"
+    cfg = configured("energy_landscape", f"checkpoint={checkpoint}", f"out={out}", "labs=1", "points=3")
     facts = energy_landscape.study(cfg)
     assert [part["plane"] for part in facts["landscapes"]] == ["xy", "xz"]
-    assert (tmp_path / "landscape.png").stat().st_size > 5_000
-    for part in json.loads((tmp_path / "landscape.json").read_text())["landscapes"]:
+    assert (out / "landscape.png").stat().st_size > 5_000
+    for part in json.loads((out / "landscape.json").read_text())["landscapes"]:
         energy = torch.tensor(part["energy"])
         at = [(energy.argmin() // 3).item(), (energy.argmin() % 3).item()]
         axis = torch.linspace(-0.05, 0.05, 3)

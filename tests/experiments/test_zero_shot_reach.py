@@ -219,7 +219,7 @@ def test_a_mistaken_option_is_told_in_one_sentence(options, words, tmp_path, in_
 def in_process(monkeypatch, capsys):
     """As `refused`, in this process: a tenth of the time. The subprocesses below show that it is the same."""
     import jepa_mpc.experiments.commands.zero_shot_reach as script  # here, for `conftest` has to set the path first
-    from jepa_mpc.experiments.command_line import run
+    from jepa_mpc.face.command_line import run
 
     def check(options, words, cwd):
         monkeypatch.chdir(cwd)
@@ -299,8 +299,8 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(checkpoint, tmp_
 
 def test_an_interrupted_run_says_where_it_stopped_and_how_to_go_on(tmp_path, monkeypatch, capsys):
     import jepa_mpc.experiments.commands.zero_shot_reach as script
-    from jepa_mpc.experiments.command_line import run
-    from jepa_mpc.experiments.reaching.finished import FinishedLabs
+    from jepa_mpc.face.command_line import run
+    from jepa_mpc.face.evaluation.finished_labs import FinishedLabs
 
     def interrupted(jobs, *, workers):
         raise KeyboardInterrupt

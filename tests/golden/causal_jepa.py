@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from jepa_mpc.costs import PlanCost, last
 from jepa_mpc.encoders.adapters import videosaur
 from jepa_mpc.types import Goal, Rollout
 from jepa_mpc.world_model.adapters import causal_jepa
@@ -157,7 +158,7 @@ def check_rollout(case: Case) -> None:
     many = states[:, None].expand(-1, candidates, -1, -1, -1).flatten(0, 1)
     case.check("out.predicted", world.imagine(many, plans.flatten(0, 1)).unflatten(0, (worlds, candidates)))
     goal = world.states(given["slots_goal"], given.get("proprio_goal"))[:, -1]
-    cost = GoalDistance(steps="last", distance=MatchedGap(extra=world.num_extra))
+    cost = PlanCost(GoalDistance(distance=MatchedGap(extra=world.num_extra)), last)
     ahead = plans[:, :, seen - 1 :]
     rows = []
     for each in range(candidates):  # what leads here may differ between candidates, and a context is one world's

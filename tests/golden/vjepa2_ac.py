@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jepa_mpc.costs import PlanCost, last
 from jepa_mpc.encoders.adapters.files import Released
 from jepa_mpc.encoders.adapters.vjepa2 import build as build_encoder
 from jepa_mpc.encoders.adapters.vjepa2 import describe
@@ -260,7 +261,7 @@ def check_planner(case: Case) -> None:
     start, poses = case.tensors["in.z0"].unflatten(1, (-1, predictor.num_patches)), case.tensors["in.pose"]
     context = Context(latents=start, actions=start.new_zeros(1, 0, 7), proprio=poses)
     goal = Goal(latents=case.tensors["in.goal"].unflatten(1, (-1, predictor.num_patches))[:, -1])
-    cost = GoalDistance(steps="last", distance=absolute)
+    cost = PlanCost(GoalDistance(distance=absolute), last)
     dynamics = LearnedDynamics(predictor)
     plans = planned(
         case.tensors["in.noise"], options, lambda plans: cost(dynamics.rollout(context, plans), plans, goal)

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
-from jepa_mpc.envs.video import VideoWriter, save_picture
 from jepa_mpc.errors import Busy
 from jepa_mpc.files import published, write_json
+from jepa_mpc.reporting.video import VideoWriter, save_picture
 from jepa_mpc.trajectories.formats import open_log
 from jepa_mpc.trajectories.formats.npz_writer import write_npz
 from jepa_mpc.trajectories.synthetic import synthetic_log

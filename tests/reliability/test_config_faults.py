@@ -10,14 +10,15 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-import jepa_mpc.experiments.commands.train as trainer
+import jepa_mpc.experiments.commands.train as command
+import jepa_mpc.face.training.training_run as trainer
 from jepa_mpc.errors import MissingPackage
-from jepa_mpc.experiments.training.options import check_options, fit_settings
-from jepa_mpc.experiments.training.workers import device_of
+from jepa_mpc.face.training.distributed import device_of
+from jepa_mpc.face.training.training_options import check_options, fit_settings
 from jepa_mpc.planners import build_planner, planner_choice
 
 ROOT = Path(__file__).resolve().parents[2]
-MISTAKES = (*trainer.MISTAKES, HydraException, OmegaConfBaseException)
+MISTAKES = (*command.MISTAKES, HydraException, OmegaConfBaseException)
 
 UNKNOWN = ["stepps=3", "fit.step=3", "fit.learningrate=1", "watch.evry=3", "ingest.worker=2", "batchsize=3", "lr=1"]
 KINDS = [
@@ -84,7 +85,7 @@ def test_what_is_right_is_let_through():
 def test_a_log_that_is_not_there_is_refused_and_nothing_is_trained(tmp_path):
     with initialize_config_dir(str(ROOT / "configs"), version_base=None):
         cfg = compose("train", [f"data={tmp_path / 'gone'}", f"out={tmp_path / 'run'}"])
-    with pytest.raises(trainer.MISTAKES, match="gone"):
+    with pytest.raises(command.MISTAKES, match="gone"):
         trainer.train(cfg)
     assert not list((tmp_path / "run").glob("[!.]*"))
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from jepa_mpc.checkpoint import MANIFEST, checkpoint_hash, load_checkpoint, open_checkpoint, save_checkpoint
-from jepa_mpc.envs.video import VideoWriter
 from jepa_mpc.errors import Busy
 from jepa_mpc.files import atomic_file, atomic_folder, published, write_text
+from jepa_mpc.reporting.video import VideoWriter
 from tests.reliability import publisher
 
 READS = [150, pytest.param(10_000, marks=pytest.mark.slow)]

@@ -18,9 +18,9 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "experiments"))
 import torch
 from hydra import compose, initialize_config_dir
 
-import jepa_mpc.experiments.training.keeper as keeper
+import jepa_mpc.face.training.keeper as keeper
 from jepa_mpc.checkpoint import checkpoint_hash
-from jepa_mpc.experiments.commands.train import train
+from jepa_mpc.face.training.training_run import train
 from jepa_mpc.trajectories.synthetic import synthetic_log
 
 ROOT = Path(__file__).resolve().parents[2]

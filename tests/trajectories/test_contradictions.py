@@ -68,6 +68,22 @@ def test_times_that_contradict_the_rate_of_a_lerobot_log_are_refused(lerobot, fa
     refused(lerobot, rf"field 'timestamp' (jumps by|goes in steps of) {0.25 * factor:.4g}")
 
 
+@pytest.mark.parametrize("one_group", [False, True])
+def test_lengths_that_contradict_the_tables_are_refused_at_open(lerobot, one_group):
+    """The rows of each episode are counted where it has a row group of its own, else those of the table."""
+    if one_group:
+        retimed(lerobot, lambda times: times)
+    file = lerobot / "meta/episodes/chunk-000/file-000.parquet"
+    held = Table(file)
+    columns = {name: held.values(name) for name in held.columns}
+    rows = sum(columns["length"]) if one_group else columns["length"][2]
+    columns["length"][2], columns["dataset_to_index"][2] = columns["length"][2] + 1, columns["dataset_to_index"][2] + 1
+    write_table(file, columns)
+    changed(lerobot, "meta/info.json", total_frames=sum(columns["length"]))
+    with pytest.raises(BadEpisode, match=f"has {rows} rows of episodes? .*, meta/episodes counts {rows + 1} steps"):
+        open_log(lerobot)
+
+
 @pytest.mark.parametrize("fps", [1e-320, 0, -4, float("nan"), float("inf"), 1e9, True, "4", None])
 def test_a_rate_that_is_none_is_refused(lerobot, fps):
     changed(lerobot, "meta/info.json", fps=fps)

@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from jepa_mpc.costs import PlanCost, WeightedSum, last
+from jepa_mpc.envs.costs import squared, task_cost
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.interfaces import Planner
 from jepa_mpc.planners import cem, cem_gradient, gradient, icem, random_shooting
@@ -14,7 +16,8 @@ from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, MpcSettings, Observation, PlanRequest, PlanResult, PlanStatus, Rollout
 from jepa_mpc.world_model.agents.goals import EncodedGoal
 from jepa_mpc.world_model.agents.planning import PlanningAgent
-from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, SensorGoalDistance, WeightedSum, euclidean
+from jepa_mpc.world_model.costs.goal import GoalDistance, euclidean
+from jepa_mpc.world_model.costs.terms import Effort
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.perception.images import ImagePerception, StatePerception
 
@@ -57,7 +60,7 @@ def build(
         goals=goals,
         memory=ReplayBuffer(capacity=max_frames, window=max_frames, action_dim=3),
         dynamics=dynamics or Points(),
-        cost=cost or GoalDistance(steps="all"),
+        cost=cost or PlanCost(GoalDistance()),
         planner=planner or gradient(),
         box=BOX,
         settings=MpcSettings(**({"horizon": 5} | settings)),
@@ -89,13 +92,13 @@ def test_random_shooting_comes_near():
 
 
 def test_judging_the_end_alone_arrives_when_the_whole_plan_is_carried_out():
-    agent = build(cost=GoalDistance(steps="last"), horizon=5, execute=5)
+    agent = build(cost=PlanCost(GoalDistance(), last), horizon=5, execute=5)
     agent.reset(look(GOAL))
     assert (walk(agent, 10)[-1] - GOAL).norm(dim=-1).max() < 0.01
 
 
 def test_it_holds_still_once_it_is_near_enough():
-    agent = build(cost=GoalDistance(distance=euclidean), hold_below=0.03)
+    agent = build(cost=PlanCost(GoalDistance(distance=euclidean)), hold_below=0.03)
     agent.reset(look(GOAL))
     places = walk(agent, 12)
     assert torch.equal(places[-1], places[-2])
@@ -107,7 +110,7 @@ def test_it_holds_still_once_it_is_near_enough():
 
 def test_one_world_holds_while_another_walks():
     start = torch.stack([GOAL[0], START[1]])
-    agent = build(cost=GoalDistance(distance=euclidean), hold_below=0.03, execute=2)
+    agent = build(cost=PlanCost(GoalDistance(distance=euclidean)), hold_below=0.03, execute=2)
     agent.reset(look(GOAL))
     places = walk(agent, 3, start)
     assert torch.equal(places[-1][0], start[0]) and (places[-1][1] - start[1]).norm() > 0.05
@@ -205,7 +208,7 @@ def test_without_a_valid_future_it_stands_still():
 
 
 def test_true_dynamics_are_judged_by_their_sensors():
-    cost = WeightedSum({"place": (1.0, SensorGoalDistance()), "effort": (1e-4, Effort())})
+    cost = WeightedSum({"place": (1.0, task_cost(squared)), "effort": (1e-4, PlanCost(Effort()))})
     agent = build(cost=cost, hold_below=1e-4, goals=EncodedGoal(StatePerception(), sensors=lambda: GOAL))
     agent.reset(look(torch.zeros(2, 2)))
     places = walk(agent, 12)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from jepa_mpc.checkpoint import load_checkpoint
+from jepa_mpc.costs import PlanCost, last
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.planners import PLANNERS
@@ -302,7 +303,7 @@ def test_several_frames_of_a_round_can_be_kept():
 
 
 def test_the_goal_may_show_its_slots_in_any_order_but_not_its_proprioception():
-    cost, rollout = GoalDistance(steps="last", distance=MatchedGap(extra=1)), Rollout(latents=noise(2, 3, 2, 4, 8))
+    cost, rollout = PlanCost(GoalDistance(distance=MatchedGap(extra=1)), last), Rollout(latents=noise(2, 3, 2, 4, 8))
     goal, plans = noise(2, 4, 8, seed=3), noise(2, 3, 2, 1)
     order, wrong = torch.tensor([2, 0, 1, 3]), torch.tensor([3, 0, 1, 2])
     first, second, third = (cost(rollout, plans, Goal(latents=goal[:, way])) for way in (torch.arange(4), order, wrong))

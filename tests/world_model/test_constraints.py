@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from jepa_mpc.costs import PlanCost, last
 from jepa_mpc.planners import cem, gradient
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, Goal, PlanRequest, PlanStatus, Rollout, Scores
-from jepa_mpc.world_model.costs.constraints import ConstrainedCost, RangeLimit, broken_down, joined
+from jepa_mpc.world_model.costs.constraints import ConstrainedCost, broken_down, joined
 from jepa_mpc.world_model.costs.goal import GoalDistance
+from jepa_mpc.world_model.costs.terms import RangeLimit
 
 GOAL = Goal(latents=torch.full((2, 1, 2), 2.0))
-LIMIT = RangeLimit(low=torch.tensor([-1.0]), high=torch.tensor([1.0]), axes=(0,))
+LIMIT = RangeLimit(low=(-1.0,), high=(1.0,), axes=(0,))
 
 
 def imagined(plans: torch.Tensor) -> Rollout:
@@ -23,14 +25,15 @@ def imagined(plans: torch.Tensor) -> Rollout:
 
 def test_the_worst_step_of_each_bound_is_read():
     rollout = Rollout(latents=torch.zeros(1, 1, 3, 1, 1), proprio=torch.tensor([[[[0.5], [-4.0], [3.0]]]]))
-    limit = RangeLimit(low=torch.tensor([-1.0]), high=torch.tensor([1.0]), axes=(0,), unit=torch.tensor([2.0]))
-    readings = limit(rollout, torch.zeros(1, 1, 3, 1), GOAL)
+    limit = RangeLimit(low=(-1.0,), high=(1.0,), axes=(0,), unit=2.0)
+    cost = ConstrainedCost(PlanCost(GoalDistance()), limits={"place": limit})
+    readings = cost(rollout, torch.zeros(1, 1, 3, 1), Goal(latents=torch.zeros(1, 1, 1))).readings
     assert readings.tolist() == [[[1.5, 1.0]]]
 
 
 @pytest.mark.parametrize("planner", [cem(), gradient()])
 def test_planners_keep_the_limit_and_go_as_far_as_it_allows(planner):
-    cost = ConstrainedCost(GoalDistance(steps="last"), limits={"place": LIMIT})
+    cost = ConstrainedCost(PlanCost(GoalDistance(), last), limits={"place": LIMIT})
 
     def evaluate(plans):
         return cost(imagined(plans), plans, GOAL)
@@ -58,14 +61,14 @@ def test_chunks_are_joined_and_broken_futures_cost_infinity():
 
 def test_a_rollout_without_the_quantity_is_refused():
     rollout = Rollout(latents=torch.zeros(1, 1, 3, 1, 1))
-    with pytest.raises(ValueError, match="no proprio"):
-        LIMIT(rollout, torch.zeros(1, 1, 3, 1), GOAL)
+    with pytest.raises(ValueError, match="predicted proprio, the rollout carries none"):
+        LIMIT.readings(rollout, torch.zeros(1, 1, 3, 1), GOAL)
 
 
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="one length"):
-        RangeLimit(low=torch.zeros(2), high=torch.ones(2), axes=(0,))
+        RangeLimit(low=(0.0, 0.0), high=(1.0, 1.0), axes=(0,))
     with pytest.raises(ValueError, match="low < high"):
-        RangeLimit(low=torch.ones(1), high=torch.zeros(1), axes=(0,))
+        RangeLimit(low=(1.0,), high=(0.0,), axes=(0,))
     with pytest.raises(ValueError, match="at least one limit"):
-        ConstrainedCost(GoalDistance(), limits={})
+        ConstrainedCost(PlanCost(GoalDistance()), limits={})

@@ -8,9 +8,8 @@ import torch
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.costs.critic import AttentionPool, Critic
-from jepa_mpc.world_model.costs.goal import euclidean
+from jepa_mpc.world_model.costs.goal import GoalDistance, euclidean
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
-from jepa_mpc.world_model.costs.terms import GoalDrive
 from jepa_mpc.world_model.memory.hindsight import LatentLog
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.training.critic import CriticLessons, CriticObjective, Judgement
@@ -19,7 +18,7 @@ from jepa_mpc.world_model.training.critic_targets import bootstrapped, delayed, 
 from jepa_mpc.world_model.training.loop import FitSettings, fit
 
 LENGTH = 9
-AWAY = IntrinsicCost({"goal": GoalDrive(distance=euclidean)})
+AWAY = IntrinsicCost({"goal": GoalDistance(distance=euclidean)})
 WEIGHTS = {"goal": 1.0}
 GAMMA = 0.9
 

@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from jepa_mpc.costs import PlanCost, WeightedSum, last
 from jepa_mpc.encoders.layers.blocks import GatedModulation
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.planners import cem
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, Context, Goal, PlanRequest
-from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, Smoothness, WeightedSum, absolute, euclidean
+from jepa_mpc.world_model.costs.goal import GoalDistance, absolute, euclidean
+from jepa_mpc.world_model.costs.terms import ActionRate, Effort
 from jepa_mpc.world_model.dynamics.captured import CapturedDynamics
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
@@ -124,10 +126,10 @@ def test_planning_never_waits_for_the_device(restarts: bool) -> None:
     known, candidates = context(num_tokens=2), plans()
     dynamics = LearnedDynamics(predictor, max_context=3, max_bytes=4 * predictor.bytes_per_candidate(2, 4))
     terms = {
-        "near": (1.0, GoalDistance(distance=euclidean)),
-        "end": (1.0, GoalDistance(steps="last", distance=absolute)),
-        "effort": (0.1, Effort(scale=torch.ones(A))),
-        "smooth": (0.1, Smoothness()),
+        "near": (1.0, PlanCost(GoalDistance(distance=euclidean))),
+        "end": (1.0, PlanCost(GoalDistance(distance=absolute), last)),
+        "effort": (0.1, PlanCost(Effort(scale=torch.ones(A)))),
+        "smooth": (0.1, PlanCost(ActionRate())),
     }
     cost, goal = WeightedSum(terms), Goal(latents=known.latents[:, -1])
     with torch.no_grad(), Waits() as waits:
@@ -233,7 +235,7 @@ def growth(warm_up: int, count: int) -> float:
     box, goal, cost = (
         ActionBox(low=-torch.ones(A), high=torch.ones(A)),
         Goal(latents=known.latents[:, -1]),
-        GoalDistance(),
+        PlanCost(GoalDistance()),
     )
 
     def plan(number: int) -> None:

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jepa_mpc.costs import PlanCost
 from jepa_mpc.planners import cem
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, MpcSettings, Observation, PlanResult, PlanStatus, Rollout
@@ -360,7 +361,7 @@ def agent(goal: float) -> PlanningAgent:
         perception=StatePerception(),
         memory=ReplayBuffer(capacity=1, window=1, action_dim=2),
         dynamics=Points(),
-        cost=GoalDistance(),
+        cost=PlanCost(GoalDistance()),
         planner=cem(num_samples=64, num_elites=8, num_iterations=4),
         box=ActionBox(low=torch.full((2,), -0.1), high=torch.full((2,), 0.1)),
         settings=MpcSettings(horizon=H, hold_below=1e-6),

@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from jepa_mpc.costs import PlanCost, WeightedSum
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.planners import cem
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, MpcSettings, Observation
 from jepa_mpc.world_model.agents.pace import Moment
 from jepa_mpc.world_model.agents.planning import PlanningAgent
-from jepa_mpc.world_model.costs.goal import Effort, GoalDistance, WeightedSum
+from jepa_mpc.world_model.costs.goal import GoalDistance
+from jepa_mpc.world_model.costs.terms import Effort
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.recipes import as_world_model
 from tests import tiny
@@ -44,7 +46,9 @@ def agent(*, effort: float = 0.0) -> PlanningAgent:
         perception=model.perception,
         memory=ReplayBuffer(capacity=1, window=1, action_dim=7),
         dynamics=model.dynamics,
-        cost=WeightedSum({"goal": (1.0, GoalDistance()), "effort": (effort, Effort(scale=BOX.high))}),
+        cost=WeightedSum(
+            {"goal": (1.0, PlanCost(GoalDistance())), "effort": (effort, PlanCost(Effort(scale=BOX.high)))}
+        ),
         planner=cem(num_samples=32, num_elites=8, num_iterations=4),
         box=BOX,
         settings=MpcSettings(horizon=3),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
+from jepa_mpc.costs import PlanCost
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.planners import cem
@@ -214,7 +215,7 @@ def agent_with(planner, proposal) -> PlanningAgent:
         perception=StatePerception(),
         memory=ReplayBuffer(capacity=1, window=1, action_dim=3),
         dynamics=Points(),
-        cost=GoalDistance(steps="all"),
+        cost=PlanCost(GoalDistance()),
         planner=planner,
         box=BOX,
         settings=MpcSettings(horizon=3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from jepa_mpc.costs import PlanCost, last
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context, Goal, Rollout
 from jepa_mpc.world_model.costs.goal import GoalDistance
@@ -66,7 +67,7 @@ def test_the_disagreement_is_the_variance_of_one_step():
 
 
 def test_costs_of_particles_are_averaged_or_their_worst_count():
-    cost = GoalDistance(steps="last")
+    cost = PlanCost(GoalDistance(), last)
     rollout = ensemble(1.0, 3.0, mixing="tsinf", particles=2).rollout(START, PLANS)
     each = torch.tensor([4.0, 12.0]).square()
     mean = OverParticles(cost=cost)(rollout, PLANS, GOAL)
@@ -97,7 +98,7 @@ def test_odd_ensembles_are_refused():
     with pytest.raises(ValueError, match="1 with 'mean'"):
         ensemble(1.0, particles=2)
     with pytest.raises(ValueError, match="shared out"):
-        OverParticles(cost=GoalDistance())(Rollout(latents=torch.zeros(B, 3, H, 1, 1)), PLANS[:, :2], GOAL)
+        OverParticles(cost=PlanCost(GoalDistance()))(Rollout(latents=torch.zeros(B, 3, H, 1, 1)), PLANS[:, :2], GOAL)
 
 
 def test_the_spread_is_the_variance_of_states():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.optim import Adam
 
+from jepa_mpc.costs import PlanCost, last
 from jepa_mpc.encoders.layers.blocks import GatedModulation
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.planners import LiftedPlanner
@@ -54,7 +55,7 @@ def past(frames: int) -> tuple[Context, Goal]:
 @pytest.mark.parametrize("horizon", [1, 2, 6])
 def test_a_course_that_the_world_took_is_followed_again(restarts, frames, horizon):
     context, goal = past(frames)
-    steps = step_model(world(restarts=restarts), GoalDistance(), context=context, goal=goal)
+    steps = step_model(world(restarts=restarts), PlanCost(GoalDistance()), context=context, goal=goal)
     plans = torch.randn(2, 4, horizon, A, generator=generator(2))
     after = steps.imagine(plans)
     before = torch.cat([steps.start[:, None, None].expand(-1, 4, 1, -1, -1), after[:, :, :-1]], dim=2)
@@ -63,7 +64,7 @@ def test_a_course_that_the_world_took_is_followed_again(restarts, frames, horizo
 
 def test_a_change_of_one_state_reaches_no_earlier_step():
     context, goal = past(2)
-    steps = step_model(world(), GoalDistance(), context=context, goal=goal)
+    steps = step_model(world(), PlanCost(GoalDistance()), context=context, goal=goal)
     plans = torch.randn(2, 3, 5, A, generator=generator(2))
     states = torch.randn(2, 3, 5, N, D, generator=generator(3))
     moved = states.clone()
@@ -79,7 +80,7 @@ def test_the_lifted_planner_searches_a_learned_world():
     context, goal = past(3)
     wanted = dynamics.rollout(context, 0.7 * torch.randn(2, 1, 8, A, generator=generator(5))).latents[:, 0, -1]
     goal = Goal(latents=wanted)
-    cost = GoalDistance(steps="last")
+    cost = PlanCost(GoalDistance(), last)
 
     def evaluate(plans):
         return cost(dynamics.rollout(context, plans), plans, goal)
@@ -110,6 +111,6 @@ def test_the_lifted_planner_searches_a_learned_world():
 def test_states_beside_the_latents_are_refused():
     context, goal = past(2)
     with pytest.raises(ValueError, match="proprioception"):
-        step_model(world(proprio=True), GoalDistance(), context=context, goal=goal)
-    assert known_steps(world(proprio=True), GoalDistance(), context=context, goal=goal) is None
-    assert known_steps(world(), GoalDistance(), context=context, goal=goal) is not None
+        step_model(world(proprio=True), PlanCost(GoalDistance()), context=context, goal=goal)
+    assert known_steps(world(proprio=True), PlanCost(GoalDistance()), context=context, goal=goal) is None
+    assert known_steps(world(), PlanCost(GoalDistance()), context=context, goal=goal) is not None

@@ -16,8 +16,9 @@ from jepa_mpc.world_model.agents.configurator import AgentConfig, Configurator, 
 from jepa_mpc.world_model.agents.modules import Modules
 from jepa_mpc.world_model.agents.two_modes import TwoModeAgent
 from jepa_mpc.world_model.costs.critic import Critic
+from jepa_mpc.world_model.costs.goal import GoalDistance
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
-from jepa_mpc.world_model.costs.terms import EffortDrive, GoalDrive, RangeDrive
+from jepa_mpc.world_model.costs.terms import Effort, RangeLimit
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 from jepa_mpc.world_model.perception.images import StatePerception
 from jepa_mpc.world_model.training.critic import CriticObjective, Judgement
@@ -27,7 +28,7 @@ BOX = ActionBox(low=torch.tensor([-0.05, -0.05, 0.0]), high=torch.tensor([0.05, 
 START = torch.tensor([[0.0, 0.0], [0.2, -0.1]])
 GOAL = torch.tensor([[0.2, 0.1], [0.0, 0.1]])
 BASE = AgentConfig(weights={"goal": 1.0, "effort": 0.0}, horizon=4)
-INTRINSIC = IntrinsicCost({"goal": GoalDrive(), "effort": EffortDrive()})
+INTRINSIC = IntrinsicCost({"goal": GoalDistance(), "effort": Effort()})
 CALM = Arbitration(surprise_below=1e-6)
 
 
@@ -198,8 +199,8 @@ def test_it_stands_still_once_it_has_arrived():
 
 
 def test_predicted_proprioception_keeps_it_in_its_workspace():
-    wall = RangeDrive(low=(-1.0,), high=(0.1,), axes=(0,), unit=0.01)
-    intrinsic = IntrinsicCost({"goal": GoalDrive(), "workspace": wall}, floors={"workspace": 1.0})
+    wall = RangeLimit(low=(-1.0,), high=(0.1,), axes=(0,), unit=0.01)
+    intrinsic = IntrinsicCost({"goal": GoalDistance(), "workspace": wall}, floors={"workspace": 1.0})
     base = replace(BASE, weights={"goal": 1.0, "workspace": 1.0})
     agent = build(base=base, intrinsic=intrinsic)
     agent.reset(look(GOAL[:1]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from jepa_mpc.costs import PlanCost, last
 from jepa_mpc.encoders.frozen import FrozenFrames
 from jepa_mpc.encoders.released import vjepa2
 from jepa_mpc.encoders.video import VideoSizes
@@ -170,7 +171,7 @@ def test_the_authors_file_becomes_a_world_model(tmp_path):
     plans = torch.zeros(1, 3, 2, 7)
     context = Context(latents=seen, actions=plans[:, 0, :0], proprio=torch.zeros(1, 1, 14))
     assert model.dynamics.rollout(context, plans).latents.shape == (1, 3, 2, 4, 64)
-    assert model.goal_cost.steps == "last" and model.goal_cost.distance is absolute
+    assert model.goal_cost.reduction is last and model.goal_cost.step.distance is absolute
 
 
 def test_a_file_without_a_predictor_is_refused(tmp_path):
@@ -230,7 +231,7 @@ def test_judging_in_chunks_gives_the_same_costs():
     latents = made.encode(batch()["frames"])
     context = Context(latents=latents[:, :1], actions=torch.zeros(2, 0, 7), proprio=batch()["proprio"][:, :1])
     plans = 0.05 * torch.randn(2, 7, 3, 7, generator=generator(5))
-    goal, cost = Goal(latents=latents[:, -1]), GoalDistance(steps="last", distance=absolute)
+    goal, cost = Goal(latents=latents[:, -1]), PlanCost(GoalDistance(distance=absolute), last)
     costs = []
     for budget in (2**30, 5 * made.predictor.bytes_per_candidate(16, 3)):
         dynamics = LearnedDynamics(made.predictor, max_bytes=budget)

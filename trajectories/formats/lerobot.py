@@ -34,6 +34,7 @@ class LeRobotV3(LeRobotReader):
         self._holds: dict[Path, frozenset[int]] = {}
         self._moved: list[int] = []
         super().__init__(path)
+        self._check_lengths()
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -50,8 +51,26 @@ class LeRobotV3(LeRobotReader):
             self._places[index] = named if index in self._episodes_in(named) else self._elsewhere(index, named)
         return self._places[index]
 
+    def _check_lengths(self) -> None:
+        """Compare lengths with the rows that the footers of tables count; a damaged table is told when it is read."""
+        for path in self._data_tables():
+            try:
+                groups = self._table(path).ranges(EPISODE_INDEX)
+            except BadEpisode:
+                continue
+            for (first, last), rows in _rows_of(groups).items():
+                counted = sum(self.lengths[first : last + 1])
+                if 0 <= first <= last < len(self.lengths) and rows != counted:
+                    which = f"episode {first}" if first == last else f"episodes {first} to {last}"
+                    problem = f"has {rows} rows of {which}, meta/episodes counts {counted} steps"
+                    raise fault(path, field=EPISODE_INDEX, problem=problem, remedy="restore table and meta/")
+
+    def _data_tables(self) -> list[Path]:
+        folder = self._fill("data_path", chunk_index=0, file_index=0).parent.parent
+        return sorted(folder.glob("*/*.parquet"))
+
     def _elsewhere(self, index: int, named: Path) -> Path:
-        for path in sorted(named.parent.parent.glob("*/*.parquet")):
+        for path in self._data_tables():
             if index in self._episodes_in(path):
                 self._moved.append(index)
                 return path
@@ -184,6 +203,16 @@ def open_lerobot(path: str | Path) -> LeRobotReader:
         problem = f"is {version!r}, readable are 'v3.0' and 'v2.1'"
         raise fault(INFO, field="codebase_version", problem=problem, remedy=remedy)
     return LeRobotV3(path)
+
+
+def _rows_of(groups: list[tuple[int, int, int]]) -> dict[tuple[int, int], int]:
+    """Rows of each episode where no row group holds several, else of all the episodes of a table together."""
+    if any(first != last for _, first, last in groups):
+        groups = [(sum(rows for rows, _, _ in groups), min(g[1] for g in groups), max(g[2] for g in groups))]
+    counted: dict[tuple[int, int], int] = {}
+    for rows, first, last in groups:
+        counted[first, last] = counted.get((first, last), 0) + rows
+    return counted
 
 
 def _tasks(told: Any, where: str | Path, episode: int) -> tuple[str, ...]:

@@ -97,6 +97,25 @@ class Table:
         except self._errors as error:
             raise self._damaged(name, error) from error
 
+    def ranges(self, name: str) -> list[tuple[int, int, int]]:
+        """Rows, least and greatest number of a column in each row group, from the footer; empty if it does not say.
+
+        Raises:
+            BadEpisode: If the footer is damaged.
+        """
+        try:
+            metadata, found = self._file.metadata, []
+            for number in range(metadata.num_row_groups):
+                group = metadata.row_group(number)
+                columns = (group.column(at) for at in range(group.num_columns))
+                told = next((column.statistics for column in columns if column.path_in_schema == name), None)
+                if told is None or not told.has_min_max or type(told.min) is not int:
+                    return []
+                found.append((int(group.num_rows), told.min, told.max))
+            return found
+        except self._errors as error:
+            raise self._damaged(name, error) from error
+
     def _column(self, name: str, start: int, stop: int) -> Any:
         """The rows, read from the row groups that hold them and no others."""
         if name not in self.columns:

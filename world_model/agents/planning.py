@@ -168,7 +168,8 @@ class PlanningAgent:
     def _think(self, context: Context, times: list[float]) -> None:
         """Search for a new plan, from the last one shifted by what was carried out."""
         goal = self._known_goal()
-        self._result = self.search.go_on(context, goal, last=self._result, plan=self._plan, age=self._age)
+        guess = None if self._plan is None else self.search.moved_on(self._plan, self._age)
+        self._result = self.search.go_on(context, goal, guess=guess, last=self._result, age=self._age)
         self._plan, self._age = self._result.actions, 0
         times.append(perf_counter())
         self._imagined = self.search.imagine(context, self._plan).latents[:, 0]

@@ -42,21 +42,24 @@ class PlanSearch:
         """The plan of zero actions `B H A`, or of the nearest ones that the box allows."""
         return self.box.clip(self.box.low.new_zeros(batch, self.settings.horizon, self.box.dim))
 
+    def moved_on(self, plan: Plan, steps: int) -> Plan:
+        """A plan after `steps` of its steps were carried out; it ends standing still."""
+        return shifted(plan, steps, tail=self.still(len(plan)))
+
     def go_on(
-        self, context: Context, goal: Goal, *, last: PlanResult | None, plan: Plan | None, age: int
+        self, context: Context, goal: Goal, *, guess: Plan | None, last: PlanResult | None, age: int
     ) -> PlanResult:
-        """Search from the last plan, moved on by the `age` steps that were carried out, and from its good candidates.
+        """Search from a first guess and from the good candidates of the last search.
 
         Args:
             context: What is known of the past.
             goal: Where to go.
+            guess: The plan that is being carried out, moved on to the present, or None.
             last: The last search, or None.
-            plan: The plan that is being carried out, or None.
-            age: How many of its steps are behind.
+            age: Steps that were carried out since then.
         """
-        still = self.still(context.latents.shape[0])
-        guess = None if plan is None else shifted(plan, age, tail=still)
         kept = None if last is None else last.elites
+        still = self.still(context.latents.shape[0])
         again = None if kept is None else shifted(kept, age, tail=still[:, None].expand_as(kept))
         return self.run(context, goal, guess, again)
 

@@ -16,7 +16,6 @@ from typing import Annotated
 import torch
 from torch import Generator, Tensor
 
-from jepa_mpc.actions import shifted
 from jepa_mpc.errors import choose
 from jepa_mpc.interfaces import Cost, Dynamics, GoalReader, Memory, Perception, Planner
 from jepa_mpc.step_log import StepLog
@@ -310,8 +309,7 @@ class TwoModeAgent:
         """The last course moved on, the policy's answer, the energy of the former, and who acts by the latter."""
         assert self._modes is not None
         search, goal, first = self.search, self._known_goal(), self._plan is None
-        still = search.still(context.latents.shape[0])
-        course = still if self._plan is None else shifted(self._plan, 1, tail=still)
+        course = search.still(context.latents.shape[0]) if self._plan is None else search.moved_on(self._plan, 1)
         evaluate = Evaluator(search.dynamics, search.cost, context, goal)
         if search.proposal is None:
             return course, course, costs_of(evaluate(course[:, None]))[:, 0], torch.zeros_like(self._modes.reactive)
@@ -328,11 +326,8 @@ class TwoModeAgent:
 
     def _deliberate(self, context: Context, course: Plan) -> Plan:
         """Search from the last course on, and from the elites of the last search."""
-        still = self.search.still(context.latents.shape[0])
-        kept = None if self._result is None else self._result.elites
-        again = None if kept is None else shifted(kept, self._age, tail=still[:, None].expand_as(kept))
         guess = None if self._plan is None else course
-        self._result = self.search.run(context, self._known_goal(), guess, again)
+        self._result = self.search.go_on(context, self._known_goal(), guess=guess, last=self._result, age=self._age)
         self._age = 0
         return self._result.actions
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from jepa_mpc.costs import Discounted
 from jepa_mpc.types import Costs, Goal, Plans, Rollout, State
 from jepa_mpc.world_model.costs.intrinsic import IntrinsicCost
 
@@ -54,14 +55,14 @@ class Energy:
         """Plans `B S H A` and their futures -> energy `B S`."""
         rollout = self._attended(rollout, goal)
         way = self.intrinsic(rollout, plans, goal, weights=self.weights)
-        energy = (way * self._powers(way)).sum(dim=-1)
+        energy = self._reduction(way)
         return energy if self.critic_weight == 0 else energy + self._future(rollout, goal)
 
     def terms(self, rollout: Rollout, plans: Plans, goal: Goal) -> dict[str, Costs]:
         """Each weighted share of the energy `B S`, by name; their sum is the energy."""
         rollout = self._attended(rollout, goal)
         steps = self.intrinsic.terms(rollout, plans, goal)
-        shares = {name: self.weights[name] * (cost * self._powers(cost)).sum(dim=-1) for name, cost in steps.items()}
+        shares = {name: self.weights[name] * self._reduction(cost) for name, cost in steps.items()}
         if self.critic_weight > 0:
             shares[CRITIC] = self._future(rollout, goal)
         return shares
@@ -79,11 +80,11 @@ class Energy:
         ends = rollout.latents[:, :, -1]  # (B, S, N, D)
         felt = None if rollout.proprio is None else rollout.proprio[:, :, -1]
         expected = self.critic(ends, goal.latents[:, None].expand_as(ends), felt)
-        return self.critic_weight * self.discount ** rollout.latents.shape[2] * expected
+        return self._reduction.after(self.critic_weight * expected, rollout.latents.shape[2])
 
-    def _powers(self, way: Annotated[Tensor, "B S H"]) -> Tensor:
-        """1, gamma, gamma^2, ..."""
-        return self.discount ** torch.arange(way.shape[-1], device=way.device, dtype=way.dtype)
+    @property
+    def _reduction(self) -> Discounted:
+        return Discounted(self.discount)
 
     def _attended(self, rollout: Rollout, goal: Goal) -> Rollout:
         """The rollout with tokens that do not count put where the goal has them."""

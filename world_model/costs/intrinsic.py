@@ -12,21 +12,12 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType, ModuleType
-from typing import Annotated, Protocol
 
 from torch import Tensor, nn
 
+from jepa_mpc.costs import StepCost, StepCosts, per_step
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.types import Goal, Plans, Rollout
-
-StepCosts = Annotated[Tensor, "B S H"]
-
-
-class Term(Protocol):
-    """One intrinsic cost, step by step."""
-
-    def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> StepCosts:
-        """Cost of each imagined state and the action that led there: `B S H`."""
 
 
 class IntrinsicCost:
@@ -47,11 +38,11 @@ class IntrinsicCost:
 
     __slots__ = ("_floors", "_marks", "_terms")
 
-    _terms: Mapping[str, Term]
+    _terms: Mapping[str, StepCost]
     _floors: Mapping[str, float]
     _marks: tuple[tuple[Tensor, int], ...]
 
-    def __init__(self, terms: Mapping[str, Term], *, floors: Mapping[str, float] | None = None) -> None:
+    def __init__(self, terms: Mapping[str, StepCost], *, floors: Mapping[str, float] | None = None) -> None:
         if not terms:
             raise ValueError("an intrinsic cost needs at least one term")
         for name in (floors or {}).keys() - terms.keys():
@@ -112,7 +103,7 @@ class IntrinsicCost:
         """
         if any(tensor._version != version for tensor, version in self._marks):
             raise RuntimeError("a number inside of the intrinsic cost was overwritten: it may not change at run time")
-        return {name: term(rollout, plans, goal) for name, term in self._terms.items()}
+        return {name: per_step(term(rollout, plans, goal)) for name, term in self._terms.items()}
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal, *, weights: Mapping[str, float]) -> StepCosts:
         """The weighted sum `B S H`; terms of weight 0 are left out."""

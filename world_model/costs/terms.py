@@ -1,92 +1,78 @@
-"""The terms of the intrinsic cost: goal, effort, change of action, limits, risk, uncertainty; each `B S H`.
+"""Step costs beside the goal: effort, change of action, limits, risk, uncertainty.
 
-They are frozen records of plain numbers, differentiable in rollout and plans, without anything to train.
+They are frozen records, differentiable in rollout and plans, without anything to train.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from jepa_mpc.shapes import check_shape
+from jepa_mpc.costs import StepCosts
 from jepa_mpc.types import Goal, Imagined, Plans, Rollout
-from jepa_mpc.world_model.costs.goal import Gap, Metric, squared
-from jepa_mpc.world_model.costs.intrinsic import StepCosts
+from jepa_mpc.world_model.costs.goal import Metric
 
 Of = Literal["proprio", "sensors"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class GoalDrive:
-    """Distance of each imagined state from the goal: d(m(z_h), m(z_goal)).
-
-    With a metric that reads a pose from latents (a frozen probe), it is the distance of poses.
-
-    Args:
-        distance: Maps two states `... N D` to `...`.
-        metric: Maps states `... N D` to vectors `... M` in which the distance is taken, or None for the latents.
-    """
-
-    distance: Gap = squared
-    metric: Metric | None = None
-
-    def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> StepCosts:
-        """Latents B S H N D and the goal's B N D -> cost B S H."""
-        sizes = check_shape(rollout.latents, "B S H N D")
-        check_shape(goal.latents, "B N D", B=sizes["B"], N=sizes["N"], D=sizes["D"])
-        latents, wanted = rollout.latents, goal.latents[:, None, None]
-        if self.metric is not None:
-            latents, wanted = self.metric(latents)[..., None, :], self.metric(wanted)[..., None, :]
-        return self.distance(latents, wanted)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EffortDrive:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Effort:
     """How large each action is: mean (a / scale)^2.
 
     Args:
-        scale: The action of each axis that counts as 1, `A`; axes with 0 do not count. None is 1 for all.
+        scale: The action of each axis that counts as 1, `A` (half the width of the box, say), or None for 1; axes with
+            scale 0 do not count.
     """
 
-    scale: tuple[float, ...] | None = None
+    scale: Annotated[Tensor, "A"] | None = None
+    _inverse: Tensor | None = field(init=False, repr=False)
 
-    def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> StepCosts:
-        """Plans B S H A -> cost B S H."""
-        return _scaled(plans, self.scale).square().mean(dim=-1)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_inverse", _inverse(self.scale))
+
+    def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> Annotated[Tensor, "B S H A"]:
+        """Plans B S H A -> the share of each axis, whose mean is the cost of a step."""
+        return _scaled(plans, self._inverse).square()
 
 
-@dataclass(frozen=True, kw_only=True)
-class RateDrive:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ActionRate:
     """How much each action differs from the one before: mean ((a_h - a_{h-1}) / scale)^2; 0 for the first.
 
     Args:
-        scale: As in `EffortDrive`.
+        scale: As in `Effort`.
     """
 
-    scale: tuple[float, ...] | None = None
+    scale: Annotated[Tensor, "A"] | None = None
+    _inverse: Tensor | None = field(init=False, repr=False)
 
-    def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> StepCosts:
-        """Plans B S H A -> cost B S H."""
-        change = _scaled(plans[:, :, 1:] - plans[:, :, :-1], self.scale).square().mean(dim=-1)
-        return torch.cat([torch.zeros_like(plans[:, :, :1, 0]), change], dim=2)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_inverse", _inverse(self.scale))
+
+    def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> Annotated[Tensor, "B S H A"]:
+        """Plans B S H A -> the share of each axis, whose mean is the cost of a step."""
+        change = _scaled(plans[:, :, 1:] - plans[:, :, :-1], self._inverse).square()
+        return torch.cat([torch.zeros_like(plans[:, :, :1]), change], dim=2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RangeDrive:
-    """How far predicted proprioception leaves a range: sum over the axes of max(0, low - v, v - high)^2 / unit^2.
+class RangeLimit:
+    """Predicted proprioception (joint angles, the hand's place) or simulator sensors stay in a range.
 
-    For joint limits give the joints, for the workspace the place of the hand.
+        g = (low - v_h) / unit and (v_h - high) / unit, for each axis;   cost = sum over the axes of max(0, g)^2
+
+    As a step cost it is a price, as a limit of `ConstrainedCost` (by its `readings`) a bound.
 
     Args:
         low: Least value of each axis, in its unit.
         high: Greatest value of each axis.
-        axes: Which entries of the proprioception (or of the simulator's sensors) these are.
+        axes: Which entries of the proprioception or of the sensors these are.
         of: "proprio" or "sensors".
-        unit: Excess that counts as 1, in the unit of the axes.
+        unit: Excess that counts as 1, in the unit of the axes; by default half the range of each axis.
 
     Raises:
         ValueError: If the numbers differ in count, a range is empty, or `of` is unknown.
@@ -96,13 +82,15 @@ class RangeDrive:
     high: tuple[float, ...]
     axes: tuple[int, ...]
     of: Of = "proprio"
-    unit: float = 1.0
+    unit: float | None = None
 
     def __post_init__(self) -> None:
         if not len(self.low) == len(self.high) == len(self.axes) or not self.axes:
             raise ValueError(f"low, high and axes must have one length, got {self.low}, {self.high} and {self.axes}")
-        if any(not low < high for low, high in zip(self.low, self.high, strict=True)) or self.unit <= 0:
-            raise ValueError(f"need low < high on every axis and unit > 0, got {self.low}, {self.high}, {self.unit}")
+        if any(not low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"need low < high on every axis, got {self.low} and {self.high}")
+        if self.unit is not None and not self.unit > 0:
+            raise ValueError(f"need unit > 0, got {self.unit}")
         if self.of not in get_args(Of):
             raise ValueError(f"of must be one of {', '.join(get_args(Of))}, got {self.of!r}")
 
@@ -112,6 +100,16 @@ class RangeDrive:
         Raises:
             ValueError: If the rollout does not carry what is limited, or too few numbers of it.
         """
+        below, above = self._beyond(rollout)
+        return (torch.maximum(below, above).clamp(min=0) / self._unit(below)).square().sum(dim=-1)
+
+    def readings(self, rollout: Rollout, plans: Plans, goal: Goal) -> Annotated[Tensor, "B S H Q"]:
+        """Readings g of each step, Q twice the number of axes, met where g <= 0; raises as the call does."""
+        beyond = self._beyond(rollout)
+        return torch.cat([way / self._unit(way) for way in beyond], dim=-1)
+
+    def _beyond(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """How far each axis is below and above its range; negative inside."""
         values = rollout.proprio if self.of == "proprio" else rollout.sensors
         if values is None or values.shape[-1] <= max(self.axes):
             given = "none" if values is None else f"{values.shape[-1]} numbers"
@@ -120,12 +118,14 @@ class RangeDrive:
                 "use dynamics that predict it (DeadReckoning adds the hand's place), or leave the limit out"
             )
         values = values[..., list(self.axes)]
-        excess = torch.maximum(values.new_tensor(self.low) - values, values - values.new_tensor(self.high))
-        return (excess.clamp(min=0) / self.unit).square().sum(dim=-1)
+        return values.new_tensor(self.low) - values, values - values.new_tensor(self.high)
+
+    def _unit(self, like: Tensor) -> float | Tensor:
+        return (like.new_tensor(self.high) - like.new_tensor(self.low)) / 2 if self.unit is None else self.unit
 
 
 @dataclass(frozen=True, kw_only=True)
-class RiskDrive:
+class Risk:
     """Probability that something forbidden happens (a contact, say), read from latents by a frozen probe.
 
     Args:
@@ -140,7 +140,7 @@ class RiskDrive:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoubtDrive:
+class Disagreement:
     """How far the members of an ensemble are apart, as the dynamics tell it; avoided, or sought with a weight < 0."""
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> StepCosts:
@@ -189,8 +189,10 @@ class MeasureDoubt:
         return self.of(latents, goal.latents[:, None, None])
 
 
-def _scaled(actions: Annotated[Tensor, "... A"], scale: tuple[float, ...] | None) -> Tensor:
-    """Actions in units of the scale; axes with scale 0 become 0."""
-    if scale is None:
-        return actions
-    return actions * actions.new_tensor([1 / size if size > 0 else 0.0 for size in scale])
+def _inverse(scale: Tensor | None) -> Tensor | None:
+    """1 / scale, and 0 where the scale is 0."""
+    return None if scale is None else torch.where(scale > 0, 1 / torch.where(scale > 0, scale, 1.0), 0.0)
+
+
+def _scaled(actions: Annotated[Tensor, "... A"], inverse: Tensor | None) -> Tensor:
+    return actions if inverse is None else actions * inverse

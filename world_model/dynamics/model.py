@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jepa_mpc.costs import PlanCost, last, mean
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
 from jepa_mpc.errors import BadCheckpoint
@@ -96,7 +97,7 @@ class WorldModel:
     interface: Interface
     perception: ImagePerception | EnsemblePerception
     dynamics: LearnedDynamics | EnsembleDynamics
-    goal_cost: GoalDistance
+    goal_cost: PlanCost
     position_head: Callable[[Tensor], Tensor] | None = None
     proprio_dim: int = 0
     check_proprio: Callable[[Tensor], None] = lambda proprio: None
@@ -179,7 +180,7 @@ def latent_world_model(
     """
     head = dict(objective.parts.items()).get(POSITION_HEAD)
     position = head.metres if isinstance(head, HindsightDisplacement) else None
-    gap = absolute if isinstance(objective.distance, AbsoluteError) else squared
+    gap = absolute if position is None and isinstance(objective.distance, AbsoluteError) else squared
     reader = objective.predictor.proprio
     return WorldModel(
         members=(objective,),
@@ -188,7 +189,7 @@ def latent_world_model(
             objective.encoder, cameras=interface.cameras, image_size=interface.side, **scaling(objective.preprocess)
         ),
         dynamics=LearnedDynamics(objective.predictor, max_context=checked_context(context, objective.predictor)),
-        goal_cost=GoalDistance(steps="last", distance=gap) if position is None else GoalDistance(metric=position),
+        goal_cost=PlanCost(GoalDistance(distance=gap, metric=position), last if position is None else mean),
         position_head=position,
         proprio_dim=0 if reader is None else reader.width,
         check_proprio=_pose_check(reader),
@@ -225,7 +226,7 @@ def as_ensemble(models: Sequence[WorldModel], *, fingerprint: str = "") -> World
         members=tuple(member for model in models for member in model.members),
         perception=EnsemblePerception([model.perception for model in models]),
         dynamics=EnsembleDynamics([model.dynamics for model in models]),
-        goal_cost=first.goal_cost if mean is None else GoalDistance(metric=mean),
+        goal_cost=first.goal_cost if mean is None else PlanCost(GoalDistance(metric=mean)),
         position_head=mean,
         fingerprint=fingerprint,
     )

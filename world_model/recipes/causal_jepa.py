@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from jepa_mpc.costs import PlanCost, last
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.errors import choose
 from jepa_mpc.interfaces import MaskSampler
-from jepa_mpc.world_model.costs.goal import GoalDistance, Steps
+from jepa_mpc.world_model.costs.goal import GoalDistance
 from jepa_mpc.world_model.dynamics.model import Interface, WorldModel, checked_context
 from jepa_mpc.world_model.dynamics.objects import AlignedDynamics, MatchedGap, SlotPerception
 from jepa_mpc.world_model.parts.actions import ActionMap
@@ -145,9 +146,9 @@ def world_model(
     )
 
 
-def goal_cost(objective: ObjectObjective, *, steps: Steps = "last") -> GoalDistance:
+def goal_cost(objective: ObjectObjective) -> PlanCost:
     """How far imagined objects are from the goal's after matching, plus the node of proprioception if there is one."""
-    return GoalDistance(steps=steps, distance=MatchedGap(extra=objective.predictor.num_extra))
+    return PlanCost(GoalDistance(distance=MatchedGap(extra=objective.predictor.num_extra)), reduction=last)
 
 
 def _node(inputs: int | None, scale: Tensor | Sequence[float] | None, *, width: int) -> NumbersNode | None:

@@ -1,0 +1,1 @@
+"""What the commands evaluate, a package each: tasks, scores, tables, figures."""

@@ -1,0 +1,1 @@
+"""Action chunks: ACT-JEPA beside behaviour cloning."""

@@ -1,0 +1,1 @@
+"""How fast logs are ingested and clips are read."""

@@ -1,0 +1,68 @@
+"""The table of headroom: rates with intervals, and how far true dynamics leads each control on the same episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jepa_mpc.experiments.evaluation.handling.headroom_agents import CONTROLS, TRUE
+from jepa_mpc.reporting.intervals import mcnemar, wilson
+from jepa_mpc.reporting.saving import markdown_table
+
+RATES = ("grasp", "reach", "place")
+GRIP = ("touched", "closed", "lifted", "kept", "lost")
+PLAYED = ("task", "agent", "n", "grasp", "reach with object", "place", "95 %", "CPU s per episode")
+COMPARED = ("task", "true dynamics ahead of", "n", "points", "p (McNemar)")
+Outcomes = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
+
+
+def summary(outcomes: Outcomes) -> dict[str, Any]:
+    """Per task and agent: episodes, rates with Wilson's 95 % interval, the gripper's score, CPU seconds."""
+    tasks: dict[str, Any] = {}
+    for (task, agent), cells in outcomes.items():
+        if cells:
+            tasks.setdefault(task, {})[agent] = _row(cells)
+    return tasks
+
+
+def leads(outcomes: Outcomes) -> list[dict[str, Any]]:
+    """Lead of true dynamics over each control in places, in points, on the episodes that both have played."""
+    rows = []
+    for task in dict.fromkeys(task for task, _ in outcomes):
+        best = {cell["cell"]["episode"]: cell["place"] for cell in outcomes.get((task, TRUE), ())}
+        for control in CONTROLS:
+            other = {cell["cell"]["episode"]: cell["place"] for cell in outcomes.get((task, control), ())}
+            both = sorted(best.keys() & other.keys())
+            if both:
+                one, two = [best[episode] for episode in both], [other[episode] for episode in both]
+                points = 100 * (sum(one) - sum(two)) / len(both)
+                rows.append(
+                    {"task": task, "over": control, "episodes": len(both), "points": points, "p": mcnemar(one, two)}
+                )
+    return rows
+
+
+def markdown(tasks: Mapping[str, Any], ahead: Sequence[Mapping[str, Any]]) -> str:
+    """Both as tables for a page."""
+    played = []
+    for task, agents in tasks.items():
+        for agent, row in agents.items():
+            rates = [f"{100 * row[name]:.0f} %" if name in row else "–" for name in RATES]
+            low, high = (100 * end for end in row["wilson_95"]["place"])
+            played.append([task, agent, row["episodes"], *rates, f"{low:.0f}–{high:.0f} %", f"{row['cpu_s']:.1f}"])
+    compared = [
+        [row["task"], row["over"], row["episodes"], f"{row['points']:+.0f}", f"{row['p']:.2g}"] for row in ahead
+    ]
+    return markdown_table(PLAYED, played) + "\n" + markdown_table(COMPARED, compared)
+
+
+def _row(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    count = len(cells)
+    hits = {name: sum(bool(cell[name]) for cell in cells) for name in RATES if name in cells[0]}
+    row: dict[str, Any] = {"episodes": count, **{name: number / count for name, number in hits.items()}}
+    row["wilson_95"] = {name: wilson(number, count) for name, number in hits.items()}
+    if "grip" in cells[0]:
+        row["grip"] = {name: sum(bool(cell["grip"][name]) for cell in cells) / count for name in GRIP}
+    row["broke_down"] = sum(bool(cell["error"]) for cell in cells)
+    row["cpu_s"] = sum(cell["cpu_s"] for cell in cells) / count
+    return row

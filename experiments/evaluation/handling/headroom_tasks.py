@@ -1,0 +1,45 @@
+"""The tasks of the headroom table, and the one cost family that all planning agents share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jepa_mpc import envs
+from jepa_mpc.envs.costs import Stage, apart, task_cost, weighted
+from jepa_mpc.envs.handling_cost import grip, handling, moving
+from jepa_mpc.envs.pick import PROTOCOLS
+from jepa_mpc.envs.task import Task
+from jepa_mpc.errors import choose
+
+PUSH = "push"
+TASKS = (PUSH, *PROTOCOLS)
+PUSH_STEPS = 30
+AT_END, EFFORT = 1.0, 0.005
+
+
+def task_at(name: str, *, kind: str) -> Task:
+    """A task with true dynamics, nothing drawn.
+
+    Args:
+        name: "push" (`push-v1`, 30 steps) or a protocol of `pick-v1`.
+        kind: Kind of the object of `pick-v1`, or "mixed".
+
+    Raises:
+        UnknownName: If there is no such task.
+    """
+    choose(dict.fromkeys(TASKS), name, "task")
+    if name == PUSH:
+        return with_cost(envs.make_task("push-v1", budget=PUSH_STEPS), moving())
+    return with_cost(envs.make_task("pick-v1", protocol=name, object=kind), handling())
+
+
+def with_cost(task: Task, stage: Stage) -> Task:
+    """The task with another stage cost, reduced as all of this table are."""
+    return replace(task, cost=task_cost(stage, at_end=AT_END, effort=EFFORT))
+
+
+def without_object(task: Task) -> Task:
+    """The task with a cost that no object is part of: hand and grip alone."""
+    hand = apart((0, 1, 2))
+    has_grip = "grip [m]" in task.env.plant.sensors
+    return with_cost(task, weighted((1.0, hand), (1.0, grip)) if has_grip else hand)

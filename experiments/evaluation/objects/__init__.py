@@ -1,0 +1,1 @@
+"""Object slots: recorded pucks, slots, predictors, counterfactuals, pushes."""

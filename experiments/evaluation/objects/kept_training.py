@@ -1,0 +1,53 @@
+"""Networks that are trained once: read where their weights are kept, else trained with a progress bar and kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Generator, nn
+from tqdm import tqdm
+
+from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, load_strict, save_checkpoint
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.interfaces import Batch
+from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
+
+
+def trained_once(folder: Path, network: nn.Module, wanted: Mapping[str, Any], train: Callable[[], None]) -> float:
+    """Give a network its trained weights, and tell the CPU seconds of their training; it is left in evaluation mode.
+
+    Args:
+        folder: Where they are kept.
+        network: Gets the weights.
+        wanted: How it is trained, as plain JSON values.
+        train: Trains it, where nothing is kept.
+
+    Raises:
+        BadCheckpoint: If what is kept was made with other settings.
+    """
+    if (folder / MANIFEST).exists():
+        tensors, config = load_checkpoint(folder)
+        if {name: config[name] for name in wanted} != dict(wanted):
+            raise BadCheckpoint(f"{folder} was trained with other settings: name another folder")
+        load_strict(network, tensors, str(folder))
+        seconds = float(config["cpu_s"])
+    else:
+        begun = time.process_time()
+        train()
+        seconds = round(time.process_time() - begun, 1)
+        save_checkpoint(folder, network.state_dict(), {**wanted, "cpu_s": seconds})
+    network.eval()
+    return seconds
+
+
+def fit_shown(
+    objective: nn.Module, draw: Callable[[Generator], Batch], settings: FitSettings, *, seed: int, title: str
+) -> None:
+    """Train an objective on drawn batches, with a bar that shows the loss."""
+    with tqdm(total=settings.steps, desc=title, unit="step") as bar:
+        show = lambda step, numbers: bar.set_postfix(loss=f"{numbers['loss']:.4f}")  # noqa: E731
+        callbacks = Callbacks(tick=lambda step: bar.update(), log=show)
+        fit(objective, draw, settings=settings, seed=seed, callbacks=callbacks)

@@ -1,0 +1,1 @@
+"""How fast rollouts, searches, the simulator and a control loop are."""

@@ -1,1 +1,0 @@
-"""What the flow benchmark is made of: recorded pairs with exact flow, scores, pictures."""

@@ -1,1 +1,0 @@
-"""Reading the hand's position out of frozen features: what a probe is made of."""

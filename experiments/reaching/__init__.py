@@ -1,1 +1,0 @@
-"""The reaching experiment: methods, episodes, films."""

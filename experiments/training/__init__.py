@@ -1,1 +1,0 @@
-"""What train.py writes down and watches."""

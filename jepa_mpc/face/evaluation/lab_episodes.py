@@ -1,0 +1,121 @@
+"""Episodes of one lab: every method from the same starts to the same goals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jepa_mpc.envs.labs import Lab
+from jepa_mpc.envs.reach import ReachEnv
+from jepa_mpc.envs.robots import DEFAULT
+from jepa_mpc.episode import run_episode
+from jepa_mpc.face.evaluation.methods import WORLD_MODEL, Methods
+from jepa_mpc.face.evaluation.reach_films import Film, open_film, worst
+from jepa_mpc.reporting.contact_sheet import Tile
+from jepa_mpc.reporting.record import EpisodeRecord
+from jepa_mpc.runs.worker_pool import in_processes
+from jepa_mpc.seeding import seed_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabJob:
+    """What one worker does in one go.
+
+    Args:
+        lab: The lab.
+        index: Its number in the list of labs.
+        split: The split that it stands for in the report.
+        episodes: Episodes per method.
+        seed: Base seed of starts and goals.
+        budget: Control steps per episode.
+        cameras, image_size: What the model sees.
+        methods: Builds the agents.
+        names: The methods to play.
+        film: Where the film of the world model's episodes goes, or None.
+        robot: The robot, a name of `envs.robots.ROBOTS`.
+    """
+
+    lab: Lab
+    index: int
+    split: str
+    episodes: int
+    seed: int
+    budget: int
+    cameras: tuple[str, ...]
+    image_size: int
+    methods: Methods
+    names: tuple[str, ...]
+    film: Path | None = None
+    robot: str = DEFAULT
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabResult:
+    """The episodes of one lab, and the world model's worst one for the contact sheet."""
+
+    index: int
+    records: tuple[EpisodeRecord, ...]
+    tile: Tile | None
+
+
+def play_lab(job: LabJob) -> LabResult:
+    """Play every episode of every method in one lab (in a worker process)."""
+    torch.set_num_threads(1)
+    env = _environment(job.robot, job.cameras, job.image_size, job.budget)
+    records: list[EpisodeRecord] = []
+    tiles: list[Tile] = []
+    for name in job.names:
+        filmed = job.film if name == WORLD_MODEL else None
+        with open_film(filmed, env, job.methods.checkpoint) as film:
+            for episode in range(job.episodes):
+                records.append(play_episode(job, name, episode, env, film))
+            if film is not None:
+                tiles.extend(film.finals)
+    return LabResult(index=job.index, records=tuple(records), tile=worst(tiles))
+
+
+def play_episode(job: LabJob, name: str, episode: int, env: ReachEnv, film: Film | None) -> EpisodeRecord:
+    """Play one episode; start, goal and image noise depend on lab and episode alone, not on the method."""
+    seed = seed_of(job.seed, job.lab.seed, job.lab.index, episode)
+    env.reset(seed=seed, options={"lab": job.lab})
+    agent = job.methods.agent(name, env, stream=seed)
+    if film is None:
+        played = run_episode(env, agent, steps=job.budget)
+    else:
+        film.begin(env, episode)
+        played = run_episode(env, agent, steps=job.budget, decided=partial(film.show, env))
+        film.end(env, played)
+    logs = [log for log in played.logs if log is not None]
+    believed = [math.nan if log.goal_distance is None else float(log.goal_distance[0]) for log in logs]
+    statuses = tuple(log.status for log in logs)
+    return EpisodeRecord.judged(
+        method=name,
+        lab=job.lab.name,
+        lab_index=job.index,
+        split=job.split,
+        seed=seed,
+        start_m=tuple(env.start_m.tolist()),
+        goal_m=tuple(env.goal_m.tolist()),
+        distances_m=played.distances,
+        imagined_m=None if np.isnan(believed).all() else believed,
+        ms_per_step=played.wall_ms,
+        statuses=statuses if any(statuses) else (),
+        video=None if film is None else f"videos/{film.path.name}",
+    )
+
+
+def play_all(jobs: Sequence[LabJob], *, workers: int) -> Iterator[LabResult]:
+    """Play jobs in processes of their own, as they come; with one worker in this process."""
+    return in_processes(play_lab, jobs, workers=workers)
+
+
+@lru_cache(maxsize=1)
+def _environment(robot: str, cameras: tuple[str, ...], image_size: int, budget: int) -> ReachEnv:
+    """The one environment (and OpenGL context) of this process."""
+    return ReachEnv(robot=robot, cameras=cameras, image_size=image_size, budget=budget)

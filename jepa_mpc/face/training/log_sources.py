@@ -1,0 +1,172 @@
+"""The logs of a training: one or several, of any format, read as the options say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from jepa_mpc.errors import choose
+from jepa_mpc.trajectories.actions import ACTION_PARTS, ActionPart, action_part
+from jepa_mpc.trajectories.bank import FrameBank, load_bank
+from jepa_mpc.trajectories.cache import CacheOptions, told
+from jepa_mpc.trajectories.episode import SOUND
+from jepa_mpc.trajectories.mixture import MixedBank, mixed
+from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.robot_adapter import RobotAdapter
+from jepa_mpc.trajectories.robots import ROBOTS, robot_map
+from jepa_mpc.trajectories.stats import action_stats, proprio_stats
+
+SOURCE = ("path", "weight", "robot", "cameras", "format", "leave_out", "place")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSource:
+    """One log of a training.
+
+    Args:
+        path: The log, or a finished cache.
+        options: What is taken from it.
+        weight: Chance that a window comes from it, relative to the other logs.
+        place: Where its cache stands; beside the log by default.
+    """
+
+    path: Path
+    options: CacheOptions
+    weight: float = 1.0
+    place: Path | None = None
+
+
+def sources_of(cfg: DictConfig) -> list[LogSource]:
+    """The logs that `data` names: a path, or a list of paths and of entries with a path and options of their own.
+
+    Raises:
+        ValueError: If an entry is of another form.
+    """
+    data: Any = OmegaConf.to_container(cfg, resolve=True)["data"]  # type: ignore[index, call-overload]
+    entries = data if isinstance(data, list) else [data]
+    if not entries:
+        raise ValueError("data names no log: data=FOLDER, or data=[{path: FOLDER, weight: 2}, FOLDER]")
+    found = []
+    for entry in entries:
+        own = {"path": entry} if isinstance(entry, str) else entry
+        if not isinstance(own, Mapping) or "path" not in own or not own.keys() <= set(SOURCE):
+            raise ValueError(f"an entry of data is a path, or has a path and some of {', '.join(SOURCE[1:])}: {entry}")
+        found.append(_source(cfg, own))
+    return found
+
+
+def open_sources(cfg: DictConfig) -> FrameBank | MixedBank:
+    """The bank of a training.
+
+    Raises:
+        BadEpisode: If a log is damaged.
+        UnknownName: If an action part or a format is unknown.
+        ValueError: If a log does not have what is asked for, or logs do not go together.
+    """
+    part, sources = part_of(cfg.actions), sources_of(cfg)
+    workers = int(cfg.ingest.workers)
+    banks = [
+        load_bank(one.path, actions=part, options=one.options, place=one.place, workers=workers, progress=_bar)
+        for one in sources
+    ]
+    height, width = banks[0].picture
+    if height != width:
+        raise ValueError(f"{sources[0].path} has pictures of {height} x {width}: give image_size=... to make squares")
+    seen = [replace(bank, skip=int(cfg.skip), blocks=cfg.blocks) for bank in banks]
+    return mixed(seen, [one.weight for one in sources])
+
+
+def check_sound(bank: FrameBank | MixedBank, rate: int, *, contiguous: bool) -> None:
+    """Refuse logs that a system cannot hear.
+
+    Args:
+        bank: The bank.
+        rate: Samples per second that the system takes.
+        contiguous: Whether the steps of a window follow each other.
+
+    Raises:
+        ValueError: If a log has no sound or another rate, or windows skip steps.
+    """
+    for one in bank.banks if isinstance(bank, MixedBank) else (bank,):
+        if SOUND not in one.extras:
+            raise ValueError("the log has no field 'sound': record one with collect.py task=push sound={}")
+        found = one.extras[SOUND].shape[1] / one.dt_s
+        if round(found) != rate:
+            raise ValueError(
+                f"the log has {found:.0f} samples per second, the system takes {rate}: give system.rate={found:.0f}"
+            )
+    if not contiguous:
+        raise ValueError("sound has no gaps: give skip=1 max_stride=1")
+
+
+def part_of(actions: Any) -> ActionPart:
+    """The action part of a name, or of a name with arguments.
+
+    Raises:
+        UnknownName: If there is none of that name.
+        ValueError: If it does not take an argument.
+    """
+    if isinstance(actions, str):
+        return choose(ACTION_PARTS, actions, "action part")()
+    entries: Any = OmegaConf.to_container(actions) if isinstance(actions, DictConfig) else actions
+    return action_part(entries)
+
+
+def robot_entries(robot: Any) -> dict[str, Any]:
+    """What is said about a robot: a name of `ROBOTS`, a YAML file, or the entries themselves.
+
+    Raises:
+        UnknownName: If it is neither a file nor a known robot.
+        ValueError: If there is no such file, or it does not hold entries of a robot map.
+    """
+    if robot is None:
+        return {}
+    if isinstance(robot, str):
+        if not robot.endswith((".yaml", ".yml")):
+            return choose(ROBOTS, robot, "robot (or name a .yaml file)").to_dict()
+        if not Path(robot).is_file():
+            raise ValueError(f"robot={robot}: there is no such file; inspect_logs.py writes one to begin with")
+        robot = OmegaConf.to_container(OmegaConf.load(robot), resolve=True)
+    if not isinstance(robot, Mapping):
+        raise ValueError(f"a robot map is a list of entries such as position: ..., got {robot!r}")
+    return {str(key): value for key, value in robot.items()}
+
+
+def adapter_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> RobotAdapter:
+    """How the logs were read, for the checkpoint; of several logs the first one speaks."""
+    return RobotAdapter(
+        robot=robot_map(bank.origin["robot"]),
+        actions=part_of(cfg.actions),
+        picture=PictureFit(**bank.origin["picture"]),
+        cameras=bank.cameras,
+        step_s=bank.step_s,
+        skip=int(cfg.skip),
+        blocks=cfg.blocks,
+        statistics={"actions": action_stats(bank), "proprio": proprio_stats(bank)},
+    )
+
+
+def _source(cfg: DictConfig, own: Mapping[str, Any]) -> LogSource:
+    cameras = own.get("cameras", cfg.cameras)
+    options = CacheOptions(
+        cameras=None if cameras is None else tuple(cameras),
+        image_size=cfg.image_size,
+        aspect=cfg.ingest.aspect,
+        robot=told(robot_entries(own.get("robot", OmegaConf.to_container(cfg)["robot"]))),  # type: ignore[index, call-overload]
+        format=own.get("format", cfg.ingest.format),
+        leave_out=tuple(own.get("leave_out", cfg.ingest.leave_out)),
+    )
+    place = own.get("place", cfg.ingest.place)
+    return LogSource(
+        path=Path(own["path"]), options=options, weight=float(own.get("weight", 1.0)),
+        place=None if place is None else Path(place),
+    )  # fmt: skip
+
+
+def _bar(episodes: Iterable[int]) -> Iterable[int]:
+    return tqdm(episodes, unit="episode", desc="ingesting")

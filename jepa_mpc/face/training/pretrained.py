@@ -1,0 +1,102 @@
+"""Trainings that begin with an encoder of an earlier one, or with a released one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from jepa_mpc.checkpoint import MANIFEST, load_strict
+from jepa_mpc.encoders.adapters.vjepa2 import load
+from jepa_mpc.encoders.frozen import FrozenFrames
+from jepa_mpc.encoders.projected import Projected
+from jepa_mpc.encoders.released import RELEASES
+from jepa_mpc.encoders.slots import SlotEncoder
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.places import folder_of
+from jepa_mpc.world_model.checkpoints.assembly import TARGET
+from jepa_mpc.world_model.checkpoints.pairing import paired
+from jepa_mpc.world_model.checkpoints.restore import load_network
+
+RELEASED = "vjepa2_encoder"
+"""What the files in configs/encoder call a network with released weights."""
+
+
+WRAPPERS: dict[type[nn.Module], str] = {FrozenFrames: "encoder", Projected: "encoder", SlotEncoder: "features"}
+"""What systems put around an encoder -> where it stands in there."""
+
+
+def published_encoder(source: str) -> nn.Module:
+    """The encoder of a checkpoint folder of any system of ours, or of a released file.
+
+    Args:
+        source: A checkpoint folder; a released file, folder or Hugging Face name; or a name of `RELEASES`.
+
+    Raises:
+        BadCheckpoint: If there is no such checkpoint, or its system has no encoder to give.
+    """
+    if source in RELEASES:
+        return load(source)
+    if not (folder_of(source) / MANIFEST).exists():
+        return load(hub=source)
+    objective, _ = load_network(source, kind="system", form=nn.Module)
+    encoder = getattr(objective, "published", getattr(objective, "encoder", None))
+    if not isinstance(encoder, nn.Module):
+        raise BadCheckpoint(f"{source} holds a {type(objective).__name__}, which has no encoder")
+    return encoder.encoder if isinstance(encoder, FrozenFrames) else encoder
+
+
+def with_encoder(
+    system: Mapping[str, Any], encoder: Mapping[str, Any], *, picture: tuple[int, int, int]
+) -> dict[str, Any]:
+    """A system's configuration with another encoder in place of its own; see `pairing.paired`.
+
+    Args:
+        system: The configuration.
+        encoder: That of the encoder: a released one (`RELEASED`), or any that `assemble` knows.
+        picture: Channels, height and width of the log's pictures.
+
+    Raises:
+        UnknownName: If there is no such encoder.
+        ValueError: If the two do not go together; says why, and what would.
+    """
+    if is_released(encoder):
+        encoder = {TARGET: "released_encoder", "model": str(encoder["model"])}
+    return paired(system, encoder, picture=picture)
+
+
+def is_released(encoder: Mapping[Any, Any]) -> bool:
+    """Whether the configuration of an encoder names released weights."""
+    return encoder.get(TARGET) == RELEASED
+
+
+def begin_with_encoder(objective: nn.Module, source: str) -> None:
+    """Give the encoder of a fresh objective the weights of an earlier one.
+
+    Args:
+        objective: The objective, changed in place.
+        source: See `published_encoder`.
+
+    Raises:
+        BadCheckpoint: If the weights do not fit it.
+    """
+    fill_encoder(objective, published_encoder(source), source)
+
+
+def fill_encoder(objective: nn.Module, encoder: nn.Module, source: str) -> None:
+    """Give the encoder of an objective the weights of another of the same form.
+
+    Args:
+        objective: The objective, changed in place.
+        encoder: Has the weights.
+        source: Where they came from, for the error message.
+
+    Raises:
+        BadCheckpoint: If the weights do not fit it.
+    """
+    part = objective.get_submodule("encoder")
+    for wrapper, inner in WRAPPERS.items():
+        if isinstance(part, wrapper) and not isinstance(encoder, wrapper):
+            part = part.get_submodule(inner)
+    load_strict(part, encoder.state_dict(), f"the encoder of this system (weights of {source})")

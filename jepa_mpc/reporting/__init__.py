@@ -1,0 +1,1 @@
+"""Reports of experiments: records of episodes, intervals and tests, figures, pages, contact sheets, films, albums."""

@@ -1,0 +1,267 @@
+"""One self-contained page that shows a report: opens from the disk, needs nothing but the films beside it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jepa_mpc.files import write_text
+from jepa_mpc.reporting.page_style import CSS, SCRIPT
+from jepa_mpc.reporting.record import BUSY, EpisodeRecord, Report, plain, split_name
+
+CAPTION = (
+    '<p class="note">Dashed lines: 2 and 5 cm. A shaded band belongs to the bold curve; “same curve” marks methods '
+    "whose curves lie on each other.</p>"
+)
+LABS_OF = {
+    "in": "labs drawn from the training ranges",
+    "look": "labs with colours, textures, lights and clutter that no training log contained",
+    "all": "labs with every factor outside the training ranges",
+}
+OPEN_ROWS = 20
+POSTER = ".png"
+"""Suffix of a film's poster."""
+
+
+def write_page(
+    report: Report, path: Path | str, *, figures: Mapping[str, Path] | None = None, sheet: Path | None = None
+) -> None:
+    """Write `report.html`.
+
+    Pictures are embedded; films are linked by each episode's `video`, which is relative to the page.
+
+    Args:
+        report: What to show.
+        path: Where the page shall stand.
+        figures: PNG files by name, as `draw_figures` returns them.
+        sheet: PNG file of the contact sheet, or None.
+
+    Raises:
+        OSError: If a picture cannot be read or the page cannot be written.
+    """
+    parts = [
+        _headline(report),
+        _methods(report),
+        _section("Figures", _figures(figures or {})),
+        _factors(report),
+        _section("How every lab ended", "" if sheet is None else f'<div class="sheet">{_image(sheet, "labs")}</div>'),
+        _films(report, Path(path).parent),
+        _protocol(report),
+        _episodes(report),
+    ]
+    write_text(
+        path,
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_percent(report.summary['success_5cm'])} within 5 cm: reaching image goals</title>"
+        f"<style>{CSS}</style></head><body><main>\n{''.join(parts)}</main><script>{SCRIPT}</script></body></html>\n",
+    )
+
+
+def _headline(report: Report) -> str:
+    row, protocol = report.summary, report.protocol
+    solved = round(row["success_5cm"] * row["episodes"])
+    low, high = row["interval_95"]
+    busy = f"; the {BUSY}" if BUSY in protocol.hardware else ""
+    labs = LABS_OF.get(protocol.split, f"labs with {protocol.split.replace('_', ' ')} outside the training range")
+    cards = [
+        (_percent(row["success_5cm"]), f"end within 5 cm; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"),
+        (_cm(row["median_final_distance_m"]), "median final distance to the goal"),
+        (_percent(row["held_success_5cm"]), "stay within 5 cm for the last three steps"),
+        (_ms(row["ms_per_step_p50"]), f"median time per decision; p95 {_ms(row['ms_per_step_p95'])}{busy}"),
+    ]
+    boxes = "".join(f'<div class="card"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in cards)
+    return (
+        f"<h1>The arm reached {solved} of {row['episodes']} image goals</h1>"
+        f'<p class="lead">{escape(protocol.method)}, in {row["labs"]} {escape(labs)}. '
+        f"At most {protocol.budget_steps} actions each, judged by the final pose.</p>"
+        f'<div class="cards">{boxes}</div>'
+    )
+
+
+def _methods(report: Report) -> str:
+    heads = ["method", "episodes within 5 cm", "Wilson 95 %", "over labs 95 %", "2 cm", "stays", "median (IQR), cm",
+             "ms p50", "headline ahead by", "p"]  # fmt: skip
+    rows = [_method_row(report.protocol.method, report.summary, None)]
+    for name, row in report.baselines.items():
+        rows.append(_method_row(name, row, report.comparisons.get(name)))
+    note = (
+        "Bars: success with Wilson's interval. “Over labs”: bootstrap over labs, Wilson's where all end alike. "
+        "“Headline ahead by”: its success minus this method's on the same episodes, in points, with its interval over "
+        "labs; p: McNemar's exact test, Holm-adjusted over rows."
+    )
+    return _section("Against other methods", _table(heads, rows, own=True) + f'<p class="note">{note}</p>')
+
+
+def _method_row(name: str, row: Mapping[str, Any], against: Mapping[str, Any] | None) -> list[str]:
+    low, high = row["iqr"]
+    return [
+        escape(name),
+        _bar(row),
+        _interval(row["wilson_95"]),
+        _interval(row["interval_95"]),
+        _percent(row["success_2cm"]),
+        _percent(row["held_success_5cm"]),
+        f"{_cm(row['median_final_distance_m'], unit='')} ({_cm(low, unit='')} – {_cm(high, unit='')})",
+        _ms(row["ms_per_step_p50"], unit=""),
+        "" if against is None else f"{100 * against['difference']:+.1f} ({_interval(against['interval_95'])})",
+        "" if against is None else _p_value(against["mcnemar_p"]),
+    ]
+
+
+def _factors(report: Report) -> str:
+    if not report.factors:
+        return ""
+    heads = ["factor out of range", "episodes within 5 cm", "Wilson 95 %", "2 cm", "median", "episodes", "labs"]
+    rows: list[list[str]] = []
+    for name, row in sorted(report.factors.items(), key=lambda item: float(item[1]["success_5cm"])):
+        cells = [escape(split_name(name)), _bar(row), _interval(row["wilson_95"]), _percent(row["success_2cm"]),
+                 _cm(row["median_final_distance_m"]), str(row["episodes"]), str(row["labs"])]  # fmt: skip
+        rows.append(cells)
+    return _section("One factor at a time", _table(heads, rows))
+
+
+def _figures(figures: Mapping[str, Path]) -> str:
+    images = "".join(_image(path, name.replace("_", " ")) for name, path in figures.items())
+    return f'<div class="figures">{images}</div>{CAPTION}' if images else ""
+
+
+def _films(report: Report, folder: Path) -> str:
+    films: dict[str, EpisodeRecord] = {}
+    for episode in _worst_first(report.of(report.protocol.method)):
+        if episode.video is not None:
+            films.setdefault(episode.video, episode)
+    cells = "".join(
+        f'<figure><video src="{escape(quote(video), quote=True)}"{_poster(video, folder)} preload="none" '
+        f"muted loop controls playsinline>"
+        f"</video><figcaption><span>{escape(episode.lab)}</span>{_distance(episode)}</figcaption></figure>"
+        for video, episode in films.items()
+    )
+    return _section("Films, worst first", f'<div class="films">{cells}</div>' if cells else "")
+
+
+def _poster(video: str, folder: Path) -> str:
+    """What stands in a film's place until it plays: the picture of the same name beside it, if there is one."""
+    poster = Path(video).with_suffix(POSTER)
+    return f' poster="{escape(quote(poster.as_posix()), quote=True)}"' if (folder / poster).is_file() else ""
+
+
+def _protocol(report: Report) -> str:
+    names = {"thresholds_m": "success thresholds (m)", "lab_list_hash": "lab list", "checkpoint_hash": "checkpoint"}
+    lines = []
+    for key, value in vars(report.protocol).items():
+        if value not in ("", (), {}):
+            text = escape(value if isinstance(value, str) else _words(value))
+            code = f"<code>{text}</code>" if key in ("command", "commit", "lab_list_hash", "checkpoint_hash") else text
+            lines.append(f"<dt>{escape(names.get(key, key.replace('_', ' ')))}</dt><dd>{code}</dd>")
+    return _section("Protocol, fixed beforehand", f"<dl>{''.join(lines)}</dl>")
+
+
+def _episodes(report: Report) -> str:
+    heads = ["lab", "seed", "start", "end", "closest", "2 cm", "5 cm", "stays", "goal (x, y, z) m", "ms p50"]
+    rows = [_episode_row(episode) for episode in _worst_first(report.of(report.protocol.method))]
+    first, rest = _table(heads, rows[:OPEN_ROWS]), ""
+    if len(rows) > OPEN_ROWS:
+        rest = f"<details><summary>{len(rows) - OPEN_ROWS} more</summary>{_table(heads, rows[OPEN_ROWS:])}</details>"
+    return _section("Every episode, worst first", first + rest)
+
+
+def _episode_row(episode: EpisodeRecord) -> list[str]:
+    times = sorted(time for time in episode.ms_per_step if math.isfinite(time))
+    lab = escape(episode.lab)
+    if episode.video is not None:
+        lab = f'<a href="{escape(quote(episode.video), quote=True)}">{lab}</a>'
+    closest = min((distance for distance in episode.distances_m if math.isfinite(distance)), default=math.inf)
+    return [
+        lab,
+        str(episode.seed),
+        _cm(episode.distances_m[0]),
+        _distance(episode),
+        _cm(closest),
+        _yes(episode.success_2cm),
+        _yes(episode.success_5cm),
+        _yes(episode.held_success_5cm),
+        ", ".join(f"{value:.2f}" for value in episode.goal_m),
+        _ms(times[len(times) // 2] if times else None, unit=""),
+    ]
+
+
+def _worst_first(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
+    return sorted(episodes, key=lambda episode: -episode.final_distance_m)
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>\n" if body else ""
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, own: bool = False) -> str:
+    """A table; on narrow screens each row becomes a list, for which each cell names its column.
+
+    Args:
+        heads: Names of the columns.
+        rows: Cells as HTML.
+        own: Whether the first row is the report's own.
+    """
+    lines = []
+    for index, row in enumerate(rows):
+        cells = "".join(
+            f'<td data-of="{escape(head, quote=True)}">{cell}</td>' for head, cell in zip(heads, row, strict=True)
+        )
+        lines.append(f'<tr class="own">{cells}</tr>' if own and index == 0 else f"<tr>{cells}</tr>")
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _image(path: Path, text: str) -> str:
+    data = base64.b64encode(Path(path).read_bytes()).decode()
+    return f'<img alt="{escape(text, quote=True)}" src="data:image/png;base64,{data}">'
+
+
+def _bar(row: Mapping[str, Any]) -> str:
+    rate, (low, high) = 100 * row["success_5cm"], (100 * bound for bound in row["wilson_95"])
+    whisker = f'<u style="left:{low:.1f}%;width:{high - low:.1f}%"></u>'
+    return f'<span class="bar"><i style="width:{rate:.1f}%"></i>{whisker}</span><b>{_percent(row["success_5cm"])}</b>'
+
+
+def _distance(episode: EpisodeRecord) -> str:
+    text = _cm(episode.final_distance_m) if math.isfinite(episode.final_distance_m) else "diverged"
+    return f'<span class="{"good" if episode.success_5cm else "bad"}">{text}</span>'
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}".removesuffix(".0") + " %"
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return f"{100 * bounds[0]:.1f} – {100 * bounds[1]:.1f}"
+
+
+def _cm(distance_m: float | None, *, unit: str = " cm") -> str:
+    return "–" if distance_m is None or not math.isfinite(distance_m) else f"{100 * distance_m:.1f}{unit}"
+
+
+def _ms(time: float | None, *, unit: str = " ms") -> str:
+    return "–" if time is None else f"{time:.0f}{unit}" if time >= 10 else f"{time:.1f}{unit}"
+
+
+def _p_value(value: float) -> str:
+    return "&lt; 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _yes(fact: bool) -> str:
+    return '<span class="good">yes</span>' if fact else '<span class="bad">no</span>'
+
+
+def _words(value: object) -> str:
+    """A setting in words: lists and mappings on one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_words(item) for item in value)
+    return value if isinstance(value, str) else json.dumps(plain(value), default=str)
