@@ -14,16 +14,16 @@ import numpy as np
 
 from jepa_mpc import envs
 from jepa_mpc.envs.baselines import DoNothing, PolicyAgent, RandomActions
-from jepa_mpc.envs.drawing import panels
 from jepa_mpc.envs.true_dynamics import true_dynamics
-from jepa_mpc.envs.video import VideoWriter
 from jepa_mpc.episode import PlayedEpisode, run_episode
 from jepa_mpc.errors import choose
 from jepa_mpc.face.agents import planning_agent, true_dynamics_agent
 from jepa_mpc.face.gym_recording import LARGEST_SEED, is_gym, make_gym, motion_of
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.interfaces import Agent
+from jepa_mpc.reporting.drawing import panels
 from jepa_mpc.reporting.intervals import wilson
+from jepa_mpc.reporting.video import VideoWriter
 from jepa_mpc.seeding import generator, numpy_generator, seed_of
 from jepa_mpc.trajectories.motion import Motion
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
