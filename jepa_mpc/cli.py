@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, Entry] = {
     "reach": Entry(script="zero_shot_reach", does="Reach image goals in labs that no training log contained."),
     "train": Entry(script="train", does="Train a system on logs."),
     "collect": Entry(script="collect", does="Record reward-free motion in simulated labs."),
+    "evaluate": Entry(script="evaluate", does="Score a world model in any environment, beside baselines."),
     "ingest": Entry(script="ingest", does="Turn a log of any format into a checked, memory-mapped cache."),
     "inspect": Entry(script="inspect_logs", does="Say what is in a folder of robot logs, and what looks wrong."),
     "convert": Entry(script="convert", does="Write a log in another format."),

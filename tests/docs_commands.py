@@ -16,6 +16,7 @@ SHRUNKEN: dict[str, list[str]] = {
     "collect": ["labs=4", "episodes=1", "steps=30", "workers=1"],
     "train": ["fit.steps=2", "fit.log_every=1", "batch=2", "probe=8", "watch.frames=8", "validation=0.25"],
     "zero_shot_reach": ["labs=1", "episodes=1", "budget=1", "baselines=false", "films=false", "factors=false"],
+    "evaluate": ["episodes=1", "films=0", "methods=[world model,random]"],
     "probe": ["train=24", "held=12", "seeds=[0]", "readers=[linear]", "validation=0.25"],
     "energy_landscape": ["labs=1", "points=3"],
     "publish": [],
