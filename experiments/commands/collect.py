@@ -19,8 +19,8 @@ import hydra
 from omegaconf import DictConfig
 
 from jepa_mpc.errors import BadEpisode, UnknownName
+from jepa_mpc.face.collection.lab_recording import record
 from jepa_mpc.face.command_line import Stopped
-from jepa_mpc.face.data_collection import record
 from jepa_mpc.places import CONFIGS
 
 

@@ -18,7 +18,7 @@ from jepa_mpc.envs.true_dynamics import true_dynamics
 from jepa_mpc.episode import PlayedEpisode, run_episode
 from jepa_mpc.errors import choose
 from jepa_mpc.face.agents import planning_agent, true_dynamics_agent
-from jepa_mpc.face.gym_recording import LARGEST_SEED, is_gym, make_gym, motion_of
+from jepa_mpc.face.collection.gym_recording import LARGEST_SEED, is_gym, make_gym, motion_of
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.interfaces import Agent
 from jepa_mpc.reporting.drawing import panels

@@ -15,8 +15,8 @@ from jepa_mpc.envs.gym.later import Later
 from jepa_mpc.envs.gym.moments import Moment, ended
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.experiments.commands import evaluate
-from jepa_mpc.face.data_collection import Collection, record_one
-from jepa_mpc.face.gym_recording import record_gym
+from jepa_mpc.face.collection.gym_recording import record_gym
+from jepa_mpc.face.collection.lab_recording import Collection, record_one
 from jepa_mpc.face.training.monitor import knows_hand
 from jepa_mpc.face.training.training_run import run_training
 from jepa_mpc.places import CONFIGS

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import choose
-from jepa_mpc.face.gym_recording import is_gym, record_gym
+from jepa_mpc.face.collection.gym_recording import is_gym, record_gym
 from jepa_mpc.files import write_json
 from jepa_mpc.runs.run_folder import refuse_strangers
 from jepa_mpc.seeding import numpy_generator, seed_of
