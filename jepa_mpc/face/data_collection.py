@@ -94,9 +94,13 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         sensors |= {SOUND: microphone.listen, HEARD: microphone.labels}
 
     if collection.task == "pick":
-        sensors |= {GRIPPER_COMMAND: env.gripper_command_m, CONTACT: env.contact_n, OBJECT: env.object_m}
+        sensors |= {
+            GRIPPER_COMMAND: env.gripper_command_m,
+            CONTACT: env.contact_n,
+            OBJECT: lambda: np.float32(env.object_m()),
+        }
     if collection.task == "push":
-        sensors |= {OBJECT: env.block_m}
+        sensors |= {OBJECT: lambda: np.float32(env.block_m())}
     options: dict[str, Any] = {"lab": lab}
     if collection.policy == "handle":
         options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < HANDED_OVER)
