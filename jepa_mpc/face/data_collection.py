@@ -15,6 +15,7 @@ from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -97,10 +98,10 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         sensors |= {
             GRIPPER_COMMAND: env.gripper_command_m,
             CONTACT: env.contact_n,
-            OBJECT: lambda: np.float32(env.object_m()),
+            OBJECT: lambda: env.object_m().astype(np.float32),
         }
     if collection.task == "push":
-        sensors |= {OBJECT: lambda: np.float32(env.block_m())}
+        sensors |= {OBJECT: lambda: env.block_m().astype(np.float32)}
     options: dict[str, Any] = {"lab": lab}
     if collection.policy == "handle":
         options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < HANDED_OVER)
