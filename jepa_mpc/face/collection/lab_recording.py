@@ -15,6 +15,7 @@ from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -109,9 +110,13 @@ def record_lab(collection: Collection, index: int) -> Episode:
         sensors |= {SOUND: microphone.listen, HEARD: microphone.labels}
 
     if collection.task == "pick":
-        sensors |= {GRIPPER_COMMAND: env.gripper_command_m, CONTACT: env.contact_n, OBJECT: env.object_m}
+        sensors |= {
+            GRIPPER_COMMAND: env.gripper_command_m,
+            CONTACT: env.contact_n,
+            OBJECT: lambda: env.object_m().astype(np.float32),
+        }
     if collection.task == "push":
-        sensors |= {OBJECT: env.block_m}
+        sensors |= {OBJECT: lambda: env.block_m().astype(np.float32)}
     options: dict[str, Any] = {"lab": lab}
     if collection.policy == "handle":
         options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < HANDED_OVER)
