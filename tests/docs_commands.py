@@ -30,6 +30,7 @@ EXCEPTIONS: dict[str, str] = {
     r"\bbench_\w+": "benchmarks run in tests/experiments in small settings; here their options are checked",
     r"\brender_rollouts\b": "films run in tests/experiments in small settings; here their options are checked",
     r"\bserve\b": "runs until it is stopped; tests/compat/test_openpi.py runs it",
+    r"pusht": "needs a Python with gym-pusht; tests/envs/test_bridge.py runs environments in another Python",
     r"device=cuda|torchrun": "needs a GPU, or several",
     r"vjepa2-ac-vitg\.pt": "needs the authors' weights",
     r"hf://": "needs an account of the Hugging Face Hub",
