@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
+from jepa_mpc.face.command_line import Stopped
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.scoring import POLICY, TRUE, WORLD_MODEL, Scoring, markdown, summary
 from jepa_mpc.files import only_writer, write_json, write_text
@@ -105,6 +106,23 @@ def methods_of(options: Mapping[str, Any]) -> list[str]:
     return list(scoring.methods())
 
 
+def play(jobs: list[Job], *, workers: int) -> None:
+    """Play the jobs that are not done.
+
+    Raises:
+        Stopped: If it was interrupted; finished episodes are kept.
+    """
+    missing = [job for job in jobs if not job.path().exists()]
+    try:
+        with tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="episode", desc="playing") as bar:
+            for outcome in in_processes(work_one, missing, workers=workers):
+                bar.set_postfix_str(outcome["method"])
+                bar.update()
+    except KeyboardInterrupt as stop:
+        done = sum(job.path().exists() for job in jobs)
+        raise Stopped(f"after {done} of {len(jobs)} episodes: the same command goes on from there") from stop
+
+
 def report(jobs: list[Job], options: Mapping[str, Any]) -> str:
     """Write report.json and table.md of all episodes that are done; returns the table."""
     found = [json.loads(job.path().read_text()) for job in jobs if job.path().exists()]
@@ -153,11 +171,7 @@ def main(cfg: DictConfig) -> None:
         jobs = [Job(options=told, method=name, episode=i) for i in range(options["episodes"]) for name in methods]
         claim_run(folder, "evaluate", {name: value for name, value in options.items() if name not in FREE})
         with only_writer(folder, what="run"):
-            missing = [job for job in jobs if not job.path().exists()]
-            with tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="episode", desc="playing") as bar:
-                for outcome in in_processes(work_one, missing, workers=options["workers"]):
-                    bar.set_postfix_str(outcome["method"])
-                    bar.update()
+            play(jobs, workers=options["workers"])
             tqdm.write(report(jobs, options))
     except (BadCheckpoint, MissingPackage, UnknownName, ValueError, OSError) as error:
         sys.exit(f"evaluate: {error}")

@@ -67,11 +67,11 @@ class Layout:
         """
         try:
             height, width, colours = map(int, told["picture"])
-            numbers = [int(told[name]) for name in ("action", "observation", "state")]
+            action, observation, state = (int(told[name]) for name in ("action", "observation", "state"))
         except (KeyError, TypeError, ValueError) as error:
             raise Garbled(f"a layout of the shared memory was expected, got {told}") from error
-        layout = cls(*numbers, (height, width, colours))
-        if min(*numbers, height, width, colours) < 0 or layout.starts[-1] > LARGEST_MEMORY:
+        layout = cls(action, observation, state, (height, width, colours))
+        if min(action, observation, state, height, width, colours) < 0 or layout.starts[-1] > LARGEST_MEMORY:
             raise Garbled(f"a layout of at most {LARGEST_MEMORY} bytes was expected, got {told}")
         return layout
 
