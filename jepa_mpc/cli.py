@@ -18,10 +18,12 @@ class Entry:
     Args:
         script: Name of its script in experiments/, of its module in experiments/commands/ and of its configuration.
         does: What it does, in a sentence.
+        first: The option that a first word without `=` gives, if there is one: `jepa-mpc features film.mp4`.
     """
 
     script: str
     does: str
+    first: str = ""
 
 
 COMMANDS: Mapping[str, Entry] = {
@@ -33,6 +35,9 @@ COMMANDS: Mapping[str, Entry] = {
     "convert": Entry(script="convert", does="Write a log in another format."),
     "bench": Entry(script="bench_planners", does="Compare planners over tasks, budgets and seeds."),
     "render": Entry(script="render_rollouts", does="Film planners side by side."),
+    "features": Entry(
+        script="features", does="Encode films, pictures, clouds or sounds into a file of features.", first="source"
+    ),
     "publish": Entry(script="publish", does="Publish a trained world model as a checkpoint folder."),
     "probe": Entry(script="probe", does="Ask frozen features where the hand is."),
     "serve": Entry(script="serve", does="Serve a planning agent over openpi's websocket protocol."),
@@ -86,6 +91,7 @@ def run_command(command: Entry, *, usage: str) -> None:
         options, groups = options_of(CONFIGS / f"{command.script}.yaml")
         print(help_text(command.does, usage=usage, options=options, groups=groups))
         return
+    sys.argv[1:] = spelled_out(command, sys.argv[1:])
     try:
         module = importlib.import_module(f"jepa_mpc.experiments.commands.{command.script}")
         from jepa_mpc.face.command_line import run
@@ -95,6 +101,14 @@ def run_command(command: Entry, *, usage: str) -> None:
         print(f"{command.script}: stopped before it began", file=sys.stderr)
         sys.exit(130)
     run(module.main, name=command.script)
+
+
+def spelled_out(command: Entry, words: Sequence[str]) -> list[str]:
+    """The words of a command with the option in front that a bare first word stands for."""
+    if not command.first or not words or "=" in words[0] or words[0].startswith("-"):
+        return list(words)
+    quoted = words[0].replace("\\", "\\\\").replace("'", "\\'")
+    return [f"{command.first}='{quoted}'", *words[1:]]
 
 
 def missing(error: ModuleNotFoundError, script: str) -> str:
