@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Entry] = {
     "features": Entry(
         script="features", does="Encode films, pictures, clouds or sounds into a file of features.", first="source"
     ),
+    "import-weights": Entry(script="import_weights", does="Turn released weights of a world model into a checkpoint."),
     "publish": Entry(script="publish", does="Publish a trained world model as a checkpoint folder."),
     "probe": Entry(script="probe", does="Ask frozen features where the hand is."),
     "serve": Entry(script="serve", does="Serve a planning agent over openpi's websocket protocol."),
