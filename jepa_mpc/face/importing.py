@@ -123,8 +123,10 @@ def import_weights(model: str, files: ReleasedFiles, side: RobotSide, to: str | 
             log=f"released weights of {model}, {place.name}",
             robot=adapter.to_dict(),
         )
+    except BadCheckpoint:
+        raise
     except ValueError as error:
-        raise error if isinstance(error, BadCheckpoint) else BadCheckpoint(f"{place}: {error}") from error
+        raise BadCheckpoint(f"{place}: {error}") from error
     training = {
         "statistics": {name: one.to_dict() for name, one in adapter.statistics.items()},
         "released": {"model": model, "files": _hashes(place)},

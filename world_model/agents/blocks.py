@@ -59,6 +59,11 @@ class BlockAgent:
         self.agent.reset(goal)
         self._left, self._last = [], None
 
+    def aim(self, goal: Observation) -> None:
+        """Go on towards another goal; the rest of the block for the old one goes."""
+        self.agent.aim(goal)
+        self._left = []
+
     def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
         """The next action; an observation within a block is not looked at.
 

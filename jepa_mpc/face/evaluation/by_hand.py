@@ -72,7 +72,8 @@ def play_by_hand(job: LabJob, goal: Any, out: Path) -> Path:
         seed = seed_of(job.seed, job.lab.seed, job.lab.index, 0)
         env.reset(seed=seed, options={"lab": job.lab})
         wanted = goal_observation(goal, cameras=job.cameras, image_size=job.image_size)
-        agent, asked = job.methods.agent(WORLD_MODEL, env, stream=seed), GivenGoal(env, wanted)
+        agent = job.methods.agent(WORLD_MODEL, env, stream=seed)
+        asked: Any = GivenGoal(env, wanted)
         view_path = None if job.view is None else out / "views" / job.view.name
         with open_view(view_path) as view:
             if view is not None:
