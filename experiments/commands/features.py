@@ -16,10 +16,10 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, BadObservation, MissingPackage, UnknownName
-from jepa_mpc.experiments.command_line import Stopped, check_complete
-from jepa_mpc.experiments.training.workers import device_of
+from jepa_mpc.face.command_line import Stopped, check_complete
 from jepa_mpc.face.encoders import EncoderChoice
 from jepa_mpc.face.feature_files import FeatureSettings, write_features
+from jepa_mpc.face.training.distributed import device_of
 from jepa_mpc.places import CONFIGS
 
 MISTAKES = (BadCheckpoint, BadEpisode, BadObservation, MissingPackage, UnknownName, ValueError, OSError)

@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName
-from jepa_mpc.experiments.command_line import check_complete
-from jepa_mpc.experiments.training.sources import part_of, robot_entries
+from jepa_mpc.face.command_line import check_complete
 from jepa_mpc.face.importing import LAB_DT_S, ReleasedFiles, RobotSide, import_weights, statistics_in
+from jepa_mpc.face.training.log_sources import part_of, robot_entries
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jepa_mpc.envs.reach import ReachEnv
-from jepa_mpc.envs.video import save_picture
 from jepa_mpc.episode import PlayedEpisode, run_episode
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.face.evaluation.lab_episodes import LabJob
 from jepa_mpc.face.evaluation.methods import WORLD_MODEL
 from jepa_mpc.face.viewing import open_view
 from jepa_mpc.files import write_json
+from jepa_mpc.reporting.video import save_picture
 from jepa_mpc.seeding import seed_of
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats import open_log
