@@ -48,6 +48,9 @@ def newer(name):
 def lewm_file(folder, *, how):
     """A LeWorldModel for blocks of two actions of seven numbers, at 28 px."""
     made = leworldmodel.build(preset="tiny", action_dim=7 * STEPS, generator=generator(0)).eval()
+    with torch.no_grad():
+        for block in made.predictor.trunk.blocks:  # gates begin at zero: nothing would depend on actions
+            block.to_modulation.weight.normal_(std=0.5, generator=generator(1))
     weights = to_released(made.state_dict())
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(released_config(made)))
@@ -75,7 +78,8 @@ def decide(model, *, horizon=2, **settings):
     """One decision in a lab that the model fits."""
     px, cameras = model.interface.image_size, list(model.interface.cameras)
     env = jepa_mpc.make_env("reach-v1", image_size=px, cameras=tuple(cameras), budget=3)
-    agent = jepa_mpc.load_agent(env, model, horizon=horizon, planner={"_target_": "random_shooting", "num_samples": 4})
+    planner = {"_target_": "random_shooting", "num_samples": 4}
+    agent = jepa_mpc.load_agent(env, model, horizon=horizon, planner=planner, effort=0.0)
     try:
         observation, _ = env.reset(seed=0)
         agent.reset(observation)
