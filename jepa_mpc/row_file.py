@@ -136,5 +136,5 @@ class RowFile:
 
     def _note(self) -> None:
         assert self.row_shape is not None
-        known = {"settings": self.settings, "done": self.done, "row_shape": list(self.row_shape)}
+        known: dict[str, Any] = {"settings": self.settings, "done": self.done, "row_shape": list(self.row_shape)}
         write_json(self.folder / PROGRESS, known)

@@ -93,6 +93,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.describe = self.wanted.describe or f"Reach what is wanted in {self.name}, or collect reward."
         self.action_box = box_of(chosen, self.name)
         self.budget = budget_of(chosen, self.name, self.wanted.repeat) if budget is None else budget
+        assert isinstance(chosen.action_space, gymnasium.spaces.Box)  # box_of has checked it
         self.course = Course(kept(chosen), space=chosen.action_space, repeat=self.wanted.repeat)
         self.view = View(self.course, name=self.name, cameras=self.cameras, image_size=image_size)
         own = self.own.unwrapped
@@ -103,7 +104,9 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self._ahead: Array | None = None
         self.course.begin(seed=0, options=dict(self.wanted.options))
         shows_goal = picture is not None or self.wanted.later is not None or self.wanted.photograph is not None
-        self.observation_space = self.view.space(goal=shows_goal or self.moment.info.get(RENDERED_GOAL) is not None)
+        self.observation_space: gymnasium.Space[Any] = self.view.space(
+            goal=shows_goal or self.moment.info.get(RENDERED_GOAL) is not None
+        )
         self._try_myself()
 
     @property

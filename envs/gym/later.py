@@ -88,12 +88,13 @@ def play_ahead(
     """
     course.begin(seed=seed, options=options)
     start = course.moment
+    low, high = (np.asarray(bound, dtype=np.float64) for bound in (course.space.low, course.space.high))
     for attempt in range(ATTEMPTS):
         stream = numpy_generator(seed, "later", attempt)
-        motion = HeldActions(low=course.space.low, high=course.space.high, longest=later.longest)
+        motion = HeldActions(low=low, high=high, longest=later.longest)
         motion.start(start.observation, stream)
         for _ in range(later.steps):
-            course.advance(motion(course.moment.observation, stream))
+            course.advance(np.asarray(motion(course.moment.observation, stream), dtype=np.float64))
         row, picture = course.moment.observation, look()
         course.begin(seed=seed, options=options)
         if not np.array_equal(course.moment.observation, start.observation, equal_nan=True):

@@ -188,11 +188,12 @@ def _read_vjepa2_ac(place: Path, files: ReleasedFiles, side: RobotSide) -> Read:
         reader=ArmPose() if side.robot is None else HandPose(),
         **patches,
     )
+    prepare: Any = objective.preprocess
     return Read(
         objective=objective,
         system=vjepa2_ac_files.system_of(objective),
         action_dim=len(AUTHORS_BOUNDS),
-        image_size=objective.preprocess.size,  # type: ignore[attr-defined]
+        image_size=int(prepare.size),
         bounds=AUTHORS_BOUNDS,
     )
 

@@ -52,7 +52,8 @@ def load_released(
         BadCheckpoint: If the file is missing, damaged, another model's, or has no predictor.
     """
     objective = load_objective(path, side=side, heads=heads, encoder_heads=encoder_heads).to(device)
-    size = objective.preprocess.size  # type: ignore[attr-defined]
+    prepare: Any = objective.preprocess
+    size = int(prepare.size)
     interface = Interface(
         cameras=tuple(cameras), image_size=size, actions=ACTIONS, dt_s=dt_s, log=f"released weights, {Path(path).name}"
     )

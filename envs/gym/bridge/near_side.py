@@ -75,7 +75,7 @@ class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
         told = self._ask(wire.STEP, {})
         return self._observation.copy(), float(told["reward"]), bool(told["ended"]), False, dict(told.get("info", {}))
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """The environment's picture `(h, w, 3)`, None if it does not draw."""
         if not self._picture.size:
             return None

@@ -23,15 +23,41 @@ LARGEST_SEED = 2**31
 class GymCollection(Protocol):
     """What is recorded; the fields of `collect.py` of that name."""
 
-    task: str
-    policy: str
-    episodes: int
-    steps: int
-    cameras: tuple[str, ...]
-    image_size: int
-    seed: int
-    env: Mapping[str, Any]
-    goal: Mapping[str, Any]
+    @property
+    def task(self) -> str:
+        """`gym:ID`."""
+
+    @property
+    def policy(self) -> str:
+        """How it moves."""
+
+    @property
+    def episodes(self) -> int:
+        """How many."""
+
+    @property
+    def steps(self) -> int:
+        """Actions per episode."""
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras."""
+
+    @property
+    def image_size(self) -> int:
+        """Width and height of the pictures (px)."""
+
+    @property
+    def seed(self) -> int:
+        """Of starts and motion."""
+
+    @property
+    def env(self) -> Mapping[str, Any]:
+        """Arguments of the environment."""
+
+    @property
+    def goal(self) -> Mapping[str, Any]:
+        """Its goal, as plain values."""
 
 
 def is_gym(task: str) -> bool:

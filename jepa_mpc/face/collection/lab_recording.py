@@ -103,7 +103,9 @@ def record_lab(collection: Collection, index: int) -> Episode:
     lab_index = index // collection.episodes
     lab = sample_lab(lab_index, split=collection.split, seed=collection.lab_seed)
 
-    sensors = {} if collection.clouds is None else {CLOUDS: partial(_cloud_sensor(env, collection), env.scene.data)}
+    sensors: dict[str, Callable[[], Any]] = {}
+    if collection.clouds is not None:
+        sensors[CLOUDS] = partial(_cloud_sensor(env, collection), env.scene.data)
     heard: dict[str, Any] = {}
     if collection.sound is not None:
         microphone, heard = _microphone(env, collection, lab_index, index)
@@ -195,9 +197,8 @@ def settle(collection: Collection, folder: Path) -> None:
     wanted = OmegaConf.to_container(OmegaConf.create(asdict(collection)))
     assert isinstance(wanted, dict)
     if path.exists():
-        found = OmegaConf.to_container(OmegaConf.load(path))
-        assert isinstance(found, dict)
-        found = {**_defaults(), **found}  # older logs do not name them
+        known: Any = OmegaConf.to_container(OmegaConf.load(path))
+        found: dict[str, Any] = {**_defaults(), **known}  # older logs do not name them
         more = "episodes" if is_gym(collection.task) else "labs"
         other = [name for name in map(str, wanted) if name != more and found.get(name) != wanted[name]]
         if other:
@@ -289,7 +290,12 @@ def record(cfg: DictConfig) -> NpzStore:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     task = plain["task"] or ("pick" if plain["policy"] == "handle" else "reach")
     cameras = plain["cameras"] or CAMERAS.get("gym" if is_gym(task) else task, ("left", "right"))
-    usual = {"policy": "held" if is_gym(task) else "wander", "labs": 1 if is_gym(task) else 1000, "env": {}, "goal": {}}
+    usual: dict[str, Any] = {
+        "policy": "held" if is_gym(task) else "wander",
+        "labs": 1 if is_gym(task) else 1000,
+        "env": {},
+        "goal": {},
+    }
     usual = {name: value for name, value in usual.items() if plain[name] is None}
     collection = Collection(**{**plain, **usual, "task": task, "cameras": tuple(cameras)})
     return collect(collection, Path(cfg.out), workers=int(cfg.workers))
