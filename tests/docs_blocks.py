@@ -60,7 +60,7 @@ class Line:
         for part in re.split(r"\s&&\s", self.text):
             words = shlex.split(part, comments=True)
             for number, word in enumerate(words):
-                script = re.fullmatch(r"(?:.*/)?experiments/(\w+)\.py", word)
+                script = re.fullmatch(r"(?!tests/)(?:.*/)?experiments/(\w+)\.py", word)
                 if script:
                     entry = next((one for one in COMMANDS.values() if one.script == script[1]), None)
                     given = words[number + 1 :]
