@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from jepa_mpc.cloud_files import read_cloud
 from jepa_mpc.clouds import farthest_points
@@ -30,14 +32,23 @@ def encode_cloud(file: str | Path, encoder: PointEncoder, *, points: int = USUAL
     Raises:
         BadObservation: If the file cannot be read, or holds fewer points than the encoder has groups.
     """
-    sizes = encoder.tokens.sizes
-    cloud = read_cloud(file, least=max(sizes.groups, sizes.group_size))
-    if len(cloud) > points:
-        cloud = np.ascontiguousarray(cloud[farthest_points(cloud, max(points, sizes.groups, sizes.group_size))])
-    weight = next(encoder.parameters())
+    cloud = read_cloud(file, least=least_points(encoder))
+    return encode_points(torch.from_numpy(np.ascontiguousarray(cloud)), encoder, points=points)
+
+
+def least_points(encoder: PointEncoder) -> int:
+    """Points that a cloud must have for an encoder."""
+    return max(encoder.tokens.sizes.groups, encoder.tokens.sizes.group_size)
+
+
+def encode_points(cloud: Annotated[Tensor, "G 3"], encoder: PointEncoder, *, points: int = USUAL_POINTS) -> State:
+    """The tokens `1 N D` of a cloud `G 3`; see `encode_cloud`."""
+    most = max(points, least_points(encoder))
+    if len(cloud) > most:
+        cloud = torch.from_numpy(np.ascontiguousarray(cloud.numpy()[farthest_points(cloud.numpy(), most)]))
     mode = encoder.training
     try:
         with torch.no_grad():
-            return encoder.eval()(torch.from_numpy(cloud)[None].to(weight.device))
+            return encoder.eval()(cloud[None].to(next(encoder.parameters()).device))
     finally:
         encoder.train(mode)

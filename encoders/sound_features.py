@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from torch import Tensor
 
 from jepa_mpc.encoders.sound import SoundEncoder
 from jepa_mpc.sound_files import read_sound
@@ -29,11 +31,15 @@ def encode_sound(file: str | Path, encoder: SoundEncoder) -> State:
         BadObservation: If the file cannot be read, is not mono or has another rate.
     """
     wave, _ = read_sound(file, rate=encoder.mel.sizes.rate)
-    weight = next(encoder.parameters())
+    return encode_wave(torch.from_numpy(wave), encoder)
+
+
+def encode_wave(wave: Annotated[Tensor, "samples"], encoder: SoundEncoder) -> State:
+    """The tokens `clips N D` of a waveform; see `encode_sound`."""
     mode = encoder.training
     try:
         with torch.no_grad():
-            clips = torch.from_numpy(wave).to(weight.device).split(encoder.mel.sizes.samples)
+            clips = wave.to(next(encoder.parameters()).device).split(encoder.mel.sizes.samples)
             return torch.cat([encoder.eval()(clip[None]) for clip in clips])
     finally:
         encoder.train(mode)

@@ -30,6 +30,7 @@ def _on_warp(env: Simulated, num_threads: int) -> WarpDynamics:
 def _step_by_step(env: Any, num_threads: int) -> SteppingDynamics:
     if not hasattr(env, "try_out"):
         raise ValueError("dynamics=stepping is for environments of gymnasium: this task is planned in by its simulator")
+    env.state()  # where it cannot go back to one, it says why
     return SteppingDynamics(env)
 
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from jepa_mpc.episode import run_episode as run_episode
     from jepa_mpc.face.commands import collect as collect
     from jepa_mpc.face.commands import train as train
+    from jepa_mpc.face.features import encode_cloud as encode_cloud
     from jepa_mpc.face.features import encode_image as encode_image
+    from jepa_mpc.face.features import encode_sound as encode_sound
     from jepa_mpc.face.features import encode_video as encode_video
     from jepa_mpc.face.loading import load_agent as load_agent
     from jepa_mpc.face.loading import load_robot_agent as load_robot_agent
@@ -40,7 +42,9 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "collect": "face.commands",
+    "encode_cloud": "face.features",
     "encode_image": "face.features",
+    "encode_sound": "face.features",
     "encode_video": "face.features",
     "evaluate": "face.playing",
     "load_agent": "face.loading",

@@ -18,22 +18,29 @@ class Entry:
     Args:
         script: Name of its script in experiments/, of its module in experiments/commands/ and of its configuration.
         does: What it does, in a sentence.
+        first: The option that a first word without `=` gives, if there is one: `jepa-mpc features film.mp4`.
     """
 
     script: str
     does: str
+    first: str = ""
 
 
 COMMANDS: Mapping[str, Entry] = {
     "reach": Entry(script="zero_shot_reach", does="Reach image goals in labs that no training log contained."),
     "train": Entry(script="train", does="Train a system on logs."),
     "collect": Entry(script="collect", does="Record reward-free motion in simulated labs."),
+    "evaluate": Entry(script="evaluate", does="Score a world model in any environment, beside baselines."),
     "ingest": Entry(script="ingest", does="Turn a log of any format into a checked, memory-mapped cache."),
     "inspect": Entry(script="inspect_logs", does="Say what is in a folder of robot logs, and what looks wrong."),
     "convert": Entry(script="convert", does="Write a log in another format."),
     "bench": Entry(script="bench_planners", does="Compare planners over tasks, budgets and seeds."),
     "render": Entry(script="render_rollouts", does="Film planners side by side."),
     "render-masks": Entry(script="render_masks", does="Draw what a masked system hides of a logged sample."),
+    "features": Entry(
+        script="features", does="Encode films, pictures, clouds or sounds into a file of features.", first="source"
+    ),
+    "import-weights": Entry(script="import_weights", does="Turn released weights of a world model into a checkpoint."),
     "publish": Entry(script="publish", does="Publish a trained world model as a checkpoint folder."),
     "probe": Entry(script="probe", does="Ask frozen features where hand and object are."),
     "serve": Entry(script="serve", does="Serve a planning agent over openpi's websocket protocol."),
@@ -87,6 +94,7 @@ def run_command(command: Entry, *, usage: str) -> None:
         options, groups = options_of(CONFIGS / f"{command.script}.yaml")
         print(help_text(command.does, usage=usage, options=options, groups=groups))
         return
+    sys.argv[1:] = spelled_out(command, sys.argv[1:])
     try:
         module = importlib.import_module(f"jepa_mpc.experiments.commands.{command.script}")
         from jepa_mpc.face.command_line import run
@@ -96,6 +104,14 @@ def run_command(command: Entry, *, usage: str) -> None:
         print(f"{command.script}: stopped before it began", file=sys.stderr)
         sys.exit(130)
     run(module.main, name=command.script)
+
+
+def spelled_out(command: Entry, words: Sequence[str]) -> list[str]:
+    """The words of a command with the option in front that a bare first word stands for."""
+    if not command.first or not words or "=" in words[0] or words[0].startswith("-"):
+        return list(words)
+    quoted = words[0].replace("\\", "\\\\").replace("'", "\\'")
+    return [f"{command.first}='{quoted}'", *words[1:]]
 
 
 def missing(error: ModuleNotFoundError, script: str) -> str:

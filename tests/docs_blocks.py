@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jepa_mpc.cli import COMMANDS
+from jepa_mpc.cli import COMMANDS, spelled_out
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -62,9 +62,12 @@ class Line:
             for number, word in enumerate(words):
                 script = re.fullmatch(r"(?:.*/)?experiments/(\w+)\.py", word)
                 if script:
-                    yield script[1], words[number + 1 :]
+                    entry = next((one for one in COMMANDS.values() if one.script == script[1]), None)
+                    given = words[number + 1 :]
+                    yield script[1], given if entry is None else spelled_out(entry, given)
                 elif word.endswith("jepa-mpc") and number + 1 < len(words) and words[number + 1] in COMMANDS:
-                    yield COMMANDS[words[number + 1]].script, words[number + 2 :]
+                    entry = COMMANDS[words[number + 1]]
+                    yield entry.script, spelled_out(entry, words[number + 2 :])
 
 
 def blocks() -> list[Block]:

@@ -16,12 +16,14 @@ SHRUNKEN: dict[str, list[str]] = {
     "collect": ["labs=4", "episodes=1", "steps=30", "workers=1"],
     "train": ["fit.steps=2", "fit.log_every=1", "batch=2", "probe=8", "watch.frames=8", "validation=0.25"],
     "zero_shot_reach": ["labs=1", "episodes=1", "budget=1", "baselines=false", "films=false", "factors=false"],
+    "evaluate": ["episodes=1", "films=0", "methods=[world model,random]"],
     "probe": ["train=24", "held=12", "seeds=[0]", "readers=[linear]", "validation=0.25"],
     "energy_landscape": ["labs=1", "points=3"],
     "publish": [],
     "inspect_logs": [],
     "convert": [],
     "ingest": ["workers=1"],
+    "features": [],
 }
 """Script -> options that come last and make it short."""
 
@@ -30,8 +32,9 @@ EXCEPTIONS: dict[str, str] = {
     r"\brender_masks\b": "pictures are drawn in tests/experiments/test_render_masks.py",
     r"\brender_rollouts\b": "films run in tests/experiments in small settings; here their options are checked",
     r"\bserve\b": "runs until it is stopped; tests/compat/test_openpi.py runs it",
+    r"pusht": "needs a Python with gym-pusht; tests/envs/test_bridge.py runs environments in another Python",
     r"device=cuda|torchrun": "needs a GPU, or several",
-    r"vjepa2-ac-vitg\.pt": "needs the authors' weights",
+    r"vjepa2-ac-vitg\.pt|hub=|runs/(lewm|vjepa2_ac)\b": "needs released weights",
     r"hf://": "needs an account of the Hugging Face Hub",
     r"system=lejepa fit=lejepa": "a network of 22 million weights at 128 px: minutes on a CPU",
 }
@@ -74,7 +77,7 @@ def _values(words: Sequence[str], names: Sequence[str]) -> list[str]:
 
 def shrunken(script: str, words: Sequence[str], number: int) -> list[str]:
     """The options of a command with those that make it short, and a place of its own where none is named."""
-    place = [] if script in ("publish", "convert") or _named(words) else [f"out=runs/{script}_{number}"]
+    place = [] if script in ("publish", "convert", "features") or _named(words) else [f"out=runs/{script}_{number}"]
     own = ["split=look"] if script == "zero_shot_reach" else []
     return [*words, *(word for word in place if script not in ("collect", "ingest")), *SHRUNKEN[script], *own]
 

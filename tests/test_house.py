@@ -49,6 +49,7 @@ AT_HOME = {
     "huggingface_hub": ("jepa_mpc/hub.py", "encoders/adapters", "world_model/adapters"),
     "hydra": ("experiments", "jepa_mpc/face/commands.py", "jepa_mpc/face/command_line.py"),
     "yaml": ("jepa_mpc/face",),
+    "rerun": ("jepa_mpc/face/viewing.py",),
     "websockets": ("jepa_mpc/serving",),
     "msgpack": ("jepa_mpc/serving",),
     "omegaconf": ("experiments", "jepa_mpc/face"),
@@ -70,7 +71,7 @@ AT_HOME = {
 AT_USE = {
     *("h5py", "pyarrow", "av", "minari", "mcap", "mcap_ros2"),
     *("mujoco_warp", "warp", "transformers", "huggingface_hub"),
-    *("websockets", "msgpack"),
+    *("websockets", "msgpack", "rerun"),
 }
 
 UNSAFE_CALLS = {

@@ -43,3 +43,18 @@ def take(columns: Mapping[str, np.ndarray], column: str) -> np.ndarray:
     rows = columns[column] if column in columns else columns[name]
     rows = rows[:, None] if rows.ndim == 1 else rows
     return rows[:, int(match[2]) : int(match[3])] if match and column not in columns else rows
+
+
+def joined(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns whose parts are given and follow each other from the first number on: `pose[0:3]` and `pose[3:6]`."""
+    parts: dict[str, list[tuple[int, int, np.ndarray]]] = {}
+    for column, rows in columns.items():
+        if match := SLICE.fullmatch(column):
+            parts.setdefault(match[1], []).append((int(match[2]), int(match[3]), rows))
+    found = {}
+    for name, pieces in parts.items():
+        ordered = sorted(pieces, key=lambda piece: piece[0])
+        ends = [0, *(stop for _, stop, _ in ordered)]
+        if len(ordered) > 1 and all(start == end for (start, _, _), end in zip(ordered, ends, strict=False)):
+            found[name] = np.concatenate([rows for _, _, rows in ordered], axis=1)
+    return found

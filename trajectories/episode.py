@@ -12,7 +12,7 @@ An episode has T observations and T actions; action t leads from observation t t
     timestamp                    float64 T         seconds since the episode began, strictly rising
     frame_index, episode_index, task_index  int64 T;   done  bool T
 
-Fields that not every log has:
+Pose and gripper are left out where nothing has a hand. Further fields that not every log has:
 
     clouds                       float32 T G 3     points that the depth cameras see, m, in the frame of the base
     sound                        float32 T G       samples heard since the observation before, -1 to 1, at G / dt_s Hz
@@ -44,6 +44,9 @@ TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, TASK_INDEX, DONE = (
     "task_index",
     "done",
 )
+
+HAND = (EE_POSE, GRIPPER)
+"""Columns of robots that have a hand."""
 
 # name -> dtype, number of axes, size of the last axis (None: free), unit
 COLUMNS: dict[str, tuple[str, int, int | None, str]] = {
@@ -110,25 +113,26 @@ def make_episode(
     index: int,
     metadata: Mapping[str, Any],
     extras: Mapping[str, np.ndarray] | None = None,
+    hand: bool = True,
 ) -> Episode:
     """Build the columns from what a recorder has at hand.
 
     Args:
         frames: Camera name to uint8 `T h w 3`, in stacking order.
-        proprio: `T P` whose last seven numbers are gripper opening, end-effector position (m) and rotation vector (rad)
-            in the base frame.
+        proprio: `T P`; those of a hand end in gripper opening, its position (m) and rotation vector (rad) in the base.
         actions: Commanded actions `T A`; the last one leads nowhere.
         dt_s: Seconds between two observations.
         index: Number of the episode in its log.
         metadata: Further facts (lab parameters, seed); JSON values.
         extras: Fields that not every log has, e.g. `clouds`.
+        hand: Whether there is a hand.
     """
     length = proprio.shape[0]
     arrays = {IMAGES + camera: np.ascontiguousarray(images) for camera, images in frames.items()}
+    arrays[STATE] = proprio.astype(np.float32)
+    if hand:
+        arrays |= {EE_POSE: proprio[:, -6:].astype(np.float32), GRIPPER: proprio[:, -7:-6].astype(np.float32)}
     arrays |= {
-        STATE: proprio.astype(np.float32),
-        EE_POSE: proprio[:, -6:].astype(np.float32),
-        GRIPPER: proprio[:, -7:-6].astype(np.float32),
         ACTION: actions.astype(np.float32),
         TIMESTAMP: np.arange(length, dtype=np.float64) * dt_s,
         FRAME_INDEX: np.arange(length, dtype=np.int64),
@@ -168,7 +172,7 @@ def validate(episode: Episode, where: str) -> None:
         BadEpisode: At the first fault; names `where` and the field.
     """
     arrays = episode.arrays
-    missing = [name for name in COLUMNS if name not in arrays]
+    missing = [name for name in COLUMNS if name not in arrays and name not in HAND]
     if missing:
         raise BadEpisode(f"{where}: field {missing[0]!r} is missing")
     if not any(name.startswith(IMAGES) for name in arrays):

@@ -55,10 +55,12 @@ def record_episode(
     metadata: Mapping[str, Any],
     generator: Generator,
     sensors: Mapping[str, Callable[[], np.ndarray]] | None = None,
+    hand: bool = True,
 ) -> Episode:
     """Let a motion run and keep what was seen and done.
 
-    An episode ends early if the environment terminates (the simulation broke down); that last step is left out.
+    An episode ends early if the environment truncates it, or terminates (the simulation broke down); a step that broke
+    down is left out.
 
     Args:
         env: The environment.
@@ -70,6 +72,7 @@ def record_episode(
         metadata: What to keep beside the arrays, JSON values.
         generator: The motion's randomness.
         sensors: Fields that not every log has (`clouds`): each is read after every observation.
+        hand: Whether the proprioception ends in the pose of a hand.
     """
     seen, _ = env.reset(seed=seed, options=dict(options))
     motion = make_motion()
@@ -79,7 +82,7 @@ def record_episode(
     facts = dict(metadata)
     for _ in range(steps):
         action = motion(proprio[-1], generator)
-        seen, _, terminated, _, info = env.step(action)
+        seen, _, terminated, truncated, info = env.step(action)
         if terminated:
             facts["ended_by"] = str(info.get("sim_error", "terminated"))
             break
@@ -88,6 +91,8 @@ def record_episode(
         for name, rows in extras.items():
             rows.append((sensors or {})[name]())
         actions.append(action)
+        if truncated:
+            break
     actions.append(np.zeros_like(env.action_box.low.numpy()))
     pictures = np.stack(frames)  # (T, C, h, w)
     return make_episode(
@@ -100,6 +105,7 @@ def record_episode(
         index=index,
         metadata={**facts, "seed": seed},
         extras={name: np.stack(rows) for name, rows in extras.items()},
+        hand=hand,
     )  # fmt: skip
 
 

@@ -62,9 +62,10 @@ class RobotAdapter:
         """What the agent gets of one moment.
 
         Args:
-            pictures: Camera name to `h w 3` (uint8, RGB).
-            columns: The robot's own columns, one step each, by the names that they have in the log; None gives no
-                proprioception.
+            pictures: Camera to `h w 3` (uint8, RGB) of any size: by its name, or as LeRobot and DROID's clients spell
+                it (`observation.images.NAME`, `observation/NAME`).
+            columns: The robot's own columns, one step each, by the names that they have in the log (`/` counts as `.`);
+                None gives no proprioception.
 
         Raises:
             BadObservation: If a camera or column is missing or a picture is of another form.
@@ -83,8 +84,8 @@ class RobotAdapter:
 
         Returns:
             For actions that are commands: the robot's command. For measured motion: where pose and gripper (or joints)
-            shall be at the end, in the robot's own columns and units. Each `k width`; k is 1 unless actions come in
-            stacked blocks.
+            shall be at the end, in the robot's own columns and units; a column that pose and gripper fill comes whole,
+            too. Each `k width`; k is 1 unless actions come in stacked blocks.
 
         Raises:
             BadObservation: If a column is missing.
@@ -125,18 +126,20 @@ class RobotAdapter:
         }  # fmt: skip
 
     def _picture(self, pictures: Columns, camera: str) -> np.ndarray:
-        picture = pictures.get(camera)
+        spellings = (camera, IMAGES + camera, f"observation/{camera}", f"observation.{camera}")
+        picture = next((pictures[name] for name in spellings if name in pictures), None)
         if picture is None:
             raise BadObservation(f"there is no picture of camera {camera!r}, only of {', '.join(pictures) or 'none'}")
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+            hint = ": move the channels behind the width" if picture.ndim == 3 and picture.shape[0] == 3 else ""
             raise BadObservation(
-                f"camera {camera!r} must give uint8 pictures (h, w, 3), got {picture.dtype} {picture.shape}"
+                f"camera {camera!r} must give uint8 pictures (h, w, 3), got {picture.dtype} {picture.shape}{hint}"
             )
         return self.picture(picture[None])
 
     def _house(self, columns: Columns, names: Sequence[str]) -> dict[str, np.ndarray]:
         """The house's columns of one step, `1 ...` each."""
-        rows = {name: np.atleast_1d(value)[None] for name, value in columns.items()}
+        rows = {name.replace("/", "."): np.atleast_1d(value)[None] for name, value in columns.items()}
         needed = [base_name(need) for name in names for need in (self.robot.needs(name) or (name,))]
         missing = [name for name in dict.fromkeys(needed) if name not in rows]
         if missing:
@@ -151,18 +154,19 @@ class RobotAgent:
     Args:
         agent: Plans in the world model.
         adapter: Translates pictures, columns and commands.
+        feels: Whether the agent is given proprioception; without, only the columns of commands must be there.
     """
 
-    def __init__(self, agent: Agent, adapter: RobotAdapter) -> None:
-        self.agent, self.adapter = agent, adapter
+    def __init__(self, agent: Agent, adapter: RobotAdapter, *, feels: bool = True) -> None:
+        self.agent, self.adapter, self.feels = agent, adapter, feels
 
     def reset(self, goal: Columns, columns: Columns | None = None) -> None:
         """Begin an episode towards the goal pictures, camera name to `h w 3`."""
-        self.agent.reset(self.adapter.observe(goal, columns))
+        self.agent.reset(self.adapter.observe(goal, columns if self.feels else None))
 
     def act(self, pictures: Columns, columns: Columns) -> dict[str, np.ndarray]:
         """The robot's next command; see `RobotAdapter.commands`."""
-        action = self.agent.act(self.adapter.observe(pictures, columns))
+        action = self.agent.act(self.adapter.observe(pictures, columns if self.feels else None))
         return self.adapter.commands(action[0].cpu().numpy(), columns)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jepa_mpc.interfaces import Field
-from jepa_mpc.trajectories.columns import base_name, take, width
+from jepa_mpc.trajectories.columns import base_name, joined, take, width
 from jepa_mpc.trajectories.episode import (
     ACTION,
     COLUMNS,
@@ -99,6 +99,7 @@ class RobotMap:
     def undo(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The inverse for pose, gripper and command: the house's columns in, the log's own (float64) out.
 
+        Parts that follow each other in one column, from its first number on, come back as that column, too.
         A command that is put together of several columns comes back as one by `command`.
         """
         found = {}
@@ -108,6 +109,7 @@ class RobotMap:
             found[self.rotation] = _from_vector(pose[:, 3:], self.rotation_form, self.radian)
         if self.gripper and GRIPPER in columns:
             found[self.gripper] = (columns[GRIPPER].astype(np.float64) - self.gripper_offset) / self.gripper_scale
+        found |= joined(found)
         if len(self.action) == 1 and ACTION in columns:
             found[self.action[0]] = self.command(columns[ACTION])
         return found
@@ -177,6 +179,14 @@ ROBOTS: dict[str, RobotMap] = {
         gripper="observation.robot0_gripper_qpos[0:1]",
         action_scale=(0.05, 0.05, 0.05, 0.5, 0.5, 0.5, 1.0),
         hz=20.0,
+    ),
+    "pose": RobotMap(
+        state=HAND,
+        position="pose[0:3]",
+        rotation="pose[3:6]",
+        rotation_form="euler_xyz",
+        gripper="pose[6:7]",
+        action=("command",),
     ),
     "joints": RobotMap(),
 }

@@ -10,7 +10,7 @@ from jepa_mpc.errors import BadCheckpoint, MissingPackage
 
 logger = logging.getLogger(__name__)
 
-WANTED = ("config.json", "model*.safetensors", "model.safetensors.index.json")
+WANTED = ("config.json", "model*.safetensors", "model.safetensors.index.json", "weights.pt")
 """The files of a repository that hold weights; the rest is not fetched."""
 
 

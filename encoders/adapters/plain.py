@@ -57,13 +57,13 @@ def read_plain(file: Path) -> dict[Any, Any]:
 
 
 def read_table(file: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file; a trainer's file is opened at its `state_dict`.
+    """The tensors of a weight file; a trainer's file is opened at its `state_dict` or `model`.
 
     Raises:
         BadCheckpoint: If the file is missing, damaged, or holds more than tensors there.
     """
     content = read_plain(file)
-    found = content.get("state_dict", content)
+    found = next((content[name] for name in ("state_dict", "model") if name in content), content)
     if not is_table(found):
         entries = ", ".join(list(map(str, content))[:8]) or "none"
         raise BadCheckpoint(f"{file} should hold a table of tensors, its entries are {entries}")

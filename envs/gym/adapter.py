@@ -10,29 +10,32 @@ copies. Both are tried out once, when the adapter is made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from jepa_mpc.envs.baselines import Policy
-from jepa_mpc.envs.costs import apart, task_cost
-from jepa_mpc.envs.gym.making import bare, box_of, budget_of, flat, made, name_of
-from jepa_mpc.envs.gym.moments import GOALS, GymGoal, Moment, told
+from jepa_mpc.envs.costs import task_cost
+from jepa_mpc.envs.gym.bridge.wire import RENDERED_GOAL
+from jepa_mpc.envs.gym.course import Course
+from jepa_mpc.envs.gym.goals import GOALS, GymGoal
+from jepa_mpc.envs.gym.later import play_ahead
+from jepa_mpc.envs.gym.making import box_of, budget_of, kept, made, name_of
+from jepa_mpc.envs.gym.moments import Moment, told
 from jepa_mpc.envs.gym.physics import moves_alike, plant_of
-from jepa_mpc.envs.gym.pictures import drawn, fitted
-from jepa_mpc.envs.gym.states import MujocoStates, States, states_of
+from jepa_mpc.envs.gym.pictures import RENDER, View, drawn, fitted
+from jepa_mpc.envs.gym.states import CopiedStates, MujocoStates, States
 from jepa_mpc.envs.plant import Array, DirectPlant
 from jepa_mpc.interfaces import Cost
 from jepa_mpc.types import Observation
 
-RENDER = "render"
-TRIED = 3
-"""Actions with which an adapter is tried out."""
+SEEDS = 2**31
+"""Environments of other packages take no larger seeds."""
 
 
 class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
@@ -44,19 +47,21 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     Args:
         env: An id of gymnasium, or an environment; time limits around it are taken off.
-        goal: What is wanted; by default what `envs.gym.moments.GOALS` knows, else the environment's own reward.
+        goal: What is wanted; by default what `envs.gym.goals.GOALS` knows, else the environment's own reward.
         picture: The goal image, uint8 `(h, w, 3)`, or None.
         cameras: ("render",) for pictures, or none.
         image_size: Width and height of the pictures in pixels.
         budget: Actions per episode; by default the environment's own limit.
         render_mode: None or "rgb_array"; pictures need the second.
+        python: Another Python in which the environment runs (see `envs.gym.bridge`), for packages that do not get on
+            with those of this one.
         **settings: Arguments of `gymnasium.make`.
 
     Raises:
         UnknownName: If gymnasium has no such id.
-        ValueError: If it cannot be made, its actions are no finite box, it is a vector of environments, or going back
-            does not work.
+        ValueError: If it cannot be made, its actions are no finite box, or it is a vector of environments.
         MissingPackage: If it cannot draw for want of a package.
+        BrokenBridge: If the other Python cannot make it.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}
@@ -72,38 +77,52 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         image_size: int = 64,
         budget: int | None = None,
         render_mode: str | None = None,
+        python: str | Path | None = None,
         **settings: Any,
     ) -> None:
         if tuple(cameras) not in ((), (RENDER,)):
             raise ValueError(f"a gymnasium environment has the camera {RENDER!r} or none, got {tuple(cameras)}")
         self.cameras, self.image_size = tuple(cameras), image_size
         self.render_mode = "rgb_array" if cameras else render_mode
-        chosen = made(env, {"render_mode": self.render_mode, **settings}) if isinstance(env, str) else env
+        settings |= {} if self.render_mode is None else {"render_mode": self.render_mode}
+        chosen = made(env, settings, python=python) if isinstance(env, str) else env
         self.name = name_of(chosen)
-        if cameras and chosen.render_mode != "rgb_array":
-            raise ValueError(f"{self.name} draws nothing: make it with render_mode='rgb_array', or name no cameras")
+        self.embodiment = f"gym:{self.name}"
         self.wanted = goal or GOALS.get(self.name) or GymGoal()
         self.horizon = self.wanted.horizon
-        self.describe = self.wanted.describe or f"Collect reward in {self.name}."
+        self.describe = self.wanted.describe or f"Reach what is wanted in {self.name}, or collect reward."
         self.action_box = box_of(chosen, self.name)
         self.budget = budget_of(chosen, self.name, self.wanted.repeat) if budget is None else budget
-        self.states: States = states_of(bare(chosen))
-        own = self.states.env.unwrapped
+        assert isinstance(chosen.action_space, gymnasium.spaces.Box)  # box_of has checked it
+        self.course = Course(kept(chosen), space=chosen.action_space, repeat=self.wanted.repeat)
+        self.view = View(self.course, name=self.name, cameras=self.cameras, image_size=image_size)
+        own = self.own.unwrapped
         per_step_s = getattr(own, "dt", None) or 1 / own.metadata.get("render_fps", 1)
         self.dt_s = float(per_step_s) * self.wanted.repeat
         self.action_space = chosen.action_space
-        self._bounds: Any = chosen.action_space
-        self._row: Array | None = None
         self._picture = None if picture is None else fitted(picture, image_size)
-        self._begin(chosen.reset(seed=0))
-        self.observation_space = self._spaces()
-        self._plant = plant_of(self)
+        self._ahead: Array | None = None
+        self.course.begin(seed=0, options=dict(self.wanted.options))
+        shows_goal = picture is not None or self.wanted.later is not None or self.wanted.photograph is not None
+        self.observation_space: gymnasium.Space[Any] = self.view.space(
+            goal=shows_goal or self.moment.info.get(RENDERED_GOAL) is not None
+        )
         self._try_myself()
 
     @property
     def own(self) -> gymnasium.Env[Any, Any]:
         """The environment itself, as it is now."""
-        return self.states.env
+        return self.course.own
+
+    @property
+    def states(self) -> States:
+        """How its moments are kept."""
+        return self.course.states
+
+    @property
+    def moment(self) -> Moment:
+        """Where the episode stands."""
+        return self.course.moment
 
     @property
     def plant(self) -> DirectPlant:
@@ -128,9 +147,10 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Begin an episode; the arguments are the environment's own."""
+        """Begin an episode; the options are the environment's own."""
         super().reset(seed=seed)
-        self._begin(self.own.reset(seed=seed, options=options))
+        drawn_seed = int(self.np_random.integers(SEEDS)) if seed is None else seed % SEEDS
+        self._begin(drawn_seed, {**self.wanted.options, **(options or {})})
         return self._observe(), self._info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
@@ -141,20 +161,23 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         """
         if np.shape(action) != self.action_space.shape:
             raise ValueError(f"an action has shape {self.action_space.shape}, got {np.shape(action)}")
-        self._row = None
-        self._advance(np.asarray(action, dtype=np.float64))
+        self.course.advance(np.asarray(action, dtype=np.float64))
         broken = not np.isfinite(self.moment.observation).all()
         over = self.moment.ended or self.moment.steps >= self.budget
         return self._observe(), self.moment.reward, broken, over, self._info()
 
     def state(self) -> Array:
-        """The present as one row (see `envs.gym.states`); `set_state(state())` changes nothing."""
-        if self._row is None:
-            self._row = self.states.take(self.moment.steps)
-            self._moments[_key(self._row)] = self.moment
-            while len(self._moments) > 2 * TRIED + 64:
-                self._moments.pop(next(iter(self._moments)))
-        return self._row.copy()
+        """The present as one row (see `envs.gym.states`); `set_state(state())` changes nothing.
+
+        Raises:
+            ValueError: If the environment does not come back to the same future.
+        """
+        if not self.returns:
+            raise ValueError(
+                f"{self.name} does not come back to the same future from a copy of itself: its true dynamics cannot be "
+                "planned in; collect a log in it and plan in a learned model"
+            )
+        return self.course.state()
 
     def set_state(self, state: Array) -> None:
         """Go back to a row.
@@ -162,22 +185,15 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         Raises:
             ValueError: If it is none of this environment's rows, or forgotten.
         """
-        steps = self.states.put(state)
-        self._row = np.array(state, dtype=np.float64)
-        kept = self._moments.get(_key(self._row))
-        self.moment = Moment(observation=self._read_own(), steps=steps) if kept is None else kept
+        self.course.set_state(state)
 
     def try_out(self, state: Array, actions: Array) -> tuple[Array, Array]:
         """Carry out actions `(H, A)` from a state on and stay there: states `(H, D)` and sensors `(H, Q)`."""
-        self.set_state(state)
-        self._row = None
-        observation, ended, info = self.moment.observation, self.moment.ended, self.moment.info
-        rows, sensors = [], np.empty((len(actions), len(observation) + 2))
-        for step, action in enumerate(actions):
-            observation, reward, ended, info = self._hold(action, observation, ended, info)
-            rows.append(self.states.passing(self.moment.steps + step + 1))
-            sensors[step, :-2], sensors[step, -2:] = observation, (reward, ended)
-        return np.stack(rows), sensors
+        return self.course.try_out(state, actions)
+
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Whatever is done to the environment meanwhile, it is put back at the end."""
+        return self.course.undisturbed()
 
     def plant_sensors(self) -> Array:
         """What the sensors read now `(Q,)`: observation, reward, whether the episode has ended."""
@@ -185,7 +201,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     def goal_sensors(self) -> Array:
         """What they read at the goal `(Q,)`; zero on axes that do not matter."""
-        wanted = self.wanted.observation or [None] * len(self.moment.observation)
+        wanted = self.wanted_observation or [None] * len(self.moment.observation)
         if len(wanted) != len(self.moment.observation):
             raise ValueError(
                 f"{self.name} observes {len(self.moment.observation)} numbers, the goal gives {len(wanted)}: None for "
@@ -193,20 +209,27 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             )
         return np.array([0.0 if value is None else value for value in [*wanted, None, None]], dtype=np.float64)
 
+    @property
+    def wanted_observation(self) -> Sequence[float | None] | None:
+        """The observation at the goal of this episode, None on axes that do not matter; None if it is not known."""
+        if self.wanted.later is None or self._ahead is None:
+            return self.wanted.observation
+        return self.wanted.later.observation(self._ahead)
+
     def success(self) -> bool:
         """Whether the goal is reached now.
 
         Raises:
             ValueError: If neither the goal nor the environment says what success is.
         """
+        if self.wanted.later is not None:
+            return self._ahead is not None and self.wanted.later.success(self._ahead)(self.moment)
         return (self.wanted.success or told)(self.moment)
 
     def cost(self) -> Cost:
         """Distance of the observation from the goal's; without one, minus the reward, mean over the plan."""
-        if self.wanted.observation is None:
-            return task_cost(lambda now, goal: -now[..., -2])
         self.goal_sensors()
-        return task_cost(apart([axis for axis, value in enumerate(self.wanted.observation) if value is not None]))
+        return task_cost(self.wanted.stage(len(self.moment.observation)))
 
     def oracle(self) -> Policy | None:
         """None: nothing is known of it."""
@@ -214,7 +237,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     def observation(self) -> Observation:
         """What it shows now, as an agent takes it."""
-        return self._as_seen(self._look(), self.moment.observation)
+        return self.view.observation(self.view.frames(), self.moment.observation)
 
     def goal(self) -> Observation:
         """The goal image, and the observation at the goal.
@@ -223,9 +246,11 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             ValueError: If pictures are taken and the goal has none.
         """
         if self.cameras and self._picture is None:
-            raise ValueError(f"{self.name} has no goal image: give GymEnv picture=, uint8 (h, w, 3)")
-        frames = np.zeros((0, self.image_size, self.image_size), np.uint8) if self._picture is None else self._picture
-        return self._as_seen(frames if self.cameras else frames[:0], self.goal_sensors()[:-2])
+            raise ValueError(
+                f"{self.name} has no goal image: give GymEnv picture=, uint8 (h, w, 3), or a goal with later= or "
+                "photograph="
+            )
+        return self.view.observation(self._picture, self.goal_sensors()[:-2])
 
     def render(self) -> NDArray[np.uint8] | None:
         """The environment's own picture, None if it does not draw.
@@ -239,97 +264,40 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         """Free everything."""
         self.own.close()
 
-    def _begin(self, begun: tuple[Any, dict[str, Any]]) -> None:
-        self._row, self._moments = None, dict[bytes, Moment]()
-        self.moment = Moment(observation=flat(self.own, begun[0]), info=begun[1])
-
-    def _advance(self, action: Array) -> None:
-        """Carry out one action and take note."""
-        last = self.moment
-        observation, reward, ended, info = self._hold(action, last.observation, last.ended, last.info)
-        self.moment = Moment(
-            observation=observation,
-            reward=reward,
-            total=last.total + reward,
-            ended=ended,
-            steps=last.steps + 1,
-            info=info,
-        )
-
-    def _hold(
-        self, action: Array, observation: Array, ended: bool, info: Mapping[str, Any]
-    ) -> tuple[Array, float, bool, Mapping[str, Any]]:
-        """Hold one action for its repeats; after the end nothing moves any more."""
-        reward, own, space = 0.0, self.own, self._bounds
-        clipped = np.clip(action, space.low, space.high).astype(space.dtype)
-        for _ in range(self.wanted.repeat):
-            if ended:
-                break
-            seen, gained, over, _, info = own.step(clipped)
-            observation, reward, ended = flat(own, seen), reward + float(gained), bool(over)
-        return observation, reward, ended, info
-
-    def _read_own(self) -> Array:
-        own: Any = self.own.unwrapped
-        return flat(self.own, own._get_obs()) if isinstance(self.states, MujocoStates) else self.moment.observation
-
-    @contextmanager
-    def undisturbed(self) -> Iterator[None]:
-        """Whatever is done to the environment meanwhile, it is put back at the end."""
-        present, moment = self.state(), self.moment
-        try:
-            yield
-        finally:
-            self.set_state(present)
-            self.moment = moment
+    def _begin(self, seed: int, options: dict[str, Any]) -> None:
+        """Begin the episode of a seed, and find out what its goal looks like."""
+        wanted, course = self.wanted, self.course
+        if wanted.later is not None:
+            self._ahead, picture = play_ahead(course, wanted.later, seed=seed, options=options, look=self.view.frames)
+            self._picture = picture if self.cameras else None
+            return
+        course.begin(seed=seed, options=options)
+        if not self.cameras:
+            return
+        if wanted.photograph is not None:
+            self._picture = fitted(wanted.photograph(self.own), self.image_size)
+            course.begin(seed=seed, options=options)
+        elif course.moment.info.get(RENDERED_GOAL) is not None:
+            self._picture = fitted(np.asarray(course.moment.info[RENDERED_GOAL]), self.image_size)
 
     def _try_myself(self) -> None:
-        """Refuse an environment that does not come back to the same future; give up a plant that moves otherwise."""
-        generator = np.random.default_rng(0)
-        low, high = self.action_box.low.numpy(), self.action_box.high.numpy()
-        actions = generator.uniform(low, high, (TRIED, self.action_box.dim)).astype(np.float32).astype(np.float64)
-        with self.undisturbed():
-            begin = self.state()
-            (_, first), (states, second) = (self.try_out(begin, actions) for _ in range(2))
-        if not np.array_equal(first, second, equal_nan=True):
-            raise ValueError(
-                f"{self.name} does not come back to the same future from a copy of itself: its true dynamics cannot be "
-                "planned in; collect a log in it and plan in a learned model"
-            )
-        if self._plant is not None and not moves_alike(self, begin, actions, states):
+        """Find out whether the environment comes back to the same future, and whether a plant moves as it does."""
+        tried = self.course.tried()
+        if tried is None and isinstance(self.states, MujocoStates) and self.states.whole:
+            self.course.states = CopiedStates(self.own)
+            tried = self.course.tried()
+        self.returns = tried is not None
+        self._plant = plant_of(self)
+        if tried is not None and self._plant is not None and not moves_alike(self, *tried):
             self._plant = None
-
-    def _look(self) -> NDArray[np.uint8]:
-        if not self.cameras:
-            return np.zeros((0, self.image_size, self.image_size), np.uint8)
-        picture = self.render()
-        assert picture is not None
-        return fitted(picture, self.image_size)
-
-    def _as_seen(self, frames: NDArray[np.uint8], row: Array) -> Observation:
-        return Observation(
-            frames=torch.from_numpy(frames.copy())[None, None],
-            cameras=self.cameras,
-            proprio=torch.from_numpy(np.nan_to_num(row).astype(np.float32))[None, None],
-        )
 
     def _observe(self) -> dict[str, NDArray[Any]]:
         seen: dict[str, NDArray[Any]] = {"proprio": np.nan_to_num(self.moment.observation).astype(np.float32)}
         if self.cameras:
-            seen["frames"] = self._look()
+            seen["frames"] = self.view.frames().copy()
             if self._picture is not None:
                 seen["goal"] = self._picture.copy()
         return seen
 
     def _info(self) -> dict[str, Any]:
         return {**self.moment.info, "ended": self.moment.ended, "total": self.moment.total}
-
-    def _spaces(self) -> gymnasium.Space[Any]:
-        picture = gymnasium.spaces.Box(0, 255, (3, self.image_size, self.image_size), np.uint8)
-        row = gymnasium.spaces.Box(-np.inf, np.inf, self.moment.observation.shape, np.float32)
-        shown = ["frames", *(["goal"] if self._picture is not None else [])] if self.cameras else []
-        return gymnasium.spaces.Dict({"proprio": row, **dict.fromkeys(shown, picture)})
-
-
-def _key(row: Array) -> bytes:
-    return row.tobytes()

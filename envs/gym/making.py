@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 
-from jepa_mpc.envs.plant import Array
+from jepa_mpc.envs.gym.bridge.near_side import BridgedEnv, BridgedStates
+from jepa_mpc.envs.gym.states import Array, States, states_of
+from jepa_mpc.envs.gym.versions import version_advice
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.types import ActionBox
 
 
-def made(name: str, settings: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    """The environment of an id.
+def made(name: str, settings: dict[str, Any], *, python: str | Path | None = None) -> gymnasium.Env[Any, Any]:
+    """The environment of an id, in another Python if one is given.
 
     Raises:
         UnknownName: If there is no such id; lists those that are spelt alike.
         ValueError: If gymnasium cannot make it.
+        BrokenBridge: If the other Python cannot.
     """
+    if python is not None:
+        return BridgedEnv(name, python=python, **settings)
     try:
         return gymnasium.make(name, **settings)
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:
         alike = difflib.get_close_matches(name, gymnasium.registry, n=5, cutoff=0.4)
         raise UnknownName("environment of gymnasium", name, alike or gymnasium.registry) from error
-    except gymnasium.error.Error as error:
-        raise ValueError(f"gymnasium cannot make {name}: {' '.join(str(error).split())}") from error
+    except (gymnasium.error.Error, AttributeError, ImportError, TypeError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"gymnasium cannot make {name}: {said}{version_advice(name)}") from error
 
 
 def name_of(env: Any) -> str:
@@ -43,13 +50,13 @@ def name_of(env: Any) -> str:
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
 
 
-def bare(env: Any) -> gymnasium.Env[Any, Any]:
-    """The environment without the wrappers that `gymnasium.make` puts around it."""
+def kept(env: gymnasium.Env[Any, Any]) -> States:
+    """How its moments are kept, without the wrappers that `gymnasium.make` puts around it."""
     from gymnasium import wrappers
 
     while isinstance(env, wrappers.TimeLimit | wrappers.OrderEnforcing | wrappers.PassiveEnvChecker):
         env = env.env
-    return env
+    return BridgedStates(env) if isinstance(env, BridgedEnv) else states_of(env)
 
 
 def box_of(env: Any, name: str) -> ActionBox:

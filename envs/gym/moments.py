@@ -1,4 +1,4 @@
-"""What one step of a gymnasium environment gave, what counts as success in it, and what is known of some of them."""
+"""What one step of a gymnasium environment gave, and what counts as success in it."""
 
 from __future__ import annotations
 
@@ -35,30 +35,17 @@ class Moment:
 Success = Callable[[Moment], bool]
 
 
-@dataclass(frozen=True, kw_only=True)
-class GymGoal:
-    """What is wanted in an environment.
+def near(goal: Sequence[float | None], tolerance: float | Sequence[float]) -> Success:
+    """Whether no axis of the observation that matters is further than `tolerance` from its value at the goal.
 
-    Args:
-        observation: Observation at the goal, None on axes that do not matter; None overall to plan for reward alone.
-        success: What counts as reached; by default `info["is_success"]` or `info["success"]`, where they exist.
-        horizon: Steps that a plan should look ahead.
-        repeat: The environment's own steps per action.
-        describe: The task in a sentence.
+    Raises:
+        ValueError: If there are several tolerances, and not one for each axis that matters.
     """
-
-    observation: Sequence[float | None] | None = None
-    success: Success | None = None
-    horizon: int = 20
-    repeat: int = 1
-    describe: str = ""
-
-
-def near(goal: Sequence[float | None], tolerance: float) -> Success:
-    """Whether no axis of the observation that matters is further than `tolerance` from its value at the goal."""
     axes = [axis for axis, value in enumerate(goal) if value is not None]
-    wanted = np.array([value for value in goal if value is not None])
-    return lambda moment: bool(np.all(np.abs(moment.observation[axes] - wanted) <= tolerance))
+    wanted, widths = np.array([goal[axis] for axis in axes], dtype=np.float64), np.atleast_1d(tolerance)
+    if len(widths) not in (1, len(axes)):
+        raise ValueError(f"tolerance must be one number, or one for each of the {len(axes)} axes, got {len(widths)}")
+    return lambda moment: bool(np.all(np.abs(moment.observation[axes] - wanted) <= widths))
 
 
 def told(moment: Moment) -> bool:
@@ -78,35 +65,6 @@ def told(moment: Moment) -> bool:
     )
 
 
-def upright(moment: Moment) -> bool:
-    """Pendulum: within 18 degrees of upright and slower than 1 rad/s."""
-    cosine, _, speed = moment.observation
-    return bool(cosine > 0.95 and abs(speed) < 1.0)
-
-
-GOALS: Mapping[str, GymGoal] = {
-    "Pendulum-v1": GymGoal(
-        success=upright,
-        horizon=25,
-        describe="Swing the pendulum up and hold it within 18 degrees of upright, slower than 1 rad/s.",
-    ),
-    "MountainCarContinuous-v0": GymGoal(
-        success=lambda moment: moment.ended,
-        horizon=15,
-        repeat=10,
-        describe="Drive out of the valley; reached where the environment ends the episode.",
-    ),
-    "InvertedPendulum-v5": GymGoal(
-        observation=(0.0, 0.0, 0.0, 0.0),
-        success=lambda moment: not moment.ended,
-        horizon=15,
-        describe="Hold the pole upright until the end; the environment ends an episode in which it falls.",
-    ),
-    "Reacher-v5": GymGoal(
-        observation=(None, None, None, None, None, None, None, None, 0.0, 0.0),
-        success=lambda moment: bool(np.linalg.norm(moment.observation[-2:]) < 0.02),
-        horizon=10,
-        describe="Bring the fingertip to the target; reached within 2 cm.",
-    ),
-}
-"""Environments of gymnasium that need no goal from the user."""
+def ended(moment: Moment) -> bool:
+    """Success where the environment ends the episode by itself."""
+    return moment.ended

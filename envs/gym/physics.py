@@ -10,9 +10,10 @@ import mujoco
 import numpy as np
 import torch
 
+from jepa_mpc.envs.gym.goals import GymGoal
 from jepa_mpc.envs.gym.making import flat
-from jepa_mpc.envs.gym.moments import GymGoal, Moment
-from jepa_mpc.envs.gym.states import MujocoStates, States
+from jepa_mpc.envs.gym.moments import Moment
+from jepa_mpc.envs.gym.states import plain_mujoco
 from jepa_mpc.envs.oracle_cpu import TrueDynamics
 from jepa_mpc.envs.plant import PHYSICS, Array, DirectPlant
 from jepa_mpc.types import ActionBox, Context
@@ -23,14 +24,16 @@ AGREEMENT = 1e-9
 class Adapted(Protocol):
     """What an adapter tells of its environment."""
 
-    states: States
     wanted: GymGoal
-    moment: Moment
     action_box: ActionBox
 
     @property
     def own(self) -> gymnasium.Env[Any, Any]:
         """The environment."""
+
+    @property
+    def moment(self) -> Moment:
+        """Where the episode stands."""
 
     @property
     def plant(self) -> DirectPlant:
@@ -49,7 +52,8 @@ class Adapted(Protocol):
 def plant_of(env: Adapted) -> DirectPlant | None:
     """The plant; None if it is no MuJoCo environment, has no goal observation, or not one action per actuator."""
     own: Any = env.own.unwrapped
-    if not isinstance(env.states, MujocoStates) or env.wanted.observation is None or env.action_box.dim != own.model.nu:
+    unknown = env.wanted.observation is None and env.wanted.later is None
+    if unknown or not plain_mujoco(env.own) or env.action_box.dim != own.model.nu:
         return None
     count = len(env.moment.observation)
     return DirectPlant(

@@ -1,4 +1,4 @@
-"""Pictures of a gymnasium environment, brought to the size of the frames."""
+"""What a gymnasium environment shows, as an agent takes it: pictures of one size, and one row of numbers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,66 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from jepa_mpc.envs.gym.course import Course
+from jepa_mpc.envs.gym.moments import Moment
+from jepa_mpc.envs.gym.states import Array
 from jepa_mpc.errors import MissingPackage
+from jepa_mpc.types import Observation
+
+RENDER = "render"
+"""Name of the one camera."""
+
+
+class View:
+    """Shows where a course stands; the same moment is drawn once.
+
+    Args:
+        course: The course.
+        name: The environment's, for messages.
+        cameras: ("render",), or none.
+        image_size: Width and height of the frames in pixels.
+
+    Raises:
+        ValueError: If there is no such camera, or the environment draws nothing.
+    """
+
+    def __init__(self, course: Course, *, name: str, cameras: tuple[str, ...], image_size: int) -> None:
+        if cameras and course.own.render_mode != "rgb_array":
+            raise ValueError(f"{name} draws nothing: make it with render_mode='rgb_array', or name no cameras")
+        self.course, self.name, self.cameras, self.image_size = course, name, cameras, image_size
+        self._nothing = np.zeros((0, image_size, image_size), np.uint8)
+        self._last: tuple[Moment, NDArray[np.uint8]] | None = None
+
+    def frames(self) -> NDArray[np.uint8]:
+        """What the camera sees now `(3, size, size)`, or nothing `(0, size, size)` without one."""
+        if not self.cameras:
+            return self._nothing
+        moment = self.course.moment
+        if self._last is None or self._last[0] is not moment:
+            picture = drawn(self.course.own, self.name)
+            assert picture is not None
+            self._last = moment, fitted(picture, self.image_size)
+        return self._last[1]
+
+    def observation(self, frames: NDArray[np.uint8] | None, row: Array) -> Observation:
+        """Frames, if any, and the observation's numbers as an agent takes them."""
+        seen = self._nothing if frames is None or not self.cameras else frames
+        return Observation(
+            frames=torch.from_numpy(seen.copy())[None, None],
+            cameras=self.cameras,
+            proprio=torch.from_numpy(np.nan_to_num(row).astype(np.float32))[None, None],
+        )
+
+    def space(self, *, goal: bool) -> gymnasium.spaces.Dict:
+        """What observations are: `proprio`, with a camera `frames`, and `goal` where a goal is shown."""
+        picture = gymnasium.spaces.Box(0, 255, (3, self.image_size, self.image_size), np.uint8)
+        row = gymnasium.spaces.Box(-np.inf, np.inf, self.course.moment.observation.shape, np.float32)
+        shown = ["frames", *(["goal"] if goal else [])] if self.cameras else []
+        return gymnasium.spaces.Dict({"proprio": row, **dict.fromkeys(shown, picture)})
 
 
 def drawn(env: gymnasium.Env[Any, Any], name: str) -> NDArray[np.uint8] | None:

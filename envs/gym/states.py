@@ -1,4 +1,7 @@
-"""Going back to a moment of a gymnasium environment: exactly in MuJoCo, by copies elsewhere."""
+"""Going back to a moment of a gymnasium environment: exactly in MuJoCo, by copies elsewhere.
+
+Knows nothing of this package, since the process behind a bridge loads this file in another Python.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from collections import OrderedDict
 from typing import Any, Protocol
 
 import gymnasium
-import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
-from jepa_mpc.envs.plant import GUESS, PHYSICS, Array, layout_of
+Array = NDArray[np.float64]
 
 KEPT = 64
 """Copies that can be gone back to; older ones are forgotten."""
@@ -32,21 +35,30 @@ class States(Protocol):
 
 
 class MujocoStates:
-    """States of a MuJoCo environment: physics, step count and the solver's first guess, as in `envs.plant.Layout`.
+    """States of a MuJoCo environment: physics, step count and the solver's first guess, as in `envs.plant.StateLayout`.
 
     Args:
-        env: A `gymnasium.envs.mujoco.MujocoEnv`, without wrappers.
+        env: The environment, without wrappers.
+        whole: Keep all that MuJoCo integrates (mocap bodies, controls, applied forces) in place of the physics alone;
+            for environments that move more than their actuators.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        self.env: Any = env
+    def __init__(self, env: gymnasium.Env[Any, Any], *, whole: bool = False) -> None:
+        import mujoco
+
+        model_and_data = simulated(env)
+        assert model_and_data is not None
+        kinds = mujoco.mjtState
+        self.env, self.whole, (self.model, self.data) = env, whole, model_and_data
+        self._mujoco: Any = mujoco
+        self._kinds = [kinds.mjSTATE_INTEGRATION if whole else kinds.mjSTATE_FULLPHYSICS, kinds.mjSTATE_WARMSTART]
+        self._sizes = [mujoco.mj_stateSize(self.model, kind) for kind in self._kinds]
 
     def take(self, steps: int) -> Array:
         """The present as one row."""
-        layout = layout_of(self.env.model, 0)
-        physics, guess = np.empty(layout.physics_dim), np.empty(layout.guess_dim)
-        mujoco.mj_getState(self.env.model, self.env.data, physics, PHYSICS)
-        mujoco.mj_getState(self.env.model, self.env.data, guess, GUESS)
+        physics, guess = map(np.empty, self._sizes)
+        for kind, part in zip(self._kinds, (physics, guess), strict=True):
+            self._mujoco.mj_getState(self.model, self.data, part, kind)
         return np.concatenate([physics, [steps], guess])
 
     def passing(self, steps: int) -> Array:
@@ -59,13 +71,13 @@ class MujocoStates:
         Raises:
             ValueError: If the row has another length.
         """
-        layout = layout_of(self.env.model, 0)
-        if np.shape(row) != (layout.dim,):
-            raise ValueError(f"state must have shape ({layout.dim},), got {np.shape(row)}")
-        physics, _, steps, guess = layout.split(np.array(row, dtype=np.float64))
-        mujoco.mj_setState(self.env.model, self.env.data, physics, PHYSICS)
-        mujoco.mj_forward(self.env.model, self.env.data)
-        mujoco.mj_setState(self.env.model, self.env.data, guess, GUESS)
+        dim = sum(self._sizes) + 1
+        if np.shape(row) != (dim,):
+            raise ValueError(f"state must have shape ({dim},), got {np.shape(row)}")
+        physics, steps, guess = np.split(np.array(row, dtype=np.float64), [self._sizes[0], self._sizes[0] + 1])
+        self._mujoco.mj_setState(self.model, self.data, physics, self._kinds[0])
+        self._mujoco.mj_forward(self.model, self.data)
+        self._mujoco.mj_setState(self.model, self.data, guess, self._kinds[1])
         return int(steps[0])
 
 
@@ -109,11 +121,31 @@ class CopiedStates:
         return int(row[1])
 
 
-def states_of(env: Any) -> States:
-    """Exact states where it is a MuJoCo environment of gymnasium without wrappers, copies elsewhere."""
-    mine = env is env.unwrapped and isinstance(getattr(env, "model", None), mujoco.MjModel)
-    exact = mine and all(hasattr(env, name) for name in ("data", "frame_skip", "_get_obs"))
-    return MujocoStates(env) if exact else CopiedStates(env)
+def states_of(env: gymnasium.Env[Any, Any]) -> States:
+    """How the moments of an environment are kept.
+
+    Physics where it is a MuJoCo environment of gymnasium without wrappers; all that MuJoCo integrates where the package
+    is another one; copies elsewhere.
+    """
+    if simulated(env) is None:
+        return CopiedStates(env)
+    return MujocoStates(env, whole=not plain_mujoco(env))
+
+
+def plain_mujoco(env: Any) -> bool:
+    """Whether it is a `MujocoEnv` of gymnasium without wrappers."""
+    plain = env is env.unwrapped and simulated(env) is not None
+    return plain and all(hasattr(env, name) for name in ("model", "frame_skip", "_get_obs"))
+
+
+def simulated(env: gymnasium.Env[Any, Any]) -> tuple[Any, Any] | None:
+    """MuJoCo's model and data, where an environment (or the one that it is made around) shows them."""
+    inner: Any = env.unwrapped
+    for owner in (inner, getattr(inner, "point_env", None), getattr(inner, "ant_env", None)):
+        for model, data in (("model", "data"), ("_model", "_data")):
+            if type(getattr(owner, model, None)).__name__ == "MjModel":
+                return getattr(owner, model), getattr(owner, data)
+    return None
 
 
 def _copied(env: Any) -> Any:

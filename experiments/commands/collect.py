@@ -1,6 +1,7 @@
 """Record reward-free motion in many labs: `python experiments/collect.py out=logs/reach labs=400 episodes=5 workers=2`.
 
-`policy=handle` keeps an object in play by feel (see `trajectories.handling`).
+`policy=handle` keeps an object in play by feel (see `trajectories.handling`). `task=gym:ID` records in an environment
+of gymnasium: `python experiments/collect.py task=gym:Reacher-v5 episodes=300 steps=50 out=logs/reacher`.
 
 Episode i depends on the seeds and on i alone, whatever the number of workers. Interrupt it at any time: what is in the
 log stays whole and in order, and the same command goes on from there. The manifest is written last.
@@ -18,8 +19,8 @@ import hydra
 from omegaconf import DictConfig
 
 from jepa_mpc.errors import BadEpisode, UnknownName
+from jepa_mpc.face.collection.lab_recording import record
 from jepa_mpc.face.command_line import Stopped
-from jepa_mpc.face.data_collection import record
 from jepa_mpc.places import CONFIGS
 
 

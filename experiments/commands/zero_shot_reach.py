@@ -34,8 +34,10 @@ from jepa_mpc.envs.robots import DEFAULT, ROBOTS
 from jepa_mpc.errors import BadCheckpoint, BadObservation, MissingPackage, UnknownName, choose
 from jepa_mpc.experiments.evaluation.image_goals.reach_options import check_options
 from jepa_mpc.experiments.evaluation.image_goals.system_defaults import adapted, given_options
+from jepa_mpc.face import viewing
 from jepa_mpc.face.agents import CalibratedSettings
 from jepa_mpc.face.command_line import Stopped
+from jepa_mpc.face.evaluation.by_hand import play_by_hand
 from jepa_mpc.face.evaluation.finished_labs import FinishedLabs
 from jepa_mpc.face.evaluation.lab_episodes import LabJob, LabResult, play_all
 from jepa_mpc.face.evaluation.methods import FROZEN, LEARNED, WORLD_MODEL, Methods, world_model_at
@@ -58,7 +60,7 @@ NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach
 WIDE, POINTS = "reach_wide", "hand_points"  # what the calibrated agent plans in with two cameras, and looks with
 SHORT_SEARCH = {"num_samples": 32, "num_elites": 6, "num_iterations": 5}
 SEEDED_SEARCH = {"num_samples": 26, "num_elites": 5, "num_iterations": 3, "initial_std": 0.25}  # half of it
-FREE = ("out", "workers")  # may differ when a run goes on
+FREE = ("out", "workers", "view")  # may differ when a run goes on
 PACKAGES = ("torch", "mujoco", "numpy", "gymnasium")
 MISTAKES = (BadCheckpoint, BadObservation, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 
@@ -153,6 +155,7 @@ def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
                     names=methods.names() if headline and cfg.baselines else (WORLD_MODEL,),
                     robot=robot_of(interface),
                     film=Path(str(cfg.out)) / "videos" / f"{lab.name}.mp4" if headline and cfg.films else None,
+                    view=Path(str(cfg.out)) / "views" / f"{lab.name}.rrd" if headline and cfg.view != "none" else None,
                 )
             )
     return jobs
@@ -170,6 +173,8 @@ def preflight(job: LabJob) -> None:
                 agent.act(env.observation())
         if job.film is not None:
             album_at(job.methods.checkpoint)
+        if job.view is not None:
+            viewing.package()
     finally:
         env.close()
 
@@ -205,9 +210,14 @@ def _score(results: list[LabResult]) -> str:
 
 def settings_of(cfg: DictConfig, protocol: Protocol) -> dict[str, Any]:
     """All that decides what a run's files say: what must be the same for a run to go on."""
-    chosen: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     hashes = {name: getattr(protocol, name) for name in ("checkpoint_hash", "control_hash", "lab_list_hash", "commit")}
-    return {name: value for name, value in chosen.items() if name not in FREE} | hashes
+    return chosen_of(cfg) | hashes
+
+
+def chosen_of(cfg: DictConfig) -> dict[str, Any]:
+    """The options that decide what is played."""
+    chosen: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return {name: value for name, value in chosen.items() if name not in FREE}
 
 
 def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protocol:
@@ -297,6 +307,10 @@ def main(cfg: DictConfig) -> None:
         methods = methods_of(cfg)
         jobs = jobs_of(cfg, methods)
         preflight(jobs[0])
+        if cfg.goal is not None:
+            claim_run(Path(str(cfg.out)), "zero_shot_reach", chosen_of(cfg))
+            print(f"Files: {play_by_hand(jobs[0], cfg.goal, Path(str(cfg.out)))}")
+            return
         protocol = protocol_of(cfg, methods, jobs)
         folder = Path(str(cfg.out))
         claim_run(folder, "zero_shot_reach", settings_of(cfg, protocol))

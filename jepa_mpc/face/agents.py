@@ -18,6 +18,7 @@ from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.interfaces import Cost, Dynamics, GoalReader, Perception, Planner, Proposal
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import ActionBox, Observation
+from jepa_mpc.world_model.agents.blocks import BlockAgent, BlockRobot
 from jepa_mpc.world_model.agents.goals import CalibratedGoal, EncodedGoal, measured_position, needs_position_head
 from jepa_mpc.world_model.agents.planning import Felt, PlanningAgent, no_proprio
 from jepa_mpc.world_model.agents.reactive import ReactiveAgent
@@ -64,7 +65,7 @@ def planning_agent(
     goals: GoalReader | None = None,
     cost: Cost | None = None,
     planner: Planner | None = None,
-) -> PlanningAgent:
+) -> PlanningAgent | BlockAgent:
     """The simple agent: it plans in a learned world model, and is given images and nothing else.
 
     Args:
@@ -81,12 +82,15 @@ def planning_agent(
     Raises:
         BadCheckpoint: If the model was trained for another robot.
     """
+    blocks = 1 if hasattr(robot, "adapter") else model.steps_per_action  # an adapter takes whole blocks
+    if blocks > 1:
+        robot = in_blocks(robot, blocks)
     check_robot(model, robot)
     box = robot.action_box.to(model.device)
     if policy is not None:
         proposal = PolicyProposal(policy, dynamics=model.dynamics, box=box)
     perception = perception_for(model)
-    return PlanningAgent(
+    agent = PlanningAgent(
         perception=perception,
         memory=ReplayBuffer(capacity=WINDOW, window=WINDOW, action_dim=box.dim),
         dynamics=model.dynamics,
@@ -99,6 +103,18 @@ def planning_agent(
         goals=EncodedGoal(perception) if goals is None else goals,
         position_head=model.position_head,
         felt=felt_by(model),
+    )
+    return agent if blocks == 1 else BlockAgent(agent, steps=blocks)
+
+
+def in_blocks(robot: RobotFacts, steps: int) -> BlockRobot:
+    """A robot as a world model sees it that takes several of its actions as one."""
+    return BlockRobot(
+        cameras=robot.cameras,
+        image_size=robot.image_size,
+        dt_s=steps * robot.dt_s,
+        action_box=robot.action_box.blocked(steps),
+        embodiment=getattr(robot, "embodiment", ""),
     )
 
 
@@ -146,7 +162,7 @@ def calibrated_agent(
     *,
     seed: int,
     position_axes: tuple[int, ...] | None = None,
-) -> PlanningAgent:
+) -> PlanningAgent | BlockAgent:
     """The agent that plans towards a goal position, estimated with keypoints of the hand and calibrated on the way.
 
     Args:

@@ -31,7 +31,7 @@ def collect(**options: Any) -> Path:
     Returns:
         The folder of the log.
     """
-    from jepa_mpc.face.data_collection import record as run
+    from jepa_mpc.face.collection.lab_recording import record as run
 
     cfg = composed("collect", options)
     run(cfg)

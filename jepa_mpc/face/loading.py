@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,6 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jepa_mpc.checkpoint import open_checkpoint
 from jepa_mpc.encoders.hand_points import HandPoints
 from jepa_mpc.envs.true_dynamics import true_dynamics
 from jepa_mpc.errors import BadObservation, choose
@@ -24,9 +23,9 @@ from jepa_mpc.places import CONFIGS
 from jepa_mpc.step_log import StepLog
 from jepa_mpc.trajectories.robot_adapter import RobotAdapter, RobotAgent, load_robot_adapter
 from jepa_mpc.types import ActionBox, Observation
+from jepa_mpc.world_model.agents.blocks import BlockAgent
 from jepa_mpc.world_model.agents.planning import PlanningAgent
 from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
-from jepa_mpc.world_model.checkpoints.loader import interface_of
 from jepa_mpc.world_model.checkpoints.loader import load_world_model as load_folder
 from jepa_mpc.world_model.dynamics.model import WorldModel
 
@@ -130,23 +129,38 @@ class AdaptedRobot:
         return self.adapter.step_s
 
 
-def load_robot_agent(checkpoint: str | Path, *, box: ActionBox | None = None, **settings: Any) -> RobotAgent:
+def load_robot_agent(
+    checkpoint: str | Path,
+    *,
+    kind: AgentKind | None = None,
+    box: ActionBox | None = None,
+    device: torch.device | str = "cpu",
+    **settings: Any,
+) -> RobotAgent:
     """An agent for a real robot: pictures and columns of the robot in, the robot's own commands out.
 
     Args:
         checkpoint: The world model (see `load_world_model`), with the robot adapter of its training log.
+        kind: As in `load_agent`: calibrated where the world model measures positions and has two cameras. The
+            calibrated agent gets the cameras' pictures at 128 px or more, whatever the world model sees.
         box: Limits of one action; by default the range that the training log has seen.
-        **settings: See `load_agent`; the agent plans and nothing else unless `kind` says otherwise.
+        device: Where the networks shall run.
+        **settings: See `load_agent`.
 
     Raises:
         BadCheckpoint: If the checkpoint cannot be read or carries no robot adapter.
         ValueError: If no limits are given and the checkpoint does not know the range of its log.
     """
+    model = load_world_model(checkpoint, device=device)
+    kind = kind or usual_kind(model)
+    size = model.interface.image_size
+    if kind == "calibrated":
+        size = CalibratedSettings().picture_px(size)
     adapter = load_robot_adapter(checkpoint)
-    with open_checkpoint(checkpoint) as opened:
-        size = interface_of(opened.config).image_size
+    adapter = replace(adapter, picture=replace(adapter.picture, size=size))
     robot = AdaptedRobot(adapter=adapter, image_size=size, action_box=adapter.box() if box is None else box)
-    return RobotAgent(load_agent(robot, checkpoint, **{"kind": "simple", **settings}).agent, adapter)
+    agent = load_agent(robot, model, kind=kind, device=device, **settings).agent
+    return RobotAgent(agent, adapter, feels=model.needs_proprio)
 
 
 def true_dynamics_agent(
@@ -202,7 +216,7 @@ class EnvironmentAgent:
         cameras: Names of the cameras, in the order of the channels in `frames`.
     """
 
-    def __init__(self, agent: PlanningAgent, *, cameras: tuple[str, ...]) -> None:
+    def __init__(self, agent: PlanningAgent | BlockAgent, *, cameras: tuple[str, ...]) -> None:
         self.agent, self.cameras = agent, tuple(cameras)
 
     @property

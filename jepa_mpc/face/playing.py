@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jepa_mpc import envs
 from jepa_mpc.episode import PlayedEpisode, run_episode
+from jepa_mpc.face.viewing import open_view
 from jepa_mpc.interfaces import Agent
 from jepa_mpc.trajectories.formats import Log
 from jepa_mpc.trajectories.formats import open_log as read_log
@@ -26,18 +28,30 @@ def make_env(name: str = "reach-v1", **settings: Any) -> Any:
     return envs.make(name, **settings)
 
 
-def evaluate(env: Any, agent: Agent, *, seeds: Sequence[int] = range(10)) -> list[PlayedEpisode]:
+def evaluate(
+    env: Any, agent: Agent, *, seeds: Sequence[int] = range(10), view: str | Path | None = None
+) -> list[PlayedEpisode]:
     """Play one episode for each seed.
 
     Args:
         env: An environment of ours, or any that `run_episode` takes.
         agent: Is shown the goal of each episode, then its observations.
         seeds: Of the environment.
+        view: Where a recording of all episodes for Rerun goes (`.rrd`); none by default.
+
+    Raises:
+        MissingPackage: If a recording is wanted and rerun-sdk is not installed.
     """
     episodes = []
-    for seed in seeds:
-        env.reset(seed=seed)
-        episodes.append(run_episode(env, agent))
+    inner = getattr(env, "unwrapped", env)
+    with open_view(view) as shown:
+        for seed in seeds:
+            env.reset(seed=seed)
+            if shown is None:
+                episodes.append(run_episode(env, agent))
+                continue
+            shown.begin(agent, inner.goal())
+            episodes.append(run_episode(env, agent, decided=partial(shown.decided, inner)))
     return episodes
 
 

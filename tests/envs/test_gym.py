@@ -13,7 +13,8 @@ import torch
 
 from jepa_mpc import envs
 from jepa_mpc.envs.gym.adapter import GymEnv
-from jepa_mpc.envs.gym.moments import GOALS, GymGoal, near
+from jepa_mpc.envs.gym.goals import GOALS, GymGoal
+from jepa_mpc.envs.gym.moments import near
 from jepa_mpc.envs.gym.stepping import SteppingDynamics
 from jepa_mpc.envs.task import task_of
 from jepa_mpc.errors import MissingPackage, UnknownName
@@ -181,7 +182,7 @@ class Scaled(Cart):
         (lambda: GymEnv(Cart), "expected an id of gymnasium or an environment"),
         (lambda: GymEnv(Cart()), "has no time limit: give budget="),
         (lambda: GymEnv(Scaled(), budget=5), "have no bounds"),
-        (lambda: GymEnv(Forgetful(), budget=5), "does not come back to the same future"),
+        (lambda: task_of("mine", GymEnv(Forgetful(), budget=5)), "does not come back to the same future"),
         (lambda: GymEnv(Cart(), budget=5, cameras=("left",)), "has the camera 'render' or none"),
         (lambda: GymEnv(Cart(), budget=5, goal=GymGoal(observation=(1.0,))).cost(), "the goal gives 1"),
         (lambda: GymEnv(Cart(), budget=5, picture=np.zeros((4, 4)), cameras=()), "uint8"),

@@ -121,7 +121,7 @@ def test_a_mixture_with_weights_and_robot_files_trains(logs, tmp_path):
 @pytest.mark.render
 def test_a_world_model_of_a_converted_log_moves_the_arm_and_one_of_joints_is_refused(tmp_path):
     """Recorded by the arm, written as LeRobot at a whole rate, trained with the true one; two steps in a new lab."""
-    from jepa_mpc.face.data_collection import Collection, record_one
+    from jepa_mpc.face.collection.lab_recording import Collection, record_one
     from jepa_mpc.trajectories.recording import publish_staged
 
     collection = Collection(labs=3, episodes=1, steps=8, image_size=32, cameras=("left", "right"), split="train",

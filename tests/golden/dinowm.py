@@ -3,77 +3,37 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from jepa_mpc.encoders.layers.attention import Attention
-from jepa_mpc.encoders.layers.blocks import FeedForward
+from jepa_mpc.world_model.adapters.dino_wm import predictor_names
+from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor
 from jepa_mpc.world_model.parts.predictors.frame_positions import WindowPositions
-from jepa_mpc.world_model.parts.predictors.trunk import frame_causal_mask
+from jepa_mpc.world_model.parts.predictors.trunk import ConcatenatedTransformer, TrunkSizes
 from tests.golden.cases import Case
 
 
-class Layer(nn.Module):
-    """Attention and feed-forward part, each with its own norm and a residual."""
-
-    def __init__(self, meta: dict[str, int]) -> None:
-        super().__init__()
-        width, inner = meta["dim"], meta["heads"] * meta["dim_head"]
-        single = meta["heads"] == 1 and inner == width
-        self.attention = Attention(
-            width,
-            heads=meta["heads"],
-            head_dim=meta["dim_head"],
-            qkv_bias=False,
-            norm=nn.LayerNorm(width),
-            output=nn.Identity() if single else nn.Linear(inner, width),
-        )
-        self.mlp = FeedForward(width, hidden=meta["mlp_dim"], norm=nn.LayerNorm(width))
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        x = x + self.attention(x, mask)
-        return x + self.mlp(x)
-
-
-NAMES = (
-    ("attention.norm.", "0.norm."),
-    ("attention.to_qkv.", "0.to_qkv."),
-    ("attention.output.", "0.to_out.0."),
-    ("mlp.norm.", "1.net.0."),
-    ("mlp.up.", "1.net.1."),
-    ("mlp.down.", "1.net.4."),
-)
-
-
 def check(case: Case) -> None:
-    meta, weights = case.meta, case.under("param.")
-    positions = WindowPositions(window=meta["num_frames"], width=meta["dim"], num_tokens=meta["num_patches"])
-    positions.load_state_dict({"table": weights["pos_embedding"].view_as(positions.table)})
-    layers = [Layer(meta) for _ in range(meta["depth"])]
-    for index, layer in enumerate(layers):
-        own = {key: weights[f"transformer.layers.{index}.{_their(key)}"] for key in layer.state_dict()}
-        layer.load_state_dict(own)
-    norm = nn.LayerNorm(meta["dim"])
-    norm.load_state_dict({key: weights[f"transformer.norm.{key}"] for key in ("weight", "bias")})
+    meta = case.meta
+    sizes = TrunkSizes(
+        width=meta["dim"],
+        depth=meta["depth"],
+        heads=meta["heads"],
+        head_dim=meta["dim_head"],
+        mlp_dim=meta["mlp_dim"],
+    )
+    predictor = CausalPredictor(
+        trunk=ConcatenatedTransformer(meta["dim"], sizes=sizes),  # the case's tokens hold their action already
+        action_encoder=nn.Identity(),
+        positions=WindowPositions(window=meta["num_frames"], width=meta["dim"], num_tokens=meta["num_patches"]),
+    )
+    predictor.load_state_dict(predictor_names(case.under("param."), window=meta["num_frames"]))
     states = case.tensors["in.x"].unflatten(1, (-1, meta["num_patches"]))
-
-    def run(frames: Tensor) -> Tensor:
-        mask = frame_causal_mask(*frames.shape[1:3], window=positions.window, device=frames.device)
-        x = positions.embed(frames).flatten(1, 2)
-        for layer in layers:
-            x = layer(x, mask)
-        return norm(x)
-
+    nothing = states.new_zeros(*states.shape[:2], 0)
+    short = meta["short_frames"]
     with torch.no_grad():
-        case.check("out.y", run(states))
-        case.check("out.y_short", run(states[:, : meta["short_frames"]]))
+        case.check("out.y", predictor.look(states, nothing).flatten(1, 2))
+        case.check("out.y_short", predictor.look(states[:, :short], nothing[:, :short]).flatten(1, 2))
     _check_objective(case)
-
-
-def _their(key: str) -> str:
-    for ours, theirs in NAMES:
-        if key.startswith(ours):
-            return key.replace(ours, theirs)
-    raise AssertionError(key)
 
 
 def _check_objective(case: Case) -> None:

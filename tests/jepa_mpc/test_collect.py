@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 
 from jepa_mpc.envs.robots import UR5E
 from jepa_mpc.errors import BadCheckpoint, UnknownName
-from jepa_mpc.face.data_collection import Collection, record_one, settle
+from jepa_mpc.face.collection.lab_recording import Collection, record_one, settle
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.trajectories.bank import load_bank

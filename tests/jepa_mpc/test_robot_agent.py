@@ -9,6 +9,7 @@ import torch
 import jepa_mpc
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.types import ActionBox
+from jepa_mpc.world_model.agents.goals import CalibratedGoal
 
 
 def seen(px, seed):
@@ -27,6 +28,16 @@ def test_the_robot_gets_its_own_columns(px):
     command = agent.act(pictures, columns)
     moved = command["observation.ee_pose[0:3]"][0] - columns["observation.ee_pose"][:3]
     assert 0 < np.abs(moved).max() < 0.06  # m, what the arm moved per step in the log
+
+
+def test_the_agent_is_the_one_of_load_agent_and_sees_the_cameras_finely():
+    agent = jepa_mpc.load_robot_agent("reach_wide")
+    assert isinstance(agent.agent.goals, CalibratedGoal) and agent.adapter.picture.size == 128
+    draws = np.random.default_rng(0)
+    pictures = {name: draws.integers(0, 255, (120, 160, 3), dtype=np.uint8) for name in ("left", "right")}
+    assert agent.adapter.observe(pictures).frames.shape[-2:] == (128, 128)
+    simple = jepa_mpc.load_robot_agent("reach_wide", kind="simple")
+    assert not isinstance(simple.agent.goals, CalibratedGoal) and simple.adapter.picture.size == 64
 
 
 def test_the_robots_own_limits_are_kept():

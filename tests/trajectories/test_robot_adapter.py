@@ -20,7 +20,7 @@ from jepa_mpc.trajectories.formats.layouts import LAYOUTS
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.pictures import PictureFit
 from jepa_mpc.trajectories.robot_adapter import RobotAdapter, RobotAgent, load_robot_adapter, robot_adapter_from
-from jepa_mpc.trajectories.robots import MappedLog, RobotMap, guess_robot, robot_map
+from jepa_mpc.trajectories.robots import ROBOTS, MappedLog, RobotMap, guess_robot, robot_map
 from jepa_mpc.trajectories.stats import action_stats, stats_from
 from jepa_mpc.trajectories.synthetic import synthetic_log
 
@@ -208,3 +208,28 @@ def test_shipped_models_carry_their_robot_adapter(name):
     assert adapter.step_s == 0.24 and adapter.actions == PoseDelta() and box.dim == 7
     assert float(box.high[:3].min()) > 0.04 and float(box.high[:3].max()) < 0.06  # m, what the arm moved per step
     assert adapter.cameras == (("left",) if name in ("reach_one_camera", "reach_vjepa2_ac") else ("left", "right"))
+
+
+@pytest.mark.parametrize("name", ["top", "observation.images.top", "observation/top"])
+def test_cameras_go_by_the_names_of_lerobot_and_of_droids_clients(name):
+    picture = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    adapter = RobotAdapter(robot=ODD, picture=PictureFit(size=4), cameras=("top",), step_s=0.2)
+    assert torch.equal(adapter.observe({name: picture}).frames, adapter.observe({"top": picture}).frames)
+
+
+def test_a_pose_of_seven_numbers_goes_in_and_comes_out_whole():
+    adapter = RobotAdapter(robot=ROBOTS["pose"], cameras=("top",), step_s=0.25)
+    pose = np.array([0.4, -0.1, 0.3, 3.0, 0.1, -1.2, 0.8])
+    seen = adapter.observe({"top": np.zeros((4, 4, 3), np.uint8)}, {"pose": pose}).proprio[0, 0]
+    np.testing.assert_allclose(seen[[0, 1, 2, 3]], [0.8, 0.4, -0.1, 0.3], atol=1e-6)  # gripper first
+    out = adapter.commands(np.array([0.01, 0.0, 0.0, 0.0, 0.0, 0.0, -0.8], np.float32), {"pose": pose})
+    np.testing.assert_allclose(out["pose"], [[0.41, -0.1, 0.3, 3.0, 0.1, -1.2, 0.0]], atol=1e-5)
+    np.testing.assert_array_equal(out["pose"][:, 6:7], out["pose[6:7]"])
+
+
+def test_columns_may_be_spelled_with_slashes():
+    robot = RobotMap(position="observation.tcp[0:3]", rotation="observation.tcp[3:6]", gripper="observation.jaw")
+    adapter = RobotAdapter(robot=robot, cameras=("top",), step_s=0.25)
+    columns = {"observation/tcp": np.zeros(6), "observation/jaw": np.zeros(1)}
+    out = adapter.commands(np.full(7, 0.1, np.float32), columns)
+    np.testing.assert_allclose(out["observation.jaw"], [[0.1]], atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,29 @@ from jepa_mpc.encoders.adapters.plain import read_table
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.strict import check_finite
 from jepa_mpc.world_model.adapters.lewm_names import NEWER_TO_RELEASED, OURS_TO_RELEASED
+from jepa_mpc.world_model.parts.actions import ActionScale
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
-from jepa_mpc.world_model.parts.predictors.forms import LeWMSizes, published
+from jepa_mpc.world_model.parts.predictors.forms import LeWMSizes, published_sizes
 from jepa_mpc.world_model.parts.predictors.trunk import TrunkSizes
-from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
 from jepa_mpc.world_model.recipes.leworldmodel import build
 
 WEIGHT_FILES = ("weights.pt", "model.safetensors", "weights.safetensors")
 VIT_HEADS = {"tiny": 3, "small": 6, "base": 12, "large": 16}
 
+TRAINING_ALONE = ("sigreg.", "idm.")
+
 QKV = ("query", "key", "value")
 
 
-def load_released(path: str | Path, *, config: Mapping[str, Any] | None = None) -> DynamicsObjective:
+def load_released(
+    path: str | Path, *, config: Mapping[str, Any] | None = None, actions: ActionScale | None = None
+) -> DynamicsObjective:
     """Build a model of the released sizes and fill it with released weights.
 
     Args:
-        path: A folder with weights and `config.json`, or a weight file.
+        path: A folder with weights and `config.json`, or a weight file; also of PLDM, which has the same network.
         config: The configuration; by default `config.json` beside the weights, if there is one.
+        actions: Mean and deviation of the training's actions; without them, actions must come standardised.
 
     Returns:
         The training loss, in evaluation mode; its `encoder` and `predictor` make the world model.
@@ -42,15 +48,42 @@ def load_released(path: str | Path, *, config: Mapping[str, Any] | None = None) 
     Raises:
         BadCheckpoint: If there is no weight file, it cannot be read safely, or its names or shapes do not fit.
     """
-    file = _weight_file(Path(path))
+    file = weight_file(Path(path))
     tensors = released_spelling(read_table(file))
     if config is None:
         beside = file.parent / "config.json"
         config = _read_config(beside) if beside.exists() else {}
     action_dim = _tensor(tensors, "action_encoder.patch_embed.weight").shape[1]
-    objective = build(preset=sizes_of(tensors, config), action_dim=action_dim)
+    scale = {} if actions is None else actions.repeated(action_dim).arguments()
+    objective = build(preset=sizes_of(tensors, config), action_dim=action_dim, **scale)
     fill(objective, tensors)
     return objective.eval()
+
+
+def system_of(objective: DynamicsObjective) -> dict[str, Any]:
+    """The configuration that `assemble` builds a released model from, for a checkpoint."""
+    parts: Any = objective
+    vit, trunk, first = parts.encoder.encoder.sizes, parts.predictor.trunk.sizes, parts.predictor.action_encoder
+    sizes = {
+        "_target_": "leworldmodel_sizes",
+        "encoder": {"_target_": "vit_sizes", **asdict(vit)},
+        "trunk": {"_target_": "trunk_sizes", **asdict(trunk)},
+        "latent_dim": parts.encoder.width,
+        "projector_dim": parts.encoder.projector.up.out_features,
+        "output_head_dim": parts.predictor.output.head.up.out_features,
+        "window": parts.predictor.window,
+        "smoothed": first.smooth.out_features,
+        "expansion": first.down.in_features // first.down.out_features,
+        "cond_dim": first.down.out_features,
+        "raw_dim": parts.predictor.output.head.up.in_features,
+    }
+    scale = ActionScale.of(first.action_map)
+    return {
+        "_target_": "leworldmodel",
+        "preset": sizes,
+        "action_dim": first.smooth.in_features,
+        **({} if scale is None else scale.arguments()),
+    }
 
 
 def save_released(objective: DynamicsObjective, folder: str | Path) -> None:
@@ -79,7 +112,8 @@ def fill(objective: DynamicsObjective, tensors: Mapping[str, Tensor]) -> None:
         BadCheckpoint: If a tensor is missing, unexpected or of another shape; lists all of them.
     """
     tensors = released_spelling(tensors)
-    own = objective.state_dict()
+    constants = {key: value for key, value in objective.state_dict().items() if ".action_map." in key}
+    own = {key: value for key, value in objective.state_dict().items() if key not in constants}
     wanted = to_released(own)
     missing, unexpected = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     misshapen = [
@@ -92,7 +126,7 @@ def fill(objective: DynamicsObjective, tensors: Mapping[str, Tensor]) -> None:
     if found:
         raise BadCheckpoint(f"these weights do not fit this LeWorldModel: {'; '.join(found)}")
     check_finite(tensors, "this LeWorldModel")
-    objective.load_state_dict({key: _from_released(key, value, tensors) for key, value in own.items()})
+    objective.load_state_dict(constants | {key: _from_released(key, value, tensors) for key, value in own.items()})
 
 
 def to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,9 +143,12 @@ def to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def released_spelling(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Released names from either spelling, with or without `model.`; drops the trainer's SIGReg constants."""
+    """Released names from either spelling, with or without `model.`; drops what only the training uses.
+
+    That is SIGReg's constants and, in PLDM, the head that reads actions off two states.
+    """
     plain = {key.removeprefix("model."): value for key, value in tensors.items()}
-    return {_older_name(key): value for key, value in plain.items() if not key.startswith("sigreg.")}
+    return {_older_name(key): value for key, value in plain.items() if not key.startswith(TRAINING_ALONE)}
 
 
 def sizes_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> LeWMSizes:
@@ -136,7 +173,7 @@ def sizes_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> LeWMSi
         _tensor(tensors, "action_encoder.patch_embed.weight"),
         _tensor(tensors, "action_encoder.embed.2.weight"),
     )
-    return LeWMSizes(
+    return published_sizes(
         encoder=_vit_sizes(tensors, _section(config, "encoder")),
         latent_dim=table.shape[2],
         projector_dim=_tensor(tensors, "projector.net.0.weight").shape[0],
@@ -154,8 +191,6 @@ def sizes_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> LeWMSi
         expansion=last.shape[1] // last.shape[0],
         cond_dim=last.shape[0],
         raw_dim=head.shape[1],
-        form=published,
-        sigreg=SIGReg,
     )
 
 
@@ -228,7 +263,12 @@ def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return next((found for found in inner if found), {})
 
 
-def _weight_file(path: Path) -> Path:
+def weight_file(path: Path) -> Path:
+    """The weights at a place: the file itself, or the usual one of a folder.
+
+    Raises:
+        BadCheckpoint: If there is none.
+    """
     if path.is_file():
         return path
     for name in WEIGHT_FILES:

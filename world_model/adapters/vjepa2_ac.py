@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jepa_mpc.checkpoint import load_strict
 from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose
+from jepa_mpc.world_model.parts.poses import PoseReader
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 
 # Released name -> our name, first match wins.
@@ -122,7 +122,7 @@ def load_predictor(
     rows: int = SIDE,
     columns: int = SIDE,
     window: int = 1,
-    reader: GivenPose | ArmPose | None = None,
+    reader: PoseReader | None = None,
 ) -> BlockCausalPredictor:
     """A predictor of the sizes that the released weights have, filled with them, in evaluation mode.
 

@@ -20,6 +20,7 @@ from jepa_mpc.encoders.released import network
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
 from jepa_mpc.errors import choose
+from jepa_mpc.world_model.adapters import dino_wm
 from jepa_mpc.world_model.checkpoints.names import public_name
 from jepa_mpc.world_model.checkpoints.token_forms import encoder_of
 from jepa_mpc.world_model.costs.critic import Critic
@@ -35,13 +36,17 @@ from jepa_mpc.world_model.parts.objectives.think_standin import DepthTokens, Oth
 from jepa_mpc.world_model.parts.objectives.think_views import ClipViews, cut
 from jepa_mpc.world_model.parts.objectives.views import ToCentre, Views
 from jepa_mpc.world_model.parts.photometric import Blur, Grey, Solarise, Sometimes, StandardJitter
-from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose
+from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose, HandPose
 from jepa_mpc.world_model.parts.position_head import HindsightDisplacement, TokenPlaces
+from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalSizes
+from jepa_mpc.world_model.parts.predictors.forms import published_sizes
+from jepa_mpc.world_model.parts.predictors.trunk import TrunkSizes
 from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
 from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
 from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 from jepa_mpc.world_model.policies.goal import GoalPolicy
 from jepa_mpc.world_model.recipes import RECIPES
+from jepa_mpc.world_model.recipes.vjepa2_ac import ActionConditionedSizes
 from jepa_mpc.world_model.training.decay import DecayAll, DecayMatrices
 from jepa_mpc.world_model.training.schedules import CosineRise, Restarted, Stretched, WarmupCosine, WarmupHoldDecay
 
@@ -52,6 +57,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "arm_pose": ArmPose,
     "augmentation": Augmentation,
     "autoregression": Autoregression,
+    "block_causal_sizes": BlockCausalSizes,
     "blur": Blur,
     "clip_views": ClipViews,
     "clip_views_cut": cut,
@@ -68,13 +74,17 @@ PARTS: dict[str, Callable[..., Any]] = {
     "depth_tokens": DepthTokens,
     "dropping": Dropping,
     "encoder_of": encoder_of,
+    "dino_wm": dino_wm.build,
+    "dinov2_encoder": dino_wm.encoder,
     "evaluation_pixels": EvaluationPixels,
     "fading": Fading,
     "given_pose": GivenPose,
     "goal_policy": GoalPolicy,
     "grey": Grey,
+    "hand_pose": HandPose,
     "hindsight_displacement": HindsightDisplacement,
     "keypoint_encoder": KeypointEncoder,
+    "leworldmodel_sizes": published_sizes,
     "legacy_object_mask": LegacyObjectMask,
     "motion_weights": MotionWeights,
     "normalise_pixels": NormalisePixels,
@@ -99,6 +109,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "to_centre": ToCentre,
     "token_mask": TokenMask,
     "token_places": TokenPlaces,
+    "trunk_sizes": TrunkSizes,
     "tube_mask": TubeMask,
     "two_views": TwoViews,
     "unit_sphere": UnitSphere,
@@ -107,6 +118,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "video_transformer": VideoTransformer,
     "view_jitter": ViewJitter,
     "views": Views,
+    "vjepa2_ac_sizes": ActionConditionedSizes,
     "vision_transformer": VisionTransformer,
     "vit_sizes": ViTSizes,
     "warmup_cosine": WarmupCosine,

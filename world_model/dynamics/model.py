@@ -20,7 +20,7 @@ from jepa_mpc.world_model.dynamics.ensemble import EnsembleDynamics, EnsemblePer
 from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 from jepa_mpc.world_model.parts.distances import AbsoluteError
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
-from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose, check_pose
+from jepa_mpc.world_model.parts.poses import PoseReader, check_pose
 from jepa_mpc.world_model.parts.position_head import HindsightDisplacement
 from jepa_mpc.world_model.perception.images import ImagePerception
 
@@ -112,6 +112,12 @@ class WorldModel:
     def device(self) -> torch.device:
         """Where its networks run."""
         return next(self.objective.parameters()).device
+
+    @property
+    def steps_per_action(self) -> int:
+        """Steps of the robot in one action: more than one where the model takes blocks of actions."""
+        robot = self.interface.robot
+        return int(robot.get("skip", 1)) if robot.get("blocks") == "stacked" else 1
 
     @property
     def needs_proprio(self) -> bool:
@@ -248,6 +254,6 @@ def scaling(preprocess: object) -> dict[str, Any]:
 
 def _pose_check(reader: object) -> Callable[[Tensor], None]:
     """What refuses proprioception that is read as a pose and cannot be one; anything goes where it is not."""
-    if not isinstance(reader, GivenPose | ArmPose):
+    if not isinstance(reader, PoseReader):
         return lambda proprio: None
     return lambda proprio: check_pose(reader(proprio))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -43,6 +46,41 @@ class ActionMap(nn.Module):
         if actions.shape[-1] != self.scale.shape[0]:
             raise ValueError(f"this model knows actions of {self.scale.shape[0]} numbers, got {actions.shape[-1]}")
         return (actions - self.mean) / self.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionScale:
+    """Mean and deviation of a training's actions, axis by axis: plain numbers for configurations.
+
+    Args:
+        mean: Per axis, in its unit.
+        std: Per axis, likewise; above 0.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, part: nn.Module) -> ActionScale | None:
+        """Those of an `ActionMap`; None for a part that changes nothing."""
+        if not isinstance(part, ActionMap):
+            return None
+        return cls(mean=tuple(part.mean.tolist()), std=tuple(part.scale.tolist()))
+
+    def repeated(self, width: int) -> ActionScale:
+        """The same for blocks of several actions `(width)`.
+
+        Raises:
+            ValueError: If blocks of that width do not consist of such actions.
+        """
+        times, rest = divmod(width, len(self.std))
+        if rest or not times:
+            raise ValueError(f"this model takes actions of {width} numbers, the statistics are of {len(self.std)}")
+        return ActionScale(mean=self.mean * times, std=self.std * times)
+
+    def arguments(self) -> dict[str, Any]:
+        """As recipes take them."""
+        return {"action_scale": list(self.std), "action_mean": list(self.mean)}
 
 
 class ActionEncoder(nn.Module):

@@ -201,3 +201,28 @@ class ArmPose(_PoseReader):
         check_pose_width(actions)
         gripper = self.gripper_per_action * actions[..., 6:]
         return torch.cat([actions[..., :3], vector_to_euler(actions[..., 3:6]), gripper], dim=-1)
+
+
+class HandPose(_PoseReader):
+    """Reads the pose out of a robot map's gripper and end effector, and motions out of those between two of them.
+
+    Proprioception: closedness of the gripper in [0, 1], x y z (m), rotation vector (rad). Actions: dx dy dz (m),
+    rotation vector (rad), change of the closedness.
+    """
+
+    width = POSE_DIM
+
+    def forward(self, proprio: Annotated[Tensor, "... 7"]) -> Pose:
+        """Proprioception `(..., 7)` to poses `(..., 7)`."""
+        check_pose_width(proprio)
+        gripper, place, vector = proprio.split((1, 3, 3), dim=-1)
+        return torch.cat([place, vector_to_euler(vector), gripper.clamp(0, 1)], dim=-1)
+
+    def motion(self, actions: Annotated[Tensor, "... 7"]) -> Annotated[Tensor, "... 7"]:
+        """The motion that an action asks for."""
+        check_pose_width(actions)
+        return torch.cat([actions[..., :3], vector_to_euler(actions[..., 3:6]), actions[..., 6:]], dim=-1)
+
+
+PoseReader = GivenPose | ArmPose | HandPose
+"""What reads poses out of proprioception and motions out of actions."""

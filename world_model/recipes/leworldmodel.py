@@ -76,6 +76,7 @@ def build(
     preset: str | LeWMSizes = "paper",
     action_dim: int,
     action_scale: Tensor | Sequence[float] | None = None,
+    action_mean: Tensor | Sequence[float] | None = None,
     proprio_scale: Tensor | None = None,
     encoder: nn.Module | None = None,
     num_tokens: int = 1,
@@ -89,6 +90,7 @@ def build(
         preset: "paper", "tiny", "lab", or sizes of your own.
         action_dim: Width of an action, or of a block of actions.
         action_scale: Size of a usual action per axis, in its unit; without it, actions must come standardised.
+        action_mean: Usual action per axis, zero by default; counts with `action_scale` alone.
         proprio_scale: Spread of each proprioceptive entry; without it, proprioception is not used.
         encoder: The encoder; by default the preset's. It gets a projection head, save in our own form if it is as wide
             as the latent.
@@ -110,7 +112,11 @@ def build(
     predictor = sizes.form(
         sizes,
         action_dim=action_dim,
-        action_map=None if action_scale is None else ActionMap(torch.as_tensor(action_scale)),
+        action_map=None
+        if action_scale is None
+        else ActionMap(
+            torch.as_tensor(action_scale), mean=None if action_mean is None else torch.as_tensor(action_mean)
+        ),
         proprio_scale=proprio_scale,
         num_tokens=num_tokens,
     )

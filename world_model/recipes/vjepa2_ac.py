@@ -28,7 +28,7 @@ from jepa_mpc.world_model.parts.actions import ActionMap
 from jepa_mpc.world_model.parts.distances import AbsoluteError
 from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression, Fed
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
-from jepa_mpc.world_model.parts.poses import POSE_DIM, ArmPose, GivenPose
+from jepa_mpc.world_model.parts.poses import POSE_DIM, PoseReader
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes, ChangePredictor
 
 POSE_MEAN = (0.45, 0.0, 0.25, 0.0, 0.0, 0.0, 0.5)
@@ -78,7 +78,7 @@ def build(
     encoder: nn.Module | None = None,
     state_dim: int | None = None,
     grid: Sequence[int] | None = None,
-    reader: GivenPose | ArmPose | None = None,
+    reader: PoseReader | None = None,
     steps: int = 2,
     fed: Fed = "first",
     generator: Generator | None = None,

@@ -17,7 +17,11 @@ SEEDS = ("seed", "lab_seed")
 AMOUNTS = ("effort", "hold_m")
 SWITCHES = ("baselines", "films", "factors")
 LEVELS = ("held", "validation", "dev")
-OTHERS = ("planner", "out", "split", "level", "cameras", "checkpoint", "control", "policy", "dynamics", "device")
+VIEWS = ("none", "rerun")
+OTHERS = (
+    *("planner", "out", "split", "level", "cameras", "checkpoint", "control", "policy", "dynamics", "device"),
+    *("goal", "view"),
+)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -47,6 +51,8 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} must be true or false, got {options[name]!r}")
     choose(SPLITS, str(options["split"]), "split")
     choose(DYNAMICS, str(options["dynamics"]), "dynamics")
+    if options["view"] not in VIEWS:
+        raise ValueError(f"view must be {' or '.join(VIEWS)}, got {options['view']!r}")
     if options["level"] not in LEVELS:
         raise ValueError(f"level must be held, validation or dev, got {options['level']!r}")
     usable_device(str(options["device"]))

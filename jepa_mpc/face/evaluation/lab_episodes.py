@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ import torch
 from jepa_mpc.envs.labs import Lab
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.envs.robots import DEFAULT
-from jepa_mpc.episode import run_episode
+from jepa_mpc.episode import PlayedEpisode, run_episode
 from jepa_mpc.face.evaluation.methods import WORLD_MODEL, Methods
 from jepa_mpc.face.evaluation.reach_films import Film, open_film, worst
+from jepa_mpc.face.viewing import EpisodeView, open_view
 from jepa_mpc.reporting.contact_sheet import Tile
 from jepa_mpc.reporting.record import EpisodeRecord
 from jepa_mpc.runs.worker_pool import in_processes
@@ -39,6 +40,7 @@ class LabJob:
         names: The methods to play.
         film: Where the film of the world model's episodes goes, or None.
         robot: The robot, a name of `envs.robots.ROBOTS`.
+        view: Where the recording of the world model's episodes goes, or None.
     """
 
     lab: Lab
@@ -53,6 +55,7 @@ class LabJob:
     names: tuple[str, ...]
     film: Path | None = None
     robot: str = DEFAULT
+    view: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +74,35 @@ def play_lab(job: LabJob) -> LabResult:
     records: list[EpisodeRecord] = []
     tiles: list[Tile] = []
     for name in job.names:
-        filmed = job.film if name == WORLD_MODEL else None
-        with open_film(filmed, env, job.methods.checkpoint) as film:
+        filmed, viewed = (job.film, job.view) if name == WORLD_MODEL else (None, None)
+        with open_film(filmed, env, job.methods.checkpoint) as film, open_view(viewed) as view:
             for episode in range(job.episodes):
-                records.append(play_episode(job, name, episode, env, film))
+                records.append(play_episode(job, name, episode, env, film, view))
             if film is not None:
                 tiles.extend(film.finals)
     return LabResult(index=job.index, records=tuple(records), tile=worst(tiles))
 
 
-def play_episode(job: LabJob, name: str, episode: int, env: ReachEnv, film: Film | None) -> EpisodeRecord:
+def play_episode(
+    job: LabJob, name: str, episode: int, env: ReachEnv, film: Film | None, view: EpisodeView | None = None
+) -> EpisodeRecord:
     """Play one episode; start, goal and image noise depend on lab and episode alone, not on the method."""
     seed = seed_of(job.seed, job.lab.seed, job.lab.index, episode)
     env.reset(seed=seed, options={"lab": job.lab})
     agent = job.methods.agent(name, env, stream=seed)
-    if film is None:
-        played = run_episode(env, agent, steps=job.budget)
-    else:
+    if view is not None:
+        view.begin(agent, env.goal())
+    if film is not None:
         film.begin(env, episode)
-        played = run_episode(env, agent, steps=job.budget, decided=partial(film.show, env))
+
+    def decided(played: PlayedEpisode) -> None:
+        if film is not None:
+            film.show(env, played)
+        if view is not None:
+            view.decided(env, played)
+
+    played = run_episode(env, agent, steps=job.budget, decided=decided)
+    if film is not None:
         film.end(env, played)
     logs = [log for log in played.logs if log is not None]
     believed = [math.nan if log.goal_distance is None else float(log.goal_distance[0]) for log in logs]

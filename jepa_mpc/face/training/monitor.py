@@ -44,7 +44,7 @@ class Monitor:
         frames: int,
         seed: int,
     ) -> None:
-        self.seed = seed
+        self.seed, self.hand = seed, knows_hand(held)
         batch = max(frames // window, 2)
         self.train = train.sample(batch, window, generator=generator(seed, "probe", "train"))
         self.held = held.sample(batch, window, generator=generator(seed, "probe", "held"))
@@ -80,7 +80,7 @@ class Monitor:
             distance = getattr(objective, "distance", SquaredError())
             standing = distance(held[:, :-1], held[:, 1:])
             numbers["held/prediction_over_standing"] = float(losses["prediction"] / standing.clamp_min(1e-12))
-        if self.held["proprio"].shape[-1] < -HAND.start:  # a log of pictures alone
+        if not self.hand:
             return numbers
         return numbers | probe((train, _hand(self.train)), (held, _hand(self.held)))
 
@@ -90,6 +90,12 @@ class Monitor:
         seen = batch[main_input(objective)].split(CHUNK)
         parts = [objective.encode(one.to(device)).flatten(2).cpu() for one in seen]  # type: ignore[operator]
         return torch.cat(parts)
+
+
+def knows_hand(bank: FrameBank | MixedBank) -> bool:
+    """Whether the proprioception of a log ends in the pose of a hand: not where there are pictures alone, or no arm."""
+    arm = bank.origin.get("robot", {}).get("position", "unknown") != ""
+    return arm and bank.proprio_dim >= -HAND.start
 
 
 def doubts(scores: Mapping[str, float]) -> list[str]:

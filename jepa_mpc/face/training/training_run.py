@@ -20,7 +20,7 @@ from jepa_mpc.face.training.distributed import device_of, first_alone, joined
 from jepa_mpc.face.training.journal import CONFIG, Journal, note_origin
 from jepa_mpc.face.training.keeper import CHECKPOINT, STATE, Keeper, refuse_used
 from jepa_mpc.face.training.log_sources import adapter_of, check_sound, open_sources
-from jepa_mpc.face.training.monitor import Monitor, doubts
+from jepa_mpc.face.training.monitor import Monitor, doubts, knows_hand
 from jepa_mpc.face.training.pretrained import begin_with_encoder, fill_encoder, is_released, with_encoder
 from jepa_mpc.face.training.progress import Display, Stop
 from jepa_mpc.face.training.training_options import BEST, check_options, fit_settings
@@ -74,7 +74,9 @@ def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
         check_sound(bank, int(system["rate"]), contiguous=int(cfg.skip) == int(cfg.max_stride) == 1)
     if "action_dim" not in system:  # it learns from pictures or sounds alone
         return system
-    width, scale = system.get("action_dim"), system.get("action_scale")
+    if system["action_dim"] is None:
+        system["action_dim"] = bank.action_dim
+    width, scale = system["action_dim"], system.get("action_scale")
     if width != bank.action_dim or (scale is not None and len(scale) != bank.action_dim):
         scales = "" if scale is None else f" and action_scale of {len(scale)}"
         raise ValueError(
@@ -155,8 +157,8 @@ def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
         ValueError: If the folder holds a training that must not be gone on with.
     """
     data = load_data(cfg, device)
-    if cfg.best == "hand" and not data.train.proprio_dim:
-        raise ValueError(f"best=hand needs a log that knows the hand, {cfg.data} has pictures alone: best=loss")
+    if cfg.best == "hand" and not knows_hand(data.train):
+        raise ValueError(f"best=hand needs a log that knows the hand, {cfg.data} does not: best=loss")
     system = system_of(cfg, data.train)
     encoder: Any = OmegaConf.to_container(cfg.encoder, resolve=True) if cfg.get("encoder") else None
     if encoder:

@@ -14,7 +14,7 @@ from jepa_mpc.encoders.layers.normed import LatentNorm
 from jepa_mpc.encoders.layers.positions import Angles, AxialRotary, grid_places
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Actions, Imagined, Latents, Plans
-from jepa_mpc.world_model.parts.poses import POSE_DIM, ArmPose, GivenPose
+from jepa_mpc.world_model.parts.poses import POSE_DIM, GivenPose, PoseReader
 from jepa_mpc.world_model.parts.predictors.remembering import Remembering
 from jepa_mpc.world_model.parts.predictors.trunk import frame_causal_mask
 
@@ -79,7 +79,7 @@ class BlockCausalPredictor(nn.Module):
         self,
         sizes: BlockCausalSizes,
         *,
-        reader: GivenPose | ArmPose | None = None,
+        reader: PoseReader | None = None,
         motion_map: nn.Module | None = None,
         pose_map: nn.Module | None = None,
         normalise: nn.Module | None = None,
@@ -100,7 +100,7 @@ class BlockCausalPredictor(nn.Module):
         )
         self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
         self.output = nn.Linear(sizes.width, sizes.state_dim)
-        self.proprio: GivenPose | ArmPose = reader or GivenPose()
+        self.proprio: PoseReader = reader or GivenPose()
         self.motion_map, self.pose_map = motion_map or nn.Identity(), pose_map or nn.Identity()
         self.normalise = normalise or LatentNorm()
         self.rotary = AxialRotary(sizes.width // sizes.heads, pairing="tiled")

@@ -10,7 +10,12 @@ from torch import Generator, Tensor, nn
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Actions, Imagined, Latents, Plans
 from jepa_mpc.world_model.parts.predictors.frame_positions import FramePositions
-from jepa_mpc.world_model.parts.predictors.trunk import Attend, ConditionedTransformer, frame_causal_mask
+from jepa_mpc.world_model.parts.predictors.trunk import (
+    Attend,
+    ConcatenatedTransformer,
+    ConditionedTransformer,
+    frame_causal_mask,
+)
 from jepa_mpc.world_model.parts.predictors.unrolling import CachedUnrolling, WindowedUnrolling
 
 
@@ -99,7 +104,7 @@ class CausalPredictor(nn.Module):
     """Predicts each next state from the states and actions before it; frames see no later frame.
 
     Args:
-        trunk: The conditioned Transformer.
+        trunk: The Transformer: conditioned by adaptive norms, or by channels of its tokens.
         action_encoder: Maps actions `(..., A)` to conditions `(..., W)`.
         positions: How tokens are marked with their frame.
         output: Maps the trunk's output and the present states to the next states; by default the output itself.
@@ -112,7 +117,7 @@ class CausalPredictor(nn.Module):
     def __init__(
         self,
         *,
-        trunk: ConditionedTransformer,
+        trunk: ConditionedTransformer | ConcatenatedTransformer,
         action_encoder: nn.Module,
         positions: FramePositions,
         output: nn.Module | None = None,

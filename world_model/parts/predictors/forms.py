@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from jepa_mpc.world_model.parts.actions import ActionEncoder
 from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor, DirectOutput, ProprioStream, ResidualOutput
 from jepa_mpc.world_model.parts.predictors.frame_positions import RotaryPositions, WindowPositions
 from jepa_mpc.world_model.parts.predictors.trunk import ConditionedTransformer, TrunkSizes
+from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,11 @@ def published(
         positions=WindowPositions(window=sizes.window, width=width, num_tokens=num_tokens),
         output=DirectOutput(ProjectionHead(raw, hidden=sizes.output_head_dim, output=width)),
     )
+
+
+def published_sizes(**sizes: Any) -> LeWMSizes:
+    """Sizes of the published form: entries of `LeWMSizes`."""
+    return LeWMSizes(**sizes, form=published, sigreg=SIGReg)
 
 
 def rotary(

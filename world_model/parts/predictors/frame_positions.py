@@ -38,14 +38,15 @@ class WindowPositions(nn.Module):
         window: Number of frames.
         width: Width D of the states.
         num_tokens: Tokens N of one state.
+        room: Channels that are added to the states, for what is concatenated to them later.
     """
 
     restarts = True
 
-    def __init__(self, *, window: int, width: int, num_tokens: int = 1) -> None:
+    def __init__(self, *, window: int, width: int, num_tokens: int = 1, room: int = 0) -> None:
         super().__init__()
-        self.window = window
-        self.table = nn.Parameter(torch.empty(1, window, num_tokens, width))
+        self.window, self.room = window, room
+        self.table = nn.Parameter(torch.empty(1, window, num_tokens, width + room))
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
@@ -53,7 +54,7 @@ class WindowPositions(nn.Module):
         nn.init.normal_(self.table, generator=generator)
 
     def embed(self, x: Tensor, *, first: int = 0) -> Tensor:
-        """Add the table, from place `first` of the window on, to states `(G, T, N, D)`.
+        """Add the table, from place `first` of the window on, to states `(G, T, N, D)` with their room.
 
         Raises:
             ValueError: If there are more frames than the window holds.
@@ -61,7 +62,7 @@ class WindowPositions(nn.Module):
         end = first + x.shape[1]
         if end > self.window:
             raise ValueError(f"this predictor sees at most {self.window} frames at once, got {end}")
-        return x + self.table[:, first:end]
+        return nn.functional.pad(x, (0, self.room)) + self.table[:, first:end]
 
     def turner(self, first: int, num_frames: int, num_tokens: int) -> Turn:
         """Queries and keys stay as they are."""

@@ -13,7 +13,15 @@ from jepa_mpc.encoders.layers.blocks import AdaLNBlock, FeedForward, ModulationI
 from jepa_mpc.world_model.parts.predictors.frame_positions import Turn
 from jepa_mpc.world_model.parts.predictors.kept import Kept, KeyValue
 
-__all__ = ["Attend", "AttendLast", "ConditionedTransformer", "KeyValue", "TrunkSizes", "frame_causal_mask"]
+__all__ = [
+    "Attend",
+    "AttendLast",
+    "ConcatenatedTransformer",
+    "ConditionedTransformer",
+    "KeyValue",
+    "TrunkSizes",
+    "frame_causal_mask",
+]
 
 FEW = 16  # keys up to which the fused attention of processors is slower in 16 bits than explicit products
 
@@ -110,6 +118,76 @@ class ConditionedTransformer(nn.Module):
         for block, modulation, attend in zip(self.blocks, modulations, ways, strict=True):
             x = block(x, modulation, attend)
         return self.output_proj(self.norm(x))
+
+
+class ConcatenatedBlock(nn.Module):
+    """Pre-norm attention and feed-forward part with residuals; the attention is run by whoever calls.
+
+    Args:
+        sizes: Sizes of the Transformer.
+    """
+
+    def __init__(self, sizes: TrunkSizes) -> None:
+        super().__init__()
+        width = sizes.width
+        self.attention = Attention(
+            width,
+            heads=sizes.heads,
+            head_dim=sizes.head_dim,
+            qkv_bias=False,
+            norm=nn.LayerNorm(width),
+            output=_attention_output(sizes),
+        )
+        self.mlp = FeedForward(width, hidden=sizes.mlp_dim, norm=nn.LayerNorm(width), dropout=sizes.dropout)
+
+    def forward(self, x: Tensor, attend: Attend | AttendLast) -> Tensor:
+        """Transform `(G, T, N, width)`; the frames that `attend` gives back are left over."""
+        mixed = attend(self.attention, x)
+        x = x[:, x.shape[1] - mixed.shape[1] :] + mixed
+        return x + self.mlp(x)
+
+
+class ConcatenatedTransformer(nn.Module):
+    """A Transformer that finds the condition in the last channels of every token, as DINO-WM does.
+
+        x = [state | condition] + position;   out = LN(blocks(x)), the channels of the state
+
+    Args:
+        state_dim: Width of the states; the condition has the other `sizes.width - state_dim` channels.
+        sizes: Sizes inside.
+
+    Reference: Zhou et al. 2024, arXiv:2411.04983.
+    """
+
+    def __init__(self, state_dim: int, *, sizes: TrunkSizes) -> None:
+        super().__init__()
+        self.state_dim, self.sizes = state_dim, sizes
+        self.blocks: Sequence[ConcatenatedBlock] = nn.ModuleList(  # type: ignore[assignment]
+            ConcatenatedBlock(sizes) for _ in range(sizes.depth)
+        )
+        self.norm = nn.LayerNorm(sizes.width)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that its weights have; states and conditions are brought to it."""
+        return self.norm.weight.dtype
+
+    def modulations(self, condition: Tensor) -> list[Tensor]:
+        """The condition `(..., width - state_dim)`, once: no block but the first one looks at it."""
+        return [condition.to(self.dtype)]
+
+    def forward(self, states: Tensor, modulations: Sequence[Tensor], ways: Sequence[Attend | AttendLast]) -> Tensor:
+        """Run all blocks: states `(G, T, N, width)` with room for the condition, and a way to attend per block.
+
+        Returns:
+            `(G, T', N, state_dim)`; T' frames are left over by the ways to attend.
+        """
+        (condition,) = modulations
+        room = nn.functional.pad(condition, (self.state_dim, 0))  # (G, T, width)
+        x = states.to(self.dtype) + room[:, :, None]
+        for block, attend in zip(self.blocks, ways, strict=True):
+            x = block(x, attend)
+        return self.norm(x)[..., : self.state_dim]
 
 
 @dataclass(frozen=True, kw_only=True)

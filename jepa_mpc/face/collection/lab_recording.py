@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cache, partial
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
@@ -20,10 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import choose
+from jepa_mpc.face.collection.gym_recording import is_gym, record_gym
 from jepa_mpc.files import write_json
 from jepa_mpc.runs.run_folder import refuse_strangers
 from jepa_mpc.seeding import numpy_generator, seed_of
-from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND, HEARD, OBJECT, SOUND
+from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND, HEARD, OBJECT, SOUND, Episode
 from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
 from jepa_mpc.trajectories.handling import Handle
 from jepa_mpc.trajectories.motion import Motion, Reach, reward_free_motion
@@ -31,9 +32,10 @@ from jepa_mpc.trajectories.recording import publish_staged, record_episode, repa
 
 LOGGER = logging.getLogger(__name__)
 SETTINGS = "collect.json"
-LATER = ("task", "policy", "robot")  # settings that older logs do not name: they were made with the defaults
+LATER = ("task", "policy", "robot", "env", "goal")  # settings that older logs do not name: they have the defaults
 TASKS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
 POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle}
+CAMERAS = {"pick": ("left", "right", "wrist"), "gym": ("render",)}
 HANDED_OVER = 0.8  # share of the episodes of `handle` that begin with the object in the hand
 
 
@@ -54,11 +56,17 @@ class Collection:
     robot: str = "panda"
     clouds: Mapping[str, Any] | None = None
     sound: Mapping[str, Any] | None = None
+    env: Mapping[str, Any] = field(default_factory=dict)
+    goal: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("labs", "episodes", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if is_gym(self.task):
+            return
+        if self.env or self.goal:
+            raise ValueError("env= and goal= are for environments of gymnasium: task=gym:ID")
         choose(TASKS, self.task, "task")
         choose(POLICIES, self.policy, "policy")
         if self.policy == "handle" and self.task != "pick":
@@ -82,13 +90,22 @@ SIZES = (0.7, 1.4)
 
 def record_one(collection: Collection, folder: Path, index: int) -> int:
     """Record one episode into the staging folder (in a worker process); returns its number."""
+    episode = record_gym(collection, index) if is_gym(collection.task) else record_lab(collection, index)
+    write_episode(staged_path(folder, index), episode)
+    return index
+
+
+def record_lab(collection: Collection, index: int) -> Episode:
+    """One episode in a lab of ours."""
     from jepa_mpc.envs.labs import sample_lab
 
     env = _environment(collection.task, collection.robot, collection.cameras, collection.image_size, collection.steps)
     lab_index = index // collection.episodes
     lab = sample_lab(lab_index, split=collection.split, seed=collection.lab_seed)
 
-    sensors = {} if collection.clouds is None else {CLOUDS: partial(_cloud_sensor(env, collection), env.scene.data)}
+    sensors: dict[str, Callable[[], Any]] = {}
+    if collection.clouds is not None:
+        sensors[CLOUDS] = partial(_cloud_sensor(env, collection), env.scene.data)
     heard: dict[str, Any] = {}
     if collection.sound is not None:
         microphone, heard = _microphone(env, collection, lab_index, index)
@@ -112,7 +129,7 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         low, high = env.arm.workspace()
         return POLICIES[collection.policy](Reach(box=env.action_box, low=low, high=high))
 
-    episode = record_episode(
+    return record_episode(
         env,
         motion,
         index=index,
@@ -129,8 +146,6 @@ def record_one(collection: Collection, folder: Path, index: int) -> int:
         generator=numpy_generator(collection.seed, "motion", index),
         sensors=sensors,
     )
-    write_episode(staged_path(folder, index), episode)
-    return index
 
 
 def collect(collection: Collection, folder: Path, *, workers: int) -> NpzStore:
@@ -176,22 +191,28 @@ def record_all(record: Callable[[int], int], missing: list[int], folder: Path, *
 
 
 def settle(collection: Collection, folder: Path) -> None:
-    """Note the settings beside a new log; refuse to mix other settings into an old one (more labs are welcome)."""
+    """Note the settings beside a new log; refuse to mix other settings into an old one (more of it is welcome)."""
     refuse_strangers(folder, "a log", lambda name: name in (SETTINGS, MANIFEST) or name.startswith("episode_"))
     path = folder / SETTINGS
     wanted = OmegaConf.to_container(OmegaConf.create(asdict(collection)))
     assert isinstance(wanted, dict)
     if path.exists():
-        found = OmegaConf.to_container(OmegaConf.load(path))
-        assert isinstance(found, dict)
-        found = {**{name: getattr(Collection, name) for name in LATER}, **found}  # older logs do not name them
-        other = [name for name in map(str, wanted) if name != "labs" and found.get(name) != wanted[name]]
+        known: Any = OmegaConf.to_container(OmegaConf.load(path))
+        found: dict[str, Any] = {**_defaults(), **known}  # older logs do not name them
+        more = "episodes" if is_gym(collection.task) else "labs"
+        other = [name for name in map(str, wanted) if name != more and found.get(name) != wanted[name]]
         if other:
             listed = ", ".join(f"{name}={found.get(name)} (asked for {wanted[name]})" for name in other)
             raise ValueError(f"{folder} was recorded with {listed}: use these settings or another folder")
-        if found["labs"] > collection.labs:
-            raise ValueError(f"{folder} holds {found['labs']} labs, asked for {collection.labs}: use another folder")
+        if found[more] > wanted[more]:
+            raise ValueError(f"{folder} holds {found[more]} {more}, asked for {wanted[more]}: use another folder")
     write_json(path, wanted)  # type: ignore[arg-type]
+
+
+def _defaults() -> dict[str, Any]:
+    """What older logs have where they do not say."""
+    known = {one.name: one for one in fields(Collection)}
+    return {name: {} if known[name].default is MISSING else known[name].default for name in LATER}
 
 
 def _is_there(folder: Path, index: int) -> bool:
@@ -268,6 +289,13 @@ def record(cfg: DictConfig) -> NpzStore:
     plain = {name: value for name, value in OmegaConf.to_container(cfg, resolve=True).items() if name in names}  # type: ignore[union-attr]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     task = plain["task"] or ("pick" if plain["policy"] == "handle" else "reach")
-    cameras = plain["cameras"] or (("left", "right", "wrist") if task == "pick" else ("left", "right"))
-    collection = Collection(**{**plain, "task": task, "cameras": tuple(cameras)})
+    cameras = plain["cameras"] or CAMERAS.get("gym" if is_gym(task) else task, ("left", "right"))
+    usual: dict[str, Any] = {
+        "policy": "held" if is_gym(task) else "wander",
+        "labs": 1 if is_gym(task) else 1000,
+        "env": {},
+        "goal": {},
+    }
+    usual = {name: value for name, value in usual.items() if plain[name] is None}
+    collection = Collection(**{**plain, **usual, "task": task, "cameras": tuple(cameras)})
     return collect(collection, Path(cfg.out), workers=int(cfg.workers))

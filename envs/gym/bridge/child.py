@@ -1,0 +1,190 @@
+"""The far side of a bridge: makes an environment and does what it is told, in a Python that need not have this package.
+
+    python child.py SOCKET MEMORY
+
+Both are numbers of open files that the parent has handed down. Needs gymnasium 1.x and numpy, and ends with the parent.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import mmap
+import os
+import select
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+LONGEST_LIST = 64
+"""Numbers of an entry of `info` that is passed on."""
+
+
+def beside(path: Path) -> ModuleType:
+    """A file of the parent's package as a module, without the package."""
+    spec = importlib.util.spec_from_file_location(f"bridge_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+wire: Any = beside(HERE / "wire.py")
+
+
+class Served:
+    """An environment and the memory that it shares.
+
+    Args:
+        told: Id and settings of the environment.
+        memory: The file of the shared memory.
+    """
+
+    def __init__(self, told: dict[str, Any], memory: int) -> None:
+        import gymnasium
+        import numpy
+
+        self.numpy, self.gymnasium = numpy, gymnasium
+        env: Any = gymnasium.make(told["id"], **told["settings"])
+        self.chosen, self.spec = env, env.spec
+        wrappers = gymnasium.wrappers
+        while isinstance(env, (wrappers.TimeLimit, wrappers.OrderEnforcing, wrappers.PassiveEnvChecker)):
+            env = env.env
+        self.keeping: Any = beside(HERE.parent / "states.py").states_of(env)
+        first = self._row(env.reset(seed=0)[0])
+        picture = self._picture() if env.render_mode == "rgb_array" else None
+        shape = (0, 0, 0) if picture is None else picture.shape
+        actions = int(numpy.prod(getattr(env.action_space, "shape", None) or (0,)))
+        self.layout = wire.Layout(actions, len(first), len(self.keeping.take(0)), shape)
+        action, observation, state, drawn, end = self.layout.starts
+        os.ftruncate(memory, max(end, 1))
+        view = memoryview(mmap.mmap(memory, max(end, 1)))
+        self.action, self.observation, self.state = (
+            numpy.frombuffer(view[begin:stop], numpy.float64)
+            for begin, stop in ((action, observation), (observation, state), (state, drawn))
+        )
+        self.picture = numpy.frombuffer(view[drawn:end], numpy.uint8).reshape(shape)
+        self.observation[:] = first
+
+    @property
+    def env(self) -> Any:
+        """The environment as it is now."""
+        return self.keeping.env
+
+    def facts(self) -> dict[str, Any]:
+        """What the parent must know of it."""
+        space, inner = self.env.action_space, self.env.unwrapped
+        box = isinstance(space, self.gymnasium.spaces.Box)
+        seconds = getattr(inner, "dt", None) or 1 / (inner.metadata.get("render_fps") or 1)
+        return {
+            "version": wire.VERSION,
+            "layout": self.layout.to_dict(),
+            "id": self.spec.id,
+            "budget": self.spec.max_episode_steps,
+            "actions": {"low": space.low.tolist(), "high": space.high.tolist()} if box else str(space),
+            "dt_s": float(seconds),
+        }
+
+    def answer(self, kind: int, asked: dict[str, Any]) -> dict[str, Any]:
+        """Do what is asked; large numbers are left in the shared memory."""
+        if kind == wire.STEP:
+            space = self.env.action_space
+            seen, reward, ended, _, info = self.env.step(self.action.reshape(space.shape).astype(space.dtype))
+            self.observation[:] = self._row(seen)
+            return {"reward": float(reward), "ended": bool(ended), "info": plain(info)}
+        if kind == wire.RENDER:
+            self.picture[:] = self._picture()
+        elif kind == wire.RESET:
+            seen, info = self.env.reset(seed=asked["seed"], options=asked["options"])
+            self.observation[:] = self._row(seen)
+            goal = self.numpy.asarray(info.get(wire.RENDERED_GOAL))
+            if shows := self.picture.size > 0 and goal.shape == self.picture.shape:
+                self.picture[:] = goal
+            return {"info": plain(info), wire.RENDERED_GOAL: bool(shows)}
+        elif kind == wire.TAKE:
+            self.state[:] = self.keeping.take(asked["steps"])
+        elif kind == wire.PUT:
+            try:
+                return {"steps": self.keeping.put(self.state.copy())}
+            except ValueError as error:
+                return {"refused": str(error)}
+        else:
+            raise ValueError(f"there is no request {kind}")
+        return {}
+
+    def _row(self, seen: Any) -> Any:
+        """An observation as one row; a picture is none of it."""
+        space = (self.keeping.env if hasattr(self, "keeping") else self.chosen).observation_space
+        if isinstance(space, self.gymnasium.spaces.Box):
+            return self.numpy.zeros(0) if len(space.shape) == 3 else self.numpy.array(seen, dtype="f8").ravel()
+        return self.numpy.asarray(self.gymnasium.spaces.flatten(space, seen), dtype="f8")
+
+    def _picture(self) -> Any:
+        return self.numpy.ascontiguousarray(self.env.render(), dtype=self.numpy.uint8)
+
+
+def plain(info: Any) -> dict[str, Any]:
+    """Those entries of an environment's info that are numbers, words, or short lists of numbers."""
+    told = {}
+    for name, value in info.items():
+        value = value.tolist() if hasattr(value, "tolist") and getattr(value, "size", 1) <= LONGEST_LIST else value
+        short = isinstance(value, list) and all(isinstance(one, (bool, int, float)) for one in value)
+        if value is None or isinstance(value, (bool, int, float)) or short or isinstance(value, str):
+            told[str(name)] = value[:LONGEST_LIST] if isinstance(value, (str, list)) else value
+    return told
+
+
+def serve(line: socket.socket, memory: int) -> None:
+    """Answer requests until the parent is gone; what goes wrong is told."""
+    served: Served | None = None
+    while True:
+        try:
+            kind, asked = wire.receive(line)
+        except EOFError:
+            return
+        if kind == wire.END:
+            return
+        try:
+            if served is None:
+                served = Served(asked, memory)
+                told = served.facts()
+            else:
+                told = served.answer(kind, asked)
+        except BaseException as error:
+            words = " ".join(str(error).split())[:1000]
+            wire.send(line, wire.FAULT, {"kind": type(error).__name__, "words": words, "versions": versions()})
+            raise
+        wire.send(line, wire.DONE, told)
+
+
+def leave_with(line: socket.socket) -> None:
+    """End this process when the other end of the line is closed, whatever the environment is busy with."""
+    watched = select.poll()
+    watched.register(line, 0)  # nothing but the end
+    watched.poll()
+    os._exit(1)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that environments depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": sys.version.split()[0]}
+    for name in ("gymnasium", "mujoco", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # this folder: its files are no modules of the environment's
+    parent = socket.socket(fileno=int(sys.argv[1]))
+    threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
+    serve(parent, int(sys.argv[2]))
+    os._exit(0)  # threads of the environment, if it has any, do not hold the process up

@@ -1,0 +1,119 @@
+"""What parent and child of a bridge say to each other; both load this file, the child in a Python of its own.
+
+A message is a header (magic, kind, length) and a JSON value of at most `MOST` bytes. Numbers that are many (action,
+observation, state, picture) lie in shared memory at places that the child tells once.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from dataclasses import asdict, dataclass
+from typing import Any
+
+VERSION = 1
+MAGIC = 0x4A4D
+HEADER = struct.Struct("<HHI")
+MOST = 1 << 16
+LARGEST_MEMORY = 1 << 28
+"""Bytes of shared memory at most."""
+
+RENDERED_GOAL = "goal_rendered"
+"""The entry of a reset's info that shows the goal, as OGBench has it; it comes by the shared memory."""
+
+MAKE, RESET, STEP, RENDER, TAKE, PUT, END = range(1, 8)
+DONE, FAULT = 100, 101
+
+
+class Garbled(ValueError):
+    """What came is no message of this protocol."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many numbers stand in the shared memory, in this order: action, observation and state (float64), picture.
+
+    Args:
+        action: Numbers of an action.
+        observation: Numbers of an observation.
+        state: Numbers of a state.
+        picture: Height, width and colours of a picture; zeros where nothing is drawn.
+    """
+
+    action: int
+    observation: int
+    state: int
+    picture: tuple[int, int, int]
+
+    @property
+    def starts(self) -> tuple[int, int, int, int, int]:
+        """First byte of action, observation, state and picture, and the number of all bytes."""
+        action, observation, state = 8 * self.action, 8 * self.observation, 8 * self.state
+        height, width, colours = self.picture
+        picture = action + observation + state
+        return 0, action, action + observation, picture, picture + height * width * colours
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON value."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Layout:
+        """A layout that came over the wire.
+
+        Raises:
+            Garbled: If it is none, or asks for too much memory.
+        """
+        try:
+            height, width, colours = map(int, told["picture"])
+            action, observation, state = (int(told[name]) for name in ("action", "observation", "state"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise Garbled(f"a layout of the shared memory was expected, got {told}") from error
+        layout = cls(action, observation, state, (height, width, colours))
+        if min(action, observation, state, height, width, colours) < 0 or layout.starts[-1] > LARGEST_MEMORY:
+            raise Garbled(f"a layout of at most {LARGEST_MEMORY} bytes was expected, got {told}")
+        return layout
+
+
+def send(line: socket.socket, kind: int, content: dict[str, Any]) -> None:
+    """Send a message.
+
+    Raises:
+        Garbled: If it is too long.
+        OSError: If nobody listens.
+    """
+    body = json.dumps(content).encode()
+    if len(body) > MOST:
+        raise Garbled(f"a message of {len(body)} bytes is longer than {MOST}")
+    line.sendall(HEADER.pack(MAGIC, kind, len(body)) + body)
+
+
+def receive(line: socket.socket) -> tuple[int, dict[str, Any]]:
+    """The next message: its kind and content.
+
+    Raises:
+        EOFError: If the other side is gone.
+        TimeoutError: If it takes too long.
+        Garbled: If it is no message.
+    """
+    magic, kind, length = HEADER.unpack(_exactly(line, HEADER.size))
+    if magic != MAGIC or length > MOST:
+        raise Garbled(f"a message was expected, got a header of {magic:#x} with {length} bytes")
+    try:
+        content = json.loads(_exactly(line, length))
+    except ValueError as error:
+        raise Garbled(f"a message was expected, got no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise Garbled(f"a message holds names and values, got a {type(content).__name__}")
+    return kind, content
+
+
+def _exactly(line: socket.socket, count: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < count:
+        part = line.recv(count - len(parts))
+        if not part:
+            raise EOFError("the other side is gone")
+        parts += part
+    return bytes(parts)

@@ -1,0 +1,129 @@
+"""The course of an episode in a gymnasium environment: carry actions out, note what came, go back to a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from jepa_mpc.envs.gym.making import flat
+from jepa_mpc.envs.gym.moments import Moment
+from jepa_mpc.envs.gym.states import KEPT, Array, MujocoStates, States
+
+TRIED = 3
+"""Actions with which a course is tried out."""
+
+
+class Course:
+    """An environment and where its episode stands.
+
+    Args:
+        states: How moments of the environment are kept.
+        space: Its actions; what is asked for is clipped to them.
+        repeat: Its own steps per action.
+    """
+
+    def __init__(self, states: States, *, space: gymnasium.spaces.Box, repeat: int) -> None:
+        self.states, self.space, self.repeat = states, space, repeat
+        self.moment = Moment(observation=np.zeros(0))
+        self._row: Array | None = None
+        self._moments: dict[bytes, Moment] = {}
+
+    @property
+    def own(self) -> gymnasium.Env[Any, Any]:
+        """The environment itself, as it is now."""
+        return self.states.env
+
+    def begin(self, *, seed: int, options: dict[str, Any]) -> None:
+        """Reset the environment."""
+        observation, info = self.own.reset(seed=seed, options=options)
+        self._row, self._moments = None, {}
+        self.moment = Moment(observation=flat(self.own, observation), info=info)
+
+    def advance(self, action: Array) -> None:
+        """Carry out one action and take note."""
+        self._row, last = None, self.moment
+        observation, reward, ended, info = self._hold(action, last.observation, last.ended, last.info)
+        self.moment = Moment(
+            observation=observation,
+            reward=reward,
+            total=last.total + reward,
+            ended=ended,
+            steps=last.steps + 1,
+            info=info,
+        )
+
+    def state(self) -> Array:
+        """The present as one row (see `envs.gym.states`); `set_state(state())` changes nothing."""
+        if self._row is None:
+            self._row = self.states.take(self.moment.steps)
+            self._moments[self._row.tobytes()] = self.moment
+            while len(self._moments) > KEPT + 2 * TRIED:
+                self._moments.pop(next(iter(self._moments)))
+        return self._row.copy()
+
+    def set_state(self, state: Array) -> None:
+        """Go back to a row.
+
+        Raises:
+            ValueError: If it is none of this environment's rows, or forgotten.
+        """
+        steps = self.states.put(state)
+        self._row = np.array(state, dtype=np.float64)
+        kept = self._moments.get(self._row.tobytes())
+        self.moment = Moment(observation=self._read(), steps=steps) if kept is None else kept
+
+    def try_out(self, state: Array, actions: Array) -> tuple[Array, Array]:
+        """Carry out actions `(H, A)` from a state on and stay there: states `(H, D)` and sensors `(H, Q)`."""
+        self.set_state(state)
+        self._row = None
+        observation, ended, info = self.moment.observation, self.moment.ended, self.moment.info
+        rows, sensors = [], np.empty((len(actions), len(observation) + 2))
+        for step, action in enumerate(actions):
+            observation, reward, ended, info = self._hold(action, observation, ended, info)
+            rows.append(self.states.passing(self.moment.steps + step + 1))
+            sensors[step, :-2], sensors[step, -2:] = observation, (reward, ended)
+        return np.stack(rows), sensors
+
+    def tried(self) -> tuple[Array, Array, Array] | None:
+        """Beginning, actions and states of a few steps; None where going back does not lead to the same future."""
+        generator = np.random.default_rng(0)
+        actions = generator.uniform(self.space.low, self.space.high, (TRIED, len(self.space.low)))
+        actions = actions.astype(np.float32).astype(np.float64)
+        with self.undisturbed():
+            begin = self.state()
+            (_, first), (states, second) = (self.try_out(begin, actions) for _ in range(2))
+        return (begin, actions, states) if np.array_equal(first, second, equal_nan=True) else None
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Whatever is done to the environment meanwhile, it is put back at the end."""
+        present, moment = self.state(), self.moment
+        try:
+            yield
+        finally:
+            self.set_state(present)
+            self.moment = moment
+
+    def _hold(
+        self, action: Array, observation: Array, ended: bool, info: Mapping[str, Any]
+    ) -> tuple[Array, float, bool, Mapping[str, Any]]:
+        """Hold one action for its repeats; after the end nothing moves any more."""
+        reward, own, space = 0.0, self.own, self.space
+        clipped = np.clip(action, space.low, space.high).astype(space.dtype)
+        for _ in range(self.repeat):
+            if ended:
+                break
+            seen, gained, over, _, info = own.step(clipped)
+            observation, reward, ended = flat(own, seen), reward + float(gained), bool(over)
+        return observation, reward, ended, info
+
+    def _read(self) -> Array:
+        """The observation of a state that was only imagined, where the environment can make it of its physics."""
+        own: Any = self.own.unwrapped
+        if isinstance(self.states, MujocoStates) and not self.states.whole:
+            return flat(self.own, own._get_obs())
+        return self.moment.observation

@@ -1,0 +1,107 @@
+"""Goals that need no description: what the environment itself looks like some actions later, from the same start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa_mpc.envs.gym.course import Course
+from jepa_mpc.envs.gym.moments import Moment, near
+from jepa_mpc.envs.gym.motions import HeldActions
+from jepa_mpc.envs.gym.states import Array
+from jepa_mpc.seeding import numpy_generator
+
+Picture = NDArray[np.uint8]
+ATTEMPTS = 50
+"""Draws of actions until a goal lies away from its start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Later:
+    """The goal is where random actions lead from the same start: an observation, and a picture if cameras are named.
+
+    Every environment that begins alike from the same seed has such goals, whatever it is and wherever it runs, and each
+    can be reached. One that is reached at the start already is not shown: other actions are drawn.
+
+    Args:
+        steps: Actions from the start to the goal.
+        axes: Which numbers of the observation count; None for all.
+        tolerance: How near each of them must come, one number or one per axis, in the observation's unit.
+        longest: Steps that one random action is held at most.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    steps: int
+    tolerance: float | Sequence[float]
+    axes: Sequence[int] | None = None
+    longest: int = 8
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.longest < 1:
+            raise ValueError(f"steps and longest must be at least 1, got {self.steps} and {self.longest}")
+        if not np.all(np.asarray(self.tolerance, dtype=np.float64) > 0):
+            raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
+
+    def observation(self, row: Array) -> list[float | None]:
+        """A row `(n,)` as a goal: None on axes that do not count.
+
+        Raises:
+            ValueError: If an axis is none of the row's.
+        """
+        counted = range(len(row)) if self.axes is None else self.axes
+        if not counted or not 0 <= min(counted) <= max(counted) < len(row):
+            raise ValueError(f"axes must name some of the {len(row)} numbers of the observation, got {self.axes}")
+        return [float(value) if axis in counted else None for axis, value in enumerate(row)]
+
+    def widths(self, length: int) -> Array:
+        """The tolerance of each of `length` numbers; infinite on axes that do not count."""
+        wanted = self.observation(np.zeros(length))
+        widths = np.full(length, np.inf)
+        widths[[axis for axis, value in enumerate(wanted) if value is not None]] = self.tolerance
+        return widths
+
+    def success(self, row: Array) -> Callable[[Moment], bool]:
+        """Whether a moment is near a row `(n,)`."""
+        return near(self.observation(row), self.tolerance)
+
+
+def play_ahead(
+    course: Course, later: Later, *, seed: int, options: dict[str, Any], look: Callable[[], Picture]
+) -> tuple[Array, Picture]:
+    """Play to the goal, look, and begin again: the goal's observation `(n,)` and what `look` gave there.
+
+    Args:
+        course: The environment; stands at the start of the seed's episode afterwards.
+        later: The goal.
+        seed: Of the episode.
+        options: Of its reset.
+        look: Takes the picture.
+
+    Raises:
+        ValueError: If the environment does not begin alike from the same seed, or never leaves its start.
+    """
+    course.begin(seed=seed, options=options)
+    start = course.moment
+    low, high = (np.asarray(bound, dtype=np.float64) for bound in (course.space.low, course.space.high))
+    for attempt in range(ATTEMPTS):
+        stream = numpy_generator(seed, "later", attempt)
+        motion = HeldActions(low=low, high=high, longest=later.longest)
+        motion.start(start.observation, stream)
+        for _ in range(later.steps):
+            course.advance(np.asarray(motion(course.moment.observation, stream), dtype=np.float64))
+        row, picture = course.moment.observation, look()
+        course.begin(seed=seed, options=options)
+        if not np.array_equal(course.moment.observation, start.observation, equal_nan=True):
+            raise ValueError("this environment does not begin alike from the same seed: later= goals cannot be had")
+        if not later.success(row)(start):
+            return row, picture
+    raise ValueError(
+        f"{later.steps} random actions do not lead out of the tolerance in {ATTEMPTS} attempts: more steps, or less "
+        "tolerance"
+    )

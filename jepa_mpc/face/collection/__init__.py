@@ -1,0 +1,1 @@
+"""Recording logs: motion in simulated labs and in environments of gymnasium."""

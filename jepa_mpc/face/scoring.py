@@ -1,0 +1,211 @@
+"""Scoring agents in any environment: a trained world model beside true dynamics, random actions and nothing at all."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jepa_mpc import envs
+from jepa_mpc.envs.baselines import DoNothing, PolicyAgent, RandomActions
+from jepa_mpc.envs.true_dynamics import true_dynamics
+from jepa_mpc.episode import PlayedEpisode, run_episode
+from jepa_mpc.errors import choose
+from jepa_mpc.face.agents import planning_agent, true_dynamics_agent
+from jepa_mpc.face.collection.gym_recording import LARGEST_SEED, is_gym, make_gym, motion_of
+from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.interfaces import Agent
+from jepa_mpc.reporting.drawing import panels
+from jepa_mpc.reporting.intervals import wilson
+from jepa_mpc.reporting.video import VideoWriter
+from jepa_mpc.seeding import generator, numpy_generator, seed_of
+from jepa_mpc.trajectories.motion import Motion
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
+from jepa_mpc.world_model.dynamics.model import WorldModel
+
+WORLD_MODEL, TRUE, POLICY, RANDOM, NOTHING = "world model", "true dynamics", "policy", "random", "do nothing"
+PANEL = 192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """Who plays, where, and to which goals; episode i begins alike for every method.
+
+    Args:
+        task: As `jepa_mpc.make_env` takes it.
+        checkpoint: The world model (see `jepa_mpc.load_world_model`), or None.
+        settings: How the world model and the true dynamics are planned in.
+        horizon: Steps that a plan looks ahead, in place of those in `settings`; None for what the environment advises.
+        seed: Of starts, goals and searches.
+        goal: Entries of the goal of an environment of gymnasium (see `envs.gym.goals.goal_of`).
+        env: Further arguments of the environment.
+        policy: A policy that plays as well (see `motion_of`), or None.
+        device: Where the networks run.
+    """
+
+    task: str
+    checkpoint: str | None
+    settings: PlanSettings
+    horizon: int | None = None
+    seed: int = 0
+    goal: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, Any] = field(default_factory=dict)
+    policy: str | None = None
+    device: str = "cpu"
+
+    @cached_property
+    def model(self) -> WorldModel | None:
+        """The world model."""
+        return None if self.checkpoint is None else load_world_model(self.checkpoint, device=self.device)
+
+    @cached_property
+    def environment(self) -> Any:
+        """The environment, with the cameras of the world model."""
+        sees = None if self.model is None else self.model.interface
+        seen: dict[str, Any] = {"cameras": ()} if sees is None else {
+            "cameras": sees.cameras, "image_size": sees.image_size
+        }  # fmt: skip
+        if is_gym(self.task):
+            return make_gym(self.task, self.goal, **{**seen, **self.env})
+        if self.goal:
+            raise ValueError("goal= is for environments of gymnasium: task=gym:ID")
+        return envs.make(self.task, **{**seen, **self.env})
+
+    def methods(self) -> Mapping[str, Callable[[int], Agent]]:
+        """Makers of agents by name of their method, each given the seed of an episode."""
+        env = self.environment
+        settings = replace(self.settings, horizon=env.horizon if self.horizon is None else self.horizon)
+        known: dict[str, Callable[[int], Agent]] = {
+            TRUE: lambda seed: true_dynamics_agent(
+                env, settings, seed=seed, dynamics=true_dynamics(env), cost=env.cost()
+            ),
+            RANDOM: lambda seed: PolicyAgent(RandomActions(generator(seed, "random policy")), env),
+            NOTHING: lambda seed: PolicyAgent(DoNothing(), env),
+        }
+        model, policy = self.model, self.policy
+        if policy is not None:
+            known = {POLICY: lambda seed: PolicyAgent(_Moved(motion_of(policy, env)(), seed), env), **known}
+        if model is None:
+            return known
+        return {WORLD_MODEL: lambda seed: planning_agent(model, env, settings, seed=seed), **known}
+
+    def agent(self, method: str, seed: int) -> Agent:
+        """The agent of a method for the episode of a seed.
+
+        Raises:
+            UnknownName: If there is no such method.
+            ValueError: If true dynamics are asked for and cannot be had.
+        """
+        return choose(self.methods(), method, "method")(seed)
+
+    def play(self, method: str, episode: int, *, film: Path | None = None) -> dict[str, Any]:
+        """Play one episode; what came of it as plain values.
+
+        Args:
+            method: A name of `methods()`.
+            episode: Its number.
+            film: Where its film goes, or None.
+
+        Raises:
+            UnknownName: If there is no such method.
+        """
+        seed, env = seed_of(self.seed, "episode", episode) % LARGEST_SEED, self.environment
+        env.reset(seed=seed)
+        with filmed(film, env) as watch:
+            played = run_episode(env, self.agent(method, seed), decided=watch, keep=lambda log: None)
+        told = getattr(env, "moment", None)
+        return {
+            "method": method,
+            "episode": episode,
+            "seed": seed,
+            "success": played.success,
+            "reached": any(played.reached),
+            "steps": len(played.actions),
+            "return": None if told is None else told.total,
+            "distances_m": played.distances,
+            "broken": played.broken,
+            "ms_per_decision": statistics.fmean(played.wall_ms) if played.wall_ms else 0.0,
+            "film": None if film is None else film.name,
+        }
+
+    def close(self) -> None:
+        """Let the environment go."""
+        self.environment.close()
+
+
+class _Moved:
+    """A motion of a log as a policy: it is given the observation's numbers."""
+
+    def __init__(self, motion: Motion, seed: int) -> None:
+        self.motion, self.generator, self.begun = motion, numpy_generator(seed, "motion"), False
+
+    def act(self, env: Any) -> np.ndarray:
+        """The next action `(A,)`."""
+        felt = env.observation().proprio[0, -1].numpy()
+        if not self.begun:
+            self.motion.start(felt, self.generator)
+            self.begun = True
+        return np.asarray(self.motion(felt, self.generator), dtype=np.float32)
+
+
+@contextmanager
+def filmed(path: Path | None, env: Any) -> Iterator[Callable[[PlayedEpisode], None] | None]:
+    """A film of what the camera sees beside the goal image, a frame for each decision and one for the end."""
+    if path is None:
+        yield None
+        return
+    goal = _picture(env.goal().frames[0, 0])
+
+    def shown(played: PlayedEpisode) -> None:
+        reached = "reached" if played.reached[-1] else f"step {len(played.reached) - 1}"
+        writer.write(panels([(reached, _picture(env.observation().frames[0, 0])), ("goal", goal)], height=PANEL))
+
+    with VideoWriter(path, max(2.0, min(1 / env.dt_s, 25.0))) as writer:
+        last: list[PlayedEpisode] = []
+
+        def watch(played: PlayedEpisode) -> None:
+            last[:] = [played]
+            shown(played)
+
+        yield watch
+        if last:
+            shown(last[0])
+
+
+def _picture(frames: Any) -> np.ndarray:
+    """The first camera's picture `(h, w, 3)` of stacked frames `(C, h, w)`."""
+    return np.ascontiguousarray(frames[:3].numpy().transpose(1, 2, 0))
+
+
+def summary(episodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rates of one method's episodes, with Wilson's 95 % interval."""
+    count, hits = len(episodes), sum(bool(one["success"]) for one in episodes)
+    returns = [one["return"] for one in episodes if one["return"] is not None]
+    return {
+        "episodes": count,
+        "successes": hits,
+        "success": hits / count,
+        "wilson_95": wilson(hits, count),
+        "reached": sum(bool(one["reached"]) for one in episodes) / count,
+        "broken": sum(bool(one["broken"]) for one in episodes),
+        "mean_return": statistics.fmean(returns) if returns else None,
+        "ms_per_decision": statistics.median(one["ms_per_decision"] for one in episodes),
+    }
+
+
+def markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Summaries by method as a table for a page."""
+    lines = ["| method | n | success | 95 % | reached at any step | ms per decision |", "|" + "---|" * 6]
+    for name, row in rows.items():
+        low, high = (100 * end for end in row["wilson_95"])
+        lines.append(
+            f"| {name} | {row['episodes']} | {100 * row['success']:.0f} % | {low:.0f}–{high:.0f} % | "
+            f"{100 * row['reached']:.0f} % | {row['ms_per_decision']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
