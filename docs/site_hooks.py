@@ -15,14 +15,16 @@ PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#]+)(#[^)]*)?\)")
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Lay the packages out as a wheel does: `jepa_mpc` with its subpackages inside (docs/decisions/0004)."""
+def on_startup(**_: object) -> None:
+    """Lay the packages out as a wheel does: `jepa_mpc` with its subpackages inside (docs/decisions/0004).
+
+    This comes before the plugins look for the sources.
+    """
     package = ROOT / "build" / "site_sources" / "jepa_mpc"
     shutil.rmtree(package, ignore_errors=True)
     shutil.copytree(ROOT / "jepa_mpc", package, ignore=_no_sources)
     for shelf in SHELVES:
         shutil.copytree(ROOT / shelf, package / shelf, ignore=_no_sources)
-    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
