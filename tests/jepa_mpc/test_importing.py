@@ -78,7 +78,7 @@ def decide(model, *, horizon=2, **settings):
     """One decision in a lab that the model fits."""
     px, cameras = model.interface.image_size, list(model.interface.cameras)
     env = jepa_mpc.make_env("reach-v1", image_size=px, cameras=tuple(cameras), budget=3)
-    planner = {"_target_": "random_shooting", "num_samples": 4}
+    planner = {"_target_": "random_shooting", "num_samples": 64}
     agent = jepa_mpc.load_agent(env, model, horizon=horizon, planner=planner, effort=0.0)
     try:
         observation, _ = env.reset(seed=0)
