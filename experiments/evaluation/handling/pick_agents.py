@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from jepa_mpc.envs.baselines import Policy
-from jepa_mpc.envs.costs import SensorCost
+from jepa_mpc.envs.costs import Stage, task_cost
 from jepa_mpc.envs.handling_cost import handling
 from jepa_mpc.envs.pick import PickEnv
 from jepa_mpc.envs.plant import Array, Plant
@@ -31,14 +31,14 @@ class Seen:
     Args:
         env: The task.
         model: The world model that reads the pictures.
-        cost: What is wanted, of sensors.
+        stage: What is wanted of the sensors.
     """
 
-    def __init__(self, env: PickEnv, model: WorldModel, cost: Cost | None = None) -> None:
+    def __init__(self, env: PickEnv, model: WorldModel, stage: Stage | None = None) -> None:
         low, high = (torch.from_numpy(corner).float() for corner in env.arm.workspace())
         self.eyes = HandlingEyes(model, low=low, high=high, widest_m=float(env.arm.robot.largest_opening_m))
         self.dynamics: Dynamics = self.eyes.dynamics
-        self.cost = cost or SensorCost(handling(), at_end=AT_END, effort=EFFORT)
+        self.cost: Cost = task_cost(stage or handling(), at_end=AT_END, effort=EFFORT)
         self.env, self._shown = env, ""
 
     def look(self) -> None:
@@ -108,7 +108,7 @@ def _still(env: PickEnv, model: WorldModel, planning: Planning, generator: torch
 
 
 def _blind(env: PickEnv, model: WorldModel, planning: Planning, generator: torch.Generator) -> Looking:
-    seen = Seen(env, model, SensorCost(hand_and_grip(), at_end=AT_END, effort=EFFORT))
+    seen = Seen(env, model, hand_and_grip())
     seen.dynamics = StillWorld(seen)
     return Looking(seen, Planned(seen, planning, generator))
 
