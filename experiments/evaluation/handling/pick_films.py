@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_mpc.envs.drawing import enlarge, gamma_of, panels, with_gamma
 from jepa_mpc.envs.pick import PickEnv
-from jepa_mpc.envs.video import VideoWriter, save_picture
+from jepa_mpc.reporting.drawing import enlarge, gamma_of, panels, with_gamma
+from jepa_mpc.reporting.video import VideoWriter, save_picture
 
 PANEL = 192
 Picture = NDArray[np.uint8]
