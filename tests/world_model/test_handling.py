@@ -11,11 +11,11 @@ from jepa_mpc.encoders.remembered import Remembered
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context, Observation, Rollout
+from jepa_mpc.world_model.agents.handling_eyes import HandlingEyes, Mean
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.dynamics.read_out import ReadOutDynamics, followed
 from jepa_mpc.world_model.parts.augment import OfCameras
 from jepa_mpc.world_model.parts.readouts import HindsightReading
-from jepa_mpc.world_model.perception.handling import HandlingEyes, Mean
 from tests import tiny
 
 LOW, HIGH = torch.tensor([0.0, -1.0, 0.0]), torch.tensor([1.0, 1.0, 0.3])

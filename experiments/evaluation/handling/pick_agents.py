@@ -19,8 +19,8 @@ from jepa_mpc.experiments.evaluation.handling.headroom_agents import Planned, Pl
 from jepa_mpc.experiments.evaluation.handling.headroom_tasks import AT_END, EFFORT, hand_and_grip
 from jepa_mpc.interfaces import Cost, Dynamics
 from jepa_mpc.types import ActionBox, Costs, Plans
+from jepa_mpc.world_model.agents.handling_eyes import HandlingEyes
 from jepa_mpc.world_model.dynamics.model import WorldModel
-from jepa_mpc.world_model.perception.handling import HandlingEyes
 
 WORLD_MODEL, FROZEN = "world model", "frozen random encoder"
 
