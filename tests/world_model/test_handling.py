@@ -9,6 +9,7 @@ from jepa_mpc.encoders.convnet import KeypointEncoder
 from jepa_mpc.encoders.hand_eye import HandEyeEncoder
 from jepa_mpc.encoders.remembered import Remembered
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.face.training.pretrained import begin_with_encoder
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context, Observation, Rollout
 from jepa_mpc.world_model.agents.handling_eyes import HandlingEyes, Mean
@@ -94,6 +95,15 @@ def test_heads_are_trained_on_seen_and_on_predicted_latents():
     objective = tiny.handling()
     terms = objective(batch(), generator(0)).terms
     assert {"object", "object_foreseen", "grip", "grip_foreseen", "displacement", "prediction"} <= terms.keys()
+
+
+def test_the_eyes_on_the_scene_begin_with_an_earlier_encoder(tmp_path):
+    earlier, begun = tiny.save(tmp_path / "reach", seed=1), tiny.handling()
+    begin_with_encoder(begun, str(earlier))
+    wanted = tiny.objective(1)
+    for name, weight in wanted.encoder.state_dict().items():
+        assert torch.equal(begun.encoder.scene.encoder.state_dict()[name], weight)
+    assert torch.equal(begun.parts["displacement"].linear.weight, wanted.parts["displacement"].linear.weight)
 
 
 class Carrying:
