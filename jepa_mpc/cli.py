@@ -28,6 +28,7 @@ class Entry:
 
 COMMANDS: Mapping[str, Entry] = {
     "reach": Entry(script="zero_shot_reach", does="Reach image goals in labs that no training log contained."),
+    "pick": Entry(script="zero_shot_pick", does="Grasp, carry and put down to image goals, in unseen labs."),
     "train": Entry(script="train", does="Train a system on logs."),
     "collect": Entry(script="collect", does="Record reward-free motion in simulated labs."),
     "evaluate": Entry(script="evaluate", does="Score a world model in any environment, beside baselines."),

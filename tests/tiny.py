@@ -39,6 +39,44 @@ SYSTEM: dict[str, Any] = {
     "extra": [["displacement", 1.0, {"_target_": "hindsight_displacement", "width": 64}]],
 }
 
+_EYE = {"_target_": "keypoint_encoder", "width": 64, "widths": [8, 8, 8, 8], "keypoints": 4, "hidden": 16}
+HANDLING: dict[str, Any] = SYSTEM | {
+    "action_dim": 5,
+    "action_scale": [0.05, 0.05, 0.05, 0.04, 0.04],
+    "num_tokens": 2,
+    "encoder": {
+        "_target_": "hand_eye_encoder",
+        "scene": {"_target_": "remembered", "encoder": {**_EYE, "num_cameras": 2}},
+        "wrist": {**_EYE, "num_cameras": 1},
+    },
+    "extra": [
+        ["displacement", 1.0, {"_target_": "hindsight_displacement", "width": 64, "look": {"_target_": "first_token"}}]
+    ],
+    "readings": [
+        ["object", 1.0, {"_target_": "hindsight_reading", "column": "object_felt", "width": 128, "axes": 3}],
+        [
+            "grip",
+            1.0,
+            {"_target_": "hindsight_reading", "column": "observation.gripper_command", "width": 128, "axes": 1},
+        ],
+    ],
+}
+HANDLING_ACTIONS = ("dx [m]", "dy [m]", "dz [m]", "opening before [m]", "opening after [m]")
+
+
+def handling(seed: int = 0) -> DynamicsObjective:
+    """An untrained tiny world model of handling."""
+    made: DynamicsObjective = assemble(copy.deepcopy(HANDLING))
+    draw_weights(made, generator(seed))
+    return made
+
+
+def save_handling(folder: Path, *, seed: int = 0) -> Path:
+    """Publish one and return its folder."""
+    sees = interface(cameras=("left", "right", "wrist"), actions=HANDLING_ACTIONS)
+    save_world_model(folder, handling(seed), system=HANDLING, interface=sees)
+    return folder
+
 
 def system(**changes: Any) -> dict[str, Any]:
     """A copy of the tiny system with other entries at the top."""

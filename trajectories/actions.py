@@ -14,7 +14,7 @@ import numpy as np
 
 from jepa_mpc.errors import choose
 from jepa_mpc.trajectories.columns import base_name, take
-from jepa_mpc.trajectories.episode import ACTION, EE_POSE, FRAME_INDEX, GRIPPER, STATE, TIMESTAMP
+from jepa_mpc.trajectories.episode import ACTION, EE_POSE, FRAME_INDEX, GRIPPER, GRIPPER_COMMAND, STATE, TIMESTAMP
 from jepa_mpc.trajectories.rotations import (
     apply_rotation,
     euler_of_quaternion,
@@ -25,7 +25,7 @@ from jepa_mpc.trajectories.rotations import (
 )
 
 Columns = Mapping[str, np.ndarray]
-Joined = Literal["sum", "mean"]
+Joined = Literal["sum", "mean", "never"]
 
 
 class ActionPart(Protocol):
@@ -41,7 +41,7 @@ class ActionPart(Protocol):
 
     @property
     def joined(self) -> Joined:
-        """What one action over several steps is of theirs: their sum (motions), or their mean (speeds)."""
+        """What one action over several steps is of theirs: their sum (motions), their mean (speeds), or nothing."""
 
     def __call__(self, columns: Columns) -> np.ndarray:
         """Columns of T steps in, actions `T-1 A` (float32, physical units) out."""
@@ -130,6 +130,34 @@ class EulerPoseDelta:
 
 
 @dataclass(frozen=True)
+class HandAndGrip:
+    """The measured motion of the hand, and the opening that the fingers were told before and after it.
+
+        a_t = (x_{t+1} - x_t,  c_t,  c_{t+1})
+
+    Metres; positions in the base frame. The opening is a command, for what is measured says nothing of the force with
+    which something is held.
+    """
+
+    name: ClassVar[str] = "hand_and_grip"
+    joined: ClassVar[Joined] = "never"
+    needs: ClassVar[tuple[str, ...]] = (EE_POSE, GRIPPER_COMMAND)
+
+    def __call__(self, columns: Columns) -> np.ndarray:
+        """Columns of T steps in, actions `T-1 5` out."""
+        moved = np.diff(columns[EE_POSE][:, :3].astype(np.float64), axis=0)
+        told = columns[GRIPPER_COMMAND]
+        return np.concatenate([moved, told[:-1], told[1:]], axis=1).astype(np.float32)
+
+    def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """Pose `T 6` (the rotation stays) and commanded opening `T 1` that the actions lead to."""
+        exact = actions.astype(np.float64)
+        poses = np.repeat(first[EE_POSE].astype(np.float64), len(exact) + 1, axis=0)
+        poses[1:, :3] += exact[:, :3].cumsum(0)
+        return {EE_POSE: poses, GRIPPER_COMMAND: np.concatenate([first[GRIPPER_COMMAND], exact[:, 4:]])}
+
+
+@dataclass(frozen=True)
 class JointVelocity:
     """How fast each joint moved on the way to the next step.
 
@@ -179,15 +207,17 @@ class NoActions:
         return {}
 
 
-KnownPart = PoseDelta | EulerPoseDelta | CommandedActions | JointVelocity | NoActions
+KnownPart = PoseDelta | EulerPoseDelta | CommandedActions | HandAndGrip | JointVelocity | NoActions
 ACTION_PARTS: dict[str, type[KnownPart]] = {
     PoseDelta.name: PoseDelta,
     EulerPoseDelta.name: EulerPoseDelta,
     CommandedActions.name: CommandedActions,
+    HandAndGrip.name: HandAndGrip,
     JointVelocity.name: JointVelocity,
     NoActions.name: NoActions,
 }
 
+HAND_AND_GRIP_NAMES = ("dx [m]", "dy [m]", "dz [m]", "opening before [m]", "opening after [m]")
 ACTION_NAMES = ("dx [m]", "dy [m]", "dz [m]", "rx [rad]", "ry [rad]", "rz [rad]", "gripper")
 
 
@@ -198,6 +228,8 @@ def action_names(part: ActionPart, width: int) -> tuple[str, ...]:
         return ACTION_NAMES
     if motion:
         return tuple(f"{name} {block}" for block in range(width // len(ACTION_NAMES)) for name in ACTION_NAMES)
+    if isinstance(part, HandAndGrip):
+        return HAND_AND_GRIP_NAMES
     if isinstance(part, JointVelocity):
         return tuple(f"joint {axis} [rad/s]" for axis in range(width))
     return tuple(map(str, range(width)))

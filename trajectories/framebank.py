@@ -31,7 +31,7 @@ class FrameBank:
         skip: Steps of the log from one observation of a window to the next.
         blocks: What stands between two observations that are `skip` steps apart: one action, `joined` from the log's,
             or all of them `stacked` into a block of `skip * A` numbers.
-        joined: What one action over several steps is of theirs: their sum, or their mean.
+        joined: What one action over several steps is of theirs: their sum, their mean, or nothing ("never").
         origin: Where it comes from and how it was read, JSON values.
         extras: Further rows `G ...` that windows hold, by name (`clouds`).
     """
@@ -55,6 +55,8 @@ class FrameBank:
             raise ValueError(
                 f"need skip >= 1 and blocks 'joined' or 'stacked', got skip={self.skip}, blocks={self.blocks!r}"
             )
+        if self.joined == "never" and self.skip > 1 and self.blocks == "joined":
+            raise ValueError(f"these actions cannot be joined over {self.skip} steps: set skip to 1 or stack them")
 
     @property
     def action_dim(self) -> int:
@@ -119,10 +121,11 @@ class FrameBank:
             frames `B T C h w` (uint8), actions `B T-1 A`, proprio `B T P`, extras `B T ...`, episode `B`.
 
         Raises:
-            ValueError: If no episode has that many steps, or blocks are to be stacked over random strides.
+            ValueError: If no episode has that many steps, or what cannot be joined is to be over random strides.
         """
-        if max_stride > 1 and self.blocks == "stacked":
-            raise ValueError(f"stacked blocks are all of one length: set max_stride to 1, it is {max_stride}")
+        if max_stride > 1 and (self.blocks == "stacked" or self.joined == "never"):
+            what = "stacked blocks are all of one length" if self.blocks == "stacked" else "these actions do not join"
+            raise ValueError(f"{what}: set max_stride to 1, it is {max_stride}")
         strides = torch.ones(batch, dtype=torch.int64)
         if max_stride > 1:
             wide = torch.randint(1, max_stride + 1, (batch,), generator=generator)

@@ -16,8 +16,11 @@ from jepa_mpc.trajectories.motion import Reach, position_of
 APART_M = 0.008  # closed fingers farther apart than this hold something
 OPEN_M = 0.039
 LARGEST_OPENING_M = 0.04
+AGREE_M = 0.03  # holds before and after a gap that are farther apart say nothing of the time between
+BACK_M = 0.06  # so near may a hand touch what it has left there
 FELT_FRAMES = 2  # a single frame may be the fingers' lag
 CLEAR_M = 0.07  # how far above its place the hand moves towards an object
+AROUND_M = 0.12  # how far beside the object the hand looks at it from
 LOW_M = 0.02  # above the lowest place of the hand: low enough to push or to grope
 CAREFUL_M = 0.02  # longest step down while it feels for the table
 RESISTED = 0.4  # a step that came less far than this share was stopped
@@ -92,8 +95,10 @@ class Handle:
             self.target = np.minimum(self.target, self.reach.high)
         elif self.mode == "leave" and (arrived or self.left < -6):
             self._go_back(generator)
-        elif self.mode == "roam" and (arrived or self.left <= 0):
+        elif self.mode == "roam" and self.left <= 0:
             self.mode = "approach"
+        elif self.mode == "roam" and arrived:
+            self.target = self._around(generator)
         elif self.mode == "aside" and (arrived or self.left <= 0):
             self.mode, self.left, self.target = "sweep", 6, self._beyond
         elif self.mode == "sweep" and (arrived or self.left <= 0):
@@ -143,7 +148,7 @@ class Handle:
         self.mode, self.left, self.place = "release", 2, position.copy()
 
     def _go_back(self, generator: Generator) -> None:
-        """Wander a little, push, grope, or come straight back."""
+        """Look at it from around, wander, push, grope, or come straight back."""
         if generator.random() < self.grope:
             self._grope(generator)
         elif generator.random() < self.push:
@@ -153,9 +158,9 @@ class Handle:
             self._side = np.clip(ground - generator.uniform(*SIDE_M) * along, self.reach.low, self.reach.high)
             self._beyond = np.clip(ground + generator.uniform(0.0, 0.08) * along, self.reach.low, self.reach.high)
             self.mode, self.left, self.target = "aside", 8, self._side
-        elif generator.random() < 0.5:
-            self.mode, self.left = "roam", int(generator.integers(1, 4))
-            self.target = self._somewhere(generator)
+        elif generator.random() < 0.7:
+            self.mode, self.left = "roam", int(generator.integers(2, 8))
+            self.target = self._around(generator)
         else:
             self.mode = "approach"
 
@@ -176,6 +181,14 @@ class Handle:
     def _somewhere(self, generator: Generator) -> np.ndarray:
         low = self.reach.low + np.array([0.03, 0.03, 0.05])
         return generator.uniform(low, np.minimum(self.reach.high, low + np.array([np.inf, np.inf, 0.18])))
+
+    def _around(self, generator: Generator) -> np.ndarray:
+        """Above what was left behind, up to 12 cm beside it; one time in five anywhere."""
+        if generator.random() < 0.2:
+            return self._somewhere(generator)
+        angle, away = generator.uniform(-np.pi, np.pi), AROUND_M * np.sqrt(generator.random())
+        beside = away * np.array([np.cos(angle), np.sin(angle), 0.0])
+        return self.place + beside + np.array([0.0, 0.0, generator.uniform(CLEAR_M, 3 * CLEAR_M)])
 
     def _is_above(self, position: np.ndarray) -> bool:
         return bool(np.linalg.norm((position - self.place)[:2]) < 0.015 and not self.closed)
@@ -198,3 +211,43 @@ def in_hand(commanded_m: np.ndarray, opening_m: np.ndarray) -> np.ndarray:
     apart = opening_m - commanded_m > APART_M
     before, after = np.r_[False, apart[:-1]], np.r_[apart[1:], False]
     return np.asarray(apart & (before | after))
+
+
+def object_from_hand(commanded_m: np.ndarray, opening_m: np.ndarray, hand_m: np.ndarray) -> np.ndarray:
+    """Hindsight: where the object is, seen from the hand, as far as the hand felt it.
+
+    What is held is at the hand. Before it was first held it lay where the fingers would find it, after it was let go of
+    it lies where they left it until the hand comes back; between two holds that disagree by 3 cm it was moved at a time
+    that nobody knows.
+
+    Args:
+        commanded_m: Opening that the fingers were last told `T`, m.
+        opening_m: Opening that was measured `T`, m.
+        hand_m: Place of the hand `T 3`, m.
+
+    Returns:
+        `T 3`, m, in the axes of `hand_m`; NaN where it is not known.
+    """
+    held = in_hand(commanded_m, opening_m)
+    found = np.full(hand_m.shape, np.nan)
+    holds = np.flatnonzero(held)
+    if not len(holds):
+        return found
+    found[held] = 0.0
+    first, last = int(holds[0]), int(holds[-1])
+    found[:first] = hand_m[first] - hand_m[:first]
+    left_alone = slice(last + 1, last + 1 + _frames_until_back(hand_m[last + 1 :], hand_m[last]))
+    found[left_alone] = hand_m[last] - hand_m[left_alone]
+    for left, taken in zip(holds[:-1], holds[1:], strict=True):
+        if np.linalg.norm(hand_m[left] - hand_m[taken]) < AGREE_M:
+            between = slice(left + 1, taken)
+            found[between] = (hand_m[left] + hand_m[taken]) / 2 - hand_m[between]
+    return found
+
+
+def _frames_until_back(hand_m: np.ndarray, place_m: np.ndarray) -> int:
+    """How many of the frames pass until the hand, once it has gone, is near the place again."""
+    near = np.linalg.norm(hand_m - place_m, axis=1) < BACK_M
+    gone = np.flatnonzero(~near)
+    back = np.flatnonzero(near[gone[0] :]) if len(gone) else gone
+    return int(gone[0] + back[0]) if len(back) else len(hand_m)

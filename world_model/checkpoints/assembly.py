@@ -12,11 +12,13 @@ from typing import Any
 
 from jepa_mpc.encoders.convnet import KeypointEncoder
 from jepa_mpc.encoders.feature_grid import resnet_grid
+from jepa_mpc.encoders.hand_eye import HandEyeEncoder
 from jepa_mpc.encoders.layers.clouds import UnitSphere, Workspace
 from jepa_mpc.encoders.layers.pixels import NormalisePixels
 from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
 from jepa_mpc.encoders.pyramid import PyramidEncoder, PyramidSizes
 from jepa_mpc.encoders.released import network
+from jepa_mpc.encoders.remembered import Remembered
 from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
 from jepa_mpc.errors import choose
@@ -24,7 +26,7 @@ from jepa_mpc.world_model.adapters import dino_wm
 from jepa_mpc.world_model.checkpoints.names import public_name
 from jepa_mpc.world_model.checkpoints.token_forms import encoder_of
 from jepa_mpc.world_model.costs.critic import Critic
-from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
+from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, OfCameras, Patches, SensorNoise, ViewJitter
 from jepa_mpc.world_model.parts.cloud_changes import CloudChanges, Scale, Subsample, Turn
 from jepa_mpc.world_model.parts.crops import RandomCrop
 from jepa_mpc.world_model.parts.distances import CosineDistance, SmoothAbsoluteError
@@ -37,10 +39,11 @@ from jepa_mpc.world_model.parts.objectives.think_views import ClipViews, cut
 from jepa_mpc.world_model.parts.objectives.views import ToCentre, Views
 from jepa_mpc.world_model.parts.photometric import Blur, Grey, Solarise, Sometimes, StandardJitter
 from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose, HandPose
-from jepa_mpc.world_model.parts.position_head import HindsightDisplacement, TokenPlaces
+from jepa_mpc.world_model.parts.position_head import FirstToken, HindsightDisplacement, TokenPlaces
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalSizes
 from jepa_mpc.world_model.parts.predictors.forms import published_sizes
 from jepa_mpc.world_model.parts.predictors.trunk import TrunkSizes
+from jepa_mpc.world_model.parts.readouts import HindsightReading
 from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
 from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
 from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
@@ -80,15 +83,19 @@ PARTS: dict[str, Callable[..., Any]] = {
     "fading": Fading,
     "given_pose": GivenPose,
     "goal_policy": GoalPolicy,
+    "first_token": FirstToken,
     "grey": Grey,
     "hand_pose": HandPose,
+    "hand_eye_encoder": HandEyeEncoder,
     "hindsight_displacement": HindsightDisplacement,
+    "hindsight_reading": HindsightReading,
     "keypoint_encoder": KeypointEncoder,
     "leworldmodel_sizes": published_sizes,
     "legacy_object_mask": LegacyObjectMask,
     "motion_weights": MotionWeights,
     "normalise_pixels": NormalisePixels,
     "object_mask": ObjectMask,
+    "of_cameras": OfCameras,
     "open_loop": OpenLoop,
     "others_thoughts": OthersThoughts,
     "patches": Patches,
@@ -98,6 +105,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "released_encoder": network,
     "restarted": Restarted,
     "resnet_grid": resnet_grid,
+    "remembered": Remembered,
     "robot_pixels": RobotPixels,
     "sensor_noise": SensorNoise,
     "sigreg": SIGReg,

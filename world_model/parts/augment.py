@@ -37,6 +37,24 @@ class Augmentation:
         return views.clamp(0, 1).flatten(2, 3) * 255
 
 
+class OfCameras:
+    """A change of some cameras' pictures alone: one that is fixed to the hand never stands differently, say.
+
+    Args:
+        cameras: Which of them, counted from 0.
+        change: The change.
+    """
+
+    def __init__(self, cameras: Sequence[int], change: Change) -> None:
+        self.cameras, self.change = list(cameras), change
+
+    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
+        """Pictures `B T V 3 h w` in and out."""
+        changed = views.clone()
+        changed[:, :, self.cameras] = self.change(views[:, :, self.cameras], generator)
+        return changed
+
+
 def _uniform(shape: Sequence[int], low: float, high: float, generator: Generator, like: Tensor) -> Tensor:
     drawn = torch.rand(tuple(shape), generator=generator, device=generator.device)
     return (low + (high - low) * drawn).to(like.device)

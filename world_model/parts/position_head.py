@@ -52,6 +52,14 @@ class TokenPlaces(nn.Module):
         return self.mix(found.flatten(-2))
 
 
+class FirstToken(nn.Module):
+    """The first token alone: that of the scene, where the wrist has one of its own."""
+
+    def forward(self, latents: Annotated[Tensor, "... N D"]) -> Annotated[Tensor, "... D"]:
+        """Tokens `(..., N, D)` to vectors `(..., D)`."""
+        return latents[..., 0, :]
+
+
 class HindsightDisplacement(nn.Module):
     """The displacement head and its loss.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from jepa_mpc.envs.task import Task
 from jepa_mpc.experiments.evaluation.handling.headroom_tasks import without_object
 from jepa_mpc.interfaces import Planner
 from jepa_mpc.planners import icem
-from jepa_mpc.types import PlanRequest
+from jepa_mpc.types import ActionBox, Costs, PlanRequest, Plans
 
 TRUE, STILL, BLIND = "true dynamics", "still world", "blind"
 SERVO, RELATIVE, SCRIPTED = "servo", "relative servo", "scripted"
@@ -43,16 +44,27 @@ class Planning:
         return icem(num_samples=self.num_samples, num_elites=elites, num_iterations=self.num_iterations)
 
 
+class Plannable(Protocol):
+    """What is planned in: a task with its simulator, or an episode as pictures show it."""
+
+    @property
+    def box(self) -> ActionBox:
+        """Bounds of one action."""
+
+    def objective(self) -> Callable[[Plans], Costs]:
+        """The cost of plans `1 S H A` from the present on."""
+
+
 class Planned:
-    """Plans anew at every step in a task's dynamics, and carries out the first action.
+    """Plans anew at every step, and carries out the first action.
 
     Args:
-        task: The task, at the start of an episode.
+        task: What is planned in, at the start of an episode.
         planning: How to plan.
         generator: Randomness of the search.
     """
 
-    def __init__(self, task: Task, planning: Planning, generator: torch.Generator) -> None:
+    def __init__(self, task: Plannable, planning: Planning, generator: torch.Generator) -> None:
         self.task, self.planning, self.generator = task, planning, generator
         self.planner = planning.planner()
         self._guess: torch.Tensor | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -92,12 +93,13 @@ def play(cell: Cell) -> dict[str, Any]:
     return {"cell": asdict(cell), "lab": lab.name, **facts, "cpu_s": time.process_time() - began_s}
 
 
-def run_episode(task: Task, policy: Any) -> dict[str, Any]:
-    """Act until the steps are spent; what was reached."""
+def run_episode(task: Task, policy: Any, *, watch: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Act until the steps are spent; what was reached. `watch` is called before every step, and at the end."""
     env = task.env
     score = PickScore()
     place = False
     for _ in range(task.budget):
+        watch()
         info: dict[str, Any] = {}
         if isinstance(env, PickEnv):
             shown, ends = env.sub_goal().name, env.ends_sub_goal()
@@ -109,6 +111,7 @@ def run_episode(task: Task, policy: Any) -> dict[str, Any]:
         if info["terminated"]:
             return {**_told(env, score), "place": False, "distance_m": None, "error": str(info["sim_error"])}
         place = bool(info["is_success"])
+    watch()
     return {**_told(env, score), "place": place, "distance_m": info["distance_m"], "error": ""}
 
 

@@ -42,6 +42,31 @@ def leads(outcomes: Outcomes) -> list[dict[str, Any]]:
     return rows
 
 
+def pick_rows(
+    played: Mapping[str, Sequence[Mapping[str, Any]]], *, best: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Rates of each agent of `pick-v1`, and how far one leads the others in grasps and places on the same episodes.
+
+    Args:
+        played: Agent -> outcomes of its episodes.
+        best: The agent that the others are compared with.
+    """
+    rows = {agent: _row(cells) for agent, cells in played.items()}
+    for row in rows.values():
+        row["reach_with_object"] = row.pop("reach")
+        row["wilson_95"]["reach_with_object"] = row["wilson_95"].pop("reach")
+    ahead = []
+    for agent, cells in played.items():
+        for rate in ("grasp", "place"):
+            one, two = _paired(played[best], cells, rate)
+            if agent != best and one:
+                points = 100 * (sum(one) - sum(two)) / len(one)
+                ahead.append(
+                    {"over": agent, "rate": rate, "episodes": len(one), "points": points, "p": mcnemar(one, two)}
+                )
+    return rows, ahead
+
+
 def markdown(tasks: Mapping[str, Any], ahead: Sequence[Mapping[str, Any]]) -> str:
     """Both as tables for a page."""
     played = []
@@ -54,6 +79,17 @@ def markdown(tasks: Mapping[str, Any], ahead: Sequence[Mapping[str, Any]]) -> st
         [row["task"], row["over"], row["episodes"], f"{row['points']:+.0f}", f"{row['p']:.2g}"] for row in ahead
     ]
     return markdown_table(PLAYED, played) + "\n" + markdown_table(COMPARED, compared)
+
+
+def _paired(
+    one: Sequence[Mapping[str, Any]], two: Sequence[Mapping[str, Any]], rate: str
+) -> tuple[list[bool], list[bool]]:
+    """A rate's hits of two agents in the episodes that both have played."""
+    first, second = (
+        {(cell["cell"]["lab"], cell["cell"]["episode"]): cell[rate] for cell in each} for each in (one, two)
+    )
+    both = sorted(first.keys() & second.keys())
+    return [first[key] for key in both], [second[key] for key in both]
 
 
 def _row(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

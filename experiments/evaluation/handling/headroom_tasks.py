@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from jepa_mpc import envs
 from jepa_mpc.envs.costs import Stage, apart, task_cost, weighted
@@ -15,22 +16,26 @@ PUSH = "push"
 TASKS = (PUSH, *PROTOCOLS)
 PUSH_STEPS = 30
 AT_END, EFFORT = 1.0, 0.005
+HAND = (0, 1, 2)
 
 
-def task_at(name: str, *, kind: str) -> Task:
-    """A task with true dynamics, nothing drawn.
+def task_at(name: str, *, kind: str, cameras: tuple[str, ...] = (), image_size: int = 64) -> Task:
+    """A task with true dynamics.
 
     Args:
         name: "push" (`push-v1`, 30 steps) or a protocol of `pick-v1`.
         kind: Kind of the object of `pick-v1`, or "mixed".
+        cameras: What is drawn, nothing by default.
+        image_size: Width and height of the pictures, px.
 
     Raises:
         UnknownName: If there is no such task.
     """
     choose(dict.fromkeys(TASKS), name, "task")
+    pictures: dict[str, Any] = {"cameras": cameras, "image_size": image_size}
     if name == PUSH:
-        return with_cost(envs.make_task("push-v1", budget=PUSH_STEPS), moving())
-    return with_cost(envs.make_task("pick-v1", protocol=name, object=kind), handling())
+        return with_cost(envs.make_task("push-v1", budget=PUSH_STEPS, **pictures), moving())
+    return with_cost(envs.make_task("pick-v1", protocol=name, object=kind, **pictures), handling())
 
 
 def with_cost(task: Task, stage: Stage) -> Task:
@@ -40,6 +45,9 @@ def with_cost(task: Task, stage: Stage) -> Task:
 
 def without_object(task: Task) -> Task:
     """The task with a cost that no object is part of: hand and grip alone."""
-    hand = apart((0, 1, 2))
-    has_grip = "grip [m]" in task.env.plant.sensors
-    return with_cost(task, weighted((1.0, hand), (1.0, grip)) if has_grip else hand)
+    return with_cost(task, hand_and_grip() if "grip [m]" in task.env.plant.sensors else apart(HAND))
+
+
+def hand_and_grip() -> Stage:
+    """Hand and grip to where the goal shows them, whatever the object does."""
+    return weighted((1.0, apart(HAND)), (1.0, grip))

@@ -10,20 +10,29 @@ from torch import nn
 from jepa_mpc.checkpoint import MANIFEST, load_strict
 from jepa_mpc.encoders.adapters.vjepa2 import load
 from jepa_mpc.encoders.frozen import FrozenFrames
+from jepa_mpc.encoders.hand_eye import HandEyeEncoder
 from jepa_mpc.encoders.projected import Projected
 from jepa_mpc.encoders.released import RELEASES
+from jepa_mpc.encoders.remembered import Remembered
 from jepa_mpc.encoders.slots import SlotEncoder
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.places import folder_of
 from jepa_mpc.world_model.checkpoints.assembly import TARGET
 from jepa_mpc.world_model.checkpoints.pairing import paired
 from jepa_mpc.world_model.checkpoints.restore import load_network
+from jepa_mpc.world_model.dynamics.model import POSITION_HEAD
 
 RELEASED = "vjepa2_encoder"
 """What the files in configs/encoder call a network with released weights."""
 
 
-WRAPPERS: dict[type[nn.Module], str] = {FrozenFrames: "encoder", Projected: "encoder", SlotEncoder: "features"}
+WRAPPERS: dict[type[nn.Module], str] = {
+    FrozenFrames: "encoder",
+    Projected: "encoder",
+    SlotEncoder: "features",
+    HandEyeEncoder: "scene",
+    Remembered: "encoder",
+}
 """What systems put around an encoder -> where it stands in there."""
 
 
@@ -74,6 +83,8 @@ def is_released(encoder: Mapping[Any, Any]) -> bool:
 def begin_with_encoder(objective: nn.Module, source: str) -> None:
     """Give the encoder of a fresh objective the weights of an earlier one.
 
+    An encoder with an eye on the hand takes over its eyes on the scene, and with them the head that measures there.
+
     Args:
         objective: The objective, changed in place.
         source: See `published_encoder`.
@@ -82,6 +93,11 @@ def begin_with_encoder(objective: nn.Module, source: str) -> None:
         BadCheckpoint: If the weights do not fit it.
     """
     fill_encoder(objective, published_encoder(source), source)
+    if isinstance(getattr(objective, "encoder", None), HandEyeEncoder) and source not in RELEASES:
+        earlier, _ = load_network(source, kind="system", form=nn.Module)
+        head = f"parts.{POSITION_HEAD}"
+        weights = earlier.get_submodule(head).state_dict()
+        load_strict(objective.get_submodule(head), weights, f"the displacement head (weights of {source})")
 
 
 def fill_encoder(objective: nn.Module, encoder: nn.Module, source: str) -> None:

@@ -17,6 +17,15 @@ from jepa_mpc.world_model.parts.predictors import RollingPredictor
 from jepa_mpc.world_model.parts.targets import FrozenTarget, SharedTarget
 
 ExtraTerm = Callable[[Latents, Tensor, Generator], Tensor]
+
+
+class Reading(Protocol):
+    """A loss on what is read from latents."""
+
+    def __call__(self, latents: Latents, batch: Batch, *, first: int = 0) -> Tensor:
+        """One number for latents B T N D of the batch's observations from `first` on."""
+
+
 Augment = Callable[[Frames, Generator], Frames]
 
 
@@ -82,6 +91,7 @@ class DynamicsObjective(nn.Module):
     """Encoder and predictor trained together on windows of frames and actions.
 
         loss = |g(z_<=t, a_<=t) - target_t+1| + w * |open loop| + sum w_i * regulariser_i(z) + sum w_j * extra_j(z, a)
+             + sum w_k * (reading_k(z, batch) + reading_k(g(z, a), batch))
 
     With a shared target both sides receive gradient; no stop-gradient stands anywhere. Batches hold `frames` B T C h w,
     `actions` B T-1 A in physical units, and `proprio` B T P if the predictor uses it.
@@ -97,6 +107,8 @@ class DynamicsObjective(nn.Module):
             `(T N, B, D)`.
         extra: (name, weight, part); parts get latents B T N D, actions B T-1 A and a generator, and may have weights.
         open_loop: The loss on fed-back predictions, or None.
+        readings: (name, weight, part); parts get latents B T N D and the batch, for labels of the log: the true
+            latents, and those that are predicted of the next observations (loss term `<name>_foreseen`).
 
     Reference: Maes et al. 2026, arXiv:2603.19312.
     """
@@ -113,6 +125,7 @@ class DynamicsObjective(nn.Module):
         regularisers: Sequence[tuple[str, float, Regulariser]] = (),
         extra: Sequence[tuple[str, float, ExtraTerm]] = (),
         open_loop: FedBack | None = None,
+        readings: Sequence[tuple[str, float, Reading]] = (),
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -124,8 +137,9 @@ class DynamicsObjective(nn.Module):
         self.regularisers = tuple(regularisers)
         self.extra = tuple(extra)
         self.open_loop = open_loop
+        self.readings = tuple(readings)
         named: list[tuple[str, object]] = [(name, part) for name, _, part in self.regularisers]
-        named += [(name, part) for name, _, part in self.extra]
+        named += [(name, part) for name, _, part in (*self.extra, *self.readings)]
         _refuse_equal_names([name for name, _ in named])
         self.parts = nn.ModuleDict({name: part for name, part in named if isinstance(part, nn.Module)})
 
@@ -156,6 +170,9 @@ class DynamicsObjective(nn.Module):
             weighted[name] = (weight, regulariser(samples, generator))
         for name, weight, term in self.extra:
             weighted[name] = (weight, term(latents, actions, generator))
+        for name, weight, reading in self.readings:
+            weighted[name] = (weight, reading(latents, batch))
+            weighted[f"{name}_foreseen"] = (weight, reading(predicted, batch, first=1))
         return total_of(weighted)
 
     def encode(self, frames: Frames) -> Latents:

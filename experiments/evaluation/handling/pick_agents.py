@@ -1,0 +1,132 @@
+"""Agents that handle from pictures: planning in the world model, and the headroom table's controls seeing alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jepa_mpc.envs.baselines import Policy
+from jepa_mpc.envs.costs import Stage, task_cost
+from jepa_mpc.envs.handling_cost import handling
+from jepa_mpc.envs.pick import PickEnv
+from jepa_mpc.envs.plant import Array, Plant
+from jepa_mpc.envs.servo import RelativeServo, Servo, StillWorld
+from jepa_mpc.experiments.evaluation.handling.headroom_agents import Planned, Planning
+from jepa_mpc.experiments.evaluation.handling.headroom_tasks import AT_END, EFFORT, hand_and_grip
+from jepa_mpc.interfaces import Cost, Dynamics
+from jepa_mpc.types import ActionBox, Costs, Plans
+from jepa_mpc.world_model.agents.handling_eyes import HandlingEyes
+from jepa_mpc.world_model.dynamics.model import WorldModel
+
+WORLD_MODEL, FROZEN = "world model", "frozen random encoder"
+
+
+class Seen:
+    """An episode as pictures show it, in the place of the task itself: planners and servos read it alike.
+
+    Args:
+        env: The task.
+        model: The world model that reads the pictures.
+        stage: What is wanted of the sensors.
+    """
+
+    def __init__(self, env: PickEnv, model: WorldModel, stage: Stage | None = None) -> None:
+        low, high = (torch.from_numpy(corner).float() for corner in env.arm.workspace())
+        self.eyes = HandlingEyes(model, low=low, high=high, widest_m=float(env.arm.robot.largest_opening_m))
+        self.dynamics: Dynamics = self.eyes.dynamics
+        self.cost: Cost = task_cost(stage or handling(), at_end=AT_END, effort=EFFORT)
+        self.env, self._shown = env, ""
+
+    def look(self) -> None:
+        """Take in the present pictures, and the goal image if it is a new one."""
+        if self.env.sub_goal().name != self._shown:
+            self._shown = self.env.sub_goal().name
+            self.eyes.aim(self.env.goal())
+        self.eyes.look(self.env.observation(), torch.from_numpy(self.env.gripper_command_m()))
+
+    @property
+    def plant(self) -> Plant:
+        """Names of the sensors."""
+        return self.env.plant
+
+    @property
+    def box(self) -> ActionBox:
+        """Bounds of one action."""
+        return self.env.action_box
+
+    action_box = box
+
+    def plant_sensors(self) -> Array:
+        """What is read of the present."""
+        return self.eyes.now()[0].double().numpy()
+
+    def goal_sensors(self) -> Array:
+        """What is read of the goal image."""
+        found = self.eyes.goal().sensors
+        assert found is not None
+        return found[0].double().numpy()
+
+    def objective(self) -> Callable[[Plans], Costs]:
+        """The cost of plans `1 S H A` from the present on."""
+        context, goal = self.eyes.context(), self.eyes.goal()
+
+        def evaluate(plans: Plans) -> Costs:
+            return self.cost(self.dynamics.rollout(context, plans), plans, goal).to(plans.dtype)
+
+        return evaluate
+
+
+@dataclass(frozen=True)
+class Looking:
+    """A policy that looks before it acts."""
+
+    seen: Seen
+    policy: Policy
+
+    def act(self, env: object = None) -> NDArray[np.float32]:
+        """The action `(7,)`."""
+        self.seen.look()
+        return self.policy.act()
+
+
+Maker = Callable[[PickEnv, WorldModel, Planning, torch.Generator], Looking]
+
+
+def _planning(env: PickEnv, model: WorldModel, planning: Planning, generator: torch.Generator) -> Looking:
+    seen = Seen(env, model)
+    return Looking(seen, Planned(seen, planning, generator))
+
+
+def _still(env: PickEnv, model: WorldModel, planning: Planning, generator: torch.Generator) -> Looking:
+    seen = Seen(env, model)
+    seen.dynamics = StillWorld(seen)
+    return Looking(seen, Planned(seen, planning, generator))
+
+
+def _blind(env: PickEnv, model: WorldModel, planning: Planning, generator: torch.Generator) -> Looking:
+    seen = Seen(env, model, hand_and_grip())
+    seen.dynamics = StillWorld(seen)
+    return Looking(seen, Planned(seen, planning, generator))
+
+
+def _servo(kind: type[Servo]) -> Maker:
+    def make(env: PickEnv, model: WorldModel, planning: Planning, generator: torch.Generator) -> Looking:
+        seen = Seen(env, model)
+        return Looking(seen, kind(seen))
+
+    return make
+
+
+SEEING: Mapping[str, Maker] = {
+    WORLD_MODEL: _planning,
+    FROZEN: _planning,
+    "still world": _still,
+    "blind": _blind,
+    "servo": _servo(Servo),
+    "relative servo": _servo(RelativeServo),
+}
+"""Agents that see pictures alone, by name; `FROZEN` is given another world model."""

@@ -1,0 +1,128 @@
+"""Episodes of `pick-v1` from pictures: one of one agent is a cell, with a file of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jepa_mpc.envs.labs import Lab, sample_lab
+from jepa_mpc.envs.pick import PickEnv
+from jepa_mpc.envs.ranges import Level
+from jepa_mpc.envs.task import Task
+from jepa_mpc.experiments.evaluation.handling.headroom_agents import AGENTS, Planning
+from jepa_mpc.experiments.evaluation.handling.headroom_cells import run_episode
+from jepa_mpc.experiments.evaluation.handling.headroom_tasks import task_at
+from jepa_mpc.experiments.evaluation.handling.pick_agents import FROZEN, SEEING, WORLD_MODEL
+from jepa_mpc.experiments.evaluation.handling.pick_films import filming
+from jepa_mpc.files import write_json
+from jepa_mpc.seeding import generator, seed_of
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
+from jepa_mpc.world_model.dynamics.model import WorldModel
+
+STATED = {"oracle": "scripted", "random": "random", "do nothing": "do nothing", "true dynamics": "true dynamics"}
+"""Controls that see true states or nothing -> their names among the agents of the headroom table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickCell:
+    """What is played.
+
+    Args:
+        agent: A name of `pick_agents.SEEING` or of `STATED`.
+        lab, episode: Number of the lab, and of the episode in it.
+        protocol, object, budget: See `PickEnv`.
+        split, level, lab_seed: Where the labs come from; `lab_seed` also seeds starts and goals.
+        planning: How the agents plan.
+        seed: Seed of the planner.
+        fingerprint: Of the world model's weights.
+    """
+
+    agent: str
+    lab: int
+    episode: int
+    protocol: str
+    object: str
+    budget: int
+    split: str
+    level: Level
+    lab_seed: int
+    planning: Planning
+    seed: int
+    fingerprint: str
+
+    def place(self) -> Lab:
+        """The lab."""
+        return sample_lab(self.lab, split=self.split, seed=self.lab_seed, level=self.level)
+
+    def path(self, folder: Path) -> Path:
+        """The cell's file."""
+        return folder / "episodes" / f"{self.agent.replace(' ', '_')}-{self.lab:03d}-{self.episode}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickWork:
+    """A cell, its run folder, the world model's, and where the film goes, if there is one."""
+
+    cell: PickCell
+    folder: Path
+    checkpoint: Path
+    film: Path | None = None
+
+
+def load_cell(cell: PickCell, folder: Path) -> dict[str, Any] | None:
+    """What came of a cell, or None where it was not played."""
+    path = cell.path(folder)
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def work_cell(work: PickWork) -> dict[str, Any]:
+    """Play a cell and save what came of it."""
+    torch.set_num_threads(1)
+    cell = work.cell
+    model = model_at(work.checkpoint)
+    cameras = model.interface.cameras if cell.agent in SEEING else ()
+    task = _task(cell.protocol, cell.object, cameras, model.interface.image_size, cell.budget)
+    env = task.env
+    assert isinstance(env, PickEnv)
+    lab = cell.place()
+    stream = seed_of(cell.lab_seed, lab.seed, lab.index, cell.episode)
+    env.reset(seed=stream, options={"lab": lab})
+    draws = generator(seed_of(cell.seed, "agent", stream), "agent")
+    if cell.agent in SEEING:
+        policy: Any = SEEING[cell.agent](env, model, cell.planning, draws)
+    else:
+        policy = AGENTS[STATED[cell.agent]](task, cell.planning, draws)
+    began_s = time.process_time()
+    with filming(work.film, env) as watch:
+        facts = run_episode(task, policy, watch=watch)
+    outcome = {"cell": asdict(cell), "lab": lab.name, **facts, "cpu_s": time.process_time() - began_s}
+    cell.path(work.folder).parent.mkdir(parents=True, exist_ok=True)
+    write_json(cell.path(work.folder), outcome)
+    return outcome
+
+
+def agents_of(*, frozen: bool, true_dynamics: bool) -> list[str]:
+    """Every agent that can be played, the world model first."""
+    seeing = [name for name in SEEING if name != FROZEN or frozen]
+    assert seeing[0] == WORLD_MODEL
+    return [*seeing, *(name for name in STATED if name != "true dynamics" or true_dynamics)]
+
+
+@lru_cache(maxsize=2)
+def model_at(folder: Path) -> WorldModel:
+    """A published world model, read once per process."""
+    return load_world_model(folder)
+
+
+@lru_cache(maxsize=2)
+def _task(protocol: str, kind: str, cameras: tuple[str, ...], image_size: int, budget: int) -> Task:
+    """The task, once per process with pictures and once without."""
+    task = task_at(protocol, kind=kind, cameras=cameras, image_size=image_size)
+    task.env.budget = budget
+    return task

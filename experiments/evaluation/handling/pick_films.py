@@ -1,0 +1,56 @@
+"""Films of picking: the scene and the wrist's picture beside the goal image that counts now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jepa_mpc.envs.pick import PickEnv
+from jepa_mpc.reporting.drawing import enlarge, gamma_of, panels, with_gamma
+from jepa_mpc.reporting.video import VideoWriter, save_picture
+
+PANEL = 192
+Picture = NDArray[np.uint8]
+
+
+@contextmanager
+def filming(path: Path | None, env: PickEnv) -> Iterator[Callable[[], None]]:
+    """What writes one frame of an episode when it is called; the film is published when the block ends well.
+
+    Args:
+        path: Where it will be, beside a picture of its last frame; None films nothing.
+        env: The task, with pictures.
+    """
+    if path is None:
+        yield lambda: None
+        return
+    last: list[Picture] = []
+    with VideoWriter(path, env.metadata["render_fps"] / 2) as writer:
+
+        def watch() -> None:
+            last[:] = [frame_of(env)]
+            writer.write(last[0])
+
+        yield watch
+    save_picture(last[0], path.with_suffix(".jpg"))
+
+
+def frame_of(env: PickEnv) -> Picture:
+    """Scene and wrist now, and in the goal image."""
+    goal = env.sub_goal()
+    scene = env.picture(env.cameras[0], PANEL)
+    gamma = gamma_of(scene)
+    seen = [(f"{env.cameras[0]} (wide)", scene), ("wrist", env.picture(env.cameras[-1], PANEL))]
+    shown = [
+        (f"goal '{goal.name}'", _camera(goal.frames, 0)),
+        ("its wrist", _camera(goal.frames, len(env.cameras) - 1)),
+    ]
+    return panels([(name, with_gamma(picture, gamma)) for name, picture in (*seen, *shown)], height=PANEL)
+
+
+def _camera(frames: NDArray[np.uint8], number: int) -> Picture:
+    return enlarge(np.ascontiguousarray(frames[3 * number : 3 * number + 3].transpose(1, 2, 0)), PANEL)

@@ -1,0 +1,96 @@
+"""zero_shot_pick.py: a report from a world model that was never trained, resumed, and mistakes that are told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from jepa_mpc.errors import UnknownName
+from jepa_mpc.experiments.commands import zero_shot_pick
+from jepa_mpc.experiments.evaluation.handling.headroom_table import pick_rows
+from jepa_mpc.places import CONFIGS
+from tests import tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ["labs=1", "episodes=1", "budget=2", "horizon=1", "num_samples=8", "num_iterations=1", "workers=1"]
+
+
+def pick(folder, *options):
+    command = [sys.executable, str(ROOT / "experiments/zero_shot_pick.py"), f"out={folder}", *options]
+    return subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny.save_handling(tmp_path_factory.mktemp("handling") / "model")
+
+
+def test_a_run_leaves_a_report_and_a_film_and_goes_on_where_it_was_stopped(tmp_path, checkpoint):
+    folder, options = tmp_path / "run", [f"checkpoint={checkpoint}", f"control={checkpoint}", *TINY]
+    first = pick(folder, *options)
+    assert first.returncode == 0, first.stderr
+    report = json.loads((folder / "report.json").read_text())
+    assert {"episodes", "grasp", "reach_with_object", "place", "wilson_95", "grip"} <= report["summary"].keys()
+    assert set(report["summary"]["wilson_95"]) == {"grasp", "reach_with_object", "place"}
+    assert {"servo", "relative servo", "still world", "blind", "frozen random encoder", "oracle", "random"} <= set(
+        report["baselines"]
+    )
+    (film,) = (folder / "videos").glob("*.mp4")
+    assert film.stat().st_size > 1000
+    played = {path: path.stat().st_mtime_ns for path in (folder / "episodes").iterdir()}
+    second = pick(folder, *options)
+    assert second.returncode == 0 and {path: path.stat().st_mtime_ns for path in played} == played
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["protocol=throw"], "throw"),
+        (["object=ball"], "ball"),
+        (["cameras=2"], "cameras"),
+        (["labs=0"], "labs"),
+        (["level=hard"], "level"),
+        (["protocol=images", "budget=5"], "budget"),
+    ],
+)
+def test_options_that_no_run_could_use_are_refused(options, words):
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        cfg = compose("zero_shot_pick", overrides=["out=run", *options])
+    with pytest.raises((UnknownName, ValueError), match=words):
+        zero_shot_pick.check_options(cfg)
+
+
+def test_a_missing_checkpoint_is_told_in_a_sentence(tmp_path):
+    result = pick(tmp_path / "run", "checkpoint=/nowhere")
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert result.returncode == 1 and len(lines) == 1 and "/nowhere" in lines[0], result.stderr
+
+
+def made_up(places: list[bool]):
+    return [
+        {
+            "cell": {"lab": number, "episode": 0},
+            "grasp": place,
+            "reach": place,
+            "place": place,
+            "error": "",
+            "cpu_s": 1.0,
+        }
+        for number, place in enumerate(places)
+    ]
+
+
+def test_leads_are_counted_on_the_episodes_that_both_have_played():
+    rows, ahead = pick_rows(
+        {"world model": made_up([True, True, False]), "blind": made_up([False, True])}, best="world model"
+    )
+    assert rows["world model"]["reach_with_object"] == pytest.approx(2 / 3)
+    assert [(row["over"], row["rate"], row["episodes"], row["points"]) for row in ahead] == [
+        ("blind", "grasp", 2, 50.0),
+        ("blind", "place", 2, 50.0),
+    ]

@@ -1,0 +1,167 @@
+"""The world model of handling: two tokens, heads that learn in hindsight, and what its eyes make of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from jepa_mpc.encoders.convnet import KeypointEncoder
+from jepa_mpc.encoders.hand_eye import HandEyeEncoder
+from jepa_mpc.encoders.remembered import Remembered
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.face.training.pretrained import begin_with_encoder
+from jepa_mpc.seeding import generator
+from jepa_mpc.types import Context, Observation, Rollout
+from jepa_mpc.world_model.agents.handling_eyes import HandlingEyes, Mean
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
+from jepa_mpc.world_model.dynamics.read_out import ReadOutDynamics, followed
+from jepa_mpc.world_model.parts.augment import OfCameras
+from jepa_mpc.world_model.parts.readouts import HindsightReading
+from tests import tiny
+
+LOW, HIGH = torch.tensor([0.0, -1.0, 0.0]), torch.tensor([1.0, 1.0, 0.3])
+
+
+def encoder(cameras: int) -> KeypointEncoder:
+    return KeypointEncoder(num_cameras=cameras, width=16, widths=(8, 8, 8, 8), keypoints=4, hidden=8)
+
+
+def batch(worlds: int = 2, times: int = 4):
+    stream = generator(0, "handling batch")
+    return {
+        "frames": tiny.frames(worlds, times, channels=9),
+        "actions": 0.02 * torch.randn(worlds, times - 1, 5, generator=stream),
+        "object_felt": 0.1 * torch.randn(worlds, times, 3, generator=stream),
+        "observation.gripper_command": 0.04 * torch.rand(worlds, times, 1, generator=stream),
+    }
+
+
+def test_what_the_wrist_sees_is_in_a_token_of_its_own():
+    eyes = HandEyeEncoder(scene=encoder(2), wrist=encoder(1))
+    pictures = torch.rand(2, 9, 32, 32)
+    other = pictures.clone()
+    other[:, 6:] = torch.rand(2, 3, 32, 32)
+    seen, changed = eyes(pictures), eyes(other)
+    assert seen.shape == (2, 2, 16)
+    assert torch.equal(seen[:, 0], changed[:, 0]) and not torch.equal(seen[:, 1], changed[:, 1])
+
+
+def test_a_frozen_eye_looks_at_each_picture_once():
+    looked = []
+    eye = encoder(2)
+    eye.register_forward_hook(lambda part, given, tokens: looked.append(len(tokens)))
+    remembered = Remembered(eye).train()
+    pictures = torch.rand(3, 6, 32, 32)
+    first, again = remembered(pictures), remembered(pictures.flip(0))
+    assert looked == [3] and torch.equal(first, again.flip(0))
+    remembered.eval()(pictures)
+    assert looked == [3, 3]
+    assert not any(weight.requires_grad for weight in remembered.parameters())
+
+
+def test_a_change_of_some_cameras_leaves_the_others():
+    views = torch.rand(1, 2, 3, 3, 4, 4)
+    changed = OfCameras([2], lambda some, stream: 1 - some)(views, generator(0))
+    assert torch.equal(changed[:, :, :2], views[:, :, :2]) and torch.equal(changed[:, :, 2], 1 - views[:, :, 2])
+
+
+def test_unknown_labels_count_for_nothing():
+    head = HindsightReading("object_felt", width=32, axes=3)
+    latents = torch.randn(2, 4, 2, 16, generator=generator(0))
+    known = batch()
+    whole = head(latents, known)
+    known["object_felt"][1] = torch.nan
+    half = head(latents[:1], {"object_felt": known["object_felt"][:1]})
+    assert torch.allclose(head(latents, known), half) and not torch.allclose(whole, half)
+    known["object_felt"][:] = torch.nan
+    assert head(latents, known) == 0
+    with pytest.raises(ValueError, match="object_felt"):
+        head(latents, {})
+
+
+def test_a_reading_in_metres_is_learned():
+    head = HindsightReading("object_felt", width=32, axes=3)
+    latents = torch.randn(8, 4, 2, 16, generator=generator(0))
+    labels = {"object_felt": 0.05 * latents[..., 0, :3]}
+    optimiser = torch.optim.Adam(head.parameters(), lr=0.02)
+    for _ in range(200):
+        optimiser.zero_grad()
+        head(latents, labels).backward()
+        optimiser.step()
+    assert (head.read(latents) - labels["object_felt"]).norm(dim=-1).median() < 0.01
+
+
+def test_heads_are_trained_on_seen_and_on_predicted_latents():
+    objective = tiny.handling()
+    terms = objective(batch(), generator(0)).terms
+    assert {"object", "object_foreseen", "grip", "grip_foreseen", "displacement", "prediction"} <= terms.keys()
+
+
+def test_the_eyes_on_the_scene_begin_with_an_earlier_encoder(tmp_path):
+    earlier, begun = tiny.save(tmp_path / "reach", seed=1), tiny.handling()
+    begin_with_encoder(begun, str(earlier))
+    wanted = tiny.objective(1)
+    for name, weight in wanted.encoder.state_dict().items():
+        assert torch.equal(begun.encoder.scene.encoder.state_dict()[name], weight)
+    assert torch.equal(begun.parts["displacement"].linear.weight, wanted.parts["displacement"].linear.weight)
+
+
+class Carrying:
+    """A world in which the latent's first number grows with every closed step."""
+
+    def rollout(self, context: Context, plans: torch.Tensor) -> Rollout:
+        self.actions = plans
+        latents = plans[..., :1, None].cumsum(2).expand(*plans.shape[:3], 2, 16)
+        return Rollout(latents=latents)
+
+
+def test_plans_become_motion_and_openings_within_the_workspace():
+    world = Carrying()
+    dynamics = ReadOutDynamics(world, lambda latents: latents[..., 0, :3], low=LOW, high=HIGH, widest_m=0.04)
+    known = torch.tensor([[[0.5, 0.0, 0.02, 0.9, 0.9, 0.0, 0.04]]])  # hand, object, told opening
+    context = Context(latents=torch.zeros(1, 1, 2, 16), actions=torch.zeros(1, 0, 5), proprio=known)
+    plans = torch.zeros(1, 1, 2, 7)
+    plans[0, 0, :, 2] = -0.05
+    plans[0, 0, 0, 6] = 1.0
+    sensors = dynamics.rollout(context, plans).sensors[0, 0]
+    assert torch.allclose(sensors[:, 2], torch.tensor([0.0, 0.0]))  # not through the table
+    assert torch.allclose(sensors[:, 9], torch.tensor([0.0, 0.0]))
+    assert torch.allclose(sensors[:, 3:6], known[0, :, 3:6].expand(2, 3))  # out of reach, it stays
+    assert torch.allclose(world.actions[0, 0, :, 2:], torch.tensor([[-0.02, 0.04, 0.0], [0.0, 0.0, 0.0]]))
+    with pytest.raises(ValueError, match="proprio"):
+        dynamics.rollout(Context(latents=context.latents, actions=context.actions), plans)
+
+
+def test_only_what_the_hand_is_near_goes_where_it_is_read_to_be():
+    hand = torch.tensor([[0.0, 0.0, 0.0], [0.05, 0.0, 0.0], [0.1, 0.0, 0.0]])[None, None]
+    at_hand, away = torch.zeros(1, 1, 3), torch.tensor([[[0.0, 0.3, 0.0]]])
+    assert torch.allclose(followed(at_hand, hand[:, :, 1:], hand), hand[:, :, 1:])
+    assert torch.allclose(followed(away, hand[:, :, 1:], hand), away[:, :, None].expand(1, 1, 2, 3), atol=1e-6)
+
+
+def test_a_place_is_read_best_from_nearby():
+    mean = Mean()
+    mean.add(torch.tensor([[0.0, 0.0, 1.0]]), 0.3)
+    mean.add(torch.tensor([[0.0, 0.0, 0.0]]), 0.0)
+    assert 0 < mean.place()[0, 2] < 0.1
+
+
+def test_the_goal_is_where_the_steps_read_it(tmp_path):
+    model = load_world_model(tiny.save_handling(tmp_path / "handling"))
+    eyes = HandlingEyes(model, low=LOW, high=HIGH, widest_m=0.04)
+    frames = tiny.frames(1, 1, channels=9)
+    proprio = torch.zeros(1, 1, 14)
+    proprio[..., -6:-3] = torch.tensor([0.4, 0.1, 0.2])
+    now = Observation(frames=frames, cameras=("left", "right", "wrist"), proprio=proprio)
+    eyes.aim(now)
+    eyes.look(now, torch.tensor([0.03]))
+    seen, goal = eyes.now(), eyes.goal().sensors
+    assert seen.shape == goal.shape == (1, 10)
+    assert torch.allclose(seen[:, :3], goal[:, :3]) and torch.allclose(seen[0, :3], torch.tensor([0.4, 0.1, 0.2]))
+    assert torch.isclose(seen[0, 9], torch.tensor(0.03))
+    assert eyes.dynamics.rollout(eyes.context(), torch.zeros(1, 2, 3, 7)).sensors.shape == (1, 2, 3, 10)
+
+
+def test_eyes_need_a_model_that_learned_to_handle(tmp_path):
+    with pytest.raises(BadCheckpoint, match="object"):
+        HandlingEyes(load_world_model(tiny.save(tmp_path / "reach")), low=LOW, high=HIGH, widest_m=0.04)

@@ -1,0 +1,111 @@
+"""A world model of handling as a plant with sensors: hand, object and grip along imagined plans.
+
+    hand_h   = hand + a_1 + ... + a_h, kept within the workspace        (the model's action is the measured motion)
+    object_h = object_h-1 + w_h (hand_h + r_object(z_h) - object_h-1)   (z_h is imagined, r_object a hindsight head)
+    grip_h   = told opening - widest * (shares so far), within [0, widest]
+    w_h      = exp(-(d_h / 6 cm)^2),   d_h the distance of the object from the nearer end of the hand's step
+
+What the hand is not near stays where it is: there the readings are poor, and nothing else moves things. So costs that
+are written for a simulator's sensors judge a learned world, too, and whatever the hand does to the object was imagined
+in latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from jepa_mpc.interfaces import Dynamics
+from jepa_mpc.shapes import check_shape
+from jepa_mpc.types import Context, Plans, Rollout
+
+KNOWN_DIM = 7  # places of hand and object, and the opening that was last told, m
+REACH_M = 0.06
+GRIPPER = 6
+
+
+class ReadOutDynamics:
+    """Plans of the arm in, latents and sensors out.
+
+    Args:
+        dynamics: The world model's; its actions are those of `trajectories.actions.HandAndGrip`.
+        read_object: Maps latents `... N D` to the object's place seen from the hand `... 3`, m.
+        low: Lowest corner `3` of where the hand is kept, m.
+        high: Highest corner.
+        widest_m: Largest opening of a finger.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        read_object: Callable[[Tensor], Tensor],
+        *,
+        low: Annotated[Tensor, "3"],
+        high: Annotated[Tensor, "3"],
+        widest_m: float,
+    ) -> None:
+        self.dynamics, self.read_object = dynamics, read_object
+        self.low, self.high, self.widest_m = low, high, widest_m
+
+    @torch.no_grad()
+    def rollout(self, context: Context, plans: Plans) -> Rollout:
+        """Imagine plans `B S H 7`; the context's last proprioception is hand, object and told opening `7`.
+
+        Returns:
+            Latents, and sensors `B S H 10`: hand, object, upright axis (always upright), grip.
+
+        Raises:
+            ValueError: If the context does not say where hand and object are.
+        """
+        sizes = check_shape(plans, "B S H A")
+        if context.proprio is None or context.proprio.shape[-1] != KNOWN_DIM:
+            raise ValueError(
+                "this world starts from where hand and object are and what the fingers were told: proprio 7"
+            )
+        known = context.proprio[:, -1, None].expand(-1, sizes["S"], -1)  # (B, S, 7)
+        felt, found = known[..., [0, 1, 2, 6]], known[..., 3:6]
+        places, openings = self._led(felt, plans)
+        before = torch.cat([felt[:, :, None], torch.cat([places, openings], dim=-1)[:, :, :-1]], dim=2)
+        actions = torch.cat([places - before[..., :3], before[..., 3:], openings], dim=-1)
+        imagined = self.dynamics.rollout(Context(latents=context.latents, actions=context.actions), actions)
+        read = places + self.read_object(imagined.latents)
+        objects = followed(found, read, torch.cat([felt[:, :, None, :3], places], dim=2))
+        return Rollout(latents=imagined.latents, sensors=sensors(places, objects, openings))
+
+    def _led(self, felt: Annotated[Tensor, "B S 4"], plans: Plans) -> tuple[Tensor, Tensor]:
+        """Places `B S H 3` and openings `B S H 1` that plans lead to."""
+        place, opening = felt[..., :3], felt[..., 3:]
+        places, openings = [], []
+        for action in plans.unbind(dim=2):
+            place = torch.maximum(torch.minimum(place + action[..., :3], self.high), self.low)
+            opening = (opening - self.widest_m * action[..., GRIPPER : GRIPPER + 1]).clamp(0.0, self.widest_m)
+            places.append(place)
+            openings.append(opening)
+        return torch.stack(places, dim=2), torch.stack(openings, dim=2)
+
+
+def followed(
+    start: Annotated[Tensor, "B S 3"], read: Annotated[Tensor, "B S H 3"], hand: Annotated[Tensor, "B S H+1 3"]
+) -> Annotated[Tensor, "B S H 3"]:
+    """Where an object goes that is read to be somewhere along a plan, and moves only where the hand is near it (m)."""
+    place, places = start, []
+    for step, there in enumerate(read.unbind(dim=2)):
+        away = torch.minimum((hand[:, :, step] - place).norm(dim=-1), (hand[:, :, step + 1] - place).norm(dim=-1))
+        place = place + near(away)[..., None] * (there - place)
+        places.append(place)
+    return torch.stack(places, dim=2)
+
+
+def near(away_m: Tensor) -> Tensor:
+    """How much a hand at some distance (m) may move an object: 1 at the object, 0 far away."""
+    return (-((away_m / REACH_M) ** 2)).exp()
+
+
+def sensors(
+    hand: Annotated[Tensor, "... 3"], thing: Annotated[Tensor, "... 3"], opening: Annotated[Tensor, "... 1"]
+) -> Annotated[Tensor, "... 10"]:
+    """What a simulator's sensors would read: hand, object, its upright axis (always upright), grip."""
+    return torch.cat([hand, thing, hand.new_tensor([0.0, 0.0, 1.0]).expand_as(hand), opening], dim=-1)
