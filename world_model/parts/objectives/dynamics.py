@@ -139,7 +139,8 @@ class DynamicsObjective(nn.Module):
         self.open_loop = open_loop
         self.readings = tuple(readings)
         named: list[tuple[str, object]] = [(name, part) for name, _, part in self.regularisers]
-        named += [(name, part) for name, _, part in (*self.extra, *self.readings)]
+        named += [(name, part) for name, _, part in self.extra]
+        named += [(name, part) for name, _, part in self.readings]
         _refuse_equal_names([name for name, _ in named])
         self.parts = nn.ModuleDict({name: part for name, part in named if isinstance(part, nn.Module)})
 
