@@ -54,6 +54,7 @@ class PlacedSlots(nn.Module):
         faint: Size of the number beside the place; small ones make a loss mostly about places.
     """
 
+    gives_slots = True
     mean: Tensor
     std: Tensor
 

@@ -178,6 +178,8 @@ class SlotEncoder(nn.Module):
     Reference: Kipf et al. 2022, arXiv:2111.12594 (SAVi); Zadaianchuk et al. 2023, arXiv:2306.04829 (VideoSAUR).
     """
 
+    gives_slots = True  # its tokens are objects, not places in the picture
+
     def __init__(
         self,
         *,

@@ -173,7 +173,8 @@ def validate(episode: Episode, where: str) -> None:
         BadEpisode: At the first fault; names `where` and the field.
     """
     arrays = episode.arrays
-    missing = [name for name in COLUMNS if name not in arrays and name not in HAND]
+    hand = any(name in arrays for name in HAND)
+    missing = [name for name in COLUMNS if name not in arrays and (hand or name not in HAND)]
     if missing:
         raise BadEpisode(f"{where}: field {missing[0]!r} is missing")
     if not any(name.startswith(IMAGES) for name in arrays):

@@ -139,7 +139,9 @@ def run(renderable, tmp_path_factory):
 @pytest.mark.render
 def test_a_run_leaves_scores_checkpoint_and_picture(run, capsys):
     out, result = run
-    assert {path.name for path in out.iterdir()} == {"train.npz", "held.npz", "seed_0", "flow.json", "flow.png"}
+    assert {path.name for path in out.iterdir()} == {
+        "run.json", "train.npz", "held.npz", "seed_0", "flow.json", "flow.png"
+    }  # fmt: skip
     kept = json.loads((out / "flow.json").read_text())
     assert kept["runs"][0]["scores"]["all"]["zero_px"] > 0 and len(kept["runs"][0]["curve"]) == 2
     show(result["summary"])

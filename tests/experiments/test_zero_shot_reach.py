@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
 from jepa_mpc.experiments.commands import zero_shot_reach
+from jepa_mpc.runs import origin
 from tests import tiny
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "zero_shot_reach.py"
@@ -330,7 +331,7 @@ def test_true_dynamics_get_the_same_planner_unless_it_needs_gradients(planner, s
 
 def test_a_machine_without_git_is_fine(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert zero_shot_reach._commit() == "unknown"
+    assert origin.commit() == "unknown"
 
 
 @pytest.mark.parametrize("backend", ["disable", "nonsense"])

@@ -129,8 +129,8 @@ def slots_of(sizes: VideoSlotSizes, encoder: nn.Module | None) -> SlotEncoder:
     """A slot encoder: the one that is given, slots over the tokens of another encoder, or those of these sizes."""
     if encoder is None:
         return sizes.form(sizes)
-    if isinstance(encoder, SlotEncoder):
-        return encoder
+    if getattr(encoder, "gives_slots", False):
+        return encoder  # type: ignore[return-value]  # or whatever else gives slots of its own
     width: Any = encoder.width
     return over_patches(replace(sizes, features=width), features=encoder)
 

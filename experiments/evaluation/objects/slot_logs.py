@@ -88,6 +88,8 @@ class TrueSlots(nn.Module):
         width: Width D of the slots.
     """
 
+    gives_slots = True
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
