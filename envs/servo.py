@@ -20,7 +20,9 @@ GRIP = "grip [m]"
 class Shown(Protocol):
     """What both look at: what the sensors read now and in the goal image."""
 
-    plant: Plant
+    @property
+    def plant(self) -> Plant:
+        """Names of the sensors."""
 
     @property
     def action_box(self) -> ActionBox:

@@ -17,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import UnknownName, choose
-from jepa_mpc.experiments.evaluation.handling.headroom_agents import AGENTS, PLANNING
 from jepa_mpc.experiments.evaluation.handling.headroom_cells import Cell, Work, load, work_one
 from jepa_mpc.experiments.evaluation.handling.headroom_table import leads, markdown, summary
-from jepa_mpc.experiments.evaluation.handling.headroom_tasks import TASKS
+from jepa_mpc.face.handling.handling_tasks import TASKS
+from jepa_mpc.face.handling.state_agents import AGENTS, PLANNING
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.reporting.record import plain

@@ -26,9 +26,7 @@ from jepa_mpc.envs.labs import SPLITS
 from jepa_mpc.envs.pick import BUDGETS, PROTOCOLS
 from jepa_mpc.envs.things import KINDS
 from jepa_mpc.errors import BadCheckpoint, UnknownName, choose
-from jepa_mpc.experiments.evaluation.handling.headroom_agents import Planning
 from jepa_mpc.experiments.evaluation.handling.headroom_table import pick_rows
-from jepa_mpc.experiments.evaluation.handling.pick_agents import FROZEN, SEEING, WORLD_MODEL
 from jepa_mpc.experiments.evaluation.handling.pick_cells import (
     PickCell,
     PickWork,
@@ -37,6 +35,8 @@ from jepa_mpc.experiments.evaluation.handling.pick_cells import (
     model_at,
     work_cell,
 )
+from jepa_mpc.face.handling.seeing_agents import FROZEN, SEEING, WORLD_MODEL
+from jepa_mpc.face.handling.state_agents import Planning
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
 from jepa_mpc.reporting.record import plain

@@ -9,7 +9,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from jepa_mpc.experiments.commands.render_masks import DARK, SEEN, panels, render
+from jepa_mpc.experiments.commands.render_masks import render
+from jepa_mpc.face.evaluation.mask_panels import panels
+from jepa_mpc.reporting.mask_pictures import DARK, SEEN
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.recipes import RECIPES

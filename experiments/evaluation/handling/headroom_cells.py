@@ -17,8 +17,8 @@ from jepa_mpc.envs.pick import PickEnv
 from jepa_mpc.envs.pick_score import PickScore
 from jepa_mpc.envs.ranges import Level
 from jepa_mpc.envs.task import Task
-from jepa_mpc.experiments.evaluation.handling.headroom_agents import AGENTS, Planning
-from jepa_mpc.experiments.evaluation.handling.headroom_tasks import task_at
+from jepa_mpc.face.handling.handling_tasks import task_at
+from jepa_mpc.face.handling.state_agents import AGENTS, Planning
 from jepa_mpc.files import write_json
 from jepa_mpc.seeding import generator, seed_of
 
@@ -29,7 +29,7 @@ class Cell:
 
     Args:
         task: A name of `headroom_tasks.TASKS`.
-        agent: A name of `headroom_agents.AGENTS`.
+        agent: A name of `state_agents.AGENTS`.
         episode: Number of the episode, and of its lab.
         object: Kind of the object, or "mixed".
         split, level, lab_seed: Where the labs come from.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jepa_mpc.experiments.evaluation.handling.headroom_agents import CONTROLS, TRUE
+from jepa_mpc.face.handling.state_agents import CONTROLS, TRUE
 from jepa_mpc.reporting.intervals import mcnemar, wilson
 from jepa_mpc.reporting.saving import markdown_table
 

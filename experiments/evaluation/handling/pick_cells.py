@@ -15,11 +15,11 @@ from jepa_mpc.envs.labs import Lab, sample_lab
 from jepa_mpc.envs.pick import PickEnv
 from jepa_mpc.envs.ranges import Level
 from jepa_mpc.envs.task import Task
-from jepa_mpc.experiments.evaluation.handling.headroom_agents import AGENTS, Planning
 from jepa_mpc.experiments.evaluation.handling.headroom_cells import run_episode
-from jepa_mpc.experiments.evaluation.handling.headroom_tasks import task_at
-from jepa_mpc.experiments.evaluation.handling.pick_agents import FROZEN, SEEING, WORLD_MODEL
-from jepa_mpc.experiments.evaluation.handling.pick_films import filming
+from jepa_mpc.face.handling.handling_tasks import task_at
+from jepa_mpc.face.handling.pick_films import filming
+from jepa_mpc.face.handling.seeing_agents import FROZEN, SEEING, WORLD_MODEL
+from jepa_mpc.face.handling.state_agents import AGENTS, Planning
 from jepa_mpc.files import write_json
 from jepa_mpc.seeding import generator, seed_of
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
@@ -34,7 +34,7 @@ class PickCell:
     """What is played.
 
     Args:
-        agent: A name of `pick_agents.SEEING` or of `STATED`.
+        agent: A name of `seeing_agents.SEEING` or of `STATED`.
         lab, episode: Number of the lab, and of the episode in it.
         protocol, object, budget: See `PickEnv`.
         split, level, lab_seed: Where the labs come from; `lab_seed` also seeds starts and goals.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from jepa_mpc.envs.baselines import Policy
 from jepa_mpc.envs.servo import RelativeServo, Servo, StillWorld
 from jepa_mpc.envs.task import Task
-from jepa_mpc.experiments.evaluation.handling.headroom_tasks import without_object
+from jepa_mpc.face.handling.handling_tasks import without_object
 from jepa_mpc.interfaces import Planner
 from jepa_mpc.planners import icem
 from jepa_mpc.types import ActionBox, Costs, PlanRequest, Plans

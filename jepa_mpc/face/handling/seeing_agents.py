@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jepa_mpc.envs.baselines import Policy
 from jepa_mpc.envs.costs import Stage, task_cost
 from jepa_mpc.envs.handling_cost import handling
 from jepa_mpc.envs.pick import PickEnv
 from jepa_mpc.envs.plant import Array, Plant
 from jepa_mpc.envs.servo import RelativeServo, Servo, StillWorld
-from jepa_mpc.experiments.evaluation.handling.headroom_agents import Planned, Planning
-from jepa_mpc.experiments.evaluation.handling.headroom_tasks import AT_END, EFFORT, hand_and_grip
+from jepa_mpc.face.handling.handling_tasks import AT_END, EFFORT, hand_and_grip
+from jepa_mpc.face.handling.state_agents import Planned, Planning
 from jepa_mpc.interfaces import Cost, Dynamics
 from jepa_mpc.types import ActionBox, Costs, Plans
 from jepa_mpc.world_model.agents.handling_eyes import HandlingEyes
@@ -80,12 +80,19 @@ class Seen:
         return evaluate
 
 
+class Acting(Protocol):
+    """Acts on what was seen at the last look."""
+
+    def act(self) -> NDArray[np.float32]:
+        """The next action `(7,)`."""
+
+
 @dataclass(frozen=True)
 class Looking:
     """A policy that looks before it acts."""
 
     seen: Seen
-    policy: Policy
+    policy: Acting
 
     def act(self, env: object = None) -> NDArray[np.float32]:
         """The action `(7,)`."""
