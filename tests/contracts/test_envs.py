@@ -86,7 +86,9 @@ def test_gymnasiums_checker_has_nothing_to_say(name, recwarn):
     made = gymnasium.make(name, render_mode="rgb_array", **SMALL)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", "Setting the shape", DeprecationWarning)  # dm_control beside NumPy 2.5
+        warnings.filterwarnings(
+            "ignore", "Setting the shape", DeprecationWarning, module="dm_control"
+        )  # dm_control beside NumPy 2.5
         check_env(made.unwrapped)
     made.close()
     assert not recwarn.list

@@ -44,7 +44,7 @@ class Memory:
     """Resident bytes and living Python objects, after a warm-up and at the end."""
 
     def __init__(self, steps: int) -> None:
-        self.warm_at, self.taken = steps // 2, []
+        self.warm_at, self.taken, self.long = steps // 2, [], steps >= 1000
 
     def look(self, step: int) -> None:
         if step == self.warm_at:
@@ -122,5 +122,6 @@ def test_the_executor_sends_no_late_action(env, steps) -> None:
 
 def _check(memory: Memory) -> None:
     grown_bytes, grown_objects = memory.growth()
-    assert grown_bytes <= 24 * MB, f"grew by {grown_bytes / MB:.1f} MB"
+    if memory.long:  # in a few steps the allocator's own pools grow by as much
+        assert grown_bytes <= 8 * MB, f"grew by {grown_bytes / MB:.1f} MB"
     assert grown_objects <= 500, f"{grown_objects} more objects"
