@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 
 from jepa_mpc.envs.robots import UR5E
 from jepa_mpc.errors import BadCheckpoint, UnknownName
-from jepa_mpc.face.collection.lab_recording import Collection, record_one, settle
+from jepa_mpc.face.collection.lab_recording import Collection, record, record_one, settle
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.trajectories.bank import load_bank
@@ -138,8 +138,26 @@ def test_a_task_without_touch_is_not_recorded_with_sound():
         replace(PLAN, sound={})
     with pytest.raises(ValueError, match="sound takes rate, noise, materials, got volume"):
         replace(PLAN, task="push", sound={"volume": 3})
-    with pytest.raises(UnknownName, match="unknown task 'pour'; known: pick, push, reach"):
+    with pytest.raises(UnknownName, match="unknown task 'pour'; known: cart-pole-v1, .*, pick, push, reach"):
         replace(PLAN, task="pour")
+
+
+@pytest.mark.render
+def test_a_task_without_labs_is_recorded_by_its_name(tmp_path, renderable):
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        options = [
+            "task=cart-pole-v1",
+            f"out={tmp_path / 'log'}",
+            "episodes=1",
+            "steps=3",
+            "image_size=16",
+            "workers=1",
+        ]
+        log = record(compose("collect", options))
+    assert log.cameras == ("side",) and list(log.lengths) == [4]
+    assert log.metadata(0)["robot"] == "cart-pole-v1"
+    columns = log.read(0, 0, 4, ["observation.state", "action"])
+    assert columns["observation.state"].shape == (4, 4) and np.abs(columns["action"][:3]).min() > 0
 
 
 @pytest.mark.render
