@@ -30,7 +30,7 @@ from jepa_mpc.trajectories.formats.layouts import LAYOUTS
 from jepa_mpc.trajectories.formats.npz import NpzStore, episode_path, write_episode
 from jepa_mpc.trajectories.ingest import cache_place, ingest
 from jepa_mpc.trajectories.mixture import mixed
-from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.trajectories.robots import MappedLog, guess_robot, robot_map
 from jepa_mpc.trajectories.synthetic import synthetic_episode, synthetic_log
 from jepa_mpc.trajectories.windows import Windows

@@ -38,7 +38,8 @@ class Format:
         reader: Opens a log.
         lies_at: Whether the folder or file at a path is of this format, judged by file names.
         sign: The file names that it is recognised by, for messages.
-        write: Writes any log to a path, as `convert` does; None for formats that are only read.
+        write: Writes any log, `write(log, path, *, progress=iter)`, where `progress` wraps the numbers of the episodes;
+            None for formats that are only read.
     """
 
     reader: Callable[[Path], Log]

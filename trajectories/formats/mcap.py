@@ -17,8 +17,8 @@ from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import IMAGES, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, image_shape
 from jepa_mpc.trajectories.formats.h5log import numbered
+from jepa_mpc.trajectories.formats.image_codec import decode_picture, picture_size
 from jepa_mpc.trajectories.formats.mcap_file import Channel, McapFile, Topic
-from jepa_mpc.trajectories.formats.pictures import decode_picture, picture_size
 from jepa_mpc.trajectories.guards import DECODER_ERRORS, time_step
 
 PICTURES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
