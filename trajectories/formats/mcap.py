@@ -172,7 +172,7 @@ class _Recording:
         """What some messages say of one field: a vector, or a picture as it was sent."""
         for values in self._values(self.fields[name], numbers):
             if name not in values:
-                raise fault(self.path, field=name, problem="is missing in a message", remedy="record it anew")
+                raise fault(self.path, field=name, problem="is missing in a message", remedy="record it again")
             yield values[name]
 
     def _values(self, topic: Topic, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
