@@ -99,7 +99,7 @@ def play_ahead(
         course.begin(seed=seed, options=options)
         if not np.array_equal(course.moment.observation, start.observation, equal_nan=True):
             raise ValueError(
-                "this environment starts differently with the same seed: goals with later= need equal starts"
+                "the same seed gives different starts in this environment: goals with later= need equal ones"
             )
         if not later.success(row)(start):
             return row, picture
