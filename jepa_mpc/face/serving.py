@@ -28,7 +28,7 @@ PROTOCOL = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ServedRobot:
-    """A robot that nobody here simulates.
+    """A robot without a simulation here.
 
     Args:
         cameras: Names of its cameras.

@@ -1,7 +1,7 @@
 """Intervals and tests for success rates: what a number of episodes in a number of labs can and cannot tell.
 
 Episodes of one lab resemble each other, so the lab is the unit of chance: Wilson's interval is given for comparison
-with other work, the bootstrap over labs is the one to believe. Without a miss, or without a success, the bootstrap has
+with other work, the bootstrap over labs is the relevant one. Without a miss, or without a success, the bootstrap has
 no width; Wilson's interval stands in its place.
 """
 

@@ -215,7 +215,7 @@ def record_all(record: Callable[[int], int], missing: list[int], folder: Path, *
 
 
 def settle(collection: Collection, folder: Path) -> None:
-    """Note the settings beside a new log; refuse to mix other settings into an old one (more of it is welcome)."""
+    """Note the settings beside a new log; refuse to mix other settings into an old one (more episodes may be added)."""
     refuse_strangers(folder, "a log", lambda name: name in (SETTINGS, MANIFEST) or name.startswith("episode_"))
     path = folder / SETTINGS
     wanted = OmegaConf.to_container(OmegaConf.create(asdict(collection)))
