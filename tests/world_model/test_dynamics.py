@@ -239,7 +239,7 @@ def growth(warm_up: int, count: int) -> float:
     )
 
     def plan(number: int) -> None:
-        cem(num_samples=16 + number % 16, num_elites=4, num_iterations=2).plan(
+        cem(num_samples=16 + number % 16, num_elites=4, num_iterations=1).plan(
             PlanRequest(
                 evaluate=lambda candidates: cost(dynamics.rollout(known, candidates), candidates, goal),
                 box=box,
