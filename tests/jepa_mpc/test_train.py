@@ -101,10 +101,12 @@ def test_a_killed_training_goes_on_to_the_same_bits(log, whole, tmp_path):
     deadline = time.monotonic() + 120
     while not (out / "state" / "manifest.json").exists() and worker.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert (out / "state" / "manifest.json").exists()
     worker.kill()
     worker.join()
     train(configured(log, out))
-    assert all(torch.equal(value, state_of(whole)[name]) for name, value in state_of(out).items())
+    expected = state_of(whole)
+    assert all(torch.equal(value, expected[name]) for name, value in state_of(out).items())
     assert metrics(out) == metrics(whole)
     assert not list(tmp_path.glob("*.log"))
 

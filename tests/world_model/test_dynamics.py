@@ -244,7 +244,7 @@ def growth(warm_up: int, count: int) -> float:
                 evaluate=lambda candidates: cost(dynamics.rollout(known, candidates), candidates, goal),
                 box=box,
                 batch=1,
-                horizon=4,
+                horizon=2,
                 generator=draw,
             )
         )
