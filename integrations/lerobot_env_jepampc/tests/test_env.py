@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from lerobot.envs import check_env_attributes_and_types, env_to_policy_features, make_env, preprocess_observation
 from lerobot.envs.factory import make_env_config
+from lerobot.utils.import_utils import register_third_party_plugins
 
 from jepa_mpc.errors import UnknownName
 
 SMALL = {"image_size": 32, "episode_length": 2}
+register_third_party_plugins()  # as LeRobot's commands begin
 
 
 @pytest.fixture

@@ -197,8 +197,9 @@ def test_a_reset_forgets_the_episode(policy):
 
 def test_planners_that_follow_gradients_act_in_inference_mode():
     config = JepaMpcConfig(checkpoint="reach_wide", kind="simple", planner="gradient", **features())
+    policy = JepaMpcPolicy(config)
     with torch.inference_mode():
-        assert JepaMpcPolicy(config).select_action(pictures(1)).shape == (1, WIDTH)
+        assert policy.select_action(pictures(1)).shape == (1, WIDTH)
 
 
 def test_the_goal_is_a_file_or_a_frame_of_a_dataset(dataset, tmp_path):

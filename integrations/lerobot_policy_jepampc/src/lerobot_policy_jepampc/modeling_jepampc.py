@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -13,6 +14,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION, OBS_STATE
 from torch import Tensor, nn
 
+from jepa_mpc.encoders.hand_points import HandPoints
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.face.agents import CalibratedSettings
 from jepa_mpc.face.goals import goal_observation
@@ -143,10 +145,8 @@ class JepaMpcPolicy(PreTrainedPolicy):
         """A new agent for each environment, all of them on the same weights."""
         config, model = self.config, self._model.world_model()
         kind = config.kind or usual_kind(model)
-        sight = self._sight()
         robot = ServedRobot(
-            cameras=model.interface.cameras,
-            image_size=sight["image_size"],
+            **self._sight(),
             dt_s=model.interface.dt_s,
             action_box=ActionBox(low=torch.tensor(config.action_low), high=torch.tensor(config.action_high)),
         )
@@ -162,7 +162,7 @@ class JepaMpcPolicy(PreTrainedPolicy):
             "hold_m": config.hold_m, "device": device,
         }  # fmt: skip
         if kind == "calibrated":
-            settings["keypoints"] = load_hand_points("hand_points", device=device)
+            settings["keypoints"] = _keypoints(device)
         return [
             Session(
                 load_agent(robot, model, seed=next(self._seeds), **settings).agent,
@@ -188,6 +188,12 @@ class JepaMpcPolicy(PreTrainedPolicy):
     def _load_as_safetensor(cls, model: Self, model_file: str, map_location: str, strict: bool) -> Self:
         """Weights one to one, whatever LeRobot's default says."""
         return super()._load_as_safetensor(model, model_file, map_location, True)
+
+
+@functools.cache
+def _keypoints(device: str) -> HandPoints:
+    """What calibrated agents find the hand with; it is shipped, and no part of the policy that is saved."""
+    return load_hand_points("hand_points", device=device)
 
 
 def _model_of(config: JepaMpcConfig, stats: Any, meta: Any) -> TrainableModel:
