@@ -125,9 +125,9 @@ class JepaMpcPolicy(PreTrainedPolicy):
         if OBS_STATE in batch:
             rows[OBS_STATE] = batch[OBS_STATE].cpu().numpy()
         count = len(rows[camera_key(cameras[0])])
-        if len(self._sessions) != count:
-            self._sessions = self._begun(count)
         with torch.inference_mode(False):  # some planners follow gradients
+            if len(self._sessions) != count:
+                self._sessions = self._begun(count)
             answers = [
                 session.answer({key: value[row] for key, value in rows.items()})
                 for row, session in enumerate(self._sessions)
