@@ -13,7 +13,7 @@ from PIL import Image
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats import open_log
-from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.types import Observation
 
 Picture = NDArray[np.uint8]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -15,14 +12,13 @@ from jepa_mpc.experiments.commands import zero_shot_pick
 from jepa_mpc.experiments.evaluation.handling.headroom_table import pick_rows
 from jepa_mpc.places import CONFIGS
 from tests import tiny
+from tests.commands import command
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = ["labs=1", "episodes=1", "budget=2", "horizon=1", "num_samples=8", "num_iterations=1", "workers=1"]
 
 
 def pick(folder, *options):
-    command = [sys.executable, str(ROOT / "experiments/zero_shot_pick.py"), f"out={folder}", *options]
-    return subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=300, check=False)
+    return command("zero_shot_pick", f"out={folder}", *options, cwd=folder.parent)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from jepa_mpc.face.loading import load_agent, usual_kind
 from jepa_mpc.face.serving import ServedRobot
 from jepa_mpc.face.training.trainable import TrainableModel, described_model, new_model, open_model
 from jepa_mpc.serving.session import Keys, Session
-from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.trajectories.robot_adapter import load_robot_adapter
 from jepa_mpc.types import ActionBox
 from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
