@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
 from jepa_mpc.errors import choose
 from jepa_mpc.places import CONFIGS
@@ -35,7 +35,7 @@ class TrainableModel:
         interface: What it is trained to see and command.
     """
 
-    objective: nn.Module
+    objective: DynamicsObjective
     system: Mapping[str, Any]
     interface: Interface
 
