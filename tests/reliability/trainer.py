@@ -42,7 +42,7 @@ def quiet() -> None:
 
 
 def child(work: Callable[[], Any], *, said: int | None = None) -> int:
-    """Do it in a process of its own and tell its number; what stops it goes to the descriptor `said` and is status 3."""
+    """Do it in a process of its own, tell its number; what stops it goes to the descriptor `said` and is status 3."""
     number = os.fork()
     if number:
         return number
