@@ -135,7 +135,7 @@ def test_a_member_that_is_there_twice_is_refused(ours):
         file = io.BytesIO()
         np.save(file, np.zeros((8, 7), np.float32))
         archive.writestr("action.npy", file.getvalue())
-    refused(ours, "field 'action' is there twice")
+    refused(ours, "field 'action' occurs twice")
 
 
 @pytest.mark.parametrize("ends", [[-1, 20], [5, 5, 20], [0, 20], [7, 30], [7, 5, 20], [2**62, 20], [7, 12], [6.5, 20]])
