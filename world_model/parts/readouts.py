@@ -23,7 +23,6 @@ from torch.nn import functional
 
 from jepa_mpc.types import Latents
 
-
 LOG_SCALES = (-5.0, 2.0)  # expected errors are kept between 0.7 % and 740 % of the unit
 
 
