@@ -17,7 +17,16 @@ from jepa_mpc.places import CONFIGS
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ["labs=1", "episodes=1", "budget=2", "horizon=1", "num_samples=8", "num_iterations=1", "workers=1"]
+TINY = [
+    "labs=1",
+    "episodes=1",
+    "budget=2",
+    "horizon=1",
+    "num_samples=8",
+    "num_iterations=1",
+    "workers=1",
+    "ablate=true",
+]
 
 
 def pick(folder, *options):
@@ -40,8 +49,11 @@ def test_a_run_leaves_a_report_and_a_film_and_goes_on_where_it_was_stopped(tmp_p
     assert {"servo", "relative servo", "still world", "blind", "frozen random encoder", "oracle", "random"} <= set(
         report["baselines"]
     )
+    assert {"object term off", "latent distance"} <= set(report["baselines"])
     (film,) = (folder / "videos").glob("*.mp4")
     assert film.stat().st_size > 1000
+    page = (folder / "report.html").read_text()
+    assert f"videos/{film.name}" in page and "relative servo" in page and (folder / "figures/rates.png").exists()
     played = {path: path.stat().st_mtime_ns for path in (folder / "episodes").iterdir()}
     second = pick(folder, *options)
     assert second.returncode == 0 and {path: path.stat().st_mtime_ns for path in played} == played
