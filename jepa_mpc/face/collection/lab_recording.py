@@ -26,7 +26,7 @@ from jepa_mpc.runs.run_folder import refuse_strangers
 from jepa_mpc.seeding import numpy_generator, seed_of
 from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND, HEARD, OBJECT, SOUND, Episode
 from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
-from jepa_mpc.trajectories.handling import Handle
+from jepa_mpc.trajectories.handling import Handle, fumble
 from jepa_mpc.trajectories.motion import Motion, Reach, reward_free_motion
 from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
 
@@ -34,7 +34,8 @@ LOGGER = logging.getLogger(__name__)
 SETTINGS = "collect.json"
 LATER = ("task", "policy", "robot", "env", "goal")  # settings that older logs do not name: they have the defaults
 TASKS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
-POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle}
+POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle, "fumble": fumble}
+BY_FEEL = ("handle", "fumble")
 CAMERAS = {"pick": ("left", "right", "wrist"), "gym": ("render",)}
 HANDED_OVER = 0.8  # share of the episodes of `handle` that begin with the object in the hand
 
@@ -69,7 +70,7 @@ class Collection:
             raise ValueError("env= and goal= are for environments of gymnasium: task=gym:ID")
         choose(TASKS, self.task, "task")
         choose(POLICIES, self.policy, "policy")
-        if self.policy == "handle" and self.task != "pick":
+        if self.policy in BY_FEEL and self.task != "pick":
             raise ValueError(f"policy=handle needs an object and a gripper: task=pick, got task={self.task}")
         if self.sound is not None and self.task != "push":
             raise ValueError(f"sound comes from a block that is pushed about: task=push, got task={self.task}")
@@ -120,7 +121,7 @@ def record_lab(collection: Collection, index: int) -> Episode:
     if collection.task == "push":
         sensors |= {OBJECT: lambda: env.block_m().astype(np.float32)}
     options: dict[str, Any] = {"lab": lab}
-    if collection.policy == "handle":
+    if collection.policy in BY_FEEL:
         options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < HANDED_OVER)
 
     def motion() -> Any:
@@ -288,7 +289,7 @@ def record(cfg: DictConfig) -> NpzStore:
     names = {field.name for field in fields(Collection)}
     plain = {name: value for name, value in OmegaConf.to_container(cfg, resolve=True).items() if name in names}  # type: ignore[union-attr]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    task = plain["task"] or ("pick" if plain["policy"] == "handle" else "reach")
+    task = plain["task"] or ("pick" if plain["policy"] in BY_FEEL else "reach")
     cameras = plain["cameras"] or CAMERAS.get("gym" if is_gym(task) else task, ("left", "right"))
     usual: dict[str, Any] = {
         "policy": "held" if is_gym(task) else "wander",
