@@ -33,6 +33,7 @@ def batch(worlds: int = 2, times: int = 4):
         "actions": 0.02 * torch.randn(worlds, times - 1, 5, generator=stream),
         "object_felt": 0.1 * torch.randn(worlds, times, 3, generator=stream),
         "observation.gripper_command": 0.04 * torch.rand(worlds, times, 1, generator=stream),
+        "held_felt": torch.randint(2, (worlds, times, 1), generator=stream).float(),
     }
 
 
@@ -117,7 +118,14 @@ class Carrying:
 
 def test_plans_become_motion_and_openings_within_the_workspace():
     world = Carrying()
-    dynamics = ReadOutDynamics(world, lambda latents: latents[..., 0, :3], low=LOW, high=HIGH, widest_m=0.04)
+    dynamics = ReadOutDynamics(
+        world,
+        lambda latents: latents[..., 0, :3],
+        lambda latents: torch.ones(*latents.shape[:-2], 1),
+        low=LOW,
+        high=HIGH,
+        widest_m=0.04,
+    )
     known = torch.tensor([[[0.5, 0.0, 0.02, 0.9, 0.9, 0.0, 0.04]]])  # hand, object, told opening
     context = Context(latents=torch.zeros(1, 1, 2, 16), actions=torch.zeros(1, 0, 5), proprio=known)
     plans = torch.zeros(1, 1, 2, 7)
@@ -132,11 +140,14 @@ def test_plans_become_motion_and_openings_within_the_workspace():
         dynamics.rollout(Context(latents=context.latents, actions=context.actions), plans)
 
 
-def test_only_what_the_hand_is_near_goes_where_it_is_read_to_be():
+def test_only_what_the_hand_is_near_and_holds_goes_where_it_is_read_to_be():
     hand = torch.tensor([[0.0, 0.0, 0.0], [0.05, 0.0, 0.0], [0.1, 0.0, 0.0]])[None, None]
     at_hand, away = torch.zeros(1, 1, 3), torch.tensor([[[0.0, 0.3, 0.0]]])
-    assert torch.allclose(followed(at_hand, hand[:, :, 1:], hand), hand[:, :, 1:])
-    assert torch.allclose(followed(away, hand[:, :, 1:], hand), away[:, :, None].expand(1, 1, 2, 3), atol=1e-6)
+    held, empty = torch.ones(1, 1, 2), torch.zeros(1, 1, 2)
+    assert torch.allclose(followed(at_hand, hand[:, :, 1:], hand, held), hand[:, :, 1:])
+    assert torch.equal(followed(at_hand, hand[:, :, 1:], hand, empty), at_hand[:, :, None].expand(1, 1, 2, 3))
+    stays = away[:, :, None].expand(1, 1, 2, 3)
+    assert torch.allclose(followed(away, hand[:, :, 1:], hand, held), stays, atol=1e-6)
 
 
 def test_a_place_is_the_mean_of_its_readings_weighted_by_their_precision():

@@ -23,7 +23,7 @@ from jepa_mpc.types import Context, Goal, Observation
 from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.dynamics.read_out import ReadOutDynamics, near, sensors
 
-OBJECT, GRIP = "object", "grip"
+OBJECT, GRIP, HELD = "object", "grip", "held"
 SURE_M, DOUBT = 0.01, 0.15  # the goal's place seen from the hand errs by 1 cm and 15 % of the way
 APART_M, FELT_FRAMES = 0.008, 2  # as the labels by feel have it (`trajectories.handling`)
 HELD_M = 0.005  # something that is felt in the hand is there, give or take
@@ -62,15 +62,15 @@ class HandlingEyes:
     """
 
     def __init__(self, model: WorldModel, *, low: Tensor, high: Tensor, widest_m: float) -> None:
-        missing = [name for name in (OBJECT, GRIP) if name not in model.readings]
+        missing = [name for name in (OBJECT, GRIP, HELD) if name not in model.readings]
         if missing or model.position_head is None:
             raise BadCheckpoint(
-                f"handling needs heads for displacement, {OBJECT} and {GRIP}, this world model lacks "
+                f"handling needs heads for displacement, {OBJECT}, {GRIP} and {HELD}, this world model lacks "
                 f"{', '.join([*missing, *([] if model.position_head else ['displacement'])])}: train system=handling"
             )
         self.model, self._position = model, model.position_head
-        read = model.readings[OBJECT].read
-        self.dynamics = ReadOutDynamics(model.dynamics, read, low=low, high=high, widest_m=widest_m)
+        place, held = model.readings[OBJECT].read, model.readings[HELD].read
+        self.dynamics = ReadOutDynamics(model.dynamics, place, held, low=low, high=high, widest_m=widest_m)
         self._goal = self._latents = self._hand = self._told = torch.zeros(0)
         self._apart = 0
         self._target, self._object = Track(), Track()
