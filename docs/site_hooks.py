@@ -27,6 +27,14 @@ def on_startup(**_: object) -> None:
         shutil.copytree(ROOT / shelf, package / shelf, ignore=_no_sources)
 
 
+def on_config(config: MkDocsConfig) -> None:
+    """List every page of a folder that the navigation names (`systems/`, `decisions/`) by its own title."""
+    for section in config.nav or []:
+        for title, entry in section.items():
+            if isinstance(entry, str) and entry.endswith("/"):
+                section[title] = sorted(f"{entry}{page.name}" for page in (ROOT / "docs" / entry).glob("*.md"))
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add pages that are made of files beside docs/."""
     for name, page in PAGES.items():

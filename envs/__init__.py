@@ -9,8 +9,9 @@ Importing this package is cheap and only chooses how MuJoCo shall draw; a task i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jepa_mpc.envs.backend import choose_backend
@@ -19,65 +20,42 @@ from jepa_mpc.errors import choose
 if TYPE_CHECKING:
     from gymnasium.vector import AsyncVectorEnv
 
-    from jepa_mpc.envs.cart_pole import CartPoleEnv
-    from jepa_mpc.envs.dmc import DmcEnv
-    from jepa_mpc.envs.pick import PickEnv
-    from jepa_mpc.envs.push import PushEnv
-    from jepa_mpc.envs.reach import ReachEnv
     from jepa_mpc.envs.task import Task
 
 choose_backend()  # must happen before mujoco is imported
 
 
-def reach_v1(**settings: Any) -> ReachEnv:
-    """Bring the hand to where a goal image shows it (see `envs.reach.ReachEnv`)."""
-    from jepa_mpc.envs.reach import ReachEnv
+class TaskClass:
+    """A task's class, imported when a task is made.
 
-    return ReachEnv(**settings)
+    Args:
+        place: Module in this package and class in it, as "module:Class".
+        **settings: Arguments of the class that make it this task.
+    """
 
+    def __init__(self, place: str, **settings: Any) -> None:
+        self.entry_point, self.settings = f"{__name__}.{place}", settings
 
-def push_v1(**settings: Any) -> PushEnv:
-    """Push a block to where a goal image shows it (see `envs.push.PushEnv`)."""
-    from jepa_mpc.envs.push import PushEnv
-
-    return PushEnv(**settings)
-
-
-def pick_v1(**settings: Any) -> PickEnv:
-    """Pick an object up and place it where goal images show it (see `envs.pick.PickEnv`)."""
-    from jepa_mpc.envs.pick import PickEnv
-
-    return PickEnv(**settings)
+    def __call__(self, **settings: Any) -> Any:
+        """Make the task with further arguments of its class."""
+        module, _, name = self.entry_point.partition(":")
+        return getattr(import_module(module), name)(**self.settings, **settings)
 
 
-def cart_pole_v1(**settings: Any) -> CartPoleEnv:
-    """Swing a pole up and hold it (see `envs.cart_pole.CartPoleEnv`)."""
-    from jepa_mpc.envs.cart_pole import CartPoleEnv
-
-    return CartPoleEnv(**settings)
-
-
-def dmc_v1(*, task: str, **settings: Any) -> DmcEnv:
-    """A task of dm_control (see `envs.dmc.DmcEnv`)."""
-    from jepa_mpc.envs.dmc import DmcEnv
-
-    return DmcEnv(task=task, **settings)
-
-
-ENVS: Mapping[str, Callable[..., Any]] = {
-    "reach-v1": reach_v1,
-    "push-v1": push_v1,
-    "pick-v1": pick_v1,
-    "cart-pole-v1": cart_pole_v1,
-    "dmc-cartpole-balance-v1": partial(dmc_v1, task="cartpole-balance"),
-    "dmc-cartpole-swingup-v1": partial(dmc_v1, task="cartpole-swingup"),
-    "dmc-pendulum-swingup-v1": partial(dmc_v1, task="pendulum-swingup"),
-    "dmc-point-mass-easy-v1": partial(dmc_v1, task="point-mass-easy"),
-    "dmc-reacher-easy-v1": partial(dmc_v1, task="reacher-easy"),
-    "dmc-reacher-hard-v1": partial(dmc_v1, task="reacher-hard"),
-    "dmc-jaco-reach-site-v1": partial(dmc_v1, task="jaco-reach-site"),
+ENVS: Mapping[str, TaskClass] = {
+    "reach-v1": TaskClass("reach:ReachEnv"),
+    "push-v1": TaskClass("push:PushEnv"),
+    "pick-v1": TaskClass("pick:PickEnv"),
+    "cart-pole-v1": TaskClass("cart_pole:CartPoleEnv"),
+    "dmc-cartpole-balance-v1": TaskClass("dmc:DmcEnv", task="cartpole-balance"),
+    "dmc-cartpole-swingup-v1": TaskClass("dmc:DmcEnv", task="cartpole-swingup"),
+    "dmc-pendulum-swingup-v1": TaskClass("dmc:DmcEnv", task="pendulum-swingup"),
+    "dmc-point-mass-easy-v1": TaskClass("dmc:DmcEnv", task="point-mass-easy"),
+    "dmc-reacher-easy-v1": TaskClass("dmc:DmcEnv", task="reacher-easy"),
+    "dmc-reacher-hard-v1": TaskClass("dmc:DmcEnv", task="reacher-hard"),
+    "dmc-jaco-reach-site-v1": TaskClass("dmc:DmcEnv", task="jaco-reach-site"),
 }
-
+"""Name -> task."""
 
 GYM = "gym:"
 """Before an id of gymnasium, in place of a name of `ENVS`."""
@@ -123,11 +101,9 @@ def register() -> None:
     """Tell gymnasium of every task, so that `gymnasium.make("reach-v1")` works; calling it again changes nothing."""
     import gymnasium
 
-    for name, builder in ENVS.items():
+    for name, task in ENVS.items():
         if name not in gymnasium.registry:
-            maker = builder.func if isinstance(builder, partial) else builder
-            kwargs = builder.keywords if isinstance(builder, partial) else {}
-            gymnasium.register(name, entry_point=f"{__name__}:{maker.__name__}", kwargs=dict(kwargs))
+            gymnasium.register(name, entry_point=task.entry_point, kwargs=dict(task.settings))
 
 
 def make_async(name: str, *, count: int, **settings: Any) -> AsyncVectorEnv:

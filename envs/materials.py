@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 
 Modes = tuple[float, ...]
 
@@ -92,6 +92,6 @@ class Ringing:
         """The sound of blows (N s in each sample)."""
         sound = np.zeros_like(blows)
         for index, (ahead, back) in enumerate(self._modes):
-            rung, self._rest[index] = lfilter(ahead, back, blows, zi=self._rest[index])
+            rung, self._rest[index] = scipy.signal.lfilter(ahead, back, blows, zi=self._rest[index])
             sound += rung
         return sound

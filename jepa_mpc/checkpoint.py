@@ -56,7 +56,7 @@ def save_checkpoint(
 ) -> None:
     """Publish a checkpoint; an older one at the same place survives until the new one is complete.
 
-    Files that somebody laid beside an older checkpoint stay; they are not part of it.
+    Files that were added to an older checkpoint's folder stay; they are not part of it.
 
     Args:
         folder: Where it shall appear; missing parents are made, a link is followed.

@@ -41,7 +41,7 @@ class PlayedEpisode:
         actions: What was done `(A,)` each.
         reached: Whether the goal was reached, before the first action and after each.
         distances: Distance from the goal in the environment's unit, likewise; empty where it has none.
-        logs: What the agent says of each step (its last search, its path, what it believes), or None.
+        logs: The agent's log of each step (its last search, its path, its estimates), or None.
         wall_ms: Time per decision on the clock.
         busy_ms: Processor time per decision.
         broken: Whether the simulation broke down.

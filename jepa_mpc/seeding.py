@@ -1,4 +1,4 @@
-"""Named, independent streams of random numbers: the only source of randomness in the house."""
+"""Named, independent streams of random numbers: the only source of randomness in this project."""
 
 from __future__ import annotations
 

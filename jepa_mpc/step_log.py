@@ -24,9 +24,9 @@ class StepLog:
         imagined: The future that the chosen plan was imagined to have `B H N D`, from the state it was made in.
         planned: Whether the search was made in this step (it is older while a plan is being carried out).
         present_cost: Cost of the present state `B`, in the cost's own unit, or None.
-        position: Where the hand is believed to be `B 3` (m), in the frame of the position head, or None without one.
+        position: Estimated position of the hand `B 3` (m), in the frame of the position head, or None without one.
         path: Where the plan is imagined to lead `B H 3` (m), in the same frame, or None.
-        goal_distance: How far away the goal is believed to be `B` (m), or None.
+        goal_distance: Estimated distance to the goal `B` (m), or None.
         seconds: Time per stage: "perceive", "judge", "plan", "imagine" ...
     """
 

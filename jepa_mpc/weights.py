@@ -103,7 +103,7 @@ def _entry(name: str, entry: Any) -> tuple[str, int]:
         case {"dtype": str(dtype), "shape": list(shape)} if dtype in _DTYPES and _are_sizes(shape):
             kind = _DTYPES[dtype]
             return kind_of(shape, kind), math.prod(shape) * kind.itemsize
-    raise ValueError(f"its header says nothing usable of the tensor {name[:80]!r}")
+    raise ValueError(f"its header has no valid entry for the tensor {name[:80]!r}")
 
 
 def _are_sizes(values: Iterable[Any]) -> bool:

@@ -49,7 +49,7 @@ def free_workspace(path: Path) -> Iterator[Path]:
 
 
 def clear_workspaces(folder: Path) -> None:
-    """Remove the workspaces in a folder that nobody holds."""
+    """Remove the workspaces in a folder that no process holds."""
     for place in folder.glob(".*.tmp"):
         if place.is_dir() and not place.is_symlink():
             _clear_abandoned(place)

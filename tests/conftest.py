@@ -6,18 +6,13 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process that tests start compiles all modules anew
+sys.dont_write_bytecode = False
 if not os.environ.get("DISPLAY"):
     os.environ.setdefault("MUJOCO_GL", "egl")
-
-import absl.logging
-import pytest
-import torch
-import torch._dynamo  # before the first OpenGL context: the other order can crash the first optimiser
-
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-# dm_control brings absl, whose log handler would hold pytest's captured stream and close it when hydra sets up logging
-absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 PROBE = """
 import mujoco
@@ -39,6 +34,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="also check the reference cases below DIR (may be given several times)",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load PyTorch where tests run: the process that hands them out to others does not need it."""
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        return
+    import absl.logging
+    import torch
+    import torch._dynamo  # before the first OpenGL context: the other order can crash the first optimiser
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    # dm_control brings absl, whose log handler would hold pytest's captured stream and close it when hydra logs
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="session")

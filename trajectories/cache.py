@@ -28,7 +28,7 @@ from jepa_mpc.trajectories.checksums import file_sha256
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats.base import fault
 from jepa_mpc.trajectories.guards import no_log
-from jepa_mpc.trajectories.pictures import Aspect, PictureFit
+from jepa_mpc.trajectories.resizing import Aspect, PictureFit
 from jepa_mpc.trajectories.robots import RobotMap, robot_map
 
 CACHE_VERSION = 1

@@ -121,5 +121,5 @@ def _noted(path: Path) -> dict[str, Mapping[str, Any]]:
         entries = parse_json(read_plain(path, path.parent))["files"]
         noted = {str(name): {"bytes": int(one["bytes"]), "sha256": str(one["sha256"])} for name, one in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise BadEpisode(f"{path.name}: field 'files' is unreadable ({error}); write the sums anew") from error
+        raise BadEpisode(f"{path.name}: field 'files' is unreadable ({error}); rewrite the checksums") from error
     return dict(noted)

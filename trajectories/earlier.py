@@ -14,7 +14,7 @@ from jepa_mpc.trajectories.actions import ACTION_PARTS, ActionPart
 from jepa_mpc.trajectories.cache import CacheOptions
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats.npz import FILE_NAME, read_episode
-from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.trajectories.robots import ROBOTS
 
 VERSION = 1

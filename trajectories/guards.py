@@ -181,7 +181,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose names are there once."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("it says something twice")
+        raise ValueError("a key occurs twice")
     return found
 
 

@@ -23,7 +23,7 @@ from jepa_mpc.places import CHECKPOINTS
 from jepa_mpc.trajectories.actions import ActionPart, CommandedActions, PoseDelta, action_part, describe
 from jepa_mpc.trajectories.columns import base_name
 from jepa_mpc.trajectories.episode import ACTION, EE_POSE, GRIPPER, IMAGES, STATE, TIMESTAMP
-from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.trajectories.robots import RobotMap, robot_map
 from jepa_mpc.trajectories.stats import Stats, stats_from
 from jepa_mpc.trajectories.windows import Blocks, stack_cameras

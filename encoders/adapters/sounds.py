@@ -103,7 +103,9 @@ def encoder_tensors(tensors: Mapping[str, Tensor], *, which: str, source: str) -
         )
     strange = [name for name in tensors if not name.startswith((prefix, *SECTIONS))]
     if strange:
-        raise BadCheckpoint(f"{source} is no Audio-JEPA: it has {len(strange)} further weights such as {strange[0]}")
+        raise BadCheckpoint(
+            f"{source} is not an Audio-JEPA checkpoint: it has {len(strange)} further weights such as {strange[0]}"
+        )
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 

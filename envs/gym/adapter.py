@@ -10,7 +10,6 @@ copies. Both are tried out once, when the adapter is made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.envs.baselines import Policy
-from jepa_mpc.envs.costs import task_cost
-from jepa_mpc.envs.gym.bridge.wire import RENDERED_GOAL
 from jepa_mpc.envs.gym.course import Course
+from jepa_mpc.envs.gym.episode_goal import EpisodeGoal
 from jepa_mpc.envs.gym.goals import GOALS, GymGoal
-from jepa_mpc.envs.gym.later import play_ahead
 from jepa_mpc.envs.gym.making import box_of, budget_of, kept, made, name_of
-from jepa_mpc.envs.gym.moments import Moment, told
+from jepa_mpc.envs.gym.moments import Moment
 from jepa_mpc.envs.gym.physics import moves_alike, plant_of
-from jepa_mpc.envs.gym.pictures import RENDER, View, drawn, fitted
 from jepa_mpc.envs.gym.states import CopiedStates, MujocoStates, States
+from jepa_mpc.envs.gym.view import RENDER, View, drawn
 from jepa_mpc.envs.plant import Array, DirectPlant
 from jepa_mpc.interfaces import Cost
 from jepa_mpc.types import Observation
@@ -100,13 +97,9 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         per_step_s = getattr(own, "dt", None) or 1 / own.metadata.get("render_fps", 1)
         self.dt_s = float(per_step_s) * self.wanted.repeat
         self.action_space = chosen.action_space
-        self._picture = None if picture is None else fitted(picture, image_size)
-        self._ahead: Array | None = None
+        self.episode_goal = EpisodeGoal(self.wanted, self.view, picture=picture)
         self.course.begin(seed=0, options=dict(self.wanted.options))
-        shows_goal = picture is not None or self.wanted.later is not None or self.wanted.photograph is not None
-        self.observation_space: gymnasium.Space[Any] = self.view.space(
-            goal=shows_goal or self.moment.info.get(RENDERED_GOAL) is not None
-        )
+        self.observation_space: gymnasium.Space[Any] = self.view.space(goal=self.episode_goal.shown)
         self._try_myself()
 
     @property
@@ -150,7 +143,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         """Begin an episode; the options are the environment's own."""
         super().reset(seed=seed)
         drawn_seed = int(self.np_random.integers(SEEDS)) if seed is None else seed % SEEDS
-        self._begin(drawn_seed, {**self.wanted.options, **(options or {})})
+        self.episode_goal.begin(drawn_seed, {**self.wanted.options, **(options or {})})
         return self._observe(), self._info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
@@ -201,20 +194,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     def goal_sensors(self) -> Array:
         """What they read at the goal `(Q,)`; zero on axes that do not matter."""
-        wanted = self.wanted_observation or [None] * len(self.moment.observation)
-        if len(wanted) != len(self.moment.observation):
-            raise ValueError(
-                f"{self.name} observes {len(self.moment.observation)} numbers, the goal gives {len(wanted)}: None for "
-                "those that do not matter"
-            )
-        return np.array([0.0 if value is None else value for value in [*wanted, None, None]], dtype=np.float64)
-
-    @property
-    def wanted_observation(self) -> Sequence[float | None] | None:
-        """The observation at the goal of this episode, None on axes that do not matter; None if it is not known."""
-        if self.wanted.later is None or self._ahead is None:
-            return self.wanted.observation
-        return self.wanted.later.observation(self._ahead)
+        return self.episode_goal.sensors()
 
     def success(self) -> bool:
         """Whether the goal is reached now.
@@ -222,14 +202,11 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         Raises:
             ValueError: If neither the goal nor the environment says what success is.
         """
-        if self.wanted.later is not None:
-            return self._ahead is not None and self.wanted.later.success(self._ahead)(self.moment)
-        return (self.wanted.success or told)(self.moment)
+        return self.episode_goal.success()
 
     def cost(self) -> Cost:
         """Distance of the observation from the goal's; without one, minus the reward, mean over the plan."""
-        self.goal_sensors()
-        return task_cost(self.wanted.stage(len(self.moment.observation)))
+        return self.episode_goal.cost()
 
     def oracle(self) -> Policy | None:
         """None: nothing is known of it."""
@@ -245,12 +222,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         Raises:
             ValueError: If pictures are taken and the goal has none.
         """
-        if self.cameras and self._picture is None:
-            raise ValueError(
-                f"{self.name} has no goal image: give GymEnv picture=, uint8 (h, w, 3), or a goal with later= or "
-                "photograph="
-            )
-        return self.view.observation(self._picture, self.goal_sensors()[:-2])
+        return self.episode_goal.image()
 
     def render(self) -> NDArray[np.uint8] | None:
         """The environment's own picture, None if it does not draw.
@@ -263,22 +235,6 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     def close(self) -> None:
         """Free everything."""
         self.own.close()
-
-    def _begin(self, seed: int, options: dict[str, Any]) -> None:
-        """Begin the episode of a seed, and find out what its goal looks like."""
-        wanted, course = self.wanted, self.course
-        if wanted.later is not None:
-            self._ahead, picture = play_ahead(course, wanted.later, seed=seed, options=options, look=self.view.frames)
-            self._picture = picture if self.cameras else None
-            return
-        course.begin(seed=seed, options=options)
-        if not self.cameras:
-            return
-        if wanted.photograph is not None:
-            self._picture = fitted(wanted.photograph(self.own), self.image_size)
-            course.begin(seed=seed, options=options)
-        elif course.moment.info.get(RENDERED_GOAL) is not None:
-            self._picture = fitted(np.asarray(course.moment.info[RENDERED_GOAL]), self.image_size)
 
     def _try_myself(self) -> None:
         """Find out whether the environment comes back to the same future, and whether a plant moves as it does."""
@@ -295,8 +251,8 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         seen: dict[str, NDArray[Any]] = {"proprio": np.nan_to_num(self.moment.observation).astype(np.float32)}
         if self.cameras:
             seen["frames"] = self.view.frames().copy()
-            if self._picture is not None:
-                seen["goal"] = self._picture.copy()
+            if self.episode_goal.picture is not None:
+                seen["goal"] = self.episode_goal.picture.copy()
         return seen
 
     def _info(self) -> dict[str, Any]:

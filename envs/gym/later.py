@@ -98,7 +98,9 @@ def play_ahead(
         row, picture = course.moment.observation, look()
         course.begin(seed=seed, options=options)
         if not np.array_equal(course.moment.observation, start.observation, equal_nan=True):
-            raise ValueError("this environment does not begin alike from the same seed: later= goals cannot be had")
+            raise ValueError(
+                "the same seed gives different starts in this environment: goals with later= need equal ones"
+            )
         if not later.success(row)(start):
             return row, picture
     raise ValueError(

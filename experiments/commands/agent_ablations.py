@@ -182,7 +182,7 @@ def main(cfg: DictConfig) -> None:
         cells = (reach_cells(cfg, full) if cfg.labs else []) + wall_cells_of(cfg)
         cells += doubt_cells_of(cfg, full)
         if not cells:
-            raise ValueError("nothing is left to play: give labs, or seeds of the wall")
+            raise ValueError("there are no episodes to run: give labs= or wall.seeds=")
         folder = Path(str(cfg.out))
         claim_run(folder, "agent_ablations", left=("cells",))
         play(cells, folder, workers=cfg.workers)

@@ -53,7 +53,7 @@ def bench_rollouts(cfg: DictConfig) -> tuple[list[dict[str, Any]], dict[str, Any
     rows = [row for frames in sizes.contexts for row in measure(frames, sizes, device)]
     if device.type == "cuda":
         return rows, {"gpu": torch.cuda.get_device_name(device)}
-    rates = {str(dtype): product_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    rates = {str(dtype): product_rate(sizes, dtype) for dtype in (torch.float32, torch.bfloat16)}
     return rows, {"GFLOP per busy second of a matrix product": rates}
 
 

@@ -61,7 +61,7 @@ def samples(
     if bank.proprio_dim >= -HAND.start:
         places = {"hand": drawn["proprio"][:, 0, HAND], **places}
     if not places:
-        raise ValueError("this log tells neither where the hand is nor the object: there is nothing to read")
+        raise ValueError("this log has neither hand nor object positions, so there is nothing to probe")
     if sees not in drawn:
         raise ValueError(f"the encoder sees {sees}, and the log holds {', '.join(drawn)}")
     tokens, looks = encode(drawn[sees][:, 0]), bank.groups[drawn["episode"]]

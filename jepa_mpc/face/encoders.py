@@ -187,7 +187,7 @@ def _frames_of_system(choice: EncoderChoice) -> FrameEncoder:
             "name an encoder of one camera"
         )
     if choice.image_size not in (None, size):
-        raise BadCheckpoint(f"{choice.name} was trained at {size} px and sees no other size: leave image_size away")
+        raise BadCheckpoint(f"{choice.name} was trained at {size} px and takes no other size: omit image_size")
     objective.to(choice.device)
 
     def prepare(frames: Tensor) -> Tensor:

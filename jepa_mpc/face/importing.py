@@ -16,7 +16,7 @@ from jepa_mpc.errors import BadCheckpoint, choose
 from jepa_mpc.trajectories.actions import ActionPart, PoseDelta, action_names
 from jepa_mpc.trajectories.checksums import file_sha256
 from jepa_mpc.trajectories.episode import EE_POSE, GRIPPER
-from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.trajectories.robot_adapter import RobotAdapter
 from jepa_mpc.trajectories.robots import ROBOTS, RobotMap
 from jepa_mpc.trajectories.stats import Stats

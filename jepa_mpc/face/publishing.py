@@ -68,7 +68,7 @@ def _publish(cfg: DictConfig, target: Path) -> Path:
 
 
 def card(interface: Interface, config: Mapping[str, Any]) -> str:
-    """What a stranger should know of a checkpoint, as Markdown with the head that the Hub reads."""
+    """The model card of a checkpoint, as Markdown with the metadata block that the Hub reads."""
     training = config.get("training", {})
     scores = training.get("evaluation", {}).get("scores", {})
     lines = [

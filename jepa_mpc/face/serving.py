@@ -17,7 +17,7 @@ from jepa_mpc.errors import BadObservation
 from jepa_mpc.face.agents import CalibratedSettings
 from jepa_mpc.face.loading import AgentKind, load_agent, load_world_model, usual_kind
 from jepa_mpc.serving.session import DEADLINE, START, TIME, Keys, ServedAgent, Session
-from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.trajectories.robot_adapter import load_robot_adapter
 from jepa_mpc.types import ActionBox, Observation
 from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
@@ -28,7 +28,7 @@ PROTOCOL = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ServedRobot:
-    """A robot that nobody here simulates.
+    """A robot without a simulation here.
 
     Args:
         cameras: Names of its cameras.

@@ -96,7 +96,7 @@ def distance_over_steps(axes: Axes, report: Report) -> None:
     imagined = [episode.imagined_m for episode in report.of(method) if episode.imagined_m]
     if imagined:
         believed = 100 * quantiles(_padded(imagined), [0.5])[0]
-        axes.plot(believed, color=BLUE, lw=1.2, ls=(0, (1, 1.5)), label="distance that the model believes")
+        axes.plot(believed, color=BLUE, lw=1.2, ls=(0, (1, 1.5)), label="distance estimated by the model")
     tops = [curve.y[-1] for curve in curves if math.isfinite(curve.y[-1])] + [
         float(v) for v in high if math.isfinite(v)
     ]

@@ -1,7 +1,7 @@
 """Intervals and tests for success rates: what a number of episodes in a number of labs can and cannot tell.
 
 Episodes of one lab resemble each other, so the lab is the unit of chance: Wilson's interval is given for comparison
-with other work, the bootstrap over labs is the one to believe. Without a miss, or without a success, the bootstrap has
+with other work, the bootstrap over labs is the relevant one. Without a miss, or without a success, the bootstrap has
 no width; Wilson's interval stands in its place.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Z_95 = 1.96
 Floats = NDArray[np.float64]
@@ -68,7 +68,7 @@ def clustered_wilson(successes: Sequence[bool], clusters: Sequence[Hashable]) ->
     spread = sum((sum(group) - rate * len(group)) ** 2 for group in groups.values()) / trials**2
     effective = float(count)
     if count > 1 and spread > 0:
-        few, many = stats.t.ppf(0.975, [count - 1, trials - 1])
+        few, many = scipy.stats.t.ppf(0.975, [count - 1, trials - 1])
         variance = spread * count / (count - 1)
         effective = float(np.clip(rate * (1 - rate) / variance * (many / few) ** 2, count, trials))
     return _wilson(rate, effective)
@@ -157,7 +157,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
     if only_first + only_second == 0:
         return 1.0
-    return float(stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
+    return float(scipy.stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

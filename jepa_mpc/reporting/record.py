@@ -32,7 +32,7 @@ class EpisodeRecord:
         start_m: Gripper position at the start (x, y, z).
         goal_m: Gripper position at the goal (x, y, z).
         distances_m: Distance from gripper to goal at every step, the start included; NaN after a diverged simulation.
-        imagined_m: Distance that the model itself believed in, per step, or None.
+        imagined_m: The model's own estimate of the distance, per step, or None.
         success_5cm: Whether the final pose is within 5 cm.
         success_2cm: Whether the final pose is within 2 cm.
         held_success_5cm: Whether each of the last three poses is within 5 cm.

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from jepa_mpc.reporting.intervals import (
     area_under_curve,
@@ -131,7 +131,7 @@ def _paired(pairs: Sequence[tuple[EpisodeRecord, EpisodeRecord]]) -> Row:
         "difference": float(np.mean(gains)),
         "interval_95": list(difference_interval(gains, labs, generator=numpy_generator(0, "bootstrap"))),
         "mcnemar_p": mcnemar(first, second),
-        "wilcoxon_p": float(stats.wilcoxon(gaps).pvalue) if np.any(gaps) else 1.0,
+        "wilcoxon_p": float(scipy.stats.wilcoxon(gaps).pvalue) if np.any(gaps) else 1.0,
     }
 
 

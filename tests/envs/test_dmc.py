@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jepa_mpc import envs
+from jepa_mpc.envs.dmc import DmcEnv
 from jepa_mpc.envs.dmc_tasks import DMC_TASKS
 
 TASKS = [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("jaco") else []) for name in sorted(DMC_TASKS)]
@@ -13,7 +13,7 @@ TASKS = [pytest.param(name, marks=[pytest.mark.slow] if name.startswith("jaco") 
 
 @pytest.fixture(params=TASKS)
 def env(request):
-    made = envs.dmc_v1(task=request.param, cameras=())
+    made = DmcEnv(task=request.param, cameras=())
     made.reset(seed=1)
     yield made
     made.close()

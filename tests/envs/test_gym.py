@@ -238,5 +238,5 @@ def test_pictures_and_goal_pictures_come_in_the_size_asked_for():
     assert env.goal().frames.shape == env.observation().frames.shape == (1, 1, 3, 32, 32)
     assert env.observation_space.contains(observation)
     env.close()
-    with pytest.raises(ValueError, match="draws nothing: make it with render_mode='rgb_array'"):
+    with pytest.raises(ValueError, match="renders no images: make it with render_mode='rgb_array'"):
         GymEnv(gymnasium.make("Reacher-v5"), cameras=("render",))

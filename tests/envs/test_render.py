@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +21,7 @@ from jepa_mpc.envs.image_effects import degrade
 from jepa_mpc.envs.labs import SPLITS, ImageEffects, sample_lab
 from jepa_mpc.errors import MissingPackage
 from jepa_mpc.seeding import numpy_generator
+from tests.fresh import run_fresh
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -160,23 +163,16 @@ assert env.arm.move([0.0] * 7) is None
 """
 
 
-def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    import os
+@pytest.fixture
+def in_a_process(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs code that has the first import of MuJoCo still before it."""
+    chosen = ("MUJOCO_GL", "MUJOCO_GL_NOTE", "MUJOCO_GL_GIVEN", "DISPLAY")
+    kept = {name: value for name, value in os.environ.items() if name not in chosen}
 
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("MUJOCO_GL", "MUJOCO_GL_NOTE", "MUJOCO_GL_GIVEN", "DISPLAY")
-    }
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={**kept, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return run_fresh(code, cwd=ROOT, environment=kept | environment, said=tmp_path / "said.txt")
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -187,7 +183,7 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[s
         ("osmesa", NO_LIBRARIES),
     ],
 )
-def test_where_nothing_draws_the_physics_works_and_one_sentence_helps(wanted, preparation):
+def test_where_nothing_draws_the_physics_works_and_one_sentence_helps(in_a_process, wanted, preparation):
     run = in_a_process(f"{NO_WARP}\n{preparation}\n{PHYSICS}\nenv.reset(seed=0)", MUJOCO_GL=wanted)
     last = run.stderr.strip().splitlines()[-1]
     assert run.returncode == 1 and last.startswith("jepa_mpc.envs.render.NoOpenGL: no OpenGL could be opened"), (
@@ -201,7 +197,7 @@ def test_where_nothing_draws_the_physics_works_and_one_sentence_helps(wanted, pr
     ["MUJOCO_GL=glfw", "MUJOCO_GL=osmesa", "MUJOCO_GL=disable", "MUJOCO_GL=nonsense", "PYOPENGL_PLATFORM=osmesa",
      "MUJOCO_EGL_DEVICE_ID=99", "MUJOCO_EGL_DEVICE_ID=abc"],
 )  # fmt: skip
-def test_a_variable_that_keeps_drawing_from_working_is_named(setting):
+def test_a_variable_that_keeps_drawing_from_working_is_named(in_a_process, setting):
     if not loads("egl"):
         pytest.skip("EGL is not installed")
     if setting == "MUJOCO_GL=osmesa" and loads("osmesa"):
@@ -212,13 +208,13 @@ def test_a_variable_that_keeps_drawing_from_working_is_named(setting):
     assert run.returncode == 1 and f"with {setting}: unset {name}, " in last and "apt-get" not in last, run.stderr
 
 
-def test_importing_mujoco_first_is_named_as_the_cause():
+def test_importing_mujoco_first_is_named_as_the_cause(in_a_process):
     run = in_a_process(f"{NO_WARP}\nimport mujoco\n{PHYSICS}\nenv.reset(seed=0)")
     assert run.returncode == 1 and "import envs first" in run.stderr.strip().splitlines()[-1], run.stderr
 
 
 @pytest.mark.parametrize("wanted", ["", "egl"])
-def test_egl_is_taken_where_it_can_be_loaded(renderable, wanted):
+def test_egl_is_taken_where_it_can_be_loaded(in_a_process, renderable, wanted):
     if not loads("egl"):
         pytest.skip("EGL is not installed")
     run = in_a_process("import envs, os; sys = os.environ['MUJOCO_GL']; assert sys == 'egl', sys", MUJOCO_GL=wanted)
@@ -245,7 +241,7 @@ env.close()
 
 
 @pytest.mark.slow
-def test_the_ray_caster_draws_nearly_what_opengl_draws(env, tmp_path):
+def test_the_ray_caster_draws_nearly_what_opengl_draws(in_a_process, env, tmp_path):
     pytest.importorskip("mujoco_warp")
     file = tmp_path / "frames.npy"
     run = in_a_process(WITHOUT_GL.format(file=file), MUJOCO_GL="disable")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from jepa_mpc import envs
+from jepa_mpc.envs.dmc import DmcEnv
 from jepa_mpc.envs.oracle_cpu import TrueDynamics, rows_at_once
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.planners import PLANNERS
@@ -97,7 +98,7 @@ def test_an_unknown_task_lists_the_known_ones():
     with pytest.raises(UnknownName, match="push-v1"):
         envs.make_task("push-v0")
     with pytest.raises(UnknownName, match="reacher-easy"):
-        envs.dmc_v1(task="reacher")
+        DmcEnv(task="reacher")
 
 
 @pytest.mark.parametrize("name", ["reach-v1", "push-v1", "cart-pole-v1"])

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,17 +21,9 @@ from jepa_mpc.world_model.checkpoints.assembly import assemble
 from jepa_mpc.world_model.checkpoints.critics import load_critic, save_critic
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from tests import tiny
+from tests.commands import command
 
-ROOT = Path(__file__).resolve().parents[2] / "experiments"
 CRITIC = {"_target_": "critic", "width": 64, "hidden": 8}
-
-
-def command(script: str, *options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *options],
-        cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}, capture_output=True, text=True,
-        timeout=240,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +46,7 @@ def test_the_command_leaves_tables_and_goes_on_where_it_stopped(place, tmp_path)
         "planner=random_shooting", "planner.num_samples=8", "out=run", "doubts={splits:[in,camera],labs:1,frames:2}",
         "wall={seeds:[0],walks:20,walk_steps:10,critic_steps:5,episodes:4,budget:3}",
     )  # fmt: skip
-    done = command("agent_ablations.py", *options, cwd=tmp_path)
+    done = command("agent_ablations", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert [row["variant"] for row in results["reach"]] == [
@@ -77,7 +65,7 @@ def test_the_command_leaves_tables_and_goes_on_where_it_stopped(place, tmp_path)
     assert len(files) == 9
     spoiled = next(iter(sorted(files)))
     spoiled.write_text("{")
-    again = command("agent_ablations.py", *options, cwd=tmp_path)
+    again = command("agent_ablations", *options, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     changed = [path for path, before in files.items() if path.stat().st_mtime_ns != before]
     assert changed == [spoiled]
@@ -86,7 +74,7 @@ def test_the_command_leaves_tables_and_goes_on_where_it_stopped(place, tmp_path)
 @pytest.mark.render
 def test_the_reaching_experiment_plays_the_full_agent(place, tmp_path):
     done = command(
-        "zero_shot_reach.py", "agent=full", f"checkpoint={place / 'model0'}", "agent.policy=null",
+        "zero_shot_reach", "agent=full", f"checkpoint={place / 'model0'}", "agent.policy=null",
         f"agent.critic={place / 'critic'}", "labs=1", "episodes=1", "budget=2", "horizon=1", "workers=1",
         "planner=random_shooting", "planner.num_samples=8", "baselines=false", "out=run", cwd=tmp_path,
     )  # fmt: skip
@@ -96,7 +84,7 @@ def test_the_reaching_experiment_plays_the_full_agent(place, tmp_path):
 
 
 def test_a_mistake_is_told_in_one_sentence_before_anything_runs(tmp_path):
-    done = command("agent_ablations.py", "agent.margin=-1", cwd=tmp_path)
+    done = command("agent_ablations", "agent.margin=-1", cwd=tmp_path)
     assert done.returncode == 1 and "margin" in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 

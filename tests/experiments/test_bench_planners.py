@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,13 @@ def outcome(cost: float, *, success: bool = True, **changes) -> Outcome:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def played(tmp_path_factory) -> tuple[Path, list[dict]]:
+    """The folder that the tiny study leaves, and its rows."""
+    folder = tmp_path_factory.mktemp("played") / "run"
+    return folder, bench(config(*TINY, f"out={folder}"))
+
+
 def test_a_cell_gives_the_same_numbers_whatever_was_played_before() -> None:
     first = play(cell())
     play(cell(start=1, seed=3))
@@ -96,32 +104,32 @@ def test_the_cost_of_a_course_is_the_objective_of_its_actions() -> None:
     assert course_cost(task, np.array(sensors), actions, goal=goal) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_run_leaves_table_figures_and_page_with_baselines(tmp_path: Path) -> None:
-    rows = bench(config(*TINY, f"out={tmp_path}"))
+def test_a_run_leaves_table_figures_and_page_with_baselines(played) -> None:
+    folder, rows = played
     assert {row["planner"] for row in rows} == {"cem", "slope", "nothing", "random"}
-    assert all((tmp_path / name).stat().st_size > 0 for name in OUTPUTS)
-    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"cost_over_evaluations", "quality_over_time"}
-    with (tmp_path / "table.csv").open() as file:
+    assert all((folder / name).stat().st_size > 0 for name in OUTPUTS)
+    assert {path.stem for path in (folder / "figures").iterdir()} == {"cost_over_evaluations", "quality_over_time"}
+    with (folder / "table.csv").open() as file:
         assert [line["planner"] for line in csv.DictReader(file)] == [row["planner"] for row in rows]
-    known = json.loads((tmp_path / "results.json").read_text())
+    known = json.loads((folder / "results.json").read_text())
     assert known["facts"]["done"] == known["facts"]["cells"] == 8 and known["facts"]["commits"]
     assert min(row["regret"] for row in rows) >= 0
 
 
-def test_the_same_command_goes_on_and_a_damaged_cell_is_made_again(tmp_path: Path, caplog) -> None:
-    first = bench(config(*TINY, f"out={tmp_path}"))
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+def test_the_same_command_goes_on_and_a_damaged_cell_is_made_again(played, tmp_path: Path, caplog) -> None:
+    folder, first = shutil.copytree(played[0], tmp_path / "run"), played[1]
+    files = {path: path.stat().st_mtime_ns for path in (folder / "cells").iterdir()}
     victim = next(path for path in files if "cem" in path.name)
     victim.write_text(victim.read_text()[:40])
-    second = bench(config(*TINY, f"out={tmp_path}"))
+    second = bench(config(*TINY, f"out={folder}"))
     assert "damaged" in caplog.text
     rewritten = {path for path, time_ns in files.items() if path.stat().st_mtime_ns != time_ns}
     assert rewritten == {victim}
     assert [row["cost"] for row in first] == [row["cost"] for row in second]
 
 
-def test_cells_of_a_planner_whose_code_changed_are_made_again(tmp_path: Path, caplog, monkeypatch) -> None:
-    bench(config(*TINY, f"out={tmp_path / 'run'}"))
+def test_cells_of_a_planner_whose_code_changed_are_made_again(played, tmp_path: Path, caplog, monkeypatch) -> None:
+    shutil.copytree(played[0], tmp_path / "run")
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "cells").iterdir()}
     changed = tmp_path / "planners"
     changed.mkdir()
@@ -168,14 +176,14 @@ def test_uncommitted_changes_are_part_of_the_fingerprint(monkeypatch) -> None:
     assert len(code_fingerprint.uncommitted()) == 12
 
 
-def test_a_narrower_command_keeps_the_wider_report(tmp_path: Path) -> None:
-    wide = bench(config(*TINY, f"out={tmp_path}"))
-    narrow = bench(config(*TINY, "planners=[cem]", "starts=1", f"out={tmp_path}"))
+def test_a_narrower_command_keeps_the_wider_report(played, tmp_path: Path) -> None:
+    folder, wide = shutil.copytree(played[0], tmp_path / "run"), played[1]
+    narrow = bench(config(*TINY, "planners=[cem]", "starts=1", f"out={folder}"))
     told = [{row["planner"]: (row["runs"], row["cost"], row["regret"]) for row in rows} for rows in (wide, narrow)]
     assert told[0] == told[1]
     with pytest.raises(ValueError, match="runs of dmc-reacher-easy-v1 with horizon=15, this command has horizon=3"):
-        bench(config(*TINY, "horizon=3", f"out={tmp_path}"))
-    other = bench(config(*TINY, "planners=[{planner: cem, min_std: 0.1}]", f"out={tmp_path}"))
+        bench(config(*TINY, "horizon=3", f"out={folder}"))
+    other = bench(config(*TINY, "planners=[{planner: cem, min_std: 0.1}]", f"out={folder}"))
     assert {row["planner"]: row["runs"] for row in other} == {"cem": 2, "slope": 2, "nothing": 2, "random": 2}
 
 

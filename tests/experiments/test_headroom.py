@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 from jepa_mpc.experiments.evaluation.handling.headroom_table import leads, markdown, summary
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.commands import command
 
 
 def headroom(folder, *overrides):
-    command = [sys.executable, str(ROOT / "experiments/headroom.py"), f"out={folder}", *overrides]
-    return subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=300, check=False)
+    return command("headroom", f"out={folder}", *overrides, cwd=folder.parent)
 
 
 def made_up(agent: str, places: list[bool]):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +29,7 @@ from jepa_mpc.trajectories.robot_adapter import load_robot_adapter
 from jepa_mpc.trajectories.robots import ROBOTS, MappedLog, robot_map
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
+from tests.commands import command
 
 pytest.importorskip("av")
 pytest.importorskip("pyarrow")
@@ -176,11 +174,9 @@ def test_ingest_leaves_a_cache_that_training_takes(logs, tmp_path):
 
 def test_ingest_answers_in_a_sentence(tmp_path):
     synthetic_log(tmp_path / "log", episodes=2)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for words, code, said in (("path=log", 0, "2 episodes, 17 steps of 0.25 s, left, right at 16 x 16 px"),
                               ("path=nowhere", 1, "ingest: nowhere: field 'file' does not exist")):  # fmt: skip
-        command = [sys.executable, str(ROOT / "experiments/ingest.py"), words]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=120)
+        done = command("ingest", words, cwd=tmp_path)
         assert done.returncode == code and said in done.stdout + done.stderr, done.stderr
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,19 +14,14 @@ from jepa_mpc.trajectories.formats.layouts import LAYOUTS
 from jepa_mpc.trajectories.formats.npz import NpzStore, episode_path
 from jepa_mpc.trajectories.robots import guess_robot, robot_map
 from jepa_mpc.trajectories.synthetic import synthetic_log
+from tests.commands import command
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def command(script, *overrides, cwd):
-    words = [sys.executable, str(ROOT / "experiments" / script), *overrides]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
-    return subprocess.run(words, env=environment, cwd=cwd, text=True, capture_output=True, timeout=120)
-
-
 def test_inspection_finds_the_format_and_leaves_a_report_and_pictures(tmp_path):
     LAYOUTS["robomimic"](NpzStore(synthetic_log(tmp_path / "npz", episodes=3)), tmp_path / "demo")
-    done = command("inspect_logs.py", "path=demo.hdf5", "out=found", "frames=all", cwd=tmp_path)
+    done = command("inspect_logs", "path=demo.hdf5", "out=found", "frames=all", cwd=tmp_path, COLUMNS="160")
     assert done.returncode == 0, done.stderr
     for words in ("robomimic: 3 episodes, 27 steps", "4 Hz", "8 to 10 steps", "observation.ee_pose", "m, rad"):
         assert words in done.stdout
@@ -47,7 +39,7 @@ def test_inspection_names_damaged_episodes_and_goes_on(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.index(b"observation.state.npy") + 400] ^= 1
     path.write_bytes(data)
-    done = command("inspect_logs.py", "path=log", "out=found", cwd=tmp_path)
+    done = command("inspect_logs", "path=log", "out=found", cwd=tmp_path, COLUMNS="160")
     assert done.returncode == 1 and "1 of 3 episodes are damaged" in done.stderr
     assert "damaged episode 1: episode_000001.npz: field 'observation.state'" in " ".join(done.stdout.split())
     assert (tmp_path / "found/preview.png").exists()
@@ -57,12 +49,12 @@ def test_a_log_of_ours_becomes_lerobot_and_comes_back(tmp_path):
     pytest.importorskip("pyarrow")
     pytest.importorskip("av")
     synthetic_log(tmp_path / "npz", episodes=2)
-    done = command("convert.py", "source=npz", "to=there", "frames=image", cwd=tmp_path)
+    done = command("convert", "source=npz", "to=there", "frames=image", cwd=tmp_path)
     assert done.returncode == 0 and "2 episodes, 17 observations (lerobot)" in done.stdout, done.stderr
-    done = command("convert.py", "source=there", "to=back", "format=npz", cwd=tmp_path)
+    done = command("convert", "source=there", "to=back", "format=npz", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert open_log(tmp_path / "back").lengths == [8, 9]
-    again = command("convert.py", "source=there", "to=back", "format=npz", cwd=tmp_path)
+    again = command("convert", "source=there", "to=back", "format=npz", cwd=tmp_path)
     assert again.returncode == 1 and "exists already" in again.stderr
 
 
@@ -81,5 +73,5 @@ def test_what_cannot_be_converted_is_refused(tmp_path, monkeypatch, change, mess
 
 
 def test_a_refusal_is_one_sentence(tmp_path):
-    done = command("convert.py", "source=nowhere", "to=x", cwd=tmp_path)
+    done = command("convert", "source=nowhere", "to=x", cwd=tmp_path)
     assert done.returncode == 1 and "does not exist" in done.stderr and len(done.stderr.splitlines()) == 1

@@ -162,7 +162,7 @@ def test_the_probe_reads_hand_and_object_where_the_log_knows_both(log):
     ]
     drawn = samples(knows, pixels, 40, **options)["object"]
     assert drawn.places.shape == (40, 3) and set(drawn.looks.tolist()) == set(bank.groups.tolist())
-    with pytest.raises(ValueError, match="neither where the hand is nor the object"):
+    with pytest.raises(ValueError, match="neither hand nor object positions"):
         samples(replace(bank, proprio=bank.proprio[:, :0]), pixels, 4, **options)
 
 

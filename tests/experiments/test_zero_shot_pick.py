@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -15,23 +12,13 @@ from jepa_mpc.experiments.commands import zero_shot_pick
 from jepa_mpc.experiments.evaluation.handling.headroom_table import pick_rows
 from jepa_mpc.places import CONFIGS
 from tests import tiny
+from tests.commands import command
 
-ROOT = Path(__file__).resolve().parents[2]
-TINY = [
-    "labs=1",
-    "episodes=1",
-    "budget=2",
-    "horizon=1",
-    "num_samples=8",
-    "num_iterations=1",
-    "workers=1",
-    "ablate=true",
-]
+TINY = ["labs=1", "episodes=1", "budget=2", "horizon=1", "num_samples=8", "num_iterations=1", "workers=1"]
 
 
 def pick(folder, *options):
-    command = [sys.executable, str(ROOT / "experiments/zero_shot_pick.py"), f"out={folder}", *options]
-    return subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=300, check=False)
+    return command("zero_shot_pick", f"out={folder}", *options, cwd=folder.parent)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +27,7 @@ def checkpoint(tmp_path_factory):
 
 
 def test_a_run_leaves_a_report_and_a_film_and_goes_on_where_it_was_stopped(tmp_path, checkpoint):
-    folder, options = tmp_path / "run", [f"checkpoint={checkpoint}", f"control={checkpoint}", *TINY]
+    folder, options = tmp_path / "run", [f"checkpoint={checkpoint}", f"control={checkpoint}", "ablate=true", *TINY]
     first = pick(folder, *options)
     assert first.returncode == 0, first.stderr
     report = json.loads((folder / "report.json").read_text())

@@ -17,6 +17,7 @@ from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
 from jepa_mpc.experiments.commands import zero_shot_reach
 from jepa_mpc.runs import origin
 from tests import tiny
+from tests.commands import command
 
 SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "zero_shot_reach.py"
 TINY = [
@@ -135,7 +136,7 @@ def test_the_same_command_gives_the_same_numbers(played, report, checkpoint, tmp
     """With two processes and without films: neither may matter."""
     control = played[0].parent / "control"
     options = [*TINY, f"checkpoint={checkpoint}", f"control={control}", "out=run", "workers=2", "films=false"]
-    assert reach(*options, cwd=tmp_path).returncode == 0
+    assert command("zero_shot_reach", *options, cwd=tmp_path).returncode == 0
     again = json.loads((tmp_path / "run" / "report.json").read_text())
     for part in ("summary", "baselines", "comparisons"):
         assert timeless(again[part]) == timeless(report[part])
@@ -152,9 +153,9 @@ def test_a_run_goes_on_where_it_stopped_and_refuses_other_settings(played, repor
     (tmp_path / "run" / "report.json").unlink()
     control = played[0].parent / "control"
     options = [*TINY, f"checkpoint={checkpoint}", f"control={control}"]
-    done = reach(*options, "out=run", "labs=3", cwd=tmp_path)
+    done = command("zero_shot_reach", *options, "out=run", "labs=3", cwd=tmp_path)
     assert done.returncode == 1 and "other settings of lab_list_hash, labs: name a new folder" in done.stderr
-    assert reach(*options, "out=run", cwd=tmp_path).returncode == 0
+    assert command("zero_shot_reach", *options, "out=run", cwd=tmp_path).returncode == 0
     again = json.loads((tmp_path / "run" / "report.json").read_text())
     times = [[e["ms_per_step"] for e in content["episodes"] if e["lab_index"] == 0] for content in (report, again)]
     assert times[0] == times[1]

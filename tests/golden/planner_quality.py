@@ -25,7 +25,7 @@ from jepa_mpc.seeding import generator
 from tests.golden.cases import Case
 from tests.golden.planner_parts import NO_LIMIT, problem_of
 
-Finder = Callable[[str, str, int, int], Tensor]  # solver, problem, samples, rounds -> mean cost per world
+Finder = Callable[[str, float, str, int, int], Tensor]  # family, limit, problem, samples, rounds -> cost per world
 
 BOUNDED = {"icem": 3.0}  # the solvers of the reference that keep to a box, and its limit
 STD = 1.0  # the first spread of the reference, in the unit of the actions
@@ -43,14 +43,13 @@ def check(case: Case) -> None:
             _check_variant(case, f"{solver} {variant}", results, found)
 
 
-def _check_variant(
-    case: Case, name: str, results: dict[str, Any], found: Callable[[str, str, int, int], Tensor]
-) -> None:
+def _check_variant(case: Case, name: str, results: dict[str, Any], found: Finder) -> None:
     """Never worse than mean + 2 std of the reference, and nearer to the optimum over all problems together."""
     solver = name.split()[0]
+    limit, family = BOUNDED.get(solver, NO_LIMIT), "gradient" if solver == "gd" else "cma"
     gains = []
     for problem, theirs in results.items():
-        ours = found(solver, problem, *_rounds(name))
+        ours = found(family, limit, problem, *_rounds(name))
         mean, std = torch.tensor(theirs["mean"]), torch.tensor(theirs["std"])
         if bool((ours > mean + 2 * std).any()):
             case.misses.append(f"{name} on {problem}: {ours.tolist()}, the reference {mean.tolist()} +- {std.tolist()}")
@@ -64,10 +63,9 @@ def _check_variant(
 
 
 def _finder(problems: dict[str, Problem], seeds: int) -> Finder:
-    def found(solver: str, name: str, samples: int, rounds: int) -> Tensor:
+    def found(family: str, limit: float, name: str, samples: int, rounds: int) -> Tensor:
         """Mean cost over the seeds, for each world of the problem."""
         problem, many = problems[name], _repeated(problems[name], seeds)
-        limit, family = BOUNDED.get(solver, NO_LIMIT), "gradient" if solver == "gd" else "cma"
         planner = _planner(family, samples, rounds, limit=limit)
         result = planner.plan(request_for(many, generator(0, family, name), limit=limit))
         assert result.evaluations <= samples * rounds

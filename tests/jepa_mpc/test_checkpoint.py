@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import random
 import resource
 import shutil
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,53 +32,34 @@ from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.reading import manifest_of
 from jepa_mpc.seeding import generator
 
-ROOT = Path(__file__).resolve().parents[2]
+SIZE = 200_000
+FORKED = multiprocessing.get_context("fork")
 
-WRITER = """
-import os, random, signal, sys, time
-import torch
-from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
 
-folder, chance = sys.argv[1], random.Random(0)
-save_checkpoint(folder, {"x": torch.zeros(200_000)}, {"step": 0})
-
-def start_writer(step):
-    child = os.fork()
-    while child == 0:
+def write_on(folder: Path, step: int) -> None:
+    """Save one checkpoint after the other until the process is killed."""
+    while True:
         step += 1
-        save_checkpoint(folder, {"x": torch.full((200_000,), float(step))}, {"step": step})
-    return child
+        save_checkpoint(folder, {"x": torch.full((SIZE,), float(step))}, {"step": step})
 
-def stop_writer(child):
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
 
-def load_newer(last):
+@contextmanager
+def writer(folder: Path, step: int) -> Iterator[None]:
+    """A process that goes on writing and is killed, wherever it is, at the end."""
+    process = FORKED.Process(target=write_on, args=(folder, step))
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def load_newer(folder: Path, last: int) -> int:
     tensors, config = load_checkpoint(folder)
     assert (tensors["x"] == config["step"]).all(), "a mixture of two checkpoints"
     assert config["step"] >= last, "an older checkpoint came back"
-    return config["step"]
-"""
-
-KILLS = """
-step = 0
-for _ in range(20):
-    child = start_writer(step)
-    time.sleep(chance.uniform(0.0, 0.2))
-    stop_writer(child)
-    step = load_newer(step)
-assert step > 0
-"""
-
-READS = """
-step, child = 0, start_writer(0)
-try:
-    for _ in range(200):
-        step = load_newer(step)
-finally:
-    stop_writer(child)
-assert step > 0
-"""
+    return int(config["step"])
 
 
 def tensors() -> dict[str, Tensor]:
@@ -263,9 +244,23 @@ def test_a_full_disk_leaves_the_previous_checkpoint(saved, num_bytes):
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
-@pytest.mark.parametrize("story", [KILLS, READS], ids=["killed_20_times", "read_200_times_meanwhile"])
-def test_a_reader_sees_whole_checkpoints_whatever_happens_to_the_writer(tmp_path, story):
-    subprocess.run([sys.executable, "-c", WRITER + story, str(tmp_path / "model")], check=True, cwd=ROOT, timeout=120)
+def test_a_reader_sees_whole_checkpoints_although_the_writer_is_killed_20_times(tmp_path):
+    folder, chance, step = tmp_path / "model", random.Random(0), 0
+    save_checkpoint(folder, {"x": torch.zeros(SIZE)}, {"step": 0})
+    for _ in range(20):
+        with writer(folder, step):
+            time.sleep(chance.uniform(0.0, 0.1))
+        step = load_newer(folder, step)
+    assert step > 0
+
+
+def test_a_reader_beside_a_writer_sees_whole_checkpoints_200_times(tmp_path):
+    folder, step = tmp_path / "model", 0
+    save_checkpoint(folder, {"x": torch.zeros(SIZE)}, {"step": 0})
+    with writer(folder, 0):
+        for _ in range(200):
+            step = load_newer(folder, step)
+    assert step > 0
 
 
 def test_a_reader_finds_the_older_checkpoint_in_mid_swap(saved):

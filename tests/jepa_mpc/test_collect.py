@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 
 from jepa_mpc.envs.robots import UR5E
 from jepa_mpc.errors import BadCheckpoint, UnknownName
-from jepa_mpc.face.collection.lab_recording import Collection, record_one, settle
+from jepa_mpc.face.collection.lab_recording import Collection, record, record_one, settle
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.trajectories.bank import load_bank
@@ -26,6 +26,7 @@ from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.recording import publish_staged
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from tests import tiny
+from tests.commands import command
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["labs=2", "episodes=2", "steps=3", "image_size=16"]
@@ -47,6 +48,10 @@ def finish(worker):
     return worker.returncode, out, err
 
 
+def collect(folder, *overrides):
+    return command("collect", f"out={folder}", *SMALL, *overrides, cwd=folder.parent)
+
+
 def digests(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.npz")}
 
@@ -54,8 +59,8 @@ def digests(folder):
 @pytest.mark.render
 def test_a_stopped_log_goes_on_and_equals_one_that_ran_through(tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    code, out, err = finish(start(whole, "workers=1"))
-    assert code == 0 and "4 episodes, 16 observations" in out, err
+    done = collect(whole, "workers=1")
+    assert done.returncode == 0 and "4 episodes, 16 observations" in done.stdout, done.stderr
     worker = start(stopped, "workers=2", "labs=50")
     deadline = time.monotonic() + 90
     while not list(stopped.glob("*.npz")) and worker.poll() is None and time.monotonic() < deadline:
@@ -65,8 +70,8 @@ def test_a_stopped_log_goes_on_and_equals_one_that_ran_through(tmp_path):
     assert code == 130 and "the same command continues it" in err and not (stopped / "manifest.json").exists()
     count = len(NpzStore(stopped))
     (stopped / "collect.json").unlink()
-    code, out, err = finish(start(stopped, "workers=2", f"labs={max(2, (count + 3) // 2)}"))
-    assert code == 0, err
+    done = collect(stopped, "workers=1", f"labs={max(2, (count + 3) // 2)}")
+    assert done.returncode == 0, done.stderr
     assert digests(whole).items() <= digests(stopped).items()
     store = NpzStore(whole)
     assert store.metadata(3)["lab_index"] == 1 and store.metadata(3)["lab"]["split"] == "train"
@@ -138,8 +143,26 @@ def test_a_task_without_touch_is_not_recorded_with_sound():
         replace(PLAN, sound={})
     with pytest.raises(ValueError, match="sound takes rate, noise, materials, got volume"):
         replace(PLAN, task="push", sound={"volume": 3})
-    with pytest.raises(UnknownName, match="unknown task 'pour'; known: pick, push, reach"):
+    with pytest.raises(UnknownName, match="unknown task 'pour'; known: cart-pole-v1, .*, pick, push, reach"):
         replace(PLAN, task="pour")
+
+
+@pytest.mark.render
+def test_a_task_without_labs_is_recorded_by_its_name(tmp_path, renderable):
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        options = [
+            "task=cart-pole-v1",
+            f"out={tmp_path / 'log'}",
+            "episodes=1",
+            "steps=3",
+            "image_size=16",
+            "workers=1",
+        ]
+        log = record(compose("collect", options))
+    assert log.cameras == ("side",) and list(log.lengths) == [4]
+    assert log.metadata(0)["robot"] == "cart-pole-v1"
+    columns = log.read(0, 0, 4, ["observation.state", "action"])
+    assert columns["observation.state"].shape == (4, 4) and np.abs(columns["action"][:3]).min() > 0
 
 
 @pytest.mark.render
@@ -178,7 +201,7 @@ def test_handling_needs_something_to_handle():
 def test_handling_and_pushing_are_chosen_on_the_command_line(tmp_path):
     for options, env, cameras in ((["policy=handle"], "pick-v1", 3), (["task=push"], "push-v1", 2)):
         folder = tmp_path / env
-        code, _, err = finish(start(folder, *options, "labs=1", "episodes=1", "workers=1"))
-        assert code == 0, err
+        done = collect(folder, *options, "labs=1", "episodes=1", "workers=1")
+        assert done.returncode == 0, done.stderr
         metadata = NpzStore(folder).metadata(0)
         assert metadata["env"] == env and len(metadata["cameras"]) == cameras

@@ -273,7 +273,7 @@ def test_an_error_says_the_same_in_another_process(error):
 
 def test_a_mistake_in_a_worker_reaches_the_parent_as_itself():
     """An exception that cannot be unpickled would break the whole pool instead."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
         with pytest.raises(UnknownName, match=r"unknown split 'moon'; known: all"):
             pool.submit(sample_lab, 0, split="moon").result()
         with pytest.raises(BadCheckpoint, match="there is no checkpoint at nowhere"):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from jepa_mpc.files import only_writer
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from tests import tiny
+from tests.commands import command
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
@@ -96,17 +95,18 @@ def test_the_published_weights_are_the_averaged_ones(whole):
 
 def test_a_killed_training_goes_on_to_the_same_bits(log, whole, tmp_path):
     out = tmp_path / "killed"
-    command = [sys.executable, str(ROOT / "experiments/train.py"), *TINY, f"data={log}", f"out={out}"]
-    worker = subprocess.Popen(
-        command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL
-    )
+    words = ("train", *TINY, f"data={log}", f"out={out}")
+    worker = multiprocessing.get_context("fork").Process(target=command, args=words, kwargs={"cwd": tmp_path})
+    worker.start()
     deadline = time.monotonic() + 120
-    while not (out / "state" / "manifest.json").exists() and worker.poll() is None and time.monotonic() < deadline:
+    while not (out / "state" / "manifest.json").exists() and worker.is_alive() and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert (out / "state" / "manifest.json").exists()
     worker.kill()
-    worker.wait()
+    worker.join()
     train(configured(log, out))
-    assert all(torch.equal(value, state_of(whole)[name]) for name, value in state_of(out).items())
+    expected = state_of(whole)
+    assert all(torch.equal(value, expected[name]) for name, value in state_of(out).items())
     assert metrics(out) == metrics(whole)
     assert not list(tmp_path.glob("*.log"))
 

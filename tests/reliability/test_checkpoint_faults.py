@@ -66,23 +66,20 @@ def weights_mutations() -> dict[str, Any]:
     def other(name: str, change: Any) -> Any:
         return lambda w: {k: (change(v) if k == name else v) for k, v in w.items()}
 
-    names = sorted(tiny.objective().state_dict())
-    matrices = [n for n in names if tiny.objective().state_dict()[n].dim() == 2]
+    shapes = {name: weight.shape for name, weight in tiny.objective().state_dict().items()}
+    names = sorted(shapes)
+    oblong = [n for n in names if len(shapes[n]) == 2][:5]
+    oblong = [n for n in oblong if shapes[n][0] != shapes[n][1]]
     chosen = random.Random(0).sample(names, 8)
     found: dict[str, Any] = {f"missing {n}": lambda w, n=n: {k: v for k, v in w.items() if k != n} for n in chosen}
     found |= {f"extra {n}": lambda w, n=n: w | {n: torch.zeros(2)} for n in ("encoder.more", "head.weight", "x")}
     found |= {f"all below {p}": lambda w, p=p: {p + k: v for k, v in w.items()} for p in ("module.", "backbone.")}
     found |= {f"{a} as {b}": renamed(a, b) for a, b in (("encoder.", "target."), ("predictor.", "encoder."))}
     found |= {"without a part": lambda w: {k: v for k, v in w.items() if not k.startswith("encoder.")}}
-    found |= {f"transposed {n}": other(n, lambda v: v.T.contiguous()) for n in matrices[:5] if _oblong(n)}
+    found |= {f"transposed {n}": other(n, lambda v: v.T.contiguous()) for n in oblong}
     found |= {f"half {n}": other(n, lambda v: v.half()) for n in chosen[:4]}
     found |= {f"cut {n}": other(n, lambda v: v.reshape(-1)[:-1].clone()) for n in chosen[4:7]}
     return found
-
-
-def _oblong(name: str) -> bool:
-    shape = tiny.objective().state_dict()[name].shape
-    return shape[0] != shape[1]
 
 
 def config_mutations() -> dict[str, Any]:

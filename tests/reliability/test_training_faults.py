@@ -18,21 +18,13 @@ from jepa_mpc.errors import Busy
 from jepa_mpc.files import only_writer
 from tests.reliability import trainer
 
-HERE, ROOT = Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 SLOW = pytest.mark.slow
-
-
-def tell(story: str, folder: Path, number: int, *, steps: int = 200) -> str:
-    command = [sys.executable, str(HERE / "trainer.py"), story, str(folder), str(number)]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "TRAINER_STEPS": str(steps)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3000, env=one_thread)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
 
 
 @pytest.mark.parametrize("kills, steps", [(3, 30), pytest.param(20, 200, marks=SLOW)])
 def test_a_training_that_is_killed_again_and_again_ends_in_the_same_bits(tmp_path, kills, steps):
-    assert f"{kills} kills" in tell("killed", tmp_path, kills, steps=steps)
+    trainer.killed(tmp_path, kills, steps=steps)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     one, other = (load_checkpoint(folder / "state") for folder in (whole, killed))
     assert one[0].keys() == other[0].keys()
@@ -43,9 +35,9 @@ def test_a_training_that_is_killed_again_and_again_ends_in_the_same_bits(tmp_pat
 
 
 @pytest.mark.parametrize("places", [2, pytest.param(10, marks=SLOW)])
-def test_a_full_disk_leaves_the_last_state_and_ends_with_a_reason(tmp_path, places):
-    told = tell("starved", tmp_path, places)
-    assert told.count("could not write") == places and f"{places} of {places}" in told
+def test_a_full_disk_leaves_the_last_state_and_ends_with_a_reason(tmp_path, places, capfd):
+    trainer.starved(tmp_path, places)
+    assert capfd.readouterr().out.count("could not write") == places
 
 
 def started(folder: Path, *more: str) -> subprocess.Popen[str]:

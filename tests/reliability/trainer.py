@@ -1,4 +1,4 @@
-"""A small training that is killed and starved: `TRAINER_STEPS=200 python trainer.py STORY FOLDER NUMBER`."""
+"""A small training that is killed and starved, in processes of its own."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ import os
 import random
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-sys.path.append(str(Path(__file__).resolve().parents[2] / "experiments"))
-
-import torch
 from hydra import compose, initialize_config_dir
 
 import jepa_mpc.face.training.keeper as keeper
@@ -25,7 +20,6 @@ from jepa_mpc.trajectories.synthetic import synthetic_log
 
 ROOT = Path(__file__).resolve().parents[2]
 SAVE = keeper.save_checkpoint
-STEPS = int(os.environ.get("TRAINER_STEPS", "200"))
 TINY = [
     *("++system.encoder.widths=[8,8,8,8]", "++system.encoder.keypoints=4", "++system.encoder.hidden=16"),
     *("fit.save_every=5", "fit.log_every=5", "fit.evaluate_every=50", "batch=4", "window=4"),
@@ -38,7 +32,7 @@ def configured(folder: Path, name: str, *more: str) -> Any:
     if not log.exists():
         synthetic_log(log, episodes=6)
     with initialize_config_dir(str(ROOT / "configs"), version_base=None):
-        return compose("train", [*TINY, f"fit.steps={STEPS}", f"data={log}", f"out={folder / name}", *more])
+        return compose("train", [*TINY, "fit.steps=200", f"data={log}", f"out={folder / name}", *more])
 
 
 def quiet() -> None:
@@ -81,21 +75,20 @@ def dies_in_a_save(after: int, share: float) -> None:
     keeper.save_checkpoint = save
 
 
-def killed(folder: Path, kills: int) -> None:
+def killed(folder: Path, kills: int, *, steps: int) -> None:
     """Train once through, once with kills at random moments, every fourth in a save; leave both folders behind."""
-    chance = random.Random(0)
+    length, chance = f"fit.steps={steps}", random.Random(0)
     start = time.monotonic()
-    number = child(lambda: train(configured(folder, "whole")))
+    number = child(lambda: train(configured(folder, "whole", length)))
     assert os.waitpid(number, 0)[1] == 0
     whole_s = time.monotonic() - start
-    loads = 0
     for index in range(kills):
         in_save, share = index % 4 == 3, chance.random()
 
         def work(in_save: bool = in_save, share: float = share) -> None:
             if in_save:
                 dies_in_a_save(chance.randrange(2), share)
-            train(configured(folder, "killed"))
+            train(configured(folder, "killed", length))
 
         number = child(work)
         if not in_save:
@@ -106,10 +99,8 @@ def killed(folder: Path, kills: int) -> None:
         state = folder / "killed" / keeper.STATE
         if keeper.published(state).exists():
             keeper.load_checkpoint(state)
-            loads += 1
-    number = child(lambda: train(configured(folder, "killed")))
+    number = child(lambda: train(configured(folder, "killed", length)))
     assert os.waitpid(number, 0)[1] == 0
-    sys.stdout.write(f"{kills} kills, {loads} states loaded\n")
 
 
 def starved(folder: Path, places: int) -> None:
@@ -137,11 +128,3 @@ def starved(folder: Path, places: int) -> None:
         assert checkpoint_hash(folder / "run" / keeper.STATE) == before
         keeper.load_checkpoint(folder / "run" / keeper.STATE)
         assert not list((folder / "run").glob(".*.tmp")), "litter"
-    sys.stdout.write(f"{places} of {places} left the last state intact\n")
-
-
-STORIES = {"killed": killed, "starved": starved}
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    STORIES[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))

@@ -6,10 +6,8 @@ import errno
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +28,7 @@ from jepa_mpc.trajectories.formats.layouts import LAYOUTS
 from jepa_mpc.trajectories.formats.npz import NpzStore, episode_path, write_episode
 from jepa_mpc.trajectories.ingest import cache_place, ingest
 from jepa_mpc.trajectories.mixture import mixed
-from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.trajectories.robots import MappedLog, guess_robot, robot_map
 from jepa_mpc.trajectories.synthetic import synthetic_episode, synthetic_log
 from jepa_mpc.trajectories.windows import Windows
@@ -242,18 +240,15 @@ def test_damaged_episodes_can_be_left_out(tmp_path):
 def test_a_killed_ingest_goes_on_where_it_was(tmp_path):
     """Killed when a few episodes are noted; the journal's last line may be torn."""
     log = synthetic_log(tmp_path / "log", episodes=40, image_size=64)
-    code = (
-        "import sys, time; sys.path.insert(0, sys.argv[1]); from jepa_mpc.trajectories.ingest import ingest\n"
-        "slow = lambda todo: (time.sleep(0.02) or i for i in todo)\n"
-        "ingest(sys.argv[2], place=sys.argv[3], progress=slow)"
-    )
-    worker = subprocess.Popen([sys.executable, "-c", code, str(ROOT), str(log), str(tmp_path / "cache")])
+    slowly = {"place": tmp_path / "cache", "progress": lambda todo: (time.sleep(0.02) or i for i in todo)}
+    worker = multiprocessing.get_context("fork").Process(target=ingest, args=(log,), kwargs=slowly)
+    worker.start()
     journal = tmp_path / ".cache.draft" / "episodes.jsonl"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (journal.exists() and journal.read_text().count("\n") >= 3):
         time.sleep(0.005)
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
+    worker.kill()
+    worker.join()
     done = journal.read_text().count("\n")
     assert 3 <= done < 40
     with journal.open("a") as file:

@@ -230,7 +230,7 @@ def test_text_that_is_no_text_in_a_header_is_refused(copy):
 def test_only_png_and_jpeg_are_decoded(tmp_path):
     from PIL import Image
 
-    from jepa_mpc.trajectories.formats.pictures import decode_picture
+    from jepa_mpc.trajectories.formats.image_codec import decode_picture
 
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.bmp")
     with pytest.raises(BadEpisode, match="no sound PNG or JPEG"):

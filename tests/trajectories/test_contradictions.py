@@ -222,7 +222,7 @@ def test_names_that_are_there_twice_are_refused(ours, lerobot, tmp_path):
 
     info = lerobot / "meta/info.json"
     info.write_text('{"fps": 9, ' + info.read_text().lstrip().removeprefix("{"))
-    refused(lerobot, "says something twice")
+    refused(lerobot, "a key occurs twice")
     path = LAYOUTS["films"](NpzStore(ours), tmp_path / "films")
     column = pyarrow.array(np.zeros(9))
     parquet.write_table(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
 import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -101,34 +100,32 @@ def test_a_manifest_knows_each_file(tmp_path):
     assert len(NpzStore(tmp_path)) == 2
 
 
-RECORDER = """
-import sys
-from pathlib import Path
-from jepa_mpc.trajectories.recording import publish_staged, repair, staged_path
-from jepa_mpc.trajectories.formats.npz import write_episode
-from jepa_mpc.trajectories.synthetic import synthetic_episode
-folder = Path(sys.argv[1])
-good = repair(folder)
-done = publish_staged(folder, 0) if not good else len(good)
-for index in range(done, 100_000):
-    write_episode(staged_path(folder, index), synthetic_episode(index, image_size=32))
-    done = publish_staged(folder, done)
-    print(index, flush=True)
-"""
+FORKED = multiprocessing.get_context("fork")
+
+
+def record_on(folder: Path, told: Connection) -> None:
+    """Go on with a log until the process is killed, and tell each episode that is saved."""
+    good = repair(folder)
+    done = len(good) or publish_staged(folder, 0)
+    for index in range(done, 100_000):
+        write_episode(staged_path(folder, index), synthetic_episode(index, image_size=32))
+        done = publish_staged(folder, done)
+        told.send(index)
 
 
 @pytest.mark.parametrize("round_", range(3))
 def test_a_killed_recorder_loses_no_saved_episode(tmp_path, round_):
-    command = [sys.executable, "-c", RECORDER, str(tmp_path)]
-    saved = -1
     for attempt in range(2):
-        worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."})
-        assert worker.stdout is not None
-        saved = int(worker.stdout.readline())
+        heard, told = FORKED.Pipe(duplex=False)
+        worker = FORKED.Process(target=record_on, args=(tmp_path, told))
+        worker.start()
+        told.close()
+        saved = heard.recv()
         time.sleep(0.03 + 0.041 * round_ + 0.017 * attempt)
-        worker.send_signal(signal.SIGKILL)
-        rest = worker.stdout.read().split("\n")
-        worker.wait()
-        saved = max([saved, *(int(line) for line in rest[:-1] if line)])
+        worker.kill()
+        worker.join()
+        with suppress(EOFError):
+            while True:
+                saved = heard.recv()
         assert repair(tmp_path) >= set(range(saved + 1))
     assert all(read_episode(path).length == 8 for path in NpzStore(tmp_path).paths)

@@ -18,7 +18,7 @@ from jepa_mpc.trajectories.episode import ACTION, STATE
 from jepa_mpc.trajectories.formats import open_log
 from jepa_mpc.trajectories.formats.layouts import LAYOUTS
 from jepa_mpc.trajectories.formats.npz import NpzStore
-from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.trajectories.robot_adapter import RobotAdapter, RobotAgent, load_robot_adapter, robot_adapter_from
 from jepa_mpc.trajectories.robots import ROBOTS, MappedLog, RobotMap, guess_robot, robot_map
 from jepa_mpc.trajectories.stats import action_stats, stats_from

@@ -239,12 +239,12 @@ def growth(warm_up: int, count: int) -> float:
     )
 
     def plan(number: int) -> None:
-        cem(num_samples=16 + number % 16, num_elites=4, num_iterations=2).plan(
+        cem(num_samples=16 + number % 16, num_elites=4, num_iterations=1).plan(
             PlanRequest(
                 evaluate=lambda candidates: cost(dynamics.rollout(known, candidates), candidates, goal),
                 box=box,
                 batch=1,
-                horizon=4,
+                horizon=2,
                 generator=draw,
             )
         )

@@ -76,7 +76,8 @@ def test_a_resumed_training_ends_in_the_same_bits(at, tmp_path):
     save_checkpoint(tmp_path / "state", tensors, {"layout": layout})
     tensors, config = load_checkpoint(tmp_path / "state")
     again, _, resumed_log, _ = run(start=FitState(**unpack_state(tensors, config["layout"])))
-    assert all(torch.equal(value, flat(again)[name]) for name, value in flat(whole).items())
+    expected = flat(again)
+    assert all(torch.equal(value, expected[name]) for name, value in flat(whole).items())
     assert resumed_log == log[(at + 1) * 6 :]
 
 
@@ -103,7 +104,8 @@ def test_evaluation_sees_averaged_weights_and_changes_nothing():
     settings = FitSettings(**{**SETTINGS.__dict__, "evaluate_every": 5})
     callbacks = Callbacks(evaluate=judge, log=lambda step, numbers: log.append(numbers))
     state = fit(model, draw, settings=settings, seed=5, callbacks=callbacks)
-    assert all(torch.equal(value, flat(state)[name]) for name, value in flat(plain).items())
+    expected = flat(state)
+    assert all(torch.equal(value, expected[name]) for name, value in flat(plain).items())
     assert torch.equal(seen[-1]["net.0.weight"], state.average["net.0.weight"])
     assert {"eval/score": 1.0} in log
 

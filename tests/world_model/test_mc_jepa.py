@@ -26,7 +26,8 @@ from jepa_mpc.world_model.parts.masks.factored import MomentMask, PlaceMask
 from jepa_mpc.world_model.parts.objectives.motion_terms import Dropping, MotionWeights, visible
 from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
 from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
-from jepa_mpc.world_model.recipes import mc_jepa, mc_jepa_factored
+from jepa_mpc.world_model.recipes import mc_jepa
+from jepa_mpc.world_model.recipes.variants import mc_jepa_factored
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 from jepa_mpc.world_model.training.schedules import Restarted, WarmupCosine
 from tests.rounding import rounding

@@ -11,7 +11,7 @@ from jepa_mpc.errors import choose
 from jepa_mpc.trajectories.formats.base import Log, fault
 from jepa_mpc.trajectories.formats.clips import ClipsReader, find_clips
 from jepa_mpc.trajectories.formats.cloud_folder import CloudFolderReader
-from jepa_mpc.trajectories.formats.droid import DroidReader, find_episodes
+from jepa_mpc.trajectories.formats.droid import TABLE, DroidReader, find_episodes
 from jepa_mpc.trajectories.formats.films import FilmsReader, find_tables
 from jepa_mpc.trajectories.formats.folders import files_below
 from jepa_mpc.trajectories.formats.h5 import member_of, names_of, open_h5
@@ -36,11 +36,16 @@ class Format:
 
     Args:
         reader: Opens a log.
-        lies_at: Whether the folder or file at a path is of this format, by a glance at names.
+        lies_at: Whether the folder or file at a path is of this format, judged by file names.
+        sign: The file names that it is recognised by, for messages.
+        write: Writes any log, `write(log, path, *, progress=iter)`, where `progress` wraps the numbers of the episodes;
+            None for formats that are only read.
     """
 
     reader: Callable[[Path], Log]
     lies_at: Callable[[Path], bool]
+    sign: str
+    write: Callable[..., Path] | None = None
 
     def __call__(self, path: Path) -> Log:
         """Open a log."""
@@ -74,27 +79,24 @@ def _holds_ogbench(path: Path) -> bool:
 HDF5 = (".h5", ".hdf5")
 
 FORMATS: dict[str, Format] = {
-    "npz": Format(NpzStore, _has("episode_*.npz")),
-    "lerobot": Format(open_lerobot, lambda path: os.path.lexists(path / INFO)),
-    "minari": Format(MinariReader, lambda path: os.path.lexists(path / MAIN)),
-    "ogbench": Format(OgbenchReader, _holds_ogbench),
-    "mcap": Format(McapReader, _file_or_folder(".mcap")),
-    "droid": Format(DroidReader, lambda path: path.is_dir() and bool(find_episodes(path))),
-    "robomimic": Format(RobomimicReader, _has_demonstrations),
-    "hdf5": Format(Hdf5Reader, _file_or_folder(*HDF5)),
-    "films": Format(FilmsReader, lambda path: path.is_dir() and bool(find_tables(path))),
-    "clips": Format(ClipsReader, lambda path: path.is_dir() and bool(find_clips(path))),
-    "pictures": Format(PictureFolderReader, lambda path: _below(path, PictureFolderReader.suffixes)),
-    "clouds": Format(CloudFolderReader, lambda path: _below(path, CloudFolderReader.suffixes)),
-    "sounds": Format(SoundFolderReader, lambda path: _below(path, SoundFolderReader.suffixes)),
+    "npz": Format(NpzStore, _has("episode_*.npz"), "episode_*.npz", write_npz),
+    "lerobot": Format(open_lerobot, lambda path: os.path.lexists(path / INFO), INFO, write_lerobot),
+    "minari": Format(MinariReader, lambda path: os.path.lexists(path / MAIN), MAIN),
+    "ogbench": Format(OgbenchReader, _holds_ogbench, "*.npz"),
+    "mcap": Format(McapReader, _file_or_folder(".mcap"), "*.mcap"),
+    "droid": Format(DroidReader, lambda path: path.is_dir() and bool(find_episodes(path)), TABLE),
+    "robomimic": Format(RobomimicReader, _has_demonstrations, "*.hdf5", write_robomimic),
+    "hdf5": Format(Hdf5Reader, _file_or_folder(*HDF5), "*.h5"),
+    "films": Format(FilmsReader, lambda path: path.is_dir() and bool(find_tables(path)), "films with tables"),
+    "clips": Format(ClipsReader, lambda path: path.is_dir() and bool(find_clips(path)), "films"),
+    "pictures": Format(PictureFolderReader, lambda path: _below(path, PictureFolderReader.suffixes), "pictures"),
+    "clouds": Format(CloudFolderReader, lambda path: _below(path, CloudFolderReader.suffixes), "point clouds"),
+    "sounds": Format(SoundFolderReader, lambda path: _below(path, SoundFolderReader.suffixes), "sounds"),
 }
 """Name -> format, in the order in which `detect` asks."""
 
-WRITERS: dict[str, Callable[..., Path]] = {
-    "npz": write_npz,
-    "lerobot": write_lerobot,
-    "robomimic": write_robomimic,
-}
+WRITERS: dict[str, Callable[..., Path]] = {name: kind.write for name, kind in FORMATS.items() if kind.write}
+"""Name -> function that writes any log in this format."""
 
 
 def detect(path: str | Path) -> str:
@@ -109,8 +111,7 @@ def detect(path: str | Path) -> str:
     for name, kind in FORMATS.items():
         if kind.lies_at(path):
             return name
-    files = "episode_*.npz, meta/info.json, data/main_data.hdf5, trajectory.h5, *.hdf5, *.mcap"
-    sought = f"{files}, films, pictures, clouds, or sounds"
+    sought = ", ".join(kind.sign for kind in FORMATS.values())
     raise fault(
         path, field="format", problem="is none that is known", remedy=f"looked for {sought}; or give format=..."
     )

@@ -176,7 +176,7 @@ def check_values(name: str, array: np.ndarray, field: Field, *, steps: int, wher
         BadEpisode: If anything differs.
     """
 
-    def bad(problem: str, remedy: str = "record it anew or leave the episode out") -> BadEpisode:
+    def bad(problem: str, remedy: str = "record it again or leave the episode out") -> BadEpisode:
         return fault(where, field=name, problem=problem, remedy=remedy, episode=episode)
 
     if str(array.dtype) != field.dtype:

@@ -17,7 +17,7 @@ from jepa_mpc.trajectories.formats.base import LogReader, fault
 from jepa_mpc.trajectories.formats.films import FILM_SUFFIXES
 from jepa_mpc.trajectories.formats.videos import VideoFile
 from jepa_mpc.trajectories.guards import time_step
-from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.resizing import PictureFit
 
 CAMERA = "camera"
 SAME_RATE = 1.01

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jepa_mpc.errors import BadEpisode
-from jepa_mpc.trajectories.formats.pictures import opened_picture
+from jepa_mpc.trajectories.formats.image_codec import opened_picture
 
 HIGHEST = 4095
 MILLIMETRE = 0.001

@@ -16,7 +16,7 @@ from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import COLUMNS, FRAME_INDEX, IMAGES, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, image_shape
 from jepa_mpc.trajectories.formats.h5 import datasets, field_of, member_of, open_h5, read_rows
-from jepa_mpc.trajectories.formats.pictures import decode_picture, picture_size
+from jepa_mpc.trajectories.formats.image_codec import decode_picture, picture_size
 
 NUMBERED = re.compile(r"(.*?)(\d+)")
 DIGITS = re.compile(r"(\d+)")

@@ -17,9 +17,9 @@ from jepa_mpc.trajectories.checksums import write_checksums
 from jepa_mpc.trajectories.episode import ACTION, EE_POSE, GRIPPER, IMAGES, STATE, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import Log
 from jepa_mpc.trajectories.formats.droid import FILMS, HZ, TABLE
+from jepa_mpc.trajectories.formats.image_codec import encode_png
 from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
 from jepa_mpc.trajectories.formats.minari import MAIN, METADATA
-from jepa_mpc.trajectories.formats.pictures import encode_png
 from jepa_mpc.trajectories.formats.robomimic import write_robomimic
 from jepa_mpc.trajectories.formats.tables import Table, write_table
 from jepa_mpc.trajectories.formats.videos import VideoEncoder

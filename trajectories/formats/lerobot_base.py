@@ -18,8 +18,8 @@ from jepa_mpc.errors import BadEpisode
 from jepa_mpc.trajectories.episode import EPISODE_INDEX, FRAME_INDEX, TASK_INDEX, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, read_json
 from jepa_mpc.trajectories.formats.depth import decode_depth
+from jepa_mpc.trajectories.formats.image_codec import decode_picture
 from jepa_mpc.trajectories.formats.lerobot_features import INFO, Feature, read_features
-from jepa_mpc.trajectories.formats.pictures import decode_picture
 from jepa_mpc.trajectories.formats.tables import Table
 from jepa_mpc.trajectories.formats.videos import VideoFile
 from jepa_mpc.trajectories.guards import read_plain, time_step

@@ -18,9 +18,9 @@ from jepa_mpc.trajectories.checksums import NAME, write_checksums
 from jepa_mpc.trajectories.episode import DEPTH, EPISODE_INDEX, FRAME_INDEX, IMAGES, TASK_INDEX, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import Log, fault
 from jepa_mpc.trajectories.formats.depth import DepthCodes, encode_depth
+from jepa_mpc.trajectories.formats.image_codec import encode_png
 from jepa_mpc.trajectories.formats.lerobot_base import ORIGIN
 from jepa_mpc.trajectories.formats.lerobot_features import INFO, THEIR_NAMES
-from jepa_mpc.trajectories.formats.pictures import encode_png
 from jepa_mpc.trajectories.formats.summary import depth_summary, merge, picture_summary, summary
 from jepa_mpc.trajectories.formats.tables import image_column, write_table
 from jepa_mpc.trajectories.formats.videos import DEPTH_CODEC, ENCODERS, GREY, VideoEncoder

@@ -17,8 +17,8 @@ from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import IMAGES, TIMESTAMP
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, image_shape
 from jepa_mpc.trajectories.formats.h5log import numbered
+from jepa_mpc.trajectories.formats.image_codec import decode_picture, picture_size
 from jepa_mpc.trajectories.formats.mcap_file import Channel, McapFile, Topic
-from jepa_mpc.trajectories.formats.pictures import decode_picture, picture_size
 from jepa_mpc.trajectories.guards import DECODER_ERRORS, time_step
 
 PICTURES = ("sensor_msgs/Image", "sensor_msgs/CompressedImage")
@@ -172,7 +172,7 @@ class _Recording:
         """What some messages say of one field: a vector, or a picture as it was sent."""
         for values in self._values(self.fields[name], numbers):
             if name not in values:
-                raise fault(self.path, field=name, problem="is missing in a message", remedy="record it anew")
+                raise fault(self.path, field=name, problem="is missing in a message", remedy="record it again")
             yield values[name]
 
     def _values(self, topic: Topic, numbers: Sequence[int]) -> Iterator[dict[str, Any]]:

@@ -139,7 +139,7 @@ def _check_members(archive: zipfile.ZipFile, where: str) -> None:
     names = [info.filename for info in archive.infolist()]
     twice = next((name for at, name in enumerate(sorted(names)[1:]) if sorted(names)[at] == name), None)
     if twice is not None:
-        raise BadEpisode(f"{where}: field {twice.removesuffix('.npy')!r} is there twice: write the file anew")
+        raise BadEpisode(f"{where}: field {twice.removesuffix('.npy')!r} occurs twice: write the file again")
 
 
 def _metadata(archive: zipfile.ZipFile, where: str) -> dict[str, Any]:

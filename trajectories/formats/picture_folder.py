@@ -17,8 +17,8 @@ from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats.base import MAX_SIDE
 from jepa_mpc.trajectories.formats.clips import CAMERA
 from jepa_mpc.trajectories.formats.folders import FolderReader
-from jepa_mpc.trajectories.formats.pictures import decode_picture, picture_size
-from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.formats.image_codec import decode_picture, picture_size
+from jepa_mpc.trajectories.resizing import PictureFit
 
 UNREADABLE = (BadEpisode, OSError, ValueError, SyntaxError)
 

@@ -71,7 +71,7 @@ class VideoFile:
             raise fault(path, field="video", problem=f"has no frames of {self.size}", remedy="restore it")
         self._pts, self._keys = np.sort(pts), np.sort(pts[keys])
         if len(np.unique(self._pts)) != len(self._pts):
-            raise fault(path, field="video", problem="has two frames at one time", remedy="encode it anew")
+            raise fault(path, field="video", problem="has two frames with the same timestamp", remedy="encode it again")
 
     def __len__(self) -> int:
         return len(self._pts)

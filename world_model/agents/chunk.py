@@ -19,7 +19,8 @@ class ChunkAgent:
         policy: Answers chunks.
         execute: Actions of a chunk that are carried out before the next one.
         within: Least number of steps that it asks for.
-        budget: Steps after which it wants to be there: it asks for those that are left, or `within` if there are fewer.
+        budget: Steps in which to reach the goal; the policy is conditioned on the remaining ones, or on `within` if
+            there are fewer.
 
     Raises:
         ValueError: If a number is out of range.

@@ -1,14 +1,16 @@
-"""Where the goal lies: what the world model reads from the pictures, set against where the hand is seen in them.
+"""Estimates the goal position: the world model's reading of the images, corrected by hand keypoints.
 
-A displacement head that meets a strange camera can read the same place from two pictures and stand still far from the
-goal.  The hand's own way tells.  Each sense - every camera's point of the hand, and the place that the head names - is
-calibrated against the way (`world_model.perception.calibration`), and the goal is where all of them agree best:
+With an out-of-range camera, a displacement head can read the same position from two images, and the arm stops far from
+the goal.  The known motion of the hand corrects this.  Each sensor - the hand keypoint of every camera, and the head's
+position - is calibrated against that motion (`world_model.perception.calibration`).  The goal minimises the weighted
+disagreement of all sensors:
 
-    x* = argmin sum over senses of |u* - u - A (x - x_mean)|^2 / v
+    x* = argmin sum over sensors of |u* - u - A (x - x_mean)|^2 / v
 
-u* is what the sense shows in the goal image.  v holds its noise, the doubt about A and, for outliers, Student's tails:
-a head that stood still while the hand moved has an A of nothing, and no say.  Pictures may be late by a step: of the
-two accounts, paired with the way now and a step ago, the one of greater evidence is taken.
+u* is the sensor's value for the goal image.  v holds its noise, the uncertainty of A and Student-t tails for outliers:
+if the head's output does not change while the hand moves, A is degenerate and the head gets zero weight.  Images may be
+one step late: of the two pairings, with the current and the previous position, the one with the higher marginal
+likelihood is used.
 """
 
 from __future__ import annotations

@@ -21,14 +21,12 @@ from jepa_mpc.world_model.recipes import (
     audio_jepa,
     causal_jepa,
     hand_points,
-    hjepa_legacy,
     hjepa_pyramid,
     ijepa,
     jepa_3d,
     lejepa,
     leworldmodel,
     mc_jepa,
-    mc_jepa_factored,
     point_jepa,
     think_jepa,
     video_slots,
@@ -37,6 +35,7 @@ from jepa_mpc.world_model.recipes import (
     vjepa2_1,
     vjepa2_ac,
 )
+from jepa_mpc.world_model.recipes.variants import hjepa_legacy, mc_jepa_factored
 
 Objective = (
     DynamicsObjective

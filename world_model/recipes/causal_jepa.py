@@ -86,7 +86,7 @@ def build(
 
     Args:
         preset: A name of `PRESETS`, or sizes of your own.
-        action_dim: Width of an action, or of a block of actions; None for a world that nobody acts in.
+        action_dim: Width of an action, or of a block of actions; None for a world without actions.
         action_scale: Size of a usual action per axis, in its unit; without it, actions must come standardised.
         proprio_dim: Numbers of proprioception that become a node; None for none.
         proprio_scale: Spread of each of them; without it, they must come standardised.

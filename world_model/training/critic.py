@@ -69,7 +69,7 @@ class CriticLessons:
 
     Args:
         log: Where states come from.
-        judgement: What is to be foretold.
+        judgement: The cost that the critic predicts.
         batch: Samples B.
         later: Share of goals that are later states of the same episode; the others are any states of the same place.
         max_steps: Most steps to a goal that is a later state.

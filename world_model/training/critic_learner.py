@@ -16,7 +16,7 @@ class CriticLearner:
 
     Args:
         objective: The critic's loss; its form and discount are those of `judgement`.
-        judgement: What is to be foretold.
+        judgement: The cost that the critic predicts.
         generator: Draws the batches.
         every: Steps of the agent between two lessons (M).
         steps: Gradient steps of a lesson.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.face.evaluation.reach_task import reach_env
@@ -28,7 +28,7 @@ class Doubts:
 
 def auroc(inside: Floats, outside: Floats) -> float:
     """Share of pairs in which the outside frame has the greater disagreement; ties count half (Mann and Whitney)."""
-    return float(stats.mannwhitneyu(outside, inside).statistic / (len(inside) * len(outside)))
+    return float(scipy.stats.mannwhitneyu(outside, inside).statistic / (len(inside) * len(outside)))
 
 
 def doubts(model: WorldModel, *, split: str, labs: int, frames: int, seed: int, level: str = "held") -> Doubts:
@@ -52,4 +52,4 @@ def doubts(model: WorldModel, *, split: str, labs: int, frames: int, seed: int, 
 
 def calibration(disagreement: Floats, error_m: Floats) -> float:
     """Spearman's correlation of disagreement and error."""
-    return float(stats.spearmanr(disagreement, error_m).statistic)
+    return float(scipy.stats.spearmanr(disagreement, error_m).statistic)

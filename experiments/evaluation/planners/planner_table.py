@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from jepa_mpc.experiments.evaluation.planners.cells import Outcome
 from jepa_mpc.reporting.intervals import cluster_bootstrap, clustered_wilson
@@ -146,7 +146,7 @@ def _against(group: Sequence[Outcome], other: Sequence[Outcome]) -> Row:
         "difference": float(gaps.mean()),
         "difference_low": low,
         "difference_high": high,
-        "wilcoxon_p": float(stats.wilcoxon(gaps).pvalue) if np.any(gaps) else 1.0,
+        "wilcoxon_p": float(scipy.stats.wilcoxon(gaps).pvalue) if np.any(gaps) else 1.0,
         "evaluations_to_reference": spent[0] / spent[1] if spent[1] else None,
     }
 

@@ -159,8 +159,10 @@ def operations(imagine: Imagine, plans: Plans) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def product_rate(dtype: torch.dtype) -> float:
-    """GFLOP per busy second of a plain matrix product of the rollout's size."""
-    left, right = torch.ones(900, 192, dtype=dtype), torch.ones(192, 3072, dtype=dtype)
+def product_rate(sizes: Sizes, dtype: torch.dtype) -> float:
+    """GFLOP per busy second of a plain matrix product of the rollout's size: a window of each plan to all heads."""
+    trunk = PRESETS[sizes.preset].trunk
+    rows, width, columns = sizes.samples * sizes.window, trunk.width, 3 * trunk.heads * trunk.head_dim
+    left, right = torch.ones(rows, width, dtype=dtype), torch.ones(width, columns, dtype=dtype)
     best = min(seconds(lambda: [left @ right for _ in range(20)], torch.device("cpu")) for _ in range(3))
-    return 20 * 2 * 900 * 192 * 3072 / best / 1e9
+    return 20 * 2 * rows * width * columns / best / 1e9

@@ -1,4 +1,4 @@
-"""Logs of gymnasium's environments: whatever is drawn and observed while a policy acts."""
+"""Logs of environments without labs, of gymnasium and our own: whatever they draw and observe while a policy acts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GymCollection(Protocol):
 
     @property
     def task(self) -> str:
-        """`gym:ID`."""
+        """`gym:ID`, or a name of `envs.ENVS`."""
 
     @property
     def policy(self) -> str:
@@ -90,7 +90,7 @@ def record_gym(collection: GymCollection, index: int) -> Episode:
         collection.task, json.dumps([dict(collection.goal), dict(collection.env)]), collection.cameras,
         collection.image_size, collection.steps,
     )  # fmt: skip
-    if not env.moment.observation.size:
+    if is_gym(collection.task) and not env.moment.observation.size:
         raise ValueError(
             f"{collection.task} observes pictures alone: a log needs numbers beside them; choose settings of it (env=) "
             "under which it observes its state"
@@ -102,7 +102,7 @@ def record_gym(collection: GymCollection, index: int) -> Episode:
         steps=collection.steps,
         seed=seed_of(collection.seed, "reset", index) % LARGEST_SEED,
         options={},
-        metadata={"env": collection.task, "robot": env.embodiment, "lab_index": index},
+        metadata={"env": collection.task, "robot": getattr(env, "embodiment", collection.task), "lab_index": index},
         generator=numpy_generator(collection.seed, "motion", index),
         hand=False,
     )
@@ -130,6 +130,8 @@ def motion_of(policy: str, env: Any) -> Callable[[], Motion]:
 def _environment(task: str, told: str, cameras: tuple[str, ...], image_size: int, steps: int) -> Any:
     """The one environment of this process; goals are never looked at, so that none are sought."""
     goal, settings = json.loads(told)
+    if not is_gym(task):
+        return envs.make(task, cameras=cameras, image_size=image_size, budget=steps, **settings)
     return make_gym(
         task,
         {"later": None, "photograph": None, **{name: goal[name] for name in ("repeat", "options") if name in goal}},

@@ -19,6 +19,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from jepa_mpc import envs
 from jepa_mpc.errors import choose
 from jepa_mpc.face.collection.gym_recording import is_gym, record_gym
 from jepa_mpc.files import write_json
@@ -36,8 +37,30 @@ LATER = ("task", "policy", "robot", "env", "goal")  # settings that older logs d
 TASKS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
 POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle, "fumble": fumble}
 BY_FEEL = ("handle", "fumble")
-CAMERAS = {"pick": ("left", "right", "wrist"), "gym": ("render",)}
+CAMERAS = {"reach": ("left", "right"), "push": ("left", "right"), "pick": ("left", "right", "wrist")}
 HANDED_OVER = 0.8  # share of the episodes of `handle` that begin with the object in the hand
+
+
+def has_labs(task: str) -> bool:
+    """Whether a task is played in labs; the others are environments of gymnasium and names of `envs.ENVS`.
+
+    Raises:
+        UnknownName: If there is no such task; lists what exists.
+    """
+    plain = [name for name in envs.ENVS if name not in TASKS.values()]
+    return not is_gym(task) and choose({**dict.fromkeys(TASKS, True), **dict.fromkeys(plain, False)}, task, "task")
+
+
+def usual_cameras(task: str) -> tuple[str, ...]:
+    """The cameras that a task is recorded with unless others are asked for: its own, where it has no labs."""
+    if is_gym(task):
+        return ("render",)
+    if has_labs(task):
+        return CAMERAS[task]
+    env = envs.make(task)
+    env.close()
+    cameras: tuple[str, ...] = env.cameras
+    return cameras
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +87,15 @@ class Collection:
         for name in ("labs", "episodes", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if is_gym(self.task):
+        if self.goal and not is_gym(self.task):
+            raise ValueError("goal= is for environments of gymnasium: task=gym:ID")
+        if not has_labs(self.task):
             return
-        if self.env or self.goal:
-            raise ValueError("env= and goal= are for environments of gymnasium: task=gym:ID")
-        choose(TASKS, self.task, "task")
+        if self.env:
+            raise ValueError("env= is for environments without labs: task=gym:ID, or a name of envs.ENVS")
         choose(POLICIES, self.policy, "policy")
         if self.policy in BY_FEEL and self.task != "pick":
-            raise ValueError(f"policy=handle needs an object and a gripper: task=pick, got task={self.task}")
+            raise ValueError(f"policy={self.policy} needs an object and a gripper: task=pick, got task={self.task}")
         if self.sound is not None and self.task != "push":
             raise ValueError(f"sound comes from a block that is pushed about: task=push, got task={self.task}")
         unknown = (self.sound or {}).keys() - HEARING
@@ -91,7 +115,7 @@ SIZES = (0.7, 1.4)
 
 def record_one(collection: Collection, folder: Path, index: int) -> int:
     """Record one episode into the staging folder (in a worker process); returns its number."""
-    episode = record_gym(collection, index) if is_gym(collection.task) else record_lab(collection, index)
+    episode = record_lab(collection, index) if has_labs(collection.task) else record_gym(collection, index)
     write_episode(staged_path(folder, index), episode)
     return index
 
@@ -192,7 +216,7 @@ def record_all(record: Callable[[int], int], missing: list[int], folder: Path, *
 
 
 def settle(collection: Collection, folder: Path) -> None:
-    """Note the settings beside a new log; refuse to mix other settings into an old one (more of it is welcome)."""
+    """Note the settings beside a new log; refuse to mix other settings into an old one (more episodes may be added)."""
     refuse_strangers(folder, "a log", lambda name: name in (SETTINGS, MANIFEST) or name.startswith("episode_"))
     path = folder / SETTINGS
     wanted = OmegaConf.to_container(OmegaConf.create(asdict(collection)))
@@ -200,7 +224,7 @@ def settle(collection: Collection, folder: Path) -> None:
     if path.exists():
         known: Any = OmegaConf.to_container(OmegaConf.load(path))
         found: dict[str, Any] = {**_defaults(), **known}  # older logs do not name them
-        more = "episodes" if is_gym(collection.task) else "labs"
+        more = "labs" if has_labs(collection.task) else "episodes"
         other = [name for name in map(str, wanted) if name != more and found.get(name) != wanted[name]]
         if other:
             listed = ", ".join(f"{name}={found.get(name)} (asked for {wanted[name]})" for name in other)
@@ -290,10 +314,11 @@ def record(cfg: DictConfig) -> NpzStore:
     plain = {name: value for name, value in OmegaConf.to_container(cfg, resolve=True).items() if name in names}  # type: ignore[union-attr]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     task = plain["task"] or ("pick" if plain["policy"] in BY_FEEL else "reach")
-    cameras = plain["cameras"] or CAMERAS.get("gym" if is_gym(task) else task, ("left", "right"))
+    labs = has_labs(task)
+    cameras = plain["cameras"] or usual_cameras(task)
     usual: dict[str, Any] = {
-        "policy": "held" if is_gym(task) else "wander",
-        "labs": 1 if is_gym(task) else 1000,
+        "policy": "wander" if labs else "held",
+        "labs": 1000 if labs else 1,
         "env": {},
         "goal": {},
     }

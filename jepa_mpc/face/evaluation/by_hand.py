@@ -22,7 +22,7 @@ from jepa_mpc.reporting.video import save_picture
 from jepa_mpc.seeding import seed_of
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats import open_log
-from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.types import Observation
 
 Picture = NDArray[np.uint8]

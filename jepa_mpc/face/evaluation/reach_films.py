@@ -103,7 +103,7 @@ def open_film(path: Path | None, env: ReachEnv, checkpoint: Path) -> Iterator[Fi
 
 
 def believed_path(log: StepLog | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where an agent believes the hand to be `(3,)` (m), and where its plan is imagined to lead `(H, 3)`.
+    """The agent's estimate of the hand position `(3,)` (m), and the predicted path of its plan `(H, 3)`.
 
     An agent that stands still, plans nothing or has no position head stays where it is.
     """

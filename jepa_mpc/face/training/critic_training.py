@@ -29,7 +29,7 @@ from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 
 
 def judgement_of(cfg: DictConfig, model: WorldModel) -> Judgement:
-    """The cost that is to be foretold: distance from the goal (m^2) and the effort."""
+    """The cost that the critic predicts: distance from the goal (m^2) and the effort."""
     scale = torch.tensor([float(size) for size in cfg.largest_action])
     intrinsic = IntrinsicCost({"goal": GoalDistance(metric=model.position_head), "effort": Effort(scale=scale)})
     weights = {"goal": 1.0, "effort": float(cfg.effort)}

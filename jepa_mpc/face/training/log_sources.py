@@ -16,7 +16,7 @@ from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.trajectories.cache import CacheOptions, told
 from jepa_mpc.trajectories.episode import SOUND
 from jepa_mpc.trajectories.mixture import MixedBank, mixed
-from jepa_mpc.trajectories.pictures import PictureFit
+from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.trajectories.robot_adapter import RobotAdapter
 from jepa_mpc.trajectories.robots import ROBOTS, robot_map
 from jepa_mpc.trajectories.stats import action_stats, proprio_stats

@@ -61,7 +61,7 @@ def check(cfg: DictConfig) -> None:
             f"planned is a share from 0 to 1 and validation one between them, got {cfg.planned} and {cfg.validation}"
         )
     if cfg.pairs == 0 and float(cfg.planned) == 1:
-        raise ValueError("planned=1 learns from the planner alone, and pairs=0 asks it for nothing")
+        raise ValueError("planned=1 trains on planner targets only, but pairs=0 gives none; use pairs=1 or more")
     if cfg.rounds > 1 and cfg.pairs < cfg.walk:
         raise ValueError(f"a later round has pairs / walk starts, which is none: {cfg.pairs} / {cfg.walk}")
 

@@ -47,9 +47,9 @@ class LessonRule(Protocol):
 
 
 class Demonstrations:
-    """The windows as they are: somebody showed how the task is done.
+    """The windows as they are, for logs of demonstrations.
 
-    The batch may say which `task` `B` it is (0 otherwise) and which observations are `padded` `B T` (bool). Steps
+    A batch may contain `task` `B` (0 otherwise) and `padded` `B T` (bool). Steps
     beyond the window count as padded.
     """
 

@@ -175,7 +175,7 @@ def _reconstruction(pairs: FramePairs, weights: MotionWeights) -> Terms:
 
 
 def _coarse(pairs: FramePairs, masks: Sequence[Mask], weights: MotionWeights) -> Tensor:
-    """Differences at the levels themselves, weighted as those of the full picture; 0 if nobody asks."""
+    """Differences at the levels themselves, weighted as those of the full picture; 0 if it has no weight."""
     if not weights.coarse:
         return pairs.first.new_zeros(())
     terms = []

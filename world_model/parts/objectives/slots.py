@@ -1,4 +1,4 @@
-"""The loss of Causal-JEPA: infer hidden objects from the others, and foresee all of them."""
+"""The loss of Causal-JEPA: infer masked objects from the others, and predict the future of all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss of ThinkJEPA: future tokens, and the path of the hand, foreseen from a short dense view and a thinker.
+"""The loss of ThinkJEPA: future tokens, and the path of the hand, predicted from a short dense view and a thinker.
 
 loss = mean |p - sg(z_future)|^2 + w mean |path(p) - places|^2
 """
@@ -42,7 +42,7 @@ class ThinkObjective(nn.Module):
 
     Args:
         encoder: Prepared pictures to tokens.
-        predictor: The guided predictor, or a plain one, which listens to nobody.
+        predictor: The guided predictor, or a plain one without guidance.
         views: Which frames are seen by whom.
         thinker: Makes features where the batch has none.
         head: Reads the path off predicted tokens, or None.

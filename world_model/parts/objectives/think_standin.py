@@ -1,4 +1,4 @@
-"""Stand-ins for a thinker: a sparse view as the house's own frozen encoder sees it. No language model is in them."""
+"""Stand-ins for a thinker: a sparse view, encoded by our own frozen encoder. They contain no language model."""
 
 from __future__ import annotations
 

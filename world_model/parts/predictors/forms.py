@@ -56,7 +56,7 @@ def published(
 ) -> CausalPredictor:
     """The published predictor: learned positions that restart in each window, zero gates, a projection head."""
     if proprio_scale is not None:
-        raise ValueError("the published form knows no proprioception; use the preset 'lab'")
+        raise ValueError("the published form takes no proprioception; use the preset 'lab'")
     width, cond, raw = sizes.latent_dim, sizes.cond_dim or sizes.latent_dim, sizes.raw_dim or sizes.latent_dim
     return CausalPredictor(
         trunk=ConditionedTransformer(width, sizes=sizes.trunk, cond_dim=cond, output_dim=raw),

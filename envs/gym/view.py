@@ -35,7 +35,7 @@ class View:
 
     def __init__(self, course: Course, *, name: str, cameras: tuple[str, ...], image_size: int) -> None:
         if cameras and course.own.render_mode != "rgb_array":
-            raise ValueError(f"{name} draws nothing: make it with render_mode='rgb_array', or name no cameras")
+            raise ValueError(f"{name} renders no images: make it with render_mode='rgb_array', or pass cameras=()")
         self.course, self.name, self.cameras, self.image_size = course, name, cameras, image_size
         self._nothing = np.zeros((0, image_size, image_size), np.uint8)
         self._last: tuple[Moment, NDArray[np.uint8]] | None = None
