@@ -78,6 +78,7 @@ def command(site: Path) -> Path:
 def test_one_name_stands_in_site_packages(site):
     ours = {path.name for path in site.iterdir() if path.name != "borrowed.pth"}
     assert {name for name in ours if not name.endswith(".dist-info")} == {"jepa_mpc"}
+    assert not (site / "jepa_mpc" / "integrations").exists()  # distributions of their own
     inside = site / "jepa_mpc"
     assert all((inside / name).is_dir() for name in SHELVES) and not (inside / "tests").exists()
 

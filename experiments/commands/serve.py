@@ -28,14 +28,14 @@ def prepared(cfg: DictConfig) -> PolicyServer:
 
     Raises:
         BadCheckpoint: If the checkpoint cannot be read or is of another robot.
-        BadObservation: If a goal picture cannot be read.
+        BadObservation: If the goal cannot be read.
         ValueError: If an option is out of range.
     """
     torch.set_num_threads(int(cfg.threads))
     served = service(
         cfg.checkpoint,
         robot=cfg.robot,
-        goal=list(cfg.goal),
+        goal=[cfg.goal] if isinstance(cfg.goal, str) else list(cfg.goal),
         images=list(cfg.images),
         goals=list(cfg.goals),
         state=list(cfg.state),

@@ -8,13 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
-
 from jepa_mpc import __version__, envs
-from jepa_mpc.errors import BadObservation
 from jepa_mpc.face.agents import CalibratedSettings
+from jepa_mpc.face.goals import goal_observation
 from jepa_mpc.face.loading import AgentKind, load_agent, load_world_model, usual_kind
 from jepa_mpc.serving.session import DEADLINE, START, TIME, Keys, ServedAgent, Session
 from jepa_mpc.trajectories.resizing import PictureFit
@@ -78,7 +74,7 @@ def service(
     Args:
         checkpoint: The world model, as `load_world_model` takes it.
         robot: Whose actions are answered: the name of a task, or "log" for the bounds that the training log has seen.
-        goal: One picture per camera; none if every client sends its own.
+        goal: One picture per camera, or `log:episode:frame`; none if every client sends its own.
         images: Entry of the request for each camera, in the checkpoint's order; further ones are not used.
         goals: Likewise for the goal pictures.
         state: Entries that make the proprioception, if the world model needs it.
@@ -91,7 +87,7 @@ def service(
 
     Raises:
         BadCheckpoint: If the checkpoint cannot be read or is of another robot.
-        BadObservation: If a goal picture cannot be read.
+        BadObservation: If the goal cannot be read.
         ValueError: If the entries do not fit the cameras.
     """
     model = load_world_model(checkpoint, device=device)
@@ -106,7 +102,7 @@ def service(
         goals=tuple(goals)[:count],
         state=tuple(state) if model.needs_proprio else (),
     )
-    aim = _goal(goal, facts.cameras, fit) if goal else None
+    aim = goal_observation(goal, cameras=facts.cameras, image_size=facts.image_size) if goal else None
 
     def agent() -> ServedAgent:
         made = load_agent(facts, model, kind=kind, keypoints=keypoints, seed=next(seeds), device=device, **planning)
@@ -138,17 +134,6 @@ def _robot(model: WorldModel, name: str, *, checkpoint: str | Path, kind: AgentK
         embodiment=known.embodiment,
         **common,
     )
-
-
-def _goal(paths: Sequence[str | Path], cameras: tuple[str, ...], fit: PictureFit) -> Observation:
-    if len(paths) != len(cameras):
-        raise BadObservation(f"goal= needs one picture for each of the cameras {', '.join(cameras)}, got {len(paths)}")
-    try:
-        pictures = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-    except (OSError, UnidentifiedImageError) as error:
-        raise BadObservation(f"cannot read a goal picture: {error}") from error
-    frames = np.concatenate([fit(picture[None]).transpose(0, 3, 1, 2) for picture in pictures], axis=1)
-    return Observation(frames=torch.from_numpy(frames)[None], cameras=cameras)
 
 
 def _metadata(model: WorldModel, robot: ServedRobot, keys: Keys, *, goal: Observation | None) -> dict[str, Any]:

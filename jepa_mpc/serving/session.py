@@ -156,9 +156,7 @@ class Session:
                 if self._begun and not request.get(START):
                     self.agent.aim(self.goal)
         if self.goal is None:
-            raise BadObservation(
-                f"there is no goal: send {' and '.join(self.keys.goals)}, or start the server with one"
-            )
+            raise BadObservation(f"there is no goal: send {' and '.join(self.keys.goals)}, or begin with one (goal=)")
         if request.get(START) or not self._begun:
             self.agent.reset(self.goal)
             self._begun = True

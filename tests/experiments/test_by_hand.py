@@ -11,7 +11,8 @@ from PIL import Image
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.experiments.commands.zero_shot_reach import jobs_of, methods_of
 from jepa_mpc.face.commands import composed
-from jepa_mpc.face.evaluation.by_hand import goal_observation, play_by_hand
+from jepa_mpc.face.evaluation.by_hand import play_by_hand
+from jepa_mpc.face.goals import goal_observation
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from tests import tiny

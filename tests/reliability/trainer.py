@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,22 +37,25 @@ def configured(folder: Path, name: str, *more: str) -> Any:
 
 
 def quiet() -> None:
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
+    """Say nothing: what pytest captures goes into files, which may not grow where the disk is full."""
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
-def child(work: Callable[[], Any]) -> int:
-    """Do it in a process of its own and tell its number."""
+def child(work: Callable[[], Any], *, said: int | None = None) -> int:
+    """Do it in a process of its own, tell its number; what stops it goes to the descriptor `said` and is status 3."""
     number = os.fork()
     if number:
         return number
-    quiet()
+    status = 3
     try:
+        quiet()
         work()
+        status = 0
     except BaseException as error:  # noqa: BLE001  the parent sees the exit status alone
-        os.write(1, f"{type(error).__name__}: {error}\n".encode())
-        os._exit(3)
-    os._exit(0)
+        if said is not None:
+            os.write(said, f"{type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(status)
 
 
 def dies_in_a_save(after: int, share: float) -> None:
@@ -103,8 +107,9 @@ def killed(folder: Path, kills: int, *, steps: int) -> None:
     assert os.waitpid(number, 0)[1] == 0
 
 
-def starved(folder: Path, places: int) -> None:
-    """Let the disk be full at several points of a training's saves."""
+def starved(folder: Path, places: int) -> str:
+    """Let the disk be full at several points of a training's saves; answers what the trainings said."""
+    reading, writing = os.pipe()  # no limit on the size of files holds for it
     train(configured(folder, "run", "fit.steps=10"))
     before = checkpoint_hash(folder / "run" / keeper.STATE)
     size = (folder / "run" / keeper.STATE / "model.safetensors").stat().st_size
@@ -123,8 +128,11 @@ def starved(folder: Path, places: int) -> None:
             keeper.Keeper.last = lambda self: None  # type: ignore[method-assign]
             train(cfg)
 
-        status = os.waitpid(child(work), 0)[1]
+        status = os.waitpid(child(work, said=writing), 0)[1]
         assert os.WEXITSTATUS(status) == 3, status
         assert checkpoint_hash(folder / "run" / keeper.STATE) == before
         keeper.load_checkpoint(folder / "run" / keeper.STATE)
         assert not list((folder / "run").glob(".*.tmp")), "litter"
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        return told.read()

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from jepa_mpc.envs.reach import ReachEnv
 from jepa_mpc.episode import PlayedEpisode, run_episode
-from jepa_mpc.errors import BadObservation
 from jepa_mpc.face.evaluation.lab_episodes import LabJob
 from jepa_mpc.face.evaluation.methods import WORLD_MODEL
+from jepa_mpc.face.goals import goal_observation
 from jepa_mpc.face.viewing import open_view
 from jepa_mpc.files import write_json
 from jepa_mpc.reporting.video import save_picture
 from jepa_mpc.seeding import seed_of
-from jepa_mpc.trajectories.episode import IMAGES
-from jepa_mpc.trajectories.formats import open_log
-from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.types import Observation
 
 Picture = NDArray[np.uint8]
@@ -91,57 +85,6 @@ def play_by_hand(job: LabJob, goal: Any, out: Path) -> Path:
     finally:
         env.close()
     return out
-
-
-def goal_observation(goal: Any, *, cameras: Sequence[str], image_size: int) -> Observation:
-    """The goal image that is described, at the size of the world model.
-
-    Args:
-        goal: A picture file, one per camera in a list, or `log:episode:frame`.
-        cameras: Names of the cameras.
-        image_size: Width and height (px).
-
-    Raises:
-        BadObservation: If it cannot be read, or there is not one picture per camera.
-        BadEpisode: If the log is damaged.
-    """
-    files = [goal] if isinstance(goal, str) else [str(one) for one in goal]
-    logged = _log_frame(files[0]) if len(files) == 1 else None
-    pictures = _pictures(files, cameras) if logged is None else _logged(*logged, cameras)
-    fit = PictureFit(size=image_size)
-    frames = np.concatenate([fit(picture[None])[0].transpose(2, 0, 1) for picture in pictures])
-    return Observation(frames=torch.from_numpy(np.ascontiguousarray(frames))[None, None], cameras=tuple(cameras))
-
-
-def _log_frame(goal: str) -> tuple[Path, int, int] | None:
-    place, *numbers = goal.rsplit(":", 2)
-    if len(numbers) == 2 and all(number.isdigit() for number in numbers) and Path(place).exists():
-        return Path(place), int(numbers[0]), int(numbers[1])
-    return None
-
-
-def _logged(path: Path, episode: int, frame: int, cameras: Sequence[str]) -> list[Picture]:
-    log = open_log(path)
-    names = [IMAGES + camera for camera in cameras]
-    missing = [name for name in names if name not in log.fields]
-    if missing:
-        raise BadObservation(f"{path} has no {', '.join(missing)}; its cameras are {', '.join(log.cameras)}")
-    if not (episode < len(log.lengths) and frame < log.lengths[episode]):
-        raise BadObservation(f"{path} has no frame {frame} of episode {episode}; it has {len(log.lengths)} episodes")
-    found = log.read(episode, frame, frame + 1, names)
-    return [found[name][0] for name in names]
-
-
-def _pictures(files: Sequence[str], cameras: Sequence[str]) -> list[Picture]:
-    if len(files) != len(cameras):
-        raise BadObservation(
-            f"need one goal picture per camera ({', '.join(cameras)}), got {len(files)}: goal=[LEFT.png,RIGHT.png], "
-            "or log:episode:frame"
-        )
-    try:
-        return [np.asarray(Image.open(file).convert("RGB")) for file in files]
-    except (OSError, ValueError) as error:
-        raise BadObservation(f"goal={','.join(map(str, files))} cannot be read: {error}") from error
 
 
 def _side_by_side(seen: Observation) -> Picture:

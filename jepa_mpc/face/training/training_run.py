@@ -23,6 +23,7 @@ from jepa_mpc.face.training.log_sources import adapter_of, check_sound, open_sou
 from jepa_mpc.face.training.monitor import Monitor, doubts, knows_hand
 from jepa_mpc.face.training.pretrained import begin_with_encoder, fill_encoder, is_released, with_encoder
 from jepa_mpc.face.training.progress import Display, Stop
+from jepa_mpc.face.training.trainable import usual_size
 from jepa_mpc.face.training.training_options import BEST, check_options, fit_settings
 from jepa_mpc.files import only_writer
 from jepa_mpc.runs.run_folder import refuse_strangers
@@ -36,8 +37,6 @@ from jepa_mpc.world_model.checkpoints.assembly import assemble
 from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.training.layouts import compile_blocks
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, fit
-
-STILL = 1e-3  # metres or radians: an action axis that varies less counts as fixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +84,7 @@ def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
             f"{bank.action_dim} scales"
         )
     if system.get("action_scale") is None:
-        std = action_stats(bank).std
-        system["action_scale"] = torch.where(std > STILL, std, torch.ones_like(std)).tolist()
+        system["action_scale"] = usual_size(action_stats(bank).std).tolist()
     return system
 
 

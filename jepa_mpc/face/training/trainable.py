@@ -1,0 +1,129 @@
+"""World models in the hands of another training loop: built, described and filled, but trained elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from jepa_mpc.errors import choose
+from jepa_mpc.places import CONFIGS
+from jepa_mpc.seeding import generator
+from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.loader import interface_of, save_world_model
+from jepa_mpc.world_model.checkpoints.restore import MISFITS, load_network
+from jepa_mpc.world_model.dynamics.model import Interface, WorldModel
+from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
+from jepa_mpc.world_model.recipes import as_world_model
+
+STILL = 1e-3
+"""In an action's own unit; an axis that varies less counts as fixed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainableModel:
+    """A world model that another training loop trains.
+
+    Args:
+        objective: Network and loss: `objective({"frames": B T C h w, "actions": B T-1 A}, generator)` gives a `Loss`.
+        system: The configuration that `assemble` builds it from.
+        interface: What it is trained to see and command.
+    """
+
+    objective: DynamicsObjective
+    system: Mapping[str, Any]
+    interface: Interface
+
+    def world_model(self) -> WorldModel:
+        """Perception, dynamics and goal cost with the present weights.
+
+        Raises:
+            BadCheckpoint: If the system predicts no effects of actions.
+        """
+        return as_world_model(self.objective, self.interface)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values from which `described_model` builds the same network."""
+        return {"system": dict(self.system), "interface": self.interface.to_dict()}
+
+    def save(self, folder: str | Path) -> None:
+        """Publish it as a checkpoint of the present weights; an older one at the place is replaced as a whole."""
+        save_world_model(folder, self.objective, system=self.system, interface=self.interface)
+
+
+def new_model(
+    system: str,
+    interface: Interface,
+    *,
+    spread: Tensor | Sequence[float],
+    seed: int = 0,
+) -> TrainableModel:
+    """A world model with fresh weights.
+
+    Args:
+        system: The name of a file in configs/system.
+        interface: What it shall see and command; the number of cameras and the width of the actions follow from it.
+        spread: Standard deviation of the actions, one number per axis.
+        seed: Of the weights.
+
+    Raises:
+        UnknownName: If there is no such system.
+        ValueError: If the system takes no such pictures or actions, or is no world model.
+    """
+    files = {path.stem: path for path in (CONFIGS / "system").glob("*.yaml")}
+    entries = yaml.safe_load(choose(files, system, "system").read_text(encoding="utf-8"))
+    entries |= {"action_dim": len(interface.actions), "action_scale": usual_size(torch.as_tensor(spread)).tolist()}
+    if "num_cameras" in entries.get("encoder", {}):
+        entries["encoder"]["num_cameras"] = len(interface.cameras)
+    return _built(entries, interface, seed=seed, name=system)
+
+
+def described_model(value: Mapping[str, Any]) -> TrainableModel:
+    """The model that `TrainableModel.describe` described, its weights yet to be loaded.
+
+    Raises:
+        ValueError: If the description is not of this version.
+    """
+    try:
+        system, interface = value["system"], interface_of(value)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this does not describe a world model: {error!r}") from error
+    return _built(system, interface, seed=0, name=str(system.get("_target_")))
+
+
+def open_model(checkpoint: str | Path) -> TrainableModel:
+    """The world model of a checkpoint, to be trained on.
+
+    Args:
+        checkpoint: The name of a shipped one, a folder, or `hf://owner/name`.
+
+    Raises:
+        BadCheckpoint: If it is missing or damaged, or not one world model (an ensemble is several).
+    """
+    objective, config = load_network(checkpoint, kind="world model", form=DynamicsObjective)
+    return TrainableModel(objective=objective, system=config["system"], interface=interface_of(config))
+
+
+def usual_size(spread: Tensor) -> Tensor:
+    """Size of a usual action `(A,)` from the standard deviation of each axis; 1 for an axis that is fixed."""
+    return torch.where(spread > STILL, spread, torch.ones_like(spread)).float()
+
+
+def _built(system: Mapping[str, Any], interface: Interface, *, seed: int, name: str) -> TrainableModel:
+    try:
+        objective = assemble(system, generator=generator(seed, "weights"))
+        model = TrainableModel(objective=objective, system=system, interface=interface)
+        objective.eval()
+        with torch.no_grad():
+            model.world_model().try_out()
+    except MISFITS as error:
+        raise ValueError(
+            f"the system {name} is no world model of {len(interface.cameras)} pictures of {interface.image_size} px "
+            f"and actions of {len(interface.actions)} numbers: {error}"
+        ) from error
+    return model
