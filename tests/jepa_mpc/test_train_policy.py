@@ -115,7 +115,7 @@ def test_options_that_no_run_could_use_are_refused(option, words, log, model, tm
 
 
 def test_learning_from_nobody_is_refused(log, model, tmp_path):
-    with pytest.raises(ValueError, match="asks it for nothing"):
+    with pytest.raises(ValueError, match="pairs=0 gives none"):
         train_policy(configured(log, model, tmp_path / "run", "planned=1", "pairs=0"))
 
 
