@@ -5,9 +5,8 @@
            grip = r_grip(z_goal)
 
 The filter weighs each reading by the error that its head expects, so that an object that left the view stays where it
-was last seen. Fingers count, too: closed ones that stay apart hold the object, and where they meet it is not in the
-hand, whatever the picture looks like. The sensors have the order of a simulator's: every control that reads those can
-read these.
+was last seen. Fingers count, too: where they meet, the object is not in the hand, whatever the image looks like. The
+sensors have the order of a simulator's: every control that reads those can read these.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ from jepa_mpc.world_model.dynamics.read_out import ReadOutDynamics, near, sensor
 
 OBJECT, GRIP, HELD = "object", "grip", "held"
 SURE_M, DOUBT = 0.01, 0.15  # the goal's place seen from the hand errs by 1 cm and 15 % of the way
-APART_M, FELT_FRAMES = 0.008, 2  # as the labels by feel have it (`trajectories.handling`)
-HELD_M = 0.005  # something that is felt in the hand is there, give or take
+MET_M = 0.008  # fingers that are no farther apart than told, give or take, have met
 IN_HAND_M = 0.03  # what is read nearer is read to be in the hand
 CLOSED_M = 0.01  # fingers told to be closer would hold any object
 MOVED_M = 0.05  # how far a hand may move what it is near, in one step
@@ -72,7 +70,6 @@ class HandlingEyes:
         place, held = model.readings[OBJECT].read, model.readings[HELD].read
         self.dynamics = ReadOutDynamics(model.dynamics, place, held, low=low, high=high, widest_m=widest_m)
         self._goal = self._latents = self._hand = self._told = torch.zeros(0)
-        self._apart = 0
         self._target, self._object = Track(), Track()
 
     def aim(self, goal: Observation) -> None:
@@ -92,14 +89,11 @@ class HandlingEyes:
         self._find(float(observation.proprio[0, -1, -7]) - float(told_m))
 
     def _find(self, apart_m: float) -> None:
-        """Follow the object by what is seen, and by how much wider than told the fingers are apart."""
-        self._apart = self._apart + 1 if apart_m > APART_M else 0
+        """Follow the object by what is seen, unless fingers that have met say that it is not in the hand."""
         head = self.model.readings[OBJECT]
         seen, doubt_m = head.read(self._latents), float(head.doubt(self._latents))
-        empty = apart_m <= APART_M and float(self._told) < CLOSED_M
-        if self._apart >= FELT_FRAMES:
-            self._object.add(self._hand, HELD_M)
-        elif not (empty and float(seen.norm()) < IN_HAND_M):
+        met = apart_m <= MET_M and float(self._told) < CLOSED_M
+        if not (met and float(seen.norm()) < IN_HAND_M):
             self._object.add(self._hand + seen, doubt_m)
 
     def context(self) -> Context:
