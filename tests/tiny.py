@@ -59,6 +59,7 @@ HANDLING: dict[str, Any] = SYSTEM | {
             1.0,
             {"_target_": "hindsight_reading", "column": "observation.gripper_command", "width": 128, "axes": 1},
         ],
+        ["held", 1.0, {"_target_": "hindsight_reading", "column": "held_felt", "width": 128, "axes": 1}],
     ],
 }
 HANDLING_ACTIONS = ("dx [m]", "dy [m]", "dz [m]", "opening before [m]", "opening after [m]")

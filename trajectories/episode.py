@@ -37,7 +37,7 @@ IMAGES, DEPTH = "observation.images.", "observation.depth."
 STATE, EE_POSE, GRIPPER, ACTION = "observation.state", "observation.ee_pose", "observation.gripper", "action"
 CLOUDS, SOUND, HEARD = "clouds", "sound", "sound_labels"
 GRIPPER_COMMAND, CONTACT, OBJECT = "observation.gripper_command", "observation.contact", "observation.object"
-OBJECT_FELT = "object_felt"  # not in a log: found in hindsight (`handling.object_from_hand`) when it is opened
+OBJECT_FELT, HELD_FELT = "object_felt", "held_felt"  # not in a log: found in hindsight (`handling`) when it is opened
 TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, TASK_INDEX, DONE = (
     "timestamp",
     "frame_index",

@@ -24,6 +24,7 @@ AROUND_M = 0.12  # how far beside the object the hand looks at it from
 LOW_M = 0.02  # above the lowest place of the hand: low enough to push or to grope
 CAREFUL_M = 0.02  # longest step down while it feels for the table
 RESISTED = 0.4  # a step that came less far than this share was stopped
+FUMBLED_M = 0.05
 SIDE_M = (0.09, 0.12)  # where a push begins, seen from the object
 AHEAD_M = 0.035  # where the pushed object lies, seen from the hand
 GRIPPER = 6
@@ -38,15 +39,19 @@ class Handle:
         push: Chance that a push comes before the next grasp.
         grope: Chance that the next grasp is tried at a random place.
         noise_m: Standard deviation of the noise on each step, m.
+        off_m: How far at most, along x and y, half of the grasps are aimed beside the object.
 
     Raises:
         ValueError: If the action box holds the gripper still.
     """
 
-    def __init__(self, reach: Reach, *, push: float = 0.25, grope: float = 0.1, noise_m: float = 0.003) -> None:
+    def __init__(
+        self, reach: Reach, *, push: float = 0.25, grope: float = 0.1, noise_m: float = 0.003, off_m: float = 0.0
+    ) -> None:
         if reach.half_width[GRIPPER] <= 0:
             raise ValueError("handling needs an action box whose last axis, the gripper's, is free")
         self.reach, self.push, self.grope, self.noise_m = reach, push, grope, noise_m
+        self.off_m = off_m
         self.mode: Mode = "approach"
         self.place = self.target = np.zeros(3)
         self.spread_m, self.left, self.felt = 0.005, 0, 0
@@ -110,6 +115,8 @@ class Handle:
         elif self.mode == "approach" and self._is_above(position):
             self.mode, self.left = "descend", 4
             self.target = self.place + generator.normal(size=3) * np.array([self.spread_m, self.spread_m, 0.003])
+            if self.off_m and generator.random() < 0.5:
+                self.target[:2] += generator.uniform(-self.off_m, self.off_m, size=2)
         elif self.mode == "descend" and (arrived or self.left <= 0 or self._stopped(position)):
             self.mode, self.left = "close", FELT_FRAMES + 1
         elif self.mode == "close" and self.left <= 0:
@@ -196,6 +203,11 @@ class Handle:
     def _stopped(self, position: np.ndarray) -> bool:
         """Whether the last step went down and was held up."""
         return bool(self._sent[2] < -0.01 and (position - self._before)[2] > RESISTED * self._sent[2])
+
+
+def fumble(reach: Reach) -> Handle:
+    """Handling with many grasps that miss: a world model learns from them which do not."""
+    return Handle(reach, push=0.1, off_m=FUMBLED_M)
 
 
 def in_hand(commanded_m: np.ndarray, opening_m: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from jepa_mpc.envs.things import KINDS
 from jepa_mpc.errors import BadCheckpoint, UnknownName, choose
 from jepa_mpc.experiments.evaluation.handling.headroom_table import pick_rows
 from jepa_mpc.experiments.evaluation.handling.pick_cells import (
+    FROM_PICTURES,
     PickCell,
     PickWork,
     agents_of,
@@ -35,17 +36,18 @@ from jepa_mpc.experiments.evaluation.handling.pick_cells import (
     model_at,
     work_cell,
 )
-from jepa_mpc.face.handling.seeing_agents import FROZEN, SEEING, WORLD_MODEL
+from jepa_mpc.face.handling.seeing_agents import FROZEN, WORLD_MODEL
 from jepa_mpc.face.handling.state_agents import Planning
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
+from jepa_mpc.reporting.handling_page import write_handling_page
 from jepa_mpc.reporting.record import plain
 from jepa_mpc.runs import origin
 from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.runs.worker_pool import in_processes
 
 SHIPPED = {"3": "pick"}
-FREE = ("out", "workers", "films", "labs", "episodes", "baselines", "true_dynamics", "hydra")
+FREE = ("out", "workers", "films", "labs", "episodes", "baselines", "ablate", "true_dynamics", "hydra")
 COUNTS = ("labs", "episodes", "budget", "horizon", "num_samples", "num_iterations", "workers")
 OWN = ("protocol", "object", "budget", "split", "level", "lab_seed", "seed")
 LEVELS = ("held", "validation", "dev")
@@ -85,13 +87,14 @@ def works_of(cfg: DictConfig) -> list[PickWork]:
     """
     model, control = checkpoints_of(cfg)
     planning = Planning(horizon=cfg.horizon, num_samples=cfg.num_samples, num_iterations=cfg.num_iterations)
-    names = agents_of(frozen=control is not None, true_dynamics=cfg.true_dynamics) if cfg.baselines else [WORLD_MODEL]
+    asked = {"frozen": control is not None, "ablations": cfg.ablate, "true_dynamics": cfg.true_dynamics}
+    names = agents_of(**asked) if cfg.baselines else [WORLD_MODEL]
     options: Any = {name: cfg[name] for name in OWN}
     works = []
     for lab in range(cfg.labs):
         for agent in names:
             seen_by = control if agent == FROZEN and control is not None else model
-            mark = model_at(seen_by).fingerprint if agent in SEEING else ""
+            mark = model_at(seen_by).fingerprint if agent in FROM_PICTURES else ""
             for episode in range(cfg.episodes):
                 cell = PickCell(agent=agent, lab=lab, episode=episode, planning=planning, fingerprint=mark, **options)
                 filmed = cfg.films and agent == WORLD_MODEL and episode == 0
@@ -114,6 +117,14 @@ def report_of(cfg: DictConfig, works: Sequence[PickWork]) -> dict[str, Any]:
     }  # fmt: skip
     summary = rows.pop(WORLD_MODEL)
     return {"protocol": facts, "summary": summary, "baselines": rows, "leads": leads}
+
+
+def write_page(report: Mapping[str, Any], works: Sequence[PickWork], folder: Path) -> None:
+    """`report.html`, from the episodes of the world model."""
+    own = [work for work in works if work.cell.agent == WORLD_MODEL]
+    films = {(work.cell.lab, work.cell.episode): str(work.film.relative_to(folder)) for work in own if work.film}
+    episodes = [outcome for work in own if (outcome := load_cell(work.cell, folder)) is not None]
+    write_handling_page(plain(report), episodes, folder, method=WORLD_MODEL, films=films)
 
 
 def print_table(report: Mapping[str, Any], title: str) -> None:
@@ -149,6 +160,7 @@ def main(cfg: DictConfig) -> None:
                 bar.update()
         report = report_of(cfg, works)
         write_json(folder / "report.json", plain(report))
+        write_page(report, works, folder)
     except (BadCheckpoint, UnknownName, ValueError, OSError) as error:
         sys.exit(f"zero_shot_pick: {error}")
     print_table(report, f"Picking to image goals, protocol '{cfg.protocol}', split '{cfg.split}', level '{cfg.level}'")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -11,9 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jepa_mpc.files import write_text
-from jepa_mpc.reporting.page_style import CSS, SCRIPT
-from jepa_mpc.reporting.record import BUSY, EpisodeRecord, Report, plain, split_name
+from jepa_mpc.reporting.html import image, interval, p_value, percent, poster, section, table, words, write_html, yes
+from jepa_mpc.reporting.record import BUSY, EpisodeRecord, Report, split_name
 
 CAPTION = (
     '<p class="note">Dashed lines: 2 and 5 cm. A shaded band belongs to the bold curve; “same curve” marks methods '
@@ -25,8 +22,6 @@ LABS_OF = {
     "all": "labs with every factor outside the training ranges",
 }
 OPEN_ROWS = 20
-POSTER = ".png"
-"""Suffix of a film's poster."""
 
 
 def write_page(
@@ -48,20 +43,14 @@ def write_page(
     parts = [
         _headline(report),
         _methods(report),
-        _section("Figures", _figures(figures or {})),
+        section("Figures", _figures(figures or {})),
         _factors(report),
-        _section("How every lab ended", "" if sheet is None else f'<div class="sheet">{_image(sheet, "labs")}</div>'),
+        section("How every lab ended", "" if sheet is None else f'<div class="sheet">{image(sheet, "labs")}</div>'),
         _films(report, Path(path).parent),
         _protocol(report),
         _episodes(report),
     ]
-    write_text(
-        path,
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_percent(report.summary['success_5cm'])} within 5 cm: reaching image goals</title>"
-        f"<style>{CSS}</style></head><body><main>\n{''.join(parts)}</main><script>{SCRIPT}</script></body></html>\n",
-    )
+    write_html(path, f"{percent(report.summary['success_5cm'])} within 5 cm: reaching image goals", parts)
 
 
 def _headline(report: Report) -> str:
@@ -71,9 +60,9 @@ def _headline(report: Report) -> str:
     busy = f"; the {BUSY}" if BUSY in protocol.hardware else ""
     labs = LABS_OF.get(protocol.split, f"labs with {protocol.split.replace('_', ' ')} outside the training range")
     cards = [
-        (_percent(row["success_5cm"]), f"end within 5 cm; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"),
+        (percent(row["success_5cm"]), f"end within 5 cm; 95 % interval {100 * low:.1f} to {100 * high:.1f} %"),
         (_cm(row["median_final_distance_m"]), "median final distance to the goal"),
-        (_percent(row["held_success_5cm"]), "stay within 5 cm for the last three steps"),
+        (percent(row["held_success_5cm"]), "stay within 5 cm for the last three steps"),
         (_ms(row["ms_per_step_p50"]), f"median time per decision; p95 {_ms(row['ms_per_step_p95'])}{busy}"),
     ]
     boxes = "".join(f'<div class="card"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in cards)
@@ -96,7 +85,7 @@ def _methods(report: Report) -> str:
         "“Headline ahead by”: its success minus this method's on the same episodes, in points, with its interval over "
         "labs; p: McNemar's exact test, Holm-adjusted over rows."
     )
-    return _section("Against other methods", _table(heads, rows, own=True) + f'<p class="note">{note}</p>')
+    return section("Against other methods", table(heads, rows, own=True) + f'<p class="note">{note}</p>')
 
 
 def _method_row(name: str, row: Mapping[str, Any], against: Mapping[str, Any] | None) -> list[str]:
@@ -104,14 +93,14 @@ def _method_row(name: str, row: Mapping[str, Any], against: Mapping[str, Any] | 
     return [
         escape(name),
         _bar(row),
-        _interval(row["wilson_95"]),
-        _interval(row["interval_95"]),
-        _percent(row["success_2cm"]),
-        _percent(row["held_success_5cm"]),
+        interval(row["wilson_95"]),
+        interval(row["interval_95"]),
+        percent(row["success_2cm"]),
+        percent(row["held_success_5cm"]),
         f"{_cm(row['median_final_distance_m'], unit='')} ({_cm(low, unit='')} – {_cm(high, unit='')})",
         _ms(row["ms_per_step_p50"], unit=""),
-        "" if against is None else f"{100 * against['difference']:+.1f} ({_interval(against['interval_95'])})",
-        "" if against is None else _p_value(against["mcnemar_p"]),
+        "" if against is None else f"{100 * against['difference']:+.1f} ({interval(against['interval_95'])})",
+        "" if against is None else p_value(against["mcnemar_p"]),
     ]
 
 
@@ -121,14 +110,14 @@ def _factors(report: Report) -> str:
     heads = ["factor out of range", "episodes within 5 cm", "Wilson 95 %", "2 cm", "median", "episodes", "labs"]
     rows: list[list[str]] = []
     for name, row in sorted(report.factors.items(), key=lambda item: float(item[1]["success_5cm"])):
-        cells = [escape(split_name(name)), _bar(row), _interval(row["wilson_95"]), _percent(row["success_2cm"]),
+        cells = [escape(split_name(name)), _bar(row), interval(row["wilson_95"]), percent(row["success_2cm"]),
                  _cm(row["median_final_distance_m"]), str(row["episodes"]), str(row["labs"])]  # fmt: skip
         rows.append(cells)
-    return _section("One factor at a time", _table(heads, rows))
+    return section("One factor at a time", table(heads, rows))
 
 
 def _figures(figures: Mapping[str, Path]) -> str:
-    images = "".join(_image(path, name.replace("_", " ")) for name, path in figures.items())
+    images = "".join(image(path, name.replace("_", " ")) for name, path in figures.items())
     return f'<div class="figures">{images}</div>{CAPTION}' if images else ""
 
 
@@ -138,18 +127,12 @@ def _films(report: Report, folder: Path) -> str:
         if episode.video is not None:
             films.setdefault(episode.video, episode)
     cells = "".join(
-        f'<figure><video src="{escape(quote(video), quote=True)}"{_poster(video, folder)} preload="none" '
+        f'<figure><video src="{escape(quote(video), quote=True)}"{poster(video, folder)} preload="none" '
         f"muted loop controls playsinline>"
         f"</video><figcaption><span>{escape(episode.lab)}</span>{_distance(episode)}</figcaption></figure>"
         for video, episode in films.items()
     )
-    return _section("Films, worst first", f'<div class="films">{cells}</div>' if cells else "")
-
-
-def _poster(video: str, folder: Path) -> str:
-    """What stands in a film's place until it plays: the picture of the same name beside it, if there is one."""
-    poster = Path(video).with_suffix(POSTER)
-    return f' poster="{escape(quote(poster.as_posix()), quote=True)}"' if (folder / poster).is_file() else ""
+    return section("Films, worst first", f'<div class="films">{cells}</div>' if cells else "")
 
 
 def _protocol(report: Report) -> str:
@@ -157,19 +140,19 @@ def _protocol(report: Report) -> str:
     lines = []
     for key, value in vars(report.protocol).items():
         if value not in ("", (), {}):
-            text = escape(value if isinstance(value, str) else _words(value))
+            text = escape(value if isinstance(value, str) else words(value))
             code = f"<code>{text}</code>" if key in ("command", "commit", "lab_list_hash", "checkpoint_hash") else text
             lines.append(f"<dt>{escape(names.get(key, key.replace('_', ' ')))}</dt><dd>{code}</dd>")
-    return _section("Protocol, fixed beforehand", f"<dl>{''.join(lines)}</dl>")
+    return section("Protocol, fixed beforehand", f"<dl>{''.join(lines)}</dl>")
 
 
 def _episodes(report: Report) -> str:
     heads = ["lab", "seed", "start", "end", "closest", "2 cm", "5 cm", "stays", "goal (x, y, z) m", "ms p50"]
     rows = [_episode_row(episode) for episode in _worst_first(report.of(report.protocol.method))]
-    first, rest = _table(heads, rows[:OPEN_ROWS]), ""
+    first, rest = table(heads, rows[:OPEN_ROWS]), ""
     if len(rows) > OPEN_ROWS:
-        rest = f"<details><summary>{len(rows) - OPEN_ROWS} more</summary>{_table(heads, rows[OPEN_ROWS:])}</details>"
-    return _section("Every episode, worst first", first + rest)
+        rest = f"<details><summary>{len(rows) - OPEN_ROWS} more</summary>{table(heads, rows[OPEN_ROWS:])}</details>"
+    return section("Every episode, worst first", first + rest)
 
 
 def _episode_row(episode: EpisodeRecord) -> list[str]:
@@ -184,9 +167,9 @@ def _episode_row(episode: EpisodeRecord) -> list[str]:
         _cm(episode.distances_m[0]),
         _distance(episode),
         _cm(closest),
-        _yes(episode.success_2cm),
-        _yes(episode.success_5cm),
-        _yes(episode.held_success_5cm),
+        yes(episode.success_2cm),
+        yes(episode.success_5cm),
+        yes(episode.held_success_5cm),
         ", ".join(f"{value:.2f}" for value in episode.goal_m),
         _ms(times[len(times) // 2] if times else None, unit=""),
     ]
@@ -196,50 +179,15 @@ def _worst_first(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
     return sorted(episodes, key=lambda episode: -episode.final_distance_m)
 
 
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>\n" if body else ""
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, own: bool = False) -> str:
-    """A table; on narrow screens each row becomes a list, for which each cell names its column.
-
-    Args:
-        heads: Names of the columns.
-        rows: Cells as HTML.
-        own: Whether the first row is the report's own.
-    """
-    lines = []
-    for index, row in enumerate(rows):
-        cells = "".join(
-            f'<td data-of="{escape(head, quote=True)}">{cell}</td>' for head, cell in zip(heads, row, strict=True)
-        )
-        lines.append(f'<tr class="own">{cells}</tr>' if own and index == 0 else f"<tr>{cells}</tr>")
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-
-
-def _image(path: Path, text: str) -> str:
-    data = base64.b64encode(Path(path).read_bytes()).decode()
-    return f'<img alt="{escape(text, quote=True)}" src="data:image/png;base64,{data}">'
-
-
 def _bar(row: Mapping[str, Any]) -> str:
     rate, (low, high) = 100 * row["success_5cm"], (100 * bound for bound in row["wilson_95"])
     whisker = f'<u style="left:{low:.1f}%;width:{high - low:.1f}%"></u>'
-    return f'<span class="bar"><i style="width:{rate:.1f}%"></i>{whisker}</span><b>{_percent(row["success_5cm"])}</b>'
+    return f'<span class="bar"><i style="width:{rate:.1f}%"></i>{whisker}</span><b>{percent(row["success_5cm"])}</b>'
 
 
 def _distance(episode: EpisodeRecord) -> str:
     text = _cm(episode.final_distance_m) if math.isfinite(episode.final_distance_m) else "diverged"
     return f'<span class="{"good" if episode.success_5cm else "bad"}">{text}</span>'
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}".removesuffix(".0") + " %"
-
-
-def _interval(bounds: Sequence[float]) -> str:
-    return f"{100 * bounds[0]:.1f} – {100 * bounds[1]:.1f}"
 
 
 def _cm(distance_m: float | None, *, unit: str = " cm") -> str:
@@ -248,20 +196,3 @@ def _cm(distance_m: float | None, *, unit: str = " cm") -> str:
 
 def _ms(time: float | None, *, unit: str = " ms") -> str:
     return "–" if time is None else f"{time:.0f}{unit}" if time >= 10 else f"{time:.1f}{unit}"
-
-
-def _p_value(value: float) -> str:
-    return "&lt; 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _yes(fact: bool) -> str:
-    return '<span class="good">yes</span>' if fact else '<span class="bad">no</span>'
-
-
-def _words(value: object) -> str:
-    """A setting in words: lists and mappings on one line."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_words(item) for item in value)
-    return value if isinstance(value, str) else json.dumps(plain(value), default=str)

@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory):
 
 
 def test_a_run_leaves_a_report_and_a_film_and_goes_on_where_it_was_stopped(tmp_path, checkpoint):
-    folder, options = tmp_path / "run", [f"checkpoint={checkpoint}", f"control={checkpoint}", *TINY]
+    folder, options = tmp_path / "run", [f"checkpoint={checkpoint}", f"control={checkpoint}", "ablate=true", *TINY]
     first = pick(folder, *options)
     assert first.returncode == 0, first.stderr
     report = json.loads((folder / "report.json").read_text())
@@ -36,8 +36,11 @@ def test_a_run_leaves_a_report_and_a_film_and_goes_on_where_it_was_stopped(tmp_p
     assert {"servo", "relative servo", "still world", "blind", "frozen random encoder", "oracle", "random"} <= set(
         report["baselines"]
     )
+    assert {"object term off", "latent distance"} <= set(report["baselines"])
     (film,) = (folder / "videos").glob("*.mp4")
     assert film.stat().st_size > 1000
+    page = (folder / "report.html").read_text()
+    assert f"videos/{film.name}" in page and "relative servo" in page and (folder / "figures/rates.png").exists()
     played = {path: path.stat().st_mtime_ns for path in (folder / "episodes").iterdir()}
     second = pick(folder, *options)
     assert second.returncode == 0 and {path: path.stat().st_mtime_ns for path in played} == played

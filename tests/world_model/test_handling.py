@@ -12,7 +12,7 @@ from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.face.training.pretrained import begin_with_encoder
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context, Observation, Rollout
-from jepa_mpc.world_model.agents.handling_eyes import HandlingEyes, Mean
+from jepa_mpc.world_model.agents.handling_eyes import MOVED_M, HandlingEyes, Track
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.dynamics.read_out import ReadOutDynamics, followed
 from jepa_mpc.world_model.parts.augment import OfCameras
@@ -33,6 +33,7 @@ def batch(worlds: int = 2, times: int = 4):
         "actions": 0.02 * torch.randn(worlds, times - 1, 5, generator=stream),
         "object_felt": 0.1 * torch.randn(worlds, times, 3, generator=stream),
         "observation.gripper_command": 0.04 * torch.rand(worlds, times, 1, generator=stream),
+        "held_felt": torch.randint(2, (worlds, times, 1), generator=stream).float(),
     }
 
 
@@ -117,7 +118,14 @@ class Carrying:
 
 def test_plans_become_motion_and_openings_within_the_workspace():
     world = Carrying()
-    dynamics = ReadOutDynamics(world, lambda latents: latents[..., 0, :3], low=LOW, high=HIGH, widest_m=0.04)
+    dynamics = ReadOutDynamics(
+        world,
+        lambda latents: latents[..., 0, :3],
+        lambda latents: torch.ones(*latents.shape[:-2], 1),
+        low=LOW,
+        high=HIGH,
+        widest_m=0.04,
+    )
     known = torch.tensor([[[0.5, 0.0, 0.02, 0.9, 0.9, 0.0, 0.04]]])  # hand, object, told opening
     context = Context(latents=torch.zeros(1, 1, 2, 16), actions=torch.zeros(1, 0, 5), proprio=known)
     plans = torch.zeros(1, 1, 2, 7)
@@ -132,18 +140,50 @@ def test_plans_become_motion_and_openings_within_the_workspace():
         dynamics.rollout(Context(latents=context.latents, actions=context.actions), plans)
 
 
-def test_only_what_the_hand_is_near_goes_where_it_is_read_to_be():
+def test_only_what_the_hand_is_near_and_holds_goes_where_it_is_read_to_be():
     hand = torch.tensor([[0.0, 0.0, 0.0], [0.05, 0.0, 0.0], [0.1, 0.0, 0.0]])[None, None]
     at_hand, away = torch.zeros(1, 1, 3), torch.tensor([[[0.0, 0.3, 0.0]]])
-    assert torch.allclose(followed(at_hand, hand[:, :, 1:], hand), hand[:, :, 1:])
-    assert torch.allclose(followed(away, hand[:, :, 1:], hand), away[:, :, None].expand(1, 1, 2, 3), atol=1e-6)
+    held, empty = torch.ones(1, 1, 2), torch.zeros(1, 1, 2)
+    assert torch.allclose(followed(at_hand, hand[:, :, 1:], hand, held), hand[:, :, 1:])
+    assert torch.equal(followed(at_hand, hand[:, :, 1:], hand, empty), at_hand[:, :, None].expand(1, 1, 2, 3))
+    stays = away[:, :, None].expand(1, 1, 2, 3)
+    assert torch.allclose(followed(away, hand[:, :, 1:], hand, held), stays, atol=1e-6)
 
 
-def test_a_place_is_read_best_from_nearby():
-    mean = Mean()
-    mean.add(torch.tensor([[0.0, 0.0, 1.0]]), 0.3)
-    mean.add(torch.tensor([[0.0, 0.0, 0.0]]), 0.0)
-    assert 0 < mean.place()[0, 2] < 0.1
+def test_a_place_is_the_mean_of_its_readings_weighted_by_their_precision():
+    track = Track()
+    for place, doubt_m in ((1.0, 0.03), (0.0, 0.01)):
+        track.add(torch.tensor([[0.0, 0.0, place]]), doubt_m)
+    assert track.place[0, 2] == pytest.approx(0.1, abs=1e-3)
+    assert track.variance == pytest.approx(0.9e-4, rel=1e-3)
+
+
+def test_what_the_hand_is_near_may_have_moved_and_all_else_stays_where_it_was_seen():
+    track = Track()
+    track.add(torch.zeros(1, 3), 0.002)
+    track.stir(0.3)
+    track.add(torch.tensor([[0.0, 0.0, 0.1]]), 0.1)  # out of view, and the head knows
+    assert track.place[0, 2] < 1e-3
+    track.stir(0.0)
+    assert track.variance > 0.99 * MOVED_M**2
+    track.add(torch.tensor([[0.0, 0.0, 0.1]]), 0.002)
+    assert track.place[0, 2] > 0.099
+
+
+def test_a_head_learns_how_far_off_it_is():
+    head = HindsightReading("object_felt", width=32, axes=3)
+    stream = generator(0)
+    latents, noise = torch.randn(64, 4, 2, 16, generator=stream), torch.randn(64, 4, 3, generator=stream)
+    blind = latents[..., 1, 0] > 0
+    latents[..., 1, 1] = blind.float()
+    labels = {"object_felt": torch.where(blind[..., None], 0.1 * noise, 0.0 * noise)}
+    optimiser = torch.optim.Adam(head.parameters(), lr=0.02)
+    for _ in range(300):
+        optimiser.zero_grad()
+        head(latents, labels).backward()
+        optimiser.step()
+    doubts = head.doubt(latents)
+    assert doubts[~blind].median() < 0.03 and 0.1 < doubts[blind].median() < 0.25
 
 
 def test_the_goal_is_where_the_steps_read_it(tmp_path):

@@ -89,7 +89,7 @@ class WorldModel:
         dynamics: Plans to imagined latents.
         goal_cost: How far imagined states are from the goal, as the system was trained to measure it.
         position_head: Maps latents `... N D` to positions `... 3` whose differences are metres, or None.
-        readings: Further heads by name: they map latents `... N D` to what was learned in hindsight `... axes`.
+        readings: Further heads by name, trained in hindsight: what they read from latents, and how far off it may be.
         proprio_dim: Numbers of proprioception that it needs beside the pictures; 0 for none.
         check_proprio: Refuses proprioception `B T P` that cannot be what it was trained with, with a ValueError.
         fingerprint: Short hash of the weights.
@@ -101,7 +101,7 @@ class WorldModel:
     dynamics: LearnedDynamics | EnsembleDynamics
     goal_cost: PlanCost
     position_head: Callable[[Tensor], Tensor] | None = None
-    readings: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    readings: Mapping[str, HindsightReading] = field(default_factory=dict)
     proprio_dim: int = 0
     check_proprio: Callable[[Tensor], None] = lambda proprio: None
     fingerprint: str = ""
@@ -200,7 +200,7 @@ def latent_world_model(
         dynamics=LearnedDynamics(objective.predictor, max_context=checked_context(context, objective.predictor)),
         goal_cost=PlanCost(GoalDistance(distance=gap, metric=position), last if position is None else mean),
         position_head=position,
-        readings={name: part.read for name, part in objective.parts.items() if isinstance(part, HindsightReading)},
+        readings={name: part for name, part in objective.parts.items() if isinstance(part, HindsightReading)},
         proprio_dim=0 if reader is None else reader.width,
         check_proprio=_pose_check(reader),
         fingerprint=fingerprint,

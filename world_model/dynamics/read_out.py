@@ -1,11 +1,12 @@
 """A world model of handling as a plant with sensors: hand, object and grip along imagined plans.
 
     hand_h   = hand + a_1 + ... + a_h, kept within the workspace        (the model's action is the measured motion)
-    object_h = object_h-1 + w_h (hand_h + r_object(z_h) - object_h-1)   (z_h is imagined, r_object a hindsight head)
+    object_h = object_h-1 + w_h r_held(z_h) (hand_h + r_object(z_h) - object_h-1)     (z_h is imagined, r_* are heads)
     grip_h   = told opening - widest * (shares so far), within [0, widest]
     w_h      = exp(-(d_h / 6 cm)^2),   d_h the distance of the object from the nearer end of the hand's step
 
-What the hand is not near stays where it is: there the readings are poor, and nothing else moves things. So costs that
+What the hand is not near, or does not hold, stays where it is: there the readings are poor. r_held, within [0, 1], has
+seen grasps that missed, so that a plan that closes beside the object is not believed to lift it. So costs that
 are written for a simulator's sensors judge a learned world, too, and whatever the hand does to the object was imagined
 in latents.
 """
@@ -33,6 +34,7 @@ class ReadOutDynamics:
     Args:
         dynamics: The world model's; its actions are those of `trajectories.actions.HandAndGrip`.
         read_object: Maps latents `... N D` to the object's place seen from the hand `... 3`, m.
+        read_held: Maps latents `... N D` to whether something is in the hand `... 1`, 0 to 1.
         low: Lowest corner `3` of where the hand is kept, m.
         high: Highest corner.
         widest_m: Largest opening of a finger.
@@ -42,12 +44,13 @@ class ReadOutDynamics:
         self,
         dynamics: Dynamics,
         read_object: Callable[[Tensor], Tensor],
+        read_held: Callable[[Tensor], Tensor],
         *,
         low: Annotated[Tensor, "3"],
         high: Annotated[Tensor, "3"],
         widest_m: float,
     ) -> None:
-        self.dynamics, self.read_object = dynamics, read_object
+        self.dynamics, self.read_object, self.read_held = dynamics, read_object, read_held
         self.low, self.high, self.widest_m = low, high, widest_m
 
     @torch.no_grad()
@@ -72,7 +75,8 @@ class ReadOutDynamics:
         actions = torch.cat([places - before[..., :3], before[..., 3:], openings], dim=-1)
         imagined = self.dynamics.rollout(Context(latents=context.latents, actions=context.actions), actions)
         read = places + self.read_object(imagined.latents)
-        objects = followed(found, read, torch.cat([felt[:, :, None, :3], places], dim=2))
+        held = self.read_held(imagined.latents)[..., 0].clamp(0.0, 1.0)
+        objects = followed(found, read, torch.cat([felt[:, :, None, :3], places], dim=2), held)
         return Rollout(latents=imagined.latents, sensors=sensors(places, objects, openings))
 
     def _led(self, felt: Annotated[Tensor, "B S 4"], plans: Plans) -> tuple[Tensor, Tensor]:
@@ -88,13 +92,16 @@ class ReadOutDynamics:
 
 
 def followed(
-    start: Annotated[Tensor, "B S 3"], read: Annotated[Tensor, "B S H 3"], hand: Annotated[Tensor, "B S H+1 3"]
+    start: Annotated[Tensor, "B S 3"],
+    read: Annotated[Tensor, "B S H 3"],
+    hand: Annotated[Tensor, "B S H+1 3"],
+    held: Annotated[Tensor, "B S H"],
 ) -> Annotated[Tensor, "B S H 3"]:
-    """Where an object goes that is read to be somewhere along a plan, and moves only where the hand is near it (m)."""
+    """Where an object goes that is read to be somewhere along a plan, and moves only in a hand that is near it (m)."""
     place, places = start, []
     for step, there in enumerate(read.unbind(dim=2)):
         away = torch.minimum((hand[:, :, step] - place).norm(dim=-1), (hand[:, :, step + 1] - place).norm(dim=-1))
-        place = place + near(away)[..., None] * (there - place)
+        place = place + (near(away) * held[:, :, step])[..., None] * (there - place)
         places.append(place)
     return torch.stack(places, dim=2)
 

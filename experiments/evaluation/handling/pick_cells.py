@@ -18,7 +18,7 @@ from jepa_mpc.envs.task import Task
 from jepa_mpc.experiments.evaluation.handling.headroom_cells import run_episode
 from jepa_mpc.face.handling.handling_tasks import task_at
 from jepa_mpc.face.handling.pick_films import filming
-from jepa_mpc.face.handling.seeing_agents import FROZEN, SEEING, WORLD_MODEL
+from jepa_mpc.face.handling.seeing_agents import ABLATIONS, FROZEN, SEEING, WORLD_MODEL
 from jepa_mpc.face.handling.state_agents import AGENTS, Planning
 from jepa_mpc.files import write_json
 from jepa_mpc.seeding import generator, seed_of
@@ -27,6 +27,7 @@ from jepa_mpc.world_model.dynamics.model import WorldModel
 
 STATED = {"oracle": "scripted", "random": "random", "do nothing": "do nothing", "true dynamics": "true dynamics"}
 """Controls that see true states or nothing -> their names among the agents of the headroom table."""
+FROM_PICTURES = {**SEEING, **ABLATIONS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class PickCell:
     """What is played.
 
     Args:
-        agent: A name of `seeing_agents.SEEING` or of `STATED`.
+        agent: A name of `FROM_PICTURES` or of `STATED`.
         lab, episode: Number of the lab, and of the episode in it.
         protocol, object, budget: See `PickEnv`.
         split, level, lab_seed: Where the labs come from; `lab_seed` also seeds starts and goals.
@@ -86,7 +87,7 @@ def work_cell(work: PickWork) -> dict[str, Any]:
     torch.set_num_threads(1)
     cell = work.cell
     model = model_at(work.checkpoint)
-    cameras = model.interface.cameras if cell.agent in SEEING else ()
+    cameras = model.interface.cameras if cell.agent in FROM_PICTURES else ()
     task = _task(cell.protocol, cell.object, cameras, model.interface.image_size, cell.budget)
     env = task.env
     assert isinstance(env, PickEnv)
@@ -94,8 +95,8 @@ def work_cell(work: PickWork) -> dict[str, Any]:
     stream = seed_of(cell.lab_seed, lab.seed, lab.index, cell.episode)
     env.reset(seed=stream, options={"lab": lab})
     draws = generator(seed_of(cell.seed, "agent", stream), "agent")
-    if cell.agent in SEEING:
-        policy: Any = SEEING[cell.agent](env, model, cell.planning, draws)
+    if cell.agent in FROM_PICTURES:
+        policy: Any = FROM_PICTURES[cell.agent](env, model, cell.planning, draws)
     else:
         policy = AGENTS[STATED[cell.agent]](task, cell.planning, draws)
     began_s = time.process_time()
@@ -107,11 +108,12 @@ def work_cell(work: PickWork) -> dict[str, Any]:
     return outcome
 
 
-def agents_of(*, frozen: bool, true_dynamics: bool) -> list[str]:
-    """Every agent that can be played, the world model first."""
+def agents_of(*, frozen: bool, ablations: bool, true_dynamics: bool) -> list[str]:
+    """Every agent that is asked for, the world model first."""
     seeing = [name for name in SEEING if name != FROZEN or frozen]
     assert seeing[0] == WORLD_MODEL
-    return [*seeing, *(name for name in STATED if name != "true dynamics" or true_dynamics)]
+    stated = [name for name in STATED if name != "true dynamics" or true_dynamics]
+    return [*seeing, *(ABLATIONS if ablations else ()), *stated]
 
 
 @lru_cache(maxsize=2)

@@ -27,7 +27,7 @@ from jepa_mpc.runs.run_folder import refuse_strangers
 from jepa_mpc.seeding import numpy_generator, seed_of
 from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND, HEARD, OBJECT, SOUND, Episode
 from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
-from jepa_mpc.trajectories.handling import Handle
+from jepa_mpc.trajectories.handling import Handle, fumble
 from jepa_mpc.trajectories.motion import Motion, Reach, reward_free_motion
 from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
 
@@ -35,7 +35,8 @@ LOGGER = logging.getLogger(__name__)
 SETTINGS = "collect.json"
 LATER = ("task", "policy", "robot", "env", "goal")  # settings that older logs do not name: they have the defaults
 TASKS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
-POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle}
+POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle, "fumble": fumble}
+BY_FEEL = ("handle", "fumble")
 CAMERAS = {"reach": ("left", "right"), "push": ("left", "right"), "pick": ("left", "right", "wrist")}
 HANDED_OVER = 0.8  # share of the episodes of `handle` that begin with the object in the hand
 
@@ -93,8 +94,8 @@ class Collection:
         if self.env:
             raise ValueError("env= is for environments without labs: task=gym:ID, or a name of envs.ENVS")
         choose(POLICIES, self.policy, "policy")
-        if self.policy == "handle" and self.task != "pick":
-            raise ValueError(f"policy=handle needs an object and a gripper: task=pick, got task={self.task}")
+        if self.policy in BY_FEEL and self.task != "pick":
+            raise ValueError(f"policy={self.policy} needs an object and a gripper: task=pick, got task={self.task}")
         if self.sound is not None and self.task != "push":
             raise ValueError(f"sound comes from a block that is pushed about: task=push, got task={self.task}")
         unknown = (self.sound or {}).keys() - HEARING
@@ -144,7 +145,7 @@ def record_lab(collection: Collection, index: int) -> Episode:
     if collection.task == "push":
         sensors |= {OBJECT: lambda: env.block_m().astype(np.float32)}
     options: dict[str, Any] = {"lab": lab}
-    if collection.policy == "handle":
+    if collection.policy in BY_FEEL:
         options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < HANDED_OVER)
 
     def motion() -> Any:
@@ -312,7 +313,7 @@ def record(cfg: DictConfig) -> NpzStore:
     names = {field.name for field in fields(Collection)}
     plain = {name: value for name, value in OmegaConf.to_container(cfg, resolve=True).items() if name in names}  # type: ignore[union-attr]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    task = plain["task"] or ("pick" if plain["policy"] == "handle" else "reach")
+    task = plain["task"] or ("pick" if plain["policy"] in BY_FEEL else "reach")
     labs = has_labs(task)
     cameras = plain["cameras"] or usual_cameras(task)
     usual: dict[str, Any] = {

@@ -15,7 +15,7 @@ from jepa_mpc.episode import PlayedEpisode
 from jepa_mpc.reporting.album import Album, load_album
 from jepa_mpc.reporting.contact_sheet import Tile
 from jepa_mpc.reporting.drawing import draw_crosshair, draw_path, gamma_of, panels, sparkline, with_gamma
-from jepa_mpc.reporting.page import POSTER
+from jepa_mpc.reporting.html import POSTER
 from jepa_mpc.reporting.video import VideoWriter, save_picture
 from jepa_mpc.step_log import StepLog
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jepa_mpc.envs.pick import PickEnv
 from jepa_mpc.reporting.drawing import enlarge, gamma_of, panels, with_gamma
+from jepa_mpc.reporting.html import POSTER
 from jepa_mpc.reporting.video import VideoWriter, save_picture
 
 PANEL = 192
@@ -36,7 +37,7 @@ def filming(path: Path | None, env: PickEnv) -> Iterator[Callable[[], None]]:
             writer.write(last[0])
 
         yield watch
-    save_picture(last[0], path.with_suffix(".jpg"))
+    save_picture(last[0], path.with_suffix(POSTER))
 
 
 def frame_of(env: PickEnv) -> Picture:

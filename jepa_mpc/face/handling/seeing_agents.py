@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jepa_mpc.envs.costs import Stage, task_cost
+from jepa_mpc.costs import MeanAndEnd, PlanCost, WeightedSum
+from jepa_mpc.envs.costs import squared_length, task_cost
 from jepa_mpc.envs.handling_cost import handling
 from jepa_mpc.envs.pick import PickEnv
 from jepa_mpc.envs.plant import Array, Plant
@@ -20,6 +21,7 @@ from jepa_mpc.face.handling.state_agents import Planned, Planning
 from jepa_mpc.interfaces import Cost, Dynamics
 from jepa_mpc.types import ActionBox, Costs, Plans
 from jepa_mpc.world_model.agents.handling_eyes import HandlingEyes
+from jepa_mpc.world_model.costs.goal import GoalDistance
 from jepa_mpc.world_model.dynamics.model import WorldModel
 
 WORLD_MODEL, FROZEN = "world model", "frozen random encoder"
@@ -31,15 +33,23 @@ class Seen:
     Args:
         env: The task.
         model: The world model that reads the pictures.
-        stage: What is wanted of the sensors.
+        cost: What plans cost; by default object, hand and grip to where the goal image shows them.
+        world: What plans are imagined in: by default the world model.
     """
 
-    def __init__(self, env: PickEnv, model: WorldModel, stage: Stage | None = None) -> None:
+    def __init__(
+        self,
+        env: PickEnv,
+        model: WorldModel,
+        *,
+        cost: Cost | None = None,
+        world: Callable[[Seen], Dynamics] | None = None,
+    ) -> None:
         low, high = (torch.from_numpy(corner).float() for corner in env.arm.workspace())
         self.eyes = HandlingEyes(model, low=low, high=high, widest_m=float(env.arm.robot.largest_opening_m))
-        self.dynamics: Dynamics = self.eyes.dynamics
-        self.cost: Cost = task_cost(stage or handling(), at_end=AT_END, effort=EFFORT)
         self.env, self._shown = env, ""
+        self.cost: Cost = cost or task_cost(handling(), at_end=AT_END, effort=EFFORT)
+        self.dynamics: Dynamics = self.eyes.dynamics if world is None else world(self)
 
     def look(self) -> None:
         """Take in the present pictures, and the goal image if it is a new one."""
@@ -103,37 +113,43 @@ class Looking:
 Maker = Callable[[PickEnv, WorldModel, Planning, torch.Generator], Looking]
 
 
-def _planning(env: PickEnv, model: WorldModel, planning: Planning, generator: torch.Generator) -> Looking:
-    seen = Seen(env, model)
-    return Looking(seen, Planned(seen, planning, generator))
+def planning(*, cost: Cost | None = None, world: Callable[[Seen], Dynamics] | None = None) -> Maker:
+    """Agents that plan, with another cost or in another world."""
+
+    def make(env: PickEnv, model: WorldModel, settings: Planning, generator: torch.Generator) -> Looking:
+        seen = Seen(env, model, cost=cost, world=world)
+        return Looking(seen, Planned(seen, settings, generator))
+
+    return make
 
 
-def _still(env: PickEnv, model: WorldModel, planning: Planning, generator: torch.Generator) -> Looking:
-    seen = Seen(env, model)
-    seen.dynamics = StillWorld(seen)
-    return Looking(seen, Planned(seen, planning, generator))
+def following(kind: type[Servo]) -> Maker:
+    """Agents that take proportional steps."""
 
-
-def _blind(env: PickEnv, model: WorldModel, planning: Planning, generator: torch.Generator) -> Looking:
-    seen = Seen(env, model, hand_and_grip())
-    seen.dynamics = StillWorld(seen)
-    return Looking(seen, Planned(seen, planning, generator))
-
-
-def _servo(kind: type[Servo]) -> Maker:
-    def make(env: PickEnv, model: WorldModel, planning: Planning, generator: torch.Generator) -> Looking:
+    def make(env: PickEnv, model: WorldModel, settings: Planning, generator: torch.Generator) -> Looking:
         seen = Seen(env, model)
         return Looking(seen, kind(seen))
 
     return make
 
 
+HANDS_ALONE = task_cost(hand_and_grip(), at_end=AT_END, effort=EFFORT)
+IN_LATENTS = WeightedSum(
+    {"goal": (1.0, PlanCost(GoalDistance(), MeanAndEnd(AT_END))), "effort": (EFFORT, PlanCost(squared_length))}
+)
+
 SEEING: Mapping[str, Maker] = {
-    WORLD_MODEL: _planning,
-    FROZEN: _planning,
-    "still world": _still,
-    "blind": _blind,
-    "servo": _servo(Servo),
-    "relative servo": _servo(RelativeServo),
+    WORLD_MODEL: planning(),
+    FROZEN: planning(),
+    "still world": planning(world=StillWorld),
+    "blind": planning(world=StillWorld, cost=HANDS_ALONE),
+    "servo": following(Servo),
+    "relative servo": following(RelativeServo),
 }
 """Agents that see pictures alone, by name; `FROZEN` is given another world model."""
+
+ABLATIONS: Mapping[str, Maker] = {
+    "object term off": planning(cost=HANDS_ALONE),
+    "latent distance": planning(cost=IN_LATENTS),
+}
+"""The world model with another cost: without the object, or the distance of latents without any head."""
