@@ -124,7 +124,7 @@ def write_page(report: Mapping[str, Any], works: Sequence[PickWork], folder: Pat
     own = [work for work in works if work.cell.agent == WORLD_MODEL]
     films = {(work.cell.lab, work.cell.episode): str(work.film.relative_to(folder)) for work in own if work.film}
     episodes = [outcome for work in own if (outcome := load_cell(work.cell, folder)) is not None]
-    write_handling_page(plain(report), episodes, folder, method=WORLD_MODEL, films=films)
+    write_handling_page(report, episodes, folder, method=WORLD_MODEL, films=films)
 
 
 def print_table(report: Mapping[str, Any], title: str) -> None:
@@ -158,8 +158,8 @@ def main(cfg: DictConfig) -> None:
             for outcome in in_processes(work_cell, missing, workers=int(cfg.workers)):
                 bar.set_postfix_str(outcome["cell"]["agent"])
                 bar.update()
-        report = report_of(cfg, works)
-        write_json(folder / "report.json", plain(report))
+        report = plain(report_of(cfg, works))
+        write_json(folder / "report.json", report)
         write_page(report, works, folder)
     except (BadCheckpoint, UnknownName, ValueError, OSError) as error:
         sys.exit(f"zero_shot_pick: {error}")

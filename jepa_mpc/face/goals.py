@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from jepa_mpc.errors import BadObservation
+from jepa_mpc.errors import BadEpisode, BadObservation
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats.image_codec import opened_picture
+from jepa_mpc.trajectories.guards import read_plain
 from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.types import Observation
 
@@ -25,7 +26,7 @@ def goal_observation(
     """The goal image that is described, at the size of the world model.
 
     Args:
-        goal: A picture file, one per camera in a list, or `log:episode:frame`.
+        goal: A PNG or JPEG file, one per camera in a list, or `log:episode:frame`.
         cameras: Names of the cameras.
         image_size: Width and height (px).
 
@@ -67,6 +68,12 @@ def _pictures(files: Sequence[str], cameras: Sequence[str]) -> list[Picture]:
             "or log:episode:frame"
         )
     try:
-        return [np.asarray(Image.open(file).convert("RGB")) for file in files]
-    except (OSError, ValueError) as error:
+        return [_decoded(Path(file)) for file in files]
+    except (OSError, ValueError, BadEpisode) as error:
         raise BadObservation(f"goal={','.join(map(str, files))} cannot be read: {error}") from error
+
+
+def _decoded(file: Path) -> Picture:
+    """A PNG or JPEG `h w 3` of bounded size; nothing but a plain file is opened."""
+    with opened_picture(read_plain(file, file)) as picture:
+        return np.asarray(picture.convert("RGB"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -43,6 +44,15 @@ def test_a_goal_that_is_none_is_told(log, goal, words):
     goal = goal.format(log=log) if isinstance(goal, str) else goal
     with pytest.raises(BadObservation, match=words):
         goal_observation(goal, cameras=CAMERAS, image_size=8)
+
+
+def test_a_pipe_or_a_huge_picture_is_no_goal(tmp_path):
+    pipe, huge = tmp_path / "pipe.png", tmp_path / "huge.png"
+    os.mkfifo(pipe)
+    Image.new("1", (70_000, 1)).save(huge)
+    for goal in (pipe, huge):
+        with pytest.raises(BadObservation, match="cannot be read"):
+            goal_observation([goal] * 2, cameras=CAMERAS, image_size=8)
 
 
 @pytest.mark.render

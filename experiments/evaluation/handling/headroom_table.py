@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jepa_mpc.face.handling.state_agents import CONTROLS, TRUE
+from jepa_mpc.reporting.handling_page import GRIP
 from jepa_mpc.reporting.intervals import mcnemar, wilson
 from jepa_mpc.reporting.saving import markdown_table
 
 RATES = ("grasp", "reach", "place")
-GRIP = ("touched", "closed", "lifted", "kept", "lost")
 PLAYED = ("task", "agent", "n", "grasp", "reach with object", "place", "95 %", "CPU s per episode")
 COMPARED = ("task", "true dynamics ahead of", "n", "points", "p (McNemar)")
 Outcomes = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
