@@ -14,6 +14,7 @@ from numpy.random import Generator
 from jepa_mpc.trajectories.motion import Reach, position_of
 
 APART_M = 0.008  # closed fingers farther apart than this hold something
+LAG, BLOCKED_M = 0.16, 0.003  # share of a command that fingers are behind at its end; wider than that they are blocked
 OPEN_M = 0.039
 LARGEST_OPENING_M = 0.04
 AGREE_M = 0.03  # holds before and after a gap that are farther apart say nothing of the time between
@@ -211,18 +212,21 @@ def fumble(reach: Reach) -> Handle:
 
 
 def in_hand(commanded_m: np.ndarray, opening_m: np.ndarray) -> np.ndarray:
-    """Hindsight: at which of the frames something is in the hand.
+    """Hindsight: in which of the frames something is between the fingers.
+
+        free_t = commanded_t + LAG (commanded_t-1 - commanded_t),   in hand: opening_t - free_t > BLOCKED_M
+
+    Free fingers end a step within 1.5 mm of `free_t`, whatever the commands (720 random ones).
 
     Args:
-        commanded_m: Opening that the fingers were last told `T`, m.
-        opening_m: Opening that was measured `T`, m.
+        commanded_m: Commanded opening `T`, m.
+        opening_m: Measured opening `T`, m.
 
     Returns:
-        bool `T`: commanded to less than APART_M below the measured opening for this frame and a neighbouring one.
+        bool `T`.
     """
-    apart = opening_m - commanded_m > APART_M
-    before, after = np.r_[False, apart[:-1]], np.r_[apart[1:], False]
-    return np.asarray(apart & (before | after))
+    before = np.concatenate([commanded_m[:1], commanded_m[:-1]])
+    return np.asarray(opening_m - commanded_m - LAG * (before - commanded_m) > BLOCKED_M)
 
 
 def object_from_hand(commanded_m: np.ndarray, opening_m: np.ndarray, hand_m: np.ndarray) -> np.ndarray:

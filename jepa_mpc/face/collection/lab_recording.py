@@ -33,12 +33,13 @@ from jepa_mpc.trajectories.recording import publish_staged, record_episode, repa
 
 LOGGER = logging.getLogger(__name__)
 SETTINGS = "collect.json"
-LATER = ("task", "policy", "robot", "env", "goal")  # settings that older logs do not name: they have the defaults
+LATER = ("task", "policy", "robot", "env", "goal", "checkpoint")  # settings that older logs do not name: they have the defaults
 TASKS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
 POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle, "fumble": fumble}
-BY_FEEL = ("handle", "fumble")
+PRACTICE = "practice"
+BY_FEEL = ("handle", "fumble", PRACTICE)
 CAMERAS = {"reach": ("left", "right"), "push": ("left", "right"), "pick": ("left", "right", "wrist")}
-HANDED_OVER = 0.8  # share of the episodes of `handle` that begin with the object in the hand
+HANDED_OVER = {"handle": 0.8, "fumble": 0.8, PRACTICE: 0.25}  # share of episodes that begin with the object in the hand
 
 
 def has_labs(task: str) -> bool:
@@ -78,6 +79,7 @@ class Collection:
     task: str = "reach"
     policy: str = "wander"
     robot: str = "panda"
+    checkpoint: str = ""
     clouds: Mapping[str, Any] | None = None
     sound: Mapping[str, Any] | None = None
     env: Mapping[str, Any] = field(default_factory=dict)
@@ -93,7 +95,12 @@ class Collection:
             return
         if self.env:
             raise ValueError("env= is for environments without labs: task=gym:ID, or a name of envs.ENVS")
-        choose(POLICIES, self.policy, "policy")
+        choose({**POLICIES, PRACTICE: None}, self.policy, "policy")
+        if (self.policy == PRACTICE) != bool(self.checkpoint):
+            raise ValueError(
+                f"policy={PRACTICE} needs checkpoint=, the world model that practises, and no other policy takes one; "
+                f"got policy={self.policy} checkpoint={self.checkpoint or 'null'}"
+            )
         if self.policy in BY_FEEL and self.task != "pick":
             raise ValueError(f"policy={self.policy} needs an object and a gripper: task=pick, got task={self.task}")
         if self.sound is not None and self.task != "push":
@@ -146,11 +153,18 @@ def record_lab(collection: Collection, index: int) -> Episode:
         sensors |= {OBJECT: lambda: env.block_m().astype(np.float32)}
     options: dict[str, Any] = {"lab": lab}
     if collection.policy in BY_FEEL:
-        options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < HANDED_OVER)
+        share = HANDED_OVER[collection.policy]
+        options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < share)
+    if collection.policy == PRACTICE:
+        from jepa_mpc.face.collection.practice import Practice, vary_goals
+
+        vary_goals(env, index)
 
     def motion() -> Any:
         if collection.task == "push":
             return env.motion()
+        if collection.policy == PRACTICE:
+            return Practice(env, _practising(collection.checkpoint))
         low, high = env.arm.workspace()
         return POLICIES[collection.policy](Reach(box=env.action_box, low=low, high=high))
 
@@ -252,6 +266,15 @@ def _environment(name: str, robot: str, cameras: tuple[str, ...], image_size: in
     return envs.make(TASKS[name], robot=robot, cameras=cameras, image_size=image_size, budget=steps)
 
 
+@cache
+def _practising(checkpoint: str) -> Any:
+    """The world model that practises."""
+    from jepa_mpc.checkpoint import place_of
+    from jepa_mpc.world_model.checkpoints.loader import load_world_model
+
+    return load_world_model(place_of(checkpoint))
+
+
 def _microphone(env: Any, collection: Collection, lab: int, index: int) -> tuple[Any, dict[str, Any]]:
     """A microphone that hears the block and the table, whose materials and sizes differ by lab; and what they are."""
     from jepa_mpc.envs.materials import MATERIALS
@@ -321,6 +344,7 @@ def record(cfg: DictConfig) -> NpzStore:
         "labs": 1000 if labs else 1,
         "env": {},
         "goal": {},
+        "checkpoint": "",
     }
     usual = {name: value for name, value in usual.items() if plain[name] is None}
     collection = Collection(**{**plain, **usual, "task": task, "cameras": tuple(cameras)})

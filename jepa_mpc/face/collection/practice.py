@@ -1,0 +1,55 @@
+"""Practice: a world model's own attempts at goal images, recorded so that it learns from what it had predicted wrongly.
+
+The agent sees what it sees in an evaluation: images, proprioception and goal images; no reward and no object position.
+Its log shows the states that its planner seeks out, which scripted motion does not visit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.random import Generator
+
+from jepa_mpc.envs.pick import PROTOCOLS, PickEnv
+from jepa_mpc.face.handling.seeing_agents import SEEING, WORLD_MODEL, Looking
+from jepa_mpc.face.handling.state_agents import Planning
+from jepa_mpc.world_model.dynamics.model import WorldModel
+
+PLANNING = Planning(horizon=4, num_samples=32, num_iterations=2)
+NOISE_M, FREE_GRIP = 0.01, 0.15  # largest noise of an episode's steps; share of steps with a random gripper command
+GRIPPER = 6
+
+
+class Practice:
+    """Acts on goal images by planning in a world model, with noise.
+
+    Args:
+        env: The task, after its reset.
+        model: The world model (`system=handling`).
+    """
+
+    def __init__(self, env: PickEnv, model: WorldModel) -> None:
+        self.env, self.model = env, model
+        self.noise_m = 0.0
+        self._agent: Looking | None = None
+
+    def start(self, proprio: np.ndarray, generator: Generator) -> None:
+        """Begin an episode; its noise is drawn once."""
+        draws = torch.Generator().manual_seed(int(generator.integers(2**31)))
+        self.noise_m = float(generator.uniform(0.0, NOISE_M))
+        self._agent = SEEING[WORLD_MODEL](self.env, self.model, PLANNING, draws)
+
+    def __call__(self, proprio: np.ndarray, generator: Generator) -> np.ndarray:
+        """The next action."""
+        assert self._agent is not None, "start comes first"
+        action = self._agent.act().astype(np.float64)
+        action[:3] += self.noise_m * generator.normal(size=3)
+        if generator.random() < FREE_GRIP:
+            action[GRIPPER] = generator.uniform(-1.0, 1.0)
+        box = self.env.action_box
+        return np.clip(action, box.low.numpy(), box.high.numpy()).astype(np.float32)
+
+
+def vary_goals(env: PickEnv, index: int) -> None:
+    """Show each episode the goals of another protocol, in turn; call it before the reset."""
+    env.protocol = PROTOCOLS[index % len(PROTOCOLS)]
