@@ -22,6 +22,7 @@ def physical_spec(appearance: Appearance, robot: Robot) -> mujoco.MjSpec:
     spec = model_spec(appearance, robot)
     add_object(spec)
     _roughen_fingers(spec, robot)
+    _couple_fingers(spec, robot)
     _add_wrist_camera(spec, robot)
     _add_sensors(spec, robot)
     for number in range(NUM_CLUTTER):
@@ -69,6 +70,17 @@ def _roughen_fingers(spec: mujoco.MjSpec, robot: Robot) -> None:
         for geom in spec.body(name).geoms:
             geom.name, geom.condim, geom.priority = name, 4, 2
             geom.friction = [1.5, 0.005, 0.0001]
+
+
+def _couple_fingers(spec: mujoco.MjSpec, robot: Robot) -> None:
+    """Fingers that move as one, as a parallel gripper's do: the opening stays wide only around what is between them."""
+    first, *others = robot.fingers
+    for other in others:
+        equality = spec.add_equality(
+            type=mujoco.mjtEq.mjEQ_JOINT, objtype=mujoco.mjtObj.mjOBJ_JOINT, name1=first, name2=other
+        )
+        equality.data[:5] = [0.0, 1.0, 0.0, 0.0, 0.0]  # first = other
+        equality.solref = [0.004, 1.0]
 
 
 def _add_wrist_camera(spec: mujoco.MjSpec, robot: Robot) -> None:

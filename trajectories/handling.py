@@ -214,9 +214,9 @@ def fumble(reach: Reach) -> Handle:
 def in_hand(commanded_m: np.ndarray, opening_m: np.ndarray) -> np.ndarray:
     """Hindsight: in which of the frames something is between the fingers.
 
-        free_t = commanded_t + LAG (commanded_t-1 - commanded_t),   in hand: opening_t - free_t > BLOCKED_M
+        free_t = commanded_t + LAG max(0, commanded_t-1 - commanded_t),   in hand: opening_t - free_t > BLOCKED_M
 
-    Free fingers end a step within 1.5 mm of `free_t`, whatever the commands (720 random ones).
+    Free fingers that close end a step within 1.5 mm of `free_t` (720 random commands).
 
     Args:
         commanded_m: Commanded opening `T`, m.
@@ -226,7 +226,7 @@ def in_hand(commanded_m: np.ndarray, opening_m: np.ndarray) -> np.ndarray:
         bool `T`.
     """
     before = np.concatenate([commanded_m[:1], commanded_m[:-1]])
-    return np.asarray(opening_m - commanded_m - LAG * (before - commanded_m) > BLOCKED_M)
+    return np.asarray(opening_m - commanded_m - LAG * np.maximum(before - commanded_m, 0.0) > BLOCKED_M)
 
 
 def object_from_hand(commanded_m: np.ndarray, opening_m: np.ndarray, hand_m: np.ndarray) -> np.ndarray:

@@ -64,10 +64,27 @@ def test_what_it_names_is_at_the_hand(log):
     assert (log[named, 4] < 0.03).mean() > 0.98
 
 
-def test_a_single_wide_frame_is_the_fingers_lag():
-    commanded = np.array([0.04, 0.0, 0.0, 0.0, 0.0, 0.0])
-    opening = np.array([0.04, 0.03, 0.0, 0.0, 0.025, 0.025])
+def test_fingers_that_lag_behind_a_command_hold_nothing():
+    commanded = np.array([0.04, 0.0, 0.0, 0.02, 0.0, 0.0])
+    opening = np.array([0.04, 0.0065, 0.0, 0.017, 0.025, 0.025])
     assert in_hand(commanded, opening).tolist() == [False, False, False, False, True, True]
+
+
+def test_fingers_that_press_a_little_hold_too():
+    assert in_hand(np.array([0.04, 0.02, 0.02]), np.array([0.04, 0.0251, 0.025])).tolist() == [False, False, True]
+
+
+def test_no_random_command_without_an_object_is_felt_as_a_hold():
+    env = envs.make("pick-v1", cameras=(), budget=200)
+    seen, _ = env.reset(seed=0, options={"lab": sample_lab(0, split="train")})
+    draws, rows = numpy_generator(0, "free fingers", 0), []
+    for _ in range(100):
+        rows.append([float(env.gripper_command_m()[0]), float(seen["proprio"][-7])])
+        action = np.zeros(7, dtype=np.float32)
+        action[2], action[6] = 0.05, draws.uniform(-1.0, 1.0) * (draws.random() < 0.7)
+        seen, *_ = env.step(action)
+    env.close()
+    assert not in_hand(*np.array(rows).T).any()
 
 
 def test_a_gripper_that_is_held_still_is_refused():

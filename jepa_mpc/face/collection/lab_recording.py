@@ -39,7 +39,7 @@ POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, 
 PRACTICE = "practice"
 BY_FEEL = ("handle", "fumble", PRACTICE)
 CAMERAS = {"reach": ("left", "right"), "push": ("left", "right"), "pick": ("left", "right", "wrist")}
-HANDED_OVER = {"handle": 0.8, "fumble": 0.8, PRACTICE: 0.25}  # share of episodes that begin with the object in the hand
+HANDED_OVER = {"handle": 0.8, "fumble": 0.8, PRACTICE: 0.0}  # share of episodes that begin with the object in the hand
 
 
 def has_labs(task: str) -> bool:
