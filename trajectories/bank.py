@@ -16,9 +16,18 @@ import torch
 from jepa_mpc.trajectories.actions import ActionPart, PoseDelta
 from jepa_mpc.trajectories.cache import Cache, CacheOptions, is_cache
 from jepa_mpc.trajectories.earlier import earlier_bank
-from jepa_mpc.trajectories.episode import EE_POSE, EXTRAS, GRIPPER, GRIPPER_COMMAND, HELD_FELT, OBJECT_FELT, STATE
+from jepa_mpc.trajectories.episode import (
+    ACTION,
+    EE_POSE,
+    EXTRAS,
+    GRIPPER,
+    GRIPPER_COMMAND,
+    HELD_FELT,
+    OBJECT_FELT,
+    STATE,
+)
 from jepa_mpc.trajectories.framebank import FrameBank as FrameBank
-from jepa_mpc.trajectories.handling import in_hand, object_from_hand
+from jepa_mpc.trajectories.hindsight import in_hand, object_from_hand
 from jepa_mpc.trajectories.ingest import cached_elsewhere, ingest
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
@@ -113,16 +122,16 @@ def bank_of(cache: Cache, part: ActionPart, *, cameras: Sequence[str] | None = N
 
 def _felt(cache: Cache) -> dict[str, torch.Tensor]:
     """Where the object is, seen from the hand `G 3` (m), and whether it is held `G 1`, by feel; {} for other logs."""
-    if not {GRIPPER_COMMAND, GRIPPER, EE_POSE} <= cache.columns.keys():
+    if not {GRIPPER_COMMAND, GRIPPER, EE_POSE, ACTION} <= cache.columns.keys():
         return {}
     told, opening = cache.rows(GRIPPER_COMMAND)[:, 0], cache.rows(GRIPPER)[:, 0]
-    hand = cache.rows(EE_POSE)[:, :3]
+    hand, steps = cache.rows(EE_POSE)[:, :3], cache.rows(ACTION)[:, :3]
     spans = [slice(start, start + length) for start, length in zip(cache.offsets, cache.lengths, strict=False)]
-    felt = [object_from_hand(told[span], opening[span], hand[span]) for span in spans]
-    held = [in_hand(told[span], opening[span])[:, None] for span in spans]
+    held = [in_hand(told[span], opening[span], hand[span], steps[span]) for span in spans]
+    felt = [object_from_hand(known, hand[span]) for known, span in zip(held, spans, strict=True)]
     return {
-        name: torch.from_numpy(np.concatenate(parts).astype(np.float32))
-        for name, parts in ((OBJECT_FELT, felt), (HELD_FELT, held))
+        OBJECT_FELT: torch.from_numpy(np.concatenate(felt).astype(np.float32)),
+        HELD_FELT: torch.from_numpy(np.concatenate(held).astype(np.float32))[:, None],
     }
 
 

@@ -14,11 +14,8 @@ from numpy.random import Generator
 from jepa_mpc.trajectories.motion import Reach, position_of
 
 APART_M = 0.008  # closed fingers farther apart than this hold something
-LAG, BLOCKED_M = 0.16, 0.003  # share of a command that fingers are behind at its end; wider than that they are blocked
 OPEN_M = 0.039
 LARGEST_OPENING_M = 0.04
-AGREE_M = 0.03  # holds before and after a gap that are farther apart say nothing of the time between
-BACK_M = 0.06  # so near may a hand touch what it has left there
 FELT_FRAMES = 2  # a single frame may be the fingers' lag
 CLEAR_M = 0.07  # how far above its place the hand moves towards an object
 AROUND_M = 0.12  # how far beside the object the hand looks at it from
@@ -209,61 +206,3 @@ class Handle:
 def fumble(reach: Reach) -> Handle:
     """Handling with many grasps that miss: a world model learns from them which do not."""
     return Handle(reach, push=0.1, off_m=FUMBLED_M)
-
-
-def in_hand(commanded_m: np.ndarray, opening_m: np.ndarray) -> np.ndarray:
-    """Hindsight: in which of the frames something is between the fingers.
-
-        free_t = commanded_t + LAG max(0, commanded_t-1 - commanded_t),   in hand: opening_t - free_t > BLOCKED_M
-
-    Free fingers that close end a step within 1.5 mm of `free_t` (720 random commands).
-
-    Args:
-        commanded_m: Commanded opening `T`, m.
-        opening_m: Measured opening `T`, m.
-
-    Returns:
-        bool `T`.
-    """
-    before = np.concatenate([commanded_m[:1], commanded_m[:-1]])
-    return np.asarray(opening_m - commanded_m - LAG * np.maximum(before - commanded_m, 0.0) > BLOCKED_M)
-
-
-def object_from_hand(commanded_m: np.ndarray, opening_m: np.ndarray, hand_m: np.ndarray) -> np.ndarray:
-    """Hindsight: where the object is, seen from the hand, as far as the hand felt it.
-
-    What is held is at the hand. Before it was first held it lay where the fingers would find it, after it was let go of
-    it lies where they left it until the hand comes back; between two holds that disagree by 3 cm it was moved at a time
-    that nobody knows.
-
-    Args:
-        commanded_m: Opening that the fingers were last told `T`, m.
-        opening_m: Opening that was measured `T`, m.
-        hand_m: Place of the hand `T 3`, m.
-
-    Returns:
-        `T 3`, m, in the axes of `hand_m`; NaN where it is not known.
-    """
-    held = in_hand(commanded_m, opening_m)
-    found = np.full(hand_m.shape, np.nan)
-    holds = np.flatnonzero(held)
-    if not len(holds):
-        return found
-    found[held] = 0.0
-    first, last = int(holds[0]), int(holds[-1])
-    found[:first] = hand_m[first] - hand_m[:first]
-    left_alone = slice(last + 1, last + 1 + _frames_until_back(hand_m[last + 1 :], hand_m[last]))
-    found[left_alone] = hand_m[last] - hand_m[left_alone]
-    for left, taken in zip(holds[:-1], holds[1:], strict=True):
-        if np.linalg.norm(hand_m[left] - hand_m[taken]) < AGREE_M:
-            between = slice(left + 1, taken)
-            found[between] = (hand_m[left] + hand_m[taken]) / 2 - hand_m[between]
-    return found
-
-
-def _frames_until_back(hand_m: np.ndarray, place_m: np.ndarray) -> int:
-    """How many of the frames pass until the hand, once it has gone, is near the place again."""
-    near = np.linalg.norm(hand_m - place_m, axis=1) < BACK_M
-    gone = np.flatnonzero(~near)
-    back = np.flatnonzero(near[gone[0] :]) if len(gone) else gone
-    return int(gone[0] + back[0]) if len(back) else len(hand_m)

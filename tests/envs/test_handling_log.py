@@ -9,7 +9,8 @@ from jepa_mpc import envs
 from jepa_mpc.envs.contact import FELT_N
 from jepa_mpc.envs.labs import sample_lab
 from jepa_mpc.seeding import numpy_generator
-from jepa_mpc.trajectories.handling import Handle, in_hand
+from jepa_mpc.trajectories.handling import Handle
+from jepa_mpc.trajectories.hindsight import blocked, in_hand
 from jepa_mpc.trajectories.motion import Reach
 from jepa_mpc.types import ActionBox
 
@@ -18,7 +19,8 @@ EPISODES, STEPS = 10, 30
 
 @pytest.fixture(scope="module")
 def log():
-    """Per frame: commanded and measured opening, whether fingers hold or touch the object, distance hand to object."""
+    """Per frame: commanded and measured opening, whether fingers hold or touch the object, its distance, step, hand,
+    commanded displacement."""
     env = envs.make("pick-v1", cameras=(), budget=STEPS)
     frames = [frame for episode in range(EPISODES) for frame in played(env, episode)]
     env.close()
@@ -37,15 +39,18 @@ def played(env, episode: int):
         fingers, support = info["contact_n"][:2], info["contact_n"][2]
         held = fingers.min() > FELT_N and support < FELT_N
         away = np.linalg.norm(env.object_m() - env.hand_m())
-        rows.append([env.gripper_command_m()[0], seen["proprio"][-7], held, fingers.max() > FELT_N, away, step])
+        action = motion(seen["proprio"], generator)
+        felt = [env.gripper_command_m()[0], seen["proprio"][-7], held, fingers.max() > FELT_N, away, step]
+        rows.append([*felt, *seen["proprio"][-6:-3], *action[:3]])
         if step < STEPS:
-            seen, _, _, _, info = env.step(motion(seen["proprio"], generator))
+            seen, _, _, _, info = env.step(action)
     return rows
 
 
 def labels(log):
     starts = np.flatnonzero(log[:, 5] == 0)
-    return np.concatenate([in_hand(part[:, 0], part[:, 1]) for part in np.split(log, starts[1:])])
+    parts = np.split(log, starts[1:])
+    return np.concatenate([in_hand(part[:, 0], part[:, 1], part[:, 6:9], part[:, 9:12]) for part in parts]) == 1
 
 
 def test_the_object_stays_in_play(log):
@@ -67,11 +72,11 @@ def test_what_it_names_is_at_the_hand(log):
 def test_fingers_that_lag_behind_a_command_hold_nothing():
     commanded = np.array([0.04, 0.0, 0.0, 0.02, 0.0, 0.0])
     opening = np.array([0.04, 0.0065, 0.0, 0.017, 0.025, 0.025])
-    assert in_hand(commanded, opening).tolist() == [False, False, False, False, True, True]
+    assert blocked(commanded, opening).tolist() == [False, False, False, False, True, True]
 
 
 def test_fingers_that_press_a_little_hold_too():
-    assert in_hand(np.array([0.04, 0.02, 0.02]), np.array([0.04, 0.0251, 0.025])).tolist() == [False, False, True]
+    assert blocked(np.array([0.04, 0.02, 0.02]), np.array([0.04, 0.0251, 0.025])).tolist() == [False, False, True]
 
 
 def test_no_random_command_without_an_object_is_felt_as_a_hold():
@@ -84,7 +89,7 @@ def test_no_random_command_without_an_object_is_felt_as_a_hold():
         action[2], action[6] = 0.05, draws.uniform(-1.0, 1.0) * (draws.random() < 0.7)
         seen, *_ = env.step(action)
     env.close()
-    assert not in_hand(*np.array(rows).T).any()
+    assert not blocked(*np.array(rows).T).any()
 
 
 def test_a_gripper_that_is_held_still_is_refused():

@@ -7,40 +7,85 @@ import pytest
 
 from jepa_mpc.trajectories.actions import HandAndGrip, action_part, describe
 from jepa_mpc.trajectories.episode import EE_POSE, GRIPPER_COMMAND
-from jepa_mpc.trajectories.handling import object_from_hand
+from jepa_mpc.trajectories.hindsight import in_hand, object_from_hand
 
 OPEN, SHUT, WIDTH = 0.04, 0.0, 0.025
 
 
-def felt(path, held):
-    """Labels of a hand that goes along a line and holds something in some frames."""
+def along(path, axis=0):
+    """A hand that goes along an axis."""
     hand = np.zeros((len(path), 3))
-    hand[:, 0] = path
-    held = np.array(held, dtype=bool)
-    return object_from_hand(np.where(held, SHUT, OPEN), np.where(held, WIDTH, OPEN), hand)
+    hand[:, axis] = path
+    return hand
+
+
+def held(path, wide, *, axis=0, commanded=None, steps=None):
+    """Labels of a hand along a path whose fingers are blocked in some frames."""
+    hand, wide = along(path, axis), np.array(wide, dtype=bool)
+    commanded = np.where(wide, SHUT, OPEN) if commanded is None else np.array(commanded)
+    steps = np.diff(hand, axis=0, append=hand[-1:]) if steps is None else along(steps, 2)
+    return in_hand(commanded, np.where(wide, WIDTH, commanded), hand, steps).tolist()
+
+
+def seen(path, holds):
+    return object_from_hand(np.array(holds, dtype=np.float64), along(path))
+
+
+def test_what_rises_or_moves_with_blocked_fingers_is_in_the_hand():
+    assert held([0.0, 0.0, 0.0, 0.02], [0, 0, 1, 1], axis=2) == [0, 0, 1, 1]
+    assert held([0.0, 0.0, 0.03, 0.05], [0, 1, 1, 1]) == [0, 1, 1, 1]
+    assert held([0.0, 0.0, 0.0], [1, 1, 0]) == [1, 1, 0]  # handed over
+
+
+def test_a_hand_that_presses_and_stays_holds_nothing_that_can_be_told():
+    opened = held([0.1, 0.1, 0.1, 0.1], [0, 1, 1, 0], steps=[-0.03, -0.03, 0.0, 0.0])
+    assert opened[0] == 0 and np.isnan(opened[1:3]).all() and opened[3] == 0
+
+
+def test_what_slipped_out_of_closing_fingers_was_not_held():
+    assert held([0.1] * 4, [0, 1, 1, 0], commanded=[OPEN, SHUT, SHUT, SHUT]) == [0, 0, 0, 0]
+
+
+def test_a_pressed_hand_that_pushes_sideways_holds_nothing():
+    hand = np.array([[0.0, 0.0, 0.1], [0.0, 0.0, 0.1], [0.05, 0.0, 0.1], [0.10, 0.0, 0.1]])
+    steps = np.array([[0.0, 0.0, -0.03], [0.05, 0.0, -0.03], [0.05, 0.0, -0.03], [0.0, 0.0, 0.0]])
+    label = in_hand(np.array([OPEN, SHUT, SHUT, SHUT]), np.array([OPEN, WIDTH, WIDTH, WIDTH]), hand, steps)
+    assert np.isnan(label[1:]).all()
 
 
 def test_before_the_first_hold_it_lies_where_the_fingers_will_find_it():
-    found = felt([0.0, 0.1, 0.2, 0.2, 0.3], [0, 0, 1, 1, 1])
+    found = seen([0.0, 0.1, 0.2, 0.2, 0.3], [0, 0, 1, 1, 1])
     assert np.allclose(found[:, 0], [0.2, 0.1, 0.0, 0.0, 0.0])
     assert np.allclose(found[:, 1:], 0)
 
 
+def test_what_the_hand_may_have_pushed_is_not_known():
+    aside = seen([0.3, 0.1, 0.05, 0.0, 0.0], [0, 0, 0, 1, 1])  # comes from the side, low
+    assert np.isnan(aside[:3]).all()
+    passed = seen([0.3, 0.0, 0.2, 0.0, 0.0], [0, 0, 0, 1, 1])  # was there before
+    assert np.isnan(passed[:2]).all() and np.allclose(passed[2, 0], -0.2)
+
+
 def test_after_the_last_hold_it_lies_where_it_was_left_until_the_hand_comes_back():
-    found = felt([0.0, 0.0, 0.0, 0.1, 0.2, 0.05, 0.0], [1, 1, 0, 0, 0, 0, 0])
+    found = seen([0.0, 0.0, 0.0, 0.1, 0.2, 0.05, 0.0], [1, 1, 0, 0, 0, 0, 0])
     assert np.allclose(found[:5, 0], [0.0, 0.0, 0.0, -0.1, -0.2])
     assert np.isnan(found[5:]).all()
 
 
+def test_what_is_released_in_the_air_falls_nobody_knows_where():
+    found = object_from_hand(np.array([0, 1, 1, 0, 0.0]), along([0.0, 0.0, 0.1, 0.1, 0.2], 2))
+    assert np.isnan(found[3:]).all() and (found[1:3] == 0).all()
+
+
 def test_between_two_holds_it_is_known_only_if_they_agree():
-    held = [1, 1, 0, 0, 1, 1]
-    assert np.isfinite(felt([0.0, 0.0, 0.1, 0.1, 0.02, 0.02], held)).all()
-    moved = felt([0.0, 0.0, 0.1, 0.1, 0.08, 0.08], held)
+    holds = [1, 1, 0, 0, 1, 1]
+    assert np.isfinite(seen([0.0, 0.0, 0.1, 0.1, 0.02, 0.02], holds)).all()
+    moved = seen([0.0, 0.0, 0.1, 0.1, 0.08, 0.08], holds)
     assert np.isnan(moved[2:4]).all() and (moved[[0, 1, 4, 5]] == 0).all()
 
 
 def test_a_hand_that_held_nothing_knows_nothing():
-    assert np.isnan(felt([0.0, 0.1], [0, 0])).all()
+    assert np.isnan(seen([0.0, 0.1], [0, 0])).all()
 
 
 def test_actions_of_hand_and_grip_lead_where_they_came_from():
