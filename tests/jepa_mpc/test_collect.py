@@ -192,6 +192,27 @@ def test_handling_is_logged_with_the_command_and_contact_of_the_gripper(tmp_path
     assert [found[name].shape for name in names] == [(4, 1), (4, 3), (4, 16, 16, 3)]
 
 
+@pytest.mark.render
+def test_a_world_model_practises_towards_goals_of_each_protocol_in_turn(tmp_path, renderable):
+    plan = replace(PLAN, task="pick", policy="practice", checkpoint="pick", image_size=64, episodes=1, steps=3, labs=3)
+    plan = replace(plan, cameras=("left", "right", "wrist"))
+    for index in range(3):
+        record_one(plan, tmp_path, index)
+    publish_staged(tmp_path, 0)
+    store = NpzStore(tmp_path)
+    first, again = store.read(0, 0, 4, ["action"])["action"], store.read(1, 0, 4, ["action"])["action"]
+    assert first.shape == (4, 7) and np.abs(first[:3]).max() > 0 and not np.array_equal(first, again)
+    record_one(plan, tmp_path / "repeated", 0)
+    publish_staged(tmp_path / "repeated", 0)
+    assert np.array_equal(NpzStore(tmp_path / "repeated").read(0, 0, 4, ["action"])["action"], first)
+
+
+@pytest.mark.parametrize("options", [{"policy": "practice"}, {"policy": "handle", "checkpoint": "pick"}])
+def test_practice_takes_a_checkpoint_and_nothing_else_does(options):
+    with pytest.raises(ValueError, match="needs checkpoint="):
+        replace(PLAN, task="pick", **options)
+
+
 def test_handling_needs_something_to_handle():
     with pytest.raises(ValueError, match="task=pick"):
         replace(PLAN, policy="handle")
