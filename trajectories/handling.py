@@ -23,10 +23,11 @@ LOW_M = 0.02  # above the lowest place of the hand: low enough to push or to gro
 CAREFUL_M = 0.02  # longest step down while it feels for the table
 RESISTED = 0.4  # a step that came less far than this share was stopped
 FUMBLED_M = 0.05
+PLAY_M = 0.08  # how far beside the object
 SIDE_M = (0.09, 0.12)  # where a push begins, seen from the object
 AHEAD_M = 0.035  # where the pushed object lies, seen from the hand
 GRIPPER = 6
-Mode = Literal["carry", "lower", "release", "leave", "roam", "aside", "sweep", "approach", "descend", "close"]
+Mode = Literal["carry", "lower", "release", "leave", "play", "roam", "aside", "sweep", "approach", "descend", "close"]
 
 
 class Handle:
@@ -38,24 +39,34 @@ class Handle:
         grope: Chance that the next grasp is tried at a random place.
         noise_m: Standard deviation of the noise on each step, m.
         off_m: How far at most, along x and y, half of the grasps are aimed beside the object.
+        play: Chance that the hand plays with what it has left before it grasps again: short steps to random points
+            around it and random gripper commands.
 
     Raises:
         ValueError: If the action box holds the gripper still.
     """
 
     def __init__(
-        self, reach: Reach, *, push: float = 0.25, grope: float = 0.1, noise_m: float = 0.003, off_m: float = 0.0
+        self,
+        reach: Reach,
+        *,
+        push: float = 0.25,
+        grope: float = 0.1,
+        noise_m: float = 0.003,
+        off_m: float = 0.0,
+        play: float = 0.0,
     ) -> None:
         if reach.half_width[GRIPPER] <= 0:
             raise ValueError("handling needs an action box whose last axis, the gripper's, is free")
         self.reach, self.push, self.grope, self.noise_m = reach, push, grope, noise_m
-        self.off_m = off_m
+        self.off_m, self.play = off_m, play
         self.mode: Mode = "approach"
         self.place = self.target = np.zeros(3)
         self.spread_m, self.left, self.felt = 0.005, 0, 0
         self.closed = False
         self._side = self._beyond = np.zeros(3)  # where a push begins and ends
         self._before, self._sent = np.zeros(3), np.zeros(3)
+        self._squeeze = 0.0  # gripper command while playing
 
     def start(self, proprio: np.ndarray, generator: Generator) -> None:
         """Begin with what is in the hand, or grope."""
@@ -96,8 +107,15 @@ class Handle:
             self.mode = "leave"
             self.target = position + np.array([0.0, 0.0, generator.uniform(CLEAR_M, 2 * CLEAR_M)])
             self.target = np.minimum(self.target, self.reach.high)
+            if self.play and generator.random() < self.play:
+                self.mode, self.left = "play", int(generator.integers(6, 18))
+                self._play_on(generator)
         elif self.mode == "leave" and (arrived or self.left < -6):
             self._go_back(generator)
+        elif self.mode == "play" and self.left > 0:
+            self._play_on(generator)
+        elif self.mode == "play":
+            self.mode, self.left = ("close", FELT_FRAMES + 1) if generator.random() < 0.5 else ("approach", 0)
         elif self.mode == "roam" and self.left <= 0:
             self.mode = "approach"
         elif self.mode == "roam" and arrived:
@@ -136,6 +154,9 @@ class Handle:
         if self.mode in ("aside", "sweep") and not self.closed:
             self.closed = True  # fingers closed on nothing: a pusher
             return np.zeros(3), 1.0
+        if self.mode == "play":
+            self.closed, gap = True, self.target - position  # to be opened before the next grasp
+            return gap * min(1.0, longest / max(float(np.linalg.norm(gap)), 1e-9)), self._squeeze
         opening = -1.0 if self.mode in ("approach", "roam") and self.closed else 0.0
         self.closed = self.closed and opening == 0.0
         target = self.target
@@ -168,6 +189,13 @@ class Handle:
             self.target = self._around(generator)
         else:
             self.mode = "approach"
+
+    def _play_on(self, generator: Generator) -> None:
+        """A random point around the object, and now and then a random gripper command."""
+        angle, away = generator.uniform(-np.pi, np.pi), PLAY_M * np.sqrt(generator.random())
+        self.target = self.place + away * np.array([np.cos(angle), np.sin(angle), 0.0])
+        self.target[2] = self.place[2] + generator.uniform(-0.02, CLEAR_M)
+        self._squeeze = float(generator.uniform(-1.0, 1.0)) if generator.random() < 0.5 else 0.0
 
     def _grope(self, generator: Generator) -> None:
         """Try the next grasp somewhere on the table."""
@@ -206,3 +234,8 @@ class Handle:
 def fumble(reach: Reach) -> Handle:
     """Handling with many grasps that miss: a world model learns from them which do not."""
     return Handle(reach, push=0.1, off_m=FUMBLED_M)
+
+
+def play(reach: Reach) -> Handle:
+    """Handling with many pushes, slips and half grasps, as a planner's candidates contain them."""
+    return Handle(reach, push=0.1, grope=0.05, noise_m=0.01, off_m=0.02, play=0.9)

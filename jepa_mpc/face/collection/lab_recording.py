@@ -27,7 +27,7 @@ from jepa_mpc.runs.run_folder import refuse_strangers
 from jepa_mpc.seeding import numpy_generator, seed_of
 from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND, HEARD, OBJECT, SOUND, Episode
 from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
-from jepa_mpc.trajectories.handling import Handle, fumble
+from jepa_mpc.trajectories.handling import Handle, fumble, play
 from jepa_mpc.trajectories.motion import Motion, Reach, reward_free_motion
 from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
 
@@ -35,11 +35,11 @@ LOGGER = logging.getLogger(__name__)
 SETTINGS = "collect.json"
 LATER = ("task", "policy", "robot", "env", "goal", "checkpoint")  # settings that older logs do not name: they have the defaults
 TASKS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
-POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle, "fumble": fumble}
+POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle, "fumble": fumble, "play": play}
 PRACTICE = "practice"
-BY_FEEL = ("handle", "fumble", PRACTICE)
+BY_FEEL = ("handle", "fumble", "play", PRACTICE)
 CAMERAS = {"reach": ("left", "right"), "push": ("left", "right"), "pick": ("left", "right", "wrist")}
-HANDED_OVER = {"handle": 0.8, "fumble": 0.8, PRACTICE: 0.0}  # share of episodes that begin with the object in the hand
+HANDED_OVER = {"handle": 0.8, "fumble": 0.8, "play": 0.95, PRACTICE: 0.0}  # share of episodes that begin with the object in the hand
 
 
 def has_labs(task: str) -> bool:
