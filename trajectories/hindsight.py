@@ -67,9 +67,9 @@ def in_hand(commanded_m: np.ndarray, opening_m: np.ndarray, hand_m: np.ndarray, 
 def object_from_hand(held: np.ndarray, hand_m: np.ndarray) -> np.ndarray:
     """Where the object is, seen from the hand, as far as it can be told.
 
-    What is held is at the hand. Before it was first held it lay where the fingers grasped it, back to the last time that
-    the hand may have pushed it. After the last hold it lies where it was released, unless it fell, until the hand comes
-    back. Between two holds it lies still if both positions agree.
+    What is held is at the hand. Before it was first held it lay where the fingers grasped it, back to the last time
+    that the hand may have pushed it. After the last hold it lies where it was released, unless it fell, until the hand
+    comes back. Between two holds it lies still if both positions agree.
 
     Args:
         held: What `in_hand` says `T`.

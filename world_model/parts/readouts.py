@@ -7,6 +7,9 @@ Labels are rows of the log, NaN where nobody knows; they come from what the robo
 commands), never from a pose of the object. The maps are linear, so that what they read is laid out straight in the
 latent and goes along in imagination. Smooth L1 (Huber 1964) bears the labels that are wrong.
 
+Where a frame has no label, a prediction of it must read what the frame itself reads, as far as that reading is sure
+(weight 1 - s / trusted); so pushes teach the predictor, too, although nobody feels where the object goes.
+
 The second term is the negative log-likelihood of a Laplace distribution, weighted by its own scale (beta-NLL, Seitzer
 et al. 2022, arXiv:2203.09168, with beta = 1). s_t becomes the error that is to be expected: small where the object is
 in view, large where it is not. sg stops the gradient, so that readings that are sure do not crowd out the others.
@@ -35,16 +38,27 @@ class HindsightReading(nn.Module):
         axes: Numbers that are read.
         unit: What counts as 1 in the loss, in the column's unit.
         bend: Error at which the loss turns from squared to straight, in that unit.
+        trusted: Expected error from which a reading of a frame does not stand in for a missing label, in that unit.
     """
 
-    def __init__(self, column: str, *, width: int, axes: int, unit: float = 0.1, bend: float = 0.02) -> None:
+    def __init__(
+        self, column: str, *, width: int, axes: int, unit: float = 0.1, bend: float = 0.02, trusted: float = 0.03
+    ) -> None:
         super().__init__()
-        self.column, self.unit, self.bend = column, unit, bend
+        self.column, self.unit, self.bend, self.trusted = column, unit, bend, trusted
         self.linear = nn.Linear(width, axes)
         self.log_scale = nn.Linear(width, 1)
 
-    def forward(self, latents: Latents, batch: Mapping[str, Tensor], *, first: int = 0) -> Tensor:
+    def forward(
+        self, latents: Latents, batch: Mapping[str, Tensor], *, first: int = 0, seen: Latents | None = None
+    ) -> Tensor:
         """The loss of windows: latents B T N D and the batch that has the column, from observation `first` on.
+
+        Args:
+            latents: Encoded or predicted latents.
+            batch: Has the column.
+            first: Number of the first observation.
+            seen: For predicted latents, the encoded ones of the same observations.
 
         Raises:
             ValueError: If the batch does not have the column.
@@ -55,12 +69,17 @@ class HindsightReading(nn.Module):
             )
         labels = batch[self.column][:, first : first + latents.shape[1]].to(latents.dtype)
         known = labels.isfinite().all(dim=-1)  # (B, T)
-        wanted, found = labels.nan_to_num() / self.unit, self._scaled(latents)
+        wanted, weight = labels.nan_to_num() / self.unit, known.to(latents.dtype)
+        if seen is not None:
+            sure = (1.0 - self._log_scale(seen).exp() * self.unit / self.trusted).clamp_min(0.0).detach()
+            wanted = torch.where(known[..., None], wanted, self._scaled(seen).detach())
+            weight = torch.where(known, weight, sure)
+        found = self._scaled(latents)
         gap = functional.smooth_l1_loss(found, wanted, reduction="none", beta=self.bend / self.unit).sum(-1)
         log_scale = self._log_scale(latents)
         off = (found - wanted).norm(dim=-1).detach()
         doubt = log_scale.exp().detach() * (off * (-log_scale).exp() + log_scale)
-        return ((gap + doubt) * known).sum() / known.sum().clamp_min(1)
+        return ((gap + doubt) * weight).sum() / weight.sum().clamp_min(1)
 
     def read(self, latents: Annotated[Tensor, "... N D"]) -> Annotated[Tensor, "... axes"]:
         """What a state says, in the column's unit."""

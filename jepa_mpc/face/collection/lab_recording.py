@@ -33,13 +33,16 @@ from jepa_mpc.trajectories.recording import publish_staged, record_episode, repa
 
 LOGGER = logging.getLogger(__name__)
 SETTINGS = "collect.json"
-LATER = ("task", "policy", "robot", "env", "goal", "checkpoint")  # settings that older logs do not name: they have the defaults
+LATER = ("task", "policy", "robot", "env", "goal", "checkpoint")  # not named by older logs, which have the defaults
 TASKS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
-POLICIES: dict[str, Callable[[Reach], Motion]] = {"wander": reward_free_motion, "handle": Handle, "fumble": fumble, "play": play}
+POLICIES: dict[str, Callable[[Reach], Motion]] = {
+    "wander": reward_free_motion, "handle": Handle, "fumble": fumble, "play": play,
+}  # fmt: skip
 PRACTICE = "practice"
 BY_FEEL = ("handle", "fumble", "play", PRACTICE)
 CAMERAS = {"reach": ("left", "right"), "push": ("left", "right"), "pick": ("left", "right", "wrist")}
-HANDED_OVER = {"handle": 0.8, "fumble": 0.8, "play": 0.95, PRACTICE: 0.0}  # share of episodes that begin with the object in the hand
+HANDED_OVER = {"handle": 0.8, "fumble": 0.8, "play": 0.95, PRACTICE: 0.0}
+"""Share of the episodes that begin with the object in the hand."""
 
 
 def has_labs(task: str) -> bool:

@@ -22,8 +22,11 @@ ExtraTerm = Callable[[Latents, Tensor, Generator], Tensor]
 class Reading(Protocol):
     """A loss on what is read from latents."""
 
-    def __call__(self, latents: Latents, batch: Batch, *, first: int = 0) -> Tensor:
-        """One number for latents B T N D of the batch's observations from `first` on."""
+    def __call__(self, latents: Latents, batch: Batch, *, first: int = 0, seen: Latents | None = None) -> Tensor:
+        """One number for latents B T N D of the batch's observations from `first` on.
+
+        For predicted latents, `seen` are the encoded latents of the same observations.
+        """
 
 
 Augment = Callable[[Frames, Generator], Frames]
@@ -79,19 +82,27 @@ class OpenLoop:
 
     def __call__(self, course: Course) -> Tensor:
         """Distance of the imagined latents from the targets."""
+        return self.gap(self.imagine(course), course)
+
+    def imagine(self, course: Course) -> Latents:
+        """Latents `B S N D` of the observations from number `context` on."""
         start, count = self.context, course.actions.shape[1]
         steps = min(self.steps or count, count - start + 1)
         plans = course.actions[:, None, start - 1 : start - 1 + steps]
         known = None if course.proprio is None else course.proprio[:, :start]
         imagined, _ = course.predictor.rollout(course.latents[:, :start], course.actions[:, : start - 1], plans, known)
-        return course.distance(imagined[:, 0], course.targets[:, start : start + steps])
+        return imagined[:, 0]
+
+    def gap(self, imagined: Latents, course: Course) -> Tensor:
+        """Distance of imagined latents from the targets."""
+        return course.distance(imagined, course.targets[:, self.context : self.context + imagined.shape[1]])
 
 
 class DynamicsObjective(nn.Module):
     """Encoder and predictor trained together on windows of frames and actions.
 
         loss = |g(z_<=t, a_<=t) - target_t+1| + w * |open loop| + sum w_i * regulariser_i(z) + sum w_j * extra_j(z, a)
-             + sum w_k * (reading_k(z, batch) + reading_k(g(z, a), batch))
+             + sum w_k * (reading_k(z, batch) + reading_k(g(z, a), batch) + reading_k(open loop, batch))
 
     With a shared target both sides receive gradient; no stop-gradient stands anywhere. Batches hold `frames` B T C h w,
     `actions` B T-1 A in physical units, and `proprio` B T P if the predictor uses it.
@@ -108,7 +119,8 @@ class DynamicsObjective(nn.Module):
         extra: (name, weight, part); parts get latents B T N D, actions B T-1 A and a generator, and may have weights.
         open_loop: The loss on fed-back predictions, or None.
         readings: (name, weight, part); parts get latents B T N D and the batch, for labels of the log: the true
-            latents, and those that are predicted of the next observations (loss term `<name>_foreseen`).
+            latents, those that are predicted of the next observations (loss term `<name>_foreseen`), and those of the
+            open loop (`<name>_imagined`).
 
     Reference: Maes et al. 2026, arXiv:2603.19312.
     """
@@ -160,12 +172,17 @@ class DynamicsObjective(nn.Module):
         weighted = {"prediction": (1.0, self.distance(predicted, targets[:, 1:]))}
         if proprio is not None and after is not None and self.predictor.proprio is not None:
             weighted["proprio"] = (1.0, self.predictor.proprio.gap(after, proprio[:, 1:]))
+        imagined: Latents | None = None
         if self.open_loop is not None:
             course = Course(
                 predictor=self.predictor, latents=latents, targets=targets, actions=actions, proprio=proprio,
                 predicted=predicted, distance=self.distance,
             )  # fmt: skip
-            weighted["open_loop"] = (self.open_loop.weight, self.open_loop(course))
+            if isinstance(self.open_loop, OpenLoop):
+                imagined = self.open_loop.imagine(course)
+                weighted["open_loop"] = (self.open_loop.weight, self.open_loop.gap(imagined, course))
+            else:
+                weighted["open_loop"] = (self.open_loop.weight, self.open_loop(course))
         samples = latents.permute(1, 2, 0, 3).flatten(0, 1)  # (T N, B, D)
         for name, weight, regulariser in self.regularisers:
             weighted[name] = (weight, regulariser(samples, generator))
@@ -173,7 +190,11 @@ class DynamicsObjective(nn.Module):
             weighted[name] = (weight, term(latents, actions, generator))
         for name, weight, reading in self.readings:
             weighted[name] = (weight, reading(latents, batch))
-            weighted[f"{name}_foreseen"] = (weight, reading(predicted, batch, first=1))
+            weighted[f"{name}_foreseen"] = (weight, reading(predicted, batch, first=1, seen=latents[:, 1:]))
+            if imagined is not None and isinstance(self.open_loop, OpenLoop):
+                first = self.open_loop.context
+                seen = latents[:, first : first + imagined.shape[1]]
+                weighted[f"{name}_imagined"] = (weight, reading(imagined, batch, first=first, seen=seen))
         return total_of(weighted)
 
     def encode(self, frames: Frames) -> Latents:
