@@ -1,4 +1,4 @@
-"""The page of `zero_shot_pick.py`: rates of every agent with their intervals, films, and what the gripper did."""
+"""The page of `zero_shot_pick.py`: success rates of every agent with intervals, videos, and gripper statistics."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def write_handling_page(
     """Write `report.html` and `figures/rates.png`.
 
     Args:
-        report: What `report.json` holds: protocol, summary, baselines and leads.
+        report: Content of `report.json`: protocol, summary, baselines and leads.
         episodes: Outcomes of the method's own episodes.
         folder: The run folder.
-        method: Name of the method that the report is about.
-        films: Film relative to the folder, by number of lab and episode.
+        method: The method that the report is about.
+        films: Path of the video relative to the folder, by lab and episode index.
 
     Raises:
         OSError: If the folder cannot be written to.
@@ -54,10 +54,10 @@ def write_handling_page(
 
 
 def draw_rates(rows: Mapping[str, Row], path: Path, *, own: str) -> None:
-    """Each agent's rates as points with Wilson's whiskers, one panel per rate.
+    """Success rates of each agent with Wilson's intervals, one panel per rate.
 
     Raises:
-        OSError: If the picture cannot be written.
+        OSError: If the image cannot be written.
     """
     names = list(rows)[::-1]
     with rc_context(STYLE):

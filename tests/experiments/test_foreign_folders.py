@@ -46,6 +46,6 @@ def test_a_folder_of_somebody_else_is_refused(command: str, tmp_path: Path) -> N
         run(cfg)
     (tmp_path / "thesis.tex").unlink()
     (tmp_path / "run.json").write_text(json.dumps({"command": "probe", "settings": {}}))
-    with pytest.raises(ValueError, match="holds a run of probe: name a new folder"):
+    with pytest.raises(ValueError, match="holds a run of probe: choose a new folder"):
         run(cfg)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

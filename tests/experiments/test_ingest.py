@@ -140,7 +140,7 @@ def test_a_world_model_of_a_converted_log_moves_the_arm_and_one_of_joints_is_ref
     env.step(agent.act(env.observation())[0].numpy())
     assert not torch.equal(env.observation().frames, before)
     joints = ["actions={name: joint_velocity}", "system.action_scale=null", f"out={tmp_path / 'joints'}"]
-    with pytest.raises(BadCheckpoint, match="joint speeds"):
+    with pytest.raises(BadCheckpoint, match="joint velocities"):
         planning_agent(load_world_model(train(configured(*options, *joints))), env, settings, seed=0)
     env.close()
 

@@ -106,7 +106,7 @@ def test_a_pretraining_takes_a_folder_of_films(tmp_path):
     numbers = {key for line in lines for key in json.loads(line)}
     assert "held/loss" in numbers and not any(key.startswith("probe/") for key in numbers)
     assert published_encoder(folder)(torch.zeros(2, 3, 28, 28)).shape == (2, 16, 32)
-    with pytest.raises(ValueError, match="best=hand needs a log that knows the hand"):
+    with pytest.raises(ValueError, match="best=hand needs a log with hand poses"):
         train(configured("train", *options, "best=hand", f"out={tmp_path / 'other'}"))
 
 

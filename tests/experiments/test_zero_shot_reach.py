@@ -154,7 +154,7 @@ def test_a_run_goes_on_where_it_stopped_and_refuses_other_settings(played, repor
     control = played[0].parent / "control"
     options = [*TINY, f"checkpoint={checkpoint}", f"control={control}"]
     done = command("zero_shot_reach", *options, "out=run", "labs=3", cwd=tmp_path)
-    assert done.returncode == 1 and "other settings of lab_list_hash, labs: name a new folder" in done.stderr
+    assert done.returncode == 1 and "other settings of lab_list_hash, labs: choose a new folder" in done.stderr
     assert command("zero_shot_reach", *options, "out=run", cwd=tmp_path).returncode == 0
     again = json.loads((tmp_path / "run" / "report.json").read_text())
     times = [[e["ms_per_step"] for e in content["episodes"] if e["lab_index"] == 0] for content in (report, again)]

@@ -191,7 +191,7 @@ def test_a_summary_has_the_promised_numbers():
 
 
 def test_nothing_cannot_be_summarised():
-    with pytest.raises(ValueError, match="no episodes"):
+    with pytest.raises(ValueError, match="at least one record"):
         summarise([])
     with pytest.raises(ValueError, match="no distance"):
         episode(())

@@ -117,7 +117,7 @@ def test_logs_of_smaller_pictures_than_the_training_wants_are_refused() -> None:
 
 
 def test_sizes_that_show_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="pixels from 16"):
+    with pytest.raises(ValueError, match="at least 16 pixels"):
         build(widths=WIDTHS, sizes=(4, 64))
 
 

@@ -223,7 +223,7 @@ def test_what_is_missing_is_told_in_a_sentence(policy, tmp_path):
     policy.reset()
     with pytest.raises(BadObservation, match="there is no goal: send observation.images.goal_left"):
         policy.select_action(pictures(1, goals=False))
-    with pytest.raises(BadObservation, match="need one goal picture per camera"):
+    with pytest.raises(BadObservation, match="need one goal image per camera"):
         JepaMpcPolicy(JepaMpcConfig(goal=["left.png"], **given, **features()))
     with pytest.raises(BadObservation, match="cannot be read"):
         JepaMpcPolicy(JepaMpcConfig(goal=[str(tmp_path / "a"), str(tmp_path / "b")], **given, **features()))
