@@ -187,7 +187,7 @@ def test_a_safety_term_cannot_be_switched_off_and_doubt_may_be_sought():
 
 
 def test_a_critic_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="there is none"):
+    with pytest.raises(ValueError, match="there is no critic"):
         Energy(intrinsic=wants(), weights={"goal": 1.0, "effort": 0.0}, critic_weight=1.0)
 
 

@@ -126,7 +126,7 @@ def test_a_log_of_some_episodes_holds_their_steps():
 
 def test_a_log_that_does_not_fit_is_refused():
     log = wandering()
-    with pytest.raises(ValueError, match="do not make a log"):
+    with pytest.raises(ValueError, match="do not form a log"):
         LatentLog(latents=log.latents[1:], actions=log.actions, offsets=log.offsets, groups=log.groups)
 
 

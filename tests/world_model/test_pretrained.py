@@ -180,5 +180,5 @@ def test_a_world_model_looks_back_on_as_many_frames_as_asked(folder):
     assert not torch.equal(*futures)
     short = Context(latents=latents[:, -1:], actions=context.actions[:, :0])
     assert torch.equal(futures[0], both.dynamics.rollout(short, actions).latents)
-    with pytest.raises(BadCheckpoint, match="looks back on 1 to"):
+    with pytest.raises(BadCheckpoint, match="takes 1 to"):
         load_world_model(folder, context=99)
