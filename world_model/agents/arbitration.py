@@ -1,8 +1,8 @@
 """Arbitration between the two modes: the policy (Mode-1) acts while predictions hold, otherwise the planner (Mode-2).
 
     reactive wanted  =  surprise < th1  and  disagreement < th2  and  E(policy) <= E(last plan) + margin |E(last plan)|
+
 A world switches its mode when the other one was preferred `patience` times in a row.
-A world changes its mode when the other one was wanted `patience` times in a row.
 Reference: LeCun 2022, A path towards autonomous machine intelligence, section 3.1 (Mode-1 and Mode-2).
 """
 
