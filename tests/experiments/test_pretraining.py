@@ -200,7 +200,7 @@ def test_a_system_of_sounds_has_no_place_to_read(tmp_path):
     system = {"_target_": "audio_jepa", "preset": "tiny"}
     interface = Interface(cameras=("left",), image_size=28, actions=(), dt_s=0.24)
     save_world_model(tmp_path / "sound", assemble(system, generator=generator(0)), system=system, interface=interface)
-    with pytest.raises(BadCheckpoint, match="learns from sound, which tells of no place"):
+    with pytest.raises(BadCheckpoint, match="encodes sound, which has no position target"):
         of_checkpoint(tmp_path / "sound", device=torch.device("cpu"))
 
 

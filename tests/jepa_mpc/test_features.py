@@ -130,7 +130,7 @@ def test_what_cannot_be_encoded_is_refused_in_words(tmp_path, encoder):
             write_features(source, encoder, tmp_path / "f.safetensors")
     with pytest.raises(BadCheckpoint, match="cannot encode point clouds: give the folder"):
         encode_cloud(tmp_path / "x.npy", "vjepa2_vitl")
-    with pytest.raises(BadCheckpoint, match="sees 2 cameras at once"):
+    with pytest.raises(BadCheckpoint, match="takes 2 cameras"):
         encode_image(np.zeros((8, 8, 3), np.uint8), "reach_wide")
 
 

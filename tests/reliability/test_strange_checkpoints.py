@@ -129,7 +129,7 @@ def many(config: dict[str, Any]) -> None:
 
 
 GIGANTIC: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "a million blocks": (vit(depth=1_000_000), "more than [0-9]+ parts, its weights are far fewer"),
+    "a million blocks": (vit(depth=1_000_000), "more than [0-9]+ parts, far more than its weights"),
     "pictures of 30000 px": (vit(image=30_000), "a tensor of 14.4 GB"),
     "blocks as wide as a billion": (vit(width=10**9), "a tensor of"),
     "a hundred thousand convolutions": (

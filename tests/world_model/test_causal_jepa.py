@@ -104,7 +104,7 @@ def test_tubes_are_shorter_and_tokens_lie_anywhere():
 
 def test_masks_that_cannot_be_are_refused():
     for wrong in ({"hidden": 6}, {"frames": 1}, {"each": "epoch"}):
-        with pytest.raises(ValueError, match="cannot hide|each must be"):
+        with pytest.raises(ValueError, match="cannot mask|each must be"):
             ObjectMask(**{"frames": 3, "objects": 5, "hidden": 1} | wrong)
     with pytest.raises(ValueError, match="does not fit"):
         TubeMask(frames=3, objects=5, hidden=1, length=3)

@@ -272,7 +272,7 @@ def test_impossible_sizes_are_refused(arguments):
 
 
 def test_states_of_another_width_and_robots_with_other_actions_are_refused():
-    with pytest.raises(ValueError, match="knows states of 2 numbers, got 3"):
+    with pytest.raises(ValueError, match="takes states of width 2, got 3"):
         drawn()(torch.zeros(1, 1, 3), torch.zeros(1, 1, 3), torch.ones(1))
     with pytest.raises(ValueError, match="actions of 2 numbers"):
         PolicyProposal(drawn(action_scale=[1.0, 1.0]), dynamics=Points(), box=BOX)

@@ -76,8 +76,8 @@ def test_the_robot_of_the_training_is_welcome(folder):
         ({"box": ActionBox(low=-torch.ones(4), high=torch.ones(4))}, r"actions of 7 numbers \(dx.*the robot takes 4"),
         ({"cameras": ("right", "left")}, r"cameras \('left', 'right'\), the robot has \('right', 'left'\)"),
         ({"cameras": ("left",)}, r"the robot has \('left',\)"),
-        ({"image_size": 64}, "pictures of 32 px, the robot gives 64 px"),
-        ({"dt_s": 0.1}, "steps of 0.24 s, the robot makes steps of 0.1 s"),
+        ({"image_size": 64}, "images of 32 px, the robot provides 64 px"),
+        ({"dt_s": 0.1}, "steps of 0.24 s, the robot has steps of 0.1 s"),
     ],
 )
 def test_another_robot_is_refused_with_both_sides(folder, change, words):
