@@ -137,7 +137,7 @@ def test_a_frozen_part_keeps_its_weights(log, tmp_path):
         ("system.action_dim=5", ValueError, "system.action_dim=7 system.action_scale=null"),
         ("system.action_scale=[1]", ValueError, "system.action_dim=7 system.action_scale=null"),
         ("fit.steps=-5", ValueError, "fit.steps must be a whole number from 1, got -5"),
-        ("robot=nowhere.yaml", ValueError, "robot=nowhere.yaml: there is no such file"),
+        ("robot=nowhere.yaml", ValueError, "robot=nowhere.yaml: no such file"),
         ("data=nowhere", BadEpisode, "python experiments/collect.py out=nowhere"),
         ("++system.encoder={_target_: vision_transformer}", ValueError, "replaced as a whole by encoder=NAME"),
         ("fit.warmup=2", ValueError, "warmup"),

@@ -219,7 +219,7 @@ def test_cameras_share_the_network_of_a_feature_grid():
     one = torch.randn(2, 3, 16, 16, generator=generator(0))
     tokens = encoder(torch.cat([one, one], dim=1))
     assert tokens.shape == (2, 32, 8) and torch.allclose(tokens[:, :16], tokens[:, 16:])
-    with pytest.raises(BadObservation, match="expected pictures"):
+    with pytest.raises(BadObservation, match="expected images"):
         encoder(one)
 
 

@@ -124,13 +124,13 @@ def test_unknown_presets_and_sizes_that_patches_do_not_fill_are_refused(name):
     objective = SYSTEMS[name](preset="tiny")
     with pytest.raises(ValueError, match="set the system's image and frames to those of the data"):
         objective({"frames": torch.zeros(2, 4, 3, 42, 42, dtype=torch.uint8)}, generator(0))
-    with pytest.raises(BadObservation, match="sides that 7 divides"):
+    with pytest.raises(BadObservation, match="sides divisible by 7"):
         objective({"frames": torch.zeros(2, 4, 3, 30, 30, dtype=torch.uint8)}, generator(0))
 
 
 def test_a_picture_encoder_refuses_clips():
     encoder = PlacedForm(image=32)(VideoSizes(width=16, depth=1, heads=2, mlp_dim=32, patch=8, tubelet=1))
-    with pytest.raises(BadObservation, match="takes single pictures: expected 1 time, got 3"):
+    with pytest.raises(BadObservation, match="takes single images: expected 1 time, got 3"):
         encoder(torch.zeros(1, 3, 3, 32, 32))
 
 

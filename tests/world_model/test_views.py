@@ -79,7 +79,7 @@ def test_the_backbone_is_published_without_its_projector():
     objective = lejepa.build(preset="tiny", generator=generator(0)).eval()
     assert objective.published is objective.encoder
     assert objective.encode(frames(2)).shape == (2, 1, 16, 32)
-    with pytest.raises(BadObservation, match=r"with sides that 7 divides, got \(2, 3, 30, 30\)"):
+    with pytest.raises(BadObservation, match=r"with sides divisible by 7, got \(2, 3, 30, 30\)"):
         objective.encode(frames(2, size=30))
 
 

@@ -53,9 +53,7 @@ def measured(system: Mapping[str, Any], encoder: Mapping[str, Any], *, picture: 
     """
     prepare = assemble(system["preprocess"]) if system.get("preprocess") else NormalisePixels()
     seen = prepare(torch.zeros(1, *picture, dtype=torch.uint8))
-    with torch.device(
-        "meta" if encoder[TARGET] == "released_encoder" else "cpu"
-    ):  # large encoders are built without values
+    with torch.device("meta" if encoder[TARGET] == "released_encoder" else "cpu"):  # large ones: shapes only
         built = assemble(encoder)
     return form_of(built, seen)
 

@@ -125,9 +125,7 @@ class Balls:
         Raises:
             ValueError: If repeated draws leave too few visible tokens.
         """
-        near = (
-            torch.cdist(centres, centres).argsort(dim=-1).to(generator.device)
-        )  # (B, N, N), each token's own index first
+        near = torch.cdist(centres, centres).argsort(dim=-1).to(generator.device)  # (B, N, N), own index first
         batch, total = near.shape[:2]
         length = max(1, int(total * _within(self.target, generator)))
         balls, seen = self._draw(near, length, generator)
