@@ -1,1 +1,1 @@
-"""Training losses: the only thing that the training loop knows of a system."""
+"""Training losses: all that the training loop knows of a system."""
