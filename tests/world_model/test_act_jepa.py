@@ -295,7 +295,7 @@ def test_settings_out_of_range_are_refused():
         ChunkProposal(policy(), within=())
     with pytest.raises(ValueError, match="HindsightGoals"):
         policy(lessons=Demonstrations())
-    with pytest.raises(ValueError, match="the robot takes 3"):
+    with pytest.raises(ValueError, match="the robot has 3"):
         policy(action_dim=2, action_scale=[1.0, 1.0])
 
 
@@ -339,5 +339,5 @@ def test_a_policy_comes_back_from_its_folder_with_the_same_answers(tmp_path):
 
 def test_a_folder_of_a_world_model_answers_no_chunks(tmp_path):
     tiny.save(tmp_path / "model")
-    with pytest.raises(BadCheckpoint, match="not a system that answers action chunks"):
+    with pytest.raises(BadCheckpoint, match="not a system that predicts action chunks"):
         load_chunk_policy(tmp_path / "model", box=BOX)

@@ -178,7 +178,7 @@ def test_a_safety_term_cannot_be_switched_off_and_doubt_may_be_sought():
     cost.check_weights({"goal": 0.0, "limits": 1.0, "doubt": -1.0})
     with pytest.raises(ValueError, match="limits.*at least 1.0"):
         cost.check_weights({"goal": 0.0, "limits": 0.5, "doubt": 0.0})
-    with pytest.raises(ValueError, match="goal.*below 0.0"):
+    with pytest.raises(ValueError, match="goal.*at least 0.0"):
         cost.check_weights({"goal": -1.0, "limits": 1.0, "doubt": 0.0})
     with pytest.raises(ValueError, match="no weight"):
         cost.check_weights({"goal": 0.0, "limits": 1.0})

@@ -73,7 +73,7 @@ def test_the_robot_of_the_training_is_welcome(folder):
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"box": ActionBox(low=-torch.ones(4), high=torch.ones(4))}, r"actions of 7 numbers \(dx.*the robot takes 4"),
+        ({"box": ActionBox(low=-torch.ones(4), high=torch.ones(4))}, r"actions of width 7 \(dx.*the robot takes 4"),
         ({"cameras": ("right", "left")}, r"cameras \('left', 'right'\), the robot has \('right', 'left'\)"),
         ({"cameras": ("left",)}, r"the robot has \('left',\)"),
         ({"image_size": 64}, "images of 32 px, the robot provides 64 px"),
@@ -86,7 +86,7 @@ def test_another_robot_is_refused_with_both_sides(folder, change, words):
 
 
 def test_all_differences_are_told_at_once(folder):
-    with pytest.raises(BadCheckpoint, match=r"cameras .*; pictures .*; steps "):
+    with pytest.raises(BadCheckpoint, match=r"cameras .*; images .*; steps "):
         load_world_model(folder).check_robot(box=BOX, cameras=("top",), image_size=8, dt_s=1.0)
 
 

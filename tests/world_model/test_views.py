@@ -86,7 +86,7 @@ def test_the_backbone_is_published_without_its_projector():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: lejepa.build(preset="tiny", weight=1.5), "a share from 0 to 1, got 1.5"),
+        (lambda: lejepa.build(preset="tiny", weight=1.5), "must be from 0 to 1, got 1.5"),
         (lambda: Views(change=lambda x, g: x, count=0), "at least one view of each kind, got 0"),
         (
             lambda: lejepa.build(preset="tiny", views=[Views(change=lambda x, g: x, count=1)]),
