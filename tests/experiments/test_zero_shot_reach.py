@@ -313,7 +313,7 @@ def test_an_interrupted_run_says_where_it_stopped_and_how_to_go_on(tmp_path, mon
     with pytest.raises(SystemExit) as ended:
         run(lambda: script.play([], workers=1, finished=FinishedLabs(tmp_path)), name="zero_shot_reach")
     said = capsys.readouterr().err.splitlines()[-1]
-    assert ended.value.code == 130 and f"the same command with out={tmp_path} goes on from there" in said
+    assert ended.value.code == 130 and f"the same command with out={tmp_path} to resume" in said
 
 
 @pytest.mark.parametrize(
