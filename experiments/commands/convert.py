@@ -27,7 +27,7 @@ def convert(cfg: DictConfig) -> Path:
     write = choose(WRITERS, cfg.format, "format to write")
     target = Path(cfg.to)
     if target.exists() and (target.is_file() or any(target.iterdir())):
-        raise FileExistsError(f"{target} exists already: name a new place")
+        raise FileExistsError(f"{target} already exists: choose a new path")
     reader = open_log(Path(cfg.source), format=cfg.source_format)
     log = MappedLog(reader, robot=chosen_map(reader, OmegaConf.to_container(cfg.robot, resolve=True)))
     options = {"frames": cfg.frames} if cfg.format == "lerobot" else {}

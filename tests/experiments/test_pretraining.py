@@ -256,7 +256,7 @@ def test_the_probe_tells_how_to_get_a_released_encoder_and_that_it_sees_one_came
         probe(configured("probe", "encoder=vjepa2_vith", f"data={log}"))
     with pytest.raises(ValueError, match=r"one camera, not left, right: cameras=\[NAME\]"):
         probe(configured("probe", "encoder=vjepa2_vitl", f"hub={vitl[0]}", f"data={log}"))
-    with pytest.raises(ValueError, match="patches of 16 px"):
+    with pytest.raises(ValueError, match="a multiple of 16 px"):
         probe(configured("probe", "encoder=vjepa2_vitl", f"hub={vitl[0]}", f"data={log}", "image=60"))
 
 

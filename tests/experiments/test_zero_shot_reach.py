@@ -296,7 +296,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(checkpoint, tmp_
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "work").mkdir()
     options = [*TINY, f"checkpoint={checkpoint}", f"out={tmp_path}/file/run"]
-    in_process(options, "cannot be written to: Not a directory", tmp_path / "work")
+    in_process(options, f"cannot write to out={tmp_path}/file/run: Not a directory", tmp_path / "work")
 
 
 def test_an_interrupted_run_says_where_it_stopped_and_how_to_go_on(tmp_path, monkeypatch, capsys):

@@ -215,7 +215,7 @@ def test_a_robot_without_a_rate_is_refused(sound):
     model = load_world_model(sound)
     robot = {"cameras": ("left", "right"), "image_size": tiny.SIZE}
     box = ActionBox(low=torch.full((7,), -0.05), high=torch.full((7,), 0.05))
-    with pytest.raises(BadCheckpoint, match="the robot makes steps of nan s"):
+    with pytest.raises(BadCheckpoint, match="the robot has steps of nan s"):
         model.check_robot(box=box, dt_s=float("nan"), **robot)
 
 
