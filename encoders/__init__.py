@@ -23,7 +23,7 @@ ENCODERS: Mapping[str, Callable[..., Any]] = {
     "vit": VisionTransformer,
     **RELEASES,
 }
-"""Name -> builder of an encoder with fresh weights; `encoders.adapters.vjepa2.load` loads the released ones."""
+"""Name -> builder of an encoder with random weights; `encoders.adapters.vjepa2.load` loads the released ones."""
 
 __all__ = [
     "ENCODERS",

@@ -124,7 +124,7 @@ class PlacedForm:
     table: str = "column_first"
 
     def __call__(self, sizes: VideoSizes, *, recompute: bool = False) -> PlacedTransformer:
-        """Build the network with fresh weights.
+        """Build the network with random weights.
 
         Raises:
             ValueError: If the images of the table are not divisible into patches and tubelets.

@@ -226,7 +226,7 @@ class PointEncoder(nn.Module):
 
 
 def point_encoder(sizes: PointSizes, *, frame: nn.Module | None = None) -> PointEncoder:
-    """An encoder with fresh weights."""
+    """An encoder with random weights."""
     return PointEncoder(PointTokens(sizes, frame=frame), PointTransformer(sizes))
 
 

@@ -34,5 +34,5 @@ class Release:
     section: str | None = None
 
     def __call__(self, *, recompute: bool = False) -> nn.Module:
-        """Build the network with fresh weights."""
+        """Build the network with random weights."""
         return self.form(self.sizes, recompute=recompute)

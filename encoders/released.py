@@ -87,7 +87,7 @@ RELEASES: dict[str, Release] = {
 
 
 def network(model: str) -> nn.Module:
-    """A released encoder's network with fresh weights; checkpoints use it as the structure of their encoder.
+    """A released encoder's network with random weights; checkpoints use it as the structure of their encoder.
 
     Args:
         model: A name of `RELEASES`.

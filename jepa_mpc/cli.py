@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, Entry] = {
     "inspect": Entry(script="inspect_logs", does="Describe a folder of robot logs and report problems."),
     "convert": Entry(script="convert", does="Write a log in another format."),
     "bench": Entry(script="bench_planners", does="Compare planners over tasks, budgets and seeds."),
-    "render": Entry(script="render_rollouts", does="Film planners side by side."),
+    "render": Entry(script="render_rollouts", does="Render videos of planners side by side."),
     "render-masks": Entry(script="render_masks", does="Draw the masks of a masked system on a logged sample."),
     "features": Entry(
         script="features", does="Encode videos, images, point clouds or sounds into a file of features.", first="source"

@@ -1,4 +1,4 @@
-"""What a world model thinks of each action: `python experiments/energy_landscape.py checkpoint=runs/x/checkpoint`.
+"""Energy of each action in a world model: `python experiments/energy_landscape.py checkpoint=runs/x/checkpoint`.
 
 The hand executes a known move, and the image after it is the goal. The plot shows the energy of every action on a grid
 in x and y, and in x and z, beside the true action; a good model has its minimum there (Assran et al. 2025,

@@ -45,7 +45,7 @@ def write_handling_page(
         section("Against controls on the same episodes", _agents(rows, report["leads"], method)),
         section("Rates with Wilson's 95 % intervals", f'<div class="figures">{image(figure, "rates")}</div>'),
         section("What the gripper did", _grip(rows)),
-        section("Films, worst first", _films(episodes, films, folder)),
+        section("Videos, worst first", _films(episodes, films, folder)),
         section("Every episode", _episodes(episodes)),
         section("Protocol", _protocol(report["protocol"])),
     ]
@@ -82,7 +82,7 @@ def _headline(report: Row, placed: str) -> str:
         (percent(row[rate]), f"{name}; 95 % interval {interval(row['wilson_95'][rate])} %")
         for rate, name in RATES.items()
     ]
-    cards.append((f"{row['cpu_s']:.1f} s", "CPU time per episode, simulation and pictures included"))
+    cards.append((f"{row['cpu_s']:.1f} s", "CPU time per episode, simulation and images included"))
     boxes = "".join(f'<div class="card"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in cards)
     lead = (
         f"Protocol “{protocol['protocol']}”, objects “{protocol['object']}”, labs of split “{protocol['split']}”, "

@@ -132,7 +132,7 @@ def _films(report: Report, folder: Path) -> str:
         f"</video><figcaption><span>{escape(episode.lab)}</span>{_distance(episode)}</figcaption></figure>"
         for video, episode in films.items()
     )
-    return section("Films, worst first", f'<div class="films">{cells}</div>' if cells else "")
+    return section("Videos, worst first", f'<div class="films">{cells}</div>' if cells else "")
 
 
 def _protocol(report: Report) -> str:

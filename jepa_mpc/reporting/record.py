@@ -39,7 +39,7 @@ class EpisodeRecord:
         ms_per_step: Time of each decision (ms).
         clipped_share: Share of actions clipped by the robot's limits, or None if not measured.
         statuses: Planner status per decision.
-        video: Path of the film relative to the run folder, or None.
+        video: Path of the video relative to the run folder, or None.
 
     Raises:
         ValueError: If there is no distance.

@@ -181,7 +181,7 @@ def test_latents_without_a_target_are_refused():
 
 def test_context_and_lessons_must_show_the_same_pictures():
     objective = made()
-    with pytest.raises(ValueError, match="show 1 pictures and the context takes 2"):
+    with pytest.raises(ValueError, match="have 1 images and the context takes 2"):
         ChunkObjective(
             encoder=objective.encoder,
             context=objective.context,

@@ -74,7 +74,7 @@ class LinearActions(nn.Module):
 
 
 def encoder(*, sizes: ViTSizes) -> VisionTransformer:
-    """A DINOv2 with fresh weights: outputs all patch tokens; a summary token takes part in attention."""
+    """A DINOv2 with random weights: outputs all patch tokens; a summary token takes part in attention."""
     return VisionTransformer(sizes, pool="dense")
 
 
@@ -90,7 +90,7 @@ def build(
     pixel_mean: Sequence[float] = IMAGENET_MEAN,
     pixel_std: Sequence[float] = IMAGENET_STD,
 ) -> DynamicsObjective:
-    """The network with fresh weights.
+    """The network with random weights.
 
     Args:
         encoder: The frozen encoder.

@@ -44,7 +44,7 @@ class TokenForm:
 
 
 def encoder_of(*, system: nn.Module) -> nn.Module:
-    """The encoder of a system, trainable, with fresh weights.
+    """The encoder of a system, trainable, with random weights.
 
     Args:
         system: The training loss of the system.

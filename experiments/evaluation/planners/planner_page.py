@@ -132,7 +132,7 @@ def write_page(rows: Sequence[Row], facts: Mapping[str, Any], path: Path, *, fig
     Raises:
         OSError: If a figure cannot be read or the page cannot be written.
     """
-    modes = {"open": "one plan per start, carried out as it is", "closed": "episodes, planned anew along the way"}
+    modes = {"open": "one plan per start, executed open-loop", "closed": "episodes with replanning"}
     lead = (
         f"{facts['done']} of {facts['cells']} runs; {modes[rows[0]['mode']]}. Costs are the task's own, of the course"
     )

@@ -123,7 +123,7 @@ def study_of(options: Mapping[str, Any], *, configs: Path, shipped: Path) -> Stu
     left_out: list[str] = []
     for name in dict.fromkeys(task_name(str(given)) for given in options["tasks"]):
         if learned and name != LEARNED_TASK:
-            left_out.append(f"{name}: no learned world model knows it (only {LEARNED_TASK})")
+            left_out.append(f"{name}: no learned world model supports it (only {LEARNED_TASK})")
             continue
         for each in contestants:
             try:

@@ -28,7 +28,7 @@ def plain(predictor: CausalPredictor) -> Rollout:
         ValueError: If the predictor's positions do not restart with each window.
     """
     if not isinstance(predictor.positions, WindowPositions):
-        raise ValueError("the plain rollout knows the published form only")
+        raise ValueError("the plain rollout supports only the published form")
     table = predictor.positions.table[:, :, 0]
 
     @torch.no_grad()

@@ -66,7 +66,7 @@ class ChunkObjective(nn.Module):
         self.lessons = lessons or HindsightGoals()
         if self.lessons.pictures != context.pictures:
             raise ValueError(
-                f"these lessons show {self.lessons.pictures} pictures and the context takes {context.pictures}"
+                f"the training examples have {self.lessons.pictures} images and the context takes {context.pictures}"
             )
         self.encoder, self.context, self.decoder = encoder, context, decoder
         self.latents, self.target, self.latent_weight = latents, target, latent_weight
@@ -137,7 +137,7 @@ class ChunkObjective(nn.Module):
         known = self.context.task.num_embeddings
         if wanted is not None and wanted > known:
             raise ValueError(
-                f"these windows of {wanted} observations name up to {wanted - 1} steps to a goal and the network knows "
+                f"windows of {wanted} observations have up to {wanted - 1} steps to a goal, the network supports "
                 f"{known - 1}: use window={known}, or a system with more tasks"
             )
 

@@ -207,7 +207,7 @@ class MaskedObjective(nn.Module):
             ValueError: If the system takes no images.
         """
         if self.still is None:
-            raise ValueError("this system takes no pictures: it cannot encode frames")
+            raise ValueError("this system takes no images: it cannot encode frames")
         sizes = check_shape(frames, "B T C h w")
         return self.published(self.still(frames.flatten(0, 1))).unflatten(0, (sizes["B"], sizes["T"]))
 

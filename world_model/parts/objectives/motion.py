@@ -89,7 +89,7 @@ class MotionContentObjective(nn.Module):
     ) -> None:
         super().__init__()
         if expander is not None and views is None:
-            raise ValueError("the content branch compares two views of a picture: give the part that makes them")
+            raise ValueError("the content branch compares two views of an image: pass the part that makes them")
         self.encoder, self.head, self.expander = encoder, head, expander
         self.target = SharedTarget()
         self.prepare = prepare

@@ -136,7 +136,7 @@ class HandPointsObjective(nn.Module):
         largest = max(self.sizes)
         if frames.shape[-1] < largest:
             raise ValueError(
-                f"sizes up to {largest} px need pictures of {largest} px, the log has {frames.shape[-1]}: collect with "
+                f"sizes up to {largest} px need images of {largest} px, the log has {frames.shape[-1]}: collect with "
                 f"image_size={largest}, or name smaller system.sizes"
             )
         drawn = int(torch.randint(len(self.sizes), (), generator=generator, device=generator.device))

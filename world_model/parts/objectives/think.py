@@ -175,8 +175,8 @@ class ThinkObjective(nn.Module):
             return self.predictor(*asked).unflatten(1, (horizon, size["N"]))
         if features is None:
             raise ValueError(
-                "this predictor is guided and nobody thinks: let the batch bring thinker_old, thinker_new, their masks "
-                "and thinker_frames, give a thinker, or take a plain predictor"
+                "this predictor is guided and has no thinker: add thinker_old, thinker_new, their masks and "
+                "thinker_frames to the batch, pass a thinker, or use a plain predictor"
             )
         return self.predictor(*asked, features=features).unflatten(1, (horizon, size["N"]))
 
@@ -189,9 +189,7 @@ class ThinkObjective(nn.Module):
         proprio = batch["proprio"]
         size = check_shape(proprio, "B T P", T=self.views.length)
         if not all(-size["P"] <= index < size["P"] for index in self.position):
-            raise ValueError(
-                f"the path stands in the numbers {self.position} of the proprioception, which has {size['P']}"
-            )
+            raise ValueError(f"the path is read from axes {self.position} of the proprioception, which has {size['P']}")
         return proprio[:, list(self.views.future)][..., list(self.position)]
 
     def _tokens(self, latents: Latents | None, frames: Frames | None) -> tuple[Latents, Latents]:

@@ -66,7 +66,7 @@ class ToCentre(nn.Module):
     def __init__(self, *, first: int | None = None, others: bool = False) -> None:
         super().__init__()
         if (first is not None and first < 1) or (others and first is None):
-            raise ValueError(f"a centre needs at least one view, and others besides to judge them, got first={first}")
+            raise ValueError(f"a centre needs at least one view, and further views, got first={first}")
         self.first, self.others = first, others
 
     def forward(self, projected: Projected) -> Tensor:
@@ -182,5 +182,5 @@ def each_picture(frames: Frames) -> Pictures:
     """
     sizes = check_shape(frames, "B T C h w")
     if sizes["C"] % 3:
-        raise BadObservation(f"views are made of pictures with 3 channels per camera, got {sizes['C']} channels")
+        raise BadObservation(f"views are made of images with 3 channels per camera, got {sizes['C']} channels")
     return frames.unflatten(2, (-1, 3)).flatten(0, 2).float()

@@ -235,7 +235,7 @@ class BlockCausalPredictor(nn.Module):
         """
         if latents.shape[-2] != self.num_patches:
             raise ValueError(
-                f"this predictor knows {self.sizes.rows} x {self.sizes.columns} = {self.num_patches} patches a frame, "
+                f"expected {self.sizes.rows} x {self.sizes.columns} = {self.num_patches} patches per frame, "
                 f"got {latents.shape[-2]}: encode frames of the size it was trained with"
             )
         return self.patches(latents.to(self.patches.weight.dtype))

@@ -141,7 +141,7 @@ class SlotPredictor(nn.Module):
         sizes = check_shape(nodes, "B T N D", D=self.sizes.width)
         past, count = sizes["T"], sizes["N"]
         if not 1 <= past <= self.sizes.history:
-            raise ValueError(f"this predictor looks at 1 to {self.sizes.history} frames, got {past}")
+            raise ValueError(f"this predictor takes 1 to {self.sizes.history} frames, got {past}")
         total = past + self.sizes.future
         times = self.times[:, -total:]
         queries = self.mask_token[:, :, None] + times + self.anchor(nodes[:, :1])  # (B, T + future, N, D)
