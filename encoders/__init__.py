@@ -1,4 +1,4 @@
-"""Perception networks: one modality in, tokens out."""
+"""Encoders: networks that map one modality to tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VIT_TINY = ViTSizes(image=224, patch=14, width=192, depth=12, heads=3, mlp_dim=7
 """The published encoder of LeWorldModel."""
 
 VIT_MINI = ViTSizes(image=28, patch=7, width=32, depth=2, heads=2, mlp_dim=64)
-"""A toy for tests."""
+"""A tiny encoder for tests."""
 
 ENCODERS: Mapping[str, Callable[..., Any]] = {
     "keypoints": KeypointEncoder,
@@ -23,7 +23,7 @@ ENCODERS: Mapping[str, Callable[..., Any]] = {
     "vit": VisionTransformer,
     **RELEASES,
 }
-"""Name -> builder of an encoder with fresh weights; the released ones are filled by `encoders.adapters.vjepa2.load`."""
+"""Name -> builder of an encoder with random weights; `encoders.adapters.vjepa2.load` loads the released ones."""
 
 __all__ = [
     "ENCODERS",

@@ -1,4 +1,4 @@
-"""The attentive probe of V-JEPA: one learned query looks over all tokens, a linear map reads the classes."""
+"""The attentive probe of V-JEPA: one learned query attends to all tokens; a linear map predicts the classes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class AttentiveProbe(nn.Module):
 
         q = q + softmax(W_q q (W_k LN(x))^T / sqrt(d)) W_v LN(x);   q = q + mlp(LN(q));   out = W q
 
-    Queries are not normed, and the attention has no output map: the released code makes one and never calls it.
+    Queries are not normalised, and the attention has no output map: the released code creates one and never uses it.
 
     Args:
         width: Width of the tokens.
         heads: Attention heads.
-        outputs: Numbers to read.
+        outputs: Number of outputs.
         mlp_dim: Width inside the feed-forward part; by default four times the width.
         eps: Constant of the layer norms.
 
@@ -38,7 +38,7 @@ class AttentiveProbe(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw the query: a normal distribution of spread 0.02."""
+        """Draw the query from a normal distribution with std 0.02."""
         nn.init.trunc_normal_(self.query, std=0.02, generator=generator)
 
     def forward(self, tokens: State) -> Tensor:

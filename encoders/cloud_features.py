@@ -1,4 +1,4 @@
-"""Features of a point cloud in a file, in one call."""
+"""Features of a point cloud from a file."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def encode_cloud(file: str | Path, encoder: PointEncoder, *, points: int = USUAL
 
     Args:
         file: See `jepa_mpc.cloud_files.read_cloud`.
-        encoder: An encoder of clouds: of a trained system (`published`), or a released one
+        encoder: A point-cloud encoder: of a trained system (`published`), or a released one
             (`encoders.adapters.points.load`).
-        points: Larger clouds are thinned to so many, evenly (farthest-point sampling).
+        points: Larger clouds are subsampled evenly to this number (farthest-point sampling).
 
     Returns:
-        `1 N D`, on the encoder's device; `encoders.points.summary` makes one vector of them.
+        `1 N D`, on the encoder's device; `encoders.points.summary` reduces them to one vector.
 
     Raises:
         BadObservation: If the file cannot be read, or holds fewer points than the encoder has groups.
@@ -37,7 +37,7 @@ def encode_cloud(file: str | Path, encoder: PointEncoder, *, points: int = USUAL
 
 
 def least_points(encoder: PointEncoder) -> int:
-    """Points that a cloud must have for an encoder."""
+    """Minimum number of points for an encoder."""
     return max(encoder.tokens.sizes.groups, encoder.tokens.sizes.group_size)
 
 

@@ -1,9 +1,9 @@
-"""A small convolutional encoder that sees *where* things are: feature maps become points by a soft arg-max.
+"""A small convolutional encoder of positions: feature maps become keypoints by a soft arg-max.
 
     p_k = sum over pixels of softmax(heat_k) * (x, y)   (spatial soft arg-max: Finn et al. 2016, arXiv:1509.06113)
 
-Points move with the robot, keep still under changes of colour and are finer than a pixel: the reasons why a model of
-half a million parameters can be trained on a laptop and still tell centimetres at 64 pixels.
+Keypoints move with the robot, are robust to changes of colour and have subpixel resolution. This lets a model of half a
+million parameters train on a laptop and resolve centimetres at 64 pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHANNELS_PER_CAMERA = 3
 
 
 class Residual(nn.Module):
-    """Two 3 x 3 convolutions around which the input is added."""
+    """Two 3 x 3 convolutions with a residual connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Residual(nn.Module):
 
 
 def standardised(pictures: Tensor) -> Tensor:
-    """Each channel of each picture `B 3 h w` by itself to mean 0 and deviation 1: exposure and tint hardly matter."""
+    """Each channel of each image `B 3 h w` standardised to mean 0 and std 1: removes exposure and tint."""
     spread, centre = torch.std_mean(pictures, dim=(-2, -1), keepdim=True)
     return (pictures - centre) / (spread + 1e-3 * (1 + centre.abs()))
 
@@ -50,7 +50,7 @@ def halve(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 
 class SoftArgMax(nn.Module):
-    """Heat maps `B K h w` to the centres of their mass `B K 2`, in [-1, 1] (x right, y down)."""
+    """Heat maps `B K h w` to their centres of mass `B K 2`, in [-1, 1] (x right, y down)."""
 
     def forward(self, heat: Tensor) -> Tensor:
         """Expected position under the softmax of each map."""
@@ -62,12 +62,12 @@ class SoftArgMax(nn.Module):
 
 
 class KeypointTrunk(nn.Module):
-    """One picture to a vector: points from a feature map of quarter resolution that has seen the whole picture.
+    """One image to a vector: keypoints from a feature map of quarter resolution with a global receptive field.
 
     Args:
         widths: Channels at 1/2, 1/4, 1/8 and 1/16 of the resolution.
-        keypoints: Number of points.
-        channels: Of the pictures.
+        keypoints: Number of keypoints.
+        channels: Channels of the images.
     """
 
     def __init__(self, *, widths: Sequence[int], keypoints: int, channels: int = CHANNELS_PER_CAMERA) -> None:
@@ -83,7 +83,7 @@ class KeypointTrunk(nn.Module):
         self.width = 2 * keypoints + coarse
 
     def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures `B C h w` to heat maps `B K h/4 w/4` and the coarsest features `B C h/16 w/16`."""
+        """Images `B C h w` to heat maps `B K h/4 w/4` and the coarsest features `B C h/16 w/16`."""
         fine = self.stem(x)
         middle = self.middle(fine)
         deep = self.deep(middle)
@@ -92,22 +92,22 @@ class KeypointTrunk(nn.Module):
         return self.heat(fine), deep
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures `B C h w` to vectors `B width`."""
+        """Images `B C h w` to vectors `B width`."""
         heat, deep = self.look(x)
         return torch.cat([self.points(heat).flatten(1), deep.mean(dim=(-2, -1))], dim=-1)
 
 
 class KeypointEncoder(nn.Module):
-    """Frames of one or several cameras to one latent vector per moment (N = 1).
+    """Frames of one or several cameras to one latent vector per frame (N = 1).
 
-    Each picture is standardised by itself (so that exposure and tint hardly matter), all cameras share one trunk, and a
-    small network joins what they saw.
+    Each image is standardised separately (to remove exposure and tint), all cameras share one trunk, and a small
+    network joins their outputs.
 
     Args:
-        num_cameras: Cameras whose channels are stacked.
+        num_cameras: Number of cameras whose channels are stacked.
         width: Latent width D.
         widths: Channels of the trunk at 1/2, 1/4, 1/8 and 1/16 of the resolution.
-        keypoints: Points per picture.
+        keypoints: Keypoints per image.
         hidden: Width of the joining network.
     """
 
@@ -133,10 +133,10 @@ class KeypointEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
-        """Encode pictures.
+        """Encode images.
 
         Args:
-            x: Float pictures `B C h w`, C = 3 per camera, any scale.
+            x: Float images `B C h w`, C = 3 per camera, any scale.
             keep: Must be None: there is only one token.
 
         Returns:
@@ -146,10 +146,10 @@ class KeypointEncoder(nn.Module):
             ValueError: If the channels do not fit the number of cameras, or `keep` is given.
         """
         if keep is not None:
-            raise ValueError("a keypoint encoder has a single token; it cannot keep some of several")
+            raise ValueError("a keypoint encoder has a single token: keep must be None")
         if x.dim() != 4 or x.shape[1] != CHANNELS_PER_CAMERA * self.num_cameras:
             expected = CHANNELS_PER_CAMERA * self.num_cameras
-            raise ValueError(f"expected pictures (B, {expected}, h, w), got {tuple(x.shape)}")
+            raise ValueError(f"expected images (B, {expected}, h, w), got {tuple(x.shape)}")
         views = x.unflatten(1, (self.num_cameras, CHANNELS_PER_CAMERA)).flatten(0, 1)  # (B V, 3, h, w)
         seen = self.trunk(standardised(views))
         return self.join(seen.unflatten(0, (-1, self.num_cameras)).flatten(1))[:, None]

@@ -1,4 +1,4 @@
-"""An encoder that never changes: every frame by itself, its tokens brought to one scale."""
+"""A frozen encoder of single frames with normalised tokens."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class FrozenFrames(nn.Module):
 
         z = LN(f(frame))
 
-    Weights get no gradient and the encoder stays in evaluation mode, also while what is built on it is trained. A
-    `VideoTransformer` repeats a picture to fill one tubelet, as V-JEPA 2-AC does.
+    Weights get no gradient and the encoder stays in evaluation mode, also while networks on top are trained. A
+    `VideoTransformer` repeats an image to fill one tubelet, as V-JEPA 2-AC does.
 
     Args:
-        encoder: Maps pictures `(B, C, h, w)` to tokens `(B, N, D)`.
+        encoder: Maps images `(B, C, h, w)` to tokens `(B, N, D)`.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -41,5 +41,5 @@ class FrozenFrames(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
-        """Encode pictures `(B, C, h, w)` to `(B, N, D)`."""
+        """Encode images `(B, C, h, w)` to `(B, N, D)`."""
         return self.norm(self.encoder(x) if keep is None else self.encoder(x, keep))

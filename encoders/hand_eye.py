@@ -1,4 +1,4 @@
-"""Eyes that see the table, and one on the hand: a network and a token for each."""
+"""An encoder for scene cameras and a wrist camera, with a separate network and token for each."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from jepa_mpc.types import State
 
 
 class HandEyeEncoder(nn.Module):
-    """Frames of the scene's cameras to one token, those of the camera on the hand to another (N = 2).
+    """Frames of the scene cameras to one token, those of the wrist camera to another (N = 2).
 
-    What the scene's cameras see depends on where they stand, what the wrist sees does not: object and fingers are
-    always seen from the hand. So neither shares anything with the other; the predictor brings them together.
+    The scene images depend on the camera poses, the wrist image does not: it always shows object and fingers relative
+    to the hand. So the two share no weights; the predictor combines them.
 
     Args:
-        scene: Encodes the scene's cameras, which come first among the channels.
-        wrist: Encodes the camera on the hand.
+        scene: Encodes the scene cameras, which come first among the channels.
+        wrist: Encodes the wrist camera.
 
     Raises:
-        ValueError: If the two are not equally wide.
+        ValueError: If their widths differ.
     """
 
     def __init__(self, *, scene: KeypointEncoder | Remembered, wrist: KeypointEncoder) -> None:
@@ -33,11 +33,11 @@ class HandEyeEncoder(nn.Module):
         self.scene, self.wrist, self.width = scene, wrist, scene.width
 
     def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
-        """Encode pictures.
+        """Encode images.
 
         Args:
-            x: Float pictures `B C h w`, C = 3 per camera, any scale.
-            keep: Must be None: both tokens count.
+            x: Float images `B C h w`, C = 3 per camera, any scale.
+            keep: Must be None: both tokens are needed.
 
         Returns:
             Latents `B 2 D`.
@@ -46,6 +46,6 @@ class HandEyeEncoder(nn.Module):
             ValueError: If the channels do not fit the cameras, or `keep` is given.
         """
         if keep is not None:
-            raise ValueError("the tokens of scene and wrist belong together; none of them can be left out")
+            raise ValueError("the tokens of scene and wrist are both needed: keep must be None")
         channels = CHANNELS_PER_CAMERA * self.scene.num_cameras
         return torch.cat([self.scene(x[:, :channels]), self.wrist(x[:, channels:])], dim=1)

@@ -1,11 +1,11 @@
-"""A point of the picture for every camera: where the hand is, as far as two pictures tell, and how sure that is.
+"""Hand keypoints per camera, detected from pairs of images, with their uncertainty.
 
     u = sum over pixels of softmax(heat) * (x, y);     v = sum over pixels of softmax(heat) * |(x, y) - u|^2
 
-The camera stands still, so what differs between two of its pictures is the arm: each picture is looked at together
-with another one of the same camera.  Several heat maps say the same and are averaged.  The same picture is looked at
-in several sizes: a hand that is far away is found in the large one, a near one in the small one, and the size whose
-heat is most gathered counts most.
+The camera is static, so two of its images differ by the arm: each image is evaluated together with another one of the
+same camera.  Several heat maps have the same target and are averaged.  Each image is evaluated in several sizes: a
+distant hand is detected in the large one, a near one in the small one, and sizes with sharper heat maps get higher
+weight.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from torch.nn import functional
 from jepa_mpc.encoders.convnet import CHANNELS_PER_CAMERA, KeypointTrunk, standardised
 
 SURELY = 1e-4
-"""Spread below which no size is preferred for being more gathered."""
+"""Spread below which all sizes are equally sharp."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sighting:
-    """Where the hand seems to be.
+    """Detected hand keypoints.
 
     Args:
-        at: Points `(B, V, 2)` in [-1, 1], x right and y down, for V cameras.
-        spread: How far the heat is scattered around each, squared `(B, V)`.
+        at: Keypoints `(B, V, 2)` in [-1, 1], x right and y down, for V cameras.
+        spread: Squared spread of the heat map around each `(B, V)`.
     """
 
     at: Tensor
@@ -37,11 +37,11 @@ class Sighting:
 
 
 class HandPoints(nn.Module):
-    """Pairs of pictures to points.
+    """Pairs of images to keypoints.
 
     Args:
         widths: Channels of the trunk at 1/2, 1/4, 1/8 and 1/16 of the resolution.
-        points: Heat maps K.
+        points: Number of heat maps K.
     """
 
     def __init__(self, *, widths: Sequence[int] = (16, 32, 64, 96), points: int = 4) -> None:
@@ -49,32 +49,32 @@ class HandPoints(nn.Module):
         self.trunk = KeypointTrunk(widths=widths, keypoints=points, channels=2 * CHANNELS_PER_CAMERA)
 
     def forward(self, views: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the hand is in pictures `B 3 h w`: points `B K 2` and the maps they come from `B K h/4 w/4`.
+        """Hand keypoints in images `B 3 h w`: points `B K 2` and their heat maps `B K h/4 w/4`.
 
         Args:
-            views: The pictures, of any scale.
-            others: Of each one's camera another picture, of the same scale.
+            views: The images, of any scale.
+            others: Another image of the same camera for each, of the same scale.
 
         Raises:
-            ValueError: If they are no colour pictures, or not as many.
+            ValueError: If they are not colour images, or their numbers differ.
         """
         if views.dim() != 4 or views.shape[1] != CHANNELS_PER_CAMERA or others.shape != views.shape:
-            raise ValueError(f"expected pictures (B, 3, h, w) twice, got {tuple(views.shape)}, {tuple(others.shape)}")
+            raise ValueError(f"expected images (B, 3, h, w) twice, got {tuple(views.shape)}, {tuple(others.shape)}")
         here, there = standardised(torch.cat([views, others], dim=-1)).chunk(2, dim=-1)
         heat, _ = self.trunk.look(torch.cat([here, here - there], dim=1))
         return self.trunk.points(heat), heat
 
     @torch.no_grad()
     def find(self, frames: Tensor, others: Tensor, *, sizes: Sequence[int]) -> Sighting:
-        """Look for the hand in frames `B C h w` with values 0..255, in each of the sizes (px).
+        """Detect the hand in frames `B C h w` with values 0..255, in each of the sizes (px).
 
         Args:
-            frames: Of all cameras, stacked.
+            frames: Frames of all cameras, stacked.
             others: Other frames of the same cameras.
-            sizes: In which they are looked at.
+            sizes: Image sizes for detection (px).
 
         Raises:
-            ValueError: If the channels are not those of whole cameras, or the others are of another shape.
+            ValueError: If the number of channels is not a multiple of three, or the shapes differ.
         """
         if frames.dim() != 4 or frames.shape[1] % CHANNELS_PER_CAMERA or others.shape != frames.shape:
             raise ValueError(f"expected frames (B, 3 V, h, w) twice, got {tuple(frames.shape)}, {tuple(others.shape)}")
@@ -93,7 +93,7 @@ class HandPoints(nn.Module):
 
 
 def resized(pictures: Tensor, size: int) -> Tensor:
-    """Square pictures `B C h h` of another size, averaged where they shrink."""
+    """Square images `B C h h` resized, averaged where they shrink."""
     if pictures.shape[-1] == size:
         return pictures
     if pictures.shape[-1] > size:

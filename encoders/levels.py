@@ -1,4 +1,4 @@
-"""Levels over a grid of tokens: each has a quarter of the tokens of the one below, and all are numbered together."""
+"""Token pyramids: each level has a quarter of the tokens of the level below, with one common numbering."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ Size = tuple[int, int]
 
 
 class TokenPyramid(nn.Module):
-    """Append coarser levels to the tokens of a grid: a cell is the mean of its 2 x 2 cells of the level below.
+    """Append coarser levels to the tokens of a grid: a cell is the mean of its 2 x 2 cells in the level below.
 
         z_0 = tokens;   z_l[cell] = mean of z_0 over the 2^l x 2^l tokens of the cell that exist
 
-    Tokens of level l are numbered from `starts[l]`, row by row. Cells at the border of a grid that 2^l does not divide
-    are means of fewer tokens.
+    Tokens of level l are numbered from `starts[l]`, row by row. Border cells of a grid that is not divisible by 2^l are
+    means of fewer tokens.
 
     Args:
         grid: Rows and columns of the finest level.
-        levels: How many levels, the finest included.
+        levels: Number of levels, including the finest.
 
     Raises:
-        ValueError: If a level would have a single cell only, or there is none.
+        ValueError: If a level would have a single cell only, or `levels` is less than 1.
     """
 
     parents: Tensor
@@ -49,12 +49,12 @@ class TokenPyramid(nn.Module):
         """Tokens `(B, h w, D)` of the finest level to those of one level.
 
         Raises:
-            ValueError: If there are other tokens than the grid has.
+            ValueError: If the number of tokens is not that of the grid.
         """
         rows, columns = self.grids[0]
         if tokens.shape[1] != rows * columns:
             raise ValueError(
-                f"the levels are made for {rows} x {columns} tokens and the inputs give {tokens.shape[1]}: set the "
+                f"the levels are made for {rows} x {columns} tokens, the input has {tokens.shape[1]}: set the "
                 "system's image and frames to those of the data"
             )
         if index == 0:
@@ -64,7 +64,7 @@ class TokenPyramid(nn.Module):
         return pooled.flatten(2).transpose(1, 2)
 
     def cells(self, index: int) -> Tensor:
-        """The cell of a level (counted within it) in which each token of the finest level lies, `(h w)`."""
+        """The cell of a level (indexed within it) that contains each token of the finest level, `(h w)`."""
         rows, columns = self.grids[0]
         row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
         return ((row >> index) * self.grids[index][1] + (column >> index)).flatten()
@@ -74,7 +74,7 @@ class TokenPyramid(nn.Module):
         return torch.cat([torch.full((rows * columns,), index) for index, (rows, columns) in enumerate(self.grids)])
 
     def _parents(self) -> Tensor:
-        """The cell above each token; that of the coarsest level is the token itself."""
+        """The parent cell of each token; cells of the coarsest level are their own parent."""
         found = []
         for index, (rows, columns) in enumerate(self.grids):
             above = min(index + 1, len(self.grids) - 1)

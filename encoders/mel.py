@@ -1,4 +1,4 @@
-"""Log-mel spectrograms in plain PyTorch, equal to Kaldi's filter banks as Audio-JEPA uses them."""
+"""Log-mel spectrograms in PyTorch, equal to Kaldi's filter banks as used by Audio-JEPA."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from jepa_mpc.errors import BadObservation
 
 Waves = Annotated[Tensor, "B G"]
 Spectrogram = Annotated[Tensor, "B 1 h w"]
-"""Time downwards, mel bands to the right."""
+"""Time along rows, mel bands along columns."""
 
 FLOOR = torch.finfo(torch.float32).eps
-"""Least power of a band, under the logarithm."""
+"""Minimum power of a band before the logarithm."""
 
 WINDOWS_PER_SHIFT = 2.5
 MEL_SCALE, MEL_BREAK_HZ = 1127.0, 700.0
@@ -28,16 +28,16 @@ class MelSizes:
     """Layout of a log-mel spectrogram.
 
     Args:
-        rate: Samples per second, Hz.
-        frames: Frames of the spectrogram; missing ones are zero, later ones are cut.
+        rate: Sample rate, Hz.
+        frames: Frames of the spectrogram; shorter sounds are zero-padded, longer ones truncated.
         bands: Mel bands.
-        window: Samples of a frame.
-        hop: Samples from one frame to the next.
+        window: Samples per frame.
+        hop: Samples between frames.
         low_hz: Lower end of the first band.
-        high_hz: Upper end of the last band; by default half the rate.
-        preemphasis: Share of the previous sample that is taken off each sample.
-        mean: Taken off the log-mel values, and
-        std: they are divided by this; the published form leaves them as they are.
+        high_hz: Upper end of the last band; by default half the sample rate.
+        preemphasis: Share of the previous sample that is subtracted from each sample.
+        mean: Subtracted from the log-mel values;
+        std: divides them; the published form does neither.
 
     Raises:
         ValueError: If a number is out of range.
@@ -79,13 +79,13 @@ class MelSizes:
         return int(2 ** (self.window - 1).bit_length())
 
     def at(self, rate: int) -> MelSizes:
-        """The same durations and bands at another rate; a given upper end stays where it is."""
+        """The same durations and bands at another sample rate; a given upper end is kept."""
         window, hop = (max(round(samples * rate / self.rate), 1) for samples in (self.window, self.hop))
         return replace(self, rate=rate, window=window, hop=hop)
 
     @classmethod
     def filling(cls, *, rate: int, seconds: float, frames: int, bands: int) -> MelSizes:
-        """The layout whose frames just fill a clip, as the authors of Audio-JEPA choose it for their released weights.
+        """The layout whose frames exactly fill a clip, as in Audio-JEPA's released weights.
 
         hop = round(n / (frames - 1 + 2.5)),  window = round(2.5 hop)        n samples of the clip
         """
@@ -94,7 +94,7 @@ class MelSizes:
 
 
 class PeakLevel(nn.Module):
-    """Bring each waveform to a mean near zero and a peak near one, as the published training does.
+    """Normalise each waveform to a mean near zero and a peak near one, as in the published training.
 
     (x - mean) / max|x - mean| + 1e-6
     """
@@ -113,7 +113,7 @@ class LogMel(nn.Module):
 
     Args:
         sizes: The layout.
-        level: What waveforms pass first: `PeakLevel` (by default), or nothing to keep how loud they are.
+        level: Normalises waveforms first: `PeakLevel` (by default), or an identity to keep their loudness.
 
     Reference: Povey et al. 2011 (Kaldi); Audio-JEPA, arXiv:2507.02915.
     """
@@ -132,14 +132,14 @@ class LogMel(nn.Module):
         """Spectrograms `(B, 1, frames, bands)` of waveforms.
 
         Raises:
-            BadObservation: If these are no finite waveforms of at least one sample.
+            BadObservation: If these are not finite waveforms of at least one sample.
         """
         found = self.frames(self.level(checked_waves(waves)))[:, : self.sizes.frames]
         found = (found - self.sizes.mean) / self.sizes.std
         return F.pad(found, (0, 0, 0, self.sizes.frames - found.shape[1]))[:, None]
 
     def frames(self, waves: Waves) -> Annotated[Tensor, "B T w"]:
-        """Log-mel values of every frame that fits into the waveforms, as many as there are."""
+        """Log-mel values of every frame of the waveforms."""
         sizes = self.sizes
         if waves.shape[-1] < sizes.window:
             return waves.new_zeros(len(waves), 0, sizes.bands)
@@ -152,10 +152,10 @@ class LogMel(nn.Module):
 
 
 def checked_waves(waves: Waves) -> Waves:
-    """Waveforms `B G`, after a look at them.
+    """Waveforms `B G`, validated.
 
     Raises:
-        BadObservation: If they have another shape, no samples, or samples that are not finite.
+        BadObservation: If they have another shape, are empty, or are not finite.
     """
     if waves.dim() != 2 or not waves.is_floating_point():
         raise BadObservation(f"expected mono waveforms (B, samples), got {tuple(waves.shape)} of {waves.dtype}")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class TubeletPatches(nn.Module):
-    """One linear map of every box of `tubelet` frames and `patch` x `patch` pixels (a convolution without overlap).
+    """One linear map of every box of `tubelet` frames and `patch` x `patch` pixels (a non-overlapping convolution).
 
     Args:
         channels: Channels of a frame.
@@ -25,14 +25,14 @@ class TubeletPatches(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw the weights: a normal distribution of spread 0.02, biases zero."""
+        """Initialise the weights from a normal distribution with std 0.02, biases zero."""
         nn.init.trunc_normal_(self.weight, std=0.02, generator=generator)
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Clips `(B, T, C, h, w)` to a grid of tokens `(B, T / tubelet, h / patch, w / patch, D)`.
 
-        Frames and pixels that do not fill a box must have been refused before.
+        Frames and pixels must be divisible into boxes; the caller checks this.
         """
         boxes = x.unflatten(4, (-1, self.patch[1])).unflatten(3, (-1, self.patch[0])).unflatten(1, (-1, self.tubelet))
         boxes = boxes.permute(0, 1, 4, 6, 3, 2, 5, 7)  # (B, times, rows, columns, C, tubelet, height, width)

@@ -1,4 +1,4 @@
-"""The Transformer of I-JEPA and V-JEPA (the first): a fixed sine-cosine table tells each token where it stands."""
+"""The Transformer of I-JEPA and V-JEPA (the first), with a fixed sine-cosine table of positional embeddings."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Grid = tuple[int, int, int]
 """Times, rows and columns of tokens."""
 
 Table = Callable[[Grid, int], Tensor]
-"""A grid and a width to the places of its tokens `(N, width)`."""
+"""Maps a grid and a width to the table of positional embeddings `(N, width)`."""
 
 Resize = Callable[[Tensor, Grid, Grid], Tensor]
-"""A table `(1, N, width)`, its grid and the wanted grid to a table of that grid."""
+"""Maps a table `(1, N, width)`, its grid and a new grid to a table of the new grid."""
 
 
 def column_first(grid: Grid, width: int) -> Tensor:
-    """The table of I-JEPA: half of the width tells the column, then half the row (arXiv:2301.08243, released code).
+    """The table of I-JEPA: half the channels for the column, half for the row (arXiv:2301.08243, released code).
 
     Raises:
-        ValueError: If there is more than one time, or four does not divide the width.
+        ValueError: If there is more than one time, or the width is not divisible by four.
     """
     times, rows, columns = grid
     if times != 1 or width % 4:
-        raise ValueError(f"this table is for pictures and for widths that 4 divides, got {times} times, width {width}")
+        raise ValueError(f"this table is for images and widths divisible by 4, got {times} times, width {width}")
     row, column = sincos_grid((rows, columns), (width // 2, width // 2)).chunk(2, dim=-1)
     return torch.cat([column, row], dim=-1)
 
@@ -44,49 +44,49 @@ def even_thirds(grid: Grid, width: int) -> Tensor:
 
 
 def time_half(grid: Grid, width: int) -> Tensor:
-    """The other table of V-JEPA's code: half of the width tells the time, a quarter each the row and the column.
+    """The other table of V-JEPA's code: half of the channels for the time, a quarter each for row and column.
 
     Raises:
-        ValueError: If eight does not divide the width.
+        ValueError: If the width is not divisible by eight.
     """
     if width % 8:
-        raise ValueError(f"half the width for time needs a width that 8 divides, got {width}")
+        raise ValueError(f"half the width for time needs a width divisible by 8, got {width}")
     return sincos_grid(grid, (width // 2, width // 4, width // 4))
 
 
 TABLES: dict[str, Table] = {"column_first": column_first, "even_thirds": even_thirds, "time_half": time_half}
-"""Name -> table of places."""
+"""Name -> table of positional embeddings."""
 
 
 def bicubic(table: Tensor, old: Grid, new: Grid) -> Tensor:
-    """Resize the table of a picture as Hugging Face does; the authors' own code crashes on another size.
+    """Resize the table of an image encoder as Hugging Face does; the authors' code fails on other sizes.
 
     Raises:
         BadObservation: If the number of times differs.
     """
     if old[0] != new[0]:
-        raise BadObservation(f"this encoder takes single pictures: expected {old[0]} time, got {new[0]}")
+        raise BadObservation(f"this encoder takes single images: expected {old[0]} time, got {new[0]}")
     return resize_grid(table, old[1:], new[1:])
 
 
 def trilinear(table: Tensor, old: Grid, new: Grid) -> Tensor:
-    """Resize the table of a clip in time, height and width, as V-JEPA's code does."""
+    """Resize the table of a video encoder in time, height and width, as V-JEPA's code does."""
     volume = table.unflatten(1, old).permute(0, 4, 1, 2, 3)  # (1, width, times, rows, columns)
     return F.interpolate(volume, size=new, mode="trilinear", align_corners=False).flatten(2).transpose(1, 2)
 
 
 class PlacedTransformer(VideoTransformer):
-    """Tubelets or patches, plus a fixed table of places, pre-norm blocks, a last layer norm.
+    """Tubelets or patches, plus a fixed table of positional embeddings, pre-norm blocks, a last layer norm.
 
-        tokens = blocks(patches(x) + table)[kept]          what is not kept is dropped before the first block
+        tokens = blocks(patches(x) + table)[kept]          other tokens are dropped before the first block
 
-    Inputs of another size than the table's are welcome as long as patches and tubelets fill them: it is resized.
+    For inputs of another size than the table's, divisible into patches and tubelets, the table is resized.
 
     Args:
-        sizes: All sizes; pictures have tubelets of one frame.
-        grid: Times, rows and columns that the table is made for.
+        sizes: All sizes; images have tubelets of one frame.
+        grid: Times, rows and columns of the table.
         table: Makes the table.
-        resize: Brings it to another grid.
+        resize: Resizes it to another grid.
         recompute: See `VideoTransformer`.
 
     Reference: Assran et al. 2023, arXiv:2301.08243; Bardes et al. 2024, arXiv:2404.08471.
@@ -102,7 +102,7 @@ class PlacedTransformer(VideoTransformer):
         self.register_buffer("positions", table(grid, sizes.width)[None])
 
     def placed(self, grid: Tensor) -> State:
-        """Tokens `(B, N, D)` of a grid `(B, times, rows, columns, D)`, with their places."""
+        """Tokens `(B, N, D)` of a grid `(B, times, rows, columns, D)`, with positional embeddings."""
         times, rows, columns = grid.shape[1:4]
         wanted = (times, rows, columns)
         table = self.positions if wanted == self.native else self.resize(self.positions, self.native, wanted)
@@ -111,11 +111,11 @@ class PlacedTransformer(VideoTransformer):
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedForm:
-    """How a named encoder is built from its sizes.
+    """Builds a named encoder from its sizes.
 
     Args:
-        image: Side of the pictures that its table is made for, in pixels.
-        frames: Frames of the clips.
+        image: Side of the images of its table, in pixels.
+        frames: Frames per clip.
         table: Name of its table in `TABLES`.
     """
 
@@ -124,14 +124,14 @@ class PlacedForm:
     table: str = "column_first"
 
     def __call__(self, sizes: VideoSizes, *, recompute: bool = False) -> PlacedTransformer:
-        """Build the network with fresh weights.
+        """Build the network with random weights.
 
         Raises:
-            ValueError: If patches and tubelets do not fill the table's pictures.
+            ValueError: If the images of the table are not divisible into patches and tubelets.
         """
         if self.image % sizes.patch or self.frames % sizes.tubelet:
             raise ValueError(
-                f"clips of {self.frames} frames of {self.image} px are not filled by patches of {sizes.patch} px and "
+                f"clips of {self.frames} frames of {self.image} px are not divisible into patches of {sizes.patch} px, "
                 f"tubelets of {sizes.tubelet} frames"
             )
         side = self.image // sizes.patch

@@ -27,14 +27,14 @@ class PointSizes:
         depth: Number of blocks.
         heads: Attention heads.
         mlp_dim: Width inside the feed-forward parts.
-        groups: Neighbourhoods, each one token.
-        group_size: Points of a neighbourhood.
-        net: Widths of the three inner layers of the network that reads a neighbourhood.
-        place: Width inside the network that encodes the place of a neighbourhood.
-        order: Along which order tokens stand, a name of `ORDERS`; None keeps that of the sampling.
-        placed: Blocks that are told the places of the tokens, counted from the first; None tells all of them.
+        groups: Number of neighbourhoods, each one token.
+        group_size: Points per neighbourhood.
+        net: Widths of the three inner layers of the neighbourhood network.
+        place: Width inside the network of positional embeddings.
+        order: Ordering of the tokens, a name of `ORDERS`; None keeps that of the sampling.
+        placed: Number of blocks, from the first, that get positional embeddings; None for all.
         eps: Constant of the layer norms.
-        drops: What the blocks leave out at random in training.
+        drops: Dropout settings of the blocks.
     """
 
     width: int
@@ -56,9 +56,9 @@ class CloudTokens:
     """The neighbourhoods of clouds before the Transformer.
 
     Args:
-        values: What each holds `B N D`.
-        places: The encoded place of each `B N D`.
-        centres: The place itself `B N 3`.
+        values: Content of each `B N D`.
+        places: Positional embedding of each `B N D`.
+        centres: Position of each `B N 3`.
     """
 
     values: State
@@ -70,7 +70,7 @@ class CloudTokens:
 
     @property
     def device(self) -> torch.device:
-        """Where they live."""
+        """Their device."""
         return self.values.device
 
     def at(self, keep: Keep) -> CloudTokens:
@@ -106,17 +106,17 @@ class NeighbourhoodNet(nn.Module):
 
 
 class PointTokens(nn.Module):
-    """Neighbourhoods around evenly spread centres, as tokens in an order along which neighbours follow each other.
+    """Neighbourhoods around evenly spread centres, as tokens in an ordering that keeps neighbours close.
 
-    Centres come from farthest-point sampling that begins at the first point of the cloud.
+    Centres come from farthest-point sampling that starts at the first point of the cloud.
 
     Args:
         sizes: All sizes.
-        frame: Moves and scales clouds first: `UnitSphere`, `Workspace`; by default nothing.
+        frame: Shifts and scales clouds first: `UnitSphere`, `Workspace`; by default none.
 
     Raises:
         UnknownName: If there is no such order.
-        ValueError: If there is no group, or none with a point.
+        ValueError: If the number of groups or their size is less than 1.
 
     Reference: Saito et al. 2024, arXiv:2404.16432, section 3.1.
     """
@@ -136,7 +136,7 @@ class PointTokens(nn.Module):
 
         Args:
             clouds: `B G 3`.
-            start: Where the sampling begins; by default at the first point of each cloud.
+            start: First point of the sampling; by default the first point of each cloud.
 
         Raises:
             BadObservation: If clouds have another shape, or fewer points than groups or than a group has.
@@ -153,7 +153,7 @@ class PointTokens(nn.Module):
         if clouds.dim() != 3 or clouds.shape[-1] != 3 or clouds.shape[1] < least:
             raise BadObservation(
                 f"expected clouds (B, G, 3) of at least {least} points for {sizes.groups} groups of "
-                f"{sizes.group_size}, got {tuple(clouds.shape)}: give more points, or make fewer groups"
+                f"{sizes.group_size}, got {tuple(clouds.shape)}: use more points, or fewer groups"
             )
         clouds = self.frame(clouds.float())
         centres = picked(clouds, farthest(clouds, sizes.groups, start=start))
@@ -164,7 +164,7 @@ class PointTokens(nn.Module):
 
 
 class PointTransformer(nn.Module):
-    """Pre-norm blocks that are told the places anew before each of them, and a last norm.
+    """Pre-norm blocks, each preceded by adding the positional embeddings, and a last norm.
 
     Args:
         sizes: All sizes.
@@ -186,11 +186,11 @@ class PointTransformer(nn.Module):
         self.norm = nn.LayerNorm(sizes.width, eps=sizes.eps)
 
     def forward(self, x: CloudTokens, keep: Keep | None = None) -> State:
-        """Tokens `B N D`, or those at `keep` alone `B K D`."""
+        """Tokens `B N D`, or only those at `keep` `B K D`."""
         return self.norm(self.streams(x, keep, at=[len(self.blocks) - 1])[0])
 
     def streams(self, x: CloudTokens, keep: Keep | None = None, *, at: Sequence[int]) -> list[State]:
-        """What leaves the blocks `at`, counted from 0, without a norm."""
+        """Outputs of the blocks `at`, counted from 0, without a norm."""
         seen = x if keep is None else x.at(keep)
         placed = len(self.blocks) if self.sizes.placed is None else self.sizes.placed
         state, found = seen.values, {}
@@ -206,7 +206,7 @@ class PointEncoder(nn.Module):
 
     Args:
         tokens: Cuts clouds into neighbourhoods.
-        trunk: Lets them look at each other.
+        trunk: Transformer over the neighbourhoods.
     """
 
     def __init__(self, tokens: PointTokens, trunk: PointTransformer) -> None:
@@ -214,34 +214,34 @@ class PointEncoder(nn.Module):
         self.tokens, self.trunk, self.width = tokens, trunk, trunk.width
 
     def forward(self, x: Clouds, keep: Keep | None = None) -> State:
-        """Encode clouds `B G 3`; `keep` names the tokens that are seen, by their place in the order.
+        """Encode clouds `B G 3`; `keep` selects visible tokens by their index in the ordering.
 
         Raises:
-            BadObservation: If a cloud has too few points, or one that is not finite.
+            BadObservation: If a cloud has too few points, or non-finite ones.
         """
         bad = int((~x.isfinite().flatten(1).all(dim=1)).sum())
         if bad:
-            raise BadObservation(f"{bad} of {len(x)} clouds have points that are not finite: leave those points out")
+            raise BadObservation(f"{bad} of {len(x)} clouds have points that are not finite: remove those points")
         return self.trunk(self.tokens(x), keep)
 
 
 def point_encoder(sizes: PointSizes, *, frame: nn.Module | None = None) -> PointEncoder:
-    """An encoder with fresh weights."""
+    """An encoder with random weights."""
     return PointEncoder(PointTokens(sizes, frame=frame), PointTransformer(sizes))
 
 
 def place_net(width: int, *, hidden: int) -> nn.Sequential:
-    """Encodes places `... 3` as vectors `... width`."""
+    """Embeds positions `... 3` as vectors `... width`."""
     return nn.Sequential(nn.Linear(3, hidden), nn.GELU(), nn.Linear(hidden, width))
 
 
 def summary(tokens: State) -> Annotated[Tensor, "B 2D"]:
-    """One vector per cloud: maximum and mean over the tokens (the feature that is probed in the paper)."""
+    """One vector per cloud: maximum and mean over the tokens (the feature probed in the paper)."""
     return torch.cat([tokens.amax(dim=1), tokens.mean(dim=1)], dim=-1)
 
 
 def _shared(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """A network for every point by itself; batch statistics run over all points."""
+    """A network applied to every point separately; batch statistics run over all points."""
     return nn.Sequential(
         nn.Linear(inputs, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, outputs)
     )

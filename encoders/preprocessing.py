@@ -1,4 +1,4 @@
-"""Camera pictures as the V-JEPA 2 family was fed them: uint8 in, normalised squares out, the authors' numbers."""
+"""Image preprocessing of the V-JEPA 2 family: uint8 in, normalised squares out, with the authors' constants."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ Box = tuple[int, int, int, int]
 """Top, left, height, width."""
 
 NUM_TRIES = 10
-"""Random parts that are tried before the middle is taken."""
+"""Random crops that are tried before the centre crop is used."""
 
 SHORT_SIDE = (256, 224)
-"""Short side of a picture after resizing, for a crop of the second number."""
+"""Short side of an image after resizing, for a crop of the second number."""
 
 
 class EvaluationPixels(nn.Module):
-    """How features are evaluated: resize the short side, cut out the middle, normalise.
+    """Preprocessing for evaluation: resize the short side, crop the centre, normalise.
 
         short side = floor(256 / 224 crop), bilinear, rounded to whole grey levels
 
     Args:
         crop: Side of the result in pixels: 256 or 384 for the released encoders.
-        antialias: Whether to filter when making smaller, as for tensors; False is what numpy clips went through, up to
-            one grey level.
+        antialias: Whether to antialias when downsizing, as for tensors; False matches numpy clips up to one grey level.
     """
 
     def __init__(self, crop: int = 256, *, antialias: bool = True) -> None:
@@ -47,7 +46,7 @@ class EvaluationPixels(nn.Module):
             Floats `(..., C, crop, crop)`.
 
         Raises:
-            BadObservation: If the frames are not uint8 pictures of three channels (or several cameras of three).
+            BadObservation: If the frames are not uint8 images of three channels (or several cameras of three).
         """
         _check(frames)
         height, width = frames.shape[-2:]
@@ -60,21 +59,21 @@ class EvaluationPixels(nn.Module):
 
 
 class RobotPixels(nn.Module):
-    """How V-JEPA 2-AC sees: cut out the middle as far as its shape is too long, squeeze to a square, normalise.
+    """Preprocessing of V-JEPA 2-AC: crop the centre if the aspect ratio is out of range, resize to a square, normalise.
 
-    Without a filter, so a picture much larger than `size` keeps its jaggedness, as in the authors' robot code.
+    Without antialiasing, so an image much larger than `size` is aliased, as in the authors' robot code.
 
     Args:
         size: Side of the result in pixels.
-        ratio: Narrowest and widest shape (width / height) that is kept whole: (1, 1) in the published demo (a square),
-            (0.75, 1.35) in the training on robot logs, which squeezes.
+        ratio: Narrowest and widest aspect ratio (width / height) that is kept whole: (1, 1) in the published demo (a
+            square), (0.75, 1.35) in the training on robot logs.
     """
 
     def __init__(self, size: int = 256, *, ratio: tuple[float, float] = (1.0, 1.0)) -> None:
         super().__init__()
         low, high = ratio
         if not 0 < low <= high:
-            raise ValueError(f"ratio must be the narrowest and the widest shape, got {tuple(ratio)}")
+            raise ValueError(f"ratio must be the smallest and largest aspect ratio, got {tuple(ratio)}")
         self.size, self.ratio = size, (low, high)
         self.normalise = NormalisePixels(mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
@@ -88,7 +87,7 @@ class RobotPixels(nn.Module):
             Floats `(..., C, size, size)`.
 
         Raises:
-            BadObservation: If the frames are not uint8 pictures of three channels (or several cameras of three).
+            BadObservation: If the frames are not uint8 images of three channels (or several cameras of three).
         """
         _check(frames)
         middle = _cut(frames, _central_box(frames.shape[-2], frames.shape[-1], self.ratio))
@@ -96,16 +95,16 @@ class RobotPixels(nn.Module):
 
 
 class TrainingPixels(nn.Module):
-    """How the pre-training varies clips: a random part of the picture, squeezed to a square, mirrored half the time.
+    """Preprocessing for pre-training: a random crop of the image, resized to a square, mirrored half the time.
 
-    One part for all frames of a clip. A part has a random share of the area and a random shape (uniform in its
-    logarithm); if ten draws do not fit into the picture, the middle is taken.
+    One crop for all frames of a clip. It has a random share of the area and a random aspect ratio (log-uniform); if ten
+    draws do not fit into the image, the centre is used.
 
     Args:
         size: Side of the result in pixels.
-        scale: Smallest and largest share of the picture's area.
-        ratio: Narrowest and widest shape (width / height).
-        mirrored: Share of the clips that are mirrored; a robot that must tell left from right wants 0.
+        scale: Smallest and largest share of the image's area.
+        ratio: Narrowest and widest aspect ratio (width / height).
+        mirrored: Share of mirrored clips; use 0 for a robot that must distinguish left and right.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ class TrainingPixels(nn.Module):
         super().__init__()
         if not (0 < scale[0] <= scale[1] and 0 < ratio[0] <= ratio[1] and 0 <= mirrored <= 1):
             raise ValueError(
-                f"scale and ratio must rise from above 0, mirrored is a share: {scale}, {ratio}, {mirrored}"
+                f"scale and ratio must be ascending and above 0, mirrored from 0 to 1, got {scale}, {ratio}, {mirrored}"
             )
         self.size, self.mirrored = size, mirrored
         self.scale, self.ratio = (scale[0], scale[1]), (ratio[0], ratio[1])
@@ -130,7 +129,7 @@ class TrainingPixels(nn.Module):
 
         Args:
             frames: uint8 `(B, T, C, h, w)`.
-            generator: Source of the parts and mirrors.
+            generator: Draws crops and mirrors.
 
         Returns:
             Floats `(B, T, C, size, size)`.
@@ -162,7 +161,7 @@ class TrainingPixels(nn.Module):
 
 
 def _central_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
-    """The middle of a picture, as much of it as has an allowed shape."""
+    """The largest centre crop with an allowed aspect ratio."""
     low, high = ratio
     inner_height = round(width / low) if width < low * height else height
     inner_width = round(height * high) if width > high * height else width
@@ -182,7 +181,7 @@ def _resize(frames: Tensor, size: tuple[int, int], *, antialias: bool) -> Tensor
 
 def _check(frames: Tensor) -> None:
     if frames.dtype != torch.uint8:
-        raise BadObservation(f"expected uint8 pictures with values from 0 to 255, got {frames.dtype}")
+        raise BadObservation(f"expected uint8 images with values from 0 to 255, got {frames.dtype}")
     if frames.dim() < 3 or frames.shape[-3] % 3 or 0 in frames.shape:
         hint = " (channels last? move them before the height)" if frames.dim() > 2 and frames.shape[-1] == 3 else ""
-        raise BadObservation(f"expected pictures (..., 3, h, w), got {tuple(frames.shape)}{hint}")
+        raise BadObservation(f"expected images (..., 3, h, w), got {tuple(frames.shape)}{hint}")

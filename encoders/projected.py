@@ -1,4 +1,4 @@
-"""An encoder followed by a projection: still an encoder."""
+"""An encoder followed by a projection of its tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Projected(nn.Module):
     """Encode, then project each token.
 
     Args:
-        encoder: Gives tokens `(B, N, D')`.
+        encoder: Outputs tokens `(B, N, D')`.
         projector: Maps tokens row by row to width D.
         width: Width D of the projected tokens.
     """
@@ -25,5 +25,5 @@ class Projected(nn.Module):
         self.width = width
 
     def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
-        """Encode a batch; `keep` names the tokens that are seen (None: all of them)."""
+        """Encode a batch; `keep` selects the visible tokens (None: all of them)."""
         return self.projector(self.encoder(x) if keep is None else self.encoder(x, keep))

@@ -1,7 +1,7 @@
-"""A convolutional encoder whose features are kept at every resolution, each level half as fine as the one before.
+"""A convolutional encoder with features at several resolutions, each level half as fine as the previous one.
 
 The blocks are those of ConvNeXt (Liu et al. 2022, arXiv:2201.03545); the pyramid of MC-JEPA (Bardes et al. 2023,
-arXiv:2307.12698) has a stem of two small convolutions in place of one large one.
+arXiv:2307.12698) has a stem of two small convolutions instead of one large one.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class PyramidSizes:
 
     Args:
         widths: Channels.
-        depths: Blocks; 0 for a level that is a convolution of the stem alone.
-        steps: How many times coarser a level is than the one before it (1 or 2); the first counts from the pixels.
+        depths: Blocks; 0 for a level that is only a convolution of the stem.
+        steps: Downsampling factor of each level from the previous one (1 or 2); the first counts from the pixels.
         kernel: Side of the depthwise convolutions in pixels, odd.
-        expansion: How many times wider a block is inside.
+        expansion: Ratio of the width inside a block to its channels.
 
     Raises:
         ValueError: If the lists differ in length, or a number is out of range.
@@ -44,7 +44,7 @@ class PyramidSizes:
     def __post_init__(self) -> None:
         lengths = {len(self.widths), len(self.depths), len(self.steps)}
         if lengths != {len(self.widths)} or not self.widths:
-            raise ValueError(f"widths, depths and steps must name the same levels, got {self}")
+            raise ValueError(f"widths, depths and steps must have one entry per level, got {self}")
         if min(self.widths) < 1 or min(self.depths) < 0 or not set(self.steps) <= {1, 2}:
             raise ValueError(f"need positive widths, depths from 0 and steps of 1 or 2, got {self}")
         if self.kernel < 1 or self.kernel % 2 == 0 or self.expansion < 1:
@@ -78,14 +78,14 @@ class ChannelNorm(nn.Module):
 
 
 class ConvNeXtBlock(nn.Module):
-    """A depthwise convolution, and a feed-forward part at every pixel, around which the input is added.
+    """A depthwise convolution and a pointwise feed-forward part with a residual connection.
 
         x = x + scale * W_2 gelu(W_1 LN(depthwise(x)))
 
     Args:
         channels: Number of channels.
         kernel: Side of the depthwise convolution.
-        expansion: How many times wider the feed-forward part is inside.
+        expansion: Ratio of the width of the feed-forward part to the channels.
         scale: Initial value of the learned scale of each channel.
     """
 
@@ -105,14 +105,14 @@ class ConvNeXtBlock(nn.Module):
 
 
 class PyramidEncoder(nn.Module):
-    """Pictures to features at every level; as an encoder of the house, to the cells of one level as tokens.
+    """Images to features at every level; as an encoder, to the cells of one level as tokens.
 
     All cameras share the weights. The tokens are those of the first camera, row by row, then those of the next.
 
     Args:
         sizes: All sizes.
-        level: Whose cells are the tokens, counted from the finest, or from the coarsest if negative.
-        num_cameras: Cameras whose channels are stacked.
+        level: Level of the tokens, counted from the finest, or from the coarsest if negative.
+        num_cameras: Number of cameras whose channels are stacked.
 
     Raises:
         ValueError: If there is no such level.
@@ -138,21 +138,21 @@ class PyramidEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
-        """Encode pictures.
+        """Encode images.
 
         Args:
-            x: Normalised pictures `B C h w`, C = 3 per camera.
-            keep: Indices of the tokens that are given back, or None for all.
+            x: Normalised images `B C h w`, C = 3 per camera.
+            keep: Indices of the returned tokens, or None for all.
 
         Returns:
             Tokens `B N D`, N = cameras * rows * columns of the level.
 
         Raises:
-            BadObservation: If the channels do not fit the cameras, or the picture is smaller than the coarsest cell.
+            BadObservation: If the channels do not fit the cameras, or the image is smaller than the coarsest cell.
         """
         wanted = CHANNELS_PER_CAMERA * self.num_cameras
         if x.dim() != 4 or x.shape[1] != wanted:
-            raise BadObservation(f"expected pictures (B, {wanted}, h, w), got {tuple(x.shape)}")
+            raise BadObservation(f"expected images (B, {wanted}, h, w), got {tuple(x.shape)}")
         views = x.unflatten(1, (self.num_cameras, CHANNELS_PER_CAMERA)).flatten(0, 1)  # (B V, 3, h, w)
         cells = self.levels(views, last=self.level)[-1].flatten(2).transpose(1, 2)  # (B V, rows columns, D)
         tokens = cells.unflatten(0, (-1, self.num_cameras)).flatten(1, 2)
@@ -162,17 +162,17 @@ class PyramidEncoder(nn.Module):
         """Features `B width h/stride w/stride` of each level, the finest first.
 
         Args:
-            pictures: Normalised pictures `B 3 h w` of one camera each.
-            last: The coarsest level that is wanted; by default all are.
+            pictures: Normalised images `B 3 h w` of one camera each.
+            last: The coarsest level to return; by default all levels.
 
         Raises:
-            BadObservation: If the pictures have other channels, or are smaller than a cell of the coarsest level.
+            BadObservation: If the images have other channels, or are smaller than a cell of the coarsest level.
         """
         coarsest = self.sizes.strides[-1]
         if pictures.dim() != 4 or pictures.shape[1] != CHANNELS_PER_CAMERA or min(pictures.shape[2:]) < coarsest:
             raise BadObservation(
-                f"expected pictures (B, 3, h, w) of at least {coarsest} x {coarsest} pixels, got "
-                f"{tuple(pictures.shape)}: use larger pictures or fewer levels"
+                f"expected images (B, 3, h, w) of at least {coarsest} x {coarsest} pixels, got "
+                f"{tuple(pictures.shape)}: use larger images or fewer levels"
             )
         x, found = pictures.contiguous(memory_format=torch.channels_last), []
         count = len(self.stages) if last is None else last + 1
@@ -183,7 +183,7 @@ class PyramidEncoder(nn.Module):
 
 
 def _entrance(inputs: int, outputs: int, *, step: int, stem: bool) -> nn.Module:
-    """What leads into a level: overlapping in the stem, 2 x 2 further down as in ConvNeXt."""
+    """The downsampling in front of a level: overlapping in the stem, 2 x 2 after it as in ConvNeXt."""
     kernel, padding = {(1, True): (3, 1), (2, True): (4, 1), (2, False): (2, 0), (1, False): (3, 1)}[step, stem]
     convolution = nn.Conv2d(inputs, outputs, kernel, step, padding=padding)
     if stem:

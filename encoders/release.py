@@ -1,4 +1,4 @@
-"""What is known of a released encoder before its file is there."""
+"""Facts about released encoders, known without their files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Release:
     Args:
         form: Builds the network from its sizes.
         sizes: Its sizes.
-        image: Side of the pictures it was trained with at last, in pixels.
+        image: Side of the images of its last training, in pixels.
         file: The authors' file.
-        repository: Where Hugging Face has it, or None.
-        section: Where the authors' file keeps it, or None for the usual places.
+        repository: Its Hugging Face repository, or None.
+        section: Its key in the authors' file, or None for the usual keys.
     """
 
     form: Callable[..., nn.Module]
@@ -34,5 +34,5 @@ class Release:
     section: str | None = None
 
     def __call__(self, *, recompute: bool = False) -> nn.Module:
-        """Build the network with fresh weights."""
+        """Build the network with random weights."""
         return self.form(self.sizes, recompute=recompute)

@@ -1,4 +1,4 @@
-"""The released encoders: the V-JEPA 2 family with its sizes, forms and files, and those before it."""
+"""The released encoders: the V-JEPA 2 family with sizes, structures and files, and earlier ones."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from jepa_mpc.errors import choose
 
 NUM_LEVELS = 4
 UNEVEN_LEVELS = {48: (11, 23, 37, 47)}
-"""Depths whose released levels are not the ends of its quarters."""
+"""Depths whose released levels are not the ends of their quarters."""
 
 PRETRAINING_PIXELS = 256
-"""Side of the pictures to whose patch grid V-JEPA 2.1 stretches its places."""
+"""Image side whose patch grid V-JEPA 2.1 stretches its positions to."""
 
 
 def vjepa2(sizes: VideoSizes, *, recompute: bool = False) -> VideoTransformer:
-    """The encoder of V-JEPA 2: tiled rotary places, one norm, no path for pictures.
+    """The encoder of V-JEPA 2: tiled rotary positions, one norm, no image path.
 
     Reference: Assran et al. 2025, arXiv:2506.09985.
     """
@@ -27,10 +27,10 @@ def vjepa2(sizes: VideoSizes, *, recompute: bool = False) -> VideoTransformer:
 
 
 def vjepa2_1(sizes: VideoSizes, *, recompute: bool = False) -> VideoTransformer:
-    """The encoder of V-JEPA 2.1: stretched, interleaved rotary places, four normed levels, a path for pictures.
+    """The encoder of V-JEPA 2.1: stretched, interleaved rotary positions, four normalised levels, an image path.
 
     Raises:
-        ValueError: If four levels do not divide the depth.
+        ValueError: If the depth is not divisible by four.
 
     Reference: V-JEPA 2.1, arXiv:2603.14482.
     """
@@ -45,13 +45,13 @@ def vjepa2_1(sizes: VideoSizes, *, recompute: bool = False) -> VideoTransformer:
 
 
 def levels_of(depth: int) -> tuple[int, ...]:
-    """The blocks whose outputs V-JEPA 2.1 joins: the last of each quarter, except that the deepest network differs.
+    """The blocks whose outputs V-JEPA 2.1 concatenates: the last of each quarter, except in the deepest network.
 
     Raises:
-        ValueError: If four does not divide the depth.
+        ValueError: If the depth is not divisible by four.
     """
     if depth % NUM_LEVELS or depth < NUM_LEVELS:
-        raise ValueError(f"{NUM_LEVELS} levels need a depth that {NUM_LEVELS} divides, got {depth} blocks")
+        raise ValueError(f"{NUM_LEVELS} levels need a depth divisible by {NUM_LEVELS}, got {depth} blocks")
     return UNEVEN_LEVELS.get(depth) or tuple(depth // NUM_LEVELS * (level + 1) - 1 for level in range(NUM_LEVELS))
 
 
@@ -87,7 +87,7 @@ RELEASES: dict[str, Release] = {
 
 
 def network(model: str) -> nn.Module:
-    """A released encoder's network with fresh weights: how a checkpoint names the form of its encoder.
+    """A released encoder's network with random weights; checkpoints use it as the structure of their encoder.
 
     Args:
         model: A name of `RELEASES`.

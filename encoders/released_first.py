@@ -1,6 +1,6 @@
-"""The released encoders of I-JEPA, of V-JEPA (the first) and of DINOv2: their sizes, forms and files.
+"""The released encoders of I-JEPA, of V-JEPA (the first) and of DINOv2: sizes, structures and files.
 
-DINOv2 is no JEPA: it learns from views by self-distillation, and stands here as the baseline that others are judged by.
+DINOv2 is not a JEPA: it learns from views by self-distillation, and is included as a baseline.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ VJEPA: dict[str, Release] = {
 
 
 def dinov2(sizes: ViTSizes, *, recompute: bool = False) -> VisionTransformer:
-    """The encoder of DINOv2, which gives patch tokens; a summary token works along.
+    """The encoder of DINOv2, which outputs patch tokens; a summary token takes part in attention.
 
     Raises:
-        ValueError: If it shall compute anew in the backward pass, which this encoder does not.
+        ValueError: If `recompute` is set, which this encoder does not support.
 
     Reference: Oquab et al. 2023, arXiv:2304.07193.
     """
     if recompute:
-        raise ValueError("DINOv2 is here as a frozen baseline: it cannot recompute, leave recompute away")
+        raise ValueError("DINOv2 is a frozen baseline and does not support recompute: omit recompute")
     return VisionTransformer(sizes, pool="dense")
 
 
@@ -64,4 +64,4 @@ DINOV2: dict[str, Release] = {
     "dinov2_vitb": _dinov2(768, 12, 12, "base"),
     "dinov2_vitl": _dinov2(1024, 24, 16, "large"),
 }
-"""Baselines, no JEPAs. The giant one has gated feed-forward parts, which this house does not build."""
+"""Baselines, not JEPAs. The giant one has gated feed-forward parts, which are not supported."""

@@ -1,4 +1,4 @@
-"""The released encoders of Audio-JEPA: their sizes and the spectrograms that they were trained on."""
+"""The released encoders of Audio-JEPA: sizes and spectrogram layouts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SIXTEEN = MelSizes.filling(rate=16000, seconds=10.0, frames=256, bands=128)
 
 @dataclass(frozen=True, kw_only=True)
 class SoundRelease:
-    """A released encoder of sounds.
+    """A released sound encoder.
 
     Args:
         mel: Layout of its spectrograms.
         file: The authors' file.
-        repository: Where Hugging Face has it, or None.
+        repository: Its Hugging Face repository, or None.
     """
 
     mel: MelSizes

@@ -1,4 +1,4 @@
-"""The released encoders of LeJEPA: their sizes and files."""
+"""The released encoders of LeJEPA: sizes and files."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from jepa_mpc.encoders.vit import VisionTransformer, ViTSizes
 
 
 def lejepa(sizes: ViTSizes, *, recompute: bool = False) -> VisionTransformer:
-    """The encoder of LeJEPA, which gives patch tokens; a summary token works along.
+    """The encoder of LeJEPA, which outputs patch tokens; a summary token takes part in attention.
 
     Raises:
-        ValueError: If it shall compute anew in the backward pass, which this encoder does not.
+        ValueError: If `recompute` is set, which this encoder does not support.
 
     Reference: Balestriero and LeCun 2025, arXiv:2511.08544.
     """
     if recompute:
-        raise ValueError("the encoder of LeJEPA cannot recompute: leave recompute away")
+        raise ValueError("the encoder of LeJEPA does not support recompute: omit recompute")
     return VisionTransformer(sizes, pool="dense")
 
 

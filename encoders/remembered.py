@@ -1,4 +1,4 @@
-"""A frozen encoder that looks at each picture of a log once: what it saw is remembered for the rest of the training."""
+"""A frozen encoder that encodes each image of a log once and caches the tokens for the rest of the training."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jepa_mpc.types import State
 
 
 class Remembered(nn.Module):
-    """An encoder without gradients; in training mode it encodes only pictures that it has not seen before.
+    """An encoder without gradients; in training mode it only encodes images that are not in its cache.
 
-    Of use where its pictures are not augmented. In evaluation mode nothing is remembered, so that an agent that runs
-    for days needs no more memory.
+    Useful if its images are not augmented. In evaluation mode nothing is cached, so that memory stays constant in long
+    deployments.
 
     Args:
-        encoder: Maps pictures `B C h w` to tokens `B N D`; its weights are frozen, and it stays in evaluation mode.
+        encoder: Maps images `B C h w` to tokens `B N D`; its weights are frozen, and it stays in evaluation mode.
     """
 
     def __init__(self, encoder: Any) -> None:
@@ -28,14 +28,14 @@ class Remembered(nn.Module):
         self._known: dict[bytes, Tensor] = {}
 
     def train(self, mode: bool = True) -> Remembered:
-        """Only the remembering differs between the modes."""
+        """Only the caching differs between the modes."""
         super().train(mode)
         self.encoder.eval()
         return self
 
     @torch.no_grad()
     def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
-        """Pictures `B C h w` to tokens `B N D`."""
+        """Images `B C h w` to tokens `B N D`."""
         if not self.training:
             return self.encoder(x, keep)
         names = [picture.numpy(force=True).tobytes() for picture in x]

@@ -1,4 +1,4 @@
-"""Residual convolution networks without pooling at the end: a picture in, a coarse map of features out.
+"""Residual convolutional networks without final pooling: an image in, a coarse feature map out.
 
     y = relu(f(x) + shortcut(x));   stem: 7 x 7 by 2, max-pool by 2;   each stage but the first halves the map
 
@@ -39,11 +39,11 @@ class ConvNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Convolutions with a rectifier between them, around which the input goes.
+    """Convolutions with ReLUs between them and a residual connection.
 
     Args:
         layers: The convolutions in their order.
-        shortcut: What the input passes on its way around; by default it stays as it is.
+        shortcut: Applied to the input on the residual path; by default the identity.
     """
 
     def __init__(self, layers: Sequence[ConvNorm], *, shortcut: nn.Module | None = None) -> None:
@@ -63,13 +63,13 @@ Block = Callable[[int, int, int, Norm], ResidualBlock]
 
 
 def basic(inputs: int, outputs: int, stride: int, norm: Norm) -> ResidualBlock:
-    """Two 3 x 3 convolutions, as in the networks of 18 and 34 layers."""
+    """Two 3 x 3 convolutions, as in the networks with 18 and 34 layers."""
     layers = [ConvNorm(inputs, outputs, stride=stride, norm=norm), ConvNorm(outputs, outputs, norm=norm)]
     return ResidualBlock(layers, shortcut=_shortcut(inputs, outputs, stride, norm))
 
 
 def bottleneck(inputs: int, outputs: int, stride: int, norm: Norm) -> ResidualBlock:
-    """1 x 1, 3 x 3 (with the stride) and 1 x 1 convolutions, narrow in the middle, as in the network of 50 layers."""
+    """1 x 1, 3 x 3 (with the stride) and 1 x 1 convolutions, narrow in the middle, as in the network with 50 layers."""
     narrow = outputs // 4
     layers = [
         ConvNorm(inputs, narrow, kernel=1, norm=norm),
@@ -88,10 +88,10 @@ class ResNet(nn.Module):
         depths: Blocks of each stage.
         block: Builds a block from channels in, channels out, stride and norm: `basic` or `bottleneck`.
         norm: Builds a norm from its channels.
-        channels: Channels of the picture.
+        channels: Channels of the image.
 
     Raises:
-        ValueError: If widths and depths do not go together.
+        ValueError: If the numbers of widths and depths differ.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ResNet(nn.Module):
         self.stages = nn.Sequential(*stages)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures `B C h w` to features `B width h/s w/s` with s = 4 * 2^(stages - 1), rounded up."""
+        """Images `B C h w` to features `B width h/s w/s` with s = 4 * 2^(stages - 1), rounded up."""
         return self.stages(F.max_pool2d(F.relu(self.stem(x)), 3, stride=2, padding=1))
 
 

@@ -1,4 +1,4 @@
-"""The slot mixer: every place asks the slots what is there, and one mixture of slots answers."""
+"""The slot mixer: every position attends to the slots and is decoded from one mixture of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jepa_mpc.types import State
 
 
 class SlotMixer(nn.Module):
-    """Reconstruct the features of every place from slots; one mixture per place keeps it cheap.
+    """Reconstruct the features of every position from slots; one mixture per position keeps it cheap.
 
         p      = blocks(places) looking at LN(slots)
         shares = softmax over slots of (W_q LN(p)) (W_k LN(slots))^T / sqrt(D)
@@ -21,12 +21,12 @@ class SlotMixer(nn.Module):
 
     Args:
         slot_dim: Width D of the slots.
-        num_places: Places L.
-        output_dim: Numbers that are reconstructed per place.
-        heads: Heads of the blocks.
-        depth: Blocks.
+        num_places: Number of positions L.
+        output_dim: Reconstructed features per position.
+        heads: Attention heads of the blocks.
+        depth: Number of blocks.
         hidden: Widths of the layers before the last map.
-        logit_scale: Of the blocks, see `SlotBlock`.
+        logit_scale: Logit scale of the blocks, see `SlotBlock`.
 
     Reference: Zadaianchuk et al. 2023, arXiv:2306.04829, section 3.2.
     """
@@ -58,11 +58,11 @@ class SlotMixer(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw the places from a normal distribution of spread 1 / sqrt(D)."""
+        """Draw the positional embeddings from a normal distribution with std 1 / sqrt(D)."""
         nn.init.normal_(self.places, std=self.scale, generator=generator)
 
     def forward(self, slots: State) -> tuple[Annotated[Tensor, "B L C"], Shares]:
-        """Slots `(B, N, D)` to reconstructions `(B, L, output_dim)` and shares `(B, N, L)`, which sum to 1 over N."""
+        """Slots `(B, N, D)` to reconstructions `(B, L, output_dim)` and weights `(B, N, L)`, which sum to 1 over N."""
         places = self.places.expand(len(slots), -1, -1)
         memory = self.norm_memory(slots)
         for block in self.blocks:

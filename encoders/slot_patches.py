@@ -1,4 +1,4 @@
-"""Slots over bare patches that begin where patches of some pictures cluster: what differs in colour binds at once."""
+"""Slots over raw patches, initialised at clusters of patches, so that differently coloured objects bind at once."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ NARROW = 0.05
 
 
 class PlacedPatches(nn.Module):
-    """Patches of a picture, each with its place, through linear maps: tokens that know nothing of their neighbours.
+    """Patches of an image and their positions through linear maps: tokens without context.
 
     Args:
         width: Width of the tokens.
-        size: Side of the picture in pixels.
+        size: Side of the image in pixels.
         patch: Side of a patch in pixels.
-        channels: Of a picture.
+        channels: Channels of an image.
 
     Raises:
-        ValueError: If the patches do not divide the size.
+        ValueError: If the size is not divisible by the patch.
     """
 
     def __init__(self, *, width: int, size: int, patch: int, channels: int = 3) -> None:
         super().__init__()
         if size % patch:
-            raise ValueError(f"patches of {patch} pixels do not divide pictures of {size}")
+            raise ValueError(f"images of {size} pixels are not divisible into patches of {patch}")
         self.size, self.channels = size, channels
         self.patches = nn.Conv2d(channels, width, patch, stride=patch)
         waves = place_waves((size // patch) ** 2)
@@ -39,7 +39,7 @@ class PlacedPatches(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw maps of a patch's mean colour, and narrower ones of its place: colour tells patches apart at first."""
+        """Initialise maps of a patch's mean colour, and weaker ones of its position: colour dominates at first."""
         patch = self.patches.kernel_size[0]
         colour = torch.empty(*self.patches.weight.shape[:2], 1, 1)
         nn.init.normal_(colour, generator=generator)
@@ -49,22 +49,22 @@ class PlacedPatches(nn.Module):
         nn.init.normal_(self.places.weight, std=NARROW, generator=generator)
 
     def forward(self, x: Tensor) -> State:
-        """Pictures `(B, C, h, w)` to tokens `(B, L, width)`, row-major.
+        """Images `(B, C, h, w)` to tokens `(B, L, width)`, row-major.
 
         Raises:
-            BadObservation: If the pictures have another size.
+            BadObservation: If the images have another size.
         """
         check_picture(x, channels=self.channels, size=self.size)
         return self.patches(x).flatten(2).transpose(1, 2) + self.places(self.waves)
 
 
 def over_bare_patches(*, image: int, cell: int, num_slots: int, slot_dim: int) -> SlotEncoder:
-    """Slots in one round of attention, each with a learned start; `begin_at_clusters` places the starts.
+    """Slots with one attention iteration, each with a learned initial value; `begin_at_clusters` sets these values.
 
     Args:
-        image: Side of the pictures in pixels.
+        image: Side of the images in pixels.
         cell: Side of a patch in pixels.
-        num_slots: Slots N.
+        num_slots: Number of slots N.
         slot_dim: Width D of slots and tokens.
     """
     attend = SlotAttention(slot_dim, slot_dim=slot_dim, iterations=1, hidden=2 * slot_dim, memory="plain", eps=1e-6)
@@ -79,26 +79,26 @@ def over_bare_patches(*, image: int, cell: int, num_slots: int, slot_dim: int) -
 
 @torch.no_grad()
 def begin_at_clusters(encoder: SlotEncoder, images: Tensor, *, generator: Generator, sharpness: float = 4.0) -> None:
-    """Put the starts at the cluster centres of colours, let queries ask for what lies near them, and hold all that.
+    """Set the initial slots to colour cluster centres and the queries to match them, and freeze these weights.
 
-    What is trained from then on is what slots carry, not what they attend to: while a decoder knows nothing yet, its
-    gradient lets one slot take all things and undoes the binding.
+    Afterwards training changes what slots carry, not what they attend to: an untrained decoder's gradient lets one slot
+    take all objects and destroys the binding.
 
-    No label is used: centres begin as the token farthest from all chosen before (k-means after Gonzalez 1985), so that
-    small things of a colour of their own are found beside a large background.
+    No labels are used: centres start as the token farthest from all chosen before (k-means after Gonzalez 1985), so
+    that small objects with a distinct colour are found beside a large background.
 
     Args:
-        encoder: Of `over_bare_patches`.
-        images: Prepared pictures `(B, C, h, w)`.
+        encoder: From `over_bare_patches`.
+        images: Prepared images `(B, C, h, w)`.
         generator: Draws tokens, and the first one of each attempt.
         sharpness: Factor on the logits.
 
     Raises:
-        ValueError: If the encoder is another one.
+        ValueError: If the encoder is of another kind.
     """
     attend, start, features = encoder.recurrence.attend, encoder.start, encoder.features
     if not isinstance(start, LearnedStart) or not isinstance(features, PlacedPatches):
-        raise ValueError("clusters of tokens need learned starts over placed patches: use over_bare_patches")
+        raise ValueError("clusters need learned initial slots over placed patches: use over_bare_patches")
     tokens = attend.norm_inputs(encoder.embed(features(images))).flatten(0, 1)  # (G, D)
     start.slots.copy_(cluster_centres(tokens, start.slots.shape[1], generator=generator))
     attend.to_query.weight.copy_(sharpness * attend.to_key.weight)
@@ -116,7 +116,7 @@ def begin_at_clusters(encoder: SlotEncoder, images: Tensor, *, generator: Genera
 
 
 def cluster_centres(tokens: Tensor, number: int, *, generator: Generator) -> Tensor:
-    """Centres `(number, D)` of tokens `(G, D)`: farthest-first seeds, then k-means; the tightest of a few attempts."""
+    """Centres `(number, D)` of tokens `(G, D)`: farthest-first seeds, then k-means; the best of a few attempts."""
     chosen = tokens[torch.randperm(len(tokens), generator=generator)[:SAMPLED]]
     attempts = [_attempt(chosen, number, generator) for _ in range(ATTEMPTS)]
     return min(attempts, key=lambda attempt: attempt[0])[1]

@@ -1,8 +1,8 @@
-"""Slots that say where they are: the middle of what each one attends to, and which one it is.
+"""Slots with positions: the centroid of each slot's attention, and the slot's index.
 
-Slots that were hardly trained bind to things and carry little of them. Where each thing has a slot of its own, the
-attention itself tells the place, to a fraction of a cell. Biza et al. 2023, arXiv:2302.04973, read positions and scales
-off attention in the same way, to move what slots compare.
+Slots with little training bind to objects but carry little information. If each object has its own slot, the attention
+gives its position with sub-cell precision. Biza et al. 2023, arXiv:2302.04973, read positions and scales from attention
+in the same way, for relative positional embeddings.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from jepa_mpc.encoders.slots import SlotEncoder
 from jepa_mpc.types import State
 
 TRACE = 1e-6
-"""Weight of a token that another slot wins: a slot that wins none is in the middle of the picture."""
+"""Weight of a token won by another slot: a slot that wins none is at the centre of the image."""
 SPOTS = 9
 
 
 def middles(shares: Annotated[Tensor, "B N L"]) -> Annotated[Tensor, "B N 2"]:
-    """Middle of the tokens that each slot wins, right and up, from -1 to 1 across a square picture.
+    """Centroid of the tokens won by each slot, right and up, from -1 to 1 across a square image.
 
     Args:
-        shares: Each slot's share of each token of a square grid, row-major.
+        shares: Each slot's weight for each token of a square grid, row-major.
 
     Raises:
         ValueError: If the tokens do not form a square.
     """
     side = math.isqrt(shares.shape[-1])
     if side * side != shares.shape[-1]:
-        raise ValueError(f"places are read off a square grid of tokens, got {shares.shape[-1]} tokens")
+        raise ValueError(f"positions need a square grid of tokens, got {shares.shape[-1]} tokens")
     won = (shares == shares.amax(dim=1, keepdim=True)).to(shares.dtype) + TRACE
     axis = (2 * torch.arange(side, device=shares.device, dtype=shares.dtype) + 1) / side - 1
     right, up = axis.repeat(side), -axis.repeat_interleave(side)
@@ -42,16 +42,16 @@ def middles(shares: Annotated[Tensor, "B N L"]) -> Annotated[Tensor, "B N 2"]:
 
 
 class PlacedSlots(nn.Module):
-    """Pictures to slots that hold place and number: `(network([middle, faint * one_hot(slot)]) - mean) / std`.
+    """Images to slots with position and index: `(network([centroid, faint * one_hot(slot)]) - mean) / std`.
 
-    The network is fixed; mean and spread are those of things anywhere in the picture.
+    The network is fixed; mean and std are those of objects anywhere in the image.
 
     Args:
-        encoder: Whose attention is read; its slots tell things apart by their order.
-        num_slots: Slots N of it.
-        width: Width D of what comes out.
+        encoder: The slot encoder whose attention is read; objects are identified by slot order.
+        num_slots: Its number of slots N.
+        width: Width D of the output.
         generator: Draws the network.
-        faint: Size of the number beside the place; small ones make a loss mostly about places.
+        faint: Scale of the index relative to the position; small values make a loss depend mainly on positions.
     """
 
     gives_slots = True
@@ -66,16 +66,16 @@ class PlacedSlots(nn.Module):
         self.network = StateSlots(2 + num_slots, width=width, generator=generator)
         line = torch.linspace(-1, 1, SPOTS)
         anywhere = torch.cartesian_prod(line, line)[:, None].expand(-1, num_slots, -1)
-        usual = self._told(anywhere).flatten(0, 1)  # before there is a mean to take away
+        usual = self._told(anywhere).flatten(0, 1)  # before mean and std are known
         self.register_buffer("mean", usual.mean(dim=0))
         self.register_buffer("std", usual.std(dim=0))
 
     def forward(self, x: Annotated[Tensor, "B C h w"]) -> State:
-        """Prepared pictures to slots `(B, N, D)`, each picture by itself."""
+        """Prepared images to slots `(B, N, D)`, each image separately."""
         return self.at(middles(self.encoder.track(x[:, None]).shares[:, 0]))
 
     def at(self, places: Annotated[Tensor, "B N 2"]) -> State:
-        """The slots of things at these places, from -1 to 1."""
+        """The slots of objects at these positions, from -1 to 1."""
         return (self._told(places) - self.mean) / self.std
 
     def _told(self, places: Annotated[Tensor, "B N 2"]) -> State:

@@ -1,7 +1,7 @@
-"""Slots without a slot encoder, from a simulator's truth: poses through a fixed network, features pooled per object.
+"""Slots from a simulator's ground truth: poses through a fixed network, or features pooled per object.
 
-They are upper bounds and test beds: what a world model makes of them says nothing about finding objects in pictures,
-and every figure should name its source. Also here: how well learned slots agree with a simulator's segmentation.
+They are upper bounds and test data: results with them say nothing about object discovery in images, and every figure
+should name its source. Also here: agreement of learned slots with a simulator's segmentation.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Places = Annotated[Tensor, "B L"]
 
 
 class StateSlots(nn.Module):
-    """One slot per body: its state through a fixed random network, so that slots look learned and hide nothing.
+    """One slot per body: its state through a fixed random network, so that slots resemble learned ones.
 
     Args:
-        inputs: Numbers of one body (position, rotation, kind, ...), about as large as 1.
+        inputs: Width of a body's state (position, rotation, kind, ...), entries of order 1.
         width: Width D of the slots.
-        generator: Draws the network, which never changes.
+        generator: Draws the fixed network.
         hidden: Width between its two maps.
     """
 
@@ -43,11 +43,11 @@ class StateSlots(nn.Module):
 
 
 def pooled(tokens: State, owner: Places, *, num_slots: int) -> State:
-    """One slot per object: the mean of the tokens that belong to it; zero for an object that is not in sight.
+    """One slot per object: the mean of its tokens; zero for an object out of view.
 
     Args:
         tokens: Features `(B, L, D)`.
-        owner: Number of the object at each token, 0 to `num_slots` - 1; others are left out.
+        owner: Index of the object at each token, 0 to `num_slots` - 1; others are ignored.
         num_slots: Slots N.
 
     Returns:
@@ -62,17 +62,17 @@ def pooled(tokens: State, owner: Places, *, num_slots: int) -> State:
 def adjusted_rand(
     shares: Annotated[Tensor, "B N L"], owner: Places, *, background: int | None = 0
 ) -> Annotated[Tensor, "B"]:
-    """How well slots split a picture as the truth does: 1 is the same split, 0 what chance would give.
+    """Agreement of the slots' segmentation with the truth: 1 is identical, 0 is chance level.
 
         ARI = (sum_ij C(n_ij, 2) - e) / ((sum_i C(a_i, 2) + sum_j C(b_j, 2)) / 2 - e),   e = product / C(n, 2)
 
     Args:
-        shares: Each slot's share of each token; a token belongs to the slot with the largest.
-        owner: Number of the true object at each token, from 0 on.
-        background: The object that is left out (foreground ARI); None counts all.
+        shares: Each slot's weight for each token; a token belongs to the slot with the largest.
+        owner: Index of the true object at each token, from 0.
+        background: Object that is excluded (foreground ARI); None includes all.
 
     Returns:
-        One number per picture; NaN where fewer than two tokens count.
+        One number per image; NaN with fewer than two tokens.
 
     Reference: Hubert and Arabie 1985.
     """

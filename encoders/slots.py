@@ -1,4 +1,4 @@
-"""Object slots of a video: features of each frame, and slots that follow them from frame to frame.
+"""Object slots of a video: features of each frame, and slots tracked from frame to frame.
 
 slots_0 ~ start;   slots_t = attend(step(slots_t-1), features_t)
 """
@@ -18,17 +18,17 @@ from jepa_mpc.types import Frames, Latents, State
 
 
 class Start(Protocol):
-    """Where the slots of the first frame begin."""
+    """Initial slots of the first frame."""
 
     def __call__(self, batch: int, generator: Generator | None = None) -> State:
         """Slots `(B, N, D)` for `batch` videos."""
 
 
 class LearnedStart(nn.Module):
-    """Every video begins at the same learned slots (SAVi): no draw, and each slot may become a kind of thing.
+    """Every video starts with the same learned slots (SAVi): deterministic, and each slot may specialise.
 
     Args:
-        num_slots: Slots N.
+        num_slots: Number of slots N.
         slot_dim: Their width D.
     """
 
@@ -47,10 +47,10 @@ class LearnedStart(nn.Module):
 
 
 class GaussianStart(nn.Module):
-    """Slots drawn around one learned mean (VideoSAUR): `mean + exp(log_std) * noise`, the same law for all.
+    """Slots drawn around one learned mean (VideoSAUR): `mean + exp(log_std) * noise`, the same distribution for all.
 
     Args:
-        num_slots: Slots N.
+        num_slots: Number of slots N.
         slot_dim: Their width D.
     """
 
@@ -75,9 +75,9 @@ class SlotTracks(NamedTuple):
     """Slots of a video over time.
 
     Args:
-        slots: After binding, `B T N D`: what world models use.
-        following: What they become before the next frame, `B T N D`.
-        shares: Each slot's share of every token, `B T N L`.
+        slots: After binding, `B T N D`: the input of world models.
+        following: After the transition to the next frame, `B T N D`.
+        shares: Each slot's weight for every token, `B T N L`.
     """
 
     slots: Latents
@@ -86,12 +86,12 @@ class SlotTracks(NamedTuple):
 
 
 class SlotRecurrence(nn.Module):
-    """Slots bound to each frame in turn, beginning where the last frame left them.
+    """Slots bound to each frame in turn, initialised by the transition from the previous frame.
 
     Args:
         attend: Binds slots to tokens.
-        step: Takes slots `(B, N, D)` to the next frame.
-        first: Rounds on the first frame; by default as many as on the others.
+        step: The transition: maps slots `(B, N, D)` to the next frame.
+        first: Iterations on the first frame; by default as many as on the others.
     """
 
     def __init__(self, attend: SlotAttention, *, step: nn.Module, first: int | None = None) -> None:
@@ -100,7 +100,7 @@ class SlotRecurrence(nn.Module):
         self.first = attend.iterations if first is None else first
 
     def forward(self, start: State, tokens: Annotated[Tensor, "B T L C"]) -> SlotTracks:
-        """Follow slots that begin at `start` `(B, N, D)` through the tokens of a video."""
+        """Track slots that start at `start` `(B, N, D)` through the tokens of a video."""
         slots, tracks = start, []
         for time, frame in enumerate(tokens.unbind(dim=1)):
             bound, shares = self.attend(slots, frame, self.first if time == 0 else None)
@@ -110,29 +110,29 @@ class SlotRecurrence(nn.Module):
 
 
 def check_picture(x: Tensor, *, channels: int, size: int) -> None:
-    """Refuse what is no batch of square pictures of this size.
+    """Refuse input that is not a batch of square images of this size.
 
     Raises:
-        BadObservation: With what was expected and what came.
+        BadObservation: Names what was expected and what came.
     """
     if x.dim() != 4 or tuple(x.shape[1:]) != (channels, size, size):
         raise BadObservation(
-            f"expected pictures ({channels}, {size}, {size}), got {tuple(x.shape[1:])}: render or resize them to that "
+            f"expected images ({channels}, {size}, {size}), got {tuple(x.shape[1:])}: render or resize them to that "
             "size"
         )
 
 
 class PatchFeatures(nn.Module):
-    """A small convolutional network with learned places: pictures to tokens, for slots that learn from scratch.
+    """A small convolutional network with positional embeddings: images to tokens, for training slots from scratch.
 
     Args:
-        channels: Of a picture.
+        channels: Channels of an image.
         width: Width of the tokens.
-        size: Side of the picture in pixels.
-        strides: One convolution of kernel 5 per entry; the token grid has `size / product` cells a side.
+        size: Side of the image in pixels.
+        strides: One convolution of kernel 5 per entry; the token grid has `size / product` cells per side.
 
     Raises:
-        ValueError: If the strides do not divide the size.
+        ValueError: If the size is not divisible by the strides.
     """
 
     def __init__(self, *, width: int, size: int, channels: int = 3, strides: tuple[int, ...] = (2, 2, 1, 1)) -> None:
@@ -140,7 +140,7 @@ class PatchFeatures(nn.Module):
         side = size
         for stride in strides:
             if side % stride:
-                raise ValueError(f"strides {strides} do not divide pictures of {size} pixels")
+                raise ValueError(f"images of {size} pixels are not divisible by the strides {strides}")
             side //= stride
         self.size, self.channels, self.side, self.width = size, channels, side, width
         layers: list[nn.Module] = []
@@ -150,10 +150,10 @@ class PatchFeatures(nn.Module):
         self.places = nn.Linear(4, width)
 
     def forward(self, x: Tensor) -> State:
-        """Pictures `(B, C, h, w)` to tokens `(B, L, width)`, row-major.
+        """Images `(B, C, h, w)` to tokens `(B, L, width)`, row-major.
 
         Raises:
-            BadObservation: If the pictures have another size.
+            BadObservation: If the images have another size.
         """
         check_picture(x, channels=self.channels, size=self.size)
         axis = torch.linspace(0, 1, self.side, device=x.device, dtype=x.dtype)
@@ -163,22 +163,22 @@ class PatchFeatures(nn.Module):
 
 
 class SlotEncoder(nn.Module):
-    """Pictures to slots: a feature network, a map of its tokens, a start and a recurrence.
+    """Images to slots: a feature network, a token MLP, initial slots and a recurrence.
 
-    Called with pictures it binds each by itself, beginning anew; `track` follows the slots through a video, so that a
+    Calling it binds each image separately, from the initial slots; `track` tracks the slots through a video, so that a
     slot keeps its object.
 
     Args:
-        features: Maps pictures `(B, C, h, w)` to tokens `(B, L, C')`.
+        features: Maps images `(B, C, h, w)` to tokens `(B, L, C')`.
         embed: Maps tokens to those that slots attend to.
-        start: Where slots begin.
-        recurrence: Binds and follows.
+        start: Initial slots.
+        recurrence: Binds and tracks.
         slot_dim: Width D of the slots.
 
     Reference: Kipf et al. 2022, arXiv:2111.12594 (SAVi); Zadaianchuk et al. 2023, arXiv:2306.04829 (VideoSAUR).
     """
 
-    gives_slots = True  # its tokens are objects, not places in the picture
+    gives_slots = True  # its tokens are objects, not positions in the image
 
     def __init__(
         self,
@@ -194,22 +194,22 @@ class SlotEncoder(nn.Module):
         self.width = slot_dim
 
     def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
-        """Slots `(B, N, D)` of pictures `(B, C, h, w)`, each by itself.
+        """Slots `(B, N, D)` of images `(B, C, h, w)`, each separately.
 
         Raises:
-            ValueError: If tokens are to be left out: slots compete for all of them.
+            ValueError: If `keep` is given: slots compete for all tokens.
         """
         if keep is not None:
-            raise ValueError("a slot encoder sees whole pictures; give keep=None")
+            raise ValueError("a slot encoder takes whole images: pass keep=None")
         return self.track(x[:, None]).slots[:, 0]
 
     def track(self, frames: Frames, *, begin: State | None = None, generator: Generator | None = None) -> SlotTracks:
-        """Follow slots through prepared frames.
+        """Track slots through prepared frames.
 
         Args:
             frames: `(B, T, C, h, w)`.
-            begin: Slots `(B, N, D)` to begin at (those of an earlier moment); by default the start's.
-            generator: For a start that draws.
+            begin: Initial slots `(B, N, D)` (those of an earlier frame); by default the encoder's own.
+            generator: For initial slots that are drawn.
         """
         sizes = check_shape(frames, "B T C h w")
         tokens = self.embed(self.features(frames.flatten(0, 1))).unflatten(0, (sizes["B"], sizes["T"]))

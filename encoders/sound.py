@@ -1,4 +1,4 @@
-"""Sounds to tokens: a log-mel spectrogram, cut into patches for the Transformer of I-JEPA."""
+"""Sounds to tokens: a log-mel spectrogram in patches for the Transformer of I-JEPA."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def mel_grid(mel: MelSizes, sizes: VideoSizes) -> Grid:
     """Times, rows (along time) and columns (along mel) of the patches of a spectrogram.
 
     Raises:
-        ValueError: If patches do not fill it.
+        ValueError: If it is not divisible into patches.
     """
     rows, columns = sizes.sides
     if mel.frames % rows or mel.bands % columns:
         raise ValueError(
-            f"patches of {rows} frames x {columns} bands do not fill a spectrogram of {mel.frames} x {mel.bands}"
+            f"a spectrogram of {mel.frames} x {mel.bands} is not divisible into {rows} frames x {columns} bands"
         )
     return 1, mel.frames // rows, mel.bands // columns
 
@@ -30,7 +30,7 @@ def sound_trunk(sizes: VideoSizes, mel: MelSizes) -> PlacedTransformer:
     """The Transformer over patches of spectrograms, time-major, with the table of I-JEPA (band, then time).
 
     Raises:
-        ValueError: If patches do not fill the spectrogram.
+        ValueError: If the spectrogram is not divisible into patches.
     """
     return PlacedTransformer(sizes, grid=mel_grid(mel, sizes), table=column_first, resize=bicubic)
 
@@ -51,14 +51,14 @@ class SoundEncoder(nn.Module):
         self.width = trunk.width
 
     def forward(self, x: Waves, keep: Annotated[Tensor, "B K"] | None = None) -> State:
-        """Encode waveforms `(B, samples)` to `(B, N, D)`, time-major; `keep` names the patches that are seen.
+        """Encode waveforms `(B, samples)` to `(B, N, D)`, time-major; `keep` selects the visible patches.
 
         Raises:
-            BadObservation: If these are no finite mono waveforms.
+            BadObservation: If these are not finite mono waveforms.
         """
         return self.trunk(self.mel(x), keep)
 
 
 def over_time(tokens: State, trunk: PlacedTransformer) -> Annotated[Tensor, "B T D"]:
-    """One vector per row of patches, the mean over its bands, as the authors of Audio-JEPA evaluate theirs."""
+    """One vector per row of patches, the mean over its bands, as in Audio-JEPA's evaluation."""
     return tokens.unflatten(1, trunk.native[1:]).mean(dim=2)

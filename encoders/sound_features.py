@@ -1,4 +1,4 @@
-"""Features of a sound in a file, in one call."""
+"""Features of a sound from a file."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from jepa_mpc.types import State
 def encode_sound(file: str | Path, encoder: SoundEncoder) -> State:
     """The tokens of the sound in a file, clip by clip.
 
-    A clip is as long as the encoder's spectrogram. The last one of a file is shorter: frames that it lacks are zeros in
-    the log domain, as in the training of the released encoder (1 s fills a tenth of its 10 s).
+    A clip is as long as the encoder's spectrogram. The last clip of a file is padded with zeros in the log domain, as
+    in the training of the released encoder (1 s fills a tenth of its 10 s).
 
     Args:
-        file: A mono `.wav` file with the encoder's rate.
-        encoder: An encoder of sounds: of a trained system (`published`), or a released one
+        file: A mono `.wav` file with the encoder's sample rate.
+        encoder: A sound encoder: of a trained system (`published`), or a released one
             (`encoders.adapters.sounds.load`).
 
     Returns:
-        `clips N D`, on the encoder's device; `encoders.sound.over_time` makes one vector per row of patches.
+        `clips N D`, on the encoder's device; `encoders.sound.over_time` gives one vector per row of patches.
 
     Raises:
-        BadObservation: If the file cannot be read, is not mono or has another rate.
+        BadObservation: If the file cannot be read, is not mono or has another sample rate.
     """
     wave, _ = read_sound(file, rate=encoder.mel.sizes.rate)
     return encode_wave(torch.from_numpy(wave), encoder)

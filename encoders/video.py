@@ -1,4 +1,4 @@
-"""The video Transformer of the V-JEPA 2 family: a clip or a picture in, tokens with rotary places out."""
+"""The video Transformer of the V-JEPA 2 family: clips or images to tokens, with rotary positions."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class VideoSizes:
         heads: Attention heads.
         mlp_dim: Width inside the feed-forward parts.
         patch: Height of a patch in pixels.
-        tubelet: Frames that one token spans.
+        tubelet: Frames per token.
         channels: Channels of a frame.
         eps: Constant of the layer norms.
         qkv_bias: Whether queries, keys and values have a bias.
-        patch_width: Width of a patch, if it is no square.
+        patch_width: Width of a patch, if it is not square.
     """
 
     width: int
@@ -56,7 +56,7 @@ class VideoSizes:
 
 
 class PicturePath(nn.Module):
-    """What lets one network take pictures beside clips: patches of a single frame, and a mark on every token.
+    """Image input beside clips: patches of a single frame, and a learned vector added to every token.
 
     Args:
         sizes: Sizes of the Transformer.
@@ -72,31 +72,32 @@ class PicturePath(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw the marks: a normal distribution of spread 0.02."""
+        """Draw these vectors from a normal distribution with std 0.02."""
         for mark in (self.clip_mark, self.picture_mark):
             nn.init.trunc_normal_(mark, std=0.02, generator=generator)
 
 
 class VideoTransformer(nn.Module):
-    """Tubelet patches, pre-norm blocks with rotary places in time, row and column, layer norms at chosen depths.
+    """Tubelet patches, pre-norm blocks with rotary positions in time, row and column, layer norms at chosen depths.
 
-    Places are those of the input's own grid, so other resolutions, aspect ratios and lengths than in training are
-    welcome as long as patches and tubelets fill them. There is no summary token and no position table.
+    Positions follow the input's own grid, so resolutions, aspect ratios and lengths may differ from training if they
+    are divisible into patches and tubelets. There is no summary token and no position table.
 
-    V-JEPA 2 is `pairing="tiled"` with everything else left out: one norm at the end serves any depth. V-JEPA 2.1 is
+    V-JEPA 2 is `pairing="tiled"` with the other options off: one norm at the end serves any depth. V-JEPA 2.1 is
     "interleaved" with `span=16`, `levels` at four depths with a norm each, and `pictures=True`.
 
     Args:
         sizes: All sizes.
-        pairing: How the channels are turned, see `AxialRotary`; None turns nothing, for tokens placed otherwise.
-        span: Side of the grid to which rows and columns are stretched, or None to count them as they are.
-        levels: Blocks (from 0, rising, the last one included) whose output has a norm of its own, or None.
-        pictures: Whether single frames take a path of their own.
-        recompute: Keep only the input of each block for the backward pass and compute the rest anew: about a third
+        pairing: Pairing of the rotated channels, see `AxialRotary`; None applies no rotation, for other positional
+            embeddings.
+        span: Side of the grid to which rows and columns are stretched, or None for integer indices.
+        levels: Blocks (from 0, ascending, including the last) with a separate output norm, or None.
+        pictures: Whether single images have a separate input path.
+        recompute: Activation checkpointing: keep only the input of each block for the backward pass, at about a third
             more time for a fraction of the memory.
 
     Raises:
-        ValueError: If the sizes do not fit each other or `levels` do not end at the last block.
+        ValueError: If the sizes are inconsistent or `levels` do not end at the last block.
 
     Reference: Assran et al. 2025, arXiv:2506.09985; V-JEPA 2.1, arXiv:2603.14482.
     """
@@ -127,7 +128,7 @@ class VideoTransformer(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw the blocks: spread 0.02, biases zero, the two outputs of block i divided by sqrt(2 (i + 1))."""
+        """Initialise the blocks: std 0.02, biases zero, the two outputs of block i divided by sqrt(2 (i + 1))."""
         for index, block in enumerate(self.blocks):
             for name, weight in block.named_parameters():
                 if name.endswith("bias"):
@@ -137,12 +138,12 @@ class VideoTransformer(nn.Module):
                     nn.init.trunc_normal_(weight, std=std, generator=generator)
 
     def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
-        """Encode clips or pictures.
+        """Encode clips or images.
 
         Args:
-            x: Normalised clips `(B, T, C, h, w)`. A picture `(B, C, h, w)` is one moment: it takes the path for
-                pictures where there is one, else it is repeated to fill one tubelet.
-            keep: Indices of the tokens that are seen, in the order time, row, column; each keeps its place.
+            x: Normalised clips `(B, T, C, h, w)`. An image `(B, C, h, w)` is one time step: it takes the image path if
+                there is one, otherwise it is repeated to fill one tubelet.
+            keep: Indices of the visible tokens, in the order time, row, column; each keeps its position.
 
         Returns:
             Tokens `(B, N, D)` after the last norm, N = T / tubelet * h / patch * w / patch, or K.
@@ -155,7 +156,7 @@ class VideoTransformer(nn.Module):
     def depths(
         self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None, *, at: Sequence[int] | None = None
     ) -> list[State]:
-        """Normed tokens after several blocks, as `forward` gives them after the last.
+        """Normalised tokens after several blocks, as `forward` returns them after the last.
 
         Args:
             x: As in `forward`.
@@ -163,7 +164,7 @@ class VideoTransformer(nn.Module):
             at: Blocks, counted from 0; by default the last one. With `levels` only these have a norm.
 
         Raises:
-            ValueError: If there is no such block or no norm for it.
+            ValueError: If there is no such block or it has no norm.
         """
         wanted = (self.sizes.depth - 1,) if at is None else tuple(at)
         norms = [self._norm(index) for index in wanted]
@@ -171,7 +172,7 @@ class VideoTransformer(nn.Module):
         return [norm(stream) for norm, stream in zip(norms, streams, strict=True)]
 
     def streams(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None, *, at: Sequence[int]) -> list[State]:
-        """The bare residual stream after the blocks `at`, without a norm."""
+        """The residual stream after the blocks `at`, without a norm."""
         tokens, angles = self.embed(x, keep)
         found: dict[int, Tensor] = {}
         for index, block in enumerate(self.blocks[: max(at) + 1]):
@@ -184,7 +185,7 @@ class VideoTransformer(nn.Module):
         return [found[index] for index in at]
 
     def embed(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> tuple[State, Angles | None]:
-        """What enters the first block: tokens `(B, N or K, D)` and the angles of their places, if they are turned."""
+        """Input of the first block: tokens `(B, N or K, D)`, and their rotation angles, if any."""
         grid, mark = self._patch(x)
         tokens = self.placed(grid)
         if mark is not None:
@@ -198,15 +199,15 @@ class VideoTransformer(nn.Module):
         return tokens, self.rotary.table(places if keep is None else places[keep])  # (N, 3) or (B, K, 3)
 
     def placed(self, grid: Tensor) -> State:
-        """Tokens `(B, N, D)` of a grid `(B, times, rows, columns, D)`; a subclass may add what tells their places."""
+        """Tokens `(B, N, D)` of a grid `(B, times, rows, columns, D)`; a subclass may add positional embeddings."""
         return grid.flatten(1, 3)
 
     def grid(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """Steps, rows and columns of tokens for a clip of that many frames and pixels."""
+        """Times, rows and columns of tokens for a clip of this size."""
         return frames // self.sizes.tubelet, height // self.sizes.sides[0], width // self.sizes.sides[1]
 
     def _patch(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A grid of tokens `(B, times, rows, columns, D)` and the mark to add."""
+        """A grid of tokens `(B, times, rows, columns, D)` and the vector to add."""
         is_picture = x.dim() == 4
         x = x[:, None] if is_picture else x
         patches = self.patches
@@ -232,7 +233,7 @@ class VideoTransformer(nn.Module):
         channels, sides, got = self.sizes.channels, self.sizes.sides, tuple(x.shape)
         if x.dim() != 5 or x.shape[2] != channels or not x.is_floating_point():
             hint = " (channels before frames? transpose(1, 2))" if x.dim() == 5 and x.shape[1] == channels else ""
-            wanted = f"clips (B, T, {channels}, h, w) or pictures (B, {channels}, h, w)"
+            wanted = f"clips (B, T, {channels}, h, w) or images (B, {channels}, h, w)"
             raise BadObservation(f"expected normalised {wanted}, got {got} of {x.dtype}{hint}")
         if x.shape[1] % tubelet or not x.shape[1]:
             hint = f"one token spans {tubelet}: repeat or drop a frame"
@@ -240,15 +241,15 @@ class VideoTransformer(nn.Module):
         if x.shape[3] % sides[0] or x.shape[4] % sides[1]:
             side = f"{x.shape[3]} x {x.shape[4]} pixels: resize or crop them"
             wanted = str(sides[0]) if sides[0] == sides[1] else f"{sides[0]} x {sides[1]}"
-            raise BadObservation(f"expected sides that {wanted} divides, got {side}")
+            raise BadObservation(f"expected sides divisible by {wanted}, got {side}")
 
 
 class AllLevels(nn.Module):
-    """A video Transformer whose output joins all its levels: `(B, N, levels D)`, the shallowest first.
+    """A video Transformer whose output concatenates all its levels: `(B, N, levels D)`, the shallowest first.
 
     Args:
         encoder: Has `levels`.
-        last: How many levels, counted from the deepest; by default all.
+        last: Number of levels, counted from the deepest; by default all.
 
     Raises:
         ValueError: If the encoder has no levels, or fewer than `last`.
@@ -264,13 +265,13 @@ class AllLevels(nn.Module):
         self.width = encoder.width * len(self.at)
 
     def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
-        """Encode clips or pictures as the encoder does."""
+        """Encode clips or images as the encoder does."""
         return torch.cat(self.encoder.depths(x, keep, at=self.at), dim=-1)
 
 
 def _check_levels(levels: Sequence[int] | None, depth: int) -> None:
     if levels is not None and (not levels or list(levels) != sorted(set(levels)) or levels[0] < 0):
-        raise ValueError(f"levels must be rising block numbers, got {tuple(levels)}")
+        raise ValueError(f"levels must be ascending block indices, got {tuple(levels)}")
     if levels is not None and levels[-1] != depth - 1:
         raise ValueError(f"the last level must be the last block {depth - 1}, got {levels[-1]}")
 

@@ -1,4 +1,4 @@
-"""The vision Transformer: one image in, patch tokens or one summary token out."""
+"""The vision Transformer: one image to patch tokens or a summary token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ViTSizes:
     """Sizes of a vision Transformer.
 
     Args:
-        image: Side of the square image whose patch grid the position table has, in pixels.
+        image: Side of the square image of the position table, in pixels.
         patch: Side of a patch, in pixels.
         width: Width of the tokens.
         depth: Number of blocks.
@@ -42,15 +42,15 @@ class ViTSizes:
 class VisionTransformer(nn.Module):
     """Patches, learned positions, pre-norm blocks, a last layer norm.
 
-    Images of another size than the table's are welcome as long as patches fill them: the table is resized bicubically.
+    For images of another size, divisible into patches, the table is resized bicubically.
 
     Args:
         sizes: All sizes.
-        pool: "cls" gives the summary token alone (N = 1), "patches" all patch tokens and has no summary token, "dense"
-            has one and gives all patch tokens.
+        pool: "cls" outputs only the summary token (N = 1), "patches" all patch tokens without having a summary token,
+            "dense" all patch tokens with a summary token in the attention.
 
     Raises:
-        ValueError: If `pool` is unknown or patches do not fill the image.
+        ValueError: If `pool` is unknown or the image is not divisible into patches.
 
     Reference: Dosovitskiy et al. 2021, arXiv:2010.11929; the sizes of Maes et al. 2026, arXiv:2603.19312.
     """
@@ -60,7 +60,7 @@ class VisionTransformer(nn.Module):
         if pool not in ("cls", "patches", "dense"):
             raise ValueError(f"pool must be 'cls', 'patches' or 'dense', got {pool!r}")
         if sizes.image % sizes.patch:
-            raise ValueError(f"patches of {sizes.patch} pixels do not fill an image of {sizes.image}")
+            raise ValueError(f"an image of {sizes.image} pixels is not divisible into patches of {sizes.patch}")
         self.sizes = sizes
         self.pool = pool
         self.width = sizes.width
@@ -78,7 +78,7 @@ class VisionTransformer(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw the weights with a rule of their own: a normal distribution of spread 0.02, biases zero."""
+        """Initialise the weights with a special rule: normal with std 0.02, biases zero."""
         nn.init.normal_(self.summary, std=0.02, generator=generator)
         nn.init.normal_(self.positions, std=0.02, generator=generator)
         for part in self.modules():
@@ -88,7 +88,7 @@ class VisionTransformer(nn.Module):
                     nn.init.zeros_(part.bias)
 
     def forward(self, x: Tensor, keep: Annotated[Tensor, "B K"] | None = None) -> State:
-        """Encode images `(B, C, h, w)` to `(B, 1, D)` or `(B, K, D)`; `keep` names the patches that are seen."""
+        """Encode images `(B, C, h, w)` to `(B, 1, D)` or `(B, K, D)`; `keep` selects the visible patches."""
         tokens = self.tokens(x, keep)
         return tokens[:, :1] if self.pool == "cls" else tokens[:, self.num_summary :]
 
@@ -96,7 +96,7 @@ class VisionTransformer(nn.Module):
         """All tokens after the last norm, the summary token (if any) first.
 
         Raises:
-            BadObservation: If the images have other channels, or patches do not fill them.
+            BadObservation: If the images have other channels, or are not divisible into patches.
         """
         tokens = self.embed(x)
         if keep is not None:
@@ -104,15 +104,15 @@ class VisionTransformer(nn.Module):
         return self.through(tokens)
 
     def embed(self, x: Tensor) -> State:
-        """Patch tokens with their places `(B, N, D)`, before the first block.
+        """Patch tokens with positional embeddings `(B, N, D)`, before the first block.
 
         Raises:
-            BadObservation: If the images have other channels, or patches do not fill them.
+            BadObservation: If the images have other channels, or are not divisible into patches.
         """
         patch, channels = self.sizes.patch, self.sizes.channels
         if x.dim() != 4 or x.shape[1] != channels or x.shape[2] % patch or x.shape[3] % patch:
             raise BadObservation(
-                f"expected images (B, {channels}, h, w) with sides that {patch} divides, got {tuple(x.shape)}"
+                f"expected images (B, {channels}, h, w) with sides divisible by {patch}, got {tuple(x.shape)}"
             )
         grid = self.patches(x)
         table = resize_grid(self.positions[:, self.num_summary :], (self.side, self.side), tuple(grid.shape[2:]))

@@ -1,10 +1,10 @@
-"""Simulated robots and labs: everything that imports mujoco or dm_control.
+"""Simulated robots and labs: the only package that imports mujoco or dm_control.
 
     env = envs.make("reach-v1", image_size=96)
-    task = envs.make_task("reach-v1")  # with true dynamics, cost, goal and baselines: ready to plan in
+    task = envs.make_task("reach-v1")  # with true dynamics, cost, goal and baselines: ready for planning
     env = gymnasium.make("jepa_mpc.gym:reach-v1")
 
-Importing this package is cheap and only chooses how MuJoCo shall draw; a task is imported when it is made.
+Importing this package is cheap and only selects MuJoCo's rendering backend; a task is imported when it is made.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ choose_backend()  # must happen before mujoco is imported
 
 
 class TaskClass:
-    """A task's class, imported when a task is made.
+    """A task's class, imported on use.
 
     Args:
         place: Module in this package and class in it, as "module:Class".
-        **settings: Arguments of the class that make it this task.
+        **settings: Arguments of the class that define this task.
     """
 
     def __init__(self, place: str, **settings: Any) -> None:
@@ -58,18 +58,18 @@ ENVS: Mapping[str, TaskClass] = {
 """Name -> task."""
 
 GYM = "gym:"
-"""Before an id of gymnasium, in place of a name of `ENVS`."""
+"""Prefix of a gymnasium id, in place of a name of `ENVS`."""
 
 
 def make(name: str, **settings: Any) -> Any:
     """Build a task by name.
 
     Args:
-        name: A name of `ENVS`, or "gym:" and an id of gymnasium (see `envs.gym.adapter.GymEnv`).
+        name: A name of `ENVS`, or "gym:" plus a gymnasium id (see `envs.gym.adapter.GymEnv`).
         **settings: Arguments of the task's class.
 
     Raises:
-        UnknownName: If there is no such task; lists what exists.
+        UnknownName: If there is no such task; lists the known ones.
     """
     if name.startswith(GYM):
         from jepa_mpc.envs.gym.adapter import GymEnv
@@ -79,17 +79,17 @@ def make(name: str, **settings: Any) -> Any:
 
 
 def make_task(name: str, *, num_threads: int | None = 1, dynamics: str | None = None, **settings: Any) -> Task:
-    """Build a task together with its true dynamics, cost and baselines; nothing is drawn unless cameras are named.
+    """Build a task with its true dynamics, cost and baselines; nothing is rendered unless cameras are named.
 
     Args:
-        name: As `make` takes it.
-        num_threads: CPU threads of the true dynamics; None for all that this process may use.
-        dynamics: "simulator" (MuJoCo on the CPU), "warp" (MuJoCo Warp) or "stepping" (environments of gymnasium); by
-            default what suits the task.
+        name: As in `make`.
+        num_threads: CPU threads of the true dynamics; None for all available to this process.
+        dynamics: "simulator" (MuJoCo on the CPU), "warp" (MuJoCo Warp) or "stepping" (gymnasium environments); by
+            default chosen by the task.
         **settings: Arguments of the task's class.
 
     Raises:
-        UnknownName: If there is no such task or dynamics; lists what exists.
+        UnknownName: If there is no such task or dynamics; lists the known ones.
         MissingPackage: If the package of the dynamics is not installed.
     """
     from jepa_mpc.envs.task import task_of
@@ -98,7 +98,7 @@ def make_task(name: str, *, num_threads: int | None = 1, dynamics: str | None = 
 
 
 def register() -> None:
-    """Tell gymnasium of every task, so that `gymnasium.make("reach-v1")` works; calling it again changes nothing."""
+    """Register every task with gymnasium, so that `gymnasium.make("reach-v1")` works; idempotent."""
     import gymnasium
 
     for name, task in ENVS.items():
@@ -107,10 +107,10 @@ def register() -> None:
 
 
 def make_async(name: str, *, count: int, **settings: Any) -> AsyncVectorEnv:
-    """Several copies of a task, each in a process of its own.
+    """Several copies of a task, each in its own process.
 
-    The processes are started afresh rather than forked: a forked process would inherit OpenGL's state without the
-    threads behind it. A script that calls this needs the usual `if __name__ == "__main__"`.
+    The processes are spawned, not forked: a forked process would inherit OpenGL's state without its threads. A script
+    that calls this needs the usual `if __name__ == "__main__"`.
 
     Args:
         name: A name of `ENVS`.

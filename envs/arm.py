@@ -1,4 +1,4 @@
-"""An arm under Cartesian commands: one control step ramps the joint targets over a fixed number of physics steps."""
+"""An arm under Cartesian commands: each control step ramps the joint targets over a fixed number of physics steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RAMP_SHARE = np.minimum(1.0, np.arange(1, SUBSTEPS + 1) / RAMP_SUBSTEPS)
 
 @dataclass(frozen=True)
 class ArmCommand:
-    """What the servos were last told.
+    """The last command of the servos.
 
     Args:
         joints: Joint targets `(joints,)` in rad.
@@ -38,20 +38,20 @@ class ArmCommand:
     opening_m: float
 
     def row(self) -> np.ndarray:
-        """All numbers in one row, as `Robot.told` orders them."""
+        """All entries in one row, in the order of `Robot.told`."""
         return np.concatenate([self.joints, self.rotation.ravel(), [self.opening_m]])
 
 
 class Arm:
-    """The robot of a scene.
+    """The robot in a scene.
 
     Args:
-        scene: Where it stands, and which robot it is.
-        heights_m: Lowest and highest place of the hand above the table, or None for the workspace's own.
+        scene: The scene, which defines the robot.
+        heights_m: Minimum and maximum height of the hand above the table, or None for those of the workspace.
 
     Attributes:
-        command: What the servos were last told.
-        watchers: Each is called with the data after every physics step (a microphone, say).
+        command: The last command of the servos.
+        watchers: Called with the data after every physics step (such as a microphone).
     """
 
     def __init__(self, scene: Scene, *, heights_m: tuple[float, float] | None = None) -> None:
@@ -68,7 +68,7 @@ class Arm:
         return np.array(self.scene.data.qpos[self.robot.arm])
 
     def workspace(self) -> tuple[np.ndarray, np.ndarray]:
-        """Corners of the box, in the base frame, in which the hand is kept (5 cm above the table, if nothing else)."""
+        """Corners of the box that bounds the hand in the base frame (by default from 5 cm above the table)."""
         low, high = np.array(WORKSPACE_LOW), np.array(WORKSPACE_HIGH)
         table = self.scene.lab.table_height_m if self.scene.lab else 0.0
         if self.heights_m is not None:
@@ -86,7 +86,7 @@ class Arm:
         return float(self.scene.data.qpos[self.robot.grip][0])
 
     def place(self, position: np.ndarray, rotation: np.ndarray = HAND_DOWN) -> float:
-        """Put the hand at a pose without simulating; returns the position error (m) that the posture leaves."""
+        """Set the hand to a pose without simulating; returns the remaining position error (m)."""
         joints, error = self.kinematics.solve(self.home, position, rotation)
         joints, error = self.kinematics.solve(joints, position, rotation)
         model, data = self.scene.model, self.scene.data
@@ -98,7 +98,7 @@ class Arm:
         return error
 
     def next_command(self, action: np.ndarray, joints: np.ndarray, command: ArmCommand) -> ArmCommand:
-        """What to tell the servos for an action `(7,)`, given measured joints and the command before it."""
+        """The next servo command for an action `(7,)`, given measured joints and the previous command."""
         position, _ = self.kinematics.pose(joints)
         low, high = self.workspace()
         rotation = rotation_matrix(action[3:6]) @ command.rotation
@@ -112,7 +112,7 @@ class Arm:
         return self.robot.targets(command.joints, np.array([command.opening_m]))
 
     def ramp(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Actuator targets `(SUBSTEPS, actuators)` that lead from one command to the next."""
+        """Actuator targets `(SUBSTEPS, actuators)` from one command to the next."""
         return start + RAMP_SHARE[:, None] * (end - start)
 
     def move(self, action: np.ndarray) -> str | None:
@@ -122,7 +122,7 @@ class Arm:
             action: `(7,)` command in metres, radians and gripper share.
 
         Returns:
-            None, or what went wrong when the simulation broke down.
+            None, or the reason for a divergence.
         """
         model, data = self.scene.model, self.scene.data
         reason = unfit(action, data, DEEPEST_OVERLAP_M)
@@ -142,7 +142,7 @@ class Arm:
         return broken(data, before, due_s)
 
     def proprio(self) -> np.ndarray:
-        """What the robot feels of itself, as `Robot.felt` orders it."""
+        """Proprioception, in the order of `Robot.felt`."""
         position, rotation = self.hand_pose()
         turned = rotation_vector(rotation @ HAND_DOWN.T)
         return np.concatenate([self.joints, [self.opening_m()], position, turned]).astype(np.float32)

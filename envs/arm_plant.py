@@ -1,4 +1,4 @@
-"""An arm under Cartesian commands as a plant: what `Arm.move` does to one simulation, done for many rows."""
+"""An arm under Cartesian commands as a plant: `Arm.move` for many simulations in parallel."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jepa_mpc.types import ActionBox
 
 
 class ArmPlant:
-    """Joint targets follow from each action and from where the joints are when it begins, so one step is one span.
+    """Joint targets depend on each action and on the joints at its start, so one control step is one span.
 
     Args:
         arm: The robot; its workspace and model are read at each call.
         box: Bounds of one action.
-        read_out: Names of the model's own sensors that make up the sensors, in order; each has three numbers (m).
+        read_out: Names of the model's sensors that form the plant's sensors, in order; three numbers each (m).
     """
 
     substeps = SUBSTEPS
@@ -40,7 +40,7 @@ class ArmPlant:
         return self.arm.scene.model
 
     def controls(self, physics: Array, memory: Array, actions: Array) -> tuple[Array, Array]:
-        """Ramps `(R, SUBSTEPS, nu)` of one control step, and the commands that end them `(R, 1, memory_dim)`."""
+        """Ramps `(R, SUBSTEPS, nu)` of one control step, and the commands at their end `(R, 1, memory_dim)`."""
         robot, told = self.arm.robot, self.arm.robot.told
         joints, action = physics[:, TIME_DIM:][:, robot.arm], actions[:, 0]
         low, high = self.arm.workspace()
@@ -57,5 +57,5 @@ class ArmPlant:
         return ramp, after[:, None]
 
     def read(self, physics: Array, sensordata: Array) -> Array:
-        """The sensors that were named, in metres in the base frame."""
+        """The named sensors, in metres in the base frame."""
         return sensordata[..., self._columns]

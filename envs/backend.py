@@ -1,7 +1,7 @@
-"""Which OpenGL MuJoCo shall draw with; chosen once, before mujoco is imported, and without importing it.
+"""Selects MuJoCo's OpenGL backend, once, before mujoco is imported, without importing it.
 
-MuJoCo opens the libraries of the backend named by MUJOCO_GL while it is imported and fails there if they are missing.
-So they are tried first: without a usable one drawing is switched off, physics works, and a renderer says what to do.
+MuJoCo loads the libraries of the backend in MUJOCO_GL during import and fails if they are missing. So they are tested
+first: without a usable backend rendering is disabled, physics works, and a renderer's error says what to do.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import sys
 LIBRARIES = {"egl": ("libEGL.so.1", "libGL.so.1"), "osmesa": ("libOSMesa.so.8",)}
 OFF = "disable"
 SWITCHES = {"disable", "disabled", "off", "false", "0", "enable", "enabled", "on", "true", "1", "glfw", "glx"}
-NOTE = "MUJOCO_GL_NOTE"  # in the environment, so that child processes know it, too
-GIVEN = "MUJOCO_GL_GIVEN"  # likewise: the variables that were set before anything was chosen
-USUAL = "egl"  # what mujoco itself writes into PYOPENGL_PLATFORM
+NOTE = "MUJOCO_GL_NOTE"  # in the environment, so that child processes inherit it
+GIVEN = "MUJOCO_GL_GIVEN"  # likewise: the variables that the user had set
+USUAL = "egl"  # the value that mujoco writes to PYOPENGL_PLATFORM
 VARIABLES = ("MUJOCO_GL", "MUJOCO_EGL_DEVICE_ID", "PYOPENGL_PLATFORM")
 INSTALL = "'apt-get install -y --no-install-recommends libegl1 libgl1'"
 
 
 def choose_backend() -> None:
-    """Set MUJOCO_GL on a Linux machine: what it names if that can be loaded, else EGL or OSMesa, else nothing."""
+    """Set MUJOCO_GL on Linux: its value if that can be loaded, else EGL or OSMesa, else nothing."""
     given = [f"{name}={os.environ[name]}" for name in VARIABLES if os.environ.get(name, USUAL) != USUAL]
     os.environ.setdefault(GIVEN, ", ".join(given))
     wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
@@ -38,7 +38,7 @@ def choose_backend() -> None:
 
 
 def loads(backend: str) -> bool:
-    """Whether the shared libraries of a backend can be opened."""
+    """Whether the shared libraries of a backend can be loaded."""
     try:
         for library in LIBRARIES[backend]:
             ctypes.CDLL(library)
@@ -48,10 +48,10 @@ def loads(backend: str) -> bool:
 
 
 def advice(cause: str) -> str:
-    """What to do where no OpenGL context could be created: names the variable that was set, or what to install.
+    """Advice for a failed OpenGL context: names the variable that was set, or what to install.
 
     Args:
-        cause: What went wrong, for the end of the sentence.
+        cause: The original error, for the end of the message.
     """
     given = os.environ.get(GIVEN, "")
     steps = []

@@ -1,4 +1,4 @@
-"""Policies that need no learning, to compare with: stand still, move at random, and know everything."""
+"""Baseline policies without learning: no motion, random actions, and an oracle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jepa_mpc.types import ActionBox, Observation
 
 
 class ReachState(Protocol):
-    """What a baseline may look at; more than an agent may."""
+    """State available to a baseline; more than an agent gets."""
 
     goal_m: NDArray[np.float64]
 
@@ -34,11 +34,11 @@ class Policy(Protocol):
 
 
 class PolicyAgent:
-    """A policy without plans as an agent: it is told the goal and shown observations, and looks at the truth instead.
+    """A policy without planning as an agent: it ignores goal and observations and reads the true state.
 
     Args:
         policy: Chooses actions.
-        env: What it looks at.
+        env: The environment whose state it reads.
     """
 
     def __init__(self, policy: Policy, env: ReachState) -> None:
@@ -57,7 +57,7 @@ class PolicyAgent:
 
 
 class DoNothing:
-    """Always stands still."""
+    """Always returns zero actions."""
 
     def act(self, env: ReachState) -> NDArray[np.float32]:
         """Zeros `(7,)`."""
@@ -82,10 +82,10 @@ class RandomActions:
 
 
 class OracleIK:
-    """Drives the hand straight to the true goal position, in steps as long as the box allows along that line.
+    """Moves the hand straight to the true goal position, with steps as long as the box allows on that line.
 
     Args:
-        env: Where goal and hand are read from.
+        env: Source of goal and hand position.
     """
 
     def __init__(self, env: ReachState) -> None:

@@ -1,4 +1,4 @@
-"""The Cartesian control of `envs.control` for many rows at once: the same arithmetic in numpy, equal to rounding.
+"""The Cartesian control of `envs.control` for many rows in parallel: equal up to rounding.
 
 Axis letters: R rows.
 """
@@ -22,7 +22,7 @@ class BatchedKinematics:
     """Forward and inverse kinematics of an arm in the base frame, for rows of joints `(R, joints)`.
 
     Args:
-        robot: The arm; spare joints are pulled to its home posture.
+        robot: The arm; the null space pulls its joints to the home posture.
         model: Its model: a chain of hinges from the body of the base's site to the site of the hand.
     """
 
@@ -56,7 +56,7 @@ class BatchedKinematics:
         return solution
 
     def _improved(self, joints: Array, jacobian: Array, error: Array) -> Array:
-        """One damped step, with spare joints drawn home."""
+        """One damped step, with the null space pulled to the home posture."""
         back = jacobian.transpose(0, 2, 1)
         inverse = back @ np.linalg.inv(jacobian @ back + DAMPING**2 * np.eye(6))
         step = (inverse @ error[..., None])[..., 0]
@@ -88,13 +88,13 @@ Stage = tuple[Array, int | None]
 
 
 def chain(robot: Robot, model: mujoco.MjModel) -> list[Stage]:
-    """The way from the base to the hand: fixed placements `(3, 4)`, each with the joint that turns about z after it.
+    """The chain from base to hand: fixed transforms `(3, 4)`, each with the joint about z after it.
 
-    Where a hinge has another axis or an anchor off its body's origin, the placement before it leads into a frame that
-    turns about z there, and the placement after it leads back.
+    For a hinge with another axis or an anchor off its body's origin, the transform before it leads into a frame with
+    that axis as z, and the transform after it leads back.
 
     Raises:
-        ValueError: If the hand does not hang on the base, or a body on the way has more than one joint.
+        ValueError: If the hand is not a descendant of the base, or a body on the chain has more than one joint.
     """
     base, site = int(model.site_bodyid[model.site(robot.base).id]), model.site(robot.hand).id
     bodies = [int(model.site_bodyid[site])]
@@ -124,14 +124,14 @@ def rotation_vectors(rotations: Array) -> Array:
     cosine = 0.5 * (m[:, 0, 0] + m[:, 1, 1] + m[:, 2, 2] - 1.0)
     scale = np.arctan2(length, cosine) / np.maximum(length, TINY)
     vectors = sine * np.where(length > TINY, scale, 1.0)[:, None]
-    reversed_ = cosine < REVERSED  # near half a turn the sine says little about the axis
+    reversed_ = cosine < REVERSED  # near half a turn the sine is too small to give the axis
     if reversed_.any():
         vectors[reversed_] = Rotation.from_matrix(m[reversed_]).as_rotvec()
     return vectors
 
 
 def _moved(at: Array, turned: Array, place: Array) -> tuple[Array, Array]:
-    """Positions `(R, 3)` and frames `(R, 3, 3)` after a fixed placement `(3, 4)`: a rotation and an offset."""
+    """Positions `(R, 3)` and frames `(R, 3, 3)` after a fixed transform `(3, 4)`: a rotation and an offset."""
     both = (turned.reshape(-1, 3) @ place).reshape(-1, 3, 4)
     return at + both[:, :, 3], both[:, :, :3]
 
@@ -150,7 +150,7 @@ def _frame(quaternion: Array, at: Array) -> Array:
 
 
 def _towards(axis: Array) -> Array:
-    """Quaternion of the shortest turn from z to an axis."""
+    """Quaternion of the shortest rotation from z to an axis."""
     quaternion = np.zeros(4)
     mujoco.mju_quatZ2Vec(quaternion, axis)
     return quaternion

@@ -1,7 +1,7 @@
-"""Signs that a simulation broke down: the same for one environment and for many rows side by side.
+"""Detection of diverged simulations, for one environment and for many rows in parallel.
 
-MuJoCo resets a diverging simulation on its own, to a finite pose that may even look good, and counts a warning.
-`mujoco.rollout` freezes a row at the first warning. In both cases the clock of the simulation betrays it.
+MuJoCo resets a diverging simulation to a finite pose, which may look plausible, and counts a warning. `mujoco.rollout`
+freezes a row at the first warning. In both cases the simulation's clock reveals it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from jepa_mpc.envs.plant import PHYSICS, Array
 
 LOGGER = logging.getLogger(__name__)
 CLOCK_TOLERANCE_S = 1e-6
-LARGEST_NUMBER = 1e6  # no position (m, rad) or speed of a working robot comes near it
+LARGEST_NUMBER = 1e6  # far above any position (m, rad) or speed of a working robot
 
 mujoco.set_mju_user_warning(lambda message: LOGGER.debug("MuJoCo: %s", message))  # no log file in the working directory
 
 
 def warnings(data: mujoco.MjData) -> NDArray[np.int64]:
-    """How often MuJoCo has warned of each kind."""
+    """Number of MuJoCo warnings of each kind."""
     return np.array([kind.number for kind in data.warning])
 
 
 def unfit(action: Array, data: mujoco.MjData, deepest_overlap_m: float = np.inf) -> str | None:
-    """Why a step cannot be simulated: the action, the state, or bodies inside each other; None if it can."""
+    """Why a step cannot be simulated (action, state, or penetrating bodies); None if it can."""
     if not np.isfinite(action).all():
         return f"the action holds values that are not finite: {np.asarray(action).tolist()}"
     if not np.isfinite(data.qpos).all() or not np.isfinite(data.qvel).all():
@@ -38,18 +38,18 @@ def unfit(action: Array, data: mujoco.MjData, deepest_overlap_m: float = np.inf)
 
 
 def overlap_m(data: mujoco.MjData) -> float:
-    """How deep bodies are inside each other, in metres; 0 or less where none are."""
+    """Deepest penetration of bodies in metres; 0 or less without any."""
     return -float(data.contact.dist.min()) if data.ncon else 0.0
 
 
 def overlapping(model: mujoco.MjModel, data: mujoco.MjData, physics: Array, deepest_m: float) -> NDArray[np.bool_]:
-    """Which rows of physics `(R, F)` hold bodies deeper inside each other; equal neighbours are looked at once.
+    """Mask of the rows of physics `(R, F)` with deeper penetration; equal neighbouring rows are evaluated once.
 
     Args:
         model: The model.
-        data: Scratch, which is overwritten.
-        physics: States; rows that are not finite are passed over.
-        deepest_m: What is allowed.
+        data: Scratch data, overwritten.
+        physics: States; non-finite rows are skipped.
+        deepest_m: Maximum allowed penetration.
     """
     found = np.zeros(len(physics), dtype=bool)
     if not np.isfinite(deepest_m):
@@ -66,7 +66,7 @@ def overlapping(model: mujoco.MjModel, data: mujoco.MjData, physics: Array, deep
 
 
 def broken(data: mujoco.MjData, before: NDArray[np.int64], due_s: float) -> str | None:
-    """What went wrong while simulating up to `due_s`, given the warnings `before`; None if all is well."""
+    """Reason for a divergence while simulating up to `due_s`, given the warnings `before`; None if there is none."""
     raised = np.flatnonzero(warnings(data) - before)
     if raised.size:
         return "MuJoCo warned: " + ", ".join(mujoco.mjtWarning(int(kind)).name for kind in raised)
@@ -80,16 +80,16 @@ def broken(data: mujoco.MjData, before: NDArray[np.int64], due_s: float) -> str 
 
 
 def unbroken(physics: Array, began_s: Array, timestep_s: float) -> NDArray[np.bool_]:
-    """Up to where each row is sound.
+    """How long each row is valid.
 
     Args:
-        physics: Physics `(R, n + 1, F)` after each of n physics steps and of one more, time first.
-        began_s: Time `(R,)` at which each row began.
+        physics: Physics `(R, n + 1, F)` after each of n physics steps and one more, time first.
+        began_s: Start time `(R,)` of each row.
         timestep_s: Length of a physics step.
 
     Returns:
-        `(R, n)`: whether the row was finite, on time and within bounds after that step and after all before it. A
-        warning in the last step shows in the one more, where the row is frozen.
+        `(R, n)`: whether the row was finite, on time and within bounds after that step and all earlier ones. A warning
+        in the last step shows in the additional one, where the row is frozen.
     """
     count = physics.shape[1] - 1
     due_s = began_s[:, None] + timestep_s * np.arange(1, count + 1)

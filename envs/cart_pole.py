@@ -1,4 +1,4 @@
-"""Cart-pole: swing a hanging pole up by pushing the cart, and keep it there."""
+"""Cart-pole: swing up a hanging pole by pushing the cart, and keep it upright."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SENSORS = ("cart position [m]", "pole angle [rad]", "cart speed [m/s]", "pole sp
 
 
 def swing_cost() -> Cost:
-    """Tilt of the pole, distance of the cart and speeds, mean over the plan and once more at its end."""
+    """Tilt of the pole, cart position and speeds: mean over the plan, plus the last step."""
     return task_cost(weighted((1.0, tilt(1)), (1.0, squares([(0, 0.1), (2, 0.01), (3, 0.01)]))), at_end=1.0)
 
 
@@ -37,19 +37,19 @@ def read_joints(physics: Array, sensordata: Array) -> Array:
 
 
 def stands(sensors: Array) -> bool:
-    """Whether the pole is nearly upright, slow, and the cart near the middle."""
+    """Whether the pole is nearly upright and slow, and the cart near the middle."""
     cart_m, angle_rad, _, speed_rad_s = sensors
     return bool(np.cos(angle_rad) > UPRIGHT_COSINE and abs(speed_rad_s) < SLOW_RAD_S and abs(cart_m) < NEAR_M)
 
 
 class CartPoleEnv(DirectEnv):
-    """A cart that is pushed with up to 15 N for 0.04 s at a time; its pole hangs at first and shall stand.
+    """A cart pushed with up to 15 N for 0.04 s at a time; the pole starts hanging and should stand.
 
-    The action is the share of that force, -1 to 1.
+    The action is a share of that force, -1 to 1.
 
     Args:
         cameras: "side", or none.
-        image_size: Width and height of the pictures in pixels.
+        image_size: Width and height of the images in pixels.
         budget: Control steps per episode.
         render_mode: None or "rgb_array".
     """

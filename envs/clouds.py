@@ -1,8 +1,8 @@
-"""Point clouds from the depth images of a scene's cameras, in the frame of the robot's base.
+"""Point clouds from depth images of a scene's cameras, in the base frame of the robot.
 
-    p = axes (depth * ray) + eye            for every pixel that sees something; then cropped, and thinned evenly
+    p = axes (depth * ray) + eye            for every pixel that hits something; then cropped, and subsampled evenly
 
-Depth comes from rays (`envs.rays`), so no picture is drawn and nothing is rounded by a depth buffer.
+Depth comes from ray casting (`envs.rays`), so nothing is rendered and there is no depth-buffer rounding.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Rows = Annotated[NDArray[np.float64], "G 3"]
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """What of a scene becomes points.
+    """The part of a scene that becomes points.
 
     Args:
-        low: Lower corner of the box that is kept, in the frame of the base, m.
+        low: Lower corner of the box, in the base frame, m.
         high: Upper corner.
-        leave_out: Names of bodies that are left out with all that hangs on them: "table", "base" (the robot).
+        leave_out: Names of excluded bodies, with their descendants: "table", "base" (the robot).
 
     Raises:
         ValueError: If the box is empty.
@@ -48,11 +48,11 @@ class Crop:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """Points that cameras see, in the frame of the base.
+    """Points seen by cameras, in the base frame.
 
     Args:
         points: float32 `G 3`, m.
-        eyes: float32 `G 3`, the camera that sees each, m.
+        eyes: float32 `G 3`, position of the camera that sees each, m.
     """
 
     points: Annotated[NDArray[np.float32], "G 3"]
@@ -62,7 +62,7 @@ class Seen:
 def depth_image(
     model: mujoco.MjModel, data: mujoco.MjData, *, camera: str, size: int | tuple[int, int]
 ) -> tuple[Depth, Annotated[NDArray[np.int32], "h w"]]:
-    """What a depth camera gives.
+    """The image of a depth camera.
 
     Args:
         model: The model.
@@ -71,10 +71,10 @@ def depth_image(
         size: Height and width in pixels, or one number for both.
 
     Returns:
-        Distance along the camera's axis, m, infinite where there is nothing; and the number of the geom, -1 for none.
+        Distance along the camera's axis, m, infinite for the background; and the index of the geom, -1 for none.
 
     Raises:
-        ValueError: If the camera is orthographic or has intrinsics of its own.
+        ValueError: If the camera is orthographic or has custom intrinsics.
     """
     number = model.camera(camera).id
     depth, geom = cast(model, data, number, Pinhole.of(model, number, size).rays())
@@ -82,20 +82,20 @@ def depth_image(
 
 
 def backproject(depth_m: Depth, camera: Pinhole) -> Annotated[NDArray[np.float64], "h w 3"]:
-    """The point that each pixel sees, in the camera's frame (x right, y up, -z ahead), m; not finite for nothing."""
+    """The point seen by each pixel, in the camera frame (x right, y up, -z ahead), m; non-finite for the background."""
     return depth_m[..., None].astype(np.float64) * camera.rays()
 
 
 class CloudSensor:
-    """Depth cameras as one sensor: a cloud of always as many points.
+    """Depth cameras as one sensor: a cloud with a fixed number of points.
 
     Args:
         model: The model.
         cameras: Names of the cameras.
         size: Width and height of the depth images, px.
-        points: Points of a cloud. Where fewer are seen, those that are seen are repeated in turn.
-        crop: What becomes points.
-        frame: Name of the site in whose frame points are given.
+        points: Points per cloud. If fewer are visible, they are repeated in turn.
+        crop: The part of the scene that becomes points.
+        frame: Name of the site that defines the frame of the points.
 
     Raises:
         ValueError: If there is no camera, a number is not positive, or the model has no such body or site.
@@ -128,7 +128,7 @@ class CloudSensor:
         return self.look(data).points
 
     def look(self, data: mujoco.MjData) -> Seen:
-        """The cloud, and the camera that sees each point.
+        """The cloud, and the position of the camera that sees each point.
 
         Raises:
             BadObservation: If no camera sees a point of the crop.
@@ -145,7 +145,7 @@ class CloudSensor:
         return Seen(points=seen[at], eyes=eyes[at])
 
     def _camera(self, data: mujoco.MjData, camera: str) -> tuple[Rows, Rows]:
-        """Points that one camera sees inside the crop, and its own place for each."""
+        """Points that one camera sees inside the crop, and its own position for each."""
         number = self.model.camera(camera).id
         depth, geom = depth_image(self.model, data, camera=camera, size=self.size)
         wanted = (geom != NOTHING) & self.wanted[geom]
@@ -158,11 +158,11 @@ class CloudSensor:
 
 
 def normals(seen: Seen, *, neighbours: int = 12) -> Annotated[NDArray[np.float32], "G 3"]:
-    """Unit normals of the surface: the direction in which a point's neighbours spread least, towards its camera.
+    """Unit surface normals: the direction of least spread of a point's neighbours, towards its camera.
 
     Args:
         seen: The points.
-        neighbours: Points that a plane is laid through, itself included, at least three.
+        neighbours: Points for fitting a plane, including the point itself, at least three.
 
     Raises:
         BadObservation: If there are fewer points than that.
@@ -189,7 +189,7 @@ def _number(model: mujoco.MjModel, kind: mujoco.mjtObj, name: str) -> int:
 
 
 def _roots(model: mujoco.MjModel, stems: Sequence[int]) -> NDArray[np.int64]:
-    """For every body the stem that it hangs on, or itself."""
+    """The stem body that each body descends from, or the body itself."""
     roots = np.arange(model.nbody)
     for body in range(1, model.nbody):  # parents come first
         if body not in stems and roots[model.body_parentid[body]] in stems:

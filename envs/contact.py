@@ -10,7 +10,7 @@ import numpy as np
 from jepa_mpc.envs.things import BODY
 
 ELSE = ""
-FELT_N = 0.05  # weaker contacts do not count as touching
+FELT_N = 0.05  # weaker contacts are ignored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +18,9 @@ class Touch:
     """Normal forces on the object, in newtons.
 
     Args:
-        left_n: From the left finger.
-        right_n: From the right finger.
-        support_n: From everything else (table, clutter, the rest of the arm).
+        left_n: Force of the left finger.
+        right_n: Force of the right finger.
+        support_n: Force of everything else (table, clutter, the rest of the arm).
     """
 
     left_n: float
@@ -39,12 +39,12 @@ class Touch:
 
     @property
     def held(self) -> bool:
-        """Whether the fingers alone carry the object."""
+        """Whether only the fingers carry the object."""
         return self.gripped and self.support_n <= FELT_N
 
 
 def touch(model: mujoco.MjModel, data: mujoco.MjData, fingers: tuple[str, ...]) -> Touch:
-    """The forces of the contacts that the simulation has just computed; fingers are the left one and the right one."""
+    """Contact forces of the last simulation step; `fingers` are the left and the right one."""
     handled = model.body(BODY).id
     sums = dict.fromkeys((*fingers, ELSE), 0.0)
     force = np.zeros(6)

@@ -1,7 +1,7 @@
 """Cartesian control of an arm: from a 7-number command to joint targets, by damped least squares.
 
-A command is (dx, dy, dz [m], rotation vector [rad], gripper): the position moves from where the hand *is*, the
-orientation from where it was *commanded* (so it cannot drift), the last number closes (+) or opens (-) the gripper by
+A command is (dx, dy, dz [m], rotation vector [rad], gripper): the position moves from the *measured* hand position, the
+orientation from the *commanded* one (so it cannot drift), and the last number closes (+) or opens (-) the gripper by
 that share.
 
     dq = J^T (J J^T + damping^2 I)^-1 e + (I - J^+ J) gain (q_home - q)     (Wampler 1986; Nakamura & Hanafusa 1986)
@@ -22,10 +22,10 @@ POSE_DIM = 6
 
 
 class InverseKinematics:
-    """Solves for arm joints that put the hand at a pose given in the robot's base frame.
+    """Solves for arm joints that place the hand at a pose in the base frame.
 
     Args:
-        robot: The arm; spare joints are pulled to its home posture.
+        robot: The arm; the null space pulls its joints to the home posture.
         model: Its model; positions of base and links are read at each call, so labs may move the base.
     """
 
@@ -43,7 +43,7 @@ class InverseKinematics:
         return self._hand_in_base()
 
     def solve(self, joints: np.ndarray, position: np.ndarray, rotation: np.ndarray) -> tuple[np.ndarray, float]:
-        """Arm joints `(joints,)` near `joints` that reach the pose, and the position error (m) that remains."""
+        """Arm joints `(joints,)` near `joints` that reach the pose, and the remaining position error (m)."""
         solution = np.array(joints, dtype=np.float64)
         jacobian = np.zeros((6, self.model.nv))
         to_base = np.zeros((6, 6))
@@ -79,7 +79,7 @@ class InverseKinematics:
 
 
 def pull_home(robot: Robot) -> float:
-    """How strongly spare joints are pulled home; without any, damping alone would let the pull move the hand."""
+    """Strength of the null-space pull to the home posture; without redundancy it would move the hand."""
     return NULL_GAIN if robot.num_joints > POSE_DIM else 0.0
 
 

@@ -1,7 +1,7 @@
-"""Task costs read from simulator sensors: for planners on true dynamics, where no learned distance is needed.
+"""Task costs of simulator sensors, for planning on true dynamics without a learned distance.
 
-A stage cost maps sensors `... Q` and the goal's sensors `... Q` to one number each; `SensorCost` takes it at every
-step, `task_cost` along a plan. All of them are differentiable in the sensors.
+A stage cost maps sensors `... Q` and the goal's sensors `... Q` to a number; `SensorCost` applies it at every step,
+`task_cost` along a plan. All of them are differentiable in the sensors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SensorCost:
     """A stage cost at every step of a plan.
 
     Args:
-        stage: Cost of one step's sensors, lower is better.
+        stage: Cost of one step's sensors; lower is better.
     """
 
     stage: Stage
@@ -35,7 +35,7 @@ class SensorCost:
         """Sensors B S H Q and the goal's B Q -> cost B S H.
 
         Raises:
-            ValueError: If rollout or goal carry no sensors, or shapes do not fit.
+            ValueError: If rollout or goal have no sensors, or shapes do not fit.
         """
         if rollout.sensors is None or goal.sensors is None:
             lacking = "rollout" if rollout.sensors is None else "goal"
@@ -51,7 +51,7 @@ def squared_length(rollout: Rollout, plans: Plans, goal: Goal) -> StepCosts:
 
 
 def task_cost(stage: Stage, *, at_end: float = 0.0, effort: float = 0.0) -> Cost:
-    """A stage cost along a plan, and its price of moving.
+    """A stage cost along a plan, plus effort.
 
         cost = mean_h stage(q_h, q_goal) + at_end * stage(q_H, q_goal) + effort * mean_h |a_h|^2
 
@@ -70,12 +70,12 @@ def task_cost(stage: Stage, *, at_end: float = 0.0, effort: float = 0.0) -> Cost
 
 
 def squared(now: Tensor, goal: Tensor) -> Tensor:
-    """Squared distance of all sensors from their values at the goal."""
+    """Squared distance of all sensors to their values at the goal."""
     return (now - goal).square().sum(dim=-1)
 
 
 def apart(sensors: Sequence[int]) -> Stage:
-    """Distance between some sensors and their values at the goal, in their own unit."""
+    """Distance of some sensors to their values at the goal, in their own unit."""
     chosen = list(sensors)
 
     def stage(now: Tensor, goal: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def apart(sensors: Sequence[int]) -> Stage:
 
 
 def weighted(*terms: tuple[float, Stage]) -> Stage:
-    """A sum of stage costs, each with its weight."""
+    """A weighted sum of stage costs."""
 
     def stage(now: Tensor, goal: Tensor) -> Tensor:
         total = torch.zeros(now.shape[:-1], dtype=now.dtype, device=now.device)
@@ -97,12 +97,12 @@ def weighted(*terms: tuple[float, Stage]) -> Stage:
 
 
 def tilt(angle: int) -> Stage:
-    """How far an angle (rad) is from upright, 1 - cos(angle): 0 upright, 2 upside down."""
+    """Deviation of an angle (rad) from upright, 1 - cos(angle): 0 upright, 2 upside down."""
     return lambda now, goal: 1.0 - torch.cos(now[..., angle] - goal[..., angle])
 
 
 def squares(weights: Sequence[tuple[int, float]]) -> Stage:
-    """Weighted squares of single sensors' distances from their values at the goal."""
+    """Weighted squared distances of single sensors to their values at the goal."""
 
     def stage(now: Tensor, goal: Tensor) -> Tensor:
         return sum(

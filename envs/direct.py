@@ -1,4 +1,4 @@
-"""What the tasks share whose actions are the actuator signals themselves: pictures, exact states, breakdowns."""
+"""Base class of tasks whose actions are actuator signals: images, exact states, divergence checks."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ BREAKDOWN_REWARD = -10.0
 
 
 class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC):
-    """A MuJoCo task whose actions are held actuator signals, with an image of the goal.
+    """A MuJoCo task whose actions are held actuator signals, with a goal image.
 
     Observations: `frames` and `goal`, uint8 `(3 per camera, size, size)`, and `proprio`: positions and velocities.
-    The reward is minus the distance from the goal, in the task's own measure.
+    The reward is the negative distance to the goal, in the task's own measure.
 
     Args:
-        plant: What is simulated.
-        cameras: Names of cameras of the model, in the order in which their channels are stacked; none at all where
-            nobody looks.
+        plant: The simulated plant.
+        cameras: Names of cameras of the model, in the order of their channels; none without image observations.
         view: The camera of `render`.
-        image_size: Width and height of the pictures in pixels.
+        image_size: Width and height of the images in pixels.
         budget: Control steps per episode.
         render_mode: None or "rgb_array".
 
@@ -44,7 +43,7 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}
     tracked: Tracked | None = None
-    """What the task moves, for films that draw its imagined way; without it they draw none."""
+    """The tracked part of the task, for videos that draw its predicted path; None draws no path."""
 
     def __init__(
         self,
@@ -87,7 +86,7 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
 
     @abstractmethod
     def _start(self, options: dict[str, Any]) -> tuple[Array, Array]:
-        """Positions and velocities at which an episode begins; may put another model into the plant."""
+        """Initial positions and velocities of an episode; may replace the plant's model."""
 
     @abstractmethod
     def _goal_positions(self) -> Array:
@@ -95,15 +94,15 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
 
     @abstractmethod
     def goal_sensors(self) -> Array:
-        """What the plant's sensors read at the goal `(Q,)`."""
+        """The plant's sensors at the goal `(Q,)`."""
 
     @abstractmethod
     def distance_of(self, sensors: Array) -> float:
-        """Distance of a state with these sensors `(Q,)` from the goal, in the task's own measure."""
+        """Distance of a state with these sensors `(Q,)` to the goal, in the task's own measure."""
 
     @abstractmethod
     def success(self) -> bool:
-        """Whether the goal is reached now."""
+        """Whether the goal is currently reached."""
 
     @property
     def action_box(self) -> ActionBox:
@@ -116,8 +115,8 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
         """Begin an episode.
 
         Args:
-            seed: Seed of the start (and of the goal, where it changes).
-            options: `start`: positions and velocities in one row, instead of drawn ones.
+            seed: Seed of the start (and of the goal, if it varies).
+            options: `start`: positions and velocities in one row, instead of random ones.
         """
         super().reset(seed=seed)
         options = options or {}
@@ -133,9 +132,9 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
         return self._observe(), self._info()
 
     def step(self, action: Any) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """Hold one action for a control step; an action outside of the bounds is clipped to them.
+        """Hold one action for a control step; actions outside of the bounds are clipped.
 
-        The episode terminates with `info["sim_error"]` if the simulation breaks down; pictures then stay as they were.
+        The episode terminates with `info["sim_error"]` if the simulation diverges; images then stay unchanged.
 
         Raises:
             ValueError: If the action, an array or a tensor, has another shape than `(A,)` or `(1, A)`.
@@ -159,7 +158,7 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
         return np.concatenate([physics, [self._steps], guess])
 
     def set_state(self, state: Array) -> None:
-        """Put the simulation into a recorded state of the same episode's model.
+        """Restore a recorded state of the same episode's model.
 
         Raises:
             ValueError: If the state has another length.
@@ -175,7 +174,7 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
         self._frames = self._look()
 
     def plant_sensors(self) -> Array:
-        """What the plant's sensors read now `(Q,)`."""
+        """The plant's current sensors `(Q,)`."""
         physics = self.state()[None, None, : layout_of(self.plant.model, 0).physics_dim]
         sensordata = np.zeros((1, 1, self.plant.model.nsensordata))
         if self.plant.model.nsensordata:
@@ -185,7 +184,7 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
         return self.plant.read(physics, sensordata)[0, 0]
 
     def distance(self) -> float:
-        """Distance from the goal, in the task's own measure; infinite after a breakdown of the simulation."""
+        """Distance to the goal, in the task's own measure; infinite after a divergence."""
         return float("inf") if self._broken else self.distance_of(self.plant_sensors())
 
     def goal(self) -> Observation:
@@ -193,7 +192,7 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
         return Observation(frames=torch.from_numpy(self._goal_frames.copy())[None, None], cameras=self.cameras)
 
     def observation(self) -> Observation:
-        """What the cameras and joints show now, as an agent takes it."""
+        """Current camera images and joints, for an agent."""
         return Observation(
             frames=torch.from_numpy(self._frames.copy())[None, None],
             cameras=self.cameras,
@@ -201,17 +200,17 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
         )
 
     def oracle(self) -> Policy | None:
-        """A policy that knows everything, where there is one; None here."""
+        """An oracle policy, if there is one; None here."""
         return None
 
     def picture(self, camera: str, size: int) -> NDArray[np.uint8]:
-        """A picture `(size, size, 3)` of the present."""
+        """A current image `(size, size, 3)`."""
         if self._renderer is None:
             self._renderer = make_renderer(self.plant.model)
         return self._renderer.draw(self.data, camera, size)
 
     def render(self) -> NDArray[np.uint8] | None:
-        """A 384 px picture for people when the render mode is "rgb_array"."""
+        """A 384 px image for viewers, with render mode "rgb_array"."""
         return self.picture(self.view, 384) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
@@ -221,7 +220,7 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
             self._renderer = None
 
     def _adopt(self) -> None:
-        """Take note of the plant's model, which a reset may have replaced."""
+        """Read the plant's model, which a reset may have replaced."""
         model = self.plant.model
         if getattr(self, "_adopted", None) is model:
             return
@@ -239,7 +238,7 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
         mujoco.mj_setState(self.plant.model, self.data, np.zeros(self.plant.model.nv), GUESS)
 
     def _move(self, action: Array) -> str | None:
-        """Simulate one control step; None, or what went wrong."""
+        """Simulate one control step; None, or the reason for a divergence."""
         model, data = self.plant.model, self.data
         reason = unfit(action, data, self.plant.deepest_overlap_m)
         if reason is not None:

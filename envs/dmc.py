@@ -1,7 +1,7 @@
-"""dm_control's tasks, of the suite and of manipulation, behind the same interface as our own.
+"""dm_control's tasks, of the suite and of manipulation, with the interface of our own tasks.
 
-The models, starts and targets are dm_control's; they are stepped by MuJoCo itself, which moves them bit for bit as
-dm_control's own `step` does, with the same state rows and the same true dynamics as every other task.
+Models, starts and targets are dm_control's; MuJoCo steps them bit for bit as dm_control's own `step` does, with the
+same state rows and true dynamics as all other tasks.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ MANIPULATION = "manipulation"
 class DmcEnv(DirectEnv):
     """A task of dm_control.
 
-    Actions are dm_control's own, each held for `DmcTask.repeat` of its control steps; axes that go beyond 1 are given
-    as a share of their largest value. Starts are dm_control's own, too, save those that are at the goal already.
+    Actions are dm_control's own, each held for `DmcTask.repeat` of its control steps; axes with a range beyond 1 are
+    scaled by their largest value. Starts are dm_control's own, too, except those already at the goal.
 
     Args:
         task: A name of `DMC_TASKS`.
         cameras: Names of cameras of its model; None for the task's own.
-        image_size: Width and height of the pictures in pixels.
+        image_size: Width and height of the images in pixels.
         budget: Control steps per episode; None for the task's own.
         render_mode: None or "rgb_array".
 
     Raises:
-        UnknownName: If there is no such task; lists what exists.
+        UnknownName: If there is no such task; lists the known ones.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class DmcEnv(DirectEnv):
         )
 
     def goal_sensors(self) -> Array:
-        """What the task's sensors read at its target."""
+        """The task's sensors at its target."""
         return self.task.goal_sensors(self.plant.model)
 
     def distance_of(self, sensors: Array) -> float:
-        """Distance from the target, in the task's own measure."""
+        """Distance to the target, in the task's own measure."""
         return self.task.distance(sensors, self.goal_sensors())
 
     def success(self) -> bool:
-        """Whether the target is reached now."""
+        """Whether the target is currently reached."""
         return not self._broken and self.task.reached(self.plant_sensors(), self.goal_sensors())
 
     def cost(self) -> Cost:
@@ -77,12 +77,12 @@ class DmcEnv(DirectEnv):
         return self.task.cost()
 
     def _start(self, options: dict[str, Any]) -> tuple[Array, Array]:
-        """Let dm_control begin an episode, and another one while it begins at its goal."""
+        """Start an episode of dm_control, repeated until it does not start at its goal."""
         random = self._source.random_state if self.task.domain == MANIPULATION else self._source.task.random
         random.seed(int(self.np_random.integers(2**31)))
         while True:
             self._source.reset()
-            if self._source.physics.model.ptr is not self.plant.model:  # a manipulation task builds a new one each time
+            if self._source.physics.model.ptr is not self.plant.model:  # manipulation tasks rebuild the model
                 self.plant = self._made_plant()
             data = self._source.physics.data
             self._began, velocities = np.array(data.qpos), np.array(data.qvel)
@@ -117,7 +117,7 @@ def _load(task: DmcTask) -> Any:
         from dm_control import manipulation
 
         source = manipulation.load(task.task, seed=0)
-        source.reset()  # the model of a manipulation task is complete only then
+        source.reset()  # completes the model of a manipulation task
         return source
     from dm_control import suite
 

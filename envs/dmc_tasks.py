@@ -1,6 +1,6 @@
-"""The dm_control tasks that one can plan in: their sensors, goals and costs, as records.
+"""The supported dm_control tasks: sensors, goals and costs, as records.
 
-Each reads its sensors from the physics (time, positions, velocities), so that thousands of rows are read at once.
+Each reads its sensors from the physics (time, positions, velocities), so thousands of rows are read together.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ Reader = Callable[[mujoco.MjModel], Callable[[Array, Array], Array]]
 
 @dataclass(frozen=True, kw_only=True)
 class DmcTask:
-    """One task of dm_control and how it is planned in.
+    """One task of dm_control with its planning setup.
 
     Args:
         domain: Domain of the suite, or "manipulation".
         task: Name within the domain.
         repeat: Control steps of dm_control per action.
-        horizon: Actions that a plan should look ahead.
+        horizon: Recommended planning horizon in actions.
         budget: Actions per episode.
         sensors: Name and unit of each sensor.
-        read: Given the model, a reader of sensors `(R, K, Q)`.
-        goal_sensors: What they read at the goal of a model `(Q,)`.
-        goal_positions: Positions at the goal of a model, given the present ones.
-        cost: Cost of imagined futures.
-        distance: Distance of sensors from the goal's sensors, in the task's own measure.
+        read: Makes a reader of sensors `(R, K, Q)` for a model.
+        goal_sensors: The sensors at the goal of a model `(Q,)`.
+        goal_positions: Positions at the goal of a model, given the current ones.
+        cost: Cost of predicted futures.
+        distance: Distance of sensors to the goal's sensors, in the task's own measure.
         reached: Whether sensors are at the goal.
-        camera: The camera of the pictures.
-        tracked: What the task moves.
+        camera: The camera of the images.
+        tracked: The tracked part of the task.
         describe: The task in a sentence.
-        holds: Whether an episode begins at the goal and shall stay there.
+        holds: Whether an episode starts at the goal and should stay there.
     """
 
     domain: str
@@ -167,7 +167,7 @@ def _read_reacher(physics: Array, sensordata: Array) -> Array:
 
 
 def _reacher_posture(model: mujoco.MjModel, positions: Array) -> Array:
-    """Two links of one length: half the way between them is the direction of the target."""
+    """Posture for two links of equal length: the bisector of the two points at the target."""
     x, y = model.geom("target").pos[:2]
     bend = np.arccos(np.clip(np.hypot(x, y) / (2 * REACHER_LINK_M), -1.0, 1.0))
     return np.array([np.arctan2(y, x) - bend, 2 * bend])
@@ -194,7 +194,7 @@ def _jaco() -> DmcTask:
 
 
 def _read_jaco(model: mujoco.MjModel) -> Callable[[Array, Array], Array]:
-    """A reader that runs the kinematics row by row, which is little beside contacts between meshes."""
+    """A reader that runs the kinematics row by row, which is cheap compared with mesh contacts."""
     data, site = mujoco.MjData(model), model.site(JACO_TIP).id
 
     def read(physics: Array, sensordata: Array) -> Array:
@@ -210,7 +210,7 @@ def _read_jaco(model: mujoco.MjModel) -> Callable[[Array, Array], Array]:
 
 
 def _jaco_posture(model: mujoco.MjModel, positions: Array) -> Array:
-    """Joints that put the tip at the target, by damped least squares from the present ones."""
+    """Joints that place the tip at the target, by damped least squares from the current ones."""
     data, site = mujoco.MjData(model), model.site(JACO_TIP).id
     data.qpos[:] = positions
     jacobian = np.zeros((3, model.nv))

@@ -1,9 +1,8 @@
-"""Exact optical flow between two states of a simulation: what a perfect flow network would answer.
+"""Exact optical flow between two states of a simulation.
 
-Rays through the pixel centres give depth and geom; the geom's change of pose moves the point that was hit; the camera
-of the second state projects it again. No picture is drawn, so it works without OpenGL and is exact to numerical
-precision (a rasteriser's tessellation and its depth buffer do not come in). Another ray, from the second camera to the
-moved point, tells whether something stands before it.
+Rays through the pixel centres give depth and geom; the geom's change of pose moves the hit point; the camera of the
+second state projects it. Nothing is rendered, so it works without OpenGL and is exact to numerical precision (no
+tessellation or depth-buffer error). Another ray, from the second camera to the moved point, tests for occlusion.
 """
 
 from __future__ import annotations
@@ -17,25 +16,25 @@ from numpy.typing import NDArray
 from jepa_mpc.envs.rays import NOTHING, Pinhole, Points, cast, check_perspective, rotation_of
 
 OCCLUSION = 0.02
-"""A point is hidden where something stands nearer than it by more than this share of its depth."""
+"""A point is occluded if something is nearer than it by more than this share of its depth."""
 MOVING_PX = 0.25
-"""Pixels that move by less than this through the motion of things do not count as moving."""
+"""Pixels moved by less than this through object motion do not count as moving."""
 ROUNDING_PX = 1e-3
-"""So far outside, a pixel at the border still counts as inside: it may have stood still."""
+"""Tolerance at the border: such pixels still count as inside, as they may be static."""
 FAR_M = 1e6
-"""Where the background is taken to be: far enough that only turning the camera moves it."""
+"""Distance of the background: large enough that only camera rotation moves it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrueFlow:
-    """What happened to each pixel of the first picture.
+    """The motion of each pixel of the first image.
 
     Args:
         flow: float32 `(2, h, w)`: pixels to the right, pixels down.
-        valid: bool `(h, w)`, True where the same point is seen in the second picture too: inside it, and not hidden.
-        moving: bool `(h, w)`, True where things moved the pixel, not the camera alone.
+        valid: bool `(h, w)`, True where the same point is visible in the second image: inside it, and not occluded.
+        moving: bool `(h, w)`, True where object motion moved the pixel, not only the camera.
         depth_m: float32 `(h, w)`, distance along the camera's axis in the first state; infinite for the background.
-        geom: int32 `(h, w)`, number of the geom in the first state; -1 for the background.
+        geom: int32 `(h, w)`, index of the geom in the first state; -1 for the background.
     """
 
     flow: NDArray[np.float32]
@@ -48,12 +47,12 @@ class TrueFlow:
 def exact_flow(
     model: mujoco.MjModel, before: mujoco.MjData, after: mujoco.MjData, *, camera: str, size: int | tuple[int, int]
 ) -> TrueFlow:
-    """Flow from the picture of one state to that of another.
+    """Flow from the image of one state to that of another.
 
         p' = project(pose_after pose_before^-1 lift(p, depth));   flow = p' - p
 
-    Camera and geoms may both have moved. Geoms of zero opacity are not there. Shadows and reflections are no matter of
-    flow. Cameras of the plain kind (a vertical field of view, square pixels) are understood.
+    Camera and geoms may both move. Geoms with zero opacity are ignored, as are shadows and reflections. Only
+    perspective cameras are supported (a vertical field of view, square pixels).
 
     Args:
         model: The model of both states (colours and sizes as they are now).
@@ -63,7 +62,7 @@ def exact_flow(
         size: Height and width in pixels, or one number for both.
 
     Raises:
-        ValueError: If the camera is orthographic or has intrinsics of its own.
+        ValueError: If the camera is orthographic or has custom intrinsics.
     """
     number = model.camera(camera).id
     check_perspective(model, number)
@@ -87,7 +86,7 @@ def exact_flow(
 
 
 def _carry(points: Points, geom: NDArray[np.int32], before: mujoco.MjData, after: mujoco.MjData) -> Points:
-    """Points of the world, moved along with their geoms; the background stays."""
+    """World points moved along with their geoms; the background is static."""
     at = np.maximum(geom, 0)
     turn_before, turn_after = (data.geom_xmat.reshape(-1, 3, 3)[at] for data in (before, after))
     own = np.einsum("...ji,...j->...i", turn_before, points - before.geom_xpos[at])  # in the geom's frame
@@ -96,7 +95,7 @@ def _carry(points: Points, geom: NDArray[np.int32], before: mujoco.MjData, after
 
 
 def _hidden(model: mujoco.MjModel, data: mujoco.MjData, camera: int, points: Points) -> NDArray[np.bool_]:
-    """Whether something stands between the camera and each point."""
+    """Whether something occludes each point from the camera."""
     rays = (points - data.cam_xpos[camera]) @ rotation_of(data, camera)
     nearest, _ = cast(model, data, camera, rays)  # 1 where the ray ends at the point itself
     return nearest < 1 - OCCLUSION

@@ -1,4 +1,4 @@
-"""Pairs of frames with their exact flow: the arm moves, things on the table are pushed, and the camera may move too."""
+"""Frame pairs with exact flow: the arm moves, objects on the table are pushed, and the camera may move."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from jepa_mpc.envs.labs import SIDES
 from jepa_mpc.envs.tabletop import TabletopEnv
 
 REACH_M = 0.2
-"""Farther than this from the middle of its workspace, the hand is sent back."""
+"""Maximum distance from the middle of its workspace, from which the hand is sent back."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Motions:
-    """How much moves between two frames.
+    """Amount of motion between two frames.
 
     Args:
         step_m: Largest command of the hand per axis.
-        push_m: Largest shift of a thing on the table per axis; half of them stay.
-        shift_m: Spread of the camera's shift per axis, where it is moved.
-        turn_rad: Spread of its turn per axis, likewise.
+        push_m: Largest shift of an object on the table per axis; half of them stay.
+        shift_m: Standard deviation of the camera's shift per axis, if it moves.
+        turn_rad: Standard deviation of its rotation per axis, if it moves.
     """
 
     step_m: float = 0.05
@@ -35,13 +35,13 @@ class Motions:
 
 
 class PairStage:
-    """One lab in which pairs are made; every pair begins where the last one ended, things and cameras at their places.
+    """One lab in which pairs are made; every pair starts where the last one ended, with objects and cameras reset.
 
     Args:
         env: A task in its lab (after `reset`).
-        size: Side of the pictures in pixels.
-        motions: How much moves.
-        rng: Decides all of it, and the noise of the pictures.
+        size: Side of the images in pixels.
+        motions: Amount of motion.
+        rng: Draws all motion, and the image noise.
     """
 
     def __init__(self, env: TabletopEnv, *, size: int, motions: Motions, rng: np.random.Generator) -> None:
@@ -51,7 +51,7 @@ class PairStage:
         self.places = self.model.body_pos[self.things].copy()
 
     def pair(self, *, moved: bool) -> tuple[NDArray[np.uint8], TrueFlow]:
-        """Frames before and after `(2, 3, h, w)`, and what happened between them; `moved`: the camera moves, too."""
+        """Frames before and after `(2, 3, h, w)`, and the flow between them; `moved`: the camera moves, too."""
         camera = tuple(SIDES)[int(self.rng.integers(len(SIDES)))]
         self._wander()
         mujoco.mj_copyData(self.before, self.model, self.env.scene.data)
@@ -72,7 +72,7 @@ class PairStage:
         step = np.zeros(7)
         step[:3] = self.rng.uniform(-1, 1, 3) * self.motions.step_m
         pull = np.mean(self.env.arm.workspace(), axis=0) - self.env.hand_m()
-        if np.linalg.norm(pull) > REACH_M:  # rather inward than against the workspace's walls
+        if np.linalg.norm(pull) > REACH_M:  # move inward instead of against the workspace limits
             step[:3] = np.abs(step[:3]) * np.sign(pull)
         self.env.arm.move(step)
         mujoco.mj_forward(self.model, self.env.scene.data)

@@ -1,8 +1,7 @@
-"""Stage costs of handling an object, from sensors of hand and object (and its upright axis, and the grip).
+"""Stage costs of manipulation, from sensors of hand and object (and its upright axis, and the grip).
 
-As long as the object is not where the goal shows it, something must touch it: `attending` draws the hand to the object
-first and to its own goal afterwards. `grip` counts only where the hand is as the goal shows it, so that it closes there
-and not on the way.
+While the object is not at its goal, the hand must touch it: `attending` pulls the hand to the object first and to its
+own goal afterwards. `grip` counts only where the hand is at its goal, so that the gripper closes there and not before.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from torch import Tensor
 from jepa_mpc.envs.costs import Stage, apart, weighted
 
 OBJECT_WEIGHT, HAND_WEIGHT, UPRIGHT_WEIGHT, GRIP_WEIGHT = 2.0, 0.5, 0.5, 1.0
-AT_GOAL_M = 0.04  # within it, the hand's own goal comes to count
+AT_GOAL_M = 0.04  # within it, the hand's own goal starts to count
 GATE_M = 0.03
 
 
 def attending(now: Tensor, goal: Tensor) -> Tensor:
-    """Distance (m) of the hand from the object and from its own goal, m and 1 - m of each.
+    """Distance (m) of the hand to the object and to its own goal, weighted by m and 1 - m.
 
-    m = min(1, the object's way to its goal / 4 cm)
+    m = min(1, distance of the object to its goal / 4 cm)
     """
     from_object, from_goal = _length(now[..., 0:3] - now[..., 3:6]), _length(now[..., 0:3] - goal[..., 0:3])
     matters = (_length(now[..., 3:6] - goal[..., 3:6]) / AT_GOAL_M).clamp(max=1.0)
@@ -27,23 +26,23 @@ def attending(now: Tensor, goal: Tensor) -> Tensor:
 
 
 def upright(now: Tensor, goal: Tensor) -> Tensor:
-    """How far the object's axis is from the goal's: 1 - cos, in [0, 2]."""
+    """Deviation of the object's axis from the goal's: 1 - cos, in [0, 2]."""
     return 1.0 - (now[..., 6:9] * goal[..., 6:9]).sum(dim=-1)
 
 
 def grip(now: Tensor, goal: Tensor) -> Tensor:
-    """Gap of the grip (m), times exp(-(distance of the hand from its goal / 3 cm)^2)."""
+    """Difference of the grip (m), times exp(-(distance of the hand to its goal / 3 cm)^2)."""
     gate = (-((now[..., 0:3] - goal[..., 0:3]).square().sum(dim=-1)) / GATE_M**2).exp()
     return gate * (now[..., 9] - goal[..., 9]).abs()
 
 
 def moving() -> Stage:
-    """The object to where the goal shows it, and the hand at the object until then."""
+    """The object to its goal, and the hand at the object until then."""
     return weighted((OBJECT_WEIGHT, apart((3, 4, 5))), (HAND_WEIGHT, attending))
 
 
 def handling() -> Stage:
-    """`moving`, the object upright, and the grip as the goal shows it."""
+    """`moving`, the object upright, and the grip as at the goal."""
     return weighted((1.0, moving()), (UPRIGHT_WEIGHT, upright), (GRIP_WEIGHT, grip))
 
 

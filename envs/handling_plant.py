@@ -20,10 +20,10 @@ NAMES = (
 
 
 class HandlingPlant:
-    """What a task of picking simulates.
+    """The plant of a pick-and-place task.
 
-    Sensors: hand and object (m) and the object's upright axis, in the base frame, and the grip: the opening (m, each
-    finger) that the fingers are driven to, which is smaller than the opening where something is between them.
+    Sensors: hand and object (m) and the object's upright axis, in the base frame, and the grip: the commanded opening
+    (m, each finger), which is smaller than the measured one if something is between the fingers.
 
         grip = opening + force / gain
 

@@ -1,4 +1,4 @@
-"""What a lab's camera does to a clean picture: gain, noise, blur, compression."""
+"""Image effects of a lab's camera: gain, noise, blur, compression."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jepa_mpc.envs.labs import ImageEffects
 
 
 def degrade(image: np.ndarray, effects: ImageEffects, rng: np.random.Generator) -> np.ndarray:
-    """Apply gain, blur, noise and JPEG compression to a uint8 picture `(h, w, 3)`, in this order."""
+    """Apply gain, blur, noise and JPEG compression to a uint8 image `(h, w, 3)`, in this order."""
     pixels = image.astype(np.float32) * effects.gain
     if effects.blur_px > 0:
         picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

@@ -1,9 +1,9 @@
-"""Labs: a seeded generator of the places that a robot may find itself in.
+"""Labs: a seeded generator of environments for a robot.
 
-A lab is a record of numbers; envs/scene.py builds it. Splits say which factors leave the training range:
-`train` (the logs) and `in` (other labs of the same ranges) none, `look` the appearance, `all` every factor, and a
-factor's own name that factor alone. Factors draw from independent streams, so lab 7 of `in` and lab 7 of `camera`
-differ in their cameras and in nothing else.
+A lab is a record of numbers; envs/scene.py builds it. Splits define which factors are outside the training range: none
+in `train` (the logs) and `in` (other labs of the same ranges), the appearance in `look`, every factor in `all`, and a
+single factor in the split of its name. Factors draw from independent streams, so lab 7 of `in` and lab 7 of `camera`
+differ only in their cameras.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Texture:
 
 @dataclass(frozen=True, kw_only=True)
 class Distractor:
-    """An object that stands on the table and has nothing to do with the task; `drift_m_s` is its slow motion."""
+    """An object on the table that is irrelevant to the task; `drift_m_s` is its slow motion."""
 
     shape: str
     size_m: tuple[float, float, float]
@@ -78,11 +78,11 @@ class Distractor:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEffects:
-    """What the camera does to the picture.
+    """Image effects of the camera.
 
     Args:
         noise: Standard deviation, of 255.
-        blur_px: Radius in pixels of a 128 px picture.
+        blur_px: Radius in pixels of a 128 px image.
         jpeg_quality: 100 for no compression.
         gain: Factor on the brightness.
         latency: Delay in frames.
@@ -107,7 +107,7 @@ class BodyDynamics:
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """One place with one robot: everything that differs between labs."""
+    """One robot workplace: everything that differs between labs."""
 
     split: str
     index: int
@@ -137,10 +137,10 @@ def sample_lab(index: int, *, split: str = "train", seed: int = 0, level: Level 
     """Draw lab number `index` of a split.
 
     Args:
-        index: Which lab of the split.
+        index: Index of the lab in the split.
         split: A name of `SPLITS`.
         seed: Seed of the whole generator.
-        level: Where the split's factors come from: "held" for scores, "validation" (near) or "dev" (far) for choosing
+        level: Source of the split's factors: "held" for scores, "validation" (near) or "dev" (far) for choosing
             settings.
 
     Raises:
@@ -193,7 +193,7 @@ def sample_lab(index: int, *, split: str = "train", seed: int = 0, level: Level 
 
 
 def lab_from_dict(record: Mapping[str, Any]) -> Lab:
-    """The lab that `Lab.to_dict` wrote down: equal to it, number for number.
+    """The lab written by `Lab.to_dict`, equal number for number.
 
     Raises:
         ValueError: If an entry is missing or unknown.
@@ -213,7 +213,7 @@ def lab_from_dict(record: Mapping[str, Any]) -> Lab:
             }
         )
     except (KeyError, TypeError) as error:
-        raise ValueError(f"this is no record of a lab: {error}") from error
+        raise ValueError(f"this is not a record of a lab: {error}") from error
 
 
 def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def labs_hash(labs: Sequence[Lab]) -> str:
-    """A short fingerprint of a list of labs, for protocols."""
+    """A short hash of a list of labs, for protocols."""
     text = json.dumps([lab.to_dict() for lab in labs], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

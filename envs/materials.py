@@ -1,4 +1,4 @@
-"""How things sound when they are struck: a few damped modes per material."""
+"""Impact sounds: a few damped modes per material."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ Modes = tuple[float, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """A material, as the modes of a body of 6 cm.
+    """A material, as the modes of a 6 cm body.
 
-        y(t) = sum_k gain_k exp(-t / decay_k) sin(2 pi frequency_k t)         after a blow of 1 N s
+        y(t) = sum_k gain_k exp(-t / decay_k) sin(2 pi frequency_k t)         after an impulse of 1 N s
 
     Args:
         name: Its name.
-        frequencies_hz: Of the modes.
-        decays_s: Time in which each falls to 1 / e.
-        gains: Amplitude of each after a blow of 1 N s.
-        roughness: Blow per second of slipping under 1 N at 1 m/s, N s.
+        frequencies_hz: Frequencies of the modes.
+        decays_s: Decay time of each mode to 1 / e.
+        gains: Amplitude of each mode after an impulse of 1 N s.
+        roughness: Impulse per second of slipping under 1 N at 1 m/s, N s.
 
     Raises:
-        ValueError: If the modes differ in number, or a number is not positive.
+        ValueError: If the numbers of mode parameters differ, or a number is not positive.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Material:
             raise ValueError(f"{self.name}: need as many positive frequencies as decays and gains, got {numbers}")
 
     def scaled(self, size: float) -> Material:
-        """A body that many times as large: its modes are that much lower and decay that much later."""
+        """A body that is `size` times as large: its modes are lower and decay slower by that factor."""
         frequencies, decays = tuple(f / size for f in self.frequencies_hz), tuple(d * size for d in self.decays_s)
         return replace(self, frequencies_hz=frequencies, decays_s=decays)
 
@@ -70,11 +70,11 @@ MATERIALS: dict[str, Material] = {
 
 
 class Ringing:
-    """The modes of one thing, rung sample by sample: what rings on does so in the next call.
+    """The modes of one object, simulated sample by sample; they keep ringing across calls.
 
     Args:
         material: The material.
-        rate: Samples per second; modes at half of it and above are left out.
+        rate: Samples per second; modes at half of it and above are omitted.
 
     Reference: van den Doel and Pai 1998, "The sounds of physical shapes" (modal synthesis).
     """
@@ -89,7 +89,7 @@ class Ringing:
         self._rest = [np.zeros(2) for _ in self._modes]
 
     def __call__(self, blows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sound of blows (N s in each sample)."""
+        """The sound of impulses (N s in each sample)."""
         sound = np.zeros_like(blows)
         for index, (ahead, back) in enumerate(self._modes):
             rung, self._rest[index] = scipy.signal.lfilter(ahead, back, blows, zi=self._rest[index])

@@ -1,6 +1,6 @@
-"""What the arm looks like with the maker's own surfaces, borrowed from an installed package, for pictures only.
+"""The manufacturer's meshes of the arm from an installed package, for rendering only.
 
-The primitives stay in the model, unseen: contacts, masses and motion are the same to the last bit.
+The primitives stay in the model, invisible: contacts, masses and motion are identical bit for bit.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ FINGER_SCALE = (1.75, 1.0, 1.75)
 
 
 def arm_meshes(robot: Robot) -> dict[str, Path]:
-    """The surface file of each body of an arm.
+    """The mesh file of each body of an arm.
 
     Raises:
         ValueError: If there are none for this robot.
         MissingPackage: If no installed package has them.
     """
     if not robot.surfaces:
-        raise ValueError(f"the robot {robot.name} has no surfaces of its maker: take appearance=primitives")
+        raise ValueError(f"the robot {robot.name} has no meshes: use appearance=primitives")
     found = find_spec(PACKAGE)
     folder = Path(found.origin).parent / FOLDER if found and found.origin else None
     if folder is None or not all((folder / name).exists() for name in robot.surfaces.values()):
@@ -36,7 +36,7 @@ def arm_meshes(robot: Robot) -> dict[str, Path]:
 
 
 def attach_meshes(spec: mujoco.MjSpec, robot: Robot) -> None:
-    """Show these surfaces in place of the primitives.
+    """Show these meshes in place of the primitives.
 
     Args:
         spec: The robot's model, not yet compiled.
@@ -44,7 +44,7 @@ def attach_meshes(spec: mujoco.MjSpec, robot: Robot) -> None:
 
     Raises:
         ValueError: If there are none for this robot.
-        MissingPackage: If no installed package has the surfaces.
+        MissingPackage: If no installed package has the meshes.
     """
     for name, file in arm_meshes(robot).items():
         body = spec.body(name)

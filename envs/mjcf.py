@@ -1,4 +1,4 @@
-"""A task out of any MJCF model: reach a goal configuration with the model's own actuators."""
+"""A task from any MJCF model: reach a goal configuration with the model's own actuators."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from jepa_mpc.types import ActionBox
 
 
 class MjcfEnv(DirectEnv):
-    """Bring the model's sensors to what they read at a goal configuration.
+    """Bring the model's sensors to their values at a goal configuration.
 
     Actions are the actuator signals within their `ctrlrange`. The distance is the Euclidean distance between the
     sensors `(Q,)` and the goal's, in the unit of the sensors. Override `goal_sensors`, `distance_of`, `success` or
     `cost` for another task.
 
     Args:
-        mjcf: Path of an XML file, or the XML itself; actuators need a `ctrlrange`. Its `<sensor>` elements say what is
-            compared with the goal; without any, the joint positions are.
+        mjcf: Path of an XML file, or the XML itself; actuators need a `ctrlrange`. Its `<sensor>` elements are compared
+            with the goal; without any, the joint positions are.
         goal: Joint positions at the goal `(nq,)`.
-        start: Joint positions at the start `(nq,)`; those of the model by default.
+        start: Joint positions at the start `(nq,)`; by default those of the model.
         noise: Half width of the uniform noise on the start, in the unit of each joint.
-        tolerance: Distance from the goal that counts as success.
+        tolerance: Maximum distance to the goal for success.
         substeps: Physics steps per action.
-        horizon: Steps that a plan should look ahead.
+        horizon: Recommended planning horizon in steps.
         cameras: Names of cameras of the model; none by default.
-        image_size: Width and height of the pictures (px).
+        image_size: Width and height of the images (px).
         budget: Actions per episode.
-        render_mode: None or "rgb_array", which draws with the first camera of the model.
+        render_mode: None or "rgb_array", which renders the first camera of the model.
 
     Raises:
         ValueError: If the model cannot be read, an actuator has no range, or start or goal have another length.
@@ -74,7 +74,7 @@ class MjcfEnv(DirectEnv):
         )
 
     def goal_sensors(self) -> Array:
-        """What the sensors read at the goal, at rest `(Q,)`."""
+        """The sensors at the goal, at rest `(Q,)`."""
         model, data = self.plant.model, self._judge
         mujoco.mj_resetData(model, data)
         data.qpos[:] = self._goal
@@ -82,7 +82,7 @@ class MjcfEnv(DirectEnv):
         return self.plant.read(np.concatenate([[0.0], self._goal])[None, None], data.sensordata[None, None])[0, 0]
 
     def distance_of(self, sensors: Array) -> float:
-        """Euclidean distance from the goal's sensors."""
+        """Euclidean distance to the goal's sensors."""
         return float(np.linalg.norm(sensors - self.goal_sensors()))
 
     def success(self) -> bool:

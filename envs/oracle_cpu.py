@@ -1,6 +1,6 @@
-"""The simulator itself as a world model: every candidate plan is simulated from the present state, on CPU threads.
+"""The simulator as a world model: every candidate plan is simulated from the current state, on CPU threads.
 
-The upper bound for any learned model, and the judge of planners. It reads a task's plant and never disturbs the task.
+The upper bound of learned models, and the reference for planners. It reads a task's plant and never modifies the task.
 """
 
 from __future__ import annotations
@@ -22,61 +22,60 @@ BYTES_PER_NUMBER = 8
 
 
 class Simulated(Protocol):
-    """An environment whose truth can be read."""
+    """An environment with access to its true state."""
 
     @property
     def plant(self) -> Plant:
-        """What is simulated."""
+        """The simulated plant."""
 
     def state(self) -> Array:
         """The full state as one row (see `envs.plant`)."""
 
     def goal_sensors(self) -> Array:
-        """What the plant's sensors read at the goal `(Q,)`."""
+        """The plant's sensors at the goal `(Q,)`."""
 
 
 class SimulatorPerception:
-    """Perceives what no camera sees: the latent of an observation is the environment's own full state.
+    """Perceives the true state: the latent of an observation is the environment's full state.
 
     Args:
-        env: The environment that the observations come from; only its present is known.
+        env: The environment of the observations; only its current state is known.
     """
 
     def __init__(self, env: Simulated) -> None:
         self.env = env
 
     def __call__(self, observation: Observation) -> Latents:
-        """The present state as latents `B=1 T=1 N=1 D`, float64.
+        """The current state as latents `B=1 T=1 N=1 D`, float64.
 
         Raises:
-            ValueError: If the observation holds more than one world or moment.
+            ValueError: If the observation holds more than one world or time step.
         """
         if observation.frames.shape[:2] != (1, 1):
             raise ValueError(
-                f"the true state is known for one world and moment, got (B, T) = {tuple(observation.frames.shape[:2])}"
+                f"the true state needs one world and time step, got (B, T) = {tuple(observation.frames.shape[:2])}"
             )
         return torch.from_numpy(self.env.state())[None, None, None]
 
 
 def true_goal(env: Simulated) -> Annotated[Tensor, "B Q"]:
-    """What the sensors of `TrueDynamics` read at the goal, `(1, Q)` float64."""
+    """The sensors of `TrueDynamics` at the goal, `(1, Q)` float64."""
     return torch.from_numpy(np.array(env.goal_sensors(), dtype=np.float64))[None]
 
 
 class TrueDynamics:
-    """Simulates plans in the task as it is now (its model, its lab).
+    """Simulates plans in the current task (its model, its lab).
 
-    Latents are full states of one token in float64; sensors are the plant's. A candidate whose simulation breaks down
-    (a state that is not finite, a clock that does not advance, a warning of MuJoCo, bodies deep inside each other) is
-    not valid, and NaN from that step on; other candidates do not notice. Not differentiable.
-    The solver's first guess in a state is computed again from the last physics step, and zero where a plant's signals
-    need no feedback, so that the whole plan is simulated in one go: a rollout that goes on from there is equal to the
-    solver's tolerance, not bit for bit.
+    Latents are full states of one token in float64; sensors are the plant's. A candidate whose simulation diverges (a
+    non-finite state, a clock that does not advance, a MuJoCo warning, deeply penetrating bodies) is invalid, and NaN
+    from that step on; other candidates are unaffected. Not differentiable. If a plant's signals need no feedback, the
+    whole plan is simulated in one call: the solver's warm start is then recomputed from the last physics step (zero in
+    the first), so a rollout continued from such a state is equal up to the solver's tolerance, not bit for bit.
 
     Args:
-        env: The environment; its model is read, its state is left alone.
-        num_threads: CPU threads to simulate with.
-        memory_mib: Largest size of the arrays of one batch of rows; more rows are simulated in several batches.
+        env: The environment; its model is read, its state is not modified.
+        num_threads: Number of CPU threads.
+        memory_mib: Memory limit of the arrays of one batch of rows (MiB); more rows are simulated in several batches.
 
     Raises:
         ValueError: If num_threads or memory_mib is not positive.
@@ -101,11 +100,11 @@ class TrueDynamics:
         return roll_out(self.env.plant, self._simulate, context, plans, memory_mib=self.memory_mib)
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._pool.close()
 
     def _simulate(self, begin: Array, actions: Array) -> tuple[Array, Array]:
-        """States `(R, H, D)` and sensors `(R, H, Q)` of rows; NaN from where a row broke down."""
+        """States `(R, H, D)` and sensors `(R, H, Q)` of rows; NaN from the divergence of a row on."""
         plant = self.env.plant
         self._get_ready(plant.model)
         layout = layout_of(plant.model, plant.memory_dim)
@@ -124,7 +123,7 @@ class TrueDynamics:
         return states, sensors
 
     def _advance(self, plant: Plant, layout: StateLayout, begin: Array, actions: Array) -> tuple[Array, Array]:
-        """States and sensors of one span of K control steps; one physics step more is simulated to read sensors."""
+        """States and sensors of one span of K control steps; simulates one more physics step to read sensors."""
         physics, memory, steps, guess = layout.split(begin)
         count, num_steps = actions.shape[:2]
         sane = np.asarray(np.isfinite(actions).all(axis=2))
@@ -147,7 +146,7 @@ class TrueDynamics:
         return np.where(fine[..., None], after, np.nan), np.where(fine[..., None], sensors, np.nan)
 
     def _guess(self, model: mujoco.MjModel, physics: Array, controls: Array, first: Array) -> Array:
-        """The accelerations of one physics step, from which the solver of the next one sets out."""
+        """The accelerations of one physics step, the solver's warm start for the next one."""
         data = self._scratch[0]
         mujoco.mj_setState(model, data, physics, PHYSICS)
         mujoco.mj_setState(model, data, first, GUESS)
@@ -162,14 +161,14 @@ class TrueDynamics:
 
 
 class Simulate(Protocol):
-    """How rows are simulated."""
+    """Simulates rows."""
 
     def __call__(self, begin: Array, actions: Array) -> tuple[Array, Array]:
-        """States `(R, H, D)` and sensors `(R, H, Q)` of rows that begin at `(R, D)`; NaN where one broke down."""
+        """States `(R, H, D)` and sensors `(R, H, Q)` of rows that start at `(R, D)`; NaN after a divergence."""
 
 
 def roll_out(plant: Plant, simulate: Simulate, context: Context, plans: Plans, *, memory_mib: float) -> Rollout:
-    """Check what came, simulate it in batches of rows that fit the memory, and put the answer into its shape.
+    """Check the input, simulate it in batches of rows within the memory limit, and reshape the result.
 
     Raises:
         ValueError: If shapes do not fit or the latents are not float64.
@@ -178,7 +177,7 @@ def roll_out(plant: Plant, simulate: Simulate, context: Context, plans: Plans, *
     dim = layout_of(plant.model, plant.memory_dim).dim
     check_shape(context.latents, "B T N D", B=sizes["B"], N=1, D=dim)
     if context.latents.dtype != torch.float64:
-        raise ValueError(f"true states are float64: in {context.latents.dtype} they would not be exact any more")
+        raise ValueError(f"true states are float64: in {context.latents.dtype} they would not be exact")
     count = sizes["B"] * sizes["S"]
     low, high = plant.box.low.double().cpu().numpy(), plant.box.high.double().cpu().numpy()
     actions = plans.detach().to("cpu", torch.float64).reshape(count, sizes["H"], -1).numpy()
@@ -197,7 +196,7 @@ def roll_out(plant: Plant, simulate: Simulate, context: Context, plans: Plans, *
 
 
 def rows_at_once(plant: Plant, horizon: int, memory_mib: float) -> int:
-    """How many rows may be simulated side by side: their paths, signals and sensors of one span fit the memory."""
+    """Number of rows whose trajectories, signals and sensors of one span fit in memory."""
     model = plant.model
     steps = min(plant.span, horizon) * plant.substeps + 1
     numbers = steps * (2 * mujoco.mj_stateSize(model, PHYSICS) + 2 * model.nu + model.nsensordata)

@@ -1,7 +1,7 @@
-"""True dynamics on MuJoCo Warp: thousands of candidates side by side on an NVIDIA GPU, and the same on a CPU.
+"""True dynamics on MuJoCo Warp: thousands of candidates in parallel on an NVIDIA GPU, and the same on a CPU.
 
-Simulates in float32, so that it agrees with `envs.oracle_cpu` to about a thousandth of what moves over a second, and
-less where contacts begin or end. On a CPU it is slow and serves for checking.
+It simulates in float32, so it agrees with `envs.oracle_cpu` to about a thousandth of the motion over a second, and less
+at contacts. On a CPU it is slow and only useful for testing.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from jepa_mpc.envs.plant import Array, Plant, StateLayout, layout_of
 from jepa_mpc.envs.warp_package import import_warp
 from jepa_mpc.types import Context, Plans, Rollout
 
-KNOWN_SIZES = 2  # a whole batch and the rest
-CLOCK_ROUNDING = 1e-5  # relative: the clock counts in float32, too
+KNOWN_SIZES = 2  # a full batch and the remainder
+CLOCK_ROUNDING = 1e-5  # relative: the clock is float32, too
 
 
 class WarpDynamics:
-    """Simulates plans in the task as it is now, as `TrueDynamics` does, with MuJoCo Warp.
+    """Simulates plans in the current task with MuJoCo Warp, as `TrueDynamics` does.
 
-    A candidate whose state is not finite or not within bounds, or whose clock does not advance, is not valid, and NaN
-    from that control step on. The signals of a plant with feedback are made on the CPU at each control step.
-    The device's model is built once, and again after a number of the task's model has changed (another lab, an object
-    that drifts); its data are built once per number of rows.
+    A candidate is invalid, and NaN from that control step on, if its state is not finite or out of bounds, or its clock
+    does not advance. The signals of a plant with feedback are computed on the CPU at each control step. The device's
+    model is built once, and rebuilt after a change of the task's model (another lab, an object that drifts); its data
+    are built once per number of rows.
 
     Args:
-        env: The environment; its model is read, its state is left alone.
+        env: The environment; its model is read, its state is not modified.
         device: Warp's name of the device ("cuda:0", "cpu"), or None for its default.
-        memory_mib: Largest size of the arrays of one batch of rows.
-        max_contacts: Contacts per row.
-        max_constraints: Constraint rows per row.
+        memory_mib: Memory limit of the arrays of one batch of rows (MiB).
+        max_contacts: Maximum number of contacts per row.
+        max_constraints: Maximum number of constraint rows per row.
 
     Raises:
         ValueError: If a size is not positive.
@@ -73,11 +73,13 @@ class WarpDynamics:
         self._worlds = None
 
     def _simulate(self, begin: Array, actions: Array) -> tuple[Array, Array]:
-        """States `(R, H, D)` and sensors `(R, H, Q)` of rows; NaN from where a row broke down."""
+        """States `(R, H, D)` and sensors `(R, H, Q)` of rows; NaN from the divergence of a row on."""
         plant, model = self.env.plant, self.env.plant.model
         layout = layout_of(model, plant.memory_dim)
         if layout.physics_dim != 1 + model.nq + model.nv + model.na:
-            raise ValueError("MuJoCo Warp has no plugins and no delays: simulate this model with envs.oracle_cpu")
+            raise ValueError(
+                "MuJoCo Warp does not support plugins and delays: simulate this model with envs.oracle_cpu"
+            )
         states = np.full((len(begin), actions.shape[1], layout.dim), np.nan)
         sensors = np.full((len(begin), actions.shape[1], len(plant.sensors)), np.nan)
         worlds = self._ready(plant)
@@ -89,7 +91,7 @@ class WarpDynamics:
         return states, sensors
 
     def _ready(self, plant: Plant) -> _Worlds:
-        """The worlds of the model as it is now."""
+        """The worlds of the current model."""
         written = _written(plant.model)
         if self._worlds is None or not np.array_equal(self._worlds.written, written):
             with self._wp.ScopedDevice(self.device):
@@ -103,9 +105,9 @@ class _Worlds:
 
     Args:
         warp, mujoco_warp: The packages.
-        plant: What is simulated.
+        plant: The simulated plant.
         written: The model's numbers, as `_written` reads them.
-        limits: Contacts and constraint rows per row.
+        limits: Maximum numbers of contacts and constraint rows per row.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class _Worlds:
         self._known: dict[int, Any] = {}
 
     def place(self, physics: Array, guess: Array) -> None:
-        """Begin at physics `(R, F)` with the solver's first guess `(R, nv)`."""
+        """Set physics `(R, F)` and the solver's warm start `(R, nv)`."""
         model = self.plant.model
         self.data = self._cleared(len(physics))
         parts = np.split(physics, np.cumsum([1, model.nq, model.nv]), axis=1)
@@ -129,7 +131,7 @@ class _Worlds:
         self.data.qacc_warmstart.assign(guess.astype(np.float32))
 
     def _cleared(self, rows: int) -> Any:
-        """Data of so many rows, as new."""
+        """Freshly reset data for this number of rows."""
         if rows in self._known:
             self.mjw.reset_data(self.model, self._known[rows])
             return self._known[rows]
@@ -141,7 +143,7 @@ class _Worlds:
         return made
 
     def advance(self, signals: Array) -> tuple[Array, Array, Array]:
-        """Physics `(R, F)`, guess `(R, nv)` and sensordata `(R, n)` after signals `(R, substeps, nu)`."""
+        """Physics `(R, F)`, warm start `(R, nv)` and sensordata `(R, n)` after signals `(R, substeps, nu)`."""
         if signals.shape[2]:
             sent = self.warp.array(np.ascontiguousarray(signals.swapaxes(0, 1), dtype=np.float32), dtype=float)
         for step in range(signals.shape[1]):
@@ -158,7 +160,7 @@ class _Worlds:
 
 
 def _march(worlds: _Worlds, layout: StateLayout, begin: Array, actions: Array) -> tuple[Array, Array]:
-    """Simulate all control steps of rows that begin well."""
+    """Simulate all control steps of rows with a valid start."""
     plant = worlds.plant
     physics, memory, steps, guess = layout.split(begin)
     worlds.place(physics, guess)

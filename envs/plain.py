@@ -1,4 +1,4 @@
-"""The plainest rollout that MuJoCo offers: the yardstick for the speed of our own."""
+"""The plainest rollout that MuJoCo offers: the reference for the speed of ours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jepa_mpc.types import Plans
 
 
 class _Listening:
-    """A plant that notes the control signals that are made for it."""
+    """A plant that records the control signals that it makes."""
 
     def __init__(self, plant: Any) -> None:
         self.plant = plant
@@ -30,9 +30,9 @@ class _Listening:
 
 
 def plain_rollout(task: Task, plans: Plans) -> tuple[Callable[[], object], int]:
-    """The physics of plans `1 S H A` from the task's present as one call of `mujoco.rollout`, and its physics steps.
+    """Physics of plans `1 S H A` from the task's current state as one `mujoco.rollout` call, and its physics steps.
 
-    The control signals are those that `task.dynamics` makes of the plans, made beforehand.
+    The control signals are those of `task.dynamics`, computed beforehand.
     """
     env, plant = task.env, task.env.plant
     env.plant = listening = _Listening(plant)

@@ -1,8 +1,8 @@
-"""What true dynamics must know of a task: the model, what an action does to the actuators, what its sensors are.
+"""The interface between a task and its true dynamics: model, control signals, sensors.
 
 A plant has no state. The state of a task is one row of float64, in the order of `StateLayout`:
 
-    physics (time, positions, velocities, activations) | memory (last command) | step count | the solver's first guess
+    physics (time, positions, velocities, activations) | memory (last command) | step count | the solver's warm start
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ WHOLE_PLAN = 1_000_000
 
 
 class Plant(Protocol):
-    """The part of a task that a planner's true dynamics simulates.
+    """The part of a task that true dynamics simulate.
 
     Axis letters: R rows (worlds times candidates), K control steps, A action, Q sensors.
 
     Attributes:
-        model: The MuJoCo model; a reset of the task may put another one in its place.
+        model: The MuJoCo model; a reset of the task may replace it.
         box: Bounds of one action, in physical units.
         substeps: Physics steps per control step.
-        memory_dim: Numbers that are carried from step to step beside the physics.
-        span: Control steps whose actuator signals follow from the actions alone, without looking at the physics that
-            the first of them leads to: 1 for feedback at every step, `WHOLE_PLAN` for none at all.
+        memory_dim: Width of the memory carried between steps, in addition to the physics.
+        span: Number of control steps whose actuator signals depend on the actions alone, not on the physics in between:
+            1 for feedback at every step, `WHOLE_PLAN` for no feedback.
         sensors: Name and unit of each of the Q sensors.
-        deepest_overlap_m: Bodies deeper inside each other than this count as a breakdown; infinite for no such rule.
+        deepest_overlap_m: Penetration of bodies that counts as a divergence; infinite for no such rule.
     """
 
     box: ActionBox
@@ -50,14 +50,14 @@ class Plant(Protocol):
 
     @property
     def model(self) -> mujoco.MjModel:
-        """The MuJoCo model as it is now."""
+        """The current MuJoCo model."""
 
     def controls(self, physics: Array, memory: Array, actions: Array) -> tuple[Array, Array]:
         """Actuator signals of up to `span` control steps.
 
         Args:
-            physics: Present physics `(R, F)`.
-            memory: Present memory `(R, memory_dim)`.
+            physics: Current physics `(R, F)`.
+            memory: Current memory `(R, memory_dim)`.
             actions: Actions `(R, K, A)` inside the box, K at most `span`.
 
         Returns:
@@ -65,17 +65,17 @@ class Plant(Protocol):
         """
 
     def read(self, physics: Array, sensordata: Array) -> Array:
-        """Sensors `(R, K, Q)` of physics `(R, K, F)` and of the model's own sensors there `(R, K, nsensordata)`."""
+        """Sensors `(R, K, Q)` of physics `(R, K, F)` and the model's own sensors `(R, K, nsensordata)`."""
 
 
 @dataclass(frozen=True)
 class StateLayout:
-    """Where the parts of a state row are.
+    """Layout of a state row.
 
     Args:
-        physics_dim: Numbers of the physics.
-        memory_dim: Numbers of the memory.
-        guess_dim: Numbers of the solver's first guess.
+        physics_dim: Width of the physics.
+        memory_dim: Width of the memory.
+        guess_dim: Width of the solver's warm start.
     """
 
     physics_dim: int
@@ -88,7 +88,7 @@ class StateLayout:
         return self.physics_dim + self.memory_dim + 1 + self.guess_dim
 
     def split(self, rows: Array) -> tuple[Array, Array, Array, Array]:
-        """Physics, memory, step count and guess of rows `(..., dim)`."""
+        """Physics, memory, step count and warm start of rows `(..., dim)`."""
         ends = np.cumsum([self.physics_dim, self.memory_dim, 1])
         physics, memory, steps, guess = np.split(rows, ends, axis=-1)
         return physics, memory, steps, guess
@@ -111,7 +111,7 @@ class DirectPlant:
         substeps: Physics steps per control step.
         sensors: Name and unit of each sensor.
         reading: Maps physics `(R, K, F)` and the model's sensors `(R, K, n)` to sensors `(R, K, Q)`.
-        gain: Actuator signal of an action of 1, for each axis or for all.
+        gain: Actuator signal of an action of 1, per axis or for all.
 
     Raises:
         ValueError: If the box does not have one axis per actuator, or substeps is not positive.

@@ -1,8 +1,8 @@
-"""Pucks on a table, pushed by a round hand and seen from above: a small world of several objects.
+"""Pucks on a table, pushed by a round hand and seen from above: a small multi-object world.
 
-Hand and pucks slide in the plane alone. An action is the hand's way in one control step, (dx, dy) in metres; it is
-carried out at constant speed. Pucks glide on a little, hit each other, and stop by friction; invisible walls keep all
-of them in sight. Any of the pucks may be absent. Body 0 is the hand, body 1 + k the puck of colour k.
+Hand and pucks slide in the plane. An action is the hand's displacement in one control step, (dx, dy) in metres,
+executed at constant speed. Pucks glide, collide, and stop by friction; invisible walls keep them in view. Any puck may
+be absent. Body 0 is the hand, body 1 + k the puck of colour k.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ LARGEST_STEP_M = 0.05
 DT_S = 0.1
 SUBSTEPS = 20
 PUCK_KG, SLIDING_N = 0.1, 0.15
-VIEW_M = 0.64  # of the table, across the picture
-HEIGHT_M = 3.0  # of the camera: so high that pictures are nearly a map
+VIEW_M = 0.64  # of the table, across the image
+HEIGHT_M = 3.0  # of the camera: high enough for nearly orthographic images
 
 
 class PuckTable:
-    """The simulation, its pictures and what is known of them.
+    """The simulation, its images and its ground truth.
 
     Args:
-        size: Width and height of the pictures in pixels.
+        size: Width and height of the images in pixels.
     """
 
     def __init__(self, *, size: int = 64) -> None:
@@ -65,14 +65,14 @@ class PuckTable:
         return ActionBox(low=-step, high=step)
 
     def lay(self, places_m: Places, present: NDArray[np.bool_] | None = None) -> None:
-        """Put hand and pucks down at rest.
+        """Place hand and pucks at rest.
 
         Args:
-            places_m: Of every body `(5, 2)`; those of absent pucks do not matter.
-            present: Which bodies there are `(5,)`; by default all. The hand always is.
+            places_m: Positions of all bodies `(5, 2)`; those of absent pucks are ignored.
+            present: Mask of the present bodies `(5,)`; by default all. The hand is always present.
 
         Raises:
-            ValueError: If the shapes differ, the hand is absent, or a body is not inside the walls.
+            ValueError: If the shapes differ, the hand is absent, or a body is outside the walls.
         """
         there = np.ones(NUM_BODIES, dtype=np.bool_) if present is None else np.asarray(present, dtype=np.bool_)
         places = np.asarray(places_m, dtype=np.float64)
@@ -89,11 +89,11 @@ class PuckTable:
         touching = there.astype(np.int32)
         self.model.geom_contype[self._balls] = touching
         self.model.geom_conaffinity[self._balls] = touching
-        self.model.geom_rgba[self._discs, 3] = there  # what has no opacity is neither drawn nor hit by rays
+        self.model.geom_rgba[self._discs, 3] = there  # geoms with zero opacity are neither rendered nor hit by rays
         mujoco.mj_forward(self.model, self.data)
 
     def step(self, action: NDArray[np.floating]) -> Meetings:
-        """Move the hand by (dx, dy) metres in one control step; which bodies touched meanwhile `(5, 5)`, symmetric."""
+        """Move the hand by (dx, dy) metres in one control step; returns which bodies touched `(5, 5)`, symmetric."""
         way = np.clip(np.asarray(action, dtype=np.float64), -LARGEST_STEP_M, LARGEST_STEP_M)
         limit = WALL_M - HAND_RADIUS_M
         self.data.ctrl[:] = (np.clip(self.data.qpos[:2] + way, -limit, limit) - self.data.qpos[:2]) / DT_S
@@ -108,7 +108,7 @@ class PuckTable:
         return met
 
     def places_m(self) -> Places:
-        """Middle of every body `(5, 2)` in metres; absent ones mean nothing."""
+        """Centre of every body `(5, 2)` in metres; those of absent ones are meaningless."""
         return self.data.qpos.reshape(NUM_BODIES, 2).copy()
 
     def state(self) -> NDArray[np.float64]:
@@ -116,22 +116,22 @@ class PuckTable:
         return np.concatenate([self.data.qpos, self.data.qvel])
 
     def set_state(self, state: NDArray[np.float64]) -> None:
-        """Take up a state; presence stays as it was laid."""
+        """Restore a state; the set of present bodies is unchanged."""
         self.data.qpos[:], self.data.qvel[:] = np.split(np.asarray(state, dtype=np.float64), 2)
         mujoco.mj_forward(self.model, self.data)
 
     def picture(self) -> NDArray[np.uint8]:
-        """What the camera above sees: uint8 `(3, h, w)`.
+        """The image of the camera above: uint8 `(3, h, w)`.
 
         Raises:
-            NoOpenGL: If nothing can be drawn.
+            NoOpenGL: If rendering is not available.
         """
         if self._drawer is None:
             self._drawer = make_renderer(self.model)
         return np.ascontiguousarray(self._drawer.draw(self.data, "top", self.size).transpose(2, 0, 1))
 
     def owners(self) -> NDArray[np.uint8]:
-        """What each pixel's ray hits `(h, w)`: 0 the table, 1 + n body n."""
+        """The body hit by each pixel's ray `(h, w)`: 0 the table, 1 + n body n."""
         geoms = exact_flow(self.model, self.data, self.data, camera="top", size=self.size).geom
         return self._owner[geoms]
 
@@ -143,7 +143,7 @@ class PuckTable:
 
 
 def scattered(rng: np.random.Generator, present: NDArray[np.bool_], *, gap_m: float = 0.01) -> Places:
-    """Places of hand and present pucks at random, no two of them nearer than `gap_m` to touching; absent ones at 0."""
+    """Random positions of hand and present pucks with gaps of at least `gap_m`; absent ones at 0."""
     places = np.zeros((NUM_BODIES, 2))
     radii = radii_m()
     done: list[int] = []
@@ -166,7 +166,7 @@ def radii_m() -> NDArray[np.float64]:
 
 
 def table_xml() -> str:
-    """The model; balls of the same radius and height touch where the discs that are drawn would."""
+    """The model; collision balls have the same radius and height as the rendered discs."""
     rgb = [(0.12, 0.12, 0.12), *COLOURS.values()]
     bodies = [
         f"""<body name="body{body}" pos="0 0 0.05">

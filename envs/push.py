@@ -1,4 +1,4 @@
-"""Push: slide a block over the table to the place where a goal image shows it."""
+"""Push: slide a block on the table to its position in a goal image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jepa_mpc.envs.tabletop import TabletopEnv, apart_from, place_of
 from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.interfaces import Cost
 
-HEIGHT_M = 0.03  # of the point between the fingertips above the table, which the arm keeps
+HEIGHT_M = 0.03  # constant height of the point between the fingertips above the table
 BLOCK = "block"
 HALF_BLOCK_M = 0.03
 BLOCK_KG = 0.15
@@ -33,18 +33,18 @@ BLOCK_LOW_M, BLOCK_HIGH_M = np.array([0.38, -0.18]), np.array([0.58, 0.18])
 
 
 class PushEnv(TabletopEnv):
-    """The arm of reach, with closed fingers just above the table, and a block that it can push.
+    """The arm of the reaching task, with closed fingers just above the table, and a block to push.
 
-    Of an action's 7 numbers only dx and dy are free (see `TabletopEnv`); the hand stays 3 cm above the table. Labs are
-    those of reach without their clutter, which has no weight and would be pushed through.
+    Of an action's 7 entries only dx and dy are free (see `TabletopEnv`); the hand stays 3 cm above the table. Labs are
+    those of the reaching task without clutter, which has no mass and would not resist the block.
 
     Args:
         cameras: Names of the cameras: "left", "right", both or none.
-        image_size: Width and height of the pictures in pixels.
+        image_size: Width and height of the images in pixels.
         budget: Control steps per episode.
-        split: Where labs come from when `reset` is not given one.
+        split: Split of the labs if `reset` is not given a lab.
         render_mode: None or "rgb_array".
-        appearance: What the arm looks like: "primitives" or "meshes".
+        appearance: Look of the arm: "primitives" or "meshes".
         robot: A name of `envs.robots.ROBOTS`.
 
     Raises:
@@ -81,7 +81,7 @@ class PushEnv(TabletopEnv):
         )
 
     def block_m(self) -> NDArray[np.float64]:
-        """Position of the block's middle in the base frame, in metres."""
+        """Position of the block's centre in the base frame, in metres."""
         return self.scene.thing_in_base(BLOCK)
 
     def goal_sensors(self) -> NDArray[np.float64]:
@@ -89,22 +89,22 @@ class PushEnv(TabletopEnv):
         return np.concatenate([self.goal_m, self.goal_m])
 
     def cost(self) -> Cost:
-        """Distance of the block from the goal, and how far the hand is from the place behind the block (m)."""
+        """Distance of the block to the goal, and of the hand to the position behind the block (m)."""
         return task_cost(weighted((1.0, apart((3, 4))), (0.3, approach)), at_end=1.0)
 
     def oracle(self) -> Policy:
-        """Goes behind the block and pushes along the line to the goal."""
+        """Moves behind the block and pushes along the line to the goal."""
         return Pusher(self)
 
     def motion(self) -> PushAbout:
-        """A motion that pushes the block about, for logs."""
+        """A motion that pushes the block around, for logs."""
         return PushAbout(self, low_m=BLOCK_LOW_M, high_m=BLOCK_HIGH_M)
 
     def _enter(self, lab: Lab) -> None:
         super()._enter(replace(lab, distractors=()))
 
     def _choose(self, options: dict[str, Any]) -> None:
-        """Block and goal somewhere on the table, and the hand behind the block, a little aside."""
+        """Random positions of block and goal, and the hand behind the block with a small offset."""
         self._block_start_m = place_of(options, "block_m", self._spot)
         away = partial(
             apart_from, self._block_start_m, self._spot, nearest_m=NEAREST_GOAL_M, farthest_m=FARTHEST_GOAL_M
@@ -113,12 +113,12 @@ class PushEnv(TabletopEnv):
         self.start_m = place_of(options, "start_m", lambda: self._beside(self._block_start_m))
 
     def _spot(self) -> NDArray[np.float64]:
-        """A place for the block's middle on the table."""
+        """A position for the block's centre on the table."""
         height = self.lab.table_height_m + HALF_BLOCK_M
         return np.array([*self.np_random.uniform(BLOCK_LOW_M, BLOCK_HIGH_M), height])
 
     def _beside(self, block_m: NDArray[np.float64]) -> NDArray[np.float64]:
-        """A place for the hand some way off the block, in any direction that the arm can reach."""
+        """A position for the hand at some distance from the block, in any reachable direction."""
         height = self.arm.workspace()[0][2]
 
         def aside() -> NDArray[np.float64]:
@@ -137,7 +137,7 @@ class PushEnv(TabletopEnv):
         self._lay(self._block_start_m)
 
     def _lay(self, block_m: NDArray[np.float64]) -> None:
-        """Put the block down, at rest and square to the base."""
+        """Place the block at rest, aligned with the base."""
         self.scene.lay(BLOCK, block_m)
         mujoco.mj_forward(self.scene.model, self.scene.data)
 
@@ -146,7 +146,7 @@ class PushEnv(TabletopEnv):
 
 
 def push_spec(appearance: Appearance, robot: Robot) -> mujoco.MjSpec:
-    """The model of the robot with a block on the table and a sensor of its place."""
+    """The model of the robot with a block on the table and a sensor of its position."""
     spec = model_spec(appearance, robot)
     body = spec.worldbody.add_body(name=BLOCK, pos=[0.5, 0.0, HALF_BLOCK_M])
     body.add_freejoint(name=BLOCK)

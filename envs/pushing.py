@@ -1,4 +1,4 @@
-"""What pushing a block takes: to be behind it. A cost that says so, and a policy that does so."""
+"""Cost and policy for pushing a block: the hand must first be behind it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from jepa_mpc.envs.plant import Array
 from jepa_mpc.types import ActionBox
 
-BEHIND_M = 0.075  # from the block's middle to the hand that is about to push it
+BEHIND_M = 0.075  # from the block's centre to the hand before a push
 ASIDE_M = 0.11
 NEAR_M = 0.01
 ALIGNED_M = 0.025
@@ -21,9 +21,9 @@ ARRIVED_M = 0.02
 
 
 def approach(now: Tensor, goal: Tensor) -> Tensor:
-    """Distance (m) of the hand from the place behind the block, seen from the block's goal; sensors `... 6`.
+    """Distance (m) of the hand to the position behind the block, as seen from the block's goal; sensors `... 6`.
 
-    The last centimetre does not count, nor does any of it where the block is at its goal.
+    The last centimetre does not count, nor does any of it if the block is at its goal.
     """
     hand, block, wanted = now[..., 0:2], now[..., 3:5], goal[..., 3:5]
     way = wanted - block
@@ -35,7 +35,7 @@ def approach(now: Tensor, goal: Tensor) -> Tensor:
 
 
 class Pushing(Protocol):
-    """What the policy looks at."""
+    """State that the policy reads."""
 
     goal_m: NDArray[np.float64]
 
@@ -51,10 +51,10 @@ class Pushing(Protocol):
 
 
 class Pusher:
-    """Goes around the block until it is behind it, then pushes towards the goal.
+    """Goes around the block to the position behind it, then pushes towards the goal.
 
     Args:
-        env: Where hand, block and goal are read from.
+        env: Source of hand, block and goal positions.
     """
 
     def __init__(self, env: Pushing) -> None:
@@ -74,7 +74,7 @@ class Pusher:
         return action
 
     def _step(self, hand_from_block: Array, forward: Array, length: float) -> Array:
-        """Where to move: push, line up behind the block, or go around it."""
+        """The direction of motion: push, line up behind the block, or go around it."""
         along = float(hand_from_block @ forward)
         across = hand_from_block - along * forward
         aside = float(np.linalg.norm(across))
@@ -89,13 +89,13 @@ class Pusher:
 
 
 class PushAbout:
-    """Pushes the block from one random place to the next, as a log of pushes wants it; a motion of `trajectories`.
+    """Pushes the block between random positions, for logs of pushes; a motion of `trajectories`.
 
     Args:
-        env: Where hand and block are read from; its goal is moved.
-        low_m: Lower corner of the places `2` for the block, in the base frame.
+        env: Source of hand and block positions; its goal is moved.
+        low_m: Lower corner of the block's positions `2`, in the base frame.
         high_m: Upper corner.
-        noise: Deviation of the commands, in half widths of the action box.
+        noise: Standard deviation of the commands, in half widths of the action box.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""What may vary between labs, and how far: one table of four levels of ranges.
+"""Ranges of all quantities that vary between labs, in four levels.
 
 A continuous quantity has a union of intervals per level; a discrete one has a tuple of choices. Training logs draw
-every quantity from "train"; "validation" lies just beside it; "held" is for the score; "dev" lies as far out as "held"
-and elsewhere, so that agents can be told apart while they are developed. No interval overlaps another level's, but for
-the azimuth of "dev": all between 0 and 85 degrees are taken, and it shares those of "validation".
+every quantity from "train"; "validation" lies just beside it; "held" is for scores; "dev" is as far out as "held" but
+disjoint from it, for comparing agents during development. Intervals of different levels do not overlap, except that the
+azimuth of "dev" shares that of "validation", since all values between 0 and 85 degrees are used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FACTORS = ("camera", "light", "texture", "colour", "clutter", "base", "table", "
 
 @dataclass(frozen=True)
 class Span:
-    """A continuous quantity: for each level the intervals that it may come from; `signed` draws a random sign."""
+    """A continuous quantity: the intervals of each level; `signed` draws a random sign."""
 
     train: tuple[Interval, ...]
     validation: tuple[Interval, ...]
@@ -42,7 +42,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Choice:
-    """A discrete quantity: for each level the values that it may take."""
+    """A discrete quantity: the values of each level."""
 
     train: tuple[Any, ...]
     validation: tuple[Any, ...]
@@ -57,7 +57,7 @@ class Choice:
 
 Table = dict[str, Span | Choice]
 
-# Azimuth 0 looks the robot in the face; the right camera stands at minus these angles.
+# Azimuth 0 faces the robot; the right camera has the negative angles.
 CAMERA: Table = {
     "azimuth": Span(((30, 60),), ((25, 30), (60, 65)), ((0, 25), (65, 85)), ((25, 30), (60, 65)), "deg"),
     "elevation": Span(((25, 40),), ((22, 25), (40, 43)), ((15, 22), (43, 55)), ((10, 15),), "deg"),

@@ -1,4 +1,4 @@
-"""Rays from a camera into a scene: what each pixel sees, and how far away, exactly and without OpenGL."""
+"""Ray casting from a camera: the geom and depth of each pixel, exactly and without OpenGL."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Points = Annotated[NDArray[np.float64], "h w 3"]
 
 NOTHING = -1
 NO_NORMALS: dict[str, None] = {"normal": None} if "normal:" in (mujoco.mj_multiRay.__doc__ or "") else {}
-"""An argument that MuJoCo's ray caster has since a release after 3.3."""
+"""An argument of MuJoCo's ray caster since a release after 3.3."""
 
 
 @dataclass(frozen=True)
 class Pinhole:
-    """A camera without a lens: it looks along -z, with y up.
+    """A pinhole camera that looks along -z, with y up.
 
     Args:
         fovy_rad: Vertical field of view.
@@ -30,10 +30,10 @@ class Pinhole:
 
     @classmethod
     def of(cls, model: mujoco.MjModel, camera: int, size: int | tuple[int, int]) -> Pinhole:
-        """That of a camera of a model, for pictures of a height and width (one number for both).
+        """That of a model's camera, for images of a height and width (one number for both).
 
         Raises:
-            ValueError: If the camera is orthographic or has intrinsics of its own.
+            ValueError: If the camera is orthographic or has custom intrinsics.
         """
         check_perspective(model, camera)
         return cls(float(np.deg2rad(model.cam_fovy[camera])), (size, size) if isinstance(size, int) else size)
@@ -49,12 +49,12 @@ class Pinhole:
         return np.stack([columns, rows], axis=-1).astype(np.float64)
 
     def rays(self) -> Points:
-        """Directions through the pixel centres, of length one along the axis."""
+        """Directions through the pixel centres, with length one along the axis."""
         across = (self.pixels() - self._centre()) / self.focal_px
         return np.concatenate([across * [1, -1], -np.ones((*self.size, 1))], axis=-1)
 
     def project(self, points: Points) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Column and row of points in the camera's frame, and whether they lie before it."""
+        """Column and row of points in the camera frame, and whether they are in front of it."""
         depth = -points[..., 2:]
         ahead = depth[..., 0] > 1e-6
         at = self.focal_px * points[..., :2] * [1, -1] / np.where(depth > 1e-6, depth, 1.0)
@@ -72,7 +72,7 @@ def rotation_of(data: mujoco.MjData, camera: int) -> NDArray[np.float64]:
 def cast(
     model: mujoco.MjModel, data: mujoco.MjData, camera: int, rays: Points
 ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Share of each ray (in the camera's frame) after which it meets a geom, infinite for none; and the geom."""
+    """Length of each ray (in the camera frame) up to the first geom, infinite for none; and the geom."""
     count = rays.shape[0] * rays.shape[1]
     world = (rays @ rotation_of(data, camera).T).reshape(count, 3)
     lengths = np.linalg.norm(world, axis=1)
@@ -87,15 +87,15 @@ def cast(
 
 
 def _drawn_groups() -> NDArray[np.uint8]:
-    """The groups of geoms that are drawn by default."""
+    """The groups of geoms that are rendered by default."""
     return np.asarray(mujoco.MjvOption().geomgroup, dtype=np.uint8)
 
 
 def check_perspective(model: mujoco.MjModel, camera: int) -> None:
-    """Refuse a camera that is no plain pinhole.
+    """Refuse a camera that is not a plain pinhole.
 
     Raises:
-        ValueError: If it is orthographic or has intrinsics of its own.
+        ValueError: If it is orthographic or has custom intrinsics.
     """
     field = "cam_projection" if hasattr(model, "cam_projection") else "cam_orthographic"  # renamed after MuJoCo 3.3
     if int(getattr(model, field)[camera]) or np.any(model.cam_sensorsize[camera] > 0):

@@ -1,4 +1,4 @@
-"""Reach: bring the hand to where a goal image shows it, in a lab that may be like no other."""
+"""Reach: bring the hand to its position in a goal image, in labs unlike those of training."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ NEAREST_GOAL_M, FARTHEST_GOAL_M = 0.10, 0.35
 
 
 class ReachEnv(TabletopEnv):
-    """An arm on a table that is to bring its hand to the place shown in the goal image.
+    """An arm on a table that should bring its hand to the position shown in the goal image.
 
     `reach-v1` moves the position only: in `action_box` the other axes have zero width. See `TabletopEnv` for actions,
     observations and arguments.
 
     Args:
         cameras: Names of the cameras: "left", "right", both or none.
-        image_size: Width and height of the pictures in pixels.
+        image_size: Width and height of the images in pixels.
         budget: Control steps per episode.
-        split: Where labs come from when `reset` is not given one.
+        split: Split of the labs if `reset` is not given a lab.
         render_mode: None or "rgb_array".
-        appearance: What the arm looks like: "primitives", or "meshes" of an installed package (see `envs.meshes`).
+        appearance: Look of the arm: "primitives", or "meshes" of an installed package (see `envs.meshes`).
         robot: A name of `envs.robots.ROBOTS`.
 
     Raises:
         UnknownName: If a camera or the robot is unknown.
         ValueError: If sizes are not positive, or render mode or appearance are unknown.
-        MissingPackage: If meshes are asked for and no package has them.
+        MissingPackage: If meshes are requested and no package has them.
     """
 
     name: ClassVar[str] = "reach-v1"
@@ -71,15 +71,15 @@ class ReachEnv(TabletopEnv):
         )
 
     def goal_sensors(self) -> NDArray[np.float64]:
-        """Where the hand shall be, in the base frame (m)."""
+        """Goal position of the hand, in the base frame (m)."""
         return self.goal_m
 
     def cost(self) -> Cost:
-        """Distance of the hand from the goal (m), mean over the plan."""
+        """Distance of the hand to the goal (m), mean over the plan."""
         return task_cost(apart((0, 1, 2)))
 
     def oracle(self) -> Policy:
-        """Drives straight to the goal."""
+        """Moves straight to the goal."""
         return OracleIK(self)
 
     def _choose(self, options: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Offscreen pictures of a MuJoCo scene, through EGL or OSMesa."""
+"""Offscreen rendering of a MuJoCo scene, through EGL or OSMesa."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from jepa_mpc.envs.backend import advice
 from jepa_mpc.errors import MissingPackage
 
-SUPERSAMPLING = 2  # pictures are drawn this many times larger and averaged: cheaper than multisampling in software
+SUPERSAMPLING = 2  # supersampling factor: cheaper than multisampling in software
 LARGEST_PX = 768
 
 
@@ -22,27 +22,27 @@ _OPEN: weakref.WeakSet[Renderer] = weakref.WeakSet()
 
 
 class NoOpenGL(MissingPackage):
-    """No OpenGL backend can be opened; the message says which variable to unset or what to install."""
+    """No OpenGL backend is available; the message says which variable to unset or what to install."""
 
     def __init__(self, cause: str) -> None:
         ImportError.__init__(self, advice(cause))
 
 
 class Drawer(Protocol):
-    """What draws a scene."""
+    """Renders a scene."""
 
     def draw(self, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
-        """Picture `(size, size, 3)` of a named camera."""
+        """Image `(size, size, 3)` of a named camera."""
 
     def upload_textures(self) -> None:
-        """Take note of a model that was changed in place."""
+        """Update after the model was changed in place."""
 
     def close(self) -> None:
-        """Free everything."""
+        """Release all resources."""
 
 
 def make_renderer(model: mujoco.MjModel) -> Drawer:
-    """OpenGL where it can be opened, else MuJoCo Warp's ray-caster if that package is installed.
+    """OpenGL if available, else MuJoCo Warp's ray caster if that package is installed.
 
     Raises:
         NoOpenGL: If there is neither; says what to install.
@@ -58,12 +58,12 @@ def make_renderer(model: mujoco.MjModel) -> Drawer:
 
 
 class Renderer:
-    """Draws named cameras of a model.
+    """Renders named cameras of a model.
 
-    Close it (or use it in a `with` block): an OpenGL context belongs to it.
+    Close it (or use it in a `with` block): it owns an OpenGL context.
 
     Args:
-        model: The model to draw; its textures are sent again by `upload_textures`.
+        model: The model to render; `upload_textures` updates its textures.
 
     Raises:
         NoOpenGL: If no OpenGL context can be created.
@@ -87,13 +87,13 @@ class Renderer:
         _OPEN.add(self)
 
     def upload_textures(self) -> None:
-        """Send the model's texture images to OpenGL again, after they were changed in place."""
+        """Upload the model's textures to OpenGL again, after they were changed in place."""
         self._gl.make_current()
         for texture in range(self.model.ntex):
             mujoco.mjr_uploadTexture(self.model, self._context, texture)
 
     def draw(self, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
-        """Picture of one camera, anti-aliased.
+        """Image of one camera, anti-aliased.
 
         Args:
             data: State of the scene, with up-to-date kinematics.
@@ -104,11 +104,11 @@ class Renderer:
             uint8 `(size, size, 3)`.
 
         Raises:
-            ValueError: If the picture is larger than `LARGEST_PX`.
+            ValueError: If the image is larger than `LARGEST_PX`.
         """
         large = size * SUPERSAMPLING
         if size > LARGEST_PX:
-            raise ValueError(f"image size {size} is too large: pictures have {LARGEST_PX} px at most")
+            raise ValueError(f"image size {size} is too large: the limit is {LARGEST_PX} px")
         self._gl.make_current()
         if large > self._largest:
             mujoco.mjr_resizeOffscreen(large, large, self._context)

@@ -1,7 +1,7 @@
-"""Pictures without OpenGL: MuJoCo Warp's ray-caster, on the CPU.
+"""Rendering without OpenGL: MuJoCo Warp's ray caster, on the CPU.
 
-Slower to start (its kernels are compiled once and kept on disk) and close to the OpenGL pictures, not equal to them:
-overexposed surfaces come out brighter.
+Slower to start (its kernels are compiled once and cached on disk) and close to the OpenGL images, not equal to them:
+overexposed surfaces are brighter.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ MOVED = ("geom_xpos", "geom_xmat", "cam_xpos", "cam_xmat", "light_xpos", "light_
 
 
 class WarpRenderer:
-    """Draws named cameras of a model by casting rays, with the interface of `envs.render.Renderer`.
+    """Renders named cameras of a model by ray casting, with the interface of `envs.render.Renderer`.
 
     Args:
-        model: The model to draw; what is changed in it counts from the next `upload_textures` on.
+        model: The model to render; changes take effect with the next `upload_textures`.
 
     Raises:
         MissingPackage: If mujoco-warp is not installed.
@@ -36,12 +36,12 @@ class WarpRenderer:
         self._data: Any = None
 
     def upload_textures(self) -> None:
-        """Forget what was sent: the model is read again before the next picture."""
+        """Mark the model as changed: it is read again before the next image."""
         self._views.clear()
         self._model = self._data = None
 
     def draw(self, data: mujoco.MjData, camera: str, size: int) -> np.ndarray:
-        """Picture of one camera, anti-aliased.
+        """Image of one camera, anti-aliased.
 
         Args:
             data: State of the scene, with up-to-date kinematics.
@@ -63,7 +63,7 @@ class WarpRenderer:
         return np.asarray(Image.fromarray(pixels).reduce(SUPERSAMPLING))
 
     def close(self) -> None:
-        """Free the buffers."""
+        """Release the buffers."""
         self.upload_textures()
 
     def _view(self, data: mujoco.MjData, camera: str, size: int) -> Any:

@@ -1,10 +1,11 @@
-"""The robots: one record for each, beside its MJCF in `assets`; no other module counts joints.
+"""Robot records, beside their MJCF in `assets`; no other module counts joints.
 
 A robot's MJCF includes `lab.xml` and follows a few rules (`Robot.check` tests the first):
 
-- joints, actuators and degrees of freedom begin with the arm's hinges from base to hand, then come the fingers' slides;
-- the site of the hand lies between the fingertips, z out of the fingers and y along their opening;
-- the keyframe `home` is the posture that the arm is drawn to, and the body `payload` is what the hand carries.
+- joints, actuators and degrees of freedom start with the arm's hinges from base to hand, followed by the fingers'
+slides;
+- the site of the hand is between the fingertips, z out of the fingers and y along their opening;
+- the keyframe `home` is the rest posture of the arm, and the body `payload` is the load in the hand.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ HOME = "home"
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Where the parts of a row stand.
+    """Column layout of a row.
 
     Args:
         joints: Joint angles (rad).
         opening: Finger opening, each side (m).
         rotation: Orientation of the hand in the base frame.
-        place: Position of the hand in the base frame (m); empty in rows that have none.
+        place: Position of the hand in the base frame (m); empty if absent.
     """
 
     joints: slice
@@ -48,21 +49,21 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Robot:
-    """An arm with a gripper, as tasks, kinematics and logs need to know it.
+    """An arm with a gripper, as tasks, kinematics and logs use it.
 
     Args:
-        name: What commands call it.
+        name: Its name in commands.
         model: File name of its MJCF.
         joints: The arm's hinges from base to hand; each has an actuator of the same name.
-        fingers: The gripper's slides, likewise; all of them are sent the same opening.
+        fingers: The gripper's slides, likewise; all get the same opening command.
         largest_opening_m: Opening, each side, at which an action of 1 closes the gripper altogether.
-        action_scale: Largest command per control step: three displacements (m), three turns (rad), gripper share.
+        action_scale: Largest command per control step: three displacements (m), three rotations (rad), gripper share.
         hand: Site between the fingertips.
-        base: Site at the robot's foot, the frame of all commands.
+        base: Site at the robot's base, the frame of all commands.
         payload: Body whose mass the labs change.
         painted: Materials whose brightness the labs change.
-        surfaces: The maker's own surface of each body, a file in the package of `envs.meshes`; may be empty.
-        surface_materials: Materials of surfaces that are not of the material `link`.
+        surfaces: The manufacturer's mesh of each body, a file in the package of `envs.meshes`; may be empty.
+        surface_materials: Materials of meshes that do not use the material `link`.
     """
 
     name: str
@@ -90,17 +91,17 @@ class Robot:
 
     @property
     def arm(self) -> slice:
-        """The arm in the model's positions, degrees of freedom and actuators."""
+        """Slice of the arm in the model's positions, degrees of freedom and actuators."""
         return slice(0, self.num_joints)
 
     @property
     def grip(self) -> slice:
-        """The fingers in the model's positions, degrees of freedom and actuators."""
+        """Slice of the fingers in the model's positions, degrees of freedom and actuators."""
         return slice(self.num_joints, self.num_joints + len(self.fingers))
 
     @property
     def felt(self) -> Columns:
-        """Proprioception; its rotation is a vector (rad) from the hand that points down."""
+        """Proprioception; its rotation is a rotation vector (rad) relative to the hand pointing down."""
         return _columns(joints=self.num_joints, opening=1, place=3, rotation=3)
 
     @property
@@ -110,7 +111,7 @@ class Robot:
 
     @property
     def told(self) -> Columns:
-        """A command (`envs.arm.Command`); its rotation is a matrix, row by row."""
+        """A command (`envs.arm.ArmCommand`); its rotation is a matrix, row by row."""
         return _columns(joints=self.num_joints, rotation=9, opening=1)
 
     def home(self, model: mujoco.MjModel) -> np.ndarray:
@@ -134,10 +135,10 @@ class Robot:
         return np.concatenate([joints, *[opening_m] * len(self.fingers)], axis=-1)
 
     def check(self, model: mujoco.MjModel) -> None:
-        """Refuse a model that is not this robot's.
+        """Refuse a model that violates the rules above.
 
         Raises:
-            ValueError: With the rule that it breaks.
+            ValueError: Names the violated rule.
         """
         wanted = (*self.joints, *self.fingers)
         count = len(wanted)

@@ -1,4 +1,4 @@
-"""The MuJoCo scene of the lab: one compiled model, into which a lab's numbers are written in place."""
+"""The MuJoCo scene of a lab: one compiled model, into which a lab's parameters are written in place."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class Scene:
     """Model and data of one simulated lab.
 
     Args:
-        appearance: What the arm looks like; it moves the same.
+        appearance: Look of the arm; its motion does not depend on it.
         robot: A name of `envs.robots.ROBOTS`.
-        make_spec: Describes the model, which may have more in it after the arm.
+        make_spec: Describes the model, which may contain more after the arm.
 
     Attributes:
         robot: The robot.
         model, data: The MuJoCo model and state; every scene has its own.
-        lab: The lab that is set up now, or None before the first `apply`.
+        lab: The current lab, or None before the first `apply`.
 
     Raises:
         ValueError: If the appearance is unknown, or the robot has no meshes.
-        UnknownName: If there is no such robot; lists what exists.
-        MissingPackage: If meshes are asked for and no package has them.
+        UnknownName: If there is no such robot; lists the known ones.
+        MissingPackage: If meshes are requested and no package has them.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Scene:
         mujoco.mj_forward(self.model, self.data)
 
     def drift(self, time_s: float) -> None:
-        """Move the distractors that drift: their place is a function of the simulated time alone."""
+        """Move the drifting distractors: their position is a function of the simulated time alone."""
         if self.lab is None:
             return
         for number, item in enumerate(self.lab.distractors):
@@ -106,7 +106,7 @@ class Scene:
         return (self.data.joint(joint).qpos[:3] - self.base_in_world) @ self.base_rotation
 
     def lay(self, joint: str, at_m: NDArray[np.float64]) -> None:
-        """Put a free body down, at rest and square to the base; `at_m` is in the base frame (m)."""
+        """Place a free body at rest, aligned with the base; `at_m` is in the base frame (m)."""
         turn = np.zeros(4)
         mujoco.mju_mat2Quat(turn, np.ascontiguousarray(self.base_rotation).ravel())
         self.data.joint(joint).qpos = [*self.to_world(at_m), *turn]
@@ -137,7 +137,7 @@ class Scene:
         self.model.body_pos[table, 2] = self.nominal.body_pos[table, 2] + lab.table_height_m
 
     def _place_camera(self, name: str, pose: CameraPose) -> None:
-        """Aim at the workspace centre plus an offset; azimuth counts in the world, so the base's yaw shows."""
+        """Aim at the workspace centre plus an offset; the azimuth is in world coordinates, so base yaw is visible."""
         azimuth, elevation, roll = np.deg2rad([pose.azimuth_deg, pose.elevation_deg, pose.roll_deg])
         cos, sin = np.cos(azimuth), np.sin(azimuth)
         outward = np.array([np.cos(elevation) * cos, np.cos(elevation) * sin, np.sin(elevation)])

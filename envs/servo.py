@@ -1,4 +1,4 @@
-"""Two controls that imagine nothing of the object: a servo, and a world in which the hand moves and all else stays."""
+"""Two controls without object prediction: a servo, and dynamics in which only the hand moves."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jepa_mpc.envs.plant import Array, Plant
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import ActionBox, Context, Plans, Rollout
 
-GAIN = 0.6  # share of the remaining way in one step
+GAIN = 0.6  # share of the remaining distance in one step
 GRIP = "grip [m]"
 
 
 class Shown(Protocol):
-    """What both look at: what the sensors read now and in the goal image."""
+    """The sensors, now and at the goal."""
 
     @property
     def plant(self) -> Plant:
@@ -29,24 +29,24 @@ class Shown(Protocol):
         """Bounds of one action."""
 
     def plant_sensors(self) -> Array:
-        """What the plant's sensors read now `(Q,)`."""
+        """The plant's current sensors `(Q,)`."""
 
     def goal_sensors(self) -> Array:
-        """What they read at the goal `(Q,)`."""
+        """The plant's sensors at the goal `(Q,)`."""
 
 
 class Servo:
-    """A proportional step of all that it commands, hand and grip, towards what the goal image shows.
+    """Proportional control of hand and grip towards their values in the goal image.
 
     Args:
-        env: Where the sensors are read; the first three are the hand's place (m).
+        env: Source of the sensors; the first three are the hand position (m).
     """
 
     def __init__(self, env: Shown) -> None:
         self.env = env
 
     def wanted_m(self, now: Array, goal: Array) -> Array:
-        """Where the hand shall be `(3,)`."""
+        """Target position of the hand `(3,)`."""
         return goal[:3]
 
     def act(self, env: object = None) -> NDArray[np.float32]:
@@ -61,25 +61,25 @@ class Servo:
 
 
 class RelativeServo(Servo):
-    """The servo that brings the hand to where the goal shows it seen from the object, wherever the object is."""
+    """The servo with the goal position relative to the object, at the object's current position."""
 
     def wanted_m(self, now: Array, goal: Array) -> Array:
-        """The object's present place, and the goal's way from object to hand."""
+        """The object's current position plus the goal's displacement from object to hand."""
         return now[3:6] + goal[:3] - goal[3:6]
 
 
 class StillWorld:
-    """Dynamics in which the hand and the grip go where they are sent, and all other sensors stay as they are.
+    """Dynamics in which hand and grip follow their commands, and all other sensors stay constant.
 
     Args:
-        env: Where the sensors of the present are read.
+        env: Source of the current sensors.
     """
 
     def __init__(self, env: Shown) -> None:
         self.env = env
 
     def rollout(self, context: Context, plans: Plans) -> Rollout:
-        """Imagine plans `B=1 S H A`; the latents are the present ones."""
+        """Roll out plans `B=1 S H A`; the latents are the current ones."""
         sizes = check_shape(plans, "B S H A", B=1)
         now = torch.from_numpy(self.env.plant_sensors()).to(plans.dtype)
         sensors = now.expand(1, sizes["S"], sizes["H"], -1).clone()

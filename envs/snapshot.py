@@ -1,6 +1,6 @@
-"""The full state of a robot task as one vector of float64: physics, last command, step count, the solver's first guess.
+"""The full state of a robot task as one float64 vector: physics, last command, step count, the solver's warm start.
 
-With that guess (the accelerations of the step before) a restored simulation goes on bit for bit as the original did.
+With the warm start (the accelerations of the previous step) a restored simulation continues bit for bit.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Snapshot:
 
     Args:
         physics: Time (s), positions, velocities and activations, as MuJoCo orders them.
-        command: What the servos were last told.
-        steps: Control steps since the episode began.
+        command: The last command of the servos.
+        steps: Control steps since the start of the episode.
         guess: Accelerations of the last physics step.
     """
 
@@ -33,12 +33,12 @@ class Snapshot:
     guess: NDArray[np.float64]
 
     def vector(self) -> NDArray[np.float64]:
-        """All numbers in one row."""
+        """All entries in one row."""
         return np.concatenate([self.physics, self.command.row(), [self.steps], self.guess])
 
 
 def from_vector(robot: Robot, model: mujoco.MjModel, vector: NDArray[np.float64]) -> Snapshot:
-    """The snapshot that a vector holds.
+    """The snapshot in a vector.
 
     Raises:
         ValueError: If the vector has another length.
@@ -56,7 +56,7 @@ def from_vector(robot: Robot, model: mujoco.MjModel, vector: NDArray[np.float64]
 
 
 def take(model: mujoco.MjModel, data: mujoco.MjData, command: ArmCommand, steps: int) -> Snapshot:
-    """The present moment of a simulation."""
+    """The current moment of a simulation."""
     physics, guess = (np.empty(mujoco.mj_stateSize(model, part)) for part in (PHYSICS, GUESS))
     mujoco.mj_getState(model, data, physics, PHYSICS)
     mujoco.mj_getState(model, data, guess, GUESS)
@@ -64,7 +64,7 @@ def take(model: mujoco.MjModel, data: mujoco.MjData, command: ArmCommand, steps:
 
 
 def restore(robot: Robot, model: mujoco.MjModel, data: mujoco.MjData, snapshot: Snapshot) -> None:
-    """Put a simulation back to that moment; everything that follows from the state is computed again."""
+    """Restore a simulation; everything derived from the state is recomputed."""
     mujoco.mj_setState(model, data, snapshot.physics, PHYSICS)
     data.ctrl[:] = robot.targets(snapshot.command.joints, np.array([snapshot.command.opening_m]))
     mujoco.mj_forward(model, data)

@@ -1,7 +1,7 @@
-"""Contact sound from MuJoCo's contact forces: what a microphone at the table would hear, and what made it.
+"""Contact sound from MuJoCo's contact forces: the signal of a microphone at the table, and its labels.
 
-A new touch and every rise of its normal force is a blow; slipping under load is a noise of blows. Both ring the modes
-of the things that touch (`envs.materials`).
+A new touch and every rise of its normal force is an impulse; slipping under load is noise. Both excite the modes of the
+touching objects (`envs.materials`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from jepa_mpc.envs.materials import MATERIALS, Material, Ringing
 Pair = tuple[int, int]
 NO_ONSET = -1.0
 QUIET_S = 0.04
-"""A touch is new if the two did not touch for so long; a slip goes on over shorter gaps."""
+"""A touch is new after this time without contact; a slip continues over shorter gaps."""
 SETTLE_S = 0.1
-"""Things that come to touch each other so soon after the beginning lay on each other before."""
+"""Objects that touch within this time after the start were in contact before."""
 STRIKE_S = 0.02
-"""As long as a force rises after a touch, the rise belongs to the blow."""
+"""Rises of the force within this time after a touch belong to the impact."""
 LEAST_N = 0.05
 LEAST_RISE_N = 0.2
 LEAST_SLIP_M_S = 0.005
@@ -32,7 +32,7 @@ LEAST_SLIP_M_S = 0.005
 
 @dataclass(kw_only=True)
 class Strike:
-    """A new touch: when (s since the observation before), how hard (N s), and what (an index of `things`)."""
+    """A new touch: time (s since the previous observation), impulse (N s), and object (an index of `things`)."""
 
     at_s: float
     blow: float
@@ -41,7 +41,7 @@ class Strike:
 
 @dataclass(frozen=True, kw_only=True)
 class Touch:
-    """How two things touch at one moment: normal force (N) and slipping speed (m/s)."""
+    """Contact of two objects at one moment: normal force (N) and slipping speed (m/s)."""
 
     force: float
     slip: float
@@ -54,10 +54,10 @@ class ContactSound:
         model: The model.
         dt_s: Seconds of a control step.
         rate: Samples per second.
-        noise: Deviation of the microphone's own noise, where 1 is full scale.
+        noise: Standard deviation of the microphone's noise, where 1 is full scale.
 
     Raises:
-        ValueError: If a control or a physics step has no whole number of samples.
+        ValueError: If a control step or a physics step is not a whole number of samples.
     """
 
     _begun: int
@@ -68,7 +68,7 @@ class ContactSound:
         self.samples, self._per = round(rate * dt_s), round(rate * model.opt.timestep)
         if not np.isclose([rate * dt_s, rate * model.opt.timestep], [self.samples, self._per], atol=1e-6).all():
             raise ValueError(
-                f"{rate} samples per second are no whole number in {model.opt.timestep} s: choose another rate"
+                f"{rate} samples per second are not a whole number in {model.opt.timestep} s: choose another rate"
             )
         self.begin({}, np.random.default_rng(0))
 
@@ -76,9 +76,9 @@ class ContactSound:
         """Begin an episode in silence.
 
         Args:
-            things: What sounds: names of bodies or geoms, and their materials. Of two that touch, the earlier one is
-                the thing that labels tell.
-            generator: The microphone's noise and the grain of slipping.
+            things: Sounding objects: names of bodies or geoms, and their materials. Of two that touch, labels refer to
+                the earlier one.
+            generator: Source of the microphone's noise and the noise of slipping.
 
         Raises:
             ValueError: If the model has neither a body nor a geom of a name.
@@ -94,13 +94,13 @@ class ContactSound:
         self._clear()
 
     def __call__(self, data: mujoco.MjData) -> None:
-        """Hear one physics step."""
+        """Process one physics step."""
         dt_s, at = self.model.opt.timestep, self._begun * self._per
         now = self._touches(data)
         slipping = {self._first(pair) for pair, touch in now.items() if touch.slip > LEAST_SLIP_M_S}
         for thing in slipping:
             gap = self._step - self._slid.get(thing, self._step - 1)
-            bridged = gap if gap * dt_s <= QUIET_S else 1  # what slips chatters: it leaves the table for moments
+            bridged = gap if gap * dt_s <= QUIET_S else 1  # slipping objects chatter: they briefly leave the table
             self._slipped[thing] += min(bridged, self._begun + 1) * dt_s
             self._slid[thing] = self._step
         for pair, touch in now.items():
@@ -115,7 +115,7 @@ class ContactSound:
         self._step, self._begun = self._step + 1, self._begun + 1
 
     def listen(self) -> Annotated[NDArray[np.float32], "G"]:
-        """What was heard since the last call, always as many samples; nothing was simulated in between: silence."""
+        """The sound since the last call, with a fixed number of samples; silence if nothing was simulated."""
         sound = self.noise * self.generator.standard_normal(self.samples)
         for ringing, blows in zip(self._ringing, self._blows, strict=True):
             sound += ringing(blows)
@@ -124,12 +124,12 @@ class ContactSound:
         return np.clip(sound, -1.0, 1.0).astype(np.float32)
 
     def labels(self) -> Annotated[NDArray[np.float32], "5"]:
-        """What made the sound of the last `listen`.
+        """Labels of the sound of the last `listen`.
 
         Returns:
-            Number of new touches; time of the first since the observation before, s (-1 without); time in which
-            something slipped, s; the hardest blow, N s; and the number of the material of the first thing that was
-            struck, else that slipped longest, counted from 1 in the order of `MATERIALS` (0 for none).
+            Number of new touches; time of the first since the previous observation, s (-1 without); duration of
+            slipping, s; the largest impulse, N s; and the index of the material of the first struck object, else of the
+            longest slipping one, counted from 1 in the order of `MATERIALS` (0 for none).
         """
         return self._labels
 
@@ -154,7 +154,7 @@ class ContactSound:
             room += list(self.things.values())[thing].roughness * grain[: len(room)]
 
     def _touches(self, data: mujoco.MjData) -> dict[Pair, Touch]:
-        """How the things touch each other and anything else."""
+        """Contacts of the sounding objects with each other and anything else."""
         found: dict[Pair, Touch] = {}
         wrench = np.zeros(6)
         for number in range(data.ncon):
@@ -169,7 +169,7 @@ class ContactSound:
         return {pair: touch for pair, touch in found.items() if touch.force > LEAST_N}
 
     def _slip(self, data: mujoco.MjData, contact: Any) -> float:
-        """Speed at which the two surfaces pass each other, m/s."""
+        """Relative tangential speed of the two surfaces, m/s."""
         apart = self._speed(data, contact.geom2, contact.pos) - self._speed(data, contact.geom1, contact.pos)
         along = contact.frame.reshape(3, 3)[1:]
         return float(np.linalg.norm(along @ apart))

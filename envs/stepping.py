@@ -1,4 +1,4 @@
-"""What `step` takes as an action: the answer of a policy or of an agent, as it comes."""
+"""The action argument of `step`: accepts the output of policies and agents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def one_action(action: Any, shape: tuple[int, ...], *, task: str) -> NDArray[np.float64]:
-    """One action `(A,)` as float64, of an array or tensor `(A,)`, or `(1, A)` as agents answer it.
+    """One action `(A,)` as float64, from an array or tensor `(A,)`, or `(1, A)` as agents return it.
 
     Args:
         action: The action; a tensor may lie on any device.

@@ -1,4 +1,4 @@
-"""The textbook answer to cart-pole: pump energy into the pole until it is nearly up, then balance with linear feedback.
+"""The textbook solution of cart-pole: pump energy into the pole until it is nearly upright, then linear feedback.
 
 far:   a = k E w cos(angle) - centring         (Astrom & Furuta 2000: the energy E of the pole goes to 0, upright)
 near:  u = -K (x, angle, v, w)                 (linear-quadratic regulator of the linearised system)
@@ -21,7 +21,7 @@ PUMP, CENTRING, BRAKING = 1.0, 0.5, 2.0
 
 
 class CartPole(Protocol):
-    """What the policy looks at."""
+    """State that the policy reads."""
 
     dt_s: float
 
@@ -37,10 +37,10 @@ class SwingUp:
     """Swings a uniform pole up and balances it.
 
     Args:
-        env: Where the state is read from.
+        env: Source of the state.
         cart_kg: Mass of the cart.
         pole_kg: Mass of the pole.
-        half_length_m: From the hinge to the middle of the pole.
+        half_length_m: From the hinge to the centre of the pole.
         newton_per_action: Force of an action of 1.
     """
 

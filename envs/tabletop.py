@@ -1,4 +1,4 @@
-"""What the tasks of the arm at its table share: labs, cameras, commands, exact states."""
+"""Base class of the tabletop tasks: labs, cameras, commands, exact states."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from jepa_mpc.errors import choose
 from jepa_mpc.seeding import numpy_generator
 from jepa_mpc.types import ActionBox, Observation
 
-PROPRIO_LIMIT = 10.0  # far beyond any angle (rad) or length (m) that the arm can have
-BREAKDOWN_REWARD = -1.0  # farther than any place in the workspace
-REACHED_M = 0.003  # a place whose joints put the hand no farther from it
-HELD_AXIS = 1e-6  # gymnasium wants every axis to have a width; what is sampled there is not carried out
+PROPRIO_LIMIT = 10.0  # far beyond any angle (rad) or length (m) of the arm
+BREAKDOWN_REWARD = -1.0  # farther than any position in the workspace
+REACHED_M = 0.003  # a position is reachable if inverse kinematics comes this close
+HELD_AXIS = 1e-6  # gymnasium needs a positive width on every axis; sampled values are clipped
 
 Draw = Callable[[], NDArray[np.float64]]
 
@@ -36,18 +36,18 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
     """An arm on a table in a lab, commanded by 7 numbers per control step of 0.24 s.
 
     Actions are (dx, dy, dz) in metres in the robot's base frame, a rotation vector in radians, and the share by which
-    the gripper closes; axes that `action_box` gives no width are held, and every action is clipped to that box.
+    the gripper closes; axes of zero width in `action_box` are held, and every action is clipped to that box.
     Observations: `frames` and `goal`, uint8 `(3 per camera, size, size)`, and `proprio` (see `Robot.felt`).
 
     Args:
         arm: A robot in its scene.
-        plant: What true dynamics simulates.
-        cameras: Names of the cameras, in the order in which their channels are stacked: "left", "right"; none at all
-            where nobody looks, which is quick and needs no OpenGL.
-        image_size: Width and height of the pictures in pixels.
+        plant: The plant of the true dynamics.
+        cameras: Names of the cameras, in the order of their channels: "left", "right"; none without image observations,
+            which is fast and needs no OpenGL.
+        image_size: Width and height of the images in pixels.
         budget: Control steps per episode.
-        split: Where labs come from when `reset` is not given one.
-        render_mode: None or "rgb_array" (a 384 px picture from a third camera).
+        split: Split of the labs if `reset` is not given a lab.
+        render_mode: None or "rgb_array" (a 384 px image from a third camera).
 
     Raises:
         UnknownName: If a camera is unknown.
@@ -104,19 +104,19 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
 
     @abstractmethod
     def _choose(self, options: dict[str, Any]) -> None:
-        """Choose where this episode begins and where it shall end."""
+        """Choose start and goal of this episode."""
 
     @abstractmethod
     def _show_goal(self) -> None:
-        """Put the scene as it is at the goal."""
+        """Set the scene to the goal."""
 
     @abstractmethod
     def _begin(self) -> None:
-        """Put the scene as it is at the start."""
+        """Set the scene to the start."""
 
     @abstractmethod
     def _gap_m(self) -> float:
-        """Distance from the goal, in metres, in the present scene."""
+        """Distance of the current scene to the goal, in metres."""
 
     @property
     def lab(self) -> Lab:
@@ -142,7 +142,7 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
 
         Args:
             seed: Seed of start, goal and image noise (and of the lab, if none is given).
-            options: `lab` (a Lab) and places `(3,)` in the base frame (`start_m`, `goal_m`), all optional.
+            options: `lab` (a Lab) and positions `(3,)` in the base frame (`start_m`, `goal_m`), all optional.
         """
         super().reset(seed=seed)
         options = options or {}
@@ -158,9 +158,9 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         return self._observe(), self._info()
 
     def step(self, action: Any) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """Carry out one command; an action outside of the bounds is clipped to them.
+        """Execute one command; actions outside of the bounds are clipped.
 
-        The episode terminates with `info["sim_error"]` if the simulation breaks down; pictures then stay as they were.
+        The episode terminates with `info["sim_error"]` if the simulation diverges; images then stay unchanged.
 
         Raises:
             ValueError: If the action, an array or a tensor, has another shape than `(7,)` or `(1, 7)`.
@@ -181,9 +181,9 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         return take(self.scene.model, self.scene.data, self.arm.command, self._steps).vector()
 
     def set_state(self, state: NDArray[np.float64]) -> None:
-        """Put the simulation into a recorded state of the same lab.
+        """Restore a recorded state of the same lab.
 
-        A late camera then shows the present, for the frame before is not part of the state.
+        A delayed camera then shows the current frame, since the previous one is not part of the state.
 
         Raises:
             ValueError: If the state has another length.
@@ -195,11 +195,11 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         self._frames = self._late_frames = self._look(self._steps)
 
     def goal(self) -> Observation:
-        """The goal image: this lab, these cameras, everything where it shall be."""
+        """The goal image: this lab and its cameras, with everything at the goal."""
         return Observation(frames=torch.from_numpy(self._goal_frames.copy())[None, None], cameras=self.cameras)
 
     def observation(self) -> Observation:
-        """What the cameras and joints show now, as an agent takes it."""
+        """Current camera images and joints, for an agent."""
         frames = self._late_frames if self.lab.image.latency else self._frames
         return Observation(
             frames=torch.from_numpy(frames.copy())[None, None],
@@ -208,7 +208,7 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         )
 
     def plant_sensors(self) -> NDArray[np.float64]:
-        """What the plant's sensors read now `(Q,)`."""
+        """The plant's current sensors `(Q,)`."""
         mujoco.mj_copyData(self._judge, self.scene.model, self.scene.data)
         mujoco.mj_forward(self.scene.model, self._judge)
         return self.plant.read(np.zeros((1, 1, 0)), self._judge.sensordata[None, None])[0, 0]
@@ -218,19 +218,19 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         return self.arm.hand_pose()[0]
 
     def distance_m(self) -> float:
-        """Distance from the goal, in metres; infinite after a breakdown of the simulation."""
+        """Distance to the goal, in metres; infinite after a divergence."""
         return float("inf") if self._broken else self._gap_m()
 
     def success(self) -> bool:
-        """Whether the goal is reached now."""
+        """Whether the goal is currently reached."""
         return self.distance_m() < self.reached_m
 
     def picture(self, camera: str, size: int) -> NDArray[np.uint8]:
-        """A clean picture `(size, size, 3)` for people, without the lab camera's defects."""
+        """A clean image `(size, size, 3)` for viewers, without the lab's image effects."""
         return self._draw(camera, size)
 
     def render(self) -> NDArray[np.uint8] | None:
-        """A 384 px picture for people when the render mode is "rgb_array"."""
+        """A 384 px image for viewers, with render mode "rgb_array"."""
         return self.picture("view", 384) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
@@ -252,7 +252,7 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         return error
 
     def _reachable(self, draw: Draw | None = None) -> NDArray[np.float64]:
-        """A place that the hand reaches: drawn until there is one, by default from the whole workspace."""
+        """A reachable position of the hand: redrawn until there is one, by default from the whole workspace."""
         low, high = self.arm.workspace()
         while True:
             spot = self.np_random.uniform(low, high) if draw is None else draw()
@@ -265,7 +265,7 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         return self._renderer.draw(self.scene.data, camera, size)
 
     def _seen(self, camera: str) -> NDArray[np.uint8]:
-        """What a camera of the task sees `(size, size, 3)`, before its defects."""
+        """The image of a camera of the task `(size, size, 3)`, before image effects."""
         return self._draw(camera, self.image_size)
 
     def _look(self, moment: int) -> NDArray[np.uint8]:
@@ -280,7 +280,7 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         return {"frames": frames.copy(), "goal": self._goal_frames.copy(), "proprio": self._felt()}
 
     def _felt(self) -> NDArray[np.float32]:
-        """Proprioception; after a breakdown, numbers that are finite and in range, and nothing more."""
+        """Proprioception; after a divergence only guaranteed to be finite and in range."""
         felt = self.arm.proprio()
         return np.clip(np.nan_to_num(felt), -PROPRIO_LIMIT, PROPRIO_LIMIT) if self._broken else felt
 
@@ -290,13 +290,13 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
 
 
 def place_of(options: Mapping[str, Any], name: str, draw: Draw) -> NDArray[np.float64]:
-    """A place of an episode (m): the one that `reset` was given, else one that is drawn."""
+    """A position of an episode (m): the one given to `reset`, else a random one."""
     given = options.get(name)
     return draw() if given is None else np.asarray(given, dtype=np.float64)
 
 
 def apart_from(start_m: NDArray[np.float64], draw: Draw, *, nearest_m: float, farthest_m: float) -> NDArray[np.float64]:
-    """A place neither too near to the start nor too far from it, drawn until there is one."""
+    """A position neither too near to the start nor too far from it, redrawn until there is one."""
     while True:
         spot = draw()
         if nearest_m <= np.linalg.norm(spot - start_m) <= farthest_m:

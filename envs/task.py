@@ -1,4 +1,4 @@
-"""A task as a planner benchmark takes it: true dynamics, a cost of simulator sensors, a goal, and baselines.
+"""A task for planner benchmarks: true dynamics, a cost of simulator sensors, a goal, and baselines.
 
 task = envs.make_task("push-v1")
 task.reset(seed=3)
@@ -29,7 +29,7 @@ from jepa_mpc.types import ActionBox, Context, Costs, Goal, Observation, Plans
 
 
 class PlannableEnv(Protocol):
-    """What an environment offers so that one can plan in it without learning anything (all of `envs.ENVS` do)."""
+    """What an environment must offer for planning without learning (all of `envs.ENVS` do)."""
 
     plant: Plant
     dt_s: float
@@ -52,44 +52,44 @@ class PlannableEnv(Protocol):
         """The full state as one row."""
 
     def set_state(self, state: Array) -> None:
-        """Go back to a state."""
+        """Restore a state."""
 
     def observation(self) -> Observation:
-        """What cameras and joints show now."""
+        """Current camera images and joints."""
 
     def plant_sensors(self) -> Array:
-        """What the plant's sensors read now `(Q,)`."""
+        """The plant's current sensors `(Q,)`."""
 
     def goal_sensors(self) -> Array:
-        """What the plant's sensors read at the goal `(Q,)`."""
+        """The plant's sensors at the goal `(Q,)`."""
 
     def success(self) -> bool:
-        """Whether the goal is reached now."""
+        """Whether the goal is currently reached."""
 
     def cost(self) -> Cost:
-        """The task's own cost of imagined futures."""
+        """The task's own cost of predicted futures."""
 
     def oracle(self) -> Policy | None:
-        """A policy that knows everything, where there is one."""
+        """An oracle policy, if there is one."""
 
     def close(self) -> None:
-        """Free everything."""
+        """Release all resources."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Everything that a planner needs on true dynamics, and everything that judges it.
+    """Everything for planning on true dynamics and for evaluation.
 
     Args:
         name: Name of the environment.
         env: The environment; begin an episode with `reset` before anything else.
-        dynamics: Its own simulator behind the Dynamics protocol.
+        dynamics: Its own simulator, with the Dynamics protocol.
         perception: Perceives its full state.
-        cost: Cost of imagined futures, B S; infinite where a candidate's simulation broke down.
-        baselines: Makers of policies without planning, by name: "nothing", "random" (given a generator), and "oracle"
-            where one exists.
-        horizon: Steps that a plan should look ahead.
-        describe: The task in a sentence, with what counts as success.
+        cost: Cost of predicted futures, B S; infinite for a candidate whose simulation diverged.
+        baselines: Makers of policies without planning, by name: "nothing", "random" (needs a generator), and "oracle"
+            if there is one.
+        horizon: Recommended planning horizon in steps.
+        describe: The task in a sentence, with its success criterion.
     """
 
     name: str
@@ -126,21 +126,21 @@ class Task:
         return {**info, "terminated": terminated, "truncated": truncated}
 
     def success(self) -> bool:
-        """Whether the goal is reached now."""
+        """Whether the goal is currently reached."""
         return self.env.success()
 
     def context(self) -> Context:
-        """The present state, as the dynamics takes it: latents `1 1 1 D`, float64."""
+        """The current state, as input of the dynamics: latents `1 1 1 D`, float64."""
         latents = torch.from_numpy(self.env.state())[None, None, None]
         return Context(latents=latents, actions=torch.zeros(1, 0, self.box.dim))
 
     def goal(self) -> Goal:
-        """The goal: what the sensors read there `1 Q`; the latents are the present ones, for want of a goal state."""
+        """The goal: its sensors `1 Q`; the latents are the current ones, since there is no goal state."""
         latents = torch.from_numpy(self.env.state())[None, None]
         return Goal(latents=latents, sensors=torch.from_numpy(np.array(self.env.goal_sensors()))[None])
 
     def objective(self) -> Callable[[Plans], Costs]:
-        """The cost of plans `1 S H A` from the present state on; what happens to the environment later is not seen."""
+        """The cost of plans `1 S H A` from the current state; later changes of the environment have no effect on it."""
         context, goal = self.context(), self.goal()
 
         def evaluate(plans: Plans) -> Costs:
@@ -149,7 +149,7 @@ class Task:
         return evaluate
 
     def close(self) -> None:
-        """End the threads and free the environment."""
+        """Stop the threads and close the environment."""
         close = getattr(self.dynamics, "close", None)
         if close is not None:
             close()
@@ -157,13 +157,13 @@ class Task:
 
 
 def task_of(name: str, env: PlannableEnv, *, num_threads: int | None = 1, dynamics: str | None = None) -> Task:
-    """Put a task together.
+    """Assemble a task.
 
     Args:
-        name: What to call it.
+        name: Its name.
         env: The environment.
-        num_threads: CPU threads of the true dynamics; None for all that this process may use.
-        dynamics: Which simulator is planned in, a name of `envs.true_dynamics.DYNAMICS`; by default what suits it.
+        num_threads: CPU threads of the true dynamics; None for all available to this process.
+        dynamics: Simulator for planning, a name of `envs.true_dynamics.DYNAMICS`; by default chosen by the environment.
 
     Raises:
         ValueError: If the environment lacks what planning needs.
@@ -174,7 +174,7 @@ def task_of(name: str, env: PlannableEnv, *, num_threads: int | None = 1, dynami
     missing = [name for name in needed if not hasattr(env, name)]
     if missing:
         raise ValueError(
-            f"{name} cannot be planned in as it is, it has no {', '.join(missing)}: wrap a gymnasium environment in "
+            f"{name} cannot be used for planning, it lacks {', '.join(missing)}: wrap a gymnasium environment in "
             "envs.gym.adapter.GymEnv"
         )
     baselines: dict[str, Callable[[torch.Generator], Policy]] = {
@@ -196,7 +196,7 @@ def task_of(name: str, env: PlannableEnv, *, num_threads: int | None = 1, dynami
 
 
 def usable_threads() -> int:
-    """CPU threads that this process may use."""
+    """Number of CPU threads available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""Procedural surface textures: small RGB tiles, the same for the same seed."""
+"""Procedural surface textures: small RGB tiles, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Pattern = Callable[[int, np.random.Generator], np.ndarray]
 
 
 def paint(texture: Texture, size: int) -> np.ndarray:
-    """The texture as uint8 `(size, size, 3)`: a pattern in [0, 1] that blends two colours near one hue.
+    """The texture as uint8 `(size, size, 3)`: a pattern in [0, 1] that blends two colours of similar hue.
 
     Raises:
         UnknownName: If the texture's family is unknown.

@@ -1,7 +1,7 @@
-"""Objects to handle: a box, a solid cylinder and a hollow cup, one body that can become any of them.
+"""Objects for manipulation: a box, a solid cylinder and a hollow cup, as one body that can become any of them.
 
-The model holds the geoms of all three; `Thing.shape` lets one of them collide and be seen, and sets mass, inertia,
-friction and colour in place, so that the model is compiled once.
+The model holds the geoms of all three; `Thing.shape` enables one of them, and sets mass, inertia, friction and colour
+in place, so that the model is compiled once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BODY = "object"
 HALF_SIZES_M: dict[Kind, tuple[float, float]] = {"box": (0.025, 0.03), "cylinder": (0.03, 0.04), "cup": (0.03, 0.035)}
 NUM_WALLS = 8
 HALF_WALL_M = 0.002  # half the thickness of a cup's walls and bottom
-PALM_M = 0.03  # from an object's top down to the hand that holds it; the palm is 4 cm above the hand's place
+PALM_M = 0.03  # from an object's top down to the hand that holds it; the palm is 4 cm above the hand position
 SLIDING, MASS_KG = 0.6, 0.08
 
 
@@ -33,7 +33,7 @@ class Thing:
     Args:
         kind: "box" (5 x 5 x 6 cm), "cylinder" (6 x 8 cm) or "cup" (6 x 7 cm, open above).
         mass_kg: Its mass.
-        friction: Sliding friction of its surface; the fingers' own rules where they touch it.
+        friction: Sliding friction of its surface; the fingers' own applies to finger contacts.
         rgb: Its colour, each channel in [0, 1].
     """
 
@@ -49,16 +49,16 @@ class Thing:
 
     @property
     def half_height_m(self) -> float:
-        """Height of its middle when it stands."""
+        """Height of its centre when it stands."""
         return HALF_SIZES_M[self.kind][1]
 
     @property
     def held_at_m(self) -> float:
-        """How far above its middle the hand holds it: as low as the palm allows, for the pads are short."""
+        """Height of the hand above its centre when held: as low as the palm allows, since the pads are short."""
         return self.half_height_m - PALM_M
 
     def shape(self, model: mujoco.MjModel) -> None:
-        """Make the model's object this one; `mj_setConst` is left to the caller."""
+        """Make the model's object this one; the caller must run `mj_setConst`."""
         body = model.body(BODY).id
         first = int(model.body_geomadr[body])
         for geom in range(first, first + int(model.body_geomnum[body])):
@@ -71,12 +71,12 @@ class Thing:
 
 
 def sample_thing(rng: Generator, lab: Lab, *, kinds: tuple[Kind, ...] = KINDS) -> Thing:
-    """An object for a lab, in a colour of the range of hues that the lab's table comes from.
+    """An object for a lab, with a colour in the hue range of the lab's table.
 
     Args:
         rng: Source of the randomness.
-        lab: Where it will stand.
-        kinds: What it may be.
+        lab: Its lab.
+        kinds: Possible kinds.
     """
     hue = CLUTTER["hue"]
     assert isinstance(hue, Span)

@@ -1,4 +1,4 @@
-"""Where the moving part of a task is seen in a picture, for states that were only imagined: plans drawn into images."""
+"""Image positions of a task's moving part in predicted states, for drawing plans into images."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ KINDS = {"body": mujoco.mjtObj.mjOBJ_BODY, "site": mujoco.mjtObj.mjOBJ_SITE, "ge
 
 @dataclass(frozen=True, kw_only=True)
 class Tracked:
-    """What a task moves, as its model names it: the point whose imagined way is drawn.
+    """The tracked part of a task, as named in its model: the point whose predicted path is drawn.
 
     Args:
-        kind: What is named.
+        kind: Kind of the model element.
         name: Its name in the model.
-        far_end: Of a capsule, the end that is farther from its body's joint, instead of the middle.
+        far_end: For a capsule, track the end farther from its body's joint, instead of the centre.
     """
 
     kind: Literal["body", "site", "geom"]
@@ -32,17 +32,17 @@ class Tracked:
 def pixel_path(
     plant: Plant, states: Annotated[Array, "H D"], *, tracked: Tracked, camera: str, seen: mujoco.MjData
 ) -> Annotated[NDArray[np.float64], "H 2"]:
-    """Image coordinates in [0, 1] (x right, y down) of what a task moves; NaN in states that are not finite.
+    """Image coordinates in [0, 1] (x right, y down) of a task's tracked part; NaN in non-finite states.
 
     Args:
-        plant: The plant whose states they are.
+        plant: The plant of the states.
         states: Rows of the full state.
-        tracked: What the task moves.
+        tracked: The tracked part.
         camera: Name of the camera.
-        seen: The present scene: the camera stands where it stands there.
+        seen: The current scene, which defines the camera pose.
 
     Raises:
-        ValueError: If the model has no such part.
+        ValueError: If the model has no such element.
     """
     model = plant.model
     data, places = mujoco.MjData(model), np.full((len(states), 3), np.nan)
@@ -55,14 +55,14 @@ def pixel_path(
 
 
 def followed(model: mujoco.MjModel, data: mujoco.MjData, tracked: Tracked) -> Annotated[Array, "3"]:
-    """Where in the world the part is that a task moves.
+    """World position of a task's tracked part.
 
     Raises:
-        ValueError: If the model has no such part.
+        ValueError: If the model has no such element.
     """
     number = int(mujoco.mj_name2id(model, KINDS[tracked.kind], tracked.name))
     if number < 0:
-        raise ValueError(f"the model has no {tracked.kind} {tracked.name!r} to follow: mend the task's `tracked`")
+        raise ValueError(f"the model has no {tracked.kind} {tracked.name!r} to track: correct the task's `tracked`")
     if tracked.far_end:
         return _far_end(model, data, number)
     places = {"body": data.xpos, "site": data.site_xpos, "geom": data.geom_xpos}
@@ -72,7 +72,7 @@ def followed(model: mujoco.MjModel, data: mujoco.MjData, tracked: Tracked) -> An
 def project(
     model: mujoco.MjModel, data: mujoco.MjData, places: Annotated[Array, "H 3"], camera: str
 ) -> Annotated[Array, "H 2"]:
-    """Image coordinates in [0, 1] of places in the world; NaN behind the camera."""
+    """Image coordinates in [0, 1] of world positions; NaN behind the camera."""
     number = model.camera(camera).id
     seen = (places - data.cam_xpos[number]) @ data.cam_xmat[number].reshape(3, 3)
     depth = np.where(seen[:, 2:] < -1e-6, -seen[:, 2:], np.nan)

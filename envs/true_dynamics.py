@@ -1,4 +1,4 @@
-"""The simulator as a world model, by name: what `dynamics=` of a command chooses.
+"""The simulator as a world model, by name: the choices of a command's `dynamics=`.
 
 dynamics = true_dynamics(env, "warp")
 rollout = dynamics.rollout(context, plans)
@@ -29,8 +29,8 @@ def _on_warp(env: Simulated, num_threads: int) -> WarpDynamics:
 
 def _step_by_step(env: Any, num_threads: int) -> SteppingDynamics:
     if not hasattr(env, "try_out"):
-        raise ValueError("dynamics=stepping is for environments of gymnasium: this task is planned in by its simulator")
-    env.state()  # where it cannot go back to one, it says why
+        raise ValueError("dynamics=stepping is for environments of gymnasium: this task uses dynamics=simulator")
+    env.state()  # raises if states cannot be restored
     return SteppingDynamics(env)
 
 
@@ -42,24 +42,25 @@ DYNAMICS: Mapping[str, Callable[[Any, int], Truth]] = {
 
 
 def usual_dynamics(env: Any) -> str:
-    """The name in `DYNAMICS` that suits an environment: the simulator, unless it says otherwise."""
+    """Default name in `DYNAMICS` of an environment: the simulator, unless it declares another."""
     return str(getattr(env, "usual_dynamics", SIMULATOR))
 
 
 def true_dynamics(env: Any, kind: str | None = None, *, num_threads: int = 1) -> Truth:
-    """The dynamics of a task as it is now.
+    """The dynamics of the current task.
 
     Args:
-        env: The environment; its model is read, its state is left alone.
+        env: The environment; its model is read, its state is not modified.
         kind: "simulator" (MuJoCo on CPU threads, exact), "warp" (MuJoCo Warp on its default device, in float32) or
-            "stepping" (a gymnasium environment carries plans out itself and goes back); by default what suits it.
+            "stepping" (a gymnasium environment executes plans itself and is restored); by default chosen by the
+            environment.
         num_threads: CPU threads of "simulator".
 
     Raises:
-        UnknownName: If there is no such kind; lists what exists.
-        MissingPackage: If mujoco-warp is asked for and not installed.
+        UnknownName: If there is no such kind; lists the known ones.
+        MissingPackage: If mujoco-warp is requested and not installed.
     """
     chosen = choose(DYNAMICS, usual_dynamics(env) if kind is None else kind, "dynamics")
     if chosen is _on_threads:
-        _ = env.plant  # where it has none, it says why
+        _ = env.plant  # raises if there is none
     return chosen(env, num_threads)

@@ -1,4 +1,4 @@
-"""MuJoCo Warp, imported where it is needed."""
+"""MuJoCo Warp, imported on use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jepa_mpc.errors import MissingPackage
 
 
 def import_warp(wanted_by: str) -> tuple[Any, Any]:
-    """The packages warp and mujoco_warp, told to be quiet.
+    """The packages warp and mujoco_warp, with output disabled.
 
     Raises:
         MissingPackage: If mujoco-warp is not installed.

@@ -1,4 +1,4 @@
-"""The agent of six modules without one of them at a time: `python experiments/agent_ablations.py ablations=quick`."""
+"""Ablations of the two-mode agent, one module at a time: `python experiments/agent_ablations.py ablations=quick`."""
 
 import _path  # noqa: F401  isort: skip
 

@@ -1,4 +1,4 @@
-"""How well MC-JEPA sees motion: `python experiments/bench_flow.py out=runs/flow "seeds=[0,1,2]"`."""
+"""Optical flow of MC-JEPA: `python experiments/bench_flow.py out=runs/flow "seeds=[0,1,2]"`."""
 
 import _path  # noqa: F401  isort: skip
 

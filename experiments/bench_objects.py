@@ -1,4 +1,4 @@
-"""What Causal-JEPA makes of several objects: `python experiments/bench_objects.py out=runs/objects "seeds=[0,1,2]"`."""
+"""Causal-JEPA with several objects: `python experiments/bench_objects.py out=runs/objects "seeds=[0,1,2]"`."""
 
 import _path  # noqa: F401  isort: skip
 

@@ -1,4 +1,4 @@
-"""Planners on tasks of true dynamics: `python experiments/bench_planners.py tasks=[reach] planners=[cem,icem]`."""
+"""Planners on true dynamics: `python experiments/bench_planners.py tasks=[reach] planners=[cem,icem]`."""
 
 import _path  # noqa: F401  isort: skip
 

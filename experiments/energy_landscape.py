@@ -1,4 +1,4 @@
-"""What a world model thinks of each action: `python experiments/energy_landscape.py checkpoint=runs/x/checkpoint`."""
+"""Energy of each action in a world model: `python experiments/energy_landscape.py checkpoint=runs/x/checkpoint`."""
 
 import _path  # noqa: F401  isort: skip
 

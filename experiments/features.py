@@ -1,4 +1,4 @@
-"""Features of films, pictures, clouds or sounds: `python experiments/features.py film.mp4 encoder=NAME to=FILE`."""
+"""Features of videos, images, clouds or sounds: `python experiments/features.py film.mp4 encoder=NAME to=FILE`."""
 
 import _path  # noqa: F401  isort: skip
 

@@ -1,4 +1,4 @@
-"""What imagining the object gains on true states: `python experiments/headroom.py tasks=[push,final]`."""
+"""The possible gain from predicting an object's motion: `python experiments/headroom.py tasks=[push,final]`."""
 
 import _path  # noqa: F401  isort: skip
 

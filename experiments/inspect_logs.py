@@ -1,4 +1,4 @@
-"""Look into a robot log of any known format: `python experiments/inspect_logs.py path=logs/reach`."""
+"""Inspect a robot log of any known format: `python experiments/inspect_logs.py path=logs/reach`."""
 
 import _path  # noqa: F401  isort: skip
 

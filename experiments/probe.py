@@ -1,4 +1,4 @@
-"""What frozen features know of the hand: `python experiments/probe.py checkpoint=runs/vjepa2_small/checkpoint`."""
+"""Hand positions in frozen features: `python experiments/probe.py checkpoint=runs/vjepa2_small/checkpoint`."""
 
 import _path  # noqa: F401  isort: skip
 

@@ -1,4 +1,4 @@
-"""Make a trained world model ready to ship: weights, and an album of logged frames that shows what it imagines."""
+"""Prepare a trained world model for release: weights, and an album of logged frames that shows its rollouts."""
 
 import _path  # noqa: F401  isort: skip
 

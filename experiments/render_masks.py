@@ -1,4 +1,4 @@
-"""What a masked system hides: `python experiments/render_masks.py system=ijepa_small data=LOG`."""
+"""The masks of a masked system: `python experiments/render_masks.py system=ijepa_small data=LOG`."""
 
 import _path  # noqa: F401  isort: skip
 

@@ -1,4 +1,4 @@
-"""Films of planners side by side: `python experiments/render_rollouts.py task=reach planners=[cem_short,slope]`."""
+"""Videos of planners side by side: `python experiments/render_rollouts.py task=reach planners=[cem_short,slope]`."""
 
 import _path  # noqa: F401  isort: skip
 

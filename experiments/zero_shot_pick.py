@@ -1,4 +1,4 @@
-"""Grasp, carry and put down to image goals, in labs that no training log contained."""
+"""Pick, carry and place towards image goals, in labs that no training log contained."""
 
 import _path  # noqa: F401  isort: skip
 

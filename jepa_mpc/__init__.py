@@ -7,10 +7,10 @@
     for _ in range(env.budget):
         observation, *_ = env.step(agent.act(observation))
 
-What stands beside this file is the vocabulary that all packages share: records, protocols, shapes, seeds, errors, files
-and checkpoints. The packages `encoders`, `world_model`, `planners`, `envs`, `trajectories` and `experiments` are its
-subpackages: an installed wheel holds them inside, a source checkout keeps them beside this folder. Importing `jepa_mpc`
-loads none of them; the functions below do, at use. Where gymnasium is loaded, it is told of the tasks' names:
+This folder holds what all packages share: records, protocols, shapes, seeds, errors, files and checkpoints. The
+packages `encoders`, `world_model`, `planners`, `envs`, `trajectories` and `experiments` are its subpackages: an
+installed wheel holds them inside, a source checkout keeps them beside this folder. Importing `jepa_mpc` loads none of
+them; the functions below load them on use. If gymnasium is loaded, the tasks are registered with it:
 `gymnasium.make("reach-v1")`.
 """
 
@@ -67,7 +67,7 @@ if "gymnasium" in sys.modules:
 
 
 def __getattr__(name: str) -> Any:
-    """Load a function of the face when it is first asked for."""
+    """Load a public function on first access."""
     if name not in _PLACES:
         raise AttributeError(f"module 'jepa_mpc' has no attribute {name!r}")
     return getattr(importlib.import_module(f"jepa_mpc.{_PLACES[name]}"), name)

@@ -1,4 +1,4 @@
-"""The actions that a robot accepts: bounds per axis, limits on groups of axes; blocks of actions, shifts in time."""
+"""The actions that a robot accepts: bounds per axis and limits on groups of axes; action blocks and time shifts."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Norm = Literal["l2", "max"]
 
 @dataclass(frozen=True, kw_only=True)
 class ActionGroup:
-    """A limit on the size of some axes taken together: how far a hand moves, how far it turns.
+    """A limit on the joint size of some axes: how far a hand moves, how far it turns.
 
         l2:  sqrt(sum of a_i^2) <= limit          max:  |a_i| <= limit for each i
 
     Args:
-        name: What the axes mean, for messages.
-        axes: Their places in an action.
+        name: Meaning of the axes, for messages.
+        axes: Their indices in an action.
         limit: Largest size, in the unit of the axes.
         norm: "l2" for the length of the vector, "max" for its largest entry.
 
     Raises:
-        ValueError: If the axes are empty, double or negative, the limit is not positive and finite, or the norm is
+        ValueError: If axes are empty, repeated or negative, the limit is not positive and finite, or the norm is
             unknown.
     """
 
@@ -36,33 +36,33 @@ class ActionGroup:
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", tuple(self.axes))
         if not self.axes or len(set(self.axes)) < len(self.axes) or min(self.axes) < 0:
-            raise ValueError(f"action group {self.name!r} needs different axes >= 0, got {list(self.axes)}")
+            raise ValueError(f"action group {self.name!r} needs distinct axes >= 0, got {list(self.axes)}")
         if not 0 < self.limit < float("inf"):
             raise ValueError(f"action group {self.name!r} needs a positive, finite limit, got {self.limit}")
         if self.norm not in ("l2", "max"):
             raise ValueError(f"action group {self.name!r}: norm must be 'l2' or 'max', got {self.norm!r}")
 
     def size(self, actions: Tensor) -> Tensor:
-        """How large the group is in each action `... A` -> `...`."""
+        """Size of the group in each action `... A` -> `...`."""
         part = actions[..., list(self.axes)]
         return part.norm(dim=-1) if self.norm == "l2" else part.abs().amax(dim=-1)
 
     def moved(self, by: int) -> ActionGroup:
-        """The same limit on the axes that lie `by` places further."""
+        """The same limit with all axis indices increased by `by`."""
         return replace(self, axes=tuple(axis + by for axis in self.axes))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionBox:
-    """The actions that the robot accepts, in physical units: an axis-parallel box, cut by limits on groups of axes.
+    """The actions that the robot accepts, in physical units: an axis-aligned box with limits on groups of axes.
 
     An axis of zero width (low = high) is held fixed.
 
     Args:
         low: Smallest value of each axis `A`.
         high: Largest value of each axis `A`.
-        groups: Limits on groups of axes; a group must leave the smallest action of the box (the zero action, usually)
-            allowed, and no axis may be in two of them.
+        groups: Limits on groups of axes. A group must allow the smallest action of the box (usually the zero action),
+            and no axis may be in two groups.
 
     Raises:
         ValueError: If the bounds differ in shape, are not finite or cross, or the groups do not fit the box.
@@ -93,10 +93,10 @@ class ActionBox:
         return int(self.low.shape[0])
 
     def clip(self, actions: Tensor) -> Tensor:
-        """Actions that the robot accepts, near the given ones; the last axis of `actions` is A.
+        """The nearest accepted actions; the last axis of `actions` is A.
 
-        Each group that is too large is drawn towards the smallest action of the box, just as far as needed; then each
-        axis is clipped. Allowed actions come back unchanged, to the last bit.
+        A group above its limit is scaled towards the smallest action of the box by as much as needed; then each axis is
+        clipped. Allowed actions are returned unchanged, bit for bit.
         """
         for group in self.groups:
             actions = self._shrunk(actions, group)
@@ -110,14 +110,14 @@ class ActionBox:
         return ActionBox(low=self.low.to(device), high=self.high.to(device), groups=self.groups)
 
     def contains(self, actions: Tensor) -> Tensor:
-        """Which actions `... A` are accepted: bool `...`."""
+        """Mask of the accepted actions: `... A` -> bool `...`."""
         inside = ((actions >= self.low) & (actions <= self.high)).all(dim=-1)
         for group in self.groups:
             inside = inside & (group.size(actions) <= group.limit)
         return inside
 
     def blocked(self, times: int) -> ActionBox:
-        """The box of blocks of `times` actions written one after another: A times as many axes, groups in each."""
+        """The box of blocks of `times` consecutive actions: `times` A axes, with the groups repeated."""
         groups = tuple(group.moved(k * self.dim) for k in range(times) for group in self.groups)
         return ActionBox(low=self.low.repeat(times), high=self.high.repeat(times), groups=groups)
 
@@ -130,7 +130,7 @@ class ActionBox:
             within = part.clamp(-group.limit, group.limit)
         else:
             away = part - smallest
-            # the share t in [0, 1] with |smallest + t away| = limit, a hair less so that rounding stays inside
+            # the share t in [0, 1] with |smallest + t away| = limit, slightly less, so that rounding stays inside
             limit = group.limit * (1 - 4 * torch.finfo(part.dtype).eps)
             square = away.square().sum(dim=-1, keepdim=True)
             half = (away * smallest).sum(dim=-1, keepdim=True)
@@ -145,7 +145,7 @@ class ActionBox:
         return shrunk
 
     def _check_groups(self) -> None:
-        """Check the groups; those that cannot be zero may grow when axes are clipped, and are noted."""
+        """Check the groups; record those that exclude the zero action, since clipping may enlarge them."""
         taken: set[int] = set()
         off_zero = []
         for group in self.groups:
@@ -168,25 +168,25 @@ class ActionBox:
 def shifted(
     plans: Annotated[Tensor, "... H A"], steps: int, *, tail: Annotated[Tensor, "... H A"] | None = None
 ) -> Tensor:
-    """Plans moved on in time by `steps` steps that have been carried out: what is left of them, then a tail.
+    """Plans shifted by `steps` executed steps: the remaining actions, then a tail.
 
     Args:
         plans: `... H A`.
-        steps: How many actions are behind, >= 0.
-        tail: What follows, `... H A` (standing still, say); the last action goes on if it is None.
+        steps: Number of executed actions, >= 0.
+        tail: Actions to append, `... H A` (such as zeros); None repeats the last action.
 
     Raises:
         ValueError: If `steps` is negative.
     """
     if steps < 0:
-        raise ValueError(f"a plan is shifted by 0 steps or more, got {steps}")
+        raise ValueError(f"need steps >= 0, got {steps}")
     rest = plans[..., -1:, :].expand_as(plans) if tail is None else tail
     horizon = plans.shape[-2]
     return torch.cat([plans, rest], dim=-2)[..., min(steps, horizon) :, :][..., :horizon, :]
 
 
 def to_blocks(actions: Annotated[Tensor, "... H A"], times: int) -> Tensor:
-    """Group every `times` actions in a row into one: `... H A` -> `... H/times times*A`.
+    """Group every `times` consecutive actions into one: `... H A` -> `... H/times times*A`.
 
     Raises:
         ValueError: If H is not a multiple of `times`.
@@ -198,7 +198,7 @@ def to_blocks(actions: Annotated[Tensor, "... H A"], times: int) -> Tensor:
 
 
 def from_blocks(blocks: Annotated[Tensor, "... H A"], times: int) -> Tensor:
-    """Write blocks of `times` actions out, one action after another: `... H times*A` -> `... H*times A`.
+    """Split blocks of `times` actions into single actions: `... H times*A` -> `... H*times A`.
 
     Raises:
         ValueError: If the width is not a multiple of `times`.

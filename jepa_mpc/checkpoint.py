@@ -1,15 +1,14 @@
-"""Checkpoints: a folder of weights, configuration and checksums, without a line of code in it.
+"""Checkpoints: a folder of weights, configuration and checksums, without any code.
 
     model.safetensors   the tensors, and the SHA-256 of config.json
     config.json         format version, versions of the programs that wrote it, SHA-256 of each part of the tensors, the
                         caller's configuration
     manifest.json       size and SHA-256 of every other file
-    ...                 files for people, if any (README.md, pictures)
+    ...                 files for people, if any (README.md, images)
 
-A checkpoint is published whole (`files.atomic_folder`) and verified byte for byte before it is used. Weights and
-configuration name each other, so that neither passes for that of another model. Wherever a folder is read,
-`hf://owner/name` reads a repository of the Hugging Face Hub. Everything that a training needs to go on travels the same
-way:
+A checkpoint is published as a whole (`files.atomic_folder`) and every byte is verified before use. Weights and
+configuration contain each other's hash, so neither can be swapped. Wherever a folder is read, `hf://owner/name` reads a
+repository of the Hugging Face Hub. The state needed to resume a training uses the same format:
 
     tensors, layout = pack_state({"model": ..., "optimiser": ..., "step": 120})
     save_checkpoint(folder, tensors, {"layout": layout})
@@ -54,22 +53,23 @@ def save_checkpoint(
     *,
     files: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Publish a checkpoint; an older one at the same place survives until the new one is complete.
+    """Publish a checkpoint; an older one at the same path stays until the new one is complete.
 
-    Files that were added to an older checkpoint's folder stay; they are not part of it.
+    Files added by others to an older checkpoint's folder stay; they are not part of the checkpoint.
 
     Args:
-        folder: Where it shall appear; missing parents are made, a link is followed.
+        folder: The destination; missing parents are created, a link is followed.
         tensors: Weights by name, on any device.
-        config: What is needed to build the same network again; plain JSON values.
-        files: Further files by name, for people, of at most 64 MiB each.
+        config: What is needed to rebuild the network; plain JSON values.
+        files: Further files for people, by name, of at most 64 MiB each.
 
     Raises:
-        TypeError: If `config` holds something that JSON does not know.
-        ValueError: If `config` holds NaN or an infinity, or a further file is too long or has no plain name of its own.
-        Busy: If another writer is at the same folder.
-        FileExistsError: If `folder` holds other files than a checkpoint, or one of the name of a further file.
-        OSError: If the disk is full or the place cannot be written.
+        TypeError: If `config` holds a value that JSON cannot represent.
+        ValueError: If `config` holds NaN or an infinity, or a further file is too large or its name is taken or not
+            plain.
+        Busy: If another writer holds the folder.
+        FileExistsError: If `folder` holds files other than a checkpoint, or one with the name of a further file.
+        OSError: If the disk is full or the path cannot be written.
     """
     folder = Path(folder)
     plain = {name: _plain(tensor) for name, tensor in tensors.items()}
@@ -103,26 +103,28 @@ def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, An
     Raises:
         BadCheckpoint: If a file is missing, damaged, cut short or of another checkpoint, or the format is newer than
             this program.
-        MissingPackage: If a repository of the Hub is named and huggingface_hub is not installed.
+        MissingPackage: If a Hub repository is named and huggingface_hub is not installed.
     """
     with open_checkpoint(folder) as opened:
         return opened.tensors(), opened.config
 
 
 def _others(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
-    """What lies beside the checkpoint in a folder and is not of it."""
+    """Entries of a folder that are not part of the checkpoint."""
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     if entries and not (folder / MANIFEST).is_file():
-        raise FileExistsError(f"{folder} holds other files than a checkpoint: name a new folder")
+        raise FileExistsError(f"{folder} holds files other than a checkpoint: choose a new folder")
     others = [entry for entry in entries if entry.name not in (*OURS, *_listed(folder))]
     taken = [entry.name for entry in others if entry.name in contents]
     if taken:
-        raise FileExistsError(f"{folder / taken[0]} is not of the checkpoint there: move it, or name a new folder")
+        raise FileExistsError(
+            f"{folder / taken[0]} is not part of the checkpoint there: move it, or choose a new folder"
+        )
     return others
 
 
 def _listed(folder: Path) -> list[str]:
-    """The files that the manifest of a checkpoint lists; a damaged one lists none."""
+    """The files listed in a checkpoint's manifest; a damaged manifest lists none."""
     path = folder / MANIFEST
     try:
         return list(from_json(path.read_bytes(), path)) if path.is_file() else []
@@ -131,23 +133,23 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _check_file(name: str, data: bytes) -> bool:
-    """True; a further file that could not be read again is refused."""
+    """True; refuses a further file that could not be read back."""
     if name in OURS:
-        raise ValueError(f"the name {name} is taken: a further file needs one of its own")
+        raise ValueError(f"the name {name} is reserved: rename the further file")
     if not is_plain_name(name):
         raise ValueError(f"a further file needs a plain name, got {name!r}")
     if len(data) > LARGEST_FILE:
-        raise ValueError(f"the further file {name} has {len(data)} bytes, at most {LARGEST_FILE} are kept")
+        raise ValueError(f"the further file {name} has {len(data)} bytes, the limit is {LARGEST_FILE}")
     return True
 
 
 def _to_json(value: Any) -> bytes:
     data = (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
     if len(data) > LARGEST_FILE:
-        raise ValueError(f"a configuration of {len(data)} bytes is too long: at most {LARGEST_FILE} are kept")
+        raise ValueError(f"the configuration has {len(data)} bytes, the limit is {LARGEST_FILE}")
     return data
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """A copy of its own on the CPU: safetensors refuses tensors that share memory."""
+    """A separate copy on the CPU: safetensors refuses tensors that share memory."""
     return tensor.detach().to("cpu", copy=True).contiguous()

@@ -1,4 +1,4 @@
-"""The command line: `jepa-mpc reach labs=2`, and the scripts in experiments/, which are the same commands."""
+"""The command line: `jepa-mpc reach labs=2`. The scripts in experiments/ run the same commands."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Entry:
     """A command.
 
     Args:
-        script: Name of its script in experiments/, of its module in experiments/commands/ and of its configuration.
-        does: What it does, in a sentence.
-        first: The option that a first word without `=` gives, if there is one: `jepa-mpc features film.mp4`.
+        script: Name of its script in experiments/, its module in experiments/commands/ and its configuration.
+        does: What it does, in one sentence.
+        first: Option set by a first word without `=`, if any: `jepa-mpc features film.mp4`.
     """
 
     script: str
@@ -28,28 +28,28 @@ class Entry:
 
 COMMANDS: Mapping[str, Entry] = {
     "reach": Entry(script="zero_shot_reach", does="Reach image goals in labs that no training log contained."),
-    "pick": Entry(script="zero_shot_pick", does="Grasp, carry and put down to image goals, in unseen labs."),
+    "pick": Entry(script="zero_shot_pick", does="Pick and place towards goal images in unseen labs."),
     "train": Entry(script="train", does="Train a system on logs."),
     "collect": Entry(script="collect", does="Record reward-free motion in simulated labs."),
     "evaluate": Entry(script="evaluate", does="Score a world model in any environment, beside baselines."),
     "ingest": Entry(script="ingest", does="Turn a log of any format into a checked, memory-mapped cache."),
-    "inspect": Entry(script="inspect_logs", does="Say what is in a folder of robot logs, and what looks wrong."),
+    "inspect": Entry(script="inspect_logs", does="Describe a folder of robot logs and report problems."),
     "convert": Entry(script="convert", does="Write a log in another format."),
     "bench": Entry(script="bench_planners", does="Compare planners over tasks, budgets and seeds."),
-    "render": Entry(script="render_rollouts", does="Film planners side by side."),
-    "render-masks": Entry(script="render_masks", does="Draw what a masked system hides of a logged sample."),
+    "render": Entry(script="render_rollouts", does="Render videos of planners side by side."),
+    "render-masks": Entry(script="render_masks", does="Draw the masks of a masked system on a logged sample."),
     "features": Entry(
-        script="features", does="Encode films, pictures, clouds or sounds into a file of features.", first="source"
+        script="features", does="Encode videos, images, point clouds or sounds into a file of features.", first="source"
     ),
     "import-weights": Entry(script="import_weights", does="Turn released weights of a world model into a checkpoint."),
     "publish": Entry(script="publish", does="Publish a trained world model as a checkpoint folder."),
-    "probe": Entry(script="probe", does="Ask frozen features where hand and object are."),
+    "probe": Entry(script="probe", does="Probe frozen features for the positions of hand and object."),
     "serve": Entry(script="serve", does="Serve a planning agent over openpi's websocket protocol."),
     "train-policy": Entry(script="train_policy", does="Train a policy from a log and from a planner."),
-    "train-critic": Entry(script="train_critic", does="Train a critic for the agent with two modes."),
-    "ablate": Entry(script="agent_ablations", does="Play the full agent without one module at a time."),
-    "landscape": Entry(script="energy_landscape", does="Draw the energy over a grid of actions."),
-    "headroom": Entry(script="headroom", does="Measure what imagining the object gains on true states."),
+    "train-critic": Entry(script="train_critic", does="Train a critic for the two-mode agent."),
+    "ablate": Entry(script="agent_ablations", does="Ablate the full agent, one module at a time."),
+    "landscape": Entry(script="energy_landscape", does="Plot the energy over a grid of actions."),
+    "headroom": Entry(script="headroom", does="Measure the gain from predicting the object, on true states."),
     "bench-act-jepa": Entry(script="bench_act_jepa", does="Compare ACT-JEPA with behaviour cloning."),
     "bench-flow": Entry(script="bench_flow", does="Compare MC-JEPA's optical flow with the simulator's."),
     "bench-objects": Entry(script="bench_objects", does="Measure object slots: binding, masks, pushes."),
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def dispatch(words: Sequence[str]) -> int:
-    """Run the command that the first word names; answers the exit status."""
+    """Run the command named by the first word; returns the exit status."""
     if not words or words[0] in ("-h", "--help"):
         print(overview())
         return 0
@@ -75,7 +75,7 @@ def dispatch(words: Sequence[str]) -> int:
         print(__version__)
         return 0
     if words[0] not in COMMANDS:
-        print(f"jepa-mpc: there is no command {words[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"jepa-mpc: unknown command {words[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     command = COMMANDS[words[0]]
     sys.argv = [f"jepa-mpc {words[0]}", *words[1:]]
@@ -90,7 +90,7 @@ def script(name: str) -> None:
 
 
 def run_command(command: Entry, *, usage: str) -> None:
-    """Print the help that was asked for, or load the command and run it."""
+    """Print the help if asked for, otherwise load and run the command."""
     if any(word in ("-h", "--help") for word in sys.argv[1:]):
         options, groups = options_of(CONFIGS / f"{command.script}.yaml")
         print(help_text(command.does, usage=usage, options=options, groups=groups))
@@ -102,13 +102,13 @@ def run_command(command: Entry, *, usage: str) -> None:
     except ModuleNotFoundError as error:
         sys.exit(missing(error, command.script))
     except KeyboardInterrupt:
-        print(f"{command.script}: stopped before it began", file=sys.stderr)
+        print(f"{command.script}: interrupted before it started", file=sys.stderr)
         sys.exit(130)
     run(module.main, name=command.script)
 
 
 def spelled_out(command: Entry, words: Sequence[str]) -> list[str]:
-    """The words of a command with the option in front that a bare first word stands for."""
+    """The words of a command, with a bare first word expanded to `option=word`."""
     if not command.first or not words or "=" in words[0] or words[0].startswith("-"):
         return list(words)
     quoted = words[0].replace("\\", "\\\\").replace("'", "\\'")
@@ -116,7 +116,7 @@ def spelled_out(command: Entry, words: Sequence[str]) -> list[str]:
 
 
 def missing(error: ModuleNotFoundError, script: str) -> str:
-    """What a package that is not there comes down to: mostly another Python than the one it was installed for."""
+    """Message for a missing package; the usual cause is the wrong Python interpreter."""
     return (
         f"{script}: {sys.executable} has no package {(error.name or '').partition('.')[0]}: use the Python that the "
         "project was installed for (.venv/bin/python of the README), or install it: pip install -e ."
@@ -124,7 +124,7 @@ def missing(error: ModuleNotFoundError, script: str) -> str:
 
 
 def overview() -> str:
-    """The page of `jepa-mpc --help`."""
+    """The text of `jepa-mpc --help`."""
     width = max(map(len, COMMANDS)) + 2
     rows = [f"  {name:{width}}{command.does}" for name, command in COMMANDS.items()]
     head = ["usage: jepa-mpc COMMAND [option=value ...]", "", "Commands:"]

@@ -1,4 +1,4 @@
-"""Point clouds from files: .npy and .npz arrays, and .ply as scanners write it. Nothing in a file is ever run."""
+"""Point clouds from files: .npy and .npz arrays, and .ply as scanners write it. No file content is executed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jepa_mpc.errors import BadObservation
 
 SUFFIXES = (".npz", ".npy", ".ply")
 NAMES = ("points", "xyz", "arr_0")
-"""Where an archive may keep its points, if it holds several arrays."""
+"""Names under which an archive of several arrays may hold its points."""
 
 MOST_BYTES = 1 << 30
 MAX_HEADER = 1 << 16
@@ -32,22 +32,22 @@ def read_cloud(file: str | Path, *, least: int = 1) -> Cloud:
     """The points of a file.
 
     Args:
-        file: `.npy` or `.npz` with an array `G 3` (further columns are passed over; of several arrays `points` is
-            taken), or `.ply` with a vertex element that has x, y and z.
-        least: Points that are needed.
+        file: `.npy` or `.npz` with an array `G 3` (further columns are ignored; among several arrays, `points` is
+            used), or `.ply` with a vertex element that has x, y and z.
+        least: Minimum number of points.
 
     Returns:
         float32 `G 3`, in the file's unit.
 
     Raises:
-        BadObservation: If the file is missing, damaged or holds no points, too few, or some that are not finite.
+        BadObservation: If the file is missing or damaged, or holds too few or non-finite points.
     """
     path = Path(file)
     if path.suffix.lower() not in SUFFIXES:
         raise BadObservation(f"{path.name}: expected a point cloud in one of {', '.join(SUFFIXES)}")
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise BadObservation(f"{path.name} has {path.stat().st_size} bytes: the most for a cloud is {MOST_BYTES}")
+            raise BadObservation(f"{path.name} has {path.stat().st_size} bytes: the limit for a cloud is {MOST_BYTES}")
         raw = path.read_bytes()
         points = _ply(raw) if path.suffix.lower() == ".ply" else _arrays(raw)
     except BadObservation:
@@ -66,7 +66,7 @@ def _arrays(raw: bytes) -> np.ndarray:
         sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
         name = next((known for known in NAMES if known in sizes), next(iter(sizes), "") if len(sizes) == 1 else "")
         if not name:
-            raise ValueError(f"expected an array called points, it holds {', '.join(sizes) or 'nothing'}")
+            raise ValueError(f"expected an array called points, got {', '.join(sizes) or 'nothing'}")
         if sizes[name] > MOST_BYTES:
             raise ValueError(f"{name} claims {sizes[name]} bytes")
         return np.lib.format.read_array(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
@@ -95,9 +95,9 @@ def _ply(raw: bytes) -> np.ndarray:
     else:
         step = np.dtype([(name, order + PLY_TYPES[line[1]]) for name, line in zip(names, columns, strict=True)])
         if count * step.itemsize > len(raw) - start:
-            raise ValueError(f"{count} vertices are claimed, more than the file holds")
+            raise ValueError(f"the header declares {count} vertices, more than the file holds")
         table = np.frombuffer(raw, step, count=count, offset=start)  # type: ignore[assignment]
     points = np.stack([np.asarray(table[axis], dtype=np.float64) for axis in "xyz"], axis=1)
     if len(points) != count:
-        raise ValueError(f"{count} vertices are claimed, {len(points)} are there")
+        raise ValueError(f"the header declares {count} vertices, the file holds {len(points)}")
     return points

@@ -1,4 +1,4 @@
-"""Point clouds: what a sound one is, and an even thinning of a large one."""
+"""Point clouds: validation, and farthest-point sampling."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from jepa_mpc.errors import BadObservation
 Cloud = Annotated[np.ndarray, "G 3"]
 
 SLACK = 1 + 1e-5
-"""Widens the slab of points that could be nearer than before, so that rounding leaves none out."""
+"""Factor that widens the slab of candidate points, so that rounding excludes none."""
 
 
 def checked_cloud(points: np.ndarray, *, least: int = 1, where: str = "this cloud") -> Cloud:
-    """The first three columns of a cloud as float32, after a look at them.
+    """The first three columns of a cloud as float32, validated.
 
     Args:
         points: `G 3` or more columns, m.
-        least: Points that are needed.
-        where: The file or another name, for the message.
+        least: Minimum number of points.
+        where: File name or other label for the message.
 
     Returns:
         float32 `G 3`.
@@ -37,27 +37,27 @@ def checked_cloud(points: np.ndarray, *, least: int = 1, where: str = "this clou
     cloud = np.ascontiguousarray(points[:, :3], dtype=np.float32)
     bad = len(cloud) - int(np.isfinite(cloud).all(axis=1).sum())
     if bad:
-        raise BadObservation(f"{where} has {bad} of {len(cloud)} points that are not finite: leave them out first")
+        raise BadObservation(f"{where} has {bad} of {len(cloud)} points that are not finite: remove them first")
     return cloud
 
 
 def farthest_points(points: Cloud, count: int, *, start: int = 0) -> Annotated[np.ndarray, "K"]:
-    """Farthest-point sampling: each point chosen is the one farthest from all chosen before it.
+    """Farthest-point sampling: each chosen point is the farthest from all points chosen before.
 
-    The result is exact. A point can only come nearer to the chosen ones if it lies within the largest distance that is
-    left, so each round looks at a slab of the points, which are sorted along their longest side: 2048 of 20 000 take a
-    thirtieth of the time of a full search.
+    The result is exact. A new point can only shorten distances of points within the current largest distance, so each
+    round updates one slab of the points, which are sorted along their longest axis. Choosing 2048 of 20 000 points
+    takes a thirtieth of the time of a full search.
 
     Args:
         points: `G 3`.
         count: Points K to choose, at most G.
-        start: The first one.
+        start: Index of the first one.
 
     Returns:
         Indices `K`, in the order of choice.
 
     Raises:
-        BadObservation: If there are fewer points than wanted, or points that are not finite.
+        BadObservation: If `count` exceeds the number of points, or points are not finite.
 
     Reference: Eldar et al. 1997, IEEE Transactions on Image Processing 6(9).
     """
@@ -80,7 +80,7 @@ def farthest_points(points: Cloud, count: int, *, start: int = 0) -> Annotated[n
 
 
 def _squared_distances(columns: np.ndarray, point: np.ndarray, total: np.ndarray, scratch: np.ndarray) -> np.ndarray:
-    """Squared distances of points `3 G` from one point, written to `total` without fresh memory."""
+    """Squared distances of points `3 G` from one point, written to `total` without allocation."""
     np.subtract(columns[0], point[0], out=total)
     np.multiply(total, total, out=total)
     for axis in (1, 2):

@@ -1,10 +1,10 @@
-"""Costs of plans, one family for learned worlds and simulators: step costs `B S H`, and one reduction over the plan.
+"""Costs of plans for learned and simulated dynamics: step costs `B S H`, and one reduction over the plan.
 
     cost = PlanCost(GoalDistance())                                    # mean over the steps
-    cost = PlanCost(GoalDistance(distance=absolute), reduction=last)   # the end alone
+    cost = PlanCost(GoalDistance(distance=absolute), reduction=last)   # last step only
     cost = WeightedSum({"goal": (1.0, cost), "effort": (0.05, PlanCost(Effort()))})
 
-Lower is better. A step cost may come in parts `B S H Q`, one for each axis of the action, say; their mean counts.
+Lower is better. A step cost may come in parts `B S H Q`, such as one per action axis; the parts are averaged.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ Reduction = Callable[[StepCosts], Costs]
 
 
 class StepCost(Protocol):
-    """Judges every step of imagined futures."""
+    """Cost of every step of predicted futures."""
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> StepCosts:
-        """Cost of each imagined state and the action that led there: `B S H`, or its parts `B S H Q`."""
+        """Cost of each predicted state and the action that led to it: `B S H`, or its parts `B S H Q`."""
 
 
 def per_step(steps: Annotated[Tensor, "B S H ..."]) -> StepCosts:
-    """One cost per step: the mean of its parts, if it comes in parts."""
+    """One cost per step: the mean over the parts, if there are any."""
     return steps if steps.dim() == 3 else steps.flatten(3).mean(dim=-1)
 
 
 def mean(steps: StepCosts) -> Costs:
-    """The mean over the plan. An agent that replans at every step should use it; see `last`."""
+    """The mean over the plan. Use it for agents that replan at every step; see `last`."""
     return steps.flatten(2).mean(dim=-1)
 
 
 def last(steps: StepCosts) -> Costs:
-    """The end of the plan alone. An agent that replans at every step dawdles: its goal stays a plan's length away."""
+    """The last step only. An agent that replans at every step delays: its goal stays one plan length away."""
     return per_step(steps)[..., -1]
 
 
 @dataclass(frozen=True)
 class MeanAndEnd:
-    """The mean over the plan, and `at_end` times the cost of its end.
+    """The mean over the plan plus `at_end` times the cost of the last step.
 
     Raises:
         ValueError: If the weight is negative.
@@ -76,25 +76,25 @@ class Discounted:
         return (per_step(steps) * powers).sum(dim=-1)
 
     def after(self, cost: Costs, horizon: int) -> Costs:
-        """The share of a cost `B S` that comes after a plan of H steps: gamma^H c."""
+        """The discounted cost `B S` after a plan of H steps: gamma^H c."""
         return self.discount**horizon * cost
 
 
 @dataclass(frozen=True)
 class PlanCost:
-    """A step cost, reduced over the plan; a future that broke down costs infinity.
+    """A step cost, reduced over the plan; an invalid future costs infinity.
 
     Args:
-        step: What each step costs.
-        reduction: Makes one number of a plan's steps.
+        step: Cost of each step.
+        reduction: Reduces the step costs of a plan to one number.
     """
 
     step: StepCost
     reduction: Reduction = mean
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> Costs:
-        """Score every candidate `B S`."""
-        judged = _ends(rollout) if self.reduction is last else rollout  # no other state need be compared
+        """Evaluate every candidate `B S`."""
+        judged = _ends(rollout) if self.reduction is last else rollout  # only the last state is needed
         cost = self.reduction(self.step(judged, plans, goal))
         return cost if rollout.valid is None else torch.where(rollout.valid, cost, torch.inf)
 
@@ -115,15 +115,15 @@ class WeightedSum:
         self._terms = dict(terms)
 
     def terms(self, rollout: Rollout, plans: Plans, goal: Goal) -> dict[str, Costs]:
-        """Each weighted term `B S` by its name: for logs, and for whoever asks why."""
+        """Each weighted term `B S` by name, for logs and diagnosis."""
         return {name: weight * cost(rollout, plans, goal) for name, (weight, cost) in self._terms.items()}
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> Costs:
-        """Score every candidate `B S`."""
+        """Evaluate every candidate `B S`."""
         return torch.stack(tuple(self.terms(rollout, plans, goal).values())).sum(dim=0)
 
 
 def _ends(rollout: Rollout) -> Rollout:
-    """The last step of each future."""
+    """The last step of each future, as a rollout of one step."""
     steps = {name: getattr(rollout, name) for name in ("latents", "proprio", "sensors", "disagreement")}
     return replace(rollout, **{name: value[:, :, -1:] for name, value in steps.items() if value is not None})

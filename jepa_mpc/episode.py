@@ -1,4 +1,4 @@
-"""Playing an episode: the one loop from a goal to the last step."""
+"""The episode loop, from the goal to the last step."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from jepa_mpc.types import Observation
 
 
 class EpisodeEnv(Protocol):
-    """What an environment offers so that an agent can be played in it; begin an episode with its `reset` first."""
+    """What an environment must offer to play an episode; call its `reset` first."""
 
     budget: int
 
     def observation(self) -> Observation:
-        """What cameras and joints show now; asking twice draws nothing twice."""
+        """Current camera frames and joints; a second call does not render again."""
 
     def goal(self) -> Observation:
         """The goal image of this episode."""
 
     def step(self, action: NDArray[np.float32]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Carry out one action `(A,)`, as gymnasium does; `terminated` says that the simulation broke down."""
+        """Execute one action `(A,)`, as in gymnasium; `terminated` means that the simulation diverged."""
 
     def success(self) -> bool:
-        """Whether the goal is reached now."""
+        """Whether the goal is currently reached."""
 
 
 @dataclass(kw_only=True)
 class PlayedEpisode:
-    """What happened, step by step.
+    """The record of an episode, step by step.
 
     Args:
-        actions: What was done `(A,)` each.
+        actions: Executed actions, `(A,)` each.
         reached: Whether the goal was reached, before the first action and after each.
-        distances: Distance from the goal in the environment's unit, likewise; empty where it has none.
+        distances: Distance to the goal in the environment's unit, at the same times; empty where it has none.
         logs: The agent's log of each step (its last search, its path, its estimates), or None.
-        wall_ms: Time per decision on the clock.
-        busy_ms: Processor time per decision.
-        broken: Whether the simulation broke down.
+        wall_ms: Wall-clock time per decision (ms).
+        busy_ms: CPU time per decision (ms).
+        broken: Whether the simulation diverged.
     """
 
     actions: list[NDArray[np.float32]] = field(default_factory=list)
@@ -73,15 +73,15 @@ def run_episode(
     moved: Watcher | None = None,
     keep: Callable[[StepLog | None], StepLog | None] = lambda log: log,
 ) -> PlayedEpisode:
-    """Play one episode from the environment's present state.
+    """Play one episode from the environment's current state.
 
     Args:
-        env: The environment, just reset; gymnasium's wrappers around it take part in its steps.
-        agent: Is shown the goal, then each observation.
-        steps: Actions at most; the environment's own budget by default.
-        decided: Called after each decision, before it is carried out (a film that draws the plan).
+        env: The environment, just reset; gymnasium wrappers around it are applied.
+        agent: Receives the goal, then each observation.
+        steps: Maximum number of actions; by default the environment's budget.
+        decided: Called after each decision, before it is executed (a video that draws the plan).
         moved: Called after each action.
-        keep: What is kept of each step's log; by default all of it.
+        keep: Selects what is kept of each step's log; by default all of it.
     """
     played = PlayedEpisode()
     inner: EpisodeEnv = getattr(env, "unwrapped", env)
@@ -107,7 +107,7 @@ def run_episode(
 
 
 def _judge(env: EpisodeEnv, played: PlayedEpisode) -> None:
-    """Note where the episode stands; after a breakdown nothing is known."""
+    """Record success and distance; nothing is recorded after a divergence."""
     played.reached.append(not played.broken and env.success())
     distance = getattr(env, "distance_m", None)
     if distance is not None:

@@ -1,4 +1,4 @@
-"""Errors that tell what was expected, what came and what would help."""
+"""Errors whose messages say what was expected, what was found and what to do."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ Part = TypeVar("Part")
 
 
 class _Told(Exception):
-    """An error that crosses from a worker process to its parent with the message it was told with.
+    """An error that keeps its message when pickled from a worker process to its parent.
 
-    Python would call the constructor again with the finished message in place of its arguments.
+    Without this, Python would call the constructor again with the finished message as its argument.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -19,7 +19,7 @@ class _Told(Exception):
 
 
 class UnknownName(_Told, KeyError):
-    """A registry has no member of that name; the message lists those it has."""
+    """A registry has no member of that name; the message lists the known ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self.message = f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}"
@@ -30,18 +30,18 @@ class UnknownName(_Told, KeyError):
 
 
 class MissingPackage(_Told, ImportError):
-    """An optional package is needed and not installed; the message says how to get it."""
+    """An optional package is needed and not installed; the message says how to install it."""
 
     def __init__(self, package: str, wanted_by: str) -> None:
         super().__init__(f"{wanted_by} needs the package {package}: pip install {package}")
 
 
 class BadCheckpoint(ValueError):
-    """A checkpoint is damaged, incomplete, of another format or made for something else."""
+    """A checkpoint is damaged, incomplete, of another format, or incompatible with its use."""
 
 
 class Busy(OSError):
-    """Another process writes to the same place."""
+    """Another process writes to the same path."""
 
 
 class BadEpisode(ValueError):
@@ -53,10 +53,10 @@ class BadObservation(ValueError):
 
 
 def choose(known: Mapping[str, Part], name: str, kind: str = "name") -> Part:
-    """The member `name` of a registry.
+    """Look up `name` in a registry.
 
     Raises:
-        UnknownName: If there is none of that name; lists what exists.
+        UnknownName: If there is no such member; lists the known ones.
     """
     if name not in known:
         raise UnknownName(kind, name, known)

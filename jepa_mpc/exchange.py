@@ -1,4 +1,4 @@
-"""Two entries of a file system swapped in one step, so that there is no moment at which one of them is missing."""
+"""Atomic exchange of two file-system entries, so that neither is missing at any moment."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def exchange(one: Path, other: Path) -> bool:
     """Swap two files or folders of one file system.
 
     Returns:
-        False, with nothing changed, if the operating system or the file system cannot do it.
+        False, with nothing changed, if the operating system or the file system does not support it.
 
     Raises:
-        OSError: If one does not exist or may not be moved.
+        OSError: If an entry does not exist or may not be moved.
     """
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:

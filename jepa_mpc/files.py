@@ -1,8 +1,8 @@
-"""Files and folders that appear whole or not at all.
+"""Atomic writing of files and folders.
 
-Everything is made in a workspace beside its destination (`workspaces`), flushed to the disk and then put in its place
-in one step. A crash, a kill or a full disk leaves what stood there before. A link is followed: what it leads to is
-replaced, and the link stays.
+Everything is written to a workspace beside its destination (`workspaces`), flushed to disk and moved into place in one
+step. After a crash, a kill or a full disk the previous version remains. Links are followed: the link stays and its
+target is replaced.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path to write to; publish it as `path` when the block ends without an error.
+    """Yield a temporary path; publish it as `path` when the block succeeds.
 
-    The temporary file lies in a folder beside `path` and has the same name (video writers look at the suffix). Missing
-    parent folders are made. If the block raises, the temporary file is removed and `path` stays as it was. Several
+    The temporary file lies in a folder beside `path` and has the same name (video writers need the suffix). Missing
+    parent folders are created. If the block raises, the temporary file is removed and `path` is unchanged. Concurrent
     writers do not disturb each other; the last one wins.
 
     Args:
-        path: Where the file shall appear.
+        path: Destination of the file.
 
     Raises:
-        OSError: If the disk is full or the place cannot be written; names `path`.
+        OSError: If the disk is full or the path cannot be written; names `path`.
     """
     with _naming(Path(path)) as path, free_workspace(path) as place:
         draft = place / path.name
@@ -48,17 +48,17 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give an empty temporary folder to fill; publish it as `path` when the block ends without an error.
+    """Yield an empty temporary folder; publish it as `path` when the block succeeds.
 
-    A folder that stood at `path` is replaced as a whole, in one step where the file system can do that, in two
-    elsewhere: between these two the older one is found by `published`. One folder has one writer at a time.
+    An existing folder at `path` is replaced as a whole: in one step where the file system supports it, otherwise in
+    two, between which `published` finds the older one. A folder has one writer at a time.
 
     Args:
-        path: Where the folder shall appear.
+        path: Destination of the folder.
 
     Raises:
-        Busy: If another writer is at the same folder.
-        OSError: If the disk is full, the place cannot be written, or a file stands there; names `path`.
+        Busy: If another writer holds the folder.
+        OSError: If the disk is full, the path cannot be written, or is a file; names `path`.
     """
     with _naming(Path(path)) as path, workspace(path) as place:
         if path.exists() and not path.is_dir():
@@ -71,11 +71,11 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def only_writer(folder: str | os.PathLike[str], *, what: str = "training") -> Iterator[None]:
-    """Hold a folder, which is made if need be; the system lets go of it even if the process is killed.
+    """Lock a folder, creating it if needed; the system releases the lock even if the process is killed.
 
     Args:
-        folder: What is held.
-        what: What the holder does, for the message to others.
+        folder: The folder.
+        what: What the holder does, for the error message of others.
 
     Raises:
         Busy: If another process holds it.
@@ -87,7 +87,7 @@ def only_writer(folder: str | os.PathLike[str], *, what: str = "training") -> It
             file.seek(0)
             holder = file.read().strip()
             who = f" (process {holder})" if holder else ""
-            raise Busy(f"another {what}{who} writes to {folder}: wait for it or name another folder")
+            raise Busy(f"another {what}{who} writes to {folder}: wait for it or choose another folder")
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -95,14 +95,14 @@ def only_writer(folder: str | os.PathLike[str], *, what: str = "training") -> It
 
 
 def publish_folder(draft: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Put a folder that is complete where `path` is, as a whole; what stood there goes.
+    """Move a complete folder to `path`, replacing what is there.
 
     Args:
         draft: The folder, beside its destination.
-        path: Where it shall appear.
+        path: The destination.
 
     Raises:
-        OSError: If the place cannot be written; `path` is then as it was.
+        OSError: If the path cannot be written; `path` is then unchanged.
     """
     draft = Path(draft)
     for entry in (*draft.rglob("*"), draft):
@@ -112,44 +112,44 @@ def publish_folder(draft: str | os.PathLike[str], path: str | os.PathLike[str]) 
 
 
 def published(folder: str | os.PathLike[str]) -> Path:
-    """The folder itself, or the older one that a writer killed in mid-swap has left beside it."""
+    """The folder itself, or the older one left beside it by a writer that was killed during the swap."""
     folder = Path(folder)
     previous = _previous(folder)
     return previous if not folder.exists() and previous.exists() else folder
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file atomically.
 
     Raises:
-        OSError: If the disk is full or the place cannot be written; names `path`.
+        OSError: If the disk is full or the path cannot be written; names `path`.
     """
     with atomic_file(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a UTF-8 text file whole or not at all.
+    """Write a UTF-8 text file atomically.
 
     Raises:
-        OSError: If the disk is full or the place cannot be written; names `path`.
+        OSError: If the disk is full or the path cannot be written; names `path`.
     """
     write_bytes(path, text.encode())
 
 
 def write_json(path: str | os.PathLike[str], value: Json) -> None:
-    """Write a JSON file whole or not at all.
+    """Write a JSON file atomically.
 
     Raises:
-        TypeError: If `value` holds something that JSON does not know.
+        TypeError: If `value` holds a value that JSON cannot represent.
         ValueError: If `value` holds NaN or an infinity.
-        OSError: If the disk is full or the place cannot be written; names `path`.
+        OSError: If the disk is full or the path cannot be written; names `path`.
     """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def keep(entry: Path, folder: Path) -> None:
-    """Let a file or folder stand in another folder as well, as hard links where the file system has them."""
+    """Copy a file or folder into another folder, as hard links where the file system supports them."""
     copy = folder / entry.name
     if entry.is_dir() and not entry.is_symlink():
         shutil.copytree(entry, copy, symlinks=True, copy_function=_link)
@@ -169,7 +169,7 @@ def _previous(folder: Path) -> Path:
 
 
 def _swap(new: Path, path: Path) -> None:
-    """Put `new` where `path` is; the old folder is deleted last."""
+    """Move `new` to `path`; the old folder is deleted last."""
     previous = _previous(path)
     old = previous
     if not path.exists():
@@ -193,7 +193,7 @@ def _swap_in_two_steps(new: Path, path: Path, previous: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file or the entries of a folder are on the disk."""
+    """Flush a file or the entries of a folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -203,13 +203,13 @@ def _flush(path: Path) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[Path]:
-    """Where a link leads (with its parent folders made), and an OSError that names what was to be written."""
+    """Yield the target of a link (with its parent folders created); OSErrors name the requested path."""
     try:
         path = _through_links(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield path
     except OSError as error:
-        if error.errno is None:  # worded by this project
+        if error.errno is None:  # raised by this project, with its own message
             raise
         reason = error.strerror or str(error)
         raise OSError(error.errno, f"could not write ({reason}); nothing there was changed", str(path)) from error

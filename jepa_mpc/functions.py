@@ -1,4 +1,4 @@
-"""Functions of a user's own, named on the command line."""
+"""User-defined functions named on the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def function_of(place: str) -> Callable[..., Any]:
-    """The function at `file.py:name` or `module:name`; the file is run as an import would.
+    """The function at `file.py:name` or `module:name`; the file is executed as an import would.
 
     Raises:
         ValueError: If there is no such file, module or function.

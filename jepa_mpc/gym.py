@@ -1,6 +1,6 @@
 """Registers every task with gymnasium when imported: `gymnasium.make("jepa_mpc.gym:reach-v1")`.
 
-Gymnasium imports what stands before the colon. After `import gymnasium, jepa_mpc` the name alone is enough.
+Gymnasium imports the part before the colon. After `import gymnasium, jepa_mpc` the task name alone is enough.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checkpoints of the Hugging Face Hub, named `hf://owner/name` or `hf://owner/name@revision`."""
+"""Checkpoints on the Hugging Face Hub, named `hf://owner/name` or `hf://owner/name@revision`."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from jepa_mpc.errors import BadCheckpoint, MissingPackage
 logger = logging.getLogger(__name__)
 
 FILES = ("*.json", "*.safetensors", "*.jpg", "*.png", "*.md")
-"""What a checkpoint of ours may consist of; the rest of a repository is not fetched."""
+"""Files of a checkpoint; the rest of a repository is not fetched."""
 
 _FORM = re.compile(r"hf:/{1,2}(?P<name>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+))?/?")
 
 
 def hub_name(place: str | Path) -> str | None:
-    """`owner/name` or `owner/name@revision` if a place is one of the Hub (a path may have lost one of the two slashes).
+    """`owner/name` or `owner/name@revision` if a path names the Hub (pathlib may have dropped one of the two slashes).
 
     Raises:
-        BadCheckpoint: If it begins like one and names no repository.
+        BadCheckpoint: If it starts with hf: but names no repository.
     """
     text = str(place)
     if not text.startswith("hf:"):
         return None
     found = _FORM.fullmatch(text)
     if found is None:
-        raise BadCheckpoint(f"{text} names no repository of the Hub: write hf://owner/name or hf://owner/name@revision")
+        raise BadCheckpoint(f"{text} is not a Hub repository: write hf://owner/name or hf://owner/name@revision")
     revision = found["revision"]
     return found["name"] if revision is None else f"{found['name']}@{revision}"
 
 
 def fetch(name: str) -> Path:
-    """The folder on this machine that holds a repository; what was fetched once needs no network.
+    """The local folder of a repository; cached files need no network.
 
     Args:
         name: `owner/name` or `owner/name@revision`.
@@ -59,19 +59,19 @@ def fetch(name: str) -> Path:
 
 
 def push(folder: str | Path, name: str, *, message: str) -> str:
-    """Upload a folder in one commit; the repository is made if need be.
+    """Upload a folder in one commit; the repository is created if needed.
 
     Args:
-        folder: All of it is uploaded.
+        folder: Uploaded completely.
         name: `owner/name`, or `owner/name@branch`.
-        message: Of the commit.
+        message: Commit message.
 
     Returns:
-        Where it can be seen.
+        Its URL.
 
     Raises:
         MissingPackage: If huggingface_hub is not installed.
-        OSError: If there is no network, or no permission; says what to do.
+        OSError: If there is no network or no permission; says what to do.
     """
     try:
         import huggingface_hub
@@ -86,7 +86,7 @@ def push(folder: str | Path, name: str, *, message: str) -> str:
         )
     except (OSError, ValueError) as error:
         raise OSError(
-            f"hf://{name} could not be written ({_sentence(error)}); {folder} is as it was. Check the network and "
+            f"hf://{name} could not be written ({_sentence(error)}); {folder} is unchanged. Check the network and "
             "`hf auth login`, then try again"
         ) from error
     return str(done)

@@ -1,4 +1,4 @@
-"""The protocols through which the packages meet; nothing else is shared between them."""
+"""The protocols between the packages; they share nothing else."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from jepa_mpc.types import (
 
 
 class MaskSampler(Protocol):
-    """Draws what is hidden."""
+    """Draws masks."""
 
     def __call__(self, batch: int, generator: Generator) -> Masks:
         """Masks for `batch` samples."""
 
 
 class Regulariser(Protocol):
-    """Keeps latents apart from each other."""
+    """Prevents latents from collapsing."""
 
     def __call__(self, latents: Annotated[Tensor, "G D"], generator: Generator) -> Tensor:
-        """One number, lower for a healthier spread of the G samples."""
+        """A scalar penalty; lower for a healthier spread of the G samples."""
 
 
 class Window(TypedDict, total=False):
@@ -52,17 +52,17 @@ Batch = Mapping[str, Tensor]
 
 
 class Objective(Protocol):
-    """A training loss: the only thing that the training loop knows."""
+    """A training loss: all that the training loop knows of a system."""
 
     def __call__(self, batch: Batch, generator: Generator) -> Loss:
         """The loss of one batch."""
 
     def after_step(self, progress: float) -> None:
-        """Move the targets after an optimiser step; `progress` runs from 0 to 1."""
+        """Update the targets after an optimiser step; `progress` runs from 0 to 1."""
 
 
 class Perception(Protocol):
-    """Observations in, one latent state per frame out."""
+    """Maps observations to one latent state per frame."""
 
     def __call__(self, observation: Observation) -> Latents:
         """Encode every frame of the observation."""
@@ -72,71 +72,71 @@ class Dynamics(Protocol):
     """A world model, learned or true."""
 
     def rollout(self, context: Context, plans: Plans) -> Rollout:
-        """Imagine what each candidate plan leads to."""
+        """Predict the future under each candidate plan."""
 
 
 @runtime_checkable
 class Bounded(Protocol):
-    """Dynamics whose futures are kept small in memory: plans are imagined and judged so many at a time."""
+    """Dynamics with a memory limit: plans are rolled out and evaluated in batches."""
 
     def at_once(self, context: Context, horizon: int) -> int:
-        """Candidates per world, at least one."""
+        """Candidates per world in one batch, at least one."""
 
 
 class Cost(Protocol):
-    """Judges imagined futures: lower is better."""
+    """Cost of predicted futures; lower is better."""
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> Costs:
-        """Score every candidate."""
+        """Evaluate every candidate."""
 
 
 class Proposal(Protocol):
-    """Names plans that are worth a try before any search: a policy's answer, a remembered piece of a log."""
+    """Proposes candidate plans before any search: a policy's output, a segment of a log."""
 
     def __call__(self, context: Context, goal: Goal, *, horizon: int) -> Plans:
-        """Candidate plans `B S H A`, S from 1; the first one is the best guess."""
+        """Candidate plans `B S H A` with S >= 1; the first one is the best guess."""
 
 
 class Planner(Protocol):
-    """Searches for a cheap plan; sees a function, not a world."""
+    """Searches for a cheap plan; sees a cost function, not a world."""
 
     def plan(self, request: PlanRequest) -> PlanResult:
         """Search within the request's budget."""
 
 
 class Memory(Protocol):
-    """Remembers the last latents and the actions between them."""
+    """Stores the last latents and the actions between them."""
 
     def begin(self, *, goal: State | None = None) -> None:
-        """Begin a new episode: nothing that was seen before is read any more."""
+        """Begin a new episode: earlier entries are no longer read."""
 
     def aim(self, *, goal: State | None = None) -> None:
-        """Go on towards another goal."""
+        """Continue towards another goal."""
 
     def see(self, latents: State, proprio: Annotated[Tensor, "B P"] | None = None) -> None:
-        """Append what was just perceived, with proprioception if the robot tells it."""
+        """Append newly perceived latents, with proprioception if available."""
 
     def unsee(self) -> None:
-        """Take the last `see` back, if nothing was done since."""
+        """Undo the last `see`, if no action followed it."""
 
     def did(self, action: Annotated[Tensor, "B A"]) -> None:
-        """Append what was just done."""
+        """Append the executed action."""
 
     def read(self) -> Context:
-        """The remembered context, oldest first."""
+        """The stored context, oldest first."""
 
 
 class GoalReader(Protocol):
-    """Says where to go: from the goal image, and from what is seen on the way."""
+    """Estimates the goal from the goal image, and from later observations."""
 
     def reset(self, goal: Observation) -> Goal:
-        """Read a new goal; the last frame counts."""
+        """Read a new goal; only the last frame is used."""
 
     def update(self, observation: Observation, state: State) -> Goal:
-        """The goal as it is known now, after an observation and the state `B N D` that was perceived in it."""
+        """The current goal estimate after an observation and its perceived state `B N D`."""
 
     def did(self, action: Annotated[Tensor, "B A"]) -> None:
-        """Take note of the action that follows the observation."""
+        """Register the action executed after the observation."""
 
 
 class Agent(Protocol):
@@ -144,7 +144,7 @@ class Agent(Protocol):
 
     @property
     def last(self) -> StepLog | None:
-        """What happened in the last step; None before the first one."""
+        """The log of the last step; None before the first one."""
 
     def reset(self, goal: Observation) -> None:
         """Begin an episode: encode the goal once and clear the memory."""
@@ -155,19 +155,19 @@ class Agent(Protocol):
 
 @runtime_checkable
 class RobotEnv(Protocol):
-    """A gymnasium environment that can also be copied and judged."""
+    """A gymnasium environment whose state can be saved, restored and evaluated."""
 
     def state(self) -> np.ndarray:
         """The full physics state; `set_state(state())` changes nothing."""
 
     def set_state(self, state: np.ndarray) -> None:
-        """Put the simulation into a recorded state."""
+        """Restore a saved state."""
 
     def goal(self) -> Observation:
         """The goal image of this episode."""
 
     def success(self) -> bool:
-        """Whether the goal is reached now."""
+        """Whether the goal is currently reached."""
 
 
 @dataclass(frozen=True)
@@ -182,10 +182,10 @@ class Field:
 
 
 class EpisodeStore(Protocol):
-    """One log format."""
+    """A log in one format."""
 
     lengths: Sequence[int]
     fields: Mapping[str, Field]
 
     def read(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, Any]:
-        """The steps start..stop-1 of the named fields."""
+        """Steps start..stop-1 of the named fields."""

@@ -1,7 +1,7 @@
-"""What a command's options are, read off its YAML file without loading anything heavy.
+"""The options of a command, read from its YAML file without heavy imports.
 
-Every option stands on a line of its own with a comment that says what it means; the files in the folder of a group say
-on their first line what the choice is.
+Every option has its own line with a comment that explains it. The first line of each file in a group's folder explains
+that choice.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Option:
     """One option.
 
     Args:
-        name: As it is written on the command line.
+        name: Name on the command line.
         default: Its value in the file.
-        meaning: One sentence.
+        meaning: Its explanation, one sentence.
     """
 
     name: str
@@ -33,13 +33,13 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """An option whose choices are files of a folder.
+    """An option whose choices are the files of a folder.
 
     Args:
-        name: As it is written on the command line.
-        default: The file that is taken where none is named; empty for none.
-        meaning: One sentence.
-        choices: Names of the files and what they say of themselves.
+        name: Name on the command line.
+        default: The default file; empty for none.
+        meaning: Its explanation, one sentence.
+        choices: Names of the files and their explanations.
     """
 
     name: str
@@ -55,7 +55,7 @@ def options_of(config: Path) -> tuple[list[Option], list[Group]]:
 
 
 def help_text(title: str, *, usage: str, options: Sequence[Option], groups: Sequence[Group]) -> str:
-    """The page that `--help` prints."""
+    """The text of `--help`."""
     left = [f"{option.name}={option.default}" for option in options]
     column = min(38, max((len(entry) for entry in left), default=0)) + 2
     lines = [title, "", f"usage: {usage} [option=value ...]", "", "Options, with their defaults:"]
@@ -99,7 +99,7 @@ def _groups(lines: Sequence[str], folder: Path) -> Iterator[Group]:
 
 
 def _defaults(lines: Sequence[str]) -> list[str]:
-    """The entries of the defaults list, whether it is written on one line or on many."""
+    """The entries of the defaults list, written on one or several lines."""
     for number, line in enumerate(lines):
         if line.startswith("defaults:"):
             inline = re.match(r"defaults:\s*\[(.*)\]", line)
@@ -112,7 +112,7 @@ def _defaults(lines: Sequence[str]) -> list[str]:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """A value and the comment behind it."""
+    """A value and its trailing comment."""
     quoted = re.match(r"((?:[^#\"']|\"[^\"]*\"|'[^']*')*?)\s*(?:#\s*(.*))?$", text)
     assert quoted is not None
     return quoted[1].strip(), (quoted[2] or "").strip()
@@ -152,7 +152,7 @@ def _row(entry: str, meaning: str, column: int) -> list[str]:
 
 
 def _indented(lines: Sequence[str], column: int) -> list[str]:
-    """Continuation lines, indented to the column of the meanings."""
+    """Continuation lines, indented to the column of the explanations."""
     return [" " * (column + 2) + line for line in lines]
 
 

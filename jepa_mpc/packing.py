@@ -1,4 +1,4 @@
-"""Nested states (of an optimiser, a training) as tensors and a JSON value, and back, bit for bit."""
+"""Nested states (of an optimiser or training) as tensors plus a JSON layout, and back, bit for bit."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from jepa_mpc.errors import BadCheckpoint
 
 
 def pack_state(state: Mapping[Any, Any]) -> tuple[dict[str, Tensor], Any]:
-    """Take a nested state apart into tensors and a JSON value that tells how to put it together again.
+    """Split a nested state into tensors and a JSON layout for rebuilding it.
 
     Args:
         state: Mappings, lists and tuples of tensors, numbers, strings and None, e.g. an optimiser's `state_dict()`.
 
     Raises:
-        TypeError: If it holds anything else; names the place.
+        TypeError: If it holds anything else; names the entry.
     """
     tensors: dict[str, Tensor] = {}
     return tensors, _pack(state, "state", tensors)
 
 
 def unpack_state(tensors: Mapping[str, Tensor], layout: Any) -> Any:
-    """Put a state together again, bit for bit as `pack_state` found it (tensors on the CPU).
+    """Rebuild a state, bit for bit as passed to `pack_state` (tensors on the CPU).
 
     Raises:
-        BadCheckpoint: If layout and tensors do not belong together.
+        BadCheckpoint: If layout and tensors do not match.
     """
     match layout:
         case {"tensor": str(name)} if name in tensors:
@@ -43,7 +43,7 @@ def unpack_state(tensors: Mapping[str, Tensor], layout: Any) -> Any:
             return tuple(unpack_state(tensors, value) for value in values)
         case None | bool() | int() | float() | str():
             return layout
-    raise BadCheckpoint(f"the layout of the saved state is damaged or its tensors are not here: {str(layout)[:80]!r}")
+    raise BadCheckpoint(f"the layout of the saved state is damaged or its tensors are missing: {str(layout)[:80]!r}")
 
 
 def _pack(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
@@ -63,10 +63,12 @@ def _pack(value: Any, place: str, tensors: dict[str, Tensor]) -> Any:
         case list() | tuple():
             kind = "list" if isinstance(value, list) else "tuple"
             return {kind: [_pack(item, f"{place}.{index}", tensors) for index, item in enumerate(value)]}
-    raise TypeError(f"{place} is a {type(value).__name__}: only tensors, numbers, strings, None and nests of them last")
+    raise TypeError(
+        f"{place} is a {type(value).__name__}: only tensors, numbers, strings, None and nests of them can be saved"
+    )
 
 
 def _key(key: Any, place: str) -> str | int:
     if not isinstance(key, str | int):
-        raise TypeError(f"{place} has the key {key!r}: only strings and whole numbers last")
+        raise TypeError(f"{place} has the key {key!r}: only strings and integers can be saved")
     return key

@@ -1,4 +1,4 @@
-"""Where configurations and shipped checkpoints lie: at the root of a checkout, or inside of an installed package."""
+"""Locations of configurations and shipped checkpoints: the root of a checkout, or inside an installed package."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CHECKPOINTS = ROOT / "experiments" / "checkpoints"
 
 
 def folder_of(checkpoint: str | Path) -> Path:
-    """The folder itself, or that of the shipped checkpoint of this name where no checkpoint stands at the place.
+    """The folder itself, or that of the shipped checkpoint of this name if the path holds no checkpoint.
 
-    A shipped checkpoint is known by its name (`reach_wide`) in every directory, also beside a folder `reach_wide` that
+    The name of a shipped checkpoint (`reach_wide`) works in every directory, even beside a folder `reach_wide` that
     holds other things.
     """
     folder, known = Path(checkpoint), shipped(str(checkpoint))
@@ -24,6 +24,6 @@ def folder_of(checkpoint: str | Path) -> Path:
 
 
 def shipped(name: str) -> Path | None:
-    """The folder of a checkpoint that is shipped under a name such as `reach_wide`; None if there is none."""
+    """The folder of a shipped checkpoint such as `reach_wide`; None if there is none."""
     folder = CHECKPOINTS / name
     return folder if "/" not in name and (folder / FILES[0]).is_file() else None

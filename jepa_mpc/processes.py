@@ -1,7 +1,7 @@
-"""What processes that train together tell each other: means, one process's numbers, and who does which rows.
+"""Communication between training processes: means, broadcasts, and the split of batches.
 
-A training of several processes is to give the numbers of one that sees the whole batch. Losses that are means over
-samples need no help; statistics over a batch (SIGReg, variances, batch norms) are averaged here, with their gradient.
+Training with several processes should match one process that sees the whole batch. Losses that are means over samples
+need no care; statistics over a batch (SIGReg, variances, batch norms) are averaged here, with their gradient.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _BY_ITSELF: ContextVar[bool] = ContextVar("by_itself", default=False)
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Which of `count` equal parts of a batch this is.
+    """One of `count` equal parts of a batch.
 
     Raises:
-        ValueError: If there is no such part.
+        ValueError: If the index is out of range.
     """
 
     index: int = 0
@@ -39,11 +39,11 @@ class Share:
         """The rows of this part among `total`.
 
         Raises:
-            ValueError: If the rows cannot be shared out evenly.
+            ValueError: If `total` is not divisible.
         """
         if total % self.count:
             raise ValueError(
-                f"a batch of {total} cannot be shared out evenly to {self.count} (processes times accumulation steps): "
+                f"a batch of {total} is not divisible by {self.count} (processes times accumulation steps): "
                 f"choose a multiple of {self.count}"
             )
         size = total // self.count
@@ -52,14 +52,14 @@ class Share:
 
 @runtime_checkable
 class SharedBatches(Protocol):
-    """A source of batches that can read the rows of one part alone."""
+    """A source of batches that can read the rows of one part only."""
 
     def part(self, generator: Generator, share: Share) -> Batch:
-        """The rows of `share` of the batch that the whole draw would give."""
+        """The rows of `share` of the batch that a full draw would give."""
 
 
 def draw(batches: Any, stream: Generator, share: Share) -> Batch:
-    """The rows of one part of the one batch that the stream stands for."""
+    """The rows of one part of the batch that the stream determines."""
     if share.count == 1:
         whole: Batch = batches(stream)
         return whole
@@ -69,20 +69,20 @@ def draw(batches: Any, stream: Generator, share: Share) -> Batch:
 
 
 def num_processes() -> int:
-    """Processes that train together; 1 inside `by_itself`."""
+    """Number of training processes; 1 inside `by_itself`."""
     if _BY_ITSELF.get() or not (distributed.is_available() and distributed.is_initialized()):
         return 1
     return distributed.get_world_size()
 
 
 def process_index() -> int:
-    """The number of this process, from 0."""
+    """Rank of this process, from 0."""
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
 @contextmanager
 def by_itself() -> Iterator[None]:
-    """Nothing inside the block waits for other processes (an evaluation that one of them does)."""
+    """Inside the block nothing waits for other processes (for an evaluation on one of them)."""
     token = _BY_ITSELF.set(True)
     try:
         yield
@@ -93,22 +93,22 @@ def by_itself() -> Iterator[None]:
 def mean_over_processes(value: Tensor) -> Tensor:
     """The mean of a tensor over all processes, differentiable.
 
-    Every process is taken to go on with the same function of the result; the gradient that reaches `value` is that of
-    the sum of these equal costs, which the averaging of gradients over processes turns into the gradient of one.
+    Every process is assumed to apply the same function to the result. The gradient at `value` is that of the sum of
+    these equal costs; averaging gradients over processes turns it into the gradient of one.
     """
     count = num_processes()
     return value if count == 1 else _Sum.apply(value) / count
 
 
 def same_everywhere(value: Tensor) -> Tensor:
-    """The first process's tensor, on all of them (in place)."""
+    """Broadcast the first process's tensor to all (in place)."""
     if num_processes() > 1:
         distributed.broadcast(value, src=0)
     return value
 
 
 def averaged(numbers: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Numbers to log as means over the processes, which all have the same names."""
+    """Metrics averaged over the processes; all must have the same names."""
     if num_processes() == 1 or not numbers:
         return dict(numbers)
     joined = torch.stack([value.detach().to(device, torch.float64) for value in numbers.values()])
@@ -117,7 +117,7 @@ def averaged(numbers: Mapping[str, Tensor], device: torch.device) -> dict[str, T
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is up in any process."""
+    """Whether the flag is set in any process."""
     if num_processes() == 1:
         return flag
     raised = torch.tensor([float(flag)], device=device)
@@ -126,7 +126,7 @@ def any_process(flag: bool, device: torch.device) -> bool:
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over processes; the gradients are summed likewise."""
+    """Sum over processes; gradients are summed as well."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:

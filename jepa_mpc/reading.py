@@ -1,7 +1,7 @@
-"""One version of a checkpoint, opened: its description verified, its weights still on the disk.
+"""Opens one version of a checkpoint: its description is verified, its weights stay on disk.
 
-All files are opened by way of the one folder, so that they are of one version even if another is published meanwhile;
-the hash names exactly what was opened.
+All files are opened through one folder handle, so they belong to one version even if another is published meanwhile;
+the hash identifies exactly what was opened.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from jepa_mpc.hub import fetch, hub_name
 from jepa_mpc.places import FILES, folder_of
 from jepa_mpc.weights import Header, from_bytes, part_hashes, read_header
 
-FORMAT_VERSION = 2  # 1: weights and configuration did not name each other
+FORMAT_VERSION = 2  # 1: weights and configuration did not contain each other's hash
 OURS = MANIFEST, CONFIG, MODEL = FILES
 LARGEST_FILE = 64 * 2**20
-"""Bytes of any file but the weights."""
+"""Maximum size in bytes of any file but the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenCheckpoint:
-    """A checkpoint whose description was verified and whose weights can be read.
+    """A checkpoint with verified description and readable weights.
 
     Args:
         place: The folder.
         config: The caller's configuration.
         header: Names, shapes and dtypes of the tensors.
-        fingerprint: Twelve hexadecimal digits that name the exact content.
-        weights: The file of the tensors, open.
-        described: Format version, hash and part hashes that the weights must answer to.
+        fingerprint: Twelve hexadecimal digits that identify the exact content.
+        weights: The open file of the tensors.
+        described: Format version, hash and part hashes that the weights must match.
     """
 
     place: Path
@@ -51,17 +51,15 @@ class OpenCheckpoint:
     described: Mapping[str, Any]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Read and verify the tensors (on the CPU); takes twice the memory of the file on the way.
+        """Read and verify the tensors (on the CPU); temporarily needs twice the memory of the file.
 
         Raises:
-            BadCheckpoint: If they are damaged, are those of another model, or are too many for the memory.
+            BadCheckpoint: If they are damaged, are another model's, or exceed the free memory.
         """
         path, free = self.place / MODEL, _free_bytes()
         if free is not None and 2 * self.header.num_bytes > free:
             needed = 2 * self.header.num_bytes / 1e9
-            raise BadCheckpoint(
-                f"{path} needs {needed:.1f} GB of memory while it is read, {free / 1e9:.1f} GB are free"
-            )
+            raise BadCheckpoint(f"{path} needs {needed:.1f} GB of memory to read, {free / 1e9:.1f} GB are free")
         self.weights.seek(0)
         content = self.weights.read()
         _check_entry(MODEL, len(content), hashlib.sha256(content).hexdigest(), self.described["entry"], self.place)
@@ -77,7 +75,7 @@ class OpenCheckpoint:
 
 @contextmanager
 def open_checkpoint(folder: str | Path) -> Iterator[OpenCheckpoint]:
-    """Open one version of a checkpoint and verify all but its tensors.
+    """Open one version of a checkpoint and verify everything but its tensors.
 
     Args:
         folder: See `place_of`.
@@ -85,7 +83,7 @@ def open_checkpoint(folder: str | Path) -> Iterator[OpenCheckpoint]:
     Raises:
         BadCheckpoint: If a file is missing, damaged, cut short or of another checkpoint, or the format is newer than
             this program.
-        MissingPackage: If a repository of the Hub is named and huggingface_hub is not installed.
+        MissingPackage: If a Hub repository is named and huggingface_hub is not installed.
     """
     with ExitStack() as stack:
         place, files, manifest_bytes = _open_all(folder, stack)
@@ -93,10 +91,10 @@ def open_checkpoint(folder: str | Path) -> Iterator[OpenCheckpoint]:
 
 
 def checkpoint_hash(folder: str | Path) -> str:
-    """Twelve hexadecimal digits that name the exact content of a checkpoint.
+    """Twelve hexadecimal digits that identify the exact content of a checkpoint.
 
     Raises:
-        BadCheckpoint: If there is no manifest in `folder`.
+        BadCheckpoint: If `folder` holds no manifest.
     """
     place = place_of(folder)
     with _open_folder(place) as handle, _open(handle, MANIFEST, place) as file:
@@ -104,13 +102,13 @@ def checkpoint_hash(folder: str | Path) -> str:
 
 
 def place_of(folder: str | Path) -> Path:
-    """Where the files of a checkpoint lie on this machine.
+    """The local folder of a checkpoint.
 
     Args:
         folder: A folder, the name of a shipped checkpoint (`reach_wide`), or `hf://owner/name` of the Hugging Face Hub.
 
     Raises:
-        BadCheckpoint: If a repository of the Hub cannot be fetched.
+        BadCheckpoint: If a Hub repository cannot be fetched.
         MissingPackage: If huggingface_hub is not installed.
     """
     name = hub_name(folder)
@@ -126,10 +124,10 @@ def manifest_of(contents: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def from_json(data: bytes, path: Path) -> dict[str, Any]:
-    """A table from the bytes of a JSON file.
+    """A dictionary from the bytes of a JSON file.
 
     Raises:
-        BadCheckpoint: If it is none.
+        BadCheckpoint: If it is not a JSON object.
     """
     try:
         value = json.loads(data)
@@ -141,7 +139,7 @@ def from_json(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a file of that name would lie in the folder itself."""
+    """Whether a file of that name lies directly in the folder."""
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
@@ -150,7 +148,7 @@ def is_plain_name(name: str) -> bool:
 
 
 def _open_all(folder: str | Path, stack: ExitStack) -> tuple[Path, dict[str, IO[bytes]], bytes]:
-    """Every file of one version, open, and the bytes of its manifest."""
+    """Every file of one version, opened, and the bytes of its manifest."""
     while True:
         place = place_of(folder)
         before = _number(place)
@@ -163,7 +161,7 @@ def _open_all(folder: str | Path, stack: ExitStack) -> tuple[Path, dict[str, IO[
                 names = {*_names(manifest_bytes, place), MODEL, CONFIG}
                 files = {name: attempt.enter_context(_open(handle, name, place)) for name in sorted(names)}
             except BadCheckpoint:
-                if _number(place_of(folder)) == before:  # else a newer one was published meanwhile
+                if _number(place_of(folder)) == before:  # otherwise a newer version was published meanwhile
                     raise
                 continue
             stack.enter_context(attempt.pop_all())
@@ -207,7 +205,7 @@ def _fingerprint(manifest_bytes: bytes) -> str:
 
 
 def _names(manifest_bytes: bytes, place: Path) -> list[str]:
-    """The files that a manifest lists."""
+    """The files listed in a manifest."""
     path = place / MANIFEST
     names = [name for name in from_json(manifest_bytes, path) if name != MANIFEST]
     for name in names:
@@ -232,22 +230,22 @@ def _open_folder(place: Path) -> Iterator[int]:
 
 def _open(folder: int, name: str, place: Path) -> IO[bytes]:
     try:
-        handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder)  # a pipe would be waited for else
+        handle = os.open(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=folder)  # otherwise opening a pipe would block
     except FileNotFoundError as error:
         raise BadCheckpoint(f"the checkpoint {place} is incomplete: {name} is missing") from error
     except OSError as error:
         raise BadCheckpoint(f"{place / name} cannot be read: {_reason(error)}") from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise BadCheckpoint(f"{place / name} is no file")
+        raise BadCheckpoint(f"{place / name} is not a file")
     return os.fdopen(handle, "rb")
 
 
 def _read(file: IO[bytes], path: Path) -> bytes:
-    """The bytes of a file that must not be long, which is told before it is read."""
+    """The bytes of a file, after checking its size."""
     size = os.fstat(file.fileno()).st_size
     if size > LARGEST_FILE:
-        raise BadCheckpoint(f"{path} is too long: {size} bytes, at most {LARGEST_FILE} were expected")
+        raise BadCheckpoint(f"{path} is too long: {size} bytes, the limit is {LARGEST_FILE}")
     try:
         return file.read(LARGEST_FILE)
     except OSError as error:
@@ -255,7 +253,7 @@ def _read(file: IO[bytes], path: Path) -> bytes:
 
 
 def _check_entry(name: str, size: int, sha256: str | None, noted: Any, place: Path) -> None:
-    """Compare a file with what the manifest says of it; None where its hash is not known yet."""
+    """Compare a file with its manifest entry; None if its hash is not known yet."""
     match noted:
         case {"bytes": int(expected), "sha256": str(seal), **more} if not more:
             pass
@@ -269,7 +267,9 @@ def _check_entry(name: str, size: int, sha256: str | None, noted: Any, place: Pa
 
 def _check_format(version: Any, place: Path) -> int:
     if not isinstance(version, int) or version < 1:
-        raise BadCheckpoint(f"{place / CONFIG} names no format version (got {version!r}): it is no checkpoint of ours")
+        raise BadCheckpoint(
+            f"{place / CONFIG} names no format version (got {version!r}): it is not a checkpoint of jepa-mpc"
+        )
     if version > FORMAT_VERSION:
         raise BadCheckpoint(
             f"{place} was written in checkpoint format {version}, and this program reads up to format "
@@ -279,7 +279,7 @@ def _check_format(version: Any, place: Path) -> int:
 
 
 def _check_parts(found: Mapping[str, str], noted: Any, path: Path) -> None:
-    """The weights must be those that the configuration names."""
+    """Check that the weights are those named by the configuration."""
     parts = noted if isinstance(noted, dict) else {}
     if noted != found:
         other = sorted(name for name in parts.keys() | found.keys() if parts.get(name) != found.get(name))
@@ -287,7 +287,7 @@ def _check_parts(found: Mapping[str, str], noted: Any, path: Path) -> None:
 
 
 def _number(place: Path) -> int | None:
-    """The number by which the file system knows a folder, not given to another one while it is open; None for none."""
+    """Inode of a folder, which stays unique while it is open; None if it does not exist."""
     try:
         return place.stat().st_ino
     except (OSError, ValueError):
@@ -295,7 +295,7 @@ def _number(place: Path) -> int | None:
 
 
 def _free_bytes() -> int | None:
-    """Memory that can be had without swapping, where the system tells it."""
+    """Memory available without swapping, if the system reports it."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))

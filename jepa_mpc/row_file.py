@@ -1,6 +1,6 @@
-"""A safetensors file that is written row by row: bounded memory, and a stopped writer goes on where it was.
+"""A safetensors file written row by row, with bounded memory; an interrupted writer resumes.
 
-All rows have one shape. The draft lies in a folder beside the file, with a note of what is done; the file appears when
+All rows have one shape. The draft lies in a folder beside the file, with a note of its progress; the file appears when
 the last row is written.
 """
 
@@ -24,22 +24,22 @@ DTYPES = {"float32": ("F32", torch.float32), "float16": ("F16", torch.float16), 
 
 
 def draft_folder(path: str | Path) -> Path:
-    """Where the draft of a file lies."""
+    """Folder of the draft of a file."""
     return Path(path).with_name(f"{Path(path).name}.part")
 
 
 class RowFile:
-    """Tensors of equal rows on their way into a file.
+    """Tensors of equal rows while they are written to a file.
 
     Args:
-        path: Where the file shall appear.
+        path: Destination of the file.
         shapes: Leading axes of each tensor: `(rows,)`, or `()` for a tensor that is one row.
-        settings: All that decides what the rows are; a draft of other settings is refused.
+        settings: Everything that determines the rows; a draft with other settings is refused.
         dtype: "float32", "float16" or "bfloat16".
 
     Raises:
-        UnknownName: If there is no such dtype.
-        ValueError: If a draft of other settings lies beside it.
+        UnknownName: If the dtype is unknown.
+        ValueError: If a draft with other settings lies beside it.
     """
 
     def __init__(
@@ -53,21 +53,21 @@ class RowFile:
 
     @property
     def rows(self) -> int:
-        """Rows of all tensors together."""
+        """Number of rows of all tensors."""
         return sum(shape[0] if shape else 1 for shape in self.shapes.values())
 
     def append(self, rows: Annotated[Tensor, "B N D"]) -> None:
-        """Write the next rows; they are on the disk when this returns.
+        """Write the next rows; they are on disk when this returns.
 
         Raises:
             OSError: If the disk is full.
-            ValueError: If they have another shape than the rows before.
+            ValueError: If their shape differs from that of earlier rows.
         """
         shape = tuple(rows.shape[1:])
         if self.row_shape is None:
             self._begin(shape)
         if shape != self.row_shape:
-            raise ValueError(f"rows of shape {self.row_shape} are written, the next one has {shape}")
+            raise ValueError(f"expected rows of shape {self.row_shape}, got {shape}")
         data = rows.to(self.dtype).contiguous().view(torch.uint8).numpy().tobytes()
         with (self.folder / DRAFT).open("r+b") as file:
             file.seek(self._start + self.done * (len(data) // len(rows)))
@@ -78,7 +78,7 @@ class RowFile:
         self._note()
 
     def publish(self) -> Path:
-        """Let the finished file appear.
+        """Publish the finished file.
 
         Raises:
             ValueError: If rows are missing.
@@ -90,19 +90,19 @@ class RowFile:
         return self.path
 
     def _known(self) -> tuple[int, tuple[int, ...] | None]:
-        """Rows that are done and the shape of one, from the draft if there is one."""
+        """Number of finished rows and the shape of one, from the draft if there is one."""
         if not (self.folder / PROGRESS).is_file():
             return 0, None
         known = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
         changed = sorted(name for name in self.settings if known["settings"].get(name) != self.settings[name])
         if changed:
             raise ValueError(
-                f"{self.folder} was begun with other settings ({', '.join(changed)}): delete it, or name another place"
+                f"{self.folder} was started with other settings ({', '.join(changed)}): delete it or use another path"
             )
         return int(known["done"]), tuple(known["row_shape"])
 
     def _begin(self, row_shape: tuple[int, ...]) -> None:
-        """A draft with its header and its full size."""
+        """Create a draft with its header and full size."""
         self.row_shape = row_shape
         self.folder.mkdir(parents=True, exist_ok=True)
         header = self._header()

@@ -1,4 +1,4 @@
-"""A check of tensor shapes by axis letters."""
+"""Tensor shape checks by axis letters."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ def check_shape(x: Tensor, axes: str, **known: int) -> dict[str, int]:
     """Compare a tensor's shape with a string of axis letters and return the sizes.
 
     Args:
-        x: The tensor to look at.
-        axes: One letter per axis, e.g. `"B S H A"`; a letter that stands twice must have one size.
-        **known: Sizes that must hold, e.g. `B=4`.
+        x: The tensor to check.
+        axes: One letter per axis, e.g. `"B S H A"`; a repeated letter must have one size.
+        **known: Required sizes, e.g. `B=4`.
 
     Returns:
         The size of each letter.

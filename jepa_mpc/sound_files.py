@@ -1,4 +1,4 @@
-"""Sounds from .wav files, and what a sound one is. Nothing in a file is ever run."""
+"""Sounds from .wav files, and their validation. No file content is executed."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def read_sound(file: str | Path, *, rate: int | None = None) -> tuple[Wave, int]
     """The samples of a file.
 
     Args:
-        file: A mono `.wav` of whole numbers (8, 16, 24 or 32 bits) or floating-point numbers (32 or 64).
-        rate: Samples per second that it must have, Hz; None for any.
+        file: A mono `.wav` of integer (8, 16, 24 or 32 bits) or floating-point samples (32 or 64 bits).
+        rate: Required sample rate (Hz); None for any.
 
     Returns:
-        float32 `G`, whole numbers brought to -1 .. 1; and the samples per second.
+        float32 `G`, integers scaled to -1 .. 1; and the sample rate.
 
     Raises:
-        BadObservation: If the file is missing, damaged, not mono, empty, not finite or of another rate.
+        BadObservation: If the file is missing, damaged, not mono, empty, not finite or has another sample rate.
     """
     path = Path(file)
     if path.suffix.lower() not in SUFFIXES:
@@ -41,7 +41,7 @@ def read_sound(file: str | Path, *, rate: int | None = None) -> tuple[Wave, int]
     if not path.is_file():
         raise BadObservation(f"there is no file {path}")
     if path.stat().st_size > MOST_BYTES:
-        raise BadObservation(f"{path.name} has {path.stat().st_size} bytes: the most for a sound is {MOST_BYTES}")
+        raise BadObservation(f"{path.name} has {path.stat().st_size} bytes: the limit for a sound is {MOST_BYTES}")
     try:
         samples, found = _riff(path.read_bytes())
     except (OSError, ValueError, struct.error) as error:
@@ -52,14 +52,14 @@ def read_sound(file: str | Path, *, rate: int | None = None) -> tuple[Wave, int]
 
 
 def checked_sound(wave: np.ndarray, *, where: str = "this sound") -> Wave:
-    """Samples as float32, after a look at them.
+    """Samples as float32, validated.
 
     Raises:
-        BadObservation: If they are not mono, none, or not finite.
+        BadObservation: If they are not mono, empty, or not finite.
     """
     if wave.ndim != 1:
         channels = wave.shape[-1] if wave.ndim == 2 else wave.shape
-        raise BadObservation(f"{where} has {channels} channels, expected mono: take one of them, or their mean")
+        raise BadObservation(f"{where} has {channels} channels, expected mono: use one of them, or their mean")
     if not len(wave):
         raise BadObservation(f"{where} has no samples: give at least one")
     bad = len(wave) - int(np.isfinite(wave).sum())
@@ -69,18 +69,18 @@ def checked_sound(wave: np.ndarray, *, where: str = "this sound") -> Wave:
 
 
 def _riff(raw: bytes) -> tuple[np.ndarray, int]:
-    """Samples `G`, or `G channels` if there are several, and their rate."""
+    """Samples `G`, or `G channels` if there are several, and their sample rate."""
     if raw[:4] != b"RIFF" or raw[8:12] != b"WAVE":
-        raise ValueError("it does not begin like one")
+        raise ValueError("it lacks the RIFF header")
     chunks = dict(_chunks(raw))
     if b"fmt " not in chunks or b"data" not in chunks:
-        raise ValueError("it has no format, or no samples")
+        raise ValueError("it has no format chunk, or no samples")
     head, data = chunks[b"fmt "], chunks[b"data"]
     kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", head)
     if kind == EXTENSIBLE:
         kind = struct.unpack_from("<H", head, 24)[0]
     if (kind, bits) not in KINDS or not channels or not rate:
-        raise ValueError(f"expected whole or floating-point numbers, it has {bits} bits of format {kind}")
+        raise ValueError(f"expected integer or floating-point samples, got {bits} bits of format {kind}")
     samples = _numbers(data[: len(data) // (channels * bits // 8) * (channels * bits // 8)], KINDS[kind, bits])
     return (samples if channels == 1 else samples.reshape(-1, channels)), int(rate)
 
@@ -90,14 +90,14 @@ def _chunks(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
     while at + 8 <= len(raw):
         name, size = struct.unpack_from("<4sI", raw, at)
         if at + 8 + size > len(raw):
-            raise ValueError(f"{size} bytes are claimed for {name!r}, {len(raw) - at - 8} are there")
+            raise ValueError(f"chunk {name!r} declares {size} bytes, the file holds {len(raw) - at - 8}")
         yield name, raw[at + 8 : at + 8 + size]
         at += 8 + size + size % 2
 
 
 def _numbers(data: bytes, kind: str) -> np.ndarray:
-    """Samples as floating-point numbers: whole ones are brought to -1 .. 1, unsigned ones around their middle."""
-    if kind == "<i3":  # the three bytes become the upper ones of four
+    """Samples as floating-point numbers: integers scaled to -1 .. 1, unsigned ones centred."""
+    if kind == "<i3":  # 24-bit samples become the upper bytes of 32-bit ones
         wide = np.zeros((len(data) // 3, 4), dtype=np.uint8)
         wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
         return wide.view("<i4")[:, 0] / 2.0**31

@@ -1,4 +1,4 @@
-"""What happened inside an agent during one step: for films, reports and curious people."""
+"""Log of one agent step, for videos, reports and debugging."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from jepa_mpc.types import Goal, Latents, PlanResult, State
 
 @dataclass(frozen=True, kw_only=True)
 class StepLog:
-    """One step of an agent, from the picture to the answer. An agent that does not plan leaves most of it out.
+    """One step of an agent, from perception to action. Agents that do not plan leave most fields None.
 
     Args:
-        action: What was answered `B A`.
-        held: Worlds that stand still because they have arrived `B` (bool), or None.
-        present: The state that was perceived `B N D`, or None.
-        goal: The goal as it was known in this step, or None.
-        plan: The last search, or None if every world has stood still so far.
-        imagined: The future that the chosen plan was imagined to have `B H N D`, from the state it was made in.
-        planned: Whether the search was made in this step (it is older while a plan is being carried out).
-        present_cost: Cost of the present state `B`, in the cost's own unit, or None.
-        position: Estimated position of the hand `B 3` (m), in the frame of the position head, or None without one.
-        path: Where the plan is imagined to lead `B H 3` (m), in the same frame, or None.
+        action: The chosen action `B A`.
+        held: Worlds that hold still because the goal is reached `B` (bool), or None.
+        present: The perceived state `B N D`, or None.
+        goal: The goal estimate of this step, or None.
+        plan: The last search, or None if every world has held still so far.
+        imagined: The predicted future of the chosen plan `B H N D`, from the state in which it was made.
+        planned: Whether the search ran in this step (it is older while a plan is being executed).
+        present_cost: Cost of the current state `B`, in the cost's own unit, or None.
+        position: Estimated hand position `B 3` (m), in the frame of the position head, or None without one.
+        path: Predicted path of the plan `B H 3` (m), in the same frame, or None.
         goal_distance: Estimated distance to the goal `B` (m), or None.
         seconds: Time per stage: "perceive", "judge", "plan", "imagine" ...
     """
@@ -45,12 +45,12 @@ class StepLog:
 
     @property
     def milliseconds(self) -> dict[str, float]:
-        """Time per stage."""
+        """Time per stage (ms)."""
         return {stage: 1000 * seconds for stage, seconds in self.seconds.items()}
 
     @property
     def status(self) -> str:
-        """How the last search of the first world ended, "hold" if it stands still, "" without a search."""
+        """Status of the last search in the first world, "hold" if it holds still, "" without a search."""
         if self.held is not None and bool(self.held.all()):
             return "hold"
         return "" if self.plan is None else self.plan.status[0].value

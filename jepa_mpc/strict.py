@@ -1,4 +1,4 @@
-"""Weights that fit a module one to one, or none at all."""
+"""Strict loading: weights must match a module one to one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> 
     """Copy tensors into a module if, and only if, names, shapes and dtypes agree one to one and all values are finite.
 
     Args:
-        module: Takes the weights.
+        module: Receives the weights.
         tensors: Weights by the names of `module.state_dict()`.
-        name: What the module is called in the error message.
+        name: Name of the module for the error message.
 
     Raises:
-        BadCheckpoint: If something is missing, too much, of another shape or dtype, or NaN or infinite; lists all of
-            it.
+        BadCheckpoint: If tensors are missing, unexpected, of another shape or dtype, or not finite; lists all of them.
     """
     check_fit(module, {key: kind_of(tensor.shape, tensor.dtype) for key, tensor in tensors.items()}, name)
     check_finite(tensors, name)
@@ -32,15 +31,15 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> 
 
 
 def check_fit(module: nn.Module, kinds: Mapping[str, str], name: str) -> None:
-    """Compare the tensors of a module with those of a file; the module may be without numbers (device "meta").
+    """Compare the tensors of a module with those of a file; the module may be on the meta device.
 
     Args:
-        module: What the tensors are meant for.
-        kinds: Shape and dtype of each tensor, as `kind_of` says them.
-        name: What the module is called in the error message.
+        module: The module for the tensors.
+        kinds: Shape and dtype of each tensor, as `kind_of` formats them.
+        name: Name of the module for the error message.
 
     Raises:
-        BadCheckpoint: If something is missing, too much or of another shape or dtype; lists all of it.
+        BadCheckpoint: If tensors are missing, unexpected or of another shape or dtype; lists all of them.
     """
     wanted = {key: kind_of(tensor.shape, tensor.dtype) for key, tensor in module.state_dict().items()}
     faults = {
@@ -58,7 +57,7 @@ def check_fit(module: nn.Module, kinds: Mapping[str, str], name: str) -> None:
 
 
 def check_finite(tensors: Mapping[str, Tensor], name: str) -> None:
-    """Refuse weights of a training that went wrong.
+    """Refuse weights that are not finite.
 
     Raises:
         BadCheckpoint: If some are NaN or infinite; names the tensors.
@@ -66,22 +65,22 @@ def check_finite(tensors: Mapping[str, Tensor], name: str) -> None:
     sick = sorted(key for key, tensor in tensors.items() if not is_finite(tensor))
     if sick:
         raise BadCheckpoint(
-            f"the weights of {name} hold NaN or infinite numbers in {len(sick)} tensors: {_some(sick)}; its training "
-            "went wrong or the file was altered: take an earlier checkpoint"
+            f"the weights of {name} hold NaN or infinite numbers in {len(sick)} tensors: {_some(sick)}; the training "
+            "diverged or the file was altered: use an earlier checkpoint"
         )
 
 
 def load_part(module: nn.Module, tensors: Mapping[str, Tensor], part: str, name: str) -> None:
-    """Give a module the weights that one part of a larger network has; all of the module must be covered.
+    """Load the weights of one part of a larger network into a module; all of the module must be covered.
 
     Args:
-        module: Takes the weights.
+        module: Receives the weights.
         tensors: Weights of the larger network.
-        part: Where the module sits in it, e.g. "encoder".
-        name: What the module is called in messages.
+        part: Name of the part, e.g. "encoder".
+        name: Name of the module for messages.
 
     Raises:
-        BadCheckpoint: If the part's weights do not fit the module one to one.
+        BadCheckpoint: If the part's weights do not match the module one to one.
     """
     within = {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
     if not within:
@@ -92,15 +91,15 @@ def load_part(module: nn.Module, tensors: Mapping[str, Tensor], part: str, name:
 
 
 def kind_of(shape: Sequence[int], dtype: torch.dtype) -> str:
-    """Shape and dtype in words."""
+    """Shape and dtype as text."""
     return f"{tuple(shape)} {str(dtype).removeprefix('torch.')}"
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether no number of a tensor is NaN or infinite; nothing of its size is made on the way."""
+    """Whether all values of a tensor are finite; allocates nothing of its size."""
     if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
         return True
-    numbers = tensor.float() if tensor.itemsize == 1 else tensor  # kernels pass over eight bits
+    numbers = tensor.float() if tensor.itemsize == 1 else tensor  # the kernels do not support 8-bit floats
     return all(bool(extreme.isfinite()) for extreme in torch.aminmax(numbers))
 
 

@@ -1,8 +1,8 @@
-"""The records that travel between the packages, and the names of the common tensors.
+"""The records exchanged between the packages, and the names of the common tensors.
 
-Axis letters (the whole house uses these and no others):
+Axis letters (the whole code base uses these and no others):
 
-    B worlds side by side   S candidate plans   H future steps    T observed steps
+    B worlds in parallel   S candidate plans   H future steps    T observed steps
     N tokens of one state   D width             A action          P proprioception
     Q simulator sensors     C h w image         K tokens seen     M L target blocks, tokens in each
     I planner iterations    E elites            G pooled samples
@@ -31,12 +31,12 @@ Actions = Annotated[Tensor, "B T A"]
 Plan = Annotated[Tensor, "B H A"]
 Plans = Annotated[Tensor, "B S H A"]
 Costs = Annotated[Tensor, "B S"]
-Streams = torch.Generator | Sequence[torch.Generator]  # one for all worlds, or one for each
+Streams = torch.Generator | Sequence[torch.Generator]  # one for all worlds, or one per world
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What the sensors gave: uint8 frames of one or several named cameras, and optionally the joints.
+    """Sensor data: uint8 frames of one or several named cameras, and optionally proprioception.
 
     Args:
         frames: uint8 images `B T C h w`; C is three channels (RGB) per camera, in the order of `cameras`.
@@ -49,7 +49,7 @@ class Observation:
     proprio: Annotated[Tensor, "B T P"] | None = None
 
     def to(self, device: torch.device | str) -> Observation:
-        """The same on a device; itself if it is there already."""
+        """The same on a device; itself if it is already there."""
         frames = self.frames.to(device)
         proprio = None if self.proprio is None else self.proprio.to(device)
         if frames is self.frames and proprio is self.proprio:
@@ -59,10 +59,10 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What the world model knows of the past.
+    """The past states and actions that a world model uses.
 
-    Action t leads from latent t to latent t + 1, so T latents carry T - 1 actions and a plan's first action leaves the
-    last latent.
+    Action t leads from latent t to latent t + 1, so T latents come with T - 1 actions, and a plan starts at the last
+    latent.
 
     Args:
         latents: `B T N D`, oldest first.
@@ -77,14 +77,14 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """The futures that a world model imagines for each candidate plan.
+    """The predicted futures of each candidate plan.
 
     Args:
         latents: `B S H N D`; entry h is the state after action h.
         proprio: `B S H P`, or None.
         sensors: Simulator sensors `B S H Q` (true dynamics only), or None.
-        valid: `B S` bool, False where a candidate's future broke down (a diverged simulation), or None for all valid.
-        disagreement: How far the members of an ensemble are apart at each step `B S H`, or None without one.
+        valid: `B S` bool, False where a candidate's future is invalid (a diverged simulation), or None for all valid.
+        disagreement: Disagreement of the ensemble members at each step `B S H`, or None without an ensemble.
     """
 
     latents: Imagined
@@ -96,12 +96,12 @@ class Rollout:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """Where to go: the latent state of the goal image, and what else is known of the goal.
+    """The goal: the latent state of the goal image, and further knowledge of it.
 
     Args:
         latents: `B N D`.
         sensors: Simulator sensors at the goal `B Q`, or None.
-        position: Where the hand shall be `B 3` (m), in the frame of the world model's position head, if it was
+        position: Goal position of the hand `B 3` (m), in the frame of the world model's position head, if it was
             estimated by other means than the goal's latents; or None.
     """
 
@@ -112,7 +112,7 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Masks:
-    """Which tokens are seen and which are to be predicted: `context` B K and `targets` B M L, as token indices."""
+    """Token indices of what is visible and what is predicted: `context` B K and `targets` B M L."""
 
     context: Annotated[Tensor, "B K"]
     targets: Annotated[Tensor, "B M L"]
@@ -128,14 +128,14 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class MpcSettings:
-    """How an agent plans again and again.
+    """Settings of model-predictive control.
 
     Args:
-        horizon: Steps that each plan looks ahead (H).
-        execute: Steps of a plan that are carried out before planning anew.
-        hold_below: Stand still while the goal cost of the present state is below this value (in the cost's own unit);
-            0 never holds.
-        deadline_s: Seconds that one plan may take; infinite by default.
+        horizon: Planning horizon in steps (H).
+        execute: Steps of a plan executed before replanning.
+        hold_below: Hold still while the goal cost of the current state is below this value (in the cost's own unit); 0
+            never holds.
+        deadline_s: Time limit of one search (s); infinite by default.
     """
 
     horizon: int
@@ -158,21 +158,21 @@ class PlanStatus(Enum):
     CONVERGED = "converged"  # the search stopped improving before its budget was spent
     MAX_ITER = "max_iter"  # the whole budget was spent
     DEADLINE = "deadline"  # time ran out; the best plan so far is returned
-    DEGRADED = "degraded"  # some candidates had no finite cost; the best of the others is returned
+    DEGRADED = "degraded"  # some candidates had no finite cost; the best valid plan is returned
     INFEASIBLE = "infeasible"  # no candidate met the constraints; the least violating is returned
     NO_VALID = "no_valid"  # no candidate had a finite cost; the fallback is returned
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Costs of plans together with readings that must not be positive.
+    """Costs of plans with constraint values.
 
-    A plan is feasible if every reading is <= 0; its violation is the sum of its positive readings. Feasible plans are
-    ranked by cost, all others come after them, ranked by violation.
+    A plan is feasible if every constraint value is <= 0; its violation is the sum of its positive values. Feasible
+    plans are ranked by cost; infeasible ones rank after them, by violation.
 
     Args:
         costs: `B S`.
-        readings: g of each constraint, `B S Q`, met where g <= 0; a reading that is not finite makes a plan invalid.
+        readings: g of each constraint, `B S Q`, satisfied where g <= 0; a non-finite value makes a plan invalid.
 
     Raises:
         ValueError: If the shapes do not fit.
@@ -191,16 +191,16 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class StepModel:
-    """The world one step at a time, for planners that search over states as well: all steps of a plan side by side.
+    """One-step dynamics for planners that also search over states: all steps of a plan in parallel.
 
     Args:
-        start: The present state `B N D`.
-        follow: Where each action leads: the states `B S H N D` in which the actions of the plans `B S H A` are taken
-            (the first one is the start) -> the states after them `B S H N D`, step by step apart.
-        imagine: The true course of plans, fed back step by step: `B S H A` -> the states after each `B S H N D`.
-        judge: Cost `B S` of a course of states `B S H N D` and its plans; for the states that `imagine` gives it is the
-            cost that `evaluate` gives.
-        goal: Where to go `B N D`, if that is one state, or None.
+        start: The current state `B N D`.
+        follow: One-step prediction: states `B S H N D` in which the actions of the plans `B S H A` are taken (the first
+            one is the start) -> the next states `B S H N D`, each step independent of the others.
+        imagine: Rollout: plans `B S H A` -> the states after each action `B S H N D`.
+        judge: Cost `B S` of a state trajectory `B S H N D` and its plans; for the states from `imagine` it equals
+            `evaluate`.
+        goal: The goal state `B N D`, if it is a single state, or None.
     """
 
     start: State
@@ -212,22 +212,22 @@ class StepModel:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """A search that is asked of a planner: it sees a function from plans to costs, never a world.
+    """A planning problem: the planner sees a function from plans to costs, never a world.
 
     Args:
         evaluate: Maps plans `B S H A` (physical units) to costs `B S`; lower is better. Non-finite costs mark invalid
-            candidates. With constraints it gives `Scores`. Gradient planners need it to be differentiable.
-        box: The single actions that are allowed.
-        batch: Number of worlds B that are planned side by side.
+            candidates. With constraints it returns `Scores`. Gradient planners need it to be differentiable.
+        box: The allowed single actions.
+        batch: Number of worlds B that are planned in parallel.
         horizon: Plan length H.
-        generator: Source of all randomness of the search, on the device of the box: one for all worlds, or a sequence
-            of one per world, which gives each world the plan that it would get alone.
-        warm_start: A first guess `B H A` (the last plan, shifted), or None.
-        candidates: Further plans `B S H A` to try as they are (a policy's proposal, a retrieved segment), or None.
-        fallback: What to do when no candidate is valid `B H A`, or None to raise.
-        deadline_s: Seconds after which the best plan so far is returned; 0 evaluates nothing.
-        clock: Gives the present time in seconds; replaced in tests.
-        steps: The world one step at a time, for planners that search over states too, or None.
+        generator: Source of all randomness of the search, on the device of the box: one for all worlds, or one per
+            world, which gives each world the same plan as when planned alone.
+        warm_start: Initial plan `B H A` (the last plan, shifted), or None.
+        candidates: Further plans `B S H A` to score unchanged (a policy's proposal, a retrieved segment), or None.
+        fallback: Plan to return when no candidate is valid `B H A`, or None to raise.
+        deadline_s: Time limit (s), after which the best plan so far is returned; 0 evaluates nothing.
+        clock: Returns the current time in seconds; replaced in tests.
+        steps: The step model for planners that also search over states, or None.
 
     Raises:
         ValueError: If a count, a shape or the deadline is out of range, or a given plan is not finite.
@@ -270,7 +270,7 @@ class PlanRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanResult:
-    """What a planner found: always finite, always inside the box.
+    """Result of a planner: always finite, always inside the box.
 
     Args:
         actions: The plan `B H A`.
@@ -278,13 +278,14 @@ class PlanResult:
         status: One per world.
         trace: Best cost so far after each iteration `I B` (never rises); +inf until a plan is valid and feasible.
         iterations: Rounds of the search.
-        evaluations: Candidate plans scored, per world.
+        evaluations: Scored candidate plans per world.
         num_valid: Candidates with a finite cost `B`.
-        seconds: Time taken, by the request's clock.
-        warnings: What the caller should know, in sentences.
-        elites: Good plans `B S H A` that are worth another try: shifted in time, candidates of the next request. None
-            if the planner keeps none.
-        violation: How far the plan breaks the constraints `B` (sum of the positive readings), or None without any.
+        seconds: Search time, by the request's clock.
+        warnings: Warnings for the caller, in sentences.
+        elites: Good plans `B S H A`: shifted in time, they are candidates of the next request. None if the planner
+            keeps none.
+        violation: Constraint violation of the plan `B` (sum of the positive constraint values), or None without
+            constraints.
     """
 
     actions: Plan

@@ -1,4 +1,4 @@
-"""Tensors by name as a safetensors file, what such a file says about itself, and hashes of parts."""
+"""Named tensors as a safetensors file, its header, and hashes of parts."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _DTYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """The first part of a safetensors file.
+    """The header of a safetensors file.
 
     Args:
-        kinds: Shape and dtype of each tensor in words, as `jepa_mpc.strict.kind_of` says them.
-        notes: What was written beside the tensors.
-        num_bytes: Of all tensors.
+        kinds: Shape and dtype of each tensor as text, as `jepa_mpc.strict.kind_of` formats them.
+        notes: Metadata of the file.
+        num_bytes: Size of all tensors.
     """
 
     kinds: Mapping[str, str]
@@ -41,36 +41,36 @@ class Header:
 
 
 def read_header(file: IO[bytes], size: int) -> Header:
-    """Read the header of a safetensors file and leave its tensors alone.
+    """Read the header of a safetensors file without its tensors.
 
     Args:
-        file: At its beginning.
+        file: The file, at its beginning.
         size: Length of the whole file in bytes.
 
     Raises:
-        ValueError: If this is not the header of a file of that length; says in what way.
+        ValueError: If the header does not fit a file of that length; says how.
     """
     length = int.from_bytes(file.read(8), "little")
     if not 0 < length <= min(LARGEST_HEADER, size - 8):
-        raise ValueError(f"its header would have {length} bytes, the file has {size}")
+        raise ValueError(f"its header declares {length} bytes, the file has {size}")
     try:
         content = json.loads(file.read(length))
     except RecursionError as error:
         raise ValueError("its header is nested too deeply") from error
     if not isinstance(content, dict):
-        raise ValueError("its header holds no table")
+        raise ValueError("its header is not a JSON object")
     notes = content.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
-        raise ValueError("the __metadata__ of its header is no table of strings")
+        raise ValueError("the __metadata__ of its header is not a table of strings")
     sizes = {name: _entry(name, entry) for name, entry in content.items()}
     num_bytes = sum(each for _, each in sizes.values())
     if num_bytes != size - 8 - length:
-        raise ValueError(f"its tensors would have {num_bytes} bytes, {size - 8 - length} are there")
+        raise ValueError(f"its tensors need {num_bytes} bytes, the file holds {size - 8 - length}")
     return Header(kinds={name: kind for name, (kind, _) in sizes.items()}, notes=notes, num_bytes=num_bytes)
 
 
 def to_bytes(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> bytes:
-    """A safetensors file of tensors that share no memory, with notes beside them."""
+    """A safetensors file of tensors that share no memory, with metadata."""
     return safetensors.torch.save(dict(tensors), metadata=dict(notes))
 
 
@@ -78,7 +78,7 @@ def from_bytes(content: bytes) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not a safetensors file.
     """
     try:
         return safetensors.torch.load(content)
@@ -97,8 +97,8 @@ def part_hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _entry(name: str, entry: Any) -> tuple[str, int]:
-    """What a tensor is in words, and its bytes."""
-    name.encode()  # half of a surrogate pair is no text
+    """A tensor's shape and dtype as text, and its size in bytes."""
+    name.encode()  # fails on a lone surrogate
     match entry:
         case {"dtype": str(dtype), "shape": list(shape)} if dtype in _DTYPES and _are_sizes(shape):
             kind = _DTYPES[dtype]

@@ -1,7 +1,7 @@
-"""Hidden folders beside a destination, in which one writer makes something before it is published.
+"""Hidden workspace folders beside a destination, each with one writer.
 
-A workspace is held by a lock on a file inside it, which the system lets go of when the process ends, however it ends.
-What a killed writer left in one is cleared by the next writer who takes it.
+A workspace is locked by a file inside it; the system releases the lock when the process ends for any reason. The next
+writer clears what a killed writer left.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOCK = ".writer"
 
 @contextmanager
 def workspace(path: Path) -> Iterator[Path]:
-    """Hold the one workspace of a destination: an empty folder beside it, gone when the block ends.
+    """Lock the workspace of a destination: an empty folder beside it, removed when the block ends.
 
     Raises:
         Busy: If another writer holds it.
@@ -36,9 +36,10 @@ def workspace(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def free_workspace(path: Path) -> Iterator[Path]:
-    """Hold a workspace of a destination that may have several writers, of whom the last one wins.
+    """Lock a workspace of a destination with several writers, of which the last one wins.
 
-    They are numbered from 0 and the first free one is taken, so that the next writer finds what a killed one left.
+    Workspaces are numbered from 0 and the first free one is taken, so that the next writer finds what a killed one
+    left.
     """
     places = (path.with_name(f".{path.name}.{number}.tmp") for number in itertools.count())
     place, handle = next((place, handle) for place in places if (handle := _claim(place)) is not None)
@@ -49,14 +50,14 @@ def free_workspace(path: Path) -> Iterator[Path]:
 
 
 def clear_workspaces(folder: Path) -> None:
-    """Remove the workspaces in a folder that no process holds."""
+    """Remove unlocked workspaces in a folder."""
     for place in folder.glob(".*.tmp"):
         if place.is_dir() and not place.is_symlink():
             _clear_abandoned(place)
 
 
 def lock(handle: int) -> bool:
-    """Lock an open file for this writer alone; False if another one has locked it."""
+    """Lock an open file for this writer; False if another one has locked it."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -73,24 +74,24 @@ def _clear_abandoned(place: Path) -> None:
 
 @contextmanager
 def _held(place: Path, handle: int) -> Iterator[None]:
-    """Empty a claimed workspace, let it be used, remove it and let go."""
+    """Empty a claimed workspace, yield, remove it and release the lock."""
     try:
         _empty(place)
         yield
     finally:
-        if _is_at(handle, place / LOCK):  # else somebody removed the folder by hand, and this is another writer's
+        if _is_at(handle, place / LOCK):  # otherwise the folder was removed manually and this is another writer's
             _remove(place)
         os.close(handle)
 
 
 def _claim(place: Path) -> int | None:
-    """The open lock of a workspace, which is made if need be; None if another writer holds it."""
+    """The open lock of a workspace, created if needed; None if another writer holds it."""
     while True:
-        with suppress(FileExistsError):  # a test of what is there could come after its holder has removed it
+        with suppress(FileExistsError):  # a prior existence check could race with removal by its holder
             place.mkdir()
         try:
             handle = os.open(place / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:  # its last holder has just removed the folder
+        except FileNotFoundError:  # its previous holder has just removed the folder
             continue
         try:
             held = lock(handle)
@@ -105,24 +106,24 @@ def _claim(place: Path) -> int | None:
 
 
 def _empty(place: Path) -> None:
-    """Remove all but the lock."""
+    """Remove everything but the lock."""
     for entry in place.iterdir():
         if entry.name != LOCK:
             _delete(entry)
 
 
 def _remove(place: Path) -> None:
-    """Remove a workspace, the lock last: from then on the folder may be another writer's."""
+    """Remove a workspace, the lock last, because the folder may then belong to another writer."""
     try:
         _empty(place)
         (place / LOCK).unlink()
         place.rmdir()
-    except OSError:  # taken over already, or not removable now: the next writer clears it
+    except OSError:  # already taken over, or not removable now: the next writer clears it
         pass
 
 
 def _delete(entry: Path) -> None:
-    """Delete a file, a link or a folder with all that is in it."""
+    """Delete a file, a link or a folder with its content."""
     if entry.is_dir() and not entry.is_symlink():
         shutil.rmtree(entry)
     else:
@@ -130,7 +131,7 @@ def _delete(entry: Path) -> None:
 
 
 def _is_at(handle: int, path: Path) -> bool:
-    """Whether an open file is the one that stands at `path`."""
+    """Whether an open file is the one at `path`."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:

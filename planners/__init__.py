@@ -1,8 +1,8 @@
-"""Optimisers of action sequences: they know costs, not worlds.
+"""Optimisers of action sequences. They see a cost function, never the world behind it.
 
     result = PLANNERS["cem"](num_samples=300).plan(request)
 
-A planner holds settings only; all that it learns is in the `PlanResult`.
+A planner holds settings only; the result of a search is the `PlanResult`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GRIPPER_MOMENTA = (0.15, 0.15)  # of mean and standard deviation, whatever the o
 
 
 def random_shooting(*, num_samples: int = 1024, initial_std: float = 0.7) -> SamplingPlanner:
-    """One round of random plans; the best one wins."""
+    """Random shooting: score one round of random plans and return the best."""
     return SamplingPlanner(refit=BestRefit(), num_samples=num_samples, num_iterations=1, initial_std=initial_std)
 
 
@@ -46,7 +46,7 @@ def cem(
     min_std: float = 0.01,
     momentum: float = 0.1,
 ) -> SamplingPlanner:
-    """The cross-entropy method: a Gaussian that follows its cheapest plans."""
+    """Cross-entropy method (CEM): refits a Gaussian to the elites of each round."""
     return SamplingPlanner(
         refit=EliteRefit(num_elites=num_elites, momentum=momentum),
         num_samples=num_samples,
@@ -68,7 +68,7 @@ def icem(
     num_kept: int = 5,
     decay: float = 1.25,
 ) -> SamplingPlanner:
-    """The cross-entropy method for real time: coloured noise, kept plans, ever smaller rounds, the mean at last."""
+    """iCEM, CEM for real time: coloured noise, kept elites, shrinking rounds, and the mean scored in the last one."""
     return SamplingPlanner(
         refit=EliteRefit(num_elites=num_elites, momentum=momentum),
         noise=ColouredNoise(beta=beta),
@@ -92,7 +92,7 @@ def mppi(
     temperature: float = 0.3,
     std_momentum: float = 0.1,
 ) -> SamplingPlanner:
-    """Path-integral control: weights fall exponentially with the cost, the spread follows the weighted plans."""
+    """Model-predictive path integral control (MPPI): weights fall exponentially with the cost and set the spread."""
     refit = SoftmaxRefit(temperature=temperature, num_elites=num_elites, std_momentum=std_momentum, unit="spread")
     return SamplingPlanner(
         refit=refit, num_samples=num_samples, num_iterations=num_iterations, initial_std=initial_std, min_std=min_std
@@ -100,7 +100,7 @@ def mppi(
 
 
 def cma(*, num_samples: int = 32, num_iterations: int = 30, initial_std: float = 0.5) -> SamplingPlanner:
-    """Covariance matrix adaptation: learns which entries of a plan belong together; many small rounds."""
+    """CMA-ES: learns the covariance between the entries of a plan, over many small rounds."""
     return SamplingPlanner(
         refit=CovarianceRefit(), num_samples=num_samples, num_iterations=num_iterations, initial_std=initial_std
     )
@@ -109,7 +109,7 @@ def cma(*, num_samples: int = 32, num_iterations: int = 30, initial_std: float =
 def slope(
     *, num_samples: int = 32, num_iterations: int = 30, initial_std: float = 0.5, ridge: float = 0.01
 ) -> SamplingPlanner:
-    """Downhill by slopes fitted to each round: few evaluations where the cost is smooth, in a simulator too."""
+    """Descent along slopes fitted to each round: few evaluations where the cost is smooth; needs no gradients."""
     return SamplingPlanner(
         refit=SlopeRefit(ridge=ridge),
         num_samples=num_samples,
@@ -130,7 +130,7 @@ def hand_cem(
     close_from: int | None = None,
     answer: Answer = "best",
 ) -> SamplingPlanner:
-    """The search of V-JEPA 2-AC; `gripper` is the axis of the gripper, if there is one that plans may move."""
+    """The CEM of V-JEPA 2-AC; `gripper` is the index of the gripper axis, if plans may move one."""
     own = {} if gripper is None else {gripper: GRIPPER_MOMENTA}
     refit = EliteRefit(
         num_elites=num_elites, momentum=momentum_mean, std_momentum=momentum_std, axis_momenta=own, correction=1
@@ -155,7 +155,7 @@ def gradient(
     slowest: float = 0.1,
     initial_std: float = 0.5,
 ) -> GradientPlanner:
-    """Adam from many starts, at paces down to `slowest`; its rate is a share of half the width of the box per step."""
+    """Adam from many starts, with step sizes down to `slowest`; the rate is a share of half the box width per step."""
     return GradientPlanner(
         optimiser=Paces(make=partial(Adam, lr=learning_rate, betas=QUICK_BETAS), slowest=slowest),
         num_starts=num_starts,
@@ -173,7 +173,7 @@ def cem_gradient(
     num_steps: int = 15,
     learning_rate: float = 0.1,
 ) -> Chain:
-    """A short cross-entropy search whose best plan, and others near it, are refined by gradient steps."""
+    """A short CEM search whose best plan, and others near it, are refined by gradient steps."""
     return Chain(
         (
             cem(num_samples=num_samples, num_elites=num_elites, num_iterations=num_iterations),
@@ -194,7 +194,7 @@ def grad_cem(
     min_std: float = 0.01,
     momentum: float = 0.1,
 ) -> SamplingPlanner:
-    """The cross-entropy method whose cheapest plans take gradient steps in each round."""
+    """CEM whose elites take gradient steps in each round."""
     descend = partial(Adam, lr=learning_rate, betas=QUICK_BETAS)
     return SamplingPlanner(
         refit=EliteRefit(num_elites=num_elites, momentum=momentum),
@@ -215,7 +215,7 @@ def cem_knots(
     num_iterations: int = 8,
     min_std: float = 0.01,
 ) -> KnotPlanner:
-    """The cross-entropy method over a few knots of each plan: far fewer numbers to find for a long horizon."""
+    """CEM over a few knots of each plan: far fewer parameters for a long horizon."""
     search = cem(num_samples=num_samples, num_elites=num_elites, num_iterations=num_iterations, min_std=min_std)
     return KnotPlanner(planner=search, num_knots=num_knots, spline=spline)
 
@@ -231,7 +231,7 @@ def lifted(
     state_gradient: float = 0.0,
     num_final: int = 15,
 ) -> Chain:
-    """Actions and states together for long horizons, then a few gradient steps; needs the world one step at a time."""
+    """Optimises actions and states jointly for long horizons, then takes gradient steps; needs `request.steps`."""
     search = LiftedPlanner(
         optimiser=partial(Adam, lr=learning_rate, betas=QUICK_BETAS),
         state_optimiser=partial(Adam, lr=state_rate, betas=QUICK_BETAS),
@@ -273,14 +273,14 @@ def planner_choice(spec: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def build_planner(name: str, arguments: Mapping[str, Any] | None = None) -> Planner:
-    """The planner of that name; the one way from a choice of planner to a planner.
+    """Build the planner of that name. Every choice of planner passes through here.
 
     Args:
         name: A name of `PLANNERS`.
-        arguments: Arguments of its builder; those that are left out keep the builder's defaults.
+        arguments: Arguments of its builder; omitted ones keep the builder's defaults.
 
     Raises:
-        UnknownName: If there is no such planner; lists what exists.
+        UnknownName: If there is no such planner; lists the known ones.
         ValueError: If it does not take one of the arguments, or an argument is out of range.
     """
     builder = choose(PLANNERS, name, "planner")

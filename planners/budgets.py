@@ -1,4 +1,4 @@
-"""Planners at a budget of evaluations, and what each of them needs of a cost: found out on a free problem."""
+"""Planner settings for a given budget of evaluations, measured on a cheap problem."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from jepa_mpc.types import ActionBox, PlanRequest
 WIDTHS = ("num_samples", "num_elites", "num_starts", "num_refined")  # plans side by side
 DEPTHS = ("num_iterations", "num_steps", "num_rounds", "num_final")  # rounds one after another
 LEAST = {"num_elites": 2, "num_samples": 4}
-OWN_WIDTH = {"cma", "slope"}  # their rounds have a size of their own; more budget means more rounds
+OWN_WIDTH = {"cma", "slope"}  # the round size is fixed; a larger budget adds rounds
 ATTEMPTS = 8
 
 
 def evaluations_of(planner: Planner, *, box: ActionBox, horizon: int) -> int:
-    """Plans that one search scores, counted on a problem that costs next to nothing."""
+    """Number of plans that one search scores, counted on a problem that costs almost nothing."""
     return planner.plan(free_request(box=box, horizon=horizon)).evaluations
 
 
 def needs_gradients(planner: Planner, *, box: ActionBox, horizon: int) -> str | None:
-    """Why a planner cannot plan in a simulator (costs without gradients, no single steps), or None if it can."""
+    """Why a planner cannot plan in a simulator (no gradients, no step model), or None if it can."""
     try:
         planner.plan(free_request(box=box, horizon=horizon, blind=True))
     except ValueError as error:
@@ -38,12 +38,12 @@ def needs_gradients(planner: Planner, *, box: ActionBox, horizon: int) -> str | 
 
 
 def sized(name: str, arguments: Mapping[str, Any], *, budget: int, box: ActionBox, horizon: int) -> dict[str, Any]:
-    """Arguments with which a planner scores at most `budget` plans, and as nearly so many as its rounds allow.
+    """Arguments with which a planner scores at most `budget` plans, and as close to it as its rounds allow.
 
-    The numbers of rounds follow the budget with its cube root, the numbers of plans in a round fill what is left.
+    The number of rounds grows with the cube root of the budget; the plans per round use the rest.
 
     Raises:
-        ValueError: If the planner needs more than the budget even at its smallest.
+        ValueError: If even the planner's smallest setting exceeds the budget.
     """
     own = evaluations_of(build_planner(name, arguments), box=box, horizon=horizon)
     depth = (budget / own) ** (1 / 3 if growing(name, WIDTHS) else 1.0)
@@ -65,7 +65,7 @@ def sized(name: str, arguments: Mapping[str, Any], *, budget: int, box: ActionBo
         else:
             depth *= 0.99 * budget / count
     if best is None:
-        raise ValueError(f"planner {name} cannot do with {budget} evaluations: the fewest found were {least}")
+        raise ValueError(f"planner {name} needs at least {least} evaluations, got budget={budget}")
     return best
 
 
@@ -77,24 +77,24 @@ def scaled(name: str, arguments: Mapping[str, Any], *, width: float, depth: floa
 
 
 def growing(name: str, keys: tuple[str, ...]) -> list[str]:
-    """Those of the arguments `keys` that a planner takes and that grow with its budget."""
+    """Those of the arguments `keys` that the planner takes and that grow with its budget."""
     taken = inspect.signature(choose(PLANNERS, name, "planner")).parameters
     return [key for key in keys if key in taken and not (name in OWN_WIDTH and key in WIDTHS)]
 
 
 def _values(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of a planner, its own values where none are given."""
+    """All arguments of a planner, with its defaults filled in."""
     taken = inspect.signature(choose(PLANNERS, name, "planner")).parameters
     return {key: parameter.default for key, parameter in taken.items()} | dict(arguments)
 
 
 def _smallest(name: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether the rounds of a planner cannot shrink any more."""
+    """Whether the rounds of a planner cannot shrink further."""
     return all(arguments[key] <= LEAST.get(key, 1) for key in growing(name, WIDTHS))
 
 
 def free_request(*, box: ActionBox, horizon: int, blind: bool = False) -> PlanRequest:
-    """A search for the plan of zeros in a box; `blind` costs carry no gradient and there are no single steps."""
+    """A request whose optimum is the zero plan; with `blind`, costs carry no gradient and there is no step model."""
     target = box.clip(torch.zeros(1, horizon, box.dim))
 
     def evaluate(plans: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Planner after planner: each begins where the last one ended."""
+"""Planners in sequence: each one starts from the best plan of the previous one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jepa_mpc.types import PlanRequest, PlanResult, PlanStatus
 class Chain:
     """Several planners in a row, each warm-started by the best plan so far (CEM refined by gradient steps).
 
-    With a deadline every stage may use an equal share of the time that is left, so that no stage starves.
+    With a deadline, every stage gets an equal share of the remaining time.
 
     Args:
         stages: The planners, first to last.
@@ -55,7 +55,7 @@ class Chain:
 
 
 def _with_fallback(request: PlanRequest) -> PlanRequest:
-    """The request, with standing still as fallback if there is none: a later stage may still find a plan."""
+    """The request, with the zero plan as fallback if it has none: a later stage may still find a plan."""
     return request if request.fallback is not None else dataclasses.replace(request, fallback=standing_still(request))
 
 
@@ -93,7 +93,7 @@ def _joined_violation(first: PlanResult, second: PlanResult, better: Tensor) -> 
 
 
 def _joined_status(first: PlanStatus, second: PlanStatus) -> PlanStatus:
-    """The later stage's word, unless an earlier stage found a plan, was cut short or met invalid candidates."""
+    """The later stage's status, unless an earlier stage found a plan, was cut short or met invalid candidates."""
     if PlanStatus.NO_VALID in (first, second):
         return first if second is PlanStatus.NO_VALID else _no_better(second)
     if PlanStatus.INFEASIBLE in (first, second):
@@ -105,7 +105,7 @@ def _joined_status(first: PlanStatus, second: PlanStatus) -> PlanStatus:
 
 
 def _no_better(status: PlanStatus) -> PlanStatus:
-    """A stage's status after one that found nothing valid."""
+    """Status of a stage that follows one without a valid plan."""
     return status if status is PlanStatus.INFEASIBLE else PlanStatus.DEGRADED
 
 

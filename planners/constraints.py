@@ -1,4 +1,4 @@
-"""Constraints for planners that descend: a cost that has its minimum where the constraints hold."""
+"""Constraints for gradient planners: a cost whose minimum satisfies the constraints."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Multipliers = Annotated[Tensor, "B S Q"]
 
 
 class Treatment(Protocol):
-    """Turns costs and constraint readings into one cost to descend."""
+    """Combines costs and constraint values into one cost to descend."""
 
     def lagrangian(self, scores: Scores, multipliers: Multipliers, *, unit: Costs, iteration: int) -> Costs:
-        """The cost `B S` to descend at this iteration, differentiable; `unit` `B 1` is the size of the costs."""
+        """The differentiable cost `B S` at this iteration; `unit` `B 1` is the typical size of the costs."""
 
     def updated(self, multipliers: Multipliers, scores: Scores, *, iteration: int) -> Multipliers:
         """The multipliers `B S Q` for the next iteration."""
@@ -25,19 +25,19 @@ class Treatment(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentedLagrangian:
-    """A quadratic penalty with multipliers that learn how strongly each constraint pushes back.
+    """A quadratic penalty with learned multipliers, one per constraint.
 
         cost + unit * sum over q of (max(0, m_q + w (g_q + margin))^2 - m_q^2) / (2 w)
         every few iterations:  m_q <- max(0, m_q + w (g_q + margin)),  w <- growth * w
 
-    Each plan has multipliers of its own, so that plans never influence each other.
+    Each plan has its own multipliers, so plans never influence each other.
 
     Args:
-        weight: First weight w of the penalty: a reading of 1 costs about w / 2 times the usual size of the costs.
+        weight: Initial weight w of the penalty: a violation of 1 costs about w / 2 times the typical size of the costs.
         growth: Factor of the weight at each update.
-        max_weight: Where the weight stops growing.
+        max_weight: Upper limit of the weight.
         every: Iterations between updates.
-        margin: How far below 0 the readings are meant to end, in their unit, so that rounding does not break them.
+        margin: Target distance below 0, in the unit of the constraint, so that rounding does not violate it.
 
     Raises:
         ValueError: If a number is out of range.
@@ -68,7 +68,7 @@ class AugmentedLagrangian:
 
     @torch.no_grad()
     def updated(self, multipliers: Multipliers, scores: Scores, *, iteration: int) -> Multipliers:
-        """The multipliers `B S Q` for the next iteration; those of plans without finite readings stay."""
+        """The multipliers `B S Q` for the next iteration; plans without finite constraint values keep theirs."""
         if (iteration + 1) % self.every:
             return multipliers
         pushed = (multipliers + self._weight(iteration) * (scores.readings + self.margin)).clamp(min=0)
@@ -80,13 +80,13 @@ class AugmentedLagrangian:
 
 @dataclass(frozen=True, kw_only=True)
 class Penalty:
-    """A quadratic penalty alone, whose weight grows: cost + unit * w / 2 * sum of max(0, g + margin)^2.
+    """A quadratic penalty with growing weight: cost + unit * w / 2 * sum of max(0, g + margin)^2.
 
     Args:
-        weight: First weight w.
+        weight: Initial weight w.
         growth: Factor of the weight at each iteration.
-        max_weight: Where the weight stops growing.
-        margin: How far below 0 the readings are meant to end, in their unit.
+        max_weight: Upper limit of the weight.
+        margin: Target distance below 0, in the unit of the constraint.
 
     Raises:
         ValueError: If a number is out of range.
@@ -110,15 +110,15 @@ class Penalty:
         return scores.costs + unit * weight / 2 * (scores.readings + self.margin).clamp(min=0).square().sum(dim=-1)
 
     def updated(self, multipliers: Multipliers, scores: Scores, *, iteration: int) -> Multipliers:
-        """Nothing is learned: the multipliers as they are."""
+        """The multipliers, unchanged: a penalty has none to learn."""
         return multipliers
 
 
 class Constrained:
-    """The treatment of one search's constraints while it goes on.
+    """State of the constraint treatment during one search.
 
     Args:
-        treatment: How costs and readings become one cost.
+        treatment: Combines costs and constraint values.
     """
 
     def __init__(self, treatment: Treatment) -> None:
@@ -128,7 +128,7 @@ class Constrained:
         self.multipliers: Tensor | None = None
 
     def cost(self, scores: Scores) -> Costs:
-        """The cost `B S` to descend now, and one iteration gone by; without constraints the costs themselves."""
+        """The cost `B S` to descend (the plain costs without constraints); advances the iteration."""
         if scores.readings.shape[-1] == 0:
             return scores.costs
         if self.multipliers is None or self.unit is None:
@@ -141,7 +141,7 @@ class Constrained:
 
 
 def usual_size(costs: Costs) -> Annotated[Tensor, "B 1"]:
-    """Mean size of each world's finite costs, 1 where that is 0."""
+    """Mean absolute value of each world's finite costs, or 1 where that is 0."""
     size = costs.detach().abs()
     known = size.isfinite()
     mean = torch.where(known, size, 0.0).sum(dim=1, keepdim=True) / known.sum(dim=1, keepdim=True).clamp(min=1)

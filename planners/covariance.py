@@ -1,4 +1,4 @@
-"""A refit that learns which entries of a plan belong together: covariance matrix adaptation."""
+"""Covariance matrix adaptation: a refit that learns correlations between the entries of a plan."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from jepa_mpc.planners.refit import FEWEST_ELITES, Gaussian
 from jepa_mpc.types import Costs, Plans
 
-FARTHEST = 10.0  # a plan further than this many standard deviations teaches no more than one at that distance
-SMALLEST = 1 / 32  # least standard deviation, in units of the last place of the first one
-FASTEST = 1.5  # most that the overall standard deviation grows in a round
+FARTHEST = 10.0  # plans further than this many standard deviations are shortened to it
+SMALLEST = 1 / 32  # least standard deviation, in units in the last place (ulp) of the first one
+FASTEST = 1.5  # largest growth factor of the overall standard deviation per round
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Correlated(Gaussian):
     """A normal distribution over whole plans: deviations are std * (root @ noise), over the D = H A entries of a plan.
 
     Args:
-        covariance: Of the deviations in units of `std`, `B D D`; its mean variance is 1.
+        covariance: Covariance of the deviations in units of `std`, `B D D`; its mean variance is 1.
         root: Its lower Cholesky factor.
-        path_c: Evolution path p_c, the smoothed path of the mean in units of `std`, `B D`.
-        path_sigma: Conjugate evolution path p_sigma, the same in units in which chance alone would give it unit
-            variance, `B D`.
-        widest: Largest standard deviation at the beginning, `B 1 1`.
+        path_c: Evolution path p_c: the smoothed path of the mean in units of `std`, `B D`.
+        path_sigma: Conjugate evolution path p_sigma: the same, whitened so that random selection gives unit variance,
+            `B D`.
+        widest: Largest initial standard deviation, `B 1 1`.
         age: Rounds so far.
     """
 
@@ -39,13 +39,13 @@ class Correlated(Gaussian):
     age: int
 
     def around(self, noise: Plans) -> Plans:
-        """Plans `B S H A` that standard noise of that shape leads to."""
+        """Plans `B S H A` for standard noise of that shape."""
         mixed = noise.flatten(2) @ self.root.mT  # (B, S, D)
         return torch.addcmul(self.mean[:, None], self.std[:, None], mixed.view_as(noise))
 
 
 class _Rates(NamedTuple):
-    """How fast each quantity follows a round, `B 1` each; `mu_eff` is how many plans the weights amount to."""
+    """Learning rates of each quantity, `B 1` each; `mu_eff` is the effective number of selected plans."""
 
     mu_eff: Tensor
     path_sigma: Tensor
@@ -58,17 +58,17 @@ class _Rates(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CovarianceRefit:
-    """Fit a normal distribution over whole plans, whose covariance and size follow the path of its mean.
+    """Fit a normal distribution over whole plans; covariance and step size follow the path of the mean.
 
-    Entries of a plan that make up for each other (pushing now or later) are found out and searched along, which a
-    spread per entry cannot do. The mean moves to the log-rank-weighted mean of the cheaper plans; the covariance learns
-    from them and from the path of the mean; the overall size grows while the mean keeps its direction and shrinks
-    while it turns. Where costs are not finite, fewer plans count, in proportion; with none, nothing changes.
+    Unlike a spread per entry, the covariance captures entries that compensate each other (pushing now or later). The
+    mean moves to the log-rank-weighted mean of the cheaper plans. The covariance learns from these plans and from the
+    path of the mean. The overall step size grows while the mean keeps its direction and shrinks while it turns. Where
+    costs are not finite, proportionally fewer plans are selected; if none is finite, the distribution is unchanged.
 
-    It learns best from many small rounds: some 4 + 3 ln(H A) plans or a few times as many.
+    It learns best from many small rounds of about 4 + 3 ln(H A) plans, or a few times as many.
 
     Args:
-        share: Part of a round whose plans count, the cheapest ones.
+        share: Fraction of a round that is selected, cheapest first.
 
     Reference: Hansen 2016, "The CMA evolution strategy: a tutorial", arXiv:1604.00772.
     """
@@ -81,7 +81,7 @@ class CovarianceRefit:
 
     @property
     def min_samples(self) -> int:
-        """As few plans as say anything about a spread."""
+        """The fewest plans from which a spread can be estimated."""
         return FEWEST_ELITES
 
     def __call__(self, old: Gaussian, plans: Plans, costs: Costs) -> Gaussian:
@@ -93,7 +93,7 @@ class CovarianceRefit:
         return _where(valid.any(dim=1), _moved(before, deviations, weights, valid), before)
 
     def _weights(self, costs: Costs, valid: Annotated[Tensor, "B S"]) -> Annotated[Tensor, "B S"]:
-        """Log-rank weights that sum to 1; none for the dearer plans."""
+        """Log-rank weights that sum to 1; 0 for the plans that are not selected."""
         count = valid.sum(dim=1, keepdim=True)
         quota = (count * self.share).clamp(min=FEWEST_ELITES).minimum(count)  # (B, 1)
         rank = costs.argsort(dim=1).argsort(dim=1) + 1
@@ -102,7 +102,7 @@ class CovarianceRefit:
 
 
 def _uncorrelated(old: Gaussian) -> Correlated:
-    """The distribution that a search begins with, as one that can learn."""
+    """The initial distribution with an identity covariance."""
     nothing = old.mean.flatten(1).new_zeros(old.mean.flatten(1).shape)
     alone = torch.eye(nothing.shape[1], dtype=nothing.dtype, device=nothing.device).expand(len(nothing), -1, -1)
     widest = torch.cat([old.std.flatten(1), nothing.new_zeros(len(nothing), 1)], dim=1).amax(dim=1)[:, None, None]
@@ -110,7 +110,7 @@ def _uncorrelated(old: Gaussian) -> Correlated:
 
 
 def _deviations(before: Correlated, plans: Plans) -> Annotated[Tensor, "B S D"]:
-    """How far plans are from the mean, in standard deviations; 0 on fixed entries."""
+    """Distance of plans from the mean in standard deviations; 0 on fixed entries."""
     std = before.std[:, None]
     apart = torch.where(std > 0, (plans - before.mean[:, None]) / torch.where(std > 0, std, 1.0), 0.0)
     farthest = FARTHEST * math.sqrt(max(1, before.mean[0].numel()))
@@ -118,7 +118,7 @@ def _deviations(before: Correlated, plans: Plans) -> Annotated[Tensor, "B S D"]:
 
 
 def _rates(weights: Annotated[Tensor, "B S"], before: Correlated) -> _Rates:
-    """The customary rates for the number of entries n that are free to move (reference, table 1)."""
+    """The standard rates for n free entries (reference, table 1)."""
     n = (before.std > 0).flatten(1).sum(dim=1, keepdim=True).clamp(min=1).to(weights.dtype)  # (B, 1)
     mu_eff = 1 / weights.square().sum(dim=1, keepdim=True).clamp(min=1e-9)
     path_sigma = (mu_eff + 2) / (n + mu_eff + 5)
@@ -140,14 +140,14 @@ def _moved(
     weights: Annotated[Tensor, "B S"],
     valid: Annotated[Tensor, "B S"],
 ) -> Correlated:
-    """One round of learning."""
+    """The distribution after one round."""
     rates = _rates(weights, before)
     step = (weights[:, None] @ deviations)[:, 0]  # (B, D)
     selection, usual = _selection(before, deviations, weights, valid)
     path_sigma = _smoothed(before.path_sigma, selection, rates.path_sigma, torch.ones_like(rates.mu_eff))
     length = path_sigma.norm(dim=1, keepdim=True)
     chance = (1 - (1 - rates.path_sigma) ** (2 * (before.age + 1))).sqrt() * usual
-    steady = length < (1.4 + 2 / (rates.length**2 + 1)) * chance  # while the size jumps, the path says nothing of shape
+    steady = length < (1.4 + 2 / (rates.length**2 + 1)) * chance  # not after a jump in step size
     path_c = _smoothed(before.path_c, step * steady, rates.path_c, rates.mu_eff)
     covariance, root, scale = _learned(before, deviations, weights, path_c, rates)
     growth = (
@@ -173,10 +173,9 @@ def _selection(
     weights: Annotated[Tensor, "B S"],
     valid: Annotated[Tensor, "B S"],
 ) -> tuple[Annotated[Tensor, "B D"], Annotated[Tensor, "B 1"]]:
-    """What selection moved the mean by, in units of chance, and the length that chance alone would give.
+    """The whitened step of the mean due to selection, and its expected length under random selection.
 
-    Both are taken from the plans as they were tried: those that the box cut short lie nearer and to one side, which
-    says nothing about the size that the search should have.
+    Both use the plans before clipping: clipped plans are nearer and one-sided, which would bias the step size.
     """
     plain = torch.linalg.solve_triangular(before.root, deviations.mT, upper=False).mT  # (B, S, D)
     count = valid.sum(dim=1, keepdim=True).clamp(min=1)
@@ -186,7 +185,7 @@ def _selection(
 
 
 def _smoothed(path: Tensor, step: Tensor, rate: Tensor, mu_eff: Tensor) -> Tensor:
-    """A path of the mean that forgets at `rate` and keeps unit variance under chance."""
+    """Exponential smoothing of a path of the mean at `rate`; keeps unit variance under random selection."""
     return (1 - rate) * path + (rate * (2 - rate) * mu_eff).sqrt() * step
 
 
@@ -217,7 +216,7 @@ def _learned(
 
 
 def _where(some: Annotated[Tensor, "B"], new: Correlated, old: Correlated) -> Correlated:
-    """The new distribution for the worlds that found something, the old one for the others."""
+    """The new distribution for worlds with valid plans, the old one for the others."""
 
     def pick(fresh: Tensor, stale: Tensor) -> Tensor:
         return torch.where(some.view(-1, *[1] * (fresh.dim() - 1)), fresh, stale)

@@ -1,4 +1,4 @@
-"""Descent through the cost: many starts at once, any torch optimiser, always inside the box."""
+"""Gradient descent on the cost: many starts in parallel, any torch optimiser, always inside the box."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jepa_mpc.planners.noise import Noise, WhiteNoise
 from jepa_mpc.planners.search import Search, half_width, opening, starts
 from jepa_mpc.types import Costs, PlanRequest, PlanResult, Plans, Streams
 
-# A search has a few dozen steps: Adam's usual memory of some 10 and 1000 of them is too long for it.
+# A search has a few dozen steps, so Adam's default averaging times of some 10 and 1000 steps are too long.
 QUICK_BETAS = (0.7, 0.9)
 
 OptimiserFactory = Callable[[Iterable[Tensor]], Optimizer]
@@ -28,20 +28,20 @@ class GradientPlanner:
     """Search by gradient descent from several starts.
 
     The optimiser moves u in [-1, 1], with action = middle + half_width * u, so that its step size is a share of the box
-    and units do not matter; after each step u is projected back onto the allowed actions. A start whose cost or
-    gradient is not finite is left out of that step and put back to where it was last valid; it never touches another
-    start. The best plan ever scored is returned.
+    and does not depend on units. After each step u is projected back onto the allowed actions. A start whose cost or
+    gradient is not finite skips that step and returns to its last valid position; other starts are not affected. The
+    search returns the best plan ever scored.
 
     Args:
-        optimiser: Makes the optimiser of u; it must step without a closure and treat each entry on its own (as SGD and
-            Adam do) for worlds to stay independent.
-        num_starts: Plans that descend side by side (S).
-        num_iterations: Scored positions of each start (I); one step fewer is taken.
-        initial_std: Spread of the starts about the first guess, as a share of half the width of the box.
-        noise: Draws the spread of the starts.
-        step_noise: Standard deviation of normal noise on u after each step but the last, falling linearly to 0 over the
-            search, in the unit of u; it helps starts out of shallow dips.
-        constraints: What is descended where the request has constraints.
+        optimiser: Makes the optimiser of u. It must step without a closure and treat each entry independently (as SGD
+            and Adam do), so that worlds stay independent.
+        num_starts: Plans that descend in parallel (S).
+        num_iterations: Number of scored positions per start (I); the search takes I - 1 steps.
+        initial_std: Spread of the starts around the first guess, as a share of half the width of the box.
+        noise: Draws the starts.
+        step_noise: Standard deviation of normal noise on u after each step but the last, in units of u. It falls
+            linearly to 0 over the search and helps starts leave shallow minima.
+        constraints: How constraints enter the descended cost.
     """
 
     optimiser: OptimiserFactory
@@ -90,29 +90,29 @@ class GradientPlanner:
         return search.result(rounds=self.num_iterations)
 
     def _noise_at(self, iteration: int) -> float:
-        """Size of the step noise after this iteration: it is gone at the last step."""
+        """Size of the step noise after this iteration; 0 at the last step."""
         return self.step_noise * max(0.0, 1 - (iteration + 1) / max(1, self.num_iterations - 1))
 
 
 def without_closure(optimiser: Optimizer) -> Optimizer:
-    """The optimiser, if it steps from the gradient alone.
+    """The optimiser, checked to step from the gradient alone.
 
     Raises:
-        ValueError: If it calls the cost by itself (as LBFGS does): its line search would tie all plans together.
+        ValueError: If it evaluates the cost itself (as LBFGS does): its line search would couple all plans.
     """
     closure = inspect.signature(type(optimiser).step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ValueError(
-            f"{type(optimiser).__name__} needs a closure and mixes all plans into one step; use an optimiser that "
-            "treats each entry on its own, such as SGD, RMSprop, Adam or AdamW"
+            f"{type(optimiser).__name__} needs a closure and couples all plans in one step; use an optimiser that "
+            "treats each entry independently, such as SGD, RMSprop, Adam or AdamW"
         )
     return optimiser
 
 
 class Descent:
-    """The moving starts, in shares of the box.
+    """The current positions of the starts, in shares of the box.
 
-    Plans are formed as start + half * (u - u_at_start): the first positions are the starts themselves, to the last bit.
+    Plans are start + half * (u - u_at_start), so that the first positions equal the starts bit for bit.
     """
 
     def __init__(self, starts: Plans, request: PlanRequest) -> None:
@@ -124,14 +124,14 @@ class Descent:
         self.here = self.last_valid = self.origin
 
     def plans(self) -> Plans:
-        """The present plans `B S H A`, a leaf to differentiate by."""
+        """The current plans `B S H A`, as a leaf tensor for differentiation."""
         self.here = self.u.detach().clone()
         return self.box.clip(self.starts + self.half * (self.here - self.origin)).requires_grad_()
 
     def slope(self, plans: Plans, costs: Costs) -> Plans:
-        """The slope d cost / d u `B S H A`, zero for each start where cost or gradient is not finite."""
+        """The gradient d cost / d u `B S H A`; zero for each start whose cost or gradient is not finite."""
         valid = costs.isfinite()
-        total = torch.where(valid, costs, 0.0).sum()  # adds over worlds and starts: none enters another's slope
+        total = torch.where(valid, costs, 0.0).sum()  # a sum over worlds and starts, so gradients stay separate
         (gradient,) = torch.autograd.grad(total, plans, allow_unused=True) if costs.requires_grad else (None,)
         if gradient is None:
             raise ValueError("the gradient planner needs a cost that is differentiable with respect to the plans")
@@ -140,26 +140,26 @@ class Descent:
 
     @torch.no_grad()
     def damp(self, share: Tensor) -> None:
-        """Keep only a share of the step that was taken since `plans`; `share` is spread over `B S H A`."""
+        """Keep only a share of the step taken since `plans`; `share` broadcasts over `B S H A`."""
         self.u.copy_(self.here + share * (self.u - self.here))
 
     @torch.no_grad()
     def perturb(self, size: float, generator: Streams) -> None:
-        """Add normal noise of this size to u, before it is projected."""
+        """Add normal noise of this size to u before projection."""
         if size > 0:
             worlds, starts, steps, axes = self.u.shape
             self.u.add_(WhiteNoise()((worlds, starts, steps, axes), generator, like=self.u), alpha=size)
 
     @torch.no_grad()
     def project(self, costs: Costs) -> None:
-        """After a step: back to allowed actions, or to the last valid place where the cost of `here` was not finite."""
+        """Project onto allowed actions after a step; starts with a non-finite cost return to their last valid u."""
         valid = costs.isfinite()[..., None, None]
         self.last_valid = torch.where(valid, self.here, self.last_valid)
         moved = self._allowed(self.u.clamp(-1, 1))
         self.u.copy_(torch.where(valid & moved.isfinite(), moved, self.last_valid))
 
     def _allowed(self, u: Plans) -> Plans:
-        """The u of the allowed actions near those of `u`: limits on groups of axes are no limits on each axis."""
+        """The u of the allowed actions nearest to `u`; limits on groups of axes are not limits per axis."""
         if not self.box.groups:
             return u
         middle = self.box.low + self.half

@@ -1,4 +1,4 @@
-"""Plans through a few knots: any planner searches the knots, the cost sees the whole plan."""
+"""Plans parametrised by a few knots: any planner searches the knots; the cost sees the whole plan."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Spread = Annotated[Tensor, "H K"]
 
 @dataclass(frozen=True, kw_only=True)
 class KnotPlanner:
-    """Search over a few actions of a long plan, the others between them.
+    """Search over a few actions (knots) of a long plan and interpolate the others.
 
         plan = clip(W knots)
 
-    The knots stand at even distances, the first at the first step; W holds the last knot ("zero"), goes straight
-    between knots ("linear") or smoothly through them ("cubic", slopes from the neighbours). The plan is clipped after
-    it is spread out, so a cubic that overshoots stays allowed. The first guess, standing still and the caller's
-    candidates are tried as they are; a warm start reaches the knots by least squares.
+    The knots are evenly spaced, with the first at the first step. W holds the last knot ("zero"), interpolates linearly
+    ("linear") or smoothly ("cubic", slopes from the neighbours). The plan is clipped after interpolation, so a cubic
+    overshoot stays allowed. The first guess, the zero plan and the caller's candidates are scored unchanged; a warm
+    start is fitted to the knots by least squares.
 
     Args:
         planner: Searches the knots.
-        num_knots: Knots per plan (K); a plan that is not longer has a knot at each step.
-        spline: How the plan runs between knots.
+        num_knots: Knots per plan (K); a plan of at most K steps has a knot at each step.
+        spline: Interpolation between knots.
 
     Raises:
         ValueError: If there is no knot or the spline is unknown.
@@ -68,7 +68,7 @@ class KnotPlanner:
 
 
 def spread(horizon: int, num_knots: int, spline: Spline) -> Spread:
-    """How much of each knot is in each step: the matrix W `H K`, whose rows add up to 1."""
+    """The interpolation matrix W `H K`; its rows sum to 1."""
     if num_knots == 1 or spline == "zero":
         held = torch.arange(horizon) * num_knots // horizon
         return torch.nn.functional.one_hot(held, num_knots).double()
@@ -87,13 +87,13 @@ def spread(horizon: int, num_knots: int, spline: Spline) -> Spread:
 
 @lru_cache(maxsize=64)
 def _spread_and_back(horizon: int, num_knots: int, spline: Spline) -> tuple[Spread, Annotated[Tensor, "K H"]]:
-    """The matrix W and its pseudo-inverse, which finds the knots nearest to a plan."""
+    """The matrix W and its pseudo-inverse, which maps a plan to the nearest knots."""
     weights = spread(horizon, num_knots, spline)
     return weights, torch.linalg.pinv(weights)
 
 
 def _slopes(num_knots: int) -> Annotated[Tensor, "K K"]:
-    """The slope at each knot as a sum of knots: half the way between its neighbours, one-sided at the ends."""
+    """Slope at each knot as a linear map of the knots: central differences, one-sided at the ends."""
     after = torch.arange(num_knots).add(1).clamp(max=num_knots - 1)
     before = torch.arange(num_knots).sub(1).clamp(min=0)
     one = torch.eye(num_knots, dtype=torch.float64)
@@ -101,7 +101,7 @@ def _slopes(num_knots: int) -> Annotated[Tensor, "K K"]:
 
 
 def _over_knots(request: PlanRequest, search: Search, weights: Spread, back: Annotated[Tensor, "K H"]) -> PlanRequest:
-    """The request as the inner planner sees it: knots for plans, and every plan judged by the outer search."""
+    """The request for the inner planner: its plans are knots, and the outer search scores every full plan."""
 
     def whole(knots: Plans) -> Plans:
         return request.box.clip(weights @ knots)
@@ -127,7 +127,7 @@ def _over_knots(request: PlanRequest, search: Search, weights: Spread, back: Ann
 
 
 def _steps_over_knots(steps: StepModel, whole: Callable[[Plans], Plans]) -> StepModel:
-    """The step model for knots in place of plans; its courses keep the length of the plan."""
+    """The step model in terms of knots; its trajectories keep the length of the plan."""
 
     def follow(states: Imagined, knots: Plans) -> Imagined:
         return steps.follow(states, whole(knots))
@@ -139,7 +139,7 @@ def _steps_over_knots(steps: StepModel, whole: Callable[[Plans], Plans]) -> Step
 
 
 def _cut_short(result: PlanResult, inner: PlanResult) -> PlanResult:
-    """The outer search's result, marked where time ended the inner one."""
+    """The outer search's result, marked as cut short if the inner search ran out of time."""
     if inner.evaluations > 0 and PlanStatus.DEADLINE not in inner.status:
         return result
     graver = (PlanStatus.NO_VALID, PlanStatus.INFEASIBLE)

@@ -1,4 +1,4 @@
-"""Search over actions and the states between them, all steps side by side (in the spirit of GRASP)."""
+"""Joint search over actions and intermediate states, all steps in parallel (in the spirit of GRASP)."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from jepa_mpc.planners.noise import Noise, WhiteNoise
 from jepa_mpc.planners.search import Search, masked, opening, starts, without_constraints
 from jepa_mpc.types import Costs, Imagined, PlanRequest, PlanResult, Plans, Scores, StepModel, Streams
 
-NUM_WAVES = 3  # of a bent way: enough to leave a straight line and come back
+NUM_WAVES = 3  # sine waves per bent path: enough to leave the straight line and return
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiftedPlanner:
-    """Search for actions and states together; that a state follows from the one before is asked for, not built in.
+    """Search for actions and states together; the dynamics are a penalty, not built in.
 
         loss = cost(x, a) / unit + weight * mean over h of |F(cut(x_h), a_h) - x_{h+1}|^2 / scale^2
              + shaping * mean over h of |F(cut(x_h), a_h) - goal|^2 / scale^2
 
-    x_0 is the present; all other states are free, so that F is asked once for all steps side by side and nothing is
-    fed back through time. `cut` lets a share of the slope through to the state that F starts from: 0 as in the paper,
-    since learned models are steep there, 1 for plain collocation. Starts run from the present to the goal along bent
-    ways, the states are shaken as they move, and the weight grows. From time to time, and at last, the plans alone are
-    tried in the model as it is (a round) and walk down the slope of the true cost for a few steps; then the cheaper
-    half of the starts go on from the states they really lead to, and the others begin anew along other ways. The best
-    plan ever scored by the request's `evaluate` is returned. A step of the loss costs the model as much as scoring each
-    start once, and is not counted as an evaluation.
+    x_0 is the current state; all other states are free, so F is evaluated once for all steps in parallel and no
+    gradient flows back through time. `cut` scales the gradient to the state that F starts from: 0 as in the paper,
+    since learned models are steep there, 1 for plain collocation. Starts follow bent paths from the current state to
+    the goal; noise is added to the states as they move; the weight grows. A round, repeated during the search and at
+    its end, scores the plans alone in the real model and takes a few gradient steps on the true cost. Then the cheaper
+    half of the starts continues from the states that their plans really reach, and the other half restarts on new
+    paths. The search returns the best plan scored by the request's `evaluate`. A step of the loss costs as much as
+    scoring each start once and is not counted as an evaluation.
 
     Args:
-        num_starts: Starts side by side (S).
-        num_rounds: Times that the plans are tried in the model.
-        num_steps: Steps of the loss before each round.
+        num_starts: Starts in parallel (S).
+        num_rounds: How many times the plans are scored in the model.
+        num_steps: Loss steps before each round.
         optimiser: Makes the optimiser of the actions, in shares of half the width of the box.
-        state_optimiser: Makes the optimiser of the states, in units of the way from the present to the goal.
-        weight: First weight of the dynamics.
-        state_gradient: Share of the slope that passes through the model to the states it starts from, 0 to 1.
-        num_refined: Steps down the slope of the true cost in each round.
-        refiner: Makes the optimiser of the actions for the steps down the true cost.
-        growth: Factor of the weight over the search.
-        shaping: Weight of every step's distance to the goal; the request's step model must know the goal.
+        state_optimiser: Makes the optimiser of the states, in units of the distance from the current state to the goal.
+        weight: Initial weight of the dynamics penalty.
+        state_gradient: Share of the gradient that passes through the model to the states it starts from, 0 to 1.
+        num_refined: Gradient steps on the true cost in each round.
+        refiner: Makes the optimiser of the actions for these steps.
+        growth: Total growth factor of the weight over the search.
+        shaping: Weight of every step's distance to the goal; needs a step model with a goal.
         state_noise: Standard deviation of noise on the states after each step, falling to 0 over the search, in units
-            of the way.
-        bend: Standard deviation of how far the first ways are bent, in units of the way.
-        initial_std: Spread of the actions at first, as a share of half the width of the box.
-        noise: Draws the spread of the actions.
-        constraints: What is descended where the request has constraints.
+            of the start-goal distance.
+        bend: Standard deviation of the bend of the first paths, in units of the start-goal distance.
+        initial_std: Initial spread of the actions, as a share of half the width of the box.
+        noise: Draws the initial actions.
+        constraints: How constraints enter the descended cost.
 
     Raises:
         ValueError: If a number is out of range.
@@ -89,13 +89,13 @@ class LiftedPlanner:
                 f"need weight > 0, growth >= 1 and sizes >= 0, all finite, got {self.weight}, {self.growth}, {sizes}"
             )
         if not 0 <= self.state_gradient <= 1:
-            raise ValueError(f"state_gradient is a share from 0 to 1, got {self.state_gradient}")
+            raise ValueError(f"state_gradient must be from 0 to 1, got {self.state_gradient}")
 
     def plan(self, request: PlanRequest) -> PlanResult:
         """Search within the request's budget.
 
         Raises:
-            ValueError: If the request has no step model, its cost or dynamics are not differentiable, shaping is wanted
+            ValueError: If the request has no step model, its cost or dynamics are not differentiable, shaping is set
                 without a goal, or the caller's candidates do not fit.
             NoValidPlan: If no plan is valid and there is no fallback.
         """
@@ -124,22 +124,20 @@ class LiftedPlanner:
 
     def _step_model(self, request: PlanRequest) -> StepModel:
         if request.steps is None:
-            raise ValueError(
-                "the lifted planner searches over states: the request needs `steps`, the world one step at a time"
-            )
+            raise ValueError("the lifted planner searches over states: the request needs `steps`, a step model")
         if self.shaping > 0 and request.steps.goal is None:
-            raise ValueError("shaping needs a goal state, and the request's step model has none")
+            raise ValueError("shaping needs a goal state, but the request's step model has none")
         return request.steps
 
     def _lift(self, search: Search, course: _Course, index: int) -> None:
-        """The steps of the loss before round `index`."""
+        """The loss steps before round `index`."""
         for step in range(self.num_steps):
             if search.out_of_time():
                 return
             course.step((index * self.num_steps + step) / (self.num_rounds * self.num_steps))
 
     def _try(self, search: Search, descent: Descent) -> Costs:
-        """Score the plans in the model as it is, step by step down the slope; the last costs `B S`."""
+        """Score the plans in the real model and take gradient steps; returns the last costs `B S`."""
         refiner = without_closure(self.refiner([descent.u]))
         constrained = Constrained(self.constraints)
         costs = descent.u.new_full(descent.u.shape[:2], torch.inf)
@@ -157,10 +155,10 @@ class LiftedPlanner:
 
 
 class _Course:
-    """The free states of a search, and the actions between them.
+    """The free states of a search and the actions between them.
 
-    States are kept in units of the way `scale` from the present, x = (state - start) / scale, so that steps and noise
-    mean the same for any state space. All that is taken over states is taken world by world.
+    States are stored relative to the current state, x = (state - start) / scale, so that steps and noise have the same
+    meaning in any state space. Statistics over states are taken per world.
     """
 
     def __init__(
@@ -179,7 +177,7 @@ class _Course:
         self.state_optimiser = without_closure(planner.state_optimiser([self.x]))
 
     def step(self, progress: float) -> None:
-        """One step of the loss; `progress` runs from 0 to 1 over the search."""
+        """One loss step; `progress` runs from 0 to 1 over the search."""
         with torch.enable_grad():
             plans = self.descent.plans()
             loss = self._loss(plans, self.planner.weight * self.planner.growth**progress)
@@ -200,7 +198,7 @@ class _Course:
 
     @torch.no_grad()
     def follow_plans(self, costs: Costs) -> None:
-        """Put the states of the cheaper half where the plans really lead to, those of the others on new ways."""
+        """Set the states of the cheaper half to where their plans really lead; restart the others on new paths."""
         real = self.model.imagine(self.descent.plans().detach())
         fresh = real if self.goal is None else self._bent_ways(real)
         place = costs.argsort(dim=1, stable=True).argsort(dim=1)[..., None, None, None]
@@ -220,7 +218,7 @@ class _Course:
         return loss
 
     def _judged(self, states: Imagined, plans: Plans) -> Costs:
-        """The cost of the free states `B S`, in units of what the costs are at first."""
+        """The cost of the free states `B S`, in units of the initial costs."""
         given = self.model.judge(states, plans)
         scores = given if isinstance(given, Scores) else without_constraints(given)
         if self.unit is None:
@@ -228,12 +226,12 @@ class _Course:
         return self.constrained.cost(scores) / self.unit
 
     def _gap(self, gap: Imagined) -> Costs:
-        """Mean square of `B S H N D` over steps and entries, in units of the way."""
+        """Mean square of `B S H N D` over steps and entries, in units of the start-goal distance."""
         square = (gap / self.scale).square().sum(dim=(-3, -2, -1))
         return square / max(1, gap[0, 0].numel())
 
     def _way(self, real: Imagined) -> Annotated[Tensor, "B 1 1 1 1"]:
-        """The usual size of an entry of the way to the goal, or of what the first plans lead to; 1 where it is 0."""
+        """RMS entry of the path to the goal, or of the states that the first plans reach; 1 where it is 0."""
         way = real - self.start if self.goal is None else self.goal - self.start
         square = torch.where(way.isfinite(), way, 0.0).square()
         size = square.flatten(1).mean(dim=1).sqrt() if square.numel() else square.new_zeros(square.shape[0])
@@ -243,7 +241,7 @@ class _Course:
         return (states - self.start) / self.scale
 
     def _bent_ways(self, like: Imagined) -> Imagined:
-        """States `B S H N D` on bent ways from the present to the goal: a straight line and a few slow waves."""
+        """States `B S H N D` on bent paths from the current state to the goal: straight lines plus a few slow waves."""
         assert self.goal is not None
         time = torch.linspace(0, 1, like.shape[2] + 1)[1:].to(like)[:, None, None]
         waves = self.planner.bend * self._draw(NUM_WAVES)  # (B, S, waves, N, D)
@@ -262,6 +260,6 @@ class _Course:
 
 
 def _sound(valid: Annotated[Tensor, "B S"], slope: Tensor) -> Tensor:
-    """Which starts have a finite loss and slope, spread over the slope's axes."""
+    """Mask of the starts with finite loss and gradient, broadcast over the gradient's axes."""
     sound = valid & slope.flatten(2).isfinite().all(dim=-1)
     return sound.reshape(*sound.shape, *[1] * (slope.dim() - 2))

@@ -1,4 +1,4 @@
-"""A planner with a meter: how many plans were scored, how good the best was by then, and the time that it took."""
+"""A planner wrapper that records evaluations, best cost so far and time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jepa_mpc.types import Costs, PlanRequest, PlanResult, Plans, Scores
 
 @dataclass(kw_only=True)
 class Reading:
-    """One search.
+    """The record of one search.
 
     Args:
         curve: After each round: plans scored so far, cost of the best of them, seconds.
         evaluations: Plans scored, as the planner and the meter count them; the larger number.
-        wall_s: Seconds on the clock.
-        cpu_s: Busy seconds of the process.
+        wall_s: Wall-clock time (s).
+        cpu_s: CPU time of the process (s).
         status: How the search ended.
-        believed: Cost that the planner expects of its plan.
+        believed: Cost that the planner predicts for its plan.
     """
 
     curve: list[tuple[int, float, float]] = field(default_factory=list)
@@ -33,10 +33,10 @@ class Reading:
 
 
 class Metered:
-    """Plans with another planner, for one world, and writes down each search.
+    """Wraps a planner, for one world, and records each search.
 
     Args:
-        planner: The planner; it sees the same costs as without a meter, in the precision of its plans.
+        planner: The planner; it sees the same costs as without the wrapper, in the precision of its plans.
     """
 
     def __init__(self, planner: Planner) -> None:
@@ -44,7 +44,7 @@ class Metered:
         self.readings: list[Reading] = []
 
     def plan(self, request: PlanRequest) -> PlanResult:
-        """Search, with the meter running."""
+        """Search and record."""
         reading, best, counted = Reading(), float("inf"), 0
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
 
@@ -52,7 +52,7 @@ class Metered:
             nonlocal best, counted
             given = request.evaluate(plans)
             if not isinstance(given, Scores):
-                given = given.to(plans.dtype)  # simulators count in float64
+                given = given.to(plans.dtype)  # simulators compute costs in float64
             costs = (given.costs if isinstance(given, Scores) else given).detach()
             best = min(best, float(torch.where(costs.isfinite(), costs, torch.inf).min()))
             counted += plans.shape[1]

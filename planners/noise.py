@@ -14,7 +14,7 @@ from jepa_mpc.types import Plans, Streams
 Shape = tuple[int, int, int, int]
 Unit = Literal["spectrum", "sequence"]
 
-SHORT_PLAN = 128  # numbers per plan up to which one multiplication by a larger matrix is faster than many small ones
+SHORT_PLAN = 128  # entries per plan up to which one large matrix product beats many small ones
 
 
 class Noise(Protocol):
@@ -23,13 +23,13 @@ class Noise(Protocol):
     def __call__(self, shape: Shape, generator: Streams, like: Tensor) -> Plans:
         """Noise of shape (B, S, H, A), with the dtype and on the device of `like`.
 
-        With one generator per world, each world's noise comes from its own, as if it were drawn alone.
+        With one generator per world, each world's noise comes from its own generator, as if drawn alone.
         """
 
 
 @dataclass(frozen=True)
 class WhiteNoise:
-    """Independent normal numbers."""
+    """Independent standard normal noise."""
 
     def __call__(self, shape: Shape, generator: Streams, like: Tensor) -> Plans:
         """Noise of shape (B, S, H, A)."""
@@ -45,13 +45,13 @@ class WhiteNoise:
 class ColouredNoise:
     """Normal noise whose power falls with frequency as f^-beta, scaled to unit variance over time.
 
-    Neighbouring actions resemble each other, so candidates move further than with white noise of the same size.
+    Neighbouring actions are correlated, so candidates move further than with white noise of the same size.
 
     Args:
         beta: Exponent of the power spectrum; 0 is white, 2 resembles a random walk.
-        white: Draws what is coloured.
-        unit: What has unit variance: "spectrum" scales by the power that the spectrum has on average, so that some
-            sequences are wilder than others; "sequence" scales each one by its own standard deviation over time.
+        white: Draws the white noise that is coloured.
+        unit: What has unit variance: "spectrum" scales by the expected power of the spectrum, so the size of sequences
+            varies; "sequence" scales each one by its own standard deviation over time.
 
     Reference: Pinneri et al. 2020, arXiv:2008.06389, section 3.1.
     """
@@ -70,7 +70,7 @@ class ColouredNoise:
         return self.shape_in_time(white) if shape[2] > 1 else white
 
     def shape_in_time(self, white: Plans) -> Plans:
-        """Colour white noise `B S H A` along H; the lowest frequency stands in for the constant part."""
+        """Colour white noise `B S H A` along H; the constant part gets the power of the lowest frequency."""
         steps, actions = white.shape[2:]
         if steps * actions <= SHORT_PLAN:
             mixing = _filter(steps, self.beta, actions, white.dtype, white.device)

@@ -1,4 +1,4 @@
-"""Ways to make an optimiser for descent through the cost."""
+"""Factories of optimisers for gradient planners."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.optim import Optimizer
 
 @dataclass(frozen=True, kw_only=True)
 class Paces:
-    """An optimiser under which the starts of a descent go at different paces: no one step size suits every cost.
+    """An optimiser that gives each start its own step size, since no single one suits every cost.
 
-    Start s of S takes `slowest` ** (s / (S - 1)) of the optimiser's own step: large steps leave shallow dips, small
-    ones settle.
+    Start s of S takes `slowest` ** (s / (S - 1)) of the optimiser's step: large steps leave shallow minima, small ones
+    converge.
 
     Args:
         make: Makes the optimiser of parameters `B S ...`.
-        slowest: Share of its step that the last start takes; the first one takes all of it.
+        slowest: Share of the step that the last start takes; the first one takes the full step.
     """
 
     make: Callable[[Iterable[Tensor]], Optimizer]
@@ -31,7 +31,7 @@ class Paces:
             raise ValueError(f"need 0 < slowest <= 1, got {self.slowest}")
 
     def __call__(self, parameters: Iterable[Tensor]) -> Optimizer:
-        """An optimiser of these parameters."""
+        """An optimiser for these parameters."""
         optimiser = self.make(parameters)
         moving = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         paces = [self._paces(parameter) for parameter in moving]
@@ -50,7 +50,7 @@ class Paces:
         return optimiser
 
     def _paces(self, parameter: Tensor) -> Tensor:
-        """Share of the step of each start, as a tensor that fits `parameter`."""
+        """Step share of each start, as a tensor that broadcasts over `parameter`."""
         count = parameter.shape[1]
         exponent = torch.linspace(0, 1, count, device=parameter.device, dtype=parameter.dtype)
         return (self.slowest**exponent).view(1, count, *[1] * (parameter.dim() - 2))

@@ -1,7 +1,7 @@
-"""Small problems in closed form whose best cost is known: what planners are measured against.
+"""Small closed-form problems with a known optimum, as benchmarks of planners.
 
-Each maps plans `B S H A` to costs `B S` by `evaluate`, is differentiable almost everywhere, and works for several
-worlds with different numbers side by side.
+Each maps plans `B S H A` to costs `B S` by `evaluate`, is differentiable almost everywhere, and batches several worlds
+with different parameters.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Vectors = Annotated[Tensor, "B D"]
 
 
 class Problem(Protocol):
-    """A cost of plans with everything a request needs to know."""
+    """A cost of plans, with everything that a request needs."""
 
     @property
     def batch(self) -> int:
-        """Worlds side by side."""
+        """Number of worlds."""
 
     @property
     def horizon(self) -> int:
@@ -37,7 +37,7 @@ class Problem(Protocol):
         """Costs of plans."""
 
     def steps(self) -> StepModel:
-        """The problem one step at a time."""
+        """The problem as a step model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Quadratic:
 
     @property
     def batch(self) -> int:
-        """Worlds side by side."""
+        """Number of worlds."""
         return self.target.shape[0]
 
     @property
@@ -72,7 +72,7 @@ class Quadratic:
         return (self.scale * (plans - self.target[:, None]) ** 2).sum(dim=(-2, -1))
 
     def steps(self) -> StepModel:
-        """The problem one step at a time."""
+        """The problem as a step model."""
         return memoryless(self.evaluate, self.target)
 
 
@@ -80,7 +80,7 @@ class Quadratic:
 class Multimodal:
     """A bowl with ripples: cost = sum of d^2 + amplitude * (1 - cos(frequency * d)), d = action - target.
 
-    Many local minima; the least is 0, at the target.
+    Many local minima; the global minimum is 0, at the target.
     """
 
     target: Plan
@@ -89,7 +89,7 @@ class Multimodal:
 
     @property
     def batch(self) -> int:
-        """Worlds side by side."""
+        """Number of worlds."""
         return self.target.shape[0]
 
     @property
@@ -108,13 +108,13 @@ class Multimodal:
         return (gap**2 + self.amplitude * (1 - (self.frequency * gap).cos())).sum(dim=(-2, -1))
 
     def steps(self) -> StepModel:
-        """The problem one step at a time."""
+        """The problem as a step model."""
         return memoryless(self.evaluate, self.target)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearQuadratic:
-    """Linear motion with quadratic costs, whose best plan follows from the Riccati recursion.
+    """Linear dynamics with quadratic costs; the optimal plan follows from the Riccati recursion.
 
         x_{h+1} = F x_h + G a_h      cost = sum_h (x_{h+1}' Q x_{h+1} + a_h' R a_h) + x_H' Z x_H
 
@@ -124,7 +124,7 @@ class LinearQuadratic:
         state_weight: Q, `D D`.
         effort_weight: R, `A A`.
         final_weight: Z, `D D`.
-        start: First states `B D`; the goal is the origin.
+        start: Initial states `B D`; the goal is the origin.
         horizon: Length of a plan.
     """
 
@@ -138,7 +138,7 @@ class LinearQuadratic:
 
     @property
     def batch(self) -> int:
-        """Worlds side by side."""
+        """Number of worlds."""
         return self.start.shape[0]
 
     @property
@@ -151,7 +151,7 @@ class LinearQuadratic:
         return self.judge(self.imagine(plans), plans)
 
     def move(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Where actions `... A` lead from states `... D`."""
+        """Next states of states `... D` under actions `... A`."""
         return states @ self.transition.T + actions @ self.control.T
 
     def imagine(self, plans: Plans) -> Imagined:
@@ -163,12 +163,12 @@ class LinearQuadratic:
         return torch.stack(states, dim=2)[:, :, :, None]
 
     def judge(self, states: Imagined, plans: Plans) -> Costs:
-        """Costs of courses of states `B S H 1 D` and their plans."""
+        """Costs of state trajectories `B S H 1 D` and their plans."""
         way = _form(states[..., 0, :], self.state_weight) + _form(plans, self.effort_weight)
         return way.sum(dim=-1) + _form(states[:, :, -1, 0], self.final_weight)
 
     def steps(self) -> StepModel:
-        """The problem one step at a time."""
+        """The problem as a step model."""
         start = self.start[:, None]
         return StepModel(
             start=start,
@@ -179,7 +179,7 @@ class LinearQuadratic:
         )
 
     def optimum(self) -> tuple[Plan, Annotated[Tensor, "B"]]:
-        """The best plan `B H A` without bounds, and its cost `B`."""
+        """The optimal unbounded plan `B H A`, and its cost `B`."""
         gains = self._gains()
         state, actions = self.start, []
         for gain in gains:
@@ -189,7 +189,7 @@ class LinearQuadratic:
         return plan, self.evaluate(plan[:, None])[:, 0]
 
     def _gains(self) -> list[Tensor]:
-        """Feedback of each step, first to last: the Riccati recursion runs backwards from the end."""
+        """Feedback gains of each step, first to last; the Riccati recursion runs backwards."""
         gains = []
         value = self.state_weight + self.final_weight
         for _ in range(self.horizon):
@@ -202,7 +202,7 @@ class LinearQuadratic:
 
 @dataclass(frozen=True, kw_only=True)
 class Detour:
-    """A point walks in the plane to its goal, around a round obstacle in the straight way.
+    """A point moves in the plane to its goal around a round obstacle on the straight line.
 
         p += step * clip(a, -1, 1)     each step: weight * max(0, radius - |p - obstacle|) + 0.001 |a|^2
         at the end: |p - goal|^2
@@ -223,7 +223,7 @@ class Detour:
 
     @property
     def batch(self) -> int:
-        """Worlds side by side."""
+        """Number of worlds."""
         return self.start.shape[0]
 
     @property
@@ -236,19 +236,19 @@ class Detour:
         return self.judge(self.imagine(plans), plans)
 
     def imagine(self, plans: Plans) -> Imagined:
-        """The places after each action of plans `B S H 2`, one token each."""
+        """The positions after each action of plans `B S H 2`, one token each."""
         places = self.start[:, None, None] + (self.step * plans.clamp(-1, 1)).cumsum(dim=2)  # (B, S, H, 2)
         return places[..., None, :]
 
     def judge(self, states: Imagined, plans: Plans) -> Costs:
-        """Costs of courses of places `B S H 1 2` and their plans."""
+        """Costs of position trajectories `B S H 1 2` and their plans."""
         places = states[..., 0, :]
         depth = (self.radius - (places - self.obstacle).norm(dim=-1)).clamp(min=0)
         way = (self.weight * depth + 0.001 * (plans**2).sum(dim=-1)).sum(dim=-1)
         return way + ((places[:, :, -1] - self.goal[:, None]) ** 2).sum(dim=-1)
 
     def steps(self) -> StepModel:
-        """The problem one step at a time."""
+        """The problem as a step model."""
         return StepModel(
             start=self.start[:, None],
             follow=lambda states, plans: states + (self.step * plans.clamp(-1, 1))[..., None, :],
@@ -268,7 +268,7 @@ def double_integrator(
     effort: float = 0.01,
     final: float = 5.0,
 ) -> LinearQuadratic:
-    """A pushed mass, v += dt a and p += dt v, that pays for |p - goal|^2, for |a|^2, and at the end for |v|^2 too.
+    """A pushed mass, v += dt a and p += dt v, with cost |p - goal|^2 + |a|^2 per step, and |v|^2 at the end.
 
     Args:
         start: Positions and velocities `B 2A`.
@@ -295,7 +295,7 @@ def request_for(
     limit: float = 3.0,
     wrap: Callable[[Callable[[Plans], Costs]], Callable[[Plans], Costs]] | None = None,
 ) -> PlanRequest:
-    """A request to solve a problem within actions of -limit..limit; `wrap` may disturb its cost."""
+    """A request to solve a problem with actions in -limit..limit; `wrap` may wrap its cost function."""
     high = torch.full((problem.action_dim,), limit, device=generator.device)
     return PlanRequest(
         evaluate=problem.evaluate if wrap is None else wrap(problem.evaluate),
@@ -308,7 +308,7 @@ def request_for(
 
 
 def memoryless(evaluate: Callable[[Plans], Costs | Scores], like: Plan) -> StepModel:
-    """The step model of a cost that knows actions alone: each action is the state that it leads to."""
+    """A step model for a cost of actions alone: each action is its own next state."""
 
     def taken(plans: Plans) -> Imagined:
         return plans[..., None, :]
@@ -322,5 +322,5 @@ def memoryless(evaluate: Callable[[Plans], Costs | Scores], like: Plan) -> StepM
 
 
 def _form(vector: Tensor, weight: Tensor) -> Tensor:
-    """Quadratic form of each vector, over the last axis."""
+    """Quadratic form of each vector over the last axis."""
     return ((vector @ weight) * vector).sum(dim=-1)

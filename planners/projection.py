@@ -1,4 +1,4 @@
-"""Which plans a sampling planner may try: what becomes of drawn plans before they are scored."""
+"""Projection of drawn plans onto allowed ones before a sampling planner scores them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jepa_mpc.types import ActionBox, Plan, Plans
 
 
 class Projection(Protocol):
-    """Maps plans to allowed ones. What it gives always lies in the box."""
+    """Maps plans to allowed ones; its output always lies in the box."""
 
     def __call__(self, plans: Plans, box: ActionBox) -> Plans:
         """Drawn plans B S H A in; plans to score out."""
 
     def of_mean(self, plan: Plan, box: ActionBox) -> Plan:
-        """The mean of the last Gaussian B H A in; the plan to answer with out."""
+        """The mean of the last Gaussian B H A in; the plan to return out."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class GripperProjection:
     """The gripper rules of V-JEPA 2-AC, then the box.
 
     Args:
-        axis: Place of the gripper in an action; the action is a change of its closedness.
-        limit: Largest change that is tried in one step.
-        idle_below: A smaller change in the answered mean becomes none.
-        close_from: Step of the plan from which on the gripper closes fully, or None.
+        axis: Index of the gripper in an action; the action is a change of its closedness.
+        limit: Largest change per step among the candidates.
+        idle_below: Smaller changes in the returned mean are set to 0.
+        close_from: Step of the plan from which the gripper closes fully, or None.
 
     Raises:
         ValueError: If `limit` or `idle_below` is negative or NaN; when called, if the box has no such axis.
@@ -62,7 +62,7 @@ class GripperProjection:
             )
 
     def __call__(self, plans: Plans, box: ActionBox) -> Plans:
-        """Drawn plans B S H A in; plans that keep the rules and lie in the box out."""
+        """Drawn plans B S H A in; plans that obey the rules and lie in the box out."""
         self._check(box)
         plans = plans.clone()
         plans[..., self.axis].clamp_(-self.limit, self.limit)
@@ -71,7 +71,7 @@ class GripperProjection:
         return box.clip(plans)
 
     def of_mean(self, plan: Plan, box: ActionBox) -> Plan:
-        """A plan B H A in; the same without small changes of the gripper, in the box, out."""
+        """A plan B H A in; the same plan without small gripper changes, clipped to the box, out."""
         self._check(box)
         plan = box.clip(plan)
         change = plan[..., self.axis]

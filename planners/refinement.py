@@ -1,4 +1,4 @@
-"""What a sampling planner does with the cheapest plans of a round: move them down the slope of the cost."""
+"""Refinement of the elites of a sampling round by gradient steps on the cost."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from jepa_mpc.types import Plans, Scores
 
 
 class Refinement(Protocol):
-    """Improves some plans of a scored round and adds what was tried to the round."""
+    """Improves some plans of a scored round and adds the tried ones to the round."""
 
     @property
     def min_samples(self) -> int:
-        """Fewest plans per round that it can work with."""
+        """Minimum number of plans per round."""
 
     @property
     def num_calls(self) -> int:
-        """Calls of the cost in each round, beside the round's own."""
+        """Cost calls per round, in addition to the round's own."""
 
     def __call__(
         self, search: Search, plans: Plans, scores: Scores, *, spread: Annotated[Tensor, "B 1 H A"]
     ) -> tuple[Plans, Scores]:
-        """Plans B S H A and their scores in; the same with the new plans behind them out.
+        """Plans B S H A and their scores in; the same with the new plans appended out.
 
-        `spread` is the present standard deviation as a share of the first one.
+        `spread` is the current standard deviation as a share of the initial one.
         """
 
 
@@ -40,14 +40,14 @@ class Refinement(Protocol):
 class GradientRefinement:
     """Gradient steps for the cheapest plans of a round (GradCEM).
 
-    The cheapest plans are scored with gradients: once more where they are, and after each step. Steps shrink as the
-    spread of the samples does. All positions that the plans went through join the round.
+    The cheapest plans are scored with gradients: once unchanged, and after each step. Steps shrink with the spread of
+    the samples. All visited positions join the round.
 
     Args:
-        optimiser: Makes the optimiser of the descent, as in `GradientPlanner`.
+        optimiser: Makes the optimiser, as in `GradientPlanner`.
         num_refined: Plans that descend in each round.
         num_steps: Gradient steps in each round.
-        constraints: What is descended where the request has constraints.
+        constraints: How constraints enter the descended cost.
 
     Raises:
         ValueError: If a number is below 1.
@@ -66,18 +66,18 @@ class GradientRefinement:
 
     @property
     def min_samples(self) -> int:
-        """As many plans as are refined."""
+        """The number of refined plans."""
         return self.num_refined
 
     @property
     def num_calls(self) -> int:
-        """One for the plans where they are, and one after each step."""
+        """One for the unchanged plans, and one after each step."""
         return 1 + self.num_steps
 
     def __call__(
         self, search: Search, plans: Plans, scores: Scores, *, spread: Annotated[Tensor, "B 1 H A"]
     ) -> tuple[Plans, Scores]:
-        """Plans B S H A and their scores in; the same with the new plans behind them out.
+        """Plans B S H A and their scores in; the same with the new plans appended out.
 
         Raises:
             ValueError: If the cost is not differentiable with respect to the plans, or the optimiser needs a closure.
@@ -86,9 +86,9 @@ class GradientRefinement:
         return _joined([(plans, scores), *self._descend(search, best, spread.clamp(max=1))])
 
     def _descend(self, search: Search, plans: Plans, share: Tensor) -> Iterator[tuple[Plans, Scores]]:
-        """The positions that plans `B E H A` go through step by step, with their scores; time may end them early.
+        """Positions of plans `B E H A` after each step, with their scores; stops early at the deadline.
 
-        Each plan goes `share` of the optimiser's step.
+        Each plan takes `share` of the optimiser's step.
         """
         descent = Descent(plans, search.request)
         optimiser = without_closure(self.optimiser([descent.u]))
@@ -110,7 +110,7 @@ class GradientRefinement:
 
 
 def _joined(scored: Iterable[tuple[Plans, Scores]]) -> tuple[Plans, Scores]:
-    """Several scored sets of plans as one."""
+    """Concatenate several scored sets of plans."""
     plans, scores = zip(*scored, strict=True)
     costs = torch.cat([part.costs for part in scores], dim=1)
     return torch.cat(plans, dim=1), Scores(costs=costs, readings=torch.cat([part.readings for part in scores], dim=1))

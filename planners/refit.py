@@ -1,4 +1,4 @@
-"""How a sampling planner learns from a scored round: the next Gaussian from the plans and their costs."""
+"""How a sampling planner updates its Gaussian from the plans and costs of a round."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jepa_mpc.types import ActionBox, Costs, Plan, Plans
 
-FEWEST_ELITES = 5  # fewer say too little about the spread (tried 2, 3, 5, 8 and a third, with 90 and 97 % invalid)
+FEWEST_ELITES = 5  # fewer estimate the spread poorly (tried 2, 3, 5, 8 and a third, with 90 and 97 % invalid)
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Gaussian:
     std: Plan
 
     def around(self, noise: Plans) -> Plans:
-        """Plans `B S H A` that standard noise of that shape leads to."""
+        """Plans `B S H A` for standard noise of that shape."""
         return torch.addcmul(self.mean[:, None], self.std[:, None], noise)
 
     def spread_of(self, other: Gaussian) -> Annotated[Tensor, "B 1 H A"]:
@@ -32,25 +32,25 @@ class Gaussian:
         return torch.where(other.std > 0, self.std / other.std, 0.0)[:, None]
 
     def inside(self, box: ActionBox) -> Self:
-        """The same with the nearest mean in the box (a refit that steps ahead may leave it)."""
+        """The same with the mean clipped to the box (a refit that extrapolates may leave it)."""
         return dataclasses.replace(self, mean=box.clip(self.mean))
 
     def finite_or(self, other: Gaussian) -> Self:
-        """The same with the numbers of another one where its own are not finite (squares overflow in a huge box)."""
+        """The same, with non-finite entries replaced by those of `other` (squares overflow in a huge box)."""
         mean = torch.where(self.mean.isfinite(), self.mean, other.mean)
         return dataclasses.replace(self, mean=mean, std=torch.where(self.std.isfinite(), self.std, other.std))
 
     def at_least(self, std: Annotated[Tensor, "A"]) -> Self:
-        """The same with a standard deviation of `std` per axis or more."""
+        """The same with a standard deviation of at least `std` per axis."""
         return dataclasses.replace(self, std=torch.maximum(self.std, std))
 
 
 class Refit(Protocol):
-    """Fits the next distribution to a scored round; costs of invalid plans arrive as +inf."""
+    """Fits the next distribution to a scored round; invalid plans have cost +inf."""
 
     @property
     def min_samples(self) -> int:
-        """Fewest plans per round that it can work with."""
+        """Minimum number of plans per round."""
 
     def __call__(self, old: Gaussian, plans: Plans, costs: Costs) -> Gaussian:
         """Plans B S H A and costs B S in; a Gaussian over B H A out."""
@@ -58,16 +58,16 @@ class Refit(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EliteRefit:
-    """Fit the next Gaussian to the cheapest plans (cross-entropy method).
+    """Fit the next Gaussian to the elites (cross-entropy method).
 
-    Where costs are not finite, the number of elites shrinks in proportion, so that the selection stays as sharp as on
-    a clean round, but not below five while as many are valid; without a valid plan the Gaussian stays.
+    Where costs are not finite, the number of elites shrinks in proportion, so that the selection stays as sharp as in a
+    fully valid round, but not below five while as many are valid. Without a valid plan the Gaussian is unchanged.
 
     Args:
-        num_elites: Plans that are fitted (E).
+        num_elites: Number of elites (E).
         momentum: Share of the old mean that is kept.
-        std_momentum: Share of the old standard deviation that is kept; None keeps as much as of the mean.
-        axis_momenta: Both shares for action axes that have shares of their own, by the place of the axis.
+        std_momentum: Share of the old standard deviation that is kept; None uses `momentum`.
+        axis_momenta: Both shares for single action axes, by the index of the axis.
         correction: 1 for the unbiased standard deviation, 0 for the maximum-likelihood one.
 
     Reference: Rubinstein 1999, "The cross-entropy method for combinatorial and continuous optimization".
@@ -89,7 +89,7 @@ class EliteRefit:
 
     @property
     def min_samples(self) -> int:
-        """As many plans as there are elites."""
+        """The number of elites."""
         return self.num_elites
 
     def __call__(self, old: Gaussian, plans: Plans, costs: Costs) -> Gaussian:
@@ -104,7 +104,7 @@ class EliteRefit:
         return Gaussian(keep * old.mean + (1 - keep) * mean, keep_std * old.std + (1 - keep_std) * std)
 
     def _kept_shares(self, like: Plan) -> tuple[Tensor | float, Tensor | float]:
-        """How much of the old mean and of the old standard deviation stays: for all axes, or per axis `A`."""
+        """Kept shares of the old mean and standard deviation: one for all axes, or per axis `A`."""
         shares = self.momentum, self.momentum if self.std_momentum is None else self.std_momentum
         if not self.axis_momenta:
             return shares
@@ -114,7 +114,7 @@ class EliteRefit:
         return kept[0], kept[1]
 
     def _used(self, elite_costs: Annotated[Tensor, "B E"], costs: Costs) -> Annotated[Tensor, "B E"]:
-        """Which elites count: valid, and no larger a share of the valid plans than on a clean round."""
+        """Mask of the elites in use: valid, and no larger a fraction of the valid plans than in a clean round."""
         share = (costs < torch.inf).sum(dim=1, keepdim=True) * self.num_elites / costs.shape[1]
         quota = share.ceil().clamp(min=FEWEST_ELITES)  # (B, 1)
         rank = torch.arange(self.num_elites, device=costs.device)
@@ -126,12 +126,12 @@ class SoftmaxRefit:
     """Move the mean to the average of the cheapest plans, weighted by exp(-(cost - least) / temperature) (MPPI).
 
     Args:
-        temperature: Small values follow the best plan alone.
+        temperature: Small values follow only the best plan.
         num_elites: Plans that are averaged, or None for all of them.
         std_momentum: Share of the old standard deviation that is kept; the rest is that of the weighted plans. 1 never
             adapts.
-        unit: What the temperature is measured in: the "cost" itself, or the "spread" of the averaged plans' costs
-            (their mean above the least), which makes the search blind to the scale of the cost.
+        unit: Unit of the temperature: the "cost" itself, or the "spread" of the averaged plans' costs (mean minus
+            minimum), which makes the search invariant to the scale of the cost.
 
     Reference: Williams et al. 2017, arXiv:1707.02342; adaptive spread as in Hansen et al. 2024, arXiv:2310.16828.
     """
@@ -151,7 +151,7 @@ class SoftmaxRefit:
 
     @property
     def min_samples(self) -> int:
-        """As many plans as there are elites."""
+        """The number of elites."""
         return self.num_elites or 1
 
     def __call__(self, old: Gaussian, plans: Plans, costs: Costs) -> Gaussian:
@@ -167,7 +167,7 @@ class SoftmaxRefit:
         return Gaussian(mean, torch.where(found, keep * old.std + (1 - keep) * spread, old.std))
 
     def _weights(self, costs: Annotated[Tensor, "B E"]) -> Annotated[Tensor, "B E"]:
-        """Weights that sum to 1, or all 0 where no cost is finite; costs come in rising order."""
+        """Weights that sum to 1, or are all 0 where no cost is finite; costs come in ascending order."""
         valid = costs.isfinite()
         above = torch.where(valid, costs - torch.where(valid[:, :1], costs[:, :1], 0.0), 0.0)
         unit = torch.ones_like(above[:, :1])
@@ -180,7 +180,7 @@ class SoftmaxRefit:
 
 @dataclass(frozen=True)
 class BestRefit:
-    """Move the mean to the cheapest plan and keep the spread (random shooting, round after round)."""
+    """Move the mean to the cheapest plan and keep the spread (iterated random shooting)."""
 
     @property
     def min_samples(self) -> int:

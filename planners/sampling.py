@@ -1,4 +1,4 @@
-"""The one loop of all sampling planners: propose, score, refine, refit."""
+"""The shared loop of all sampling planners: propose, score, refine, refit."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ Answer = Literal["best", "mean"]
 class SamplingPlanner:
     """Search by drawing plans from a Gaussian, scoring them and refitting the Gaussian.
 
-    Each round scores the mean, the plans kept from the round before (in the first round instead: the first guess,
-    standing still and the caller's candidates), and random ones. All of them lie in the box; the best plan ever scored
-    is returned. The shapes of the rounds are known beforehand and never depend on what is found.
+    Each round scores the mean, the elites kept from the previous round (in the first round: the first guess, the zero
+    plan and the caller's candidates), and random plans. All of them lie in the box. The search returns the best plan
+    ever scored. Round sizes are fixed in advance and never depend on the costs.
 
     Args:
-        refit: Makes the next Gaussian of a scored round.
+        refit: Computes the next Gaussian from a scored round.
         num_samples: Plans in the first round (S).
         num_iterations: Rounds (I).
-        initial_std: First standard deviation, as a share of half the width of the box.
-        noise: Draws the spread of the candidates.
-        projection: Brings drawn plans to allowed ones.
+        initial_std: Initial standard deviation, as a share of half the width of the box.
+        noise: Draws the candidates.
+        projection: Projects drawn plans onto allowed ones.
         refinement: Improves the cheapest plans of a round before the refit, if given.
-        min_std: Least standard deviation, in the unit of `initial_std`; axes of zero width stay fixed.
-        num_kept: Cheapest plans of a round that are tried again in the next, and returned as the result's elites.
-        decay: Each round has this many times fewer plans than the one before (1: all alike), but never fewer than twice
-            what the refit needs.
-        try_mean: When the mean of the Gaussian is tried as it is: in "every" round, in the "last" one alone, or by
-            itself at the "end", after the rounds. With "end" the first round tries the first guess only if the caller
-            brings a warm start or candidates.
+        min_std: Minimum standard deviation, in the unit of `initial_std`; axes of zero width stay fixed.
+        num_kept: Cheapest plans of a round that are scored again in the next one and returned as the result's elites.
+        decay: Factor by which the number of plans shrinks from round to round (1: constant), down to twice the minimum
+            of the refit.
+        try_mean: When the mean of the Gaussian is scored unchanged: in "every" round, only in the "last" one, or
+            separately at the "end", after the rounds. With "end" the first round scores the first guess only if the
+            caller brings a warm start or candidates.
         answer: What is returned: the "best" plan ever scored, or the last "mean" (needs try_mean="end") where its cost
             is finite.
 
     Raises:
-        ValueError: If a number is out of range or a choice unknown.
+        ValueError: If a number is out of range or a choice is unknown.
 
-    Reference: Pinneri et al. 2020, arXiv:2008.06389, section 3 (kept plans, decay, the mean at last).
+    Reference: Pinneri et al. 2020, arXiv:2008.06389, section 3 (kept elites, decay, final mean).
     """
 
     refit: Refit
@@ -123,12 +123,12 @@ class SamplingPlanner:
         return dataclasses.replace(self._ended(search, gaussian.mean), elites=kept)
 
     def _num_calls(self) -> int:
-        """Calls of the cost in a whole search."""
+        """Cost calls in a whole search."""
         refined = 0 if self.refinement is None else self.refinement.num_calls
         return self.num_iterations * (1 + refined) + (self.try_mean == "end")
 
     def _first_given(self, request: PlanRequest) -> Plans:
-        """What the first round tries as it is."""
+        """Plans that the first round scores unchanged."""
         plans = opening(request, self.num_samples)
         asked = request.warm_start is not None or request.candidates is not None
         return plans if asked or self.try_mean != "end" else plans[:, :0]
@@ -142,20 +142,20 @@ class SamplingPlanner:
         return plans
 
     def _kept(self, plans: Plans, costs: Costs, best: Plan) -> Plans | None:
-        """The cheapest plans of a round; the best so far stands in for those that are not valid."""
+        """The cheapest plans of a round; the best plan so far replaces invalid ones."""
         if self.num_kept == 0:
             return None
         found, kept = cheapest(plans, costs, self.num_kept)
         return torch.where(found.isfinite()[:, :, None, None], kept, best[:, None])
 
     def _next_given(self, mean: Plan, kept: Plans | None, index: int) -> Plans:
-        """What round `index` tries as it is."""
+        """Plans that round `index` scores unchanged."""
         due = self.try_mean == "every" or (self.try_mean == "last" and index == self.num_iterations - 1)
         tried = mean[:, None] if due else mean[:, None][:, :0]
         return tried if kept is None else torch.cat([tried, kept], dim=1)
 
     def _ended(self, search: Search, mean: Plan) -> PlanResult:
-        """The result, after the last mean was tried if it is due."""
+        """The result, after scoring the last mean if `try_mean` asks for it."""
         if self.try_mean != "end" or search.out_of_time():
             return search.result(rounds=self._num_calls())
         plan = self.projection.of_mean(mean, search.request.box)
@@ -165,7 +165,7 @@ class SamplingPlanner:
 
 
 def _answering(result: PlanResult, plan: Plan, cost: Annotated[Tensor, "B"]) -> PlanResult:
-    """The same result with another plan, where the cost of that one is finite."""
+    """The result with `plan` in place of its own, where the cost of `plan` is finite."""
     valid = cost.isfinite()
     return dataclasses.replace(
         result,

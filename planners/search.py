@@ -1,4 +1,4 @@
-"""The bookkeeping that all searches share: validity, best so far, trace, time, and the result."""
+"""The bookkeeping shared by all searches: validity, best so far, trace, time and result."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from jepa_mpc.planners.noise import Noise
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Costs, Plan, PlanRequest, PlanResult, Plans, PlanStatus, Scores
 
-SETTLED_BELOW = 1e-3  # a last quarter that brings less than this share of the whole gain counts as converged
+SETTLED_BELOW = 1e-3  # converged if the last quarter brings less than this share of the total gain
 
 
 class NoValidPlan(RuntimeError):
-    """No candidate had a finite cost and the request declares no fallback."""
+    """No candidate has a finite cost, and the request has no fallback."""
 
 
 class Search:
-    """One search under way: what has been tried, what was best, and how much time is left.
+    """State of one search: what was scored, the best plan, and the time left.
 
-    A cost that is NaN or infinite, of either sign, marks an invalid candidate: it is counted and never wins. Where the
-    request has constraints, a feasible plan beats all that are not, and those are ranked by their violation. All
-    bookkeeping is done row by row, so that worlds never influence each other.
+    A cost that is NaN or infinite, of either sign, marks an invalid candidate: it is counted and never selected. If the
+    request has constraints, feasible plans rank before infeasible ones, which are ranked by violation. All bookkeeping
+    is per row, so worlds never influence each other.
 
     Args:
-        request: What is being searched for.
+        request: The planning problem.
     """
 
     def __init__(self, request: PlanRequest) -> None:
@@ -38,11 +38,11 @@ class Search:
         self.trace: list[Tensor] = []
 
     def seconds(self) -> float:
-        """Time since the search began, by the request's clock."""
+        """Time since the start of the search, by the request's clock."""
         return self.request.clock() - self.started_s
 
     def out_of_time(self) -> bool:
-        """Whether the deadline has passed; costs nothing without a deadline."""
+        """Whether the deadline has passed; free without a deadline."""
         if self.request.deadline_s == float("inf"):
             return False
         if self.best_cost.is_cuda:
@@ -50,14 +50,14 @@ class Search:
         return self.seconds() >= self.request.deadline_s
 
     def judge(self, plans: Plans) -> Costs:
-        """Evaluate plans `B S H A`, remember the best and return costs `B S` to rank them by.
+        """Evaluate plans `B S H A`, keep the best and return costs `B S` to rank them by.
 
-        Without constraints these are the costs as they came, with their gradient; see `ranked` for the others.
+        Without constraints these are the raw costs, with their gradient; with constraints see `ranked`.
         """
         return ranked(self.score(plans))
 
     def score(self, plans: Plans) -> Scores:
-        """Evaluate plans `B S H A`, remember the best and return costs and constraint readings as they came."""
+        """Evaluate plans `B S H A`, keep the best and return the raw costs and constraint values."""
         given = self.request.evaluate(plans)
         check_shape(given.costs if isinstance(given, Scores) else given, "B S", B=plans.shape[0], S=plans.shape[1])
         scores = given if isinstance(given, Scores) else without_constraints(given)
@@ -76,7 +76,7 @@ class Search:
         self.trace.append(self._traced())
 
     def _keep_best(self, plans: Plans, costs: Costs, violation: Tensor | None) -> None:
-        """Put the best plan of a round in the place of the best so far wherever it is better."""
+        """Replace the best plan so far wherever a round found a better one."""
         if violation is not None:
             least = violation.min(dim=1, keepdim=True).values
             costs = torch.where(violation == least, costs, torch.inf)
@@ -91,13 +91,13 @@ class Search:
         self.best_cost = torch.where(better, cost, self.best_cost)
 
     def _traced(self) -> Tensor:
-        """The best cost so far `B`, +inf where nothing feasible is known."""
+        """The best cost so far `B`, +inf while no feasible plan is known."""
         if self.best_violation is None:
             return self.best_cost
         return torch.where(self.best_violation > 0, torch.inf, self.best_cost)
 
     def result(self, *, rounds: int) -> PlanResult:
-        """Close the search, which had a budget of `rounds` rounds.
+        """Close a search with a budget of `rounds` rounds.
 
         Raises:
             NoValidPlan: If a world has no valid candidate and the request has no fallback.
@@ -120,7 +120,7 @@ class Search:
         )
 
     def _status(self, found: Tensor, trace: Tensor, rounds: int) -> tuple[PlanStatus, ...]:
-        """One status per world, the gravest that applies; the only place that waits for the device."""
+        """One status per world, the most severe that applies; the only place that synchronises with the device."""
         stopped = len(self.trace) < rounds
         broken = torch.zeros_like(found) if self.best_violation is None else self.best_violation > 0
         flags = (found, broken, self.num_valid < self.evaluations, settled(trace))
@@ -134,14 +134,14 @@ class Search:
         counts = self.num_valid.tolist()
         if self.evaluations and min(counts) < self.evaluations:
             worlds = [world for world, count in enumerate(counts) if count < self.evaluations]
-            fewest = f"as few as {min(counts)} of {self.evaluations} candidates were valid"
+            fewest = f"at least {min(counts)} of {self.evaluations} candidates were valid"
             warnings.append(f"some costs were not finite in worlds {worlds}: {fewest}")
         broken = [world for world, state in enumerate(status) if state is PlanStatus.INFEASIBLE]
         if broken:
-            warnings.append(f"no plan met the constraints in worlds {broken}: the least violating is returned")
+            warnings.append(f"no plan met the constraints in worlds {broken}: returned the least violating plan")
         lost = [world for world, state in enumerate(status) if state is PlanStatus.NO_VALID]
         if lost:
-            warnings.append(f"the fallback is returned for worlds {lost}: nothing valid was found")
+            warnings.append(f"no valid plan in worlds {lost}: returned the fallback")
         return tuple(warnings)
 
 
@@ -151,7 +151,7 @@ def without_constraints(costs: Costs) -> Scores:
 
 
 def violations(scores: Scores) -> Costs:
-    """Sum of the positive readings of each plan `B S`; +inf where a reading is not finite."""
+    """Sum of the positive constraint values of each plan `B S`; +inf where a value is not finite."""
     readings = scores.readings.detach()
     total = readings.clamp(min=0).sum(dim=-1)
     return torch.where(readings.isfinite().all(dim=-1), total, torch.inf)
@@ -160,9 +160,9 @@ def violations(scores: Scores) -> Costs:
 def ranked(scores: Scores) -> Costs:
     """One cost per plan `B S` that ranks feasible plans by cost and all others after them, by violation.
 
-    Feasible plans keep their cost. In a world that has some, the others follow the dearest of them in equal steps; in a
-    world that has none, the violation itself is the cost. Invalid plans get +inf. Without constraints the costs come
-    back as they are.
+    Feasible plans keep their cost. In a world with feasible plans, the others rank after the most expensive of them in
+    equal steps; in a world without any, the violation is the cost. Invalid plans get +inf. Without constraints the
+    costs are returned unchanged.
     """
     if scores.readings.shape[-1] == 0:
         return scores.costs
@@ -179,25 +179,25 @@ def ranked(scores: Scores) -> Costs:
 
 
 def masked(costs: Costs) -> Costs:
-    """Costs with +inf in place of every value that is not finite (-inf too: it must not win)."""
+    """Costs with every non-finite value replaced by +inf (also -inf, which must not be selected)."""
     return costs.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)
 
 
 def standing_still(request: PlanRequest) -> Plan:
-    """The plan `B H A` of zero actions, or of the nearest ones that the box allows."""
+    """The plan `B H A` of zero actions, clipped to the box."""
     low = request.box.low
     return request.box.clip(low.new_zeros(request.batch, request.horizon, request.box.dim))
 
 
 def first_guess(request: PlanRequest) -> Plan:
-    """Where a search begins `B H A`: the warm start, else standing still."""
+    """Initial plan of a search `B H A`: the warm start, else the zero plan."""
     return standing_still(request) if request.warm_start is None else request.box.clip(request.warm_start)
 
 
 def opening(request: PlanRequest, limit: int) -> Plans:
-    """The plans `B S H A` that every search tries as they are: first guess, standing still, the caller's candidates.
+    """The plans `B S H A` that every search scores unchanged: first guess, zero plan, the caller's candidates.
 
-    A candidate that is not finite is replaced by the first guess. Standing still gives way if there is no room.
+    A candidate that is not finite is replaced by the first guess. The zero plan is dropped if there is no room.
 
     Raises:
         ValueError: If the caller's candidates leave no room within `limit`.
@@ -215,13 +215,13 @@ def opening(request: PlanRequest, limit: int) -> Plans:
 
 
 def starts(request: PlanRequest, given: Plans, count: int, *, noise: Noise, std: float) -> Plans:
-    """The plans `B S H A` from which `count` descents start: the given ones, then noise about the first guess.
+    """Initial plans `B S H A` of `count` descents: the given ones, then noise around the first guess.
 
     Args:
-        request: What is asked for.
-        given: Plans to start from as they are, at most `count`.
+        request: The planning problem.
+        given: Plans to start from unchanged, at most `count`.
         count: Number of starts S.
-        noise: Draws the spread of the others.
+        noise: Draws the remaining starts.
         std: Standard deviation of the spread, as a share of half the width of the box.
     """
     shape = (request.batch, count, request.horizon, request.box.dim)
@@ -232,7 +232,7 @@ def starts(request: PlanRequest, given: Plans, count: int, *, noise: Noise, std:
 
 
 def half_width(request: PlanRequest) -> Tensor:
-    """Half the width of the box on each axis `A`: the unit in which spreads and step sizes are given."""
+    """Half the width of the box per axis `A`: the unit of spreads and step sizes."""
     return request.box.high / 2 - request.box.low / 2  # halved first: the width of a huge box may overflow
 
 
@@ -251,7 +251,7 @@ def or_fallback(plans: Plan, found: Tensor, request: PlanRequest) -> Plan:
 
 
 def settled(trace: Tensor) -> Tensor:
-    """Which worlds `B` gained next to nothing in the last quarter of a trace `I B` (needs four rounds or more)."""
+    """Mask of the worlds `B` with almost no gain in the last quarter of a trace `I B` (needs four rounds or more)."""
     if len(trace) < 4:
         return torch.zeros(trace.shape[1], dtype=torch.bool, device=trace.device)
     late = trace[-1 - len(trace) // 4] - trace[-1]

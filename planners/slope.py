@@ -1,4 +1,4 @@
-"""A refit that walks downhill: slopes from the costs of a round, steps that grow and shrink with success."""
+"""A refit that descends: slopes estimated from the costs of a round, step sizes adapted to success."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jepa_mpc.types import Costs, Plans
 
 @dataclass(frozen=True)
 class DescentState(Gaussian):
-    """A normal distribution on its way downhill; D = H A entries.
+    """A normal distribution that moves downhill; D = H A entries.
 
     Args:
         base: Cheapest plan so far, `B D`.
@@ -23,7 +23,7 @@ class DescentState(Gaussian):
         slope: Smoothed slope, `B D`.
         square: Smoothed square of the slope, `B D`.
         first: First standard deviation, `B D`.
-        scale: Spread of the first costs, the unit of all slopes, `B 1`; 0 before there are any.
+        scale: Spread of the first costs, the unit of all slopes, `B 1`; 0 before the first round.
         age: Rounds so far.
     """
 
@@ -39,20 +39,20 @@ class DescentState(Gaussian):
 
 @dataclass(frozen=True, kw_only=True)
 class SlopeRefit:
-    """Step from the best plan so far against the slope of the cost, which is fitted to each round's plans.
+    """Step from the best plan so far against the slope of the cost, estimated from each round's plans.
 
-    For costs that are smooth but not differentiable (a simulator): a few plans about the mean tell the slope along all
-    that they span (ridge regression), entries are stepped alike as in Adam, and the step grows after a round that found
-    a cheaper plan and shrinks after one that did not. The spread follows the step. Searches locally: a task with many
-    dips wants a global search before it. Plans without a finite cost take no part.
+    For costs that are smooth but not differentiable (a simulator). A few plans around the mean give the slope in the
+    subspace they span (ridge regression). Entries are normalised as in Adam. The step grows after a round that found a
+    cheaper plan and shrinks otherwise; the spread follows the step. The search is local: with many local minima, run a
+    global search first. Plans without a finite cost are ignored.
 
     Args:
-        ridge: Weight that pulls slopes to 0, relative to the plans' own spread.
-        start: First step on each entry, in units of the first standard deviation.
+        ridge: Ridge penalty on the slopes, relative to the spread of the plans.
+        start: Initial step of each entry, in units of the first standard deviation.
         spread: Standard deviation of the plans, as a share of the step.
         grow: Factor of the step after success.
         shrink: Factor of the step after failure.
-        memory: Share of the old slope, and of its old square, that each round keeps.
+        memory: Share of the old slope, and of its old square, kept each round.
         limits: Smallest and largest step, in units of the first standard deviation.
     """
 
@@ -77,13 +77,13 @@ class SlopeRefit:
 
     @property
     def min_samples(self) -> int:
-        """Two plans show a slope."""
+        """Two plans determine a slope."""
         return 2
 
     def __call__(self, old: Gaussian, plans: Plans, costs: Costs) -> Gaussian:
         """Plans B S H A and costs B S in; a Gaussian over B H A out."""
         before = old if isinstance(old, DescentState) else self._begin(old)
-        costs = costs.to(plans.dtype)  # a simulator judges in double precision
+        costs = costs.to(plans.dtype)  # simulators return float64
         least, best = cheapest(plans, costs, 1)  # (B, 1), (B, 1, H, A)
         found, better = costs.isfinite().any(dim=1, keepdim=True), least < before.cost
         base = torch.where(better, best[:, 0].flatten(1), before.base)
@@ -112,9 +112,9 @@ class SlopeRefit:
         return DescentState(old.mean, old.std, mean, unknown, radius, nothing, nothing, first, scale, 0)
 
     def _measured(self, before: DescentState, plans: Plans, costs: Costs) -> tuple[Annotated[Tensor, "B D"], Tensor]:
-        """The slope per first standard deviation, in units of `scale`, and that scale.
+        """The slope in units of `scale` per first standard deviation, and that scale.
 
-        Ridge regression of the costs on the plans, solved for one weight per plan: plans are fewer than entries.
+        Ridge regression of the costs on the plans, solved in the dual: there are fewer plans than entries.
         """
         valid = costs.isfinite()
         share = valid / valid.sum(dim=1, keepdim=True).clamp(min=1)
@@ -134,7 +134,7 @@ class SlopeRefit:
         return torch.where((failed == 0)[:, None] & slope.isfinite(), slope, before.slope), scale
 
     def _direction(self, before: DescentState, measured: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Smoothed slope, its smoothed square, and the direction uphill with entries of about 1."""
+        """Smoothed slope, its smoothed square, and the uphill direction with entries of about 1."""
         keep, keep_square = self.memory
         slope = keep * before.slope + (1 - keep) * measured
         square = keep_square * before.square + (1 - keep_square) * measured.square()
@@ -144,7 +144,7 @@ class SlopeRefit:
 
 
 def _apart(before: DescentState, plans: Plans) -> Annotated[Tensor, "B S D"]:
-    """How far plans are from the mean, in present standard deviations; 0 on fixed entries."""
+    """Distance of plans from the mean in current standard deviations; 0 on fixed entries."""
     std = before.std.flatten(1)[:, None]
     away = plans.flatten(2) - before.mean.flatten(1)[:, None]
     return torch.where(std > 0, away / torch.where(std > 0, std, 1.0), 0.0)

@@ -1,4 +1,4 @@
-"""A long way around a wall: a problem in closed form on which descent through a whole plan is stuck."""
+"""A detour around a wall: a closed-form problem where gradient descent on a whole plan gets stuck."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Places = Annotated[Tensor, "... 2"]
 
 @dataclass(frozen=True, kw_only=True)
 class Wall:
-    """A point walks in the plane; a wall across its straight way lets it through at a gap on the side.
+    """A point moves in the plane; a wall across the straight line has a gap to the side.
 
         p += step * clip(a, -1, 1) * (1 - block(p + step * a / 2))
         block(p) = exp(-(x / thickness)^4) * sigmoid((|y - gap| - width) / softness)
         cost = |p_H - goal|^2 + effort * mean |a|^2
 
-    Inside the wall nothing moves, so the slope of the cost along the straight plan leads into the wall and ends there.
+    Inside the wall nothing moves, so the gradient along the straight plan points into the wall and vanishes there.
 
     Args:
         start: `B 2` in metres.
         goal: `B 2` in metres.
-        gap: Where the middle of the gap is along the wall, in metres; the wall stands at x = 0.
+        gap: Position of the middle of the gap along the wall (m); the wall is at x = 0.
         width: Half the width of the gap in metres.
-        thickness: Of the wall in metres.
-        softness: Length over which the gap's edge ends, in metres.
-        step: Way of one full action in metres.
-        effort: Price of actions.
+        thickness: Thickness of the wall in metres.
+        softness: Width of the transition at the edge of the gap, in metres.
+        step: Distance moved by a full action, in metres.
+        effort: Weight of the action cost.
         horizon: Length of a plan.
     """
 
@@ -47,7 +47,7 @@ class Wall:
 
     @property
     def batch(self) -> int:
-        """Worlds side by side."""
+        """Number of worlds."""
         return self.start.shape[0]
 
     @property
@@ -56,18 +56,18 @@ class Wall:
         return 2
 
     def block(self, places: Places) -> Tensor:
-        """How much of a motion the wall takes away at places `... 2`, 0 to 1."""
+        """Share of the motion that the wall blocks at positions `... 2`, 0 to 1."""
         x, y = places.unbind(dim=-1)
         inside = (-((x / self.thickness) ** 4)).exp()
         return inside * torch.sigmoid(((y - self.gap).abs() - self.width) / self.softness)
 
     def move(self, places: Places, actions: Places) -> Places:
-        """Where actions lead from places, each by itself."""
+        """Next positions under actions, elementwise."""
         way = self.step * actions.clamp(-1, 1)
         return places + way * (1 - self.block(places + way / 2))[..., None]
 
     def imagine(self, plans: Plans) -> Imagined:
-        """The places after each action of plans `B S H 2`, as states of one token."""
+        """The positions after each action of plans `B S H 2`, as states of one token."""
         place, places = self.start[:, None].expand(-1, plans.shape[1], -1), []
         for action in plans.unbind(dim=2):
             place = self.move(place, action)
@@ -75,7 +75,7 @@ class Wall:
         return torch.stack(places, dim=2)[:, :, :, None]
 
     def judge(self, states: Imagined, plans: Plans) -> Costs:
-        """Cost `B S` of a course of states `B S H 1 2`."""
+        """Cost `B S` of a state trajectory `B S H 1 2`."""
         left = (states[:, :, -1, 0] - self.goal[:, None]).square().sum(dim=-1)
         return left + self.effort * plans.square().sum(dim=-1).mean(dim=-1)
 
@@ -84,7 +84,7 @@ class Wall:
         return self.judge(self.imagine(plans), plans)
 
     def steps(self) -> StepModel:
-        """The same problem one step at a time."""
+        """The problem as a step model."""
 
         def follow(states: Imagined, plans: Plans) -> Imagined:
             return self.move(states[..., 0, :], plans)[..., None, :]

@@ -1,7 +1,7 @@
-"""What counts as the action between two recorded steps: the command that was given, or the motion that was measured.
+"""The action between two recorded steps: either the command that was sent, or the measured motion.
 
-Each part also goes back: from a first step and the actions that follow it to the steps that they lead to. The record of
-`describe` in a checkpoint names the part; `action_part` builds it again.
+Each action part also inverts: from a first step and the following actions it computes the later steps. `describe`
+stores the part in a checkpoint, and `action_part` builds it again.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ class ActionPart(Protocol):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The columns that it looks at."""
+        """The columns that it reads."""
 
     @property
     def joined(self) -> Joined:
-        """What one action over several steps is of theirs: their sum (motions), their mean (speeds), or nothing."""
+        """How several actions combine into one: by their sum (motions), their mean (velocities), or not at all."""
 
     def __call__(self, columns: Columns) -> np.ndarray:
         """Columns of T steps in, actions `T-1 A` (float32, physical units) out."""
 
     def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
-        """Where actions `T-1 A` lead from the first step (columns of one step): the columns of all T steps."""
+        """Integrate actions `T-1 A` from the first step (columns of one step); returns the columns of all T steps."""
 
 
 @dataclass(frozen=True)
 class CommandedActions:
-    """The actions that the robot was asked for; the last of T leads nowhere and is dropped.
+    """The commanded actions. The last of T leads to no recorded step and is dropped.
 
     Args:
-        column: Where they stand.
+        column: The column that holds them.
     """
 
     column: str = ACTION
@@ -72,7 +72,7 @@ class CommandedActions:
         return take(columns, self.column)[:-1].astype(np.float32)
 
     def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
-        """The commands themselves; the last step has none and gets zeros."""
+        """The commands themselves; the last step has none and is filled with zeros."""
         return {self.column: np.concatenate([actions, np.zeros_like(actions[:1])])}
 
 
@@ -97,7 +97,7 @@ class PoseDelta:
         return np.concatenate([moved, turned, np.diff(gripper, axis=0)], axis=1).astype(np.float32)
 
     def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
-        """Pose `T 6` and gripper `T 1` that the actions lead to."""
+        """Pose `T 6` and gripper `T 1` after each action."""
         pose, gripper = first[EE_POSE].astype(np.float64), first[GRIPPER].astype(np.float64)
         exact = actions.astype(np.float64)
         turns = [pose[0, 3:]]
@@ -123,7 +123,7 @@ class EulerPoseDelta:
         return action
 
     def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
-        """Pose `T 6` (rotation vector) and gripper `T 1` that the actions lead to."""
+        """Pose `T 6` (rotation vector) and gripper `T 1` after each action."""
         turned = actions.astype(np.float64)
         turned[:, 3:6] = rotation_vector(quaternion_of_euler(turned[:, 3:6]))
         return PoseDelta().follow(first, turned)
@@ -131,12 +131,12 @@ class EulerPoseDelta:
 
 @dataclass(frozen=True)
 class HandAndGrip:
-    """The measured motion of the hand, and the opening that the fingers were told before and after it.
+    """The measured motion of the hand, with the commanded finger opening before and after it.
 
         a_t = (x_{t+1} - x_t,  c_t,  c_{t+1})
 
-    Metres; positions in the base frame. The opening is a command, for what is measured says nothing of the force with
-    which something is held.
+    Metres; positions in the base frame. The opening is the commanded one, because the measured opening does not show
+    the grip force.
     """
 
     name: ClassVar[str] = "hand_and_grip"
@@ -150,7 +150,7 @@ class HandAndGrip:
         return np.concatenate([moved, told[:-1], told[1:]], axis=1).astype(np.float32)
 
     def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
-        """Pose `T 6` (the rotation stays) and commanded opening `T 1` that the actions lead to."""
+        """Pose `T 6` (the rotation is constant) and commanded opening `T 1` after each action."""
         exact = actions.astype(np.float64)
         poses = np.repeat(first[EE_POSE].astype(np.float64), len(exact) + 1, axis=0)
         poses[1:, :3] += exact[:, :3].cumsum(0)
@@ -159,14 +159,14 @@ class HandAndGrip:
 
 @dataclass(frozen=True)
 class JointVelocity:
-    """How fast each joint moved on the way to the next step.
+    """Mean velocity of each joint between two steps.
 
         a_t = (q_{t+1} - q_t) / (t_{t+1} - t_t)
 
     Radians per second (metres per second for sliding joints).
 
     Args:
-        column: Where the joint angles stand, such as `observation.state[0:7]`.
+        column: The column of the joint angles, such as `observation.state[0:7]`.
     """
 
     column: str = f"{STATE}[0:7]"
@@ -184,7 +184,7 @@ class JointVelocity:
         return (moved / np.diff(columns[TIMESTAMP])[:, None]).astype(np.float32)
 
     def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
-        """Joints `T A` that the actions lead to; `first` has the joints of one step and the times of all T."""
+        """Joints `T A` after each action; `first` has the joints of one step and the times of all T."""
         start = take(first, self.column)[:1].astype(np.float64)
         steps = actions.astype(np.float64) * np.diff(first[TIMESTAMP])[:, None]
         return {self.column: np.concatenate([start, start + steps.cumsum(0)])}
@@ -192,7 +192,7 @@ class JointVelocity:
 
 @dataclass(frozen=True)
 class NoActions:
-    """Actions of no numbers: for systems that learn from pictures alone, and for logs that have nothing else."""
+    """Empty actions, for systems that learn from images alone and for logs without actions."""
 
     name: ClassVar[str] = "none"
     joined: ClassVar[Joined] = "sum"
@@ -203,7 +203,7 @@ class NoActions:
         return np.zeros((len(columns[FRAME_INDEX]) - 1, 0), dtype=np.float32)
 
     def follow(self, first: Columns, actions: np.ndarray) -> dict[str, np.ndarray]:
-        """Nothing: no column follows."""
+        """Returns no columns."""
         return {}
 
 
@@ -236,15 +236,15 @@ def action_names(part: ActionPart, width: int) -> tuple[str, ...]:
 
 
 def describe(part: KnownPart) -> dict[str, Any]:
-    """A part as a JSON value for a checkpoint: its name and arguments."""
+    """An action part as a JSON value for a checkpoint: its name and arguments."""
     return {"name": part.name, **asdict(part)}
 
 
 def action_part(description: Mapping[str, Any]) -> KnownPart:
-    """The part that `describe` described.
+    """Build the action part that `describe` described.
 
     Raises:
-        UnknownName: If there is no such part.
+        UnknownName: If there is no such action part.
         ValueError: If it has no such argument.
     """
     kind = choose(ACTION_PARTS, str(description.get("name")), "action part")

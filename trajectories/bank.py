@@ -1,7 +1,7 @@
-"""From a log to the bank that windows are drawn from.
+"""Opens a log as a `FrameBank`, from which training windows are sampled.
 
-The pictures and rows lie in a cache (`trajectories.cache`) and are mapped, not read, so processes that train on the
-same log share one copy in the page cache; the actions are computed when the bank is opened.
+Images and rows are stored in a cache (`trajectories.cache`) and memory-mapped, so that processes that train on the same
+log share one copy in the page cache. Actions are computed when the bank is opened.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ def load_bank(
     workers: int = 1,
     progress: Progress = iter,
 ) -> FrameBank:
-    """The bank of a log of any format, or of a cache; the cache is made first if it is not there or is out of date.
+    """Open the bank of a log of any format, or of a cache. The cache is built first if it is missing or out of date.
 
     Args:
         folder: A log, or a finished cache.
         cameras: Which cameras, in stacking order; None for all.
         actions: What counts as the action between two steps; the measured motion by default.
-        options: What else is asked of the cache: size of the pictures, robot map, format.
-        place: Where the cache stands; beside the log by default.
-        workers: Processes that make the cache.
+        options: Further cache options: image size, robot map, format.
+        place: Folder of the cache; beside the log by default.
+        workers: Number of processes that build the cache.
         progress: Wraps the loop over episodes (a progress bar).
 
     Raises:
         BadEpisode: If an episode is damaged.
-        ValueError: If the log does not have what is asked for.
-        OSError: If the disk is full; nothing half built stays.
+        ValueError: If the log lacks what the options ask for.
+        OSError: If the disk is full; no partial cache remains.
     """
     part = PoseDelta() if actions is None else actions
     options = options or CacheOptions()
@@ -77,18 +77,19 @@ def load_bank(
 
 
 def bank_of(cache: Cache, part: ActionPart, *, cameras: Sequence[str] | None = None) -> FrameBank:
-    """The bank over a cache, without copying a picture.
+    """The bank over a cache, without copying images.
 
     Raises:
-        ValueError: If the cameras do not stand next to each other in the cache in this order, or the log lacks a
-            column that the actions are made of.
+        ValueError: If the cameras are not adjacent in the cache in this order, or the log lacks a column that the
+            actions
+            need.
     """
     missing = [name for name in part.needs if name not in cache.columns]
     if missing:
         known = ", ".join(cache.columns)
         raise ValueError(
             f"actions {part.name!r} are made of {', '.join(missing)}, which this log does not have; it has {known}: "
-            "give a robot map (robot=...), or other actions (actions=none to learn from pictures alone)"
+            "give a robot map (robot=...), or other actions (actions=none to learn from images alone)"
         )
     lengths, offsets = cache.lengths, cache.offsets
     rows = {name: cache.rows(name) for name in part.needs}
@@ -121,7 +122,7 @@ def bank_of(cache: Cache, part: ActionPart, *, cameras: Sequence[str] | None = N
 
 
 def _felt(cache: Cache) -> dict[str, torch.Tensor]:
-    """Where the object is, seen from the hand `G 3` (m), and whether it is held `G 1`, by feel; {} for other logs."""
+    """Object position relative to the hand `G 3` (m) and whether it is held `G 1`, from proprioception; else {}."""
     if not {GRIPPER_COMMAND, GRIPPER, EE_POSE, ACTION} <= cache.columns.keys():
         return {}
     told, opening = cache.rows(GRIPPER_COMMAND)[:, 0], cache.rows(GRIPPER)[:, 0]
@@ -136,12 +137,12 @@ def _felt(cache: Cache) -> dict[str, torch.Tensor]:
 
 
 def _proprio(cache: Cache) -> torch.Tensor:
-    """Proprioception `G P`; a log of pictures alone has P = 0."""
+    """Proprioception `G P`; P = 0 for a log of images alone."""
     return torch.from_numpy(cache.rows(STATE)) if STATE in cache.columns else torch.zeros(int(cache.offsets[-1]), 0)
 
 
 def _channels(held: tuple[str, ...], wanted: tuple[str, ...]) -> slice:
-    """The channels of cameras that stand next to each other."""
+    """The channels of adjacent cameras."""
     for at in range(len(held) - len(wanted) + 1):
         if wanted and held[at : at + len(wanted)] == wanted:
             return slice(3 * at, 3 * (at + len(wanted)))

@@ -1,4 +1,4 @@
-"""Memory that is used again for every batch."""
+"""Reusable memory for batches."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 class Buffers:
-    """Memory for batches that is used again and again: a fresh page costs several times what copying into it does.
+    """Reusable memory for batches: allocating fresh pages costs several times as much as the copy into them.
 
-    A batch that was drawn into buffers is overwritten by the next one of the same shape.
+    The next batch of the same shape overwrites a batch that was sampled into these buffers.
     """
 
     def __init__(self) -> None:

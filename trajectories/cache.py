@@ -1,13 +1,13 @@
-"""A log as memory-mapped files: pictures at the size of the training, rows as float32, with checksums.
+"""A log as memory-mapped files: images at the training size, rows as float32, with checksums.
 
-A cache is a folder, made once from a log of any format (`trajectories.ingest`):
+A cache is a folder that is built once from a log of any format (`trajectories.ingest`):
 
-    cache.json       what it was made of and how; where each file ends; statistics of every column; its own SHA-256
-    episodes.jsonl   one line per episode: SHA-256 of its pictures and of its rows, and what the log says about it
-    frames.bin       uint8 `G C h w`, all G steps one after another, three channels per camera
+    cache.json       source and options; size and checksum of each file; statistics of every column; its own SHA-256
+    episodes.jsonl   one line per episode: SHA-256 of its images and of its rows, and the log's metadata
+    frames.bin       uint8 `G C h w`, all G steps in order, three channels per camera
     column_00.bin    the rows of one column `G ...`: float32, times float64, counters int64
 
-It is an EpisodeStore like any log, and opens without the log.
+It is an EpisodeStore like any log, and does not need the log to open.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ Progress = Callable[[Iterable[int]], Iterable[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class CacheOptions:
-    """What is taken from a log, and in which form.
+    """What the cache takes from a log, and in which form.
 
     Args:
         cameras: Which cameras, in stacking order; None for all.
-        image_size: Width and height of the pictures, px; None keeps those of the log.
-        aspect: How pictures become square; see `PictureFit`.
-        robot: What the log's columns mean, as far as the guess is wrong: `told(map or mapping)`.
-        format: The log's format; found out by default.
-        leave_out: Numbers of episodes that are not taken (damaged ones).
+        image_size: Width and height of the images, px; None keeps the size of the log.
+        aspect: How images become square; see `PictureFit`.
+        robot: Corrections to the guessed robot map: `told(map or mapping)`.
+        format: The log's format; detected by default.
+        leave_out: Numbers of episodes to skip (damaged ones).
     """
 
     cameras: tuple[str, ...] | None = None
@@ -59,7 +59,7 @@ class CacheOptions:
 
     @property
     def fit(self) -> PictureFit:
-        """What is done to pictures."""
+        """How images are resized."""
         return PictureFit(size=self.image_size, aspect=self.aspect)
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,15 +69,15 @@ class CacheOptions:
         return plain | {"robot": told_of}
 
     def key(self) -> str:
-        """A short name that differs where the options differ."""
+        """A short name that is unique to the options."""
         return canonical_sha256(self.to_dict())[:16]
 
 
 def told(robot: RobotMap | Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
-    """What is said about a robot, in the form of `CacheOptions`; entries that are None are left to the guess.
+    """A robot map in the form that `CacheOptions` takes; entries that are None are left to the guess.
 
     Raises:
-        ValueError: If a robot map has no such entry, or a value does not suit it.
+        ValueError: If a robot map has no such entry, or a value has the wrong type.
     """
     given = robot.to_dict() if isinstance(robot, RobotMap) else dict(robot or {})
     given = {str(key): value for key, value in given.items() if value is not None}
@@ -87,22 +87,22 @@ def told(robot: RobotMap | Mapping[str, Any] | None) -> tuple[tuple[str, Any], .
 
 @dataclass(frozen=True, kw_only=True)
 class CachedColumn:
-    """Where one column lies: its file, and what `Field` says of a step."""
+    """One column: its file, and the `Field` of a step."""
 
     file: str
     declared: Field
 
 
 class Cache:
-    """A finished cache, opened.
+    """An open cache.
 
-    Sizes of all files, the index and the rows are compared with their notes at once; pictures by `check`.
+    Opening compares the sizes of all files, the index and the rows with their checksums; `check` compares the images.
 
     Args:
         folder: The cache.
 
     Raises:
-        BadEpisode: If it is damaged, incomplete or of another version; says what would help.
+        BadEpisode: If it is damaged, incomplete or of another version; the message says what to do.
     """
 
     format: ClassVar[str] = "cache"
@@ -134,7 +134,7 @@ class Cache:
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """All pictures `G C h w`; writable for torch's sake, yet nothing is ever written back."""
+        """All images `G C h w`. The mapping is writable because torch requires it, but nothing is written back."""
         height, width = self.index["picture"]
         return self._map(FRAMES, np.uint8, (3 * len(self.cameras), height, width))
 
@@ -142,7 +142,7 @@ class Cache:
         """All rows of a column `G ...`.
 
         Raises:
-            BadEpisode: If the log had no such column; lists those that it had.
+            BadEpisode: If the log had no such column; lists the columns that it had.
         """
         if name not in self.columns:
             known = ", ".join(self.columns)
@@ -174,7 +174,7 @@ class Cache:
         return (self.path / FRAMES, *(self.path / one.file for one in self.columns.values()))
 
     def check(self, progress: Progress = iter) -> None:
-        """Compare every picture and row with the sums that were noted when they were written.
+        """Compare every image and row with its checksum.
 
         Raises:
             BadEpisode: At the first episode that differs.
@@ -209,7 +209,7 @@ class Cache:
         return np.memmap(self.path / file, dtype, "c", shape=(int(self.offsets[-1]), *step))
 
     def _check_files(self) -> None:
-        """Compare sizes, and the sums of all files but the pictures'."""
+        """Compare the sizes of all files, and the checksums of all but the image file."""
         for name, entry in self.index["files"].items():
             path = self.path / name
             found = path.stat().st_size if path.exists() else -1
@@ -221,12 +221,12 @@ class Cache:
 
 
 def is_cache(path: str | Path) -> bool:
-    """Whether a finished cache lies there."""
+    """Whether a path is a finished cache."""
     return (published(path) / INDEX).exists()
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The index of a cache, compared with its own checksum.
+    """The index of a cache, checked against its own checksum.
 
     Raises:
         BadEpisode: If it is missing or damaged.
@@ -245,10 +245,10 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def source_fingerprint(path: Path) -> str:
-    """A sum over names, sizes and times of change of a log's files; it changes when the log does.
+    """A hash of the names, sizes and modification times of a log's files; it changes when the log does.
 
     Raises:
-        BadEpisode: If there is nothing there.
+        BadEpisode: If the path does not exist.
     """
     if not path.exists():
         raise no_log(path)
@@ -265,7 +265,7 @@ def source_fingerprint(path: Path) -> str:
 
 
 def canonical_sha256(value: Any) -> str:
-    """SHA-256 of a JSON value, however it is spaced and its keys are ordered."""
+    """SHA-256 of a JSON value, independent of its whitespace and key order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""SHA-256 sums beside a log, whatever its format: bit rot that no decoder notices is noticed here.
+"""SHA-256 checksums beside a log of any format; they catch bit rot that no decoder notices.
 
 A folder carries `checksums.json`; a log that is one file carries `<file>.checksums.json` beside it.
 """
@@ -19,7 +19,7 @@ CHUNK = 1 << 20
 
 
 def checksums_path(log: Path) -> Path:
-    """Where the sums of a log stand."""
+    """Path of the checksum file of a log."""
     return log / NAME if log.is_dir() else log.with_name(f"{log.name}.{NAME}")
 
 
@@ -33,14 +33,14 @@ def file_sha256(path: Path) -> str:
 
 
 def write_checksums(log: Path, *, place: Path | None = None) -> Path:
-    """Note size and SHA-256 of every file of a log.
+    """Record size and SHA-256 of every file of a log.
 
     Args:
         log: A folder or a single file.
-        place: Where to write; by default where `Checksums` looks for it.
+        place: File to write; by default where `Checksums` looks for it.
 
     Raises:
-        OSError: If the place cannot be written.
+        OSError: If the file cannot be written.
     """
     place = checksums_path(log) if place is None else place
     root = log if log.is_dir() else log.parent
@@ -53,13 +53,13 @@ def write_checksums(log: Path, *, place: Path | None = None) -> Path:
 
 
 class Checksums:
-    """The noted sums of a log, compared with each file when it is first used.
+    """The recorded checksums of a log; each file is compared when it is first used.
 
     Args:
-        log: The folder or file; without noted sums nothing is compared.
+        log: The folder or file; without recorded checksums nothing is compared.
 
     Raises:
-        BadEpisode: If the notes themselves are unreadable.
+        BadEpisode: If the checksum file itself is unreadable.
     """
 
     def __init__(self, log: Path) -> None:
@@ -69,10 +69,10 @@ class Checksums:
         self._seen: dict[str, tuple[int, int]] = {}
 
     def check(self, path: Path) -> None:
-        """Compare one file with its note, once as long as it does not change.
+        """Compare one file with its checksum; an unchanged file is compared once.
 
         Raises:
-            BadEpisode: If it is missing, cut short or altered.
+            BadEpisode: If it is missing, truncated or altered.
         """
         name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else ""
         entry = self.noted.get(name)
@@ -94,17 +94,17 @@ class Checksums:
         self._seen[name] = state
 
     def check_all(self, names: Iterable[str] | None = None) -> None:
-        """Compare all noted files (or those named).
+        """Compare all listed files, or only those named.
 
         Raises:
-            BadEpisode: At the first that differs.
+            BadEpisode: At the first mismatch.
         """
         for name in self.noted if names is None else names:
             self.check(self.root / name)
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files of a folder but hidden ones and the sums themselves."""
+    """All files of a folder except hidden ones and the checksum file."""
     return sorted(
         path
         for path in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""Columns by name, and parts of them: `observation.state[0:7]` is the first seven axes of `observation.state`."""
+"""Columns by name, and slices of them: `observation.state[0:7]` is the first seven axes of `observation.state`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def width(column: str, sizes: Mapping[str, tuple[int, ...]]) -> int:
     """Number of axes of a column, given the step shapes of the recorded ones.
 
     Raises:
-        ValueError: If it is not recorded, no vector or too narrow; lists what is there.
+        ValueError: If it is not recorded, not a vector or too narrow; lists the recorded columns.
     """
     name, match = base_name(column), SLICE.fullmatch(column)
     if name not in sizes:
@@ -38,7 +38,7 @@ def width(column: str, sizes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def take(columns: Mapping[str, np.ndarray], column: str) -> np.ndarray:
-    """A column or part of one as `T A`."""
+    """A column, or a slice of one, as `T A`."""
     name, match = base_name(column), SLICE.fullmatch(column)
     rows = columns[column] if column in columns else columns[name]
     rows = rows[:, None] if rows.ndim == 1 else rows
@@ -46,7 +46,7 @@ def take(columns: Mapping[str, np.ndarray], column: str) -> np.ndarray:
 
 
 def joined(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Columns whose parts are given and follow each other from the first number on: `pose[0:3]` and `pose[3:6]`."""
+    """Joins slices that cover a column from its first axis without a gap, such as `pose[0:3]` and `pose[3:6]`."""
     parts: dict[str, list[tuple[int, int, np.ndarray]]] = {}
     for column, rows in columns.items():
         if match := SLICE.fullmatch(column):

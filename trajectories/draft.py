@@ -1,4 +1,4 @@
-"""A cache in the making: files of full size, filled episode by episode, each noted with its checksums when done."""
+"""An unfinished cache: files at full size, filled episode by episode; finished episodes are listed with checksums."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from jepa_mpc.trajectories.robots import MappedLog
 from jepa_mpc.trajectories.windows import stack_cameras
 
 PLAN = "plan.json"
-PIECE_BYTES = 64 << 20  # of pictures that one process holds at a time, as the log has them
+PIECE_BYTES = 64 << 20  # decoded image bytes that one process holds at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One episode for one process: where the log and the draft are, what the draft's plan sums to, which episode."""
+    """One episode for one process: the paths of log and draft, the hash of the draft's plan, the episode number."""
 
     path: str
     options: CacheOptions
@@ -47,7 +47,7 @@ class Job:
 
 
 def begin(draft: Path, plan: Plan) -> None:
-    """A draft with all files at their full size."""
+    """Create a draft with all files at their full size."""
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     needed = sum(plan.sizes().values())
@@ -65,7 +65,7 @@ def begin(draft: Path, plan: Plan) -> None:
 
 
 def resume(draft: Path, plan: Plan) -> dict[int, dict[str, Any]] | None:
-    """The episodes of a draft that are sound, or None if it is of another plan (or there is none)."""
+    """The intact episodes of a draft, or None if it follows another plan or does not exist."""
     try:
         if json.loads((draft / PLAN).read_bytes())["sha256"] != plan.sha256():
             return None
@@ -80,7 +80,7 @@ def resume(draft: Path, plan: Plan) -> dict[int, dict[str, Any]] | None:
             entry = json.loads(line)
             sums = _sums_on_disk(draft, plan, int(entry["place"]))
         except (ValueError, KeyError, TypeError, IndexError):
-            continue  # the line that was being written
+            continue  # an incomplete last line
         if sums == {"frames": entry["frames"], "rows": entry["rows"]}:
             found[entry["place"]] = entry
     (draft / EPISODES).write_text("".join(json.dumps(entry) + "\n" for entry in found.values()))
@@ -101,7 +101,7 @@ def _mapped(draft: Path, plan: Plan, name: str) -> np.ndarray:
 
 
 def write_episode(job: Job) -> dict[str, Any]:
-    """Read one episode, piece by piece, and write it to its place in the draft; returns its line of the journal.
+    """Read one episode in pieces and write it into the draft; returns its journal entry.
 
     Raises:
         BadEpisode: If it is damaged.
@@ -138,7 +138,7 @@ def write_episode(job: Job) -> dict[str, Any]:
 
 
 def _kept(column: np.ndarray, name: str, entry: Mapping[str, Any], log: MappedLog, episode: int) -> np.ndarray:
-    """Rows in the dtype that they are kept in; a pose must be one."""
+    """Rows in their storage dtype; checks that state, pose and gripper are finite."""
     kept = np.ascontiguousarray(column.astype(entry["dtype"], copy=False))
     if name in (STATE, EE_POSE, GRIPPER) and not np.isfinite(kept).all():
         step = int(np.argwhere(~np.isfinite(kept))[0][0])
@@ -155,7 +155,7 @@ def _write(file: Any, array: np.ndarray) -> None:
 
 
 def finish(draft: Path, plan: Plan, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Put the journal in order, sum up the columns, and write the index last."""
+    """Sort the journal, compute the column statistics, and write the index last."""
     (draft / EPISODES).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     files: dict[str, dict[str, Any]] = {}
     for name, size in plan.sizes().items():

@@ -1,4 +1,4 @@
-"""Banks that stand beside npz logs from before there were caches: still true as long as the log does not change."""
+"""Banks from before caches existed, stored beside npz logs; valid as long as the log does not change."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PARTS = ("frames", "actions", "proprio", "offsets", "groups")
 
 
 def earlier_bank(log: Path, options: CacheOptions, part: ActionPart) -> dict[str, Any] | None:
-    """The arrays and facts of such a bank, mapped, or None if there is none that fits.
+    """The memory-mapped arrays and metadata of such a bank, or None if there is no matching one.
 
     Args:
         log: The log.
-        options: What is asked for; only cameras could be chosen then.
-        part: The action part; only those without arguments of their own were known then.
+        options: The requested options; only cameras could be chosen then.
+        part: The action part; only those without arguments existed then.
     """
     asked = CacheOptions(cameras=options.cameras)
     known = ACTION_PARTS.get(part.name)
@@ -41,7 +41,7 @@ def earlier_bank(log: Path, options: CacheOptions, part: ActionPart) -> dict[str
     if not (place / "bank.json").exists():
         return None
     facts = json.loads((place / "bank.json").read_text())
-    # copy-on-write: writable for torch's sake, yet the pages stay shared as long as nobody writes
+    # copy-on-write: torch requires a writable array, but pages stay shared until someone writes
     arrays = {name: torch.from_numpy(np.load(place / f"{name}.npy", mmap_mode="c")) for name in PARTS}
     origin = {
         "robot": ROBOTS["house"].to_dict(), "picture": PictureFit().to_dict(),

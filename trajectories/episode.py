@@ -1,7 +1,7 @@
-"""The schema of one recorded episode: which fields there are, their shapes and dtypes, and when they are sound.
+"""The schema of a recorded episode: its fields, their shapes and dtypes, and the validity checks.
 
-An episode has T observations and T actions; action t leads from observation t to t + 1, and the last one leads nowhere
-(windows drop it). Names are those of LeRobot, so that importers and exporters stay thin.
+An episode has T observations and T actions; action t leads from observation t to t + 1. The last action leads to no
+recorded observation, and windows drop it. Field names follow LeRobot, so that importers and exporters stay thin.
 
     observation.images.<camera>  uint8   T h w 3   RGB
     observation.depth.<camera>   float32 T h w     distance, m; 0 where nothing was measured
@@ -12,14 +12,14 @@ An episode has T observations and T actions; action t leads from observation t t
     timestamp                    float64 T         seconds since the episode began, strictly rising
     frame_index, episode_index, task_index  int64 T;   done  bool T
 
-Pose and gripper are left out where nothing has a hand. Further fields that not every log has:
+Logs of robots without a hand omit pose and gripper. Optional fields:
 
-    clouds                       float32 T G 3     points that the depth cameras see, m, in the frame of the base
-    sound                        float32 T G       samples heard since the observation before, -1 to 1, at G / dt_s Hz
-    sound_labels                 float32 T 5       what made the sound (see `envs.sound.ContactSound`)
-    observation.gripper_command  float32 T 1       opening that was last commanded, m
+    clouds                       float32 T G 3     points from the depth cameras, m, in the base frame
+    sound                        float32 T G       samples since the previous observation, -1 to 1, at G / dt_s Hz
+    sound_labels                 float32 T 5       the source of the sound (see `envs.sound.ContactSound`)
+    observation.gripper_command  float32 T 1       last commanded opening, m
     observation.contact          float32 T 3       force of left finger, right finger and all else on the object, N
-    observation.object           float32 T 3       where the object is in the base, m (for probes: no training reads it)
+    observation.object           float32 T 3       object position in the base frame, m (for probes, never for training)
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, TASK_INDEX, DONE = (
 )
 
 HAND = (EE_POSE, GRIPPER)
-"""Columns of robots that have a hand."""
+"""Columns of robots with a hand."""
 
 # name -> dtype, number of axes, size of the last axis (None: free), unit
 COLUMNS: dict[str, tuple[str, int, int | None, str]] = {
@@ -69,7 +69,7 @@ EXTRAS: dict[str, tuple[str, int, int | None, str]] = {
     CONTACT: ("float32", 2, 3, "N"),
     OBJECT: ("float32", 2, 3, "m"),
 }
-"""The same of fields that not every log has."""
+"""The same for optional fields."""
 
 PICTURES: tuple[str, int, int | None, str] = ("uint8", 4, 3, "RGB")
 
@@ -80,7 +80,7 @@ class Episode:
 
     Args:
         arrays: Field name to array; the first axis of each is T.
-        metadata: What else is known, JSON values only: cameras, dt_s, seed, lab (parameters of the scene).
+        metadata: Further facts, JSON values only: cameras, dt_s, seed, lab (parameters of the scene).
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -98,7 +98,7 @@ class Episode:
 
 
 def cameras_of(names: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[str, ...]:
-    """Camera names as the metadata orders them, else as the fields stand."""
+    """Camera names in the order of the metadata, else in the order of the fields."""
     listed = metadata.get("cameras")
     if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
         return tuple(listed)
@@ -116,17 +116,18 @@ def make_episode(
     extras: Mapping[str, np.ndarray] | None = None,
     hand: bool = True,
 ) -> Episode:
-    """Build the columns from what a recorder has at hand.
+    """Build the columns of an episode from recorded arrays.
 
     Args:
         frames: Camera name to uint8 `T h w 3`, in stacking order.
-        proprio: `T P`; those of a hand end in gripper opening, its position (m) and rotation vector (rad) in the base.
-        actions: Commanded actions `T A`; the last one leads nowhere.
+        proprio: `T P`; with a hand its last numbers are gripper opening, position (m) and rotation vector (rad) in the
+            base.
+        actions: Commanded actions `T A`; the last one leads to no recorded observation.
         dt_s: Seconds between two observations.
         index: Number of the episode in its log.
         metadata: Further facts (lab parameters, seed); JSON values.
-        extras: Fields that not every log has, e.g. `clouds`.
-        hand: Whether there is a hand.
+        extras: Optional fields, e.g. `clouds`.
+        hand: Whether the robot has a hand.
     """
     length = proprio.shape[0]
     arrays = {IMAGES + camera: np.ascontiguousarray(images) for camera, images in frames.items()}
@@ -166,8 +167,8 @@ def validate(episode: Episode, where: str) -> None:
     """Check a whole episode: every column, its dtype, shape, length and values.
 
     Args:
-        episode: What was read or is about to be written.
-        where: The file (or another name) that the message shall point to.
+        episode: The episode.
+        where: The file, or another name, for error messages.
 
     Raises:
         BadEpisode: At the first fault; names `where` and the field.

@@ -1,4 +1,4 @@
-"""A whole log in contiguous memory, from which batches are drawn without any per-item work."""
+"""A whole log in contiguous memory; batches are sampled from it without per-item work."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from jepa_mpc.trajectories.windows import Blocks
 
 @dataclass(frozen=True, kw_only=True)
 class FrameBank:
-    """All steps of a log, one after another (G of them), and where each episode begins.
+    """All steps of a log in order (G of them), with the first step of each episode.
 
     Args:
         frames: uint8 `G C h w`, cameras stacked along C.
         actions: float32 `G A`; row g leads from step g to g + 1; the last row of an episode is zero.
         proprio: float32 `G P`.
         offsets: int64, first step of each episode, and G at the end.
-        groups: int64, one number per episode; episodes of one group (one lab) stay on one side of a split.
-        episodes: int64, the episodes that batches are drawn from.
+        groups: int64, one number per episode; a split never separates episodes of one group (one lab).
+        episodes: int64, the episodes that batches are sampled from.
         cameras: Camera names in stacking order.
         dt_s: Seconds between two steps.
-        skip: Steps of the log from one observation of a window to the next.
-        blocks: What stands between two observations that are `skip` steps apart: one action, `joined` from the log's,
-            or all of them `stacked` into a block of `skip * A` numbers.
-        joined: What one action over several steps is of theirs: their sum, their mean, or nothing ("never").
-        origin: Where it comes from and how it was read, JSON values.
-        extras: Further rows `G ...` that windows hold, by name (`clouds`).
+        skip: Log steps between two observations of a window.
+        blocks: The action between two observations: one action `joined` from those of the `skip` steps, or all of them
+            `stacked` into a block of `skip * A` numbers.
+        joined: How several actions combine into one: by their sum, their mean, or not at all ("never").
+        origin: Source of the data and how it was read, JSON values.
+        extras: Optional rows `G ...` of a window, by name (`clouds`).
     """
 
     frames: Tensor
@@ -60,7 +60,7 @@ class FrameBank:
 
     @property
     def action_dim(self) -> int:
-        """Numbers between two observations of a window: those of one action, or of a block of them."""
+        """Width of the action between two observations of a window, a block if actions are stacked."""
         return int(self.actions.shape[1]) * (self.skip if self.blocks == "stacked" else 1)
 
     @property
@@ -75,17 +75,17 @@ class FrameBank:
 
     @property
     def channels(self) -> int:
-        """Channels C of the pictures, three per camera."""
+        """Channels C of the images, three per camera."""
         return int(self.frames.shape[1])
 
     @property
     def picture(self) -> tuple[int, int]:
-        """Height and width of the pictures, px."""
+        """Height and width of the images, px."""
         return int(self.frames.shape[-2]), int(self.frames.shape[-1])
 
     @property
     def num_episodes(self) -> int:
-        """How many episodes batches are drawn from."""
+        """Number of episodes that batches are sampled from."""
         return len(self.episodes)
 
     @property
@@ -94,7 +94,7 @@ class FrameBank:
         return int(self._lengths().sum())
 
     def num_windows(self, length: int) -> int:
-        """How many windows of that many observations there are."""
+        """Number of windows of that many observations."""
         return int((self._lengths() - (length - 1) * self.skip).clamp_min(0).sum())
 
     def sample(
@@ -106,22 +106,25 @@ class FrameBank:
         max_stride: int = 1,
         into: Buffers | None = None,
     ) -> dict[str, Tensor]:
-        """Draw windows evenly from all there are; none crosses an episode.
+        """Sample windows uniformly; no window crosses an episode.
 
         Args:
             batch: Windows B.
             length: Observations T of each.
-            generator: A CPU generator; it alone decides which windows come.
-            max_stride: With more than 1, every second window takes not each step of the log but each second, third,
-                ..., up to this stride; its actions are those of the steps in between, joined (exact for
-                displacements, good for the small rotations of one step). It multiplies `skip`.
-            into: Memory to draw into; fresh memory by default.
+            generator: A CPU generator; it alone determines the windows.
+            max_stride: With more than 1, every second window has a random stride of up to `max_stride` observations;
+                the
+                actions in between are joined (exact for displacements, approximate for the small rotations of one
+                step).
+                It multiplies `skip`.
+            into: Memory to sample into; fresh memory by default.
 
         Returns:
             frames `B T C h w` (uint8), actions `B T-1 A`, proprio `B T P`, extras `B T ...`, episode `B`.
 
         Raises:
-            ValueError: If no episode has that many steps, or what cannot be joined is to be over random strides.
+            ValueError: If no episode has that many steps, or random strides are used with actions that cannot be
+                joined.
         """
         if max_stride > 1 and (self.blocks == "stacked" or self.joined == "never"):
             what = "stacked blocks are all of one length" if self.blocks == "stacked" else "these actions do not join"
@@ -149,7 +152,7 @@ class FrameBank:
         Args:
             starts: The steps.
             length: Observations T of each window.
-            strides: Which observations of the bank's own spacing are taken `B`: each (by default), each second, ...
+            strides: Stride of each window `B` in observations of the bank; 1 by default.
             into: Memory to gather into; fresh memory by default.
         """
         every = torch.full_like(starts, self.skip) if strides is None else strides * self.skip
@@ -165,7 +168,7 @@ class FrameBank:
         """Two banks over the same memory: training, and about `share` of the groups for validation.
 
         Raises:
-            ValueError: If one side would stay empty.
+            ValueError: If one side would be empty.
         """
         names = self.groups[self.episodes].unique()
         count = max(round(share * len(names)), 1 if share > 0 else 0)
@@ -183,7 +186,7 @@ class FrameBank:
         )  # fmt: skip
 
     def action_rows(self) -> Tensor:
-        """What lies between two observations, from every step of the chosen episodes that has one after it, `G A`."""
+        """The actions between consecutive observations of the chosen episodes, from every step, `G A`."""
         steps = self._steps(leave_out=self.skip)
         if self.skip == 1:
             return self.actions[steps]
@@ -196,12 +199,12 @@ class FrameBank:
 
     @cached_property
     def _walked(self) -> Tensor:
-        """Sum of all actions before each step of the bank, `G A` in float64."""
+        """Cumulative sum of the actions before each step of the bank, `G A` in float64."""
         total = self.actions.double().cumsum(0)
         return torch.cat([torch.zeros_like(total[:1]), total[:-1]])
 
     def _between(self, steps: Tensor, every: Tensor) -> Tensor:
-        """Actions `B T-1 A` between the steps `B T`, which are `every` `B` apart."""
+        """Actions `B T-1 A` between the steps `B T`, which have a distance of `every` `B`."""
         if self.blocks == "stacked":
             inside = steps[:, :-1, None] + torch.arange(self.skip, device=steps.device)  # (B, T-1, k)
             return self.actions[inside].flatten(2)

@@ -1,7 +1,7 @@
-"""What no log may do to its reader: lead out of its folder, pass for a file, claim what its bytes cannot hold, or hang.
+"""Guards against harmful logs: paths out of the folder, special files, false sizes, and inputs that never end.
 
-Every reader opens files through `plain_file`, compares what a header declares with `room` before it allocates, and
-does work that a hostile file could prolong under `Patience`. One reading takes at most 2 x file + 256 MB.
+Every reader opens files through `plain_file`, compares declared sizes with `room` before it allocates, and limits work
+on hostile files with `Patience`. One read takes at most 2 x file + 256 MB.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ GRACE_BYTES = 96 << 20
 GRACE_S = 3.0
 MAX_DEPTH = 64
 MAX_WORDS = 1000
-JSON_VALUE_BYTES = 64  # what Python keeps at least for one value
+JSON_VALUE_BYTES = 64  # least memory of a parsed value in Python
 RATES_HZ = (1e-3, 1e5)
-# what parsers of others raise on bytes that nobody meant for them; MissingPackage is an ImportError and passes
+# what third-party parsers raise on malformed bytes; MissingPackage is an ImportError and passes
 DECODER_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError, MemoryError, NameError,
     OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
@@ -34,7 +34,7 @@ KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a soc
 
 
 def fault(where: str | Path, *, field: str, problem: str, remedy: str = "", episode: int | None = None) -> BadEpisode:
-    """The one shape of every complaint: file, episode, field, what is wrong, what would help; one line of text."""
+    """The one form of every error: file, episode, field, problem and remedy on one line."""
     place = where.name if isinstance(where, Path) else where
     at = "" if episode is None else f"episode {episode}: "
     told = " ".join(f"{at}field {field!r} {problem}".split())
@@ -44,22 +44,23 @@ def fault(where: str | Path, *, field: str, problem: str, remedy: str = "", epis
 
 
 def no_log(path: Path) -> BadEpisode:
-    """Nothing stands where a log was to be: says how to make one."""
+    """The error for a missing log; the message says how to make one."""
     remedy = f"name an existing log, or record one in simulated labs: python experiments/collect.py out={path}"
     return fault(str(path), field="file", problem="does not exist", remedy=remedy)
 
 
 def plain_file(path: Path, root: Path, *, field: str = "file") -> Path:
-    """A path that is certainly a plain file below a log's folder, reached through plain folders.
+    """A path checked to be a regular file below a log's folder, without links on the way.
 
     Args:
-        path: The file; it may be the log itself, which the user may name by a link.
+        path: The file; it may be the log itself, which the user may give as a link.
         root: The log: its folder, or its only file.
-        field: What the path was read from, for the message.
+        field: Where the path was read from, for the message.
 
     Raises:
-        BadEpisode: If the path leaves the log, or something on the way is missing, a link, a pipe, a device or a
-            folder in place of a file.
+        BadEpisode: If the path leaves the log, or a part of it is missing, a link, a pipe, a device or a folder instead
+            of a
+            file.
     """
     parts = path.relative_to(root).parts if path.is_relative_to(root) else ("..",)
     name = "/".join(parts) or root.name
@@ -82,16 +83,16 @@ def _kind(path: Path, name: str, field: str, *, follow: bool) -> int:
         return stat.S_IFMT(os.stat(path, follow_symlinks=follow).st_mode)
     except FileNotFoundError as error:
         raise fault(name, field=field, problem=f"is missing in {path.parent}", remedy="restore it") from error
-    except (OSError, ValueError) as error:  # loops, endless names, names that are no text
+    except (OSError, ValueError) as error:  # loops, overlong names, names that are not text
         reason = getattr(error, "strerror", None) or error
         raise fault(name, field=field, problem=f"is no file ({reason})", remedy="rename or restore it") from error
 
 
 def read_plain(path: Path, root: Path, *, field: str = "file") -> bytes:
-    """The bytes of a plain file of a log.
+    """The bytes of a regular file of a log.
 
     Raises:
-        BadEpisode: If it is no such file or cannot be read.
+        BadEpisode: If it is not such a file or cannot be read.
     """
     plain_file(path, root, field=field)
     try:
@@ -101,17 +102,17 @@ def read_plain(path: Path, root: Path, *, field: str = "file") -> bytes:
 
 
 def room(path: Path) -> int:
-    """Bytes that one reading may decode from a file: its size and a grace, so that a copy of them fits, too."""
+    """Bytes that one read may decode from a file: its size plus a margin, so that a copy also fits."""
     return path.stat().st_size + GRACE_BYTES
 
 
 def check_room(needed: float, path: Path, *, field: str) -> None:
-    """Refuse what would take more memory than a file of this size can ask for, before anything is allocated.
+    """Refuse, before anything is allocated, data that exceeds the memory limit for a file of this size.
 
     Args:
         needed: Bytes that the header declares.
         path: The file.
-        field: What would be read.
+        field: What is read.
 
     Raises:
         BadEpisode: If it is too much.
@@ -122,7 +123,7 @@ def check_room(needed: float, path: Path, *, field: str) -> None:
 
 
 class Patience:
-    """Processor time that the work on one file may take.
+    """A limit on the CPU time for one file.
 
     Args:
         path: The file.
@@ -135,10 +136,10 @@ class Patience:
         self.until = time.thread_time() + self.seconds
 
     def check(self) -> None:
-        """Go on only if there is time left.
+        """Raise if the time is spent.
 
         Raises:
-            BadEpisode: If there is none.
+            BadEpisode: If it is.
         """
         if time.thread_time() > self.until:
             problem = f"takes more than {self.seconds:.0f} s for {self.path.stat().st_size} bytes"
@@ -146,10 +147,10 @@ class Patience:
 
 
 def parse_json(raw: bytes) -> Any:
-    """A JSON value whose texts are text, of limited depth, and not much heavier than its bytes.
+    """A JSON value with valid text, limited depth, and a limited number of values for its size.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not.
     """
     if JSON_VALUE_BYTES * sum(raw.count(mark) for mark in (b"[", b"{", b",", b":")) > len(raw) + 2 * GRACE_BYTES:
         raise ValueError("it holds too many values for a header")
@@ -162,15 +163,15 @@ def parse_json(raw: bytes) -> Any:
         if depth > MAX_DEPTH:
             raise ValueError("it is nested too deep")
         if "\\u" in text:
-            "".join(one for one in level if isinstance(one, str)).encode()  # half a pair of surrogates is no text
+            "".join(one for one in level if isinstance(one, str)).encode()  # raises on a lone surrogate
     return value
 
 
 def parse_json_lines(raw: bytes) -> list[Any]:
-    """The JSON values of a file that holds one a line.
+    """The JSON values of a file with one per line.
 
     Raises:
-        ValueError: If a line is none, or they are too many.
+        ValueError: If a line is not JSON, or there are too many values.
     """
     values = parse_json(b"[" + b",".join(line for line in raw.splitlines() if line.strip()) + b"]")
     assert isinstance(values, list)
@@ -178,7 +179,7 @@ def parse_json_lines(raw: bytes) -> list[Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are there once."""
+    """An object whose keys are unique."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key occurs twice")
@@ -186,7 +187,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _levels(value: Any) -> Iterator[list[Any]]:
-    """The values of a JSON value level by level, keys among them."""
+    """The values of a JSON value level by level, including keys."""
     level = [value]
     while level:
         yield level
@@ -200,16 +201,16 @@ def _inside(value: Any) -> list[Any]:
 
 
 def time_step(value: Any, *, where: str | Path, field: str, rate: bool = True) -> float:
-    """Seconds between two steps as a header declares them; 0 if it says nothing.
+    """Declared seconds between two steps; 0 if there are none.
 
     Args:
-        value: The number; None, 0 and what is no number say nothing.
+        value: The number; None, 0 and non-numbers count as undeclared.
         where: The file.
         field: The header's field.
         rate: Whether the number counts steps per second; else it is the time step itself.
 
     Raises:
-        BadEpisode: If it is negative, not finite or no rate of a robot (0.001 to 100 000 Hz).
+        BadEpisode: If it is negative, not finite or not a plausible rate of a robot (0.001 to 100 000 Hz).
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or value == 0:
         return 0.0

@@ -1,8 +1,8 @@
-"""Ingest once: a log of any format becomes a cache (`trajectories.cache`), in parallel, resumably, whole or not at all.
+"""Converts a log of any format into a cache (`trajectories.cache`): parallel, resumable and atomic.
 
-The draft beside the cache has its full size from the start, so a disk that is too small is found out at once. Each
-finished episode is noted in the draft's journal with the checksums of what was written; after a kill those episodes
-are compared with their sums and kept.
+The draft beside the cache has its full size from the start, so that a lack of disk space shows at once. The draft's
+journal records each finished episode with checksums of the written data; after a kill, episodes that match their
+checksums are kept.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def ingest(
     workers: int = 1,
     progress: Progress = iter,
 ) -> Cache:
-    """The cache of a log: opened if it is there and still true, made otherwise.
+    """The cache of a log: opened if it exists and is up to date, otherwise built.
 
     Args:
         path: A log of any known format.
-        options: What is taken from it.
-        place: Where the cache stands; beside the log by default, in a folder per set of options.
-        workers: Processes.
-        progress: Wraps the loop over the episodes that are not yet there (a progress bar).
+        options: What the cache takes from the log.
+        place: Folder of the cache; by default beside the log, one folder per set of options.
+        workers: Number of processes.
+        progress: Wraps the loop over the missing episodes (a progress bar).
 
     Raises:
-        BadEpisode: If an episode is damaged; the others stay for the next attempt.
-        ValueError: If the log does not have what is asked for.
-        OSError: If the disk is full; an older cache stays as it is.
+        BadEpisode: If an episode is damaged; the finished ones are kept for the next attempt.
+        ValueError: If the log lacks what the options ask for.
+        OSError: If the disk is full; an older cache is kept.
         UnknownName, MissingPackage: If the format is unknown or needs a package.
     """
     if workers < 1:
@@ -64,7 +64,7 @@ def ingest(
         return found
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.with_name(f".{place.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # freed by the system even if this process is killed
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system releases it even if this process is killed
         found = look_up(place, options, fingerprint)
         if isinstance(found, Cache):
             return found
@@ -75,13 +75,13 @@ def ingest(
 
 
 def cache_place(path: Path, options: CacheOptions) -> Path:
-    """Where the cache of a log stands by default: `.cache/` inside a folder, beside a file."""
+    """The default folder of a log's cache: `.cache/` inside a folder, beside a file."""
     home = path / ".cache" if path.is_dir() else path.with_name(f".{path.name}.cache")
     return home / options.key()
 
 
 def cached_elsewhere(path: Path, options: CacheOptions) -> Cache | None:
-    """A true cache of the same log and options that holds more cameras than asked for, side by side in this order."""
+    """An up-to-date cache of the same log and options with more cameras, the requested ones adjacent and in order."""
     wanted = options.cameras
     if wanted is None or not wanted:
         return None
@@ -100,12 +100,12 @@ def cached_elsewhere(path: Path, options: CacheOptions) -> Cache | None:
 
 
 def look_up(place: Path, options: CacheOptions | None, fingerprint: str) -> Cache | str:
-    """The cache that stands there, or why it cannot stand for a log, in words.
+    """The cache in a folder, or the reason why it cannot be used, in words.
 
     Args:
         place: The folder.
-        options: What was asked for; None for anything.
-        fingerprint: Of the log, as it is now.
+        options: The requested options; None accepts any.
+        fingerprint: Current fingerprint of the log.
     """
     if not is_cache(place):
         return "there is none yet"
@@ -142,7 +142,7 @@ def _build(
             journal.write(json.dumps(entry) + "\n")
             journal.flush()
             next(steps, None)
-        next(steps, None)  # lets a progress bar end
+        next(steps, None)  # lets a progress bar finish
     if source_fingerprint(path) != fingerprint:
         raise fault(str(path), field="file", problem="changed while it was read", remedy="begin again")
     finish(draft, plan, [done[i] for i in range(len(plan.lengths))])
@@ -150,7 +150,7 @@ def _build(
 
 
 def _run(jobs: Sequence[Job], *, workers: int) -> Iterator[dict[str, Any]]:
-    """Journal entries as they come; with one worker in this process and in order."""
+    """Journal entries as they finish; with one worker in this process and in order."""
     if workers == 1 or len(jobs) < 2:
         yield from map(write_episode, jobs)
         return
@@ -166,7 +166,7 @@ def _run(jobs: Sequence[Job], *, workers: int) -> Iterator[dict[str, Any]]:
 
 
 def _follow_parent() -> None:
-    """Leave signals to the parent and end when it is gone."""
+    """Ignore signals, which the parent handles, and end with the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()

@@ -1,4 +1,4 @@
-"""What a log holds and what is wrong with it: read once, told in plain records."""
+"""Reports the content and the faults of a log, from one pass over it, as plain records."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from jepa_mpc.trajectories.formats.base import Log
 
 Depth = Literal["ends", "all"]
 BLOCK_BYTES = 1 << 26
-"""Pictures that are decoded at a time."""
+"""Number of images that are decoded at a time."""
 COUNTERS = ("frame_index", "episode_index", "task_index", "index", "done")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FieldReport:
-    """One field: its declaration and, for numbers, the range of every axis over the sound episodes.
+    """One field: its declaration and, for numbers, statistics of every axis over the intact episodes.
 
     Args:
         field: Shape of a step, dtype, unit and rate.
@@ -41,7 +41,7 @@ class FieldReport:
 
 @dataclass(frozen=True, kw_only=True)
 class LogReport:
-    """What `inspect_log` found.
+    """The result of `inspect_log`.
 
     Args:
         format: Name of the format.
@@ -50,7 +50,7 @@ class LogReport:
         cameras: Names of the cameras.
         fields: A report per field.
         damaged: Number of each unreadable episode, and why.
-        remarks: What is readable yet looks wrong.
+        remarks: Data that is readable but looks wrong.
     """
 
     format: str
@@ -97,11 +97,11 @@ class _Axes:
 def inspect_log(
     log: Log, *, frames: Depth = "ends", progress: Callable[[Iterable[int]], Iterable[int]] = iter
 ) -> LogReport:
-    """Read all numbers of a log, and pictures as deep as asked for; damaged episodes are noted, not raised.
+    """Read all numbers of a log, and as many images as requested; damaged episodes are recorded, not raised.
 
     Args:
         log: The log.
-        frames: `ends` decodes the first and last picture of each episode, `all` every one.
+        frames: `ends` decodes the first and last image of each episode, `all` every one.
         progress: Wraps the loop over episodes (a progress bar).
 
     Raises:
@@ -142,22 +142,22 @@ def inspect_log(
 
 
 def _blocks(log: Log, length: int, images: list[str]) -> list[tuple[int, int]]:
-    """Spans of steps whose pictures fit into memory, whatever the length of the episode."""
+    """Ranges of steps whose images fit into memory, for episodes of any length."""
     step_bytes = sum(math.prod(log.fields[name].shape) * np.dtype(log.fields[name].dtype).itemsize for name in images)
     count = max(1, BLOCK_BYTES // max(1, step_bytes))
     return [(start, min(start + count, length)) for start in range(0, length, count)]
 
 
 def _remarks(log: Log, fields: dict[str, FieldReport], steps_s: list[float], flat: dict[str, int]) -> Iterator[str]:
-    """Sentences on what is readable and yet suspicious."""
+    """Sentences on data that is readable but suspicious."""
     yield from log.remarks
     if log.dt_s <= 0:
         yield "the log does not say how many steps it has per second: give hz=..."
     if steps_s and log.dt_s > 0 and max(abs(step - log.dt_s) for step in steps_s) > 0.2 * log.dt_s:
         yield f"timestamps are uneven: steps of {min(steps_s):.4f} to {max(steps_s):.4f} s, expected {log.dt_s:.4f} s"
     if not log.cameras:
-        yield "there is no camera: nothing to learn a picture model from"
-    yield from (f"{name}: {count} times the pictures are of one colour" for name, count in flat.items() if count)
+        yield "there is no camera: nothing to learn an image model from"
+    yield from (f"{name}: {count} times the images are of one colour" for name, count in flat.items() if count)
     short = sum(0 < length < 4 for length in log.lengths)
     if short:
         yield f"{short} episodes have fewer than 4 steps and give hardly a window"

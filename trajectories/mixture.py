@@ -1,4 +1,4 @@
-"""Several logs as one source of windows, each with its weight."""
+"""Several logs as one weighted source of windows."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jepa_mpc.trajectories.framebank import FrameBank
 
 @dataclass(frozen=True, kw_only=True)
 class MixedBank:
-    """Banks of several logs; each window comes from one of them, with a chance in proportion to its weight.
+    """Banks of several logs; each window comes from one of them, with a probability in proportion to its weight.
 
     Args:
-        banks: The banks; their pictures, actions, proprioception and time steps agree.
+        banks: The banks; their images, actions, proprioception and time steps must agree.
         weights: One positive number per bank.
 
     Raises:
-        ValueError: If there is no bank, a weight is not positive, or the banks differ; says in what.
+        ValueError: If there is no bank, a weight is not positive, or the banks differ; names the difference.
     """
 
     banks: tuple[FrameBank, ...]
@@ -46,7 +46,7 @@ class MixedBank:
 
     @property
     def action_dim(self) -> int:
-        """Numbers between two observations of a window."""
+        """Width of the action between two observations of a window."""
         return self.banks[0].action_dim
 
     @property
@@ -56,12 +56,12 @@ class MixedBank:
 
     @property
     def picture(self) -> tuple[int, int]:
-        """Height and width of the pictures, px."""
+        """Height and width of the images, px."""
         return self.banks[0].picture
 
     @property
     def cameras(self) -> tuple[str, ...]:
-        """Camera names of the first log; those of the others stand in the same order."""
+        """Camera names of the first log; the other logs use the same order."""
         return self.banks[0].cameras
 
     @property
@@ -85,7 +85,7 @@ class MixedBank:
 
     @property
     def num_episodes(self) -> int:
-        """How many episodes windows are drawn from."""
+        """Number of episodes that windows are sampled from."""
         return sum(bank.num_episodes for bank in self.banks)
 
     @property
@@ -94,14 +94,14 @@ class MixedBank:
         return sum(bank.num_steps for bank in self.banks)
 
     def num_windows(self, length: int) -> int:
-        """How many windows of that many observations there are."""
+        """Number of windows of that many observations."""
         return sum(bank.num_windows(length) for bank in self.banks)
 
     def sample(self, batch: int, length: int, *, generator: torch.Generator, max_stride: int = 1) -> dict[str, Tensor]:
-        """Draw windows; see `FrameBank.sample`. Episodes are numbered through all logs.
+        """Sample windows; see `FrameBank.sample`. Episodes are numbered across all logs.
 
         Raises:
-            ValueError: If no episode of a log that is drawn from has that many steps.
+            ValueError: If no episode of a sampled log has that many steps.
         """
         chances = torch.tensor(self.weights, dtype=torch.float64)
         which = torch.multinomial(chances, batch, replacement=True, generator=generator)
@@ -122,18 +122,18 @@ class MixedBank:
         """Each log split into training and validation; see `FrameBank.split`.
 
         Raises:
-            ValueError: If one side of a log would stay empty.
+            ValueError: If one side of a log would be empty.
         """
         sides = [bank.split(share, generator=generator) for bank in self.banks]
         train, held = (tuple(side[i] for side in sides) for i in (0, 1))
         return MixedBank(banks=train, weights=self.weights), MixedBank(banks=held, weights=self.weights)
 
     def to(self, device: torch.device | str) -> MixedBank:
-        """The same with pictures, actions and proprioception on another device."""
+        """The same with images, actions and proprioception on another device."""
         return MixedBank(banks=tuple(bank.to(device) for bank in self.banks), weights=self.weights)
 
     def action_rows(self) -> Tensor:
-        """The actions of all logs `G A`, each step once, whatever the weights."""
+        """The actions of all logs `G A`, each step once, regardless of the weights."""
         return torch.cat([bank.action_rows() for bank in self.banks])
 
     def proprio_rows(self) -> Tensor:
@@ -142,7 +142,7 @@ class MixedBank:
 
 
 def mixed(banks: Sequence[FrameBank], weights: Sequence[float]) -> FrameBank | MixedBank:
-    """The one bank as it is, or several together.
+    """A single bank unchanged, or several as a `MixedBank`.
 
     Raises:
         ValueError: If the banks differ or a weight is not positive.

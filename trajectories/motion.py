@@ -1,7 +1,7 @@
-"""Reward-free motion worth recording: what moves the arm while a log is made.
+"""Reward-free exploration motion for recording logs.
 
-A motion sees proprioception, the action box and a numpy generator, never the simulator. Proprioception ends in the
-end effector's position (m) and rotation vector (rad) in the base frame; an action begins with a displacement in metres.
+A motion reads proprioception, the action box and a numpy generator, never the simulator. Proprioception ends in the end
+effector's position (m) and rotation vector (rad) in the base frame; an action begins with a displacement in metres.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from jepa_mpc.types import ActionBox
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """Where the motion may take place.
+    """The limits of a motion.
 
     Args:
-        box: Bounds of one action; zero-width axes stay fixed.
+        box: Bounds of one action; axes of zero width stay fixed.
         low: Lowest end-effector position in the base `3`, m.
         high: Highest end-effector position in the base `3`, m.
     """
@@ -45,7 +45,7 @@ class Reach:
         return (self.box.high + self.box.low).numpy().astype(np.float64) / 2
 
     def room(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How far the position may go down and up on each axis, m."""
+        """Distance that the position may move down and up on each axis, m."""
         return self.low - position, self.high - position
 
 
@@ -65,13 +65,13 @@ def position_of(proprio: np.ndarray) -> np.ndarray:
 
 
 class RandomWalk:
-    """A walk whose steps resemble the step before, reflected at the edge of the workspace.
+    """A random walk with correlated steps, reflected at the edge of the workspace.
 
         v_t = c v_{t-1} + sqrt(1 - c^2) s e,   e normal, on every axis of the box
 
     Args:
         reach: Action box and workspace.
-        correlation: c, between 0 (white) and 1 (straight).
+        correlation: c, between 0 (white noise) and 1 (straight line).
         scale: s, standard deviation of a step in half box widths.
     """
 
@@ -96,7 +96,7 @@ class RandomWalk:
 
 
 class WayPoints:
-    """Straight to a random point, with noise, then to the next one.
+    """Moves straight to a random point, with noise, then to the next one.
 
     Args:
         reach: Action box and workspace.
@@ -110,12 +110,12 @@ class WayPoints:
         self.speed = 1.0
 
     def start(self, proprio: np.ndarray, generator: Generator) -> None:
-        """Draw the first point and how fast to go there."""
+        """Draw the first point and the speed."""
         self.target = generator.uniform(self.reach.low, self.reach.high)
         self.speed = generator.uniform(0.4, 1.0)
 
     def __call__(self, proprio: np.ndarray, generator: Generator) -> np.ndarray:
-        """One step towards the point: the whole way if the box allows it, else as far as it does."""
+        """One step towards the point, limited by the action box."""
         gap = self.target - position_of(proprio)
         if np.linalg.norm(gap) < self.arrived_m:
             self.start(proprio, generator)
@@ -129,7 +129,7 @@ class WayPoints:
 
 
 class SmallMoves:
-    """Fine motion: steps of random direction and a length well below the box, so that a model learns to hold and trim.
+    """Fine motion: short steps in random directions, so that a model learns to hold still and to correct small errors.
 
     Args:
         reach: Action box and workspace.
@@ -140,10 +140,10 @@ class SmallMoves:
         self.reach, self.longest_m = reach, longest_m
 
     def start(self, proprio: np.ndarray, generator: Generator) -> None:
-        """Nothing to remember."""
+        """Has no state."""
 
     def __call__(self, proprio: np.ndarray, generator: Generator) -> np.ndarray:
-        """A short step; turned back where it would leave the workspace."""
+        """A short step, reversed where it would leave the workspace."""
         direction = generator.normal(size=3)
         step = direction / np.linalg.norm(direction) * generator.uniform(0, self.longest_m)
         down, up = self.reach.room(position_of(proprio))
@@ -153,12 +153,12 @@ class SmallMoves:
 
 
 class Mixture:
-    """Several motions in turn: one is drawn at the start and again, now and then, on the way.
+    """Several motions: one is drawn at the start, and again at random times.
 
     Args:
         motions: The motions.
-        shares: How often each is chosen, in any unit.
-        switch: Chance of a new draw at each step.
+        shares: Relative frequency of each motion.
+        switch: Probability of a new draw at each step.
     """
 
     def __init__(self, motions: Sequence[Motion], *, shares: Sequence[float], switch: float = 0.1) -> None:
@@ -169,24 +169,24 @@ class Mixture:
         self.present = self.motions[0]
 
     def start(self, proprio: np.ndarray, generator: Generator) -> None:
-        """Draw the motion to begin with."""
+        """Draw the first motion."""
         self.present = self.motions[int(generator.choice(len(self.motions), p=self.shares))]
         self.present.start(proprio, generator)
 
     def __call__(self, proprio: np.ndarray, generator: Generator) -> np.ndarray:
-        """The next action of the motion whose turn it is."""
+        """The next action of the current motion."""
         if generator.random() < self.switch:
             self.start(proprio, generator)
         return self.present(proprio, generator)
 
 
 class WithFailures:
-    """Makes a motion fail as robots do: it stalls, overshoots, or asks for more than the box and is cut off.
+    """Adds actuator failures to a motion: it stalls, overshoots, or requests more than the box and is clipped.
 
     Args:
         motion: The motion to disturb.
         reach: Action box and workspace.
-        rate: Chance per step that a failure begins.
+        rate: Probability per step that a failure begins.
         longest: Longest failure, in steps.
     """
 
@@ -197,12 +197,12 @@ class WithFailures:
         self.left, self.kind = 0, "stall"
 
     def start(self, proprio: np.ndarray, generator: Generator) -> None:
-        """Begin healthy."""
+        """Begin without a failure."""
         self.left = 0
         self.motion.start(proprio, generator)
 
     def __call__(self, proprio: np.ndarray, generator: Generator) -> np.ndarray:
-        """The motion's action, or what a failure makes of it."""
+        """The motion's action, changed by the current failure if there is one."""
         action = self.motion(proprio, generator)
         if self.left == 0 and generator.random() < self.rate:
             self.left = int(generator.integers(1, self.longest + 1))
@@ -216,6 +216,6 @@ class WithFailures:
 
 
 def reward_free_motion(reach: Reach) -> Motion:
-    """The house mixture: walks, way-points, a fifth of fine motion, and failures among them."""
+    """The default mixture: random walks, way-points, a fifth of fine motion, all with failures."""
     mixture = Mixture([RandomWalk(reach), WayPoints(reach), SmallMoves(reach)], shares=[0.4, 0.4, 0.2])
     return WithFailures(mixture, reach=reach)

@@ -1,4 +1,4 @@
-"""What is taken from a log into a cache, and where each number will stand: decided before the first one is read."""
+"""The layout of a cache: what it takes from a log and where each number is stored, fixed before anything is read."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from jepa_mpc.trajectories.robots import COUNTERS, MappedLog, guess_robot, robot
 from jepa_mpc.trajectories.windows import image_fields
 
 MOST_TOLD = 5
-LONGEST_ROW = 1024  # numbers of one step; longer columns (depth) are not taken, those of `EXTRAS` always
+LONGEST_ROW = 1024  # numbers per step; longer columns (depth) are skipped, except those of `EXTRAS`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that decides what stands where in a cache; a draft of another plan is begun anew.
+    """All that determines the layout of a cache; a draft with another plan is discarded.
 
     Args:
         source: Path, format and fingerprint of the log.
-        options: What was asked for.
-        robot: The map that came of it.
+        options: The requested options.
+        robot: The resulting robot map.
         cameras: Cameras in stacking order.
         episodes: Numbers of the log's episodes.
         lengths: Steps of each of them.
-        picture: Height and width of the pictures.
+        picture: Height and width of the images.
         columns: File, dtype, shape, unit and rate of each column.
         dt_s: Seconds between two steps.
     """
@@ -50,12 +50,12 @@ class Plan:
 
     @property
     def offsets(self) -> np.ndarray:
-        """First step of each episode, and the number of all at the end."""
+        """First step of each episode, and the total number of steps at the end."""
         return np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of the pictures of one step."""
+        """Bytes of the images of one step."""
         return 3 * len(self.cameras) * self.picture[0] * self.picture[1]
 
     def sizes(self) -> dict[str, int]:
@@ -70,16 +70,16 @@ class Plan:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     def sha256(self) -> str:
-        """The same for the same plan."""
+        """A hash of the plan; equal plans have equal hashes."""
         return canonical_sha256(self.to_dict())
 
 
 def make_plan(path: Path, options: CacheOptions, fingerprint: str) -> Plan:
-    """Find out what there is to take.
+    """Compute the layout of a cache for a log.
 
     Raises:
         BadEpisode: If the log cannot be opened.
-        ValueError: If it has not got what is asked for.
+        ValueError: If the log lacks what the options ask for.
     """
     log = opened(str(path), options, fingerprint)
     if log.dt_s <= 0:
@@ -88,11 +88,11 @@ def make_plan(path: Path, options: CacheOptions, fingerprint: str) -> Plan:
         )
     known = {*COUNTERS, *EXTRAS}
     numbers = [name for name in log.fields if not name.startswith(IMAGES) and name not in known]
-    if STATE not in log.fields and numbers:  # pictures alone are a log, too
+    if STATE not in log.fields and numbers:  # a log of images alone is allowed
         raise ValueError(f"{path} has no proprioception: name its columns as state in a robot map")
     images = image_fields(log.fields, log.cameras if options.cameras is None else options.cameras)
     if not images:
-        raise ValueError(f"{path} has no camera: a world model learns from pictures")
+        raise ValueError(f"{path} has no camera: a world model learns from images")
     sizes = {name: options.fit.shape(*log.fields[name].shape[:2]) for name in images}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"the cameras differ in size ({sizes}): give image_size=...")
@@ -115,7 +115,7 @@ def make_plan(path: Path, options: CacheOptions, fingerprint: str) -> Plan:
 
 
 def _check_damage(log: MappedLog, episodes: Sequence[int], options: CacheOptions) -> None:
-    """Refuse episodes that cannot be opened, all of them in one sentence, unless they are left out."""
+    """Refuse unreadable episodes, all of them in one message, unless they are left out."""
     damaged = [index for index in episodes if index in log.damaged]
     if not damaged:
         return
@@ -126,7 +126,7 @@ def _check_damage(log: MappedLog, episodes: Sequence[int], options: CacheOptions
 
 
 def _columns(declared: Mapping[str, Field]) -> dict[str, dict[str, Any]]:
-    """Every column of numbers that is not too long, with its file and the dtype that it is kept in."""
+    """Every numeric column that is not too long, with its file and its storage dtype."""
     taken: dict[str, dict[str, Any]] = {}
     for name, one in declared.items():
         long = len(one.shape) > 1 or int(np.prod(one.shape)) > LONGEST_ROW

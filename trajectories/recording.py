@@ -1,7 +1,7 @@
-"""Recording: one episode from an environment, and a log that grows in order, survives kills and ends in a manifest.
+"""Recording: one episode from an environment, and a log that grows in order, survives kills and ends with a manifest.
 
-Several processes record at once, so episodes are finished out of order. Each is first saved under `.staging/` and moves
-into the log when all before it are there: at any moment the log is a gapless row of whole episodes.
+Several processes record at once, so episodes finish out of order. Each is first saved under `.staging/` and moves into
+the log when all before it are there: the log is always a gapless sequence of whole episodes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STAGING = ".staging"
 
 
 class Recordable(Protocol):
-    """What a recorder needs of an environment (gymnasium's interface, cameras and a time step)."""
+    """The environment interface of a recorder (that of gymnasium, with cameras and a time step)."""
 
     cameras: tuple[str, ...]
     dt_s: float
@@ -41,7 +41,7 @@ class Recordable(Protocol):
         """Begin an episode."""
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]]:
-        """Carry out one action."""
+        """Execute one action."""
 
 
 def record_episode(
@@ -57,21 +57,21 @@ def record_episode(
     sensors: Mapping[str, Callable[[], np.ndarray]] | None = None,
     hand: bool = True,
 ) -> Episode:
-    """Let a motion run and keep what was seen and done.
+    """Run a motion and record observations and actions.
 
-    An episode ends early if the environment truncates it, or terminates (the simulation broke down); a step that broke
-    down is left out.
+    An episode ends early if the environment truncates it, or terminates (the simulation failed); the failed step is
+    dropped.
 
     Args:
         env: The environment.
-        make_motion: Gives the motion of this episode, after the reset (the workspace may depend on the lab).
+        make_motion: Creates the motion of this episode after the reset (the workspace may depend on the lab).
         index: Number of the episode.
-        steps: Actions to carry out; steps + 1 observations are kept.
+        steps: Actions to execute; steps + 1 observations are recorded.
         seed: Seed of the environment's reset.
         options: Options of the reset.
-        metadata: What to keep beside the arrays, JSON values.
-        generator: The motion's randomness.
-        sensors: Fields that not every log has (`clouds`): each is read after every observation.
+        metadata: What to store beside the arrays, JSON values.
+        generator: The motion's source of randomness.
+        sensors: Readers of optional fields (`clouds`), called after every observation.
         hand: Whether the proprioception ends in the pose of a hand.
     """
     seen, _ = env.reset(seed=seed, options=dict(options))
@@ -110,12 +110,12 @@ def record_episode(
 
 
 def staged_path(folder: Path, index: int) -> Path:
-    """Where a finished episode waits for those before it."""
+    """Path of a finished episode that waits for earlier ones."""
     return episode_path(folder / STAGING, index)
 
 
 def publish_staged(folder: Path, done: int) -> int:
-    """Move waiting episodes into the log as long as the next number is there; returns the new count of episodes."""
+    """Move waiting episodes into the log as long as the next number exists; returns the new number of episodes."""
     while staged_path(folder, done).exists():
         os.replace(staged_path(folder, done), episode_path(folder, done))
         done += 1
@@ -123,9 +123,9 @@ def publish_staged(folder: Path, done: int) -> int:
 
 
 def repair(folder: Path) -> set[int]:
-    """Bring a log that was interrupted anywhere into order; a second call changes nothing.
+    """Repair a log that was interrupted at any point; a second call changes nothing.
 
-    Half-written files go. Damaged episodes go, and whole ones behind a gap wait in the staging folder again.
+    Half-written files and damaged episodes are deleted; whole episodes after a gap move back to the staging folder.
 
     Returns:
         The numbers of all whole episodes, published or waiting.

@@ -1,4 +1,4 @@
-"""Pictures brought to the size of a training, cut to shape and shrunk by area: those of logs and of a robot at work."""
+"""Resizes images to the training size, for logs and for a running robot: cropped or stretched, then area-averaged."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ Aspect = Literal["crop", "stretch"]
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFit:
-    """How pictures come to their size.
+    """How images are resized.
 
-    Each pixel of a shrunk picture is the mean of the area that it covers; a picture that grows is interpolated
-    linearly.
+    Each pixel of a smaller image is the mean of the area that it covers; a larger image is interpolated linearly.
 
     Args:
-        size: Width and height of the result, px; None leaves pictures as they are.
-        aspect: `crop` takes the largest centred square, `stretch` the whole picture.
+        size: Width and height of the result, px; None leaves images unchanged.
+        aspect: `crop` takes the largest centred square, `stretch` the whole image.
 
     Raises:
         ValueError: If the size is not positive or the aspect unknown.
@@ -39,7 +38,7 @@ class PictureFit:
         return (height, width) if self.size is None else (self.size, self.size)
 
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
-        """Pictures `T h w 3` (uint8) in, `T size size 3` out; those that fit already come back as they are."""
+        """Images `T h w 3` (uint8) in, `T size size 3` out; images of that size are returned unchanged."""
         height, width = pictures.shape[1:3]
         if self.shape(height, width) == (height, width):
             return pictures

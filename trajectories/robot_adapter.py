@@ -1,8 +1,8 @@
-"""The robot adapter: a robot's pictures, columns and commands to and from those of a world model.
+"""The robot adapter: converts between a robot's images, columns and commands and those of a world model.
 
-On the way in, the robot's pictures and columns become an Observation exactly as those of the training log did. On the
-way out, the agent's action becomes the robot's own command, in the robot's own columns and units. A checkpoint carries
-all that the adapter needs.
+The input side turns the robot's images and columns into an Observation exactly as for the training log. The output side
+turns the agent's action into the robot's own command, in the robot's columns and units. A checkpoint contains all
+that the adapter needs.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from jepa_mpc.trajectories.windows import Blocks, stack_cameras
 from jepa_mpc.types import ActionBox, Observation
 
 HOUSE = (STATE, EE_POSE, GRIPPER, ACTION)
-STILL = 1e-6  # an axis that varies less in the log is held where it was
+STILL = 1e-6  # an axis that varies less in the log is held at its current value
 Columns = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RobotAdapter:
-    """How a robot's pictures, columns and commands stand to those of a world model.
+    """Converts between a robot's images, columns and commands and those of a world model.
 
     Args:
-        robot: What the robot's columns mean.
+        robot: The meaning of the robot's columns.
         actions: What counts as an action.
-        picture: How pictures come to the size of the training.
+        picture: How images are resized to the training size.
         cameras: Cameras in stacking order.
         step_s: Seconds between two observations.
-        skip: Steps of the log from one observation to the next.
+        skip: Log steps from one observation to the next.
         blocks: Whether an action of the model is one `joined` action, or `skip` of them `stacked`.
         statistics: Of actions and proprioception in the training log, under `actions` and `proprio`.
     """
@@ -59,16 +59,18 @@ class RobotAdapter:
     statistics: Mapping[str, Stats] = field(default_factory=dict)
 
     def observe(self, pictures: Columns, columns: Columns | None = None) -> Observation:
-        """What the agent gets of one moment.
+        """The agent's observation at one moment.
 
         Args:
-            pictures: Camera to `h w 3` (uint8, RGB) of any size: by its name, or as LeRobot and DROID's clients spell
-                it (`observation.images.NAME`, `observation/NAME`).
-            columns: The robot's own columns, one step each, by the names that they have in the log (`/` counts as `.`);
-                None gives no proprioception.
+            pictures: Camera to `h w 3` (uint8, RGB) of any size: by its name, or by the keys of LeRobot and DROID's
+                clients
+                (`observation.images.NAME`, `observation/NAME`).
+            columns: The robot's own columns, one step each, by their names in the log (`/` counts as `.`); None gives
+                no
+                proprioception.
 
         Raises:
-            BadObservation: If a camera or column is missing or a picture is of another form.
+            BadObservation: If a camera or column is missing or an image has another shape or dtype.
         """
         frames = stack_cameras({IMAGES + name: self._picture(pictures, name) for name in self.cameras},
                                [IMAGES + name for name in self.cameras])  # fmt: skip
@@ -76,16 +78,18 @@ class RobotAdapter:
         return Observation(frames=torch.from_numpy(frames)[None], cameras=self.cameras, proprio=proprio)
 
     def commands(self, action: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
-        """An action of the model as the robot takes it.
+        """An action of the model as a command of the robot.
 
         Args:
             action: `A` numbers in physical units.
             columns: The robot's own columns at this moment, one step each.
 
         Returns:
-            For actions that are commands: the robot's command. For measured motion: where pose and gripper (or joints)
-            shall be at the end, in the robot's own columns and units; a column that pose and gripper fill comes whole,
-            too. Each `k width`; k is 1 unless actions come in stacked blocks.
+            For commanded actions: the robot's command. For measured motion: the target pose and gripper (or joints)
+            after the
+            action, in the robot's own columns and units; a column that consists of pose and gripper is returned whole
+            as
+            well. Each `k width`; k is 1 unless actions are stacked blocks.
 
         Raises:
             BadObservation: If a column is missing.
@@ -102,13 +106,13 @@ class RobotAdapter:
         return self.robot.undo(reached) | own
 
     def box(self, *, margin: float = 1.0) -> ActionBox:
-        """The actions that the log has seen: what a planner may ask for if the robot's limits are not known.
+        """The range of actions in the log, as planning limits when the robot's own are unknown.
 
         Args:
-            margin: Share of the seen range that is allowed, about its middle.
+            margin: Allowed share of the range, about its middle.
 
         Raises:
-            ValueError: If the statistics of the actions are not known.
+            ValueError: If the statistics of the actions are missing.
         """
         if "actions" not in self.statistics:
             raise ValueError("this adapter has no statistics of the actions: give the robot's limits as an ActionBox")
@@ -119,7 +123,7 @@ class RobotAdapter:
                          middle + half))  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON value for the interface of a checkpoint, all but the statistics; `robot_adapter_from` reads it."""
+        """A JSON value for the interface of a checkpoint, without the statistics; `robot_adapter_from` reads it."""
         return {
             "map": self.robot.to_dict(), "actions": describe(self.actions), "picture": self.picture.to_dict(),  # type: ignore[arg-type]
             "cameras": list(self.cameras), "step_s": self.step_s, "skip": self.skip, "blocks": self.blocks,
@@ -129,16 +133,16 @@ class RobotAdapter:
         spellings = (camera, IMAGES + camera, f"observation/{camera}", f"observation.{camera}")
         picture = next((pictures[name] for name in spellings if name in pictures), None)
         if picture is None:
-            raise BadObservation(f"there is no picture of camera {camera!r}, only of {', '.join(pictures) or 'none'}")
+            raise BadObservation(f"there is no image of camera {camera!r}, only of {', '.join(pictures) or 'none'}")
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             hint = ": move the channels behind the width" if picture.ndim == 3 and picture.shape[0] == 3 else ""
             raise BadObservation(
-                f"camera {camera!r} must give uint8 pictures (h, w, 3), got {picture.dtype} {picture.shape}{hint}"
+                f"camera {camera!r} must give uint8 images (h, w, 3), got {picture.dtype} {picture.shape}{hint}"
             )
         return self.picture(picture[None])
 
     def _house(self, columns: Columns, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """The house's columns of one step, `1 ...` each."""
+        """The schema's columns of one step, `1 ...` each."""
         rows = {name.replace("/", "."): np.atleast_1d(value)[None] for name, value in columns.items()}
         needed = [base_name(need) for name in names for need in (self.robot.needs(name) or (name,))]
         missing = [name for name in dict.fromkeys(needed) if name not in rows]
@@ -149,19 +153,19 @@ class RobotAdapter:
 
 
 class RobotAgent:
-    """An agent that speaks to a robot in the robot's own pictures, columns and commands.
+    """An agent whose inputs and outputs are the robot's own images, columns and commands.
 
     Args:
         agent: Plans in the world model.
-        adapter: Translates pictures, columns and commands.
-        feels: Whether the agent is given proprioception; without, only the columns of commands must be there.
+        adapter: Converts images, columns and commands.
+        feels: Whether the agent gets proprioception; without it, only the columns of commands are required.
     """
 
     def __init__(self, agent: Agent, adapter: RobotAdapter, *, feels: bool = True) -> None:
         self.agent, self.adapter, self.feels = agent, adapter, feels
 
     def reset(self, goal: Columns, columns: Columns | None = None) -> None:
-        """Begin an episode towards the goal pictures, camera name to `h w 3`."""
+        """Begin an episode towards the goal images, camera name to `h w 3`."""
         self.agent.reset(self.adapter.observe(goal, columns if self.feels else None))
 
     def act(self, pictures: Columns, columns: Columns) -> dict[str, np.ndarray]:
@@ -171,11 +175,11 @@ class RobotAgent:
 
 
 def robot_adapter_from(value: Mapping[str, Any], *, statistics: Mapping[str, Any] | None = None) -> RobotAdapter:
-    """The adapter that `RobotAdapter.to_dict` described.
+    """Build the adapter that `RobotAdapter.to_dict` described.
 
     Args:
-        value: What it wrote.
-        statistics: What `Stats.to_dict` wrote for `actions` and `proprio`, if they are known.
+        value: The result of `to_dict`.
+        statistics: The results of `Stats.to_dict` for `actions` and `proprio`, if available.
 
     Raises:
         ValueError: If an entry is missing or altered.
@@ -192,7 +196,7 @@ def robot_adapter_from(value: Mapping[str, Any], *, statistics: Mapping[str, Any
 
 
 def load_robot_adapter(checkpoint: str | Path) -> RobotAdapter:
-    """The adapter that a checkpoint carries.
+    """The adapter in a checkpoint.
 
     Args:
         checkpoint: A folder, the name of a shipped checkpoint, or `hf://owner/name`.
@@ -214,7 +218,7 @@ def load_robot_adapter(checkpoint: str | Path) -> RobotAdapter:
 
 
 def _shipped_without(fingerprint: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Adapter and statistics of a shipped checkpoint that is older than adapters; nothing for any other."""
+    """Adapter and statistics of a shipped checkpoint that is older than adapters; empty for any other."""
     facts = json.loads((CHECKPOINTS / "adapters.json").read_text(encoding="utf-8"))
     if fingerprint not in facts["checkpoints"]:
         return {}, {}

@@ -1,7 +1,7 @@
-"""The one place that says how a robot's log becomes the columns of the house, in SI units, and back again.
+"""Robot maps: convert the columns of a robot's log to the schema, in SI units, and back.
 
-A reader gives the columns of the file as they are. A `RobotMap` says which of them are pose, gripper, state and command
-and in which units and form they stand; a `MappedLog` is the log seen through such a map.
+A reader returns the columns of the file unchanged. A `RobotMap` declares which of them are pose, gripper, state and
+command, with their units and form; a `MappedLog` is the log with the map applied.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ COUNTERS = (TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, TASK_INDEX, DONE)
 
 @dataclass(frozen=True, kw_only=True)
 class RobotMap:
-    """Which columns of a log mean what, and in which units they stand.
+    """The meaning and the units of a log's columns.
 
-    A column may be cut: `observation.state[0:7]`. An empty name means that the log does not have it.
+    A column may be sliced: `observation.state[0:7]`. An empty name means that the log does not have it.
 
     Args:
-        state: Columns that stand side by side in the proprioception; those of the house may be among them.
-        position: End effector in the base, three numbers.
-        rotation: Its attitude in the base.
+        state: Columns that are concatenated to the proprioception; columns of the schema are allowed.
+        position: Position of the end effector in the base frame, three numbers.
+        rotation: Its orientation in the base frame.
         rotation_form: `rotation_vector`, `euler_xyz` (roll, pitch, yaw about fixed axes), `quaternion_xyzw` or
             `quaternion_wxyz`.
         gripper: Gripper opening, one number.
-        action: Columns that stand side by side in the command.
+        action: Columns that are concatenated to the command.
         metre: One unit of the log's positions in m (0.001 for millimetres).
         radian: One unit of its angles in rad (pi / 180 for degrees).
-        gripper_scale: Factor from the log's gripper number to the house's.
+        gripper_scale: Factor from the log's gripper number to the schema's.
         gripper_offset: Added after the factor.
         action_scale: Factor of each command axis to physical units; empty for 1.
-        hz: Steps per second, where the log does not say.
+        hz: Steps per second, if the log does not declare them.
 
     Raises:
         ValueError: If the form is unknown or a factor is zero or not finite.
@@ -84,7 +84,7 @@ class RobotMap:
             raise ValueError("a pose needs both position and rotation")
 
     def needs(self, name: str) -> tuple[str, ...]:
-        """The log's columns that one column of the house is made of (empty: it is passed on as it is)."""
+        """The log's columns that one schema column is computed from (empty: it is passed on unchanged)."""
         made = {EE_POSE: (self.position, self.rotation), GRIPPER: (self.gripper,), ACTION: self.action}
         if name == STATE:
             parts = [self.needs(part) or (part,) if part in made else (part,) for part in self.state]
@@ -92,15 +92,16 @@ class RobotMap:
         return tuple(base_name(one) for one in made.get(name, ()) if one)
 
     def __call__(self, columns: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, np.ndarray]:
-        """The log's columns in, those of the house that are named (float32, SI units) out."""
+        """The log's columns in, the named schema columns (float32, SI units) out."""
         makers = {EE_POSE: self._pose, GRIPPER: self._gripper, ACTION: self._action, STATE: self._state}
         return {name: makers[name](columns) for name in names if name in makers}
 
     def undo(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The inverse for pose, gripper and command: the house's columns in, the log's own (float64) out.
+        """The inverse for pose, gripper and command: schema columns in, the log's own (float64) out.
 
-        Parts that follow each other in one column, from its first number on, come back as that column, too.
-        A command that is put together of several columns comes back as one by `command`.
+        Slices that cover a column without a gap, from its first axis on, are also returned as that column. For a
+        command
+        that is concatenated from several columns, use `command`.
         """
         found = {}
         if self.position and EE_POSE in columns:
@@ -115,7 +116,7 @@ class RobotMap:
         return found
 
     def command(self, actions: np.ndarray) -> np.ndarray:
-        """Physical actions `T A` as the robot takes them (float64): what an agent sends."""
+        """Physical actions `T A` in the robot's command units (float64)."""
         return actions.astype(np.float64) / (self.action_scale or 1.0)
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,7 +149,7 @@ class RobotMap:
         )
 
     def makes(self, name: str) -> bool:
-        """Whether pose or gripper is made of the log's columns."""
+        """Whether pose or gripper is computed from the log's columns."""
         return (name == EE_POSE and bool(self.position)) or (name == GRIPPER and bool(self.gripper))
 
 
@@ -193,10 +194,10 @@ ROBOTS: dict[str, RobotMap] = {
 
 
 class MappedLog:
-    """A log seen through a robot map: the columns of the house, times and counters among them.
+    """A log with a robot map applied: the columns of the schema, including times and counters.
 
     Args:
-        log: What a reader gives.
+        log: A log from a reader.
         robot: The map; guessed from the log's columns by default.
 
     Raises:
@@ -214,11 +215,11 @@ class MappedLog:
         return len(self.lengths)
 
     def read(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Steps start..stop-1 of the named fields of the house, or of the log's own.
+        """Steps start..stop-1 of the named fields of the schema or of the log.
 
         Raises:
             BadEpisode: If a file is damaged.
-            IndexError: If the range is empty or leaves the episode.
+            IndexError: If the range is empty or exceeds the episode.
         """
         made = [name for name in names if name in self.made]
         counted = [name for name in names if name in self.counted]
@@ -227,7 +228,7 @@ class MappedLog:
         if TIMESTAMP in own and TIMESTAMP not in self.log.fields:
             remedy = "give its steps per second: robot.hz=..."
             raise fault(self.path, field=TIMESTAMP, problem="is not in this log", remedy=remedy, episode=episode)
-        clock = [TIMESTAMP] if TIMESTAMP in counted and TIMESTAMP in self.log.fields else []  # checked, if not used
+        clock = [TIMESTAMP] if TIMESTAMP in counted and TIMESTAMP in self.log.fields else []  # checked even if not used
         columns = self.log.read(episode, start, stop, list(dict.fromkeys([*own, *needed, *clock])))
         found = self.robot(columns, made) | {name: columns[name] for name in own}
         found |= {name: self._count(name, episode, start, stop) for name in counted}
@@ -235,11 +236,11 @@ class MappedLog:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What the reader left out or found in another place than the log says."""
+        """What the reader skipped or found at another path than declared."""
         return self.log.remarks
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """What the log says about one episode."""
+        """The log's metadata of one episode."""
         return self.log.metadata(index)
 
     def sources(self, index: int) -> tuple[Path, ...]:
@@ -263,12 +264,12 @@ class MappedLog:
         return {name: replace(declared, hz=hz) for name, declared in found.items()}
 
     def _unit(self, name: str) -> str:
-        """The units of the columns that a command is made of, if the log tells them; else what the house declares."""
+        """Units of the columns that a command consists of, if the log declares them; else those of the schema."""
         told = [self.log.fields[need].unit for need in self.robot.needs(ACTION)] if name == ACTION else []
         return ", ".join(unit for unit in told if unit) or COLUMNS[name][3]
 
     def _names(self, name: str) -> Any:
-        """The log's names of the axes of a column that is one of its own."""
+        """The log's axis names of one of its own columns."""
         parts = {STATE: self.robot.state, ACTION: self.robot.action}.get(name, ())
         whole = self.log.fields.get(parts[0]) if len(parts) == 1 else None
         return None if whole is None else whole.names
@@ -309,7 +310,7 @@ class MappedLog:
 
 
 def guess_robot(log: Log) -> RobotMap:
-    """The first known robot whose columns a log has; a log of anything else keeps its state and action."""
+    """The map of the first known robot whose columns the log has; other logs keep their state and action."""
     for robot in ROBOTS.values():
         names = {base_name(c) for c in (*robot.needs(STATE), robot.position, robot.gripper) if c}
         if robot.position and names <= log.fields.keys():
@@ -321,13 +322,13 @@ def guess_robot(log: Log) -> RobotMap:
 
 
 def chosen_map(log: Log, given: Mapping[str, Any] | None) -> RobotMap:
-    """The guessed map of a log, with those entries instead that are given and not None."""
+    """The guessed map of a log, with the given entries that are not None replaced."""
     told = {str(key): value for key, value in (given or {}).items() if value is not None}
     return robot_map({**guess_robot(log).to_dict(), **told})
 
 
 def robot_map(description: Mapping[str, Any]) -> RobotMap:
-    """The map that `to_dict` described.
+    """Build the map that `to_dict` described.
 
     Raises:
         ValueError: If it has unknown entries.

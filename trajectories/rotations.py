@@ -1,4 +1,4 @@
-"""Rotation vectors and what a pose difference needs of them, in numpy, for whole sequences at once."""
+"""Rotation vectors, and the rotation part of pose differences, in numpy for whole sequences at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def multiply(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def rotation_between(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """The rotation vector that leads from one attitude to another, seen from the fixed frame.
+    """The rotation vector from one orientation to another, in the fixed frame.
 
         R(result) = R(stop) R(start)^T
 
@@ -61,5 +61,5 @@ def euler_of_quaternion(quaternion: np.ndarray) -> np.ndarray:
 
 
 def apply_rotation(turn: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Rotation vectors `... 3` of R(turn) R(start): where `rotation_between` came from."""
+    """Rotation vectors `... 3` of R(turn) R(start), the inverse of `rotation_between`."""
     return rotation_vector(multiply(quaternion(turn.astype(np.float64)), quaternion(start.astype(np.float64))))

@@ -1,4 +1,4 @@
-"""Statistics with which actions and proprioception are brought to unit scale."""
+"""Statistics that normalise actions and proprioception."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Stats:
 
     Args:
         mean: Mean `A`.
-        std: Standard deviation `A`; 1 where an axis does not move, so that division changes nothing.
+        std: Standard deviation `A`; 1 for a constant axis, so that division changes nothing.
         low: Smallest value `A`.
         high: Largest value `A`.
     """
@@ -47,7 +47,7 @@ class Stats:
 
 
 class Rows(Protocol):
-    """What statistics are made of: a bank, or a mixture of banks."""
+    """The source of statistics: a bank, or a mixture of banks."""
 
     def action_rows(self) -> Tensor:
         """All actions `G A`."""
@@ -57,10 +57,10 @@ class Rows(Protocol):
 
 
 def stats_from(value: Mapping[str, Any]) -> Stats:
-    """The statistics that `Stats.to_dict` wrote.
+    """Read statistics that `Stats.to_dict` wrote.
 
     Raises:
-        ValueError: If they were altered since.
+        ValueError: If they do not match their checksum.
     """
     numbers = {name: value[name] for name in ("mean", "std", "low", "high")}
     if value.get("sha256") != canonical_sha256(numbers):
@@ -69,12 +69,12 @@ def stats_from(value: Mapping[str, Any]) -> Stats:
 
 
 def stats_of(rows: Annotated[Tensor, "G A"], *, still: float = 1e-6) -> Stats:
-    """Statistics over rows `G A`; an axis whose deviation is below `still` counts as not moving.
+    """Statistics over rows `G A`; an axis with a deviation below `still` counts as constant.
 
     Raises:
         ValueError: If there are fewer than two rows.
     """
-    if rows.dim() == 2 and not rows.shape[1]:  # pictures or clouds alone
+    if rows.dim() == 2 and not rows.shape[1]:  # images or clouds alone
         return Stats(**{name: torch.zeros(0) for name in ("mean", "std", "low", "high")})
     if rows.dim() != 2 or rows.shape[0] < 2:
         raise ValueError(f"expected rows (G, A) with G >= 2, got shape {tuple(rows.shape)}")
@@ -87,7 +87,7 @@ def stats_of(rows: Annotated[Tensor, "G A"], *, still: float = 1e-6) -> Stats:
 
 
 def action_stats(bank: Rows) -> Stats:
-    """Statistics of the actions in the bank's chosen episodes, the empty last rows left out."""
+    """Statistics of the actions in the bank's chosen episodes, without the empty last rows."""
     return stats_of(bank.action_rows())
 
 

@@ -1,4 +1,4 @@
-"""Made-up logs for tests: a bright square that moves as its actions say, seen by any number of cameras."""
+"""Synthetic logs for tests: a bright square that moves as its actions say, seen by any number of cameras."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DT_S = 0.25
 def synthetic_episode(
     index: int, *, length: int = 8, image_size: int = 16, cameras: tuple[str, ...] = ("left", "right"), seed: int = 0
 ) -> Episode:
-    """One made-up episode; the same arguments always give the same bits.
+    """One synthetic episode; equal arguments give identical arrays.
 
     Args:
         index: Number of the episode.
@@ -40,7 +40,7 @@ def synthetic_episode(
 
 
 def synthetic_log(folder: Path, *, episodes: int = 4, length: int = 8, image_size: int = 16, seed: int = 0) -> Path:
-    """Write a made-up log and return its folder; episodes differ in length by up to two steps."""
+    """Write a synthetic log and return its folder; episodes differ in length by up to two steps."""
     for index in range(episodes):
         episode = synthetic_episode(index, length=length + index % 3, image_size=image_size, seed=seed)
         write_episode(episode_path(folder, index), episode)
@@ -48,7 +48,7 @@ def synthetic_log(folder: Path, *, episodes: int = 4, length: int = 8, image_siz
 
 
 def _square(place_m: np.ndarray, image_size: int) -> np.ndarray:
-    """Frames `T h w 3` with a square at each place `T 2`."""
+    """Frames `T h w 3` with a square at each position `T 2`."""
     frames = np.full((len(place_m), image_size, image_size, 3), 40, dtype=np.uint8)
     side = max(image_size // 4, 1)
     corner = ((np.clip(place_m, -0.3, 0.3) / 0.6 + 0.5) * (image_size - side)).astype(int)

@@ -1,4 +1,4 @@
-"""Windows of consecutive steps, cut from the episodes of a store; none of them crosses an episode."""
+"""Windows of consecutive steps from the episodes of a store; no window crosses an episode."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ Blocks = Literal["joined", "stacked"]
 
 
 class Windows:
-    """Every window of `history + horizon` observations, ready for a DataLoader.
+    """Every window of `history + horizon` observations, for use with a DataLoader.
 
     Frames of several cameras are stacked along C, three channels each. T observations come with T - 1 actions.
 
     Args:
         store: The log.
-        history: Observations that a model may look back on.
+        history: Past observations of a window.
         horizon: Observations that follow them.
         cameras: Which cameras, in stacking order; None for all of the store.
         actions: What counts as the action between two steps.
         episodes: Which episodes; None for all.
-        skip: Steps of the log from one observation to the next.
-        blocks: What stands between two observations: one action, `joined` from those of the log, or all of them
-            `stacked` into a block of `skip * A` numbers.
+        skip: Log steps from one observation to the next.
+        blocks: The action between two observations: one action `joined` from those of the log, or all of them `stacked`
+            into
+            a block of `skip * A` numbers.
 
     Raises:
-        ValueError: If a size is not positive, a camera or way to make blocks is unknown or no episode is long enough.
+        ValueError: If a size is not positive, a camera or kind of block is unknown or no episode is long enough.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Windows:
         self.episodes = list(range(len(store.lengths)) if episodes is None else episodes)
         for episode in self.episodes:
             if store.lengths[episode] < 1:
-                store.read(episode, 0, 1, [])  # an episode without steps is damaged: this says how
+                store.read(episode, 0, 1, [])  # an episode without steps is damaged: reading raises the reason
         counts = [max(store.lengths[episode] - self.length + 1, 0) for episode in self.episodes]
         self.ends = list(accumulate(counts))
         if not self.ends or self.ends[-1] == 0:
@@ -70,7 +71,7 @@ class Windows:
         return self.ends[-1]
 
     def __getitem__(self, index: int) -> Window:
-        """The window of that number: frames `T C h w` (uint8), actions `T-1 A`, proprio `T P`."""
+        """The window with that index: frames `T C h w` (uint8), actions `T-1 A`, proprio `T P`."""
         if not 0 <= index < len(self):
             raise IndexError(f"window {index} of {len(self)}")
         at = bisect_right(self.ends, index)
@@ -86,7 +87,7 @@ class Windows:
         }
 
     def _between(self, actions: np.ndarray) -> np.ndarray:
-        """What lies between two observations that are `skip` steps apart."""
+        """The actions between two observations that are `skip` steps apart."""
         if self.skip == 1:
             return actions
         blocks = actions.reshape(-1, self.skip, actions.shape[1])

@@ -1,1 +1,1 @@
-"""World models: what they are made of, the agents that plan with them, and how both are trained and kept."""
+"""World models: their parts, the agents that plan with them, training and checkpoints."""

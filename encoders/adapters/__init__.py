@@ -1,1 +1,1 @@
-"""Released weights in: where they lie, how they are spelled, and nothing more."""
+"""Released weights: locations, key names and loading."""

@@ -1,4 +1,4 @@
-"""DINOv2 encoders in the layout of transformers into ours: the baseline beside the JEPAs, not one of them."""
+"""DINOv2 encoders in the layout of transformers into ours: the baseline of the JEPAs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from jepa_mpc.errors import BadCheckpoint
 FAMILY = "DINOv2"
 USUAL_HEADS = {release.sizes.width: release.sizes.heads for release in DINOV2.values()}
 UNUSED = ("embeddings.mask_token",)
-"""What only its training uses."""
+"""Parts that only its training uses."""
 SCALES = {"attn.proj": "layer_scale1", "mlp.fc2": "layer_scale2"}
-"""Maps of a block whose output is scaled channel by channel."""
+"""Linear maps whose output is scaled per channel."""
 
 
 def fits(released: Released) -> bool:
-    """Whether a file holds an encoder of this family: a summary token, and scales of the branches."""
+    """Whether a file holds an encoder of this family: a summary token and layer scales."""
     names = released.encoder
     return "cls_token" in names and any("layer_scale1" in name or "mlp.weights_in" in name for name in names)
 
@@ -41,16 +41,16 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
         heads: Number of heads; by default that of `config.json`, else that of the released encoder of this width.
 
     Raises:
-        BadCheckpoint: If the file holds another network, or the number of heads cannot be known.
+        BadCheckpoint: If the file holds another network, or the number of heads is unknown.
     """
     tensors = released.encoder
     if any("mlp.weights_in" in name for name in tensors):
         raise BadCheckpoint(
-            f"{released.source} holds a DINOv2 with gated feed-forward parts (the giant one), which is not built here: "
-            f"take {', '.join(DINOV2)}"
+            f"{released.source} holds a DINOv2 with gated feed-forward parts (the giant one), which is not supported: "
+            f"use {', '.join(DINOV2)}"
         )
     if any("register_tokens" in name for name in tensors):
-        raise BadCheckpoint(f"{released.source} holds a DINOv2 with registers: take one without")
+        raise BadCheckpoint(f"{released.source} holds a DINOv2 with registers: use one without")
     told = trunk(released, USUAL_HEADS, family=FAMILY, heads=heads, dims=(4,))
     image = math.isqrt(need(released, "pos_embed", FAMILY).shape[1] - 1) * told["patch"]
     sizes = ViTSizes(image=image, eps=float(released.config.get("layer_norm_eps", 1e-6)), **told)
@@ -59,22 +59,22 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
 
 
 def build(released: Released, described: Release, **how: Unpack[How]) -> nn.Module:
-    """The encoder of a file that was read (see `filled`); scales of branches become part of their weights."""
+    """The encoder of a file that was read (see `filled`); layer scales are folded into the weights."""
     pour = partial(fill, tensors=folded(released.encoder), spelling=spelling, ignored=UNUSED)
     return filled(described, pour, **how)
 
 
 def spelling(name: str) -> str:
-    """The released name of a weight of ours, after the scales are folded in."""
+    """The released name of one of our weights, after folding the layer scales."""
     own = ((r"^summary$", "cls_token"), (r"^positions$", "pos_embed"), (r"^norm\.", "norm."))
     return respell(name, own) if name.startswith(("summary", "positions", "norm.")) else single_norm_spelling(name)
 
 
 def folded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights without the scales of the branches: scale (W x + b) is (scale W) x + scale b.
+    """Weights with folded layer scales: scale (W x + b) is (scale W) x + scale b.
 
     Raises:
-        BadCheckpoint: If a branch has no scale.
+        BadCheckpoint: If a layer scale is missing.
     """
     weights = {name: value for name, value in tensors.items() if "layer_scale" not in name}
     for name in list(weights):

@@ -19,19 +19,19 @@ from jepa_mpc.reading import is_plain_name
 logger = logging.getLogger(__name__)
 
 ENCODER_SECTIONS = ("ema_encoder", "target_encoder", "encoder")
-"""Where a trainer's file may keep the encoder, the one that was released first."""
+"""Keys under which a trainer's file may hold the encoder, the released one first."""
 
 OTHER_HEADS = ("pooler.", "classifier.")
-"""Parts of Hugging Face files that are neither encoder nor predictor: probes of a single task."""
+"""Parts of Hugging Face files that are neither encoder nor predictor: probes of single tasks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """The contents of a released file, spelled as the authors do and without prefixes.
+    """The contents of a released file, with the authors' key names and without prefixes.
 
     Args:
         source: The file, for messages.
-        section: Which of the file's encoders this is.
+        section: Key of the encoder in the file.
         encoder: Weights of the encoder.
         predictor: Weights of the predictor; empty if the file has none.
         config: `config.json` of the Hugging Face layout, or empty.
@@ -45,12 +45,12 @@ class Released:
 
 
 def read_released(path: str | Path, *, section: str | None = None) -> Released:
-    """Read a released file of either layout. No code of the file is run, and large files are mapped, not copied.
+    """Read a released file of either layout. No code of the file is executed, and large files are memory-mapped.
 
     Args:
         path: A `.pt`, `.pth.tar` or `.safetensors` file, or a folder that holds one.
-        section: Which encoder of a trainer's file to take; by default the first of `ENCODER_SECTIONS` that it has, but
-            `encoder` from a file with an action-conditioned predictor.
+        section: Key of the encoder in a trainer's file; by default the first of `ENCODER_SECTIONS` that exists, but
+            `encoder` in a file with an action-conditioned predictor.
 
     Raises:
         BadCheckpoint: If there is no such file, it is damaged, or it holds no encoder.
@@ -70,10 +70,10 @@ def read_released(path: str | Path, *, section: str | None = None) -> Released:
 
 
 def sort_trainer(content: Mapping[str, Any], *, source: str, section: str | None = None) -> Released:
-    """What a trainer's dictionary holds; optimiser state and counters are passed over.
+    """The content of a trainer's dictionary; optimiser state and counters are ignored.
 
     Raises:
-        BadCheckpoint: If there is no encoder, or not the wanted one.
+        BadCheckpoint: If there is no encoder, or not the requested one.
     """
     sections = {str(name): value for name, value in content.items() if is_table(value)}
     if not sections and is_table(content):
@@ -86,13 +86,13 @@ def sort_trainer(content: Mapping[str, Any], *, source: str, section: str | None
     if wanted is None or wanted not in sections:
         top = ", ".join(list(map(str, content))[:8]) or "nothing"
         known = section or f"one of {', '.join(ENCODER_SECTIONS)}"
-        raise BadCheckpoint(f"{source} holds no encoder: expected {known} at its top, it has {top}")
+        raise BadCheckpoint(f"{source} holds no encoder: expected {known} at the top level, got {top}")
     encoder = without_prefixes(sections[wanted], source)
     return Released(source=source, section=wanted, encoder=encoder, predictor=predictor)
 
 
 def sort_hugging_face(tensors: Mapping[str, Tensor], config: Mapping[str, Any], *, source: str) -> Released:
-    """What a Hugging Face state dictionary holds, respelled; the heads of `OTHER_HEADS` are passed over.
+    """The content of a Hugging Face state dictionary, renamed; the heads of `OTHER_HEADS` are ignored.
 
     Raises:
         BadCheckpoint: If there is no encoder.
@@ -124,7 +124,7 @@ def _weight_files(path: Path) -> list[Path]:
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise BadCheckpoint(
-            f"expected model.safetensors or one .pt or .pth.tar file in {path}, found {names}: name the file itself"
+            f"expected model.safetensors or one .pt or .pth.tar file in {path}, found {names}: pass the file itself"
         )
     return found
 
@@ -135,5 +135,5 @@ def _read_json(file: Path) -> dict[str, Any]:
     except (OSError, RecursionError, ValueError) as error:
         raise BadCheckpoint(f"{file} is not readable JSON: {error}") from error
     if not isinstance(value, dict):
-        raise BadCheckpoint(f"{file} should hold a table, found {type(value).__name__}")
+        raise BadCheckpoint(f"{file} should hold a JSON object, got {type(value).__name__}")
     return value

@@ -1,4 +1,4 @@
-"""Released weights into a network of ours: every key accounted for, all faults in one sentence."""
+"""Loads released weights into our networks: every key is accounted for; all errors are reported together."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def fill(
     dtype: torch.dtype | None = torch.float32,
     ignored: Collection[str] = (),
 ) -> None:
-    """Give a module released weights if, and only if, names and shapes agree one to one.
+    """Load released weights into a module if, and only if, names and shapes match one to one.
 
-    The weights become the module's own (nothing is copied into what was there), so it may be built on the meta device.
+    The tensors themselves become the module's weights (nothing is copied), so it may be on the meta device.
 
     Args:
-        module: Takes the weights; its buffers that are saved count as weights.
-        tensors: Weights in the released spelling.
+        module: Receives the weights; its saved buffers count as weights.
+        tensors: Weights by their released names.
         spelling: Maps a name of `module.state_dict()` to the released one.
-        title: What the module is called in the error message.
-        dtype: Of the filled weights; None keeps what the file has. Counters stay whole numbers.
-        ignored: Released names that need no place here.
+        title: Name of the module in the error message.
+        dtype: Dtype of the weights; None keeps that of the file. Counters stay integers.
+        ignored: Released names without a counterpart here.
 
     Raises:
         BadCheckpoint: If a name is missing, unexpected or of another shape (lists all three kinds), or a weight is NaN
@@ -60,7 +60,7 @@ def fill(
 
 
 class How(TypedDict, total=False):
-    """How released weights become a network; see `filled`."""
+    """Options for building a network from released weights; see `filled`."""
 
     title: Required[str]
     dtype: torch.dtype | None
@@ -71,10 +71,10 @@ def filled(described: Release, pour: Callable[..., None], **how: Unpack[How]) ->
     """The network of a file that was read, in evaluation mode.
 
     Args:
-        described: Its form and sizes.
-        pour: Gives the weights of the file to a network: `fill` or the like, with the file's part of the arguments.
-        **how: `title`, what it is called in error messages; `dtype` of the weights, None keeps the file's (float32 by
-            default); `recompute`, see `VideoTransformer`.
+        described: Its structure and sizes.
+        pour: Loads the weights of the file into a network: `fill` or similar, with the file's arguments bound.
+        **how: `title`, its name in error messages; `dtype` of the weights, None keeps the file's (float32 by default);
+            `recompute`, see `VideoTransformer`.
 
     Raises:
         BadCheckpoint: If a weight is missing, unexpected or of another shape.

@@ -1,4 +1,4 @@
-"""Where released weights lie: a file or folder here, or a repository of Hugging Face that is fetched once."""
+"""Locations of released weights: a local file or folder, or a Hugging Face repository that is cached."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from jepa_mpc.errors import BadCheckpoint, MissingPackage
 logger = logging.getLogger(__name__)
 
 WANTED = ("config.json", "model*.safetensors", "model.safetensors.index.json", "weights.pt")
-"""The files of a repository that hold weights; the rest is not fetched."""
+"""Files of a repository that hold weights; the rest is not fetched."""
 
 
 def resolve(hub: str | Path, *, wanted_by: str = "loading released weights") -> Path:
-    """The place of released weights on this machine.
+    """The local path of released weights.
 
     Args:
-        hub: A file or folder, or the name `owner/repository` of Hugging Face. What exists here is taken first.
-        wanted_by: Who asks, for the error message.
+        hub: A file or folder, or the name `owner/repository` of Hugging Face. Local paths take precedence.
+        wanted_by: The caller, for the error message.
 
     Returns:
         A file or folder.
@@ -33,7 +33,7 @@ def resolve(hub: str | Path, *, wanted_by: str = "loading released weights") -> 
         return path
     name = str(hub)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.suffix in (".pt", ".pth", ".tar", ".safetensors"):
-        raise BadCheckpoint(f"{wanted_by}: there is no file or folder {path}, and it is no name owner/repository")
+        raise BadCheckpoint(f"{wanted_by}: there is no file or folder {path}, and it is not a name owner/repository")
     return _fetch(name, wanted_by)
 
 
@@ -47,7 +47,7 @@ def _fetch(name: str, wanted_by: str) -> Path:
     except (OSError, ValueError) as error:  # no network, no such repository, no space
         reason = " ".join(str(error).split())[:160]
         raise BadCheckpoint(
-            f"{wanted_by}: {name} is neither a folder here nor could it be fetched ({reason}). On a machine with a "
+            f"{wanted_by}: {name} is not a local folder and could not be fetched ({reason}). On a machine with a "
             f"network, run `hf download {name} --local-dir FOLDER`, then copy it here and give hub=FOLDER"
         ) from error
     logger.info("%s: weights of %s lie in %s", wanted_by, name, folder)

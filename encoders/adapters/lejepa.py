@@ -1,9 +1,9 @@
 """Released encoders of LeJEPA into ours: the ViT-S/16 and ViT-B/16 that Open-Knowledge-AI trained on ImageNet-1k.
 
-The layout is that of DINOv2 without registers and without scales of the branches, under the prefix `backbone.`; the
-projector of the training is passed over.  It is known from the published training code and description; files with
-registers or a norm of their own for patches are refused.  Pictures of another size than the table's get places that
-are resized to the grid, where the authors' code also adds a tenth of a cell.
+The layout is that of DINOv2 without registers and layer scales, under the prefix `backbone.`; the training's projector
+is ignored.  It is known from the published training code and description; files with registers or a separate norm for
+patches are refused.  For images of another size than the table's, positional embeddings are resized to the grid; the
+authors' code also adds a tenth of a cell.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RULES = (
 
 
 def fits(released: Released) -> bool:
-    """Whether a file holds an encoder of this family: a summary token, and branches without scales."""
+    """Whether a file holds an encoder of this family: a summary token, no layer scales."""
     names = backbone(released.encoder)
     return "cls_token" in names and not any("layer_scale" in name or "weights_in" in name for name in names)
 
@@ -50,15 +50,15 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
         heads: Number of heads; by default that of the released encoder of this width.
 
     Raises:
-        BadCheckpoint: If a weight that tells a size is missing, the table is not that of a square picture, or the
-            number of heads cannot be known.
+        BadCheckpoint: If a weight that determines a size is missing, the table is not that of a square image, or the
+            number of heads is unknown.
     """
     plain = replace(released, encoder=backbone(released.encoder))
     table = need(plain, "pos_embed", FAMILY)
     side = math.isqrt(table.shape[1] - 1)
     if table.shape[1] != side**2 + 1:
         raise BadCheckpoint(
-            f"{released.source}: the table {tuple(table.shape)} is not that of a square picture with a summary token"
+            f"{released.source}: the table {tuple(table.shape)} is not that of a square image with a summary token"
         )
     told = trunk(plain, USUAL_HEADS, family=FAMILY, heads=heads, dims=(4,))
     sizes = ViTSizes(image=side * told["patch"], **told)
@@ -67,7 +67,7 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
 
 
 def build(released: Released, described: Release, **how: Unpack[How]) -> nn.Module:
-    """The encoder of a file that was read (see `filled`); it gives all patch tokens."""
+    """The encoder of a file that was read (see `filled`); it outputs all patch tokens."""
     return filled(described, partial(fill, tensors=backbone(released.encoder), spelling=released_name), **how)
 
 

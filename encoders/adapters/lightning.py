@@ -1,4 +1,4 @@
-"""Reading checkpoints of Lightning: the weights alone, whatever else the trainer wrote beside them."""
+"""Reads Lightning checkpoints: only the weights."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from jepa_mpc.errors import BadCheckpoint
 
 
 class Inert:
-    """Stands for an object of a foreign class in a checkpoint: it keeps nothing and does nothing."""
+    """Placeholder for objects of foreign classes in a checkpoint: it stores nothing and does nothing."""
 
     def __new__(cls, *_: object, **__: object) -> Inert:
-        """Take any arguments."""
+        """Accept any arguments."""
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None:
-        """Forget the state."""
+        """Ignore the state."""
 
 
 def read_lightning(file: str | Path) -> dict[str, Tensor]:
-    """The `state_dict` of a checkpoint. No code of the file is run: foreign objects beside it become empty shells.
+    """The `state_dict` of a checkpoint. No code of the file is executed: foreign objects become placeholders.
 
     Args:
         file: A `.ckpt` file.
 
     Returns:
-        Names without what compilation puts in between (`_orig_mod.`).
+        Tensors by name, without the prefix of compilation (`_orig_mod.`).
 
     Raises:
         BadCheckpoint: If there is no such file, it is damaged, or it holds no `state_dict`.
@@ -44,12 +44,12 @@ def read_lightning(file: str | Path) -> dict[str, Tensor]:
     weights = content.get("state_dict")
     if weights is None or not is_table(weights):
         held = ", ".join(map(str, list(content)[:6])) or "nothing"
-        raise BadCheckpoint(f"{path} is no checkpoint of Lightning: expected a state_dict of tensors, it holds {held}")
+        raise BadCheckpoint(f"{path} is not a Lightning checkpoint: expected a state_dict of tensors, got {held}")
     return {name.replace("_orig_mod.", ""): tensor for name, tensor in weights.items()}
 
 
 def _shells(path: Path) -> list[Any]:
-    """A class that does nothing for every name in the file that `torch.load` would refuse; none if it is damaged."""
+    """A placeholder class for every name in the file that `torch.load` would refuse; none if it is damaged."""
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (pickle.UnpicklingError, *UNREADABLE):

@@ -1,4 +1,4 @@
-"""How released files of the JEPA family spell their weights: the names of the authors, and those of Hugging Face."""
+"""Key names of released files of the JEPA family: those of the authors, and those of Hugging Face."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BLOCK = (
 
 
 def block_rules(ours: str, theirs: str) -> tuple[tuple[str, str], ...]:
-    """Rules for a list of `RotaryBlock` called `ours` here and `theirs` in the authors' files."""
+    """Rename rules for a list of `RotaryBlock` called `ours` here and `theirs` in the authors' files."""
     return tuple(
         (rf"^{re.escape(ours)}\.(\d+)\.{re.escape(part)}\.", rf"{theirs}.\1.{their_part}.")
         for part, their_part in _BLOCK
@@ -35,8 +35,8 @@ def respell(name: str, rules: Rules) -> str:
 
     Args:
         name: Our name.
-        rules: Pairs of a pattern over our names and its replacement; the first that matches counts. A name that none
-            matches is spelled the same in both.
+        rules: Pairs of a pattern over our names and its replacement; the first match is used. A name without a match is
+            the same in both.
     """
     for pattern, replacement in rules:
         changed, hits = re.subn(pattern, replacement, name)
@@ -65,15 +65,15 @@ def single_norm_spelling(name: str) -> str:
 
 
 def placed_spelling(name: str) -> str:
-    """The authors' name of a weight of an encoder with a table of places (I-JEPA, V-JEPA)."""
+    """The authors' name of a weight of an encoder with a table of positional embeddings (I-JEPA, V-JEPA)."""
     return "pos_embed" if name == "positions" else single_norm_spelling(name)
 
 
 def without_prefixes(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Names without the wrappers of training (`module.`, `backbone.`), wherever they stand.
+    """Names without the wrappers of training (`module.`, `backbone.`), anywhere in the name.
 
     Raises:
-        BadCheckpoint: If two names become one.
+        BadCheckpoint: If two names become equal.
     """
     plain = {name.replace("module.", "").replace("backbone.", ""): value for name, value in tensors.items()}
     if len(plain) != len(tensors):
@@ -111,12 +111,12 @@ _MASK_TOKENS = "predictor.embeddings.mask_tokens"
 
 
 def from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of the Hugging Face layout to those of the authors; queries, keys and values are joined, mask tokens split.
+    """Names of the Hugging Face layout to the authors' names; queries, keys and values are joined, mask tokens split.
 
-    A name without a place in the authors' layout stays as it is, so that a strict load names it.
+    A name without a counterpart in the authors' layout is kept, so that a strict load reports it.
 
     Raises:
-        BadCheckpoint: If a block has some of its queries, keys and values, but not all.
+        BadCheckpoint: If a block has some but not all of its queries, keys and values.
     """
     plain = {re.sub(r"^(vjepa2|ijepa|dinov2)\.", "", name): value for name, value in tensors.items()}
     stacked = plain.pop(_MASK_TOKENS, None)

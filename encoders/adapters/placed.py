@@ -24,15 +24,15 @@ RELEASED = {**IJEPA, **VJEPA}
 USUAL_HEADS = {release.sizes.width: release.sizes.heads for release in RELEASED.values()}
 PATCHES, TABLE = "patch_embed.proj.weight", "pos_embed"
 CLIP = 16
-"""Frames of a clip of every released V-JEPA."""
+"""Frames per clip of every released V-JEPA."""
 CLIP_TABLES = {(1568, 1024), (1568, 1280), (4608, 1280)}
-"""Places and widths of their tables; no released V-JEPA 2 has one of these."""
+"""Positions and widths of their tables; no released V-JEPA 2 has one of these."""
 
 
 def fits(released: Released) -> bool:
-    """Whether a file holds an encoder of this family: patches of pictures, few mask tokens, or a table of a known size.
+    """Whether a file holds an encoder of this family: image patches, few mask tokens, or a table of a known size.
 
-    A table alone does not tell: files of V-JEPA 2 may carry one that no one uses.
+    A table alone is not sufficient: files of V-JEPA 2 may hold an unused one.
     """
     patches, table = released.encoder.get(PATCHES), released.encoder.get(TABLE)
     if patches is None or "cls_token" in released.encoder:
@@ -43,16 +43,16 @@ def fits(released: Released) -> bool:
 
 
 def describe(released: Released, *, heads: int | None = None) -> Release:
-    """Form and sizes of the encoder in a file, from the shapes of its weights and `config.json`.
+    """Structure and sizes of the encoder in a file, from the shapes of its weights and `config.json`.
 
     Args:
         released: The file.
-        heads: Number of heads, which no shape tells; by default that of `config.json`, else that of the released
-            encoder with the same width.
+        heads: Number of heads, which the shapes do not determine; by default that of `config.json`, else that of the
+            released encoder of this width.
 
     Raises:
-        BadCheckpoint: If the file holds no such encoder, the number of heads cannot be known, or `config.json`
-            contradicts the weights.
+        BadCheckpoint: If the file holds no such encoder, the number of heads is unknown, or `config.json` contradicts
+            the weights.
     """
     tensors, config = released.encoder, released.config
     told = trunk(released, USUAL_HEADS, family="I-JEPA or V-JEPA", heads=heads, dims=(4, 5))
@@ -84,14 +84,14 @@ def fill_placed(
     title: str,
     dtype: torch.dtype | None = torch.float32,
 ) -> None:
-    """Give an encoder released weights if, and only if, names and shapes agree one to one.
+    """Load released weights into an encoder if, and only if, names and shapes match one to one.
 
     Args:
         encoder: One of ours; may be on the meta device.
-        tensors: Weights in the authors' spelling, without prefixes; a missing table of places is computed.
-        table: Which one, by its name in `TABLES`.
-        title: What the encoder is called in the error message.
-        dtype: Of the weights; None keeps the file's.
+        tensors: Weights by the authors' names, without prefixes; a missing table of positional embeddings is computed.
+        table: Name of the table in `TABLES`.
+        title: Name of the encoder in the error message.
+        dtype: Dtype of the weights; None keeps the file's.
 
     Raises:
         BadCheckpoint: If a name is missing, unexpected or of another shape.
@@ -104,19 +104,19 @@ def fill_placed(
 
 
 def _image(released: Released, sizes: VideoSizes, frames: int) -> int:
-    """Side of the pictures that the table of places is made for."""
+    """Side of the images of the table of positional embeddings."""
     told = released.config.get("image_size", released.config.get("img_size", released.config.get("crop_size")))
     table = released.encoder.get(TABLE)
     if table is None and told is None:
         raise BadCheckpoint(
-            f"{released.source} holds no table of places ({TABLE}) and no config.json that tells the size of the "
-            "pictures: take the authors' file, or a folder with config.json"
+            f"{released.source} holds no positional embeddings ({TABLE}) and no config.json with the size of the "
+            "images: use the authors' file, or a folder with config.json"
         )
     if table is None:
         return int(told[0] if isinstance(told, list) else told)
     side = math.isqrt(table.shape[1] * sizes.tubelet // frames)
     if side * side * frames // sizes.tubelet != table.shape[1]:
         raise BadCheckpoint(
-            f"{released.source}: {table.shape[1]} places are no square grid of {frames // sizes.tubelet} times"
+            f"{released.source}: {table.shape[1]} positions are not a square grid of {frames // sizes.tubelet} times"
         )
     return side * sizes.patch

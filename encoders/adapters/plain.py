@@ -1,4 +1,4 @@
-"""Foreign weight files as plain tables: no code of a file is run, and what is damaged ends in one sentence."""
+"""Reads foreign weight files as plain tables: no code is executed, and damage raises a one-line error."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ UNREADABLE = (
     *(safetensors.SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, OSError),
     *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError),
 )
-"""What PyTorch and safetensors raise on damaged files."""
+"""Errors of PyTorch and safetensors for damaged files."""
 
 _SCALAR = np.float64(0).__reduce__()[0]
 _PLAIN_NUMBERS: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *(np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType),
 ]
-"""What a trainer's loss or epoch may be beside Python's own numbers: nothing that runs code."""
+"""Types of a trainer's loss or epoch besides Python's own numbers; none executes code."""
 
 
 def read_plain(file: Path) -> dict[Any, Any]:
     """The table in a `.safetensors` file or a trainer's `.pt`: tensors, numbers, strings and nests of them.
 
-    Large files are mapped, not copied.
+    Large files are memory-mapped.
 
     Raises:
         BadCheckpoint: If the file is missing, damaged, or holds Python objects.
@@ -45,22 +45,22 @@ def read_plain(file: Path) -> dict[Any, Any]:
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:
         raise BadCheckpoint(
-            f"{file} cannot be read as weights: it holds Python objects, which are never run, or is damaged; save the "
+            f"{file} cannot be read as weights: it holds Python objects, which are not loaded, or is damaged; save the "
             "model's state_dict() alone, or download it again"
         ) from error
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:200]
         raise BadCheckpoint(f"{file} cannot be read as weights (cut short? download it again): {reason}") from error
     if not isinstance(content, dict):
-        raise BadCheckpoint(f"{file} should hold a table of tensors, found {type(content).__name__}")
+        raise BadCheckpoint(f"{file} should hold a table of tensors, got {type(content).__name__}")
     return content
 
 
 def read_table(file: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file; a trainer's file is opened at its `state_dict` or `model`.
+    """The tensors of a weight file; of a trainer's file, its `state_dict` or `model`.
 
     Raises:
-        BadCheckpoint: If the file is missing, damaged, or holds more than tensors there.
+        BadCheckpoint: If the file is missing, damaged, or holds other values than tensors there.
     """
     content = read_plain(file)
     found = next((content[name] for name in ("state_dict", "model") if name in content), content)

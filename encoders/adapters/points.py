@@ -18,7 +18,7 @@ from jepa_mpc.errors import BadCheckpoint
 
 COUNTER = ".num_batches_tracked"
 HEADS = {384: 6}
-"""Heads of the released encoders by width; no shape tells them."""
+"""Heads of the released encoders by width; the shapes do not determine them."""
 
 WHICH = {"teacher": "teacher.ema_model.", "student": "student."}
 RULES = (
@@ -35,13 +35,13 @@ def load(file: str | Path, *, which: str = "teacher", groups: int = 64, group_si
 
     Args:
         file: A Lightning checkpoint of Point-JEPA.
-        which: "teacher" (the average, which is to be used) or "student".
-        groups: Neighbourhoods, which no weight tells.
-        group_size: Points of each.
+        which: "teacher" (the EMA, recommended) or "student".
+        groups: Number of neighbourhoods, which the weights do not determine.
+        group_size: Points per neighbourhood.
 
     Raises:
         BadCheckpoint: If the file cannot be read or holds something else; says what was expected and found.
-        ValueError: If `which` is neither.
+        ValueError: If `which` is unknown.
     """
     if which not in WHICH:
         raise ValueError(f"which must be {' or '.join(WHICH)}, got {which!r}")
@@ -54,25 +54,25 @@ def load(file: str | Path, *, which: str = "teacher", groups: int = 64, group_si
 
 
 def fill_encoder(encoder: PointEncoder, tensors: Mapping[str, Tensor], *, title: str, which: str = "teacher") -> None:
-    """Give an encoder released weights if, and only if, names and shapes agree one to one.
+    """Load released weights into an encoder if, and only if, names and shapes match one to one.
 
     Args:
         encoder: Ours; may be on the meta device.
-        tensors: Weights in the authors' spelling; those of the predictor and of the other network are passed over.
-        title: What it is called in the error message.
-        which: Whose blocks are taken: "teacher" or "student".
+        tensors: Weights by the authors' names; those of the predictor and of the other network are ignored.
+        title: Name of the encoder in the error message.
+        which: Source of the blocks: "teacher" or "student".
 
     Raises:
         BadCheckpoint: If a name is missing, unexpected or of another shape; lists all of them.
     """
     own = encoder_tensors(tensors, which=which)
     counters = {released_name(key): key for key in encoder.state_dict() if key.endswith(COUNTER)}
-    own = {name: torch.zeros((), dtype=torch.int64) for name in counters} | own  # written by later files alone
+    own = {name: torch.zeros((), dtype=torch.int64) for name in counters} | own  # only newer files have them
     fill(encoder, own, spelling=released_name, title=title)
 
 
 def encoder_tensors(tensors: Mapping[str, Tensor], *, which: str) -> dict[str, Tensor]:
-    """The weights of an encoder: the chosen network is called `student`, convolutions of width one are matrices."""
+    """The weights of an encoder: the chosen network is named `student`, convolutions of width one become matrices."""
     blocks, shared = WHICH[which], ("tokenizer.", "positional_encoding.")
     chosen = {"student." + name.removeprefix(blocks): x for name, x in tensors.items() if name.startswith(blocks)}
     chosen |= {name: x for name, x in tensors.items() if name.startswith(shared)}
@@ -98,19 +98,21 @@ def sizes_of(
     Args:
         tensors: In the authors' spelling.
         source: The file, for messages.
-        groups: Neighbourhoods.
-        group_size: Points of each.
-        heads: Attention heads; by default those of the released encoder of the same width.
-        placed: Blocks that are told the places; None for all.
+        groups: Number of neighbourhoods.
+        group_size: Points per neighbourhood.
+        heads: Attention heads; by default those of the released encoder of this width.
+        placed: Number of blocks with positional embeddings; None for all.
 
     Raises:
-        BadCheckpoint: If a weight that tells a size is missing, or the number of heads cannot be known.
+        BadCheckpoint: If a weight that determines a size is missing, or the number of heads is unknown.
     """
 
     def rows(name: str) -> int:
         if name not in tensors:
             some = ", ".join(list(tensors)[:3]) or "none"
-            raise BadCheckpoint(f"{source} is no Point-JEPA: {name} is missing among {len(tensors)} weights ({some})")
+            raise BadCheckpoint(
+                f"{source} is not a Point-JEPA: {name} is missing among {len(tensors)} weights ({some})"
+            )
         return int(tensors[name].shape[0])
 
     net = "tokenizer.embedding.encoder."
@@ -118,7 +120,7 @@ def sizes_of(
     width = rows("student.norm.weight")
     heads = heads or HEADS.get(width, 0)
     if not heads or width % heads:
-        raise BadCheckpoint(f"{source}: a width of {width} is none that was released: give the number of heads")
+        raise BadCheckpoint(f"{source}: no released encoder has the width {width}: pass the number of heads")
     depth = {int(match[1]) for match in (re.match(r"student\.blocks\.(\d+)\.", name) for name in tensors) if match}
     return PointSizes(
         width=width, depth=len(depth), heads=heads, mlp_dim=rows("student.blocks.0.mlp.fc1.weight"),

@@ -23,15 +23,15 @@ RULES = (
     (r"^read\.", "linear."),
 )
 UNUSED = tuple(f"{_BLOCK}xattn.proj.{kind}" for kind in ("weight", "bias"))
-"""Weights that the released code makes and never applies."""
+"""Weights that the released code creates and never uses."""
 
 
 def probe_of(tensors: Mapping[str, Tensor], *, heads: int) -> AttentiveProbe:
     """A probe with released weights, in evaluation mode.
 
     Args:
-        tensors: Weights in the authors' spelling.
-        heads: Attention heads: those of the encoder.
+        tensors: Weights by the authors' names.
+        heads: Attention heads, those of the encoder.
 
     Raises:
         BadCheckpoint: If these are not the weights of such a probe.
@@ -48,7 +48,7 @@ def probe_of(tensors: Mapping[str, Tensor], *, heads: int) -> AttentiveProbe:
 
 
 def _joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Queries and key-values in one map, as ours are."""
+    """Queries and key-values in one map, as in ours."""
     weights = dict(tensors)
     for kind in ("weight", "bias"):
         parts = [weights.pop(f"{_BLOCK}xattn.{part}.{kind}", None) for part in ("q", "kv")]

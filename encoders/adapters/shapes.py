@@ -1,4 +1,4 @@
-"""What the shapes of released weights tell of a network, and what they cannot tell."""
+"""Sizes of a network from the shapes of released weights."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from jepa_mpc.errors import BadCheckpoint
 
 
 def need(released: Released, name: str, family: str) -> Tensor:
-    """A weight of the encoder that tells a size.
+    """A weight of the encoder that determines a size.
 
     Raises:
-        BadCheckpoint: If the file has none of that name: it holds something else than an encoder of this family.
+        BadCheckpoint: If the file lacks that name, so is not an encoder of this family.
     """
     if name not in released.encoder:
         some = ", ".join(list(released.encoder)[:3])
         raise BadCheckpoint(
-            f"{released.section!r} of {released.source} is no encoder of the {family} family: {name} is missing among "
+            f"{released.section!r} of {released.source} is not a {family} encoder: {name} is missing among "
             f"{len(released.encoder)} weights such as {some}"
         )
     return released.encoder[name]
 
 
 class Trunk(TypedDict):
-    """Sizes that the weights of every Transformer tell."""
+    """Sizes that the weights of every Transformer determine."""
 
     width: int
     depth: int
@@ -42,21 +42,23 @@ class Trunk(TypedDict):
 def trunk(
     released: Released, usual: Mapping[int, int], *, family: str, heads: int | None, dims: tuple[int, ...]
 ) -> Trunk:
-    """What the weights of an encoder tell of its sizes.
+    """Sizes of an encoder from its weights.
 
     Args:
         released: The file.
         usual: Heads of the released encoders of this family, by width.
-        family: What the encoder should be, for messages.
+        family: Expected family, for messages.
         heads: See `heads_of`.
-        dims: Axes that the kernel of its patches may have: 4 for pictures, 5 for clips.
+        dims: Allowed number of axes of the patch kernel: 4 for images, 5 for clips.
 
     Raises:
-        BadCheckpoint: If a weight that tells a size is missing or has other axes, or the heads cannot be known.
+        BadCheckpoint: If a weight that determines a size is missing or has other axes, or the heads are unknown.
     """
     kernel = need(released, "patch_embed.proj.weight", family).shape
     if len(kernel) not in dims:
-        raise BadCheckpoint(f"{released.source} holds patches of {tuple(kernel)}: no encoder of the {family} family")
+        raise BadCheckpoint(
+            f"{released.source} holds patches of {tuple(kernel)}: not an encoder of the {family} family"
+        )
     return {
         "width": kernel[0],
         "depth": count_blocks(released.encoder),
@@ -68,21 +70,21 @@ def trunk(
 
 
 def count_blocks(tensors: Mapping[str, Tensor]) -> int:
-    """Blocks of an encoder in the authors' spelling."""
+    """Number of blocks of an encoder with the authors' names."""
     return 1 + max(int(match[1]) for match in (re.match(r"blocks\.(\d+)\.", name) for name in tensors) if match)
 
 
 def heads_of(released: Released, width: int, usual: Mapping[int, int], *, given: int | None) -> int:
-    """The number of attention heads, which no shape tells: given, of `config.json`, or usual for the width.
+    """The number of attention heads, which the shapes do not determine: given, from `config.json`, or by width.
 
     Raises:
-        BadCheckpoint: If it cannot be known, or does not divide the width.
+        BadCheckpoint: If it is unknown, or does not divide the width.
     """
     told = released.config.get("num_attention_heads", released.config.get("num_heads"))
     heads = int(given or told or usual.get(width, 0))
     if not heads or width % heads:
         said = f"{heads or 'an unknown number of'} heads for a width of {width}"
-        raise BadCheckpoint(f"{released.source}: {said}; give heads=NUMBER (the shapes of the weights do not tell it)")
+        raise BadCheckpoint(f"{released.source}: {said}; pass heads=NUMBER (the shapes do not determine it)")
     return heads
 
 
@@ -90,7 +92,7 @@ def check_config(released: Released, sizes: Sizes) -> None:
     """Refuse a file whose `config.json` contradicts the weights.
 
     Raises:
-        BadCheckpoint: With both.
+        BadCheckpoint: Names both values.
     """
     told: dict[str, Any] = {
         "hidden_size": sizes.width,

@@ -1,7 +1,7 @@
-"""Slot encoders as others spell them: VideoSAUR (its own files and those inside a Causal-JEPA) and SAVi.
+"""Slot encoders in foreign layouts: VideoSAUR (its own files and those inside a Causal-JEPA) and SAVi.
 
-The feature network (a DINOv2) is not part of this: any encoder of pictures may take its place, and released weights fit
-only tokens of the network that they were trained on.
+The feature network (a DINOv2) is not included: any image encoder may replace it, but released weights only fit tokens
+of the network that they were trained on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PARTS = {
     "start": ("initializer.",),
     "decoder": ("decoder.module.", "decoder."),
 }
-"""Where each of our parts may sit in a foreign file, the likeliest place first."""
+"""Possible prefixes of each of our parts in a foreign file, the likeliest first."""
 
 _ATTEND = (
     ("norm_inputs", "norm_features"), ("norm_slots", "norm_slots"), ("to_query", "to_q"), ("to_key", "to_k"),
@@ -62,12 +62,12 @@ def load(
 
     Args:
         path: A `.ckpt`, `.pt` or `.safetensors` file of tensors; pickled modules are refused.
-        features: The feature network that the file was trained over, with its weights: pictures to tokens.
-        num_slots: Slots N, which no shape tells.
-        iterations: Rounds of attention.
-        first: Rounds on the first frame.
-        heads: Of the transition.
-        logit_scale: Of the transition; "inverse" for released files.
+        features: The feature network of the file's training, with its weights: maps images to tokens.
+        num_slots: Number of slots N, which the shapes do not determine.
+        iterations: Attention iterations.
+        first: Iterations on the first frame.
+        heads: Attention heads of the transition.
+        logit_scale: Logit scale of the transition; "inverse" for released files.
 
     Raises:
         BadCheckpoint: If the file cannot be read safely, or a part is missing or does not fit.
@@ -81,11 +81,11 @@ def load(
 
 
 def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors of one of our parts in a foreign file, without what stands before their names.
+    """The tensors of one of our parts in a foreign file, without their prefix.
 
     Raises:
         UnknownName: If there is no such part.
-        BadCheckpoint: If the file has none.
+        BadCheckpoint: If the file lacks it.
     """
     plain = {key.removeprefix("model."): value for key, value in tensors.items()}
     for prefix in choose(PARTS, name, "part"):
@@ -116,7 +116,7 @@ def slot_attention(tensors: Mapping[str, Tensor], *, iterations: int = 2, eps: f
 
 
 def savi_attention(tensors: Mapping[str, Tensor], *, iterations: int = 2, eps: float = 1e-6) -> SlotAttention:
-    """Slot attention of SAVi, which remembers the slots as they are and has a feed-forward part.
+    """Slot attention of SAVi, whose recurrent cell uses plain slots, with a feed-forward part.
 
     Raises:
         BadCheckpoint: If a weight is missing, too much or of another shape.
@@ -135,7 +135,7 @@ def savi_attention(tensors: Mapping[str, Tensor], *, iterations: int = 2, eps: f
 
 
 def savi_step(tensors: Mapping[str, Tensor]) -> NormedStep:
-    """How SAVi's slots go on.
+    """The transition of SAVi's slots.
 
     Raises:
         BadCheckpoint: If a weight is missing, too much or of another shape.
@@ -161,7 +161,7 @@ def transition(tensors: Mapping[str, Tensor], *, heads: int = 4, logit_scale: Lo
 
 
 def embedding(tensors: Mapping[str, Tensor]) -> nn.Sequential:
-    """The map of features that slots attend to, from the tensors of `part(..., "embed")`.
+    """The feature map in front of slot attention, from the tensors of `part(..., "embed")`.
 
     Raises:
         BadCheckpoint: If a weight is missing, too much or of another shape.
@@ -173,7 +173,7 @@ def embedding(tensors: Mapping[str, Tensor]) -> nn.Sequential:
 
 
 def start(tensors: Mapping[str, Tensor], *, num_slots: int) -> GaussianStart:
-    """Where slots begin, from the tensors of `part(..., "start")`.
+    """The initial slots, from the tensors of `part(..., "start")`.
 
     Raises:
         BadCheckpoint: If a weight is missing, too much or of another shape.
@@ -243,5 +243,5 @@ def _speller(names: _Names) -> Callable[[str], str]:
 
 def _of(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in tensors:
-        raise BadCheckpoint(f"no slot encoder of that kind: {name} is missing among {', '.join(list(tensors)[:6])}")
+        raise BadCheckpoint(f"not a slot encoder of that kind: {name} is missing among {', '.join(list(tensors)[:6])}")
     return tensors[name]

@@ -1,6 +1,6 @@
 """Released encoders of V-JEPA 2, 2-AC and 2.1 into ours: `.pt` files of the authors and folders of Hugging Face.
 
-`load` takes every encoder of the house; the earlier generations are described in `placed`.
+`load` loads every released encoder; the earlier generations are described in `placed`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jepa_mpc.encoders.video import VideoSizes, VideoTransformer
 from jepa_mpc.errors import BadCheckpoint, choose
 
 POSITION_TABLE = "pos_embed"
-"""A table of constants that some files carry and that no released network uses."""
+"""A table of constants that some files hold and no released network uses."""
 
 USUAL_HEADS = {
     release.sizes.width: release.sizes.heads for release in RELEASES.values() if release.form in (vjepa2, vjepa2_1)
@@ -50,15 +50,15 @@ def load(
     """A released encoder with its weights, in evaluation mode.
 
     Args:
-        model: A name of `RELEASES`, and the file must hold exactly that; None takes whatever encoder the file holds.
+        model: A name of `RELEASES`, which must match the file; None accepts any encoder in the file.
         hub: A file or folder, or a Hugging Face name `owner/repository`; None fetches the model's own repository.
         heads: See `describe`.
-        dtype: Of the weights: "float32", "bfloat16" or "float16".
+        dtype: Dtype of the weights: "float32", "bfloat16" or "float16".
         recompute: See `VideoTransformer`.
 
     Raises:
         UnknownName: If there is no such model or dtype.
-        BadCheckpoint: If the file cannot be had or read, or holds something else; says what was expected and found.
+        BadCheckpoint: If the file is missing or unreadable, or holds something else; says what was expected and found.
     """
     release = None if model is None else choose(RELEASES, model, "encoder")
     wanted = choose(DTYPES, dtype, "dtype")
@@ -81,7 +81,7 @@ def load(
 
 
 def _family(released: Released, release: Release | None) -> ModuleType | None:
-    """The adapter of an earlier generation that takes the file; None for the V-JEPA 2 family."""
+    """The adapter of an earlier generation that supports the file; None for the V-JEPA 2 family."""
     for family in (placed, dinov2, lejepa):
         if family.fits(released):
             return family
@@ -100,9 +100,9 @@ def build(
 
     Args:
         released: The file.
-        described: Its form and sizes; by default what `describe` makes of it.
-        title: What it is called in error messages.
-        dtype: Of the weights; None keeps the file's.
+        described: Its structure and sizes; by default from `describe`.
+        title: Its name in error messages.
+        dtype: Dtype of the weights; None keeps the file's.
         recompute: See `VideoTransformer`.
 
     Raises:
@@ -118,16 +118,16 @@ def build(
 
 
 def describe(released: Released, *, heads: int | None = None) -> Release:
-    """Form and sizes of the encoder in a file, from the shapes of its weights and `config.json`.
+    """Structure and sizes of the encoder in a file, from the shapes of its weights and `config.json`.
 
     Args:
         released: The file.
-        heads: Number of heads, which no shape tells; by default that of `config.json`, else that of the released
-            encoder with the same width.
+        heads: Number of heads, which the shapes do not determine; by default that of `config.json`, else that of the
+            released encoder of this width.
 
     Raises:
-        BadCheckpoint: If the file holds no such encoder, the number of heads cannot be known, or `config.json`
-            contradicts the weights.
+        BadCheckpoint: If the file holds no such encoder, the number of heads is unknown, or `config.json` contradicts
+            the weights.
     """
     tensors, config = released.encoder, released.config
     told = trunk(released, USUAL_HEADS, family=FAMILY, heads=heads, dims=(5,))
@@ -143,18 +143,18 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
 
 
 def check_release(model: str, found: Release) -> None:
-    """Refuse what is not the released model of that name.
+    """Check that a file holds the released model of that name.
 
     Args:
         model: A name of `RELEASES`.
-        found: What `describe` made of a file.
+        found: The description of a file, from `describe`.
 
     Raises:
-        BadCheckpoint: With form and sizes of both, and the name of what was found, if it is known.
+        BadCheckpoint: Names structure and sizes of both, and the model in the file, if known.
     """
     wanted = choose(RELEASES, model, "encoder")
     if (found.form, found.sizes) != (wanted.form, wanted.sizes):
-        raise BadCheckpoint(f"{found.file} is not {model}: expected {_told(wanted)}, it holds {_told(found)}")
+        raise BadCheckpoint(f"{found.file} is not {model}: expected {_told(wanted)}, got {_told(found)}")
 
 
 def _default_hub(release: Release | None, title: str) -> str:
@@ -162,17 +162,17 @@ def _default_hub(release: Release | None, title: str) -> str:
         return release.repository
     shelf = "jepa" if release is not None and isinstance(release.form, PlacedForm) else "vjepa2"
     file = f"{release.file} (named in github.com/facebookresearch/{shelf})" if release else "a released file"
-    raise BadCheckpoint(f"{title} is in no repository that could be fetched: download {file} and give hub=FILE")
+    raise BadCheckpoint(f"{title} has no repository to fetch from: download {file} and pass hub=FILE")
 
 
 def _told(release: Release) -> str:
-    """A release in words, with the names under which its sizes are known."""
+    """A release in words, with the names of models of these sizes."""
     form, sizes = release.form, release.sizes
     names = [name for name, known in RELEASES.items() if (known.form, known.sizes) == (form, sizes)]
     known = f" = {' or '.join(names)}" if names else ""
     shape = f"width {sizes.width}, {sizes.depth} blocks, {sizes.heads} heads, patches of {sizes.patch} px"
     clips = f", tubelets of {sizes.tubelet} frames" if isinstance(sizes, VideoSizes) and sizes.tubelet > 1 else ""
-    places = f", places for {form.image} px" if isinstance(form, PlacedForm) else ""
+    places = f", positions for {form.image} px" if isinstance(form, PlacedForm) else ""
     return f"{_generation(release)} with {shape}{clips}{places}{known}"
 
 

@@ -1,1 +1,1 @@
-"""The only Transformer parts in the house: attention, blocks, positions, weight drawing."""
+"""Shared Transformer parts: attention, blocks, positional embeddings, weight initialisation."""

@@ -1,4 +1,4 @@
-"""Multi-head attention with one joint projection, in pieces that a key/value cache can use too."""
+"""Multi-head attention with one joint projection, split into steps for key-value caching."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 class Attention(nn.Module):
-    """Softmax attention of a set of tokens over another.
+    """Softmax attention between sets of tokens.
 
         out = W_o softmax(Q K^T / sqrt(d)) V
 
@@ -16,9 +16,9 @@ class Attention(nn.Module):
         heads: Number of heads.
         head_dim: Width d of one head; by default width / heads.
         qkv_bias: Whether the joint projection has a bias.
-        norm: A part that the tokens pass first (a second normalisation, say); by default none.
-        output: The part after the heads are joined; by default a linear map back to `width`.
-        dropout: Share of the attention weights that is dropped in training.
+        norm: Applied to the tokens first (such as a second norm); by default none.
+        output: Applied to the joined heads; by default a linear map back to `width`.
+        dropout: Dropout rate of the attention weights in training.
 
     Raises:
         ValueError: If no head width is given and `heads` does not divide `width`.
@@ -37,7 +37,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         if head_dim is None and width % heads:
-            raise ValueError(f"{heads} heads do not divide a width of {width}; give head_dim")
+            raise ValueError(f"{heads} heads do not divide a width of {width}; pass head_dim")
         self.heads = heads
         self.head_dim = head_dim or width // heads
         self.inner = heads * self.head_dim
@@ -47,7 +47,7 @@ class Attention(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Let the tokens `(G, L, width)` look at each other; `mask` (L, L) is True where looking is allowed."""
+        """Self-attention of tokens `(G, L, width)`; `mask` (L, L) is True where attention is allowed."""
         query, key, value = self.project(x)
         return self.mix(query, key, value, mask)
 
@@ -57,7 +57,7 @@ class Attention(nn.Module):
         return self._split(query), self._split(key), self._split(value)
 
     def project_last(self, x: Tensor, num_last: int) -> tuple[Tensor, Tensor, Tensor]:
-        """As `project`, with queries for the last `num_last` tokens alone."""
+        """As `project`, with queries only for the last `num_last` tokens."""
         x = self.norm(x)
         weight, bias = self.to_qkv.weight, self.to_qkv.bias
         bias_q, bias_kv = (None, None) if bias is None else (bias[: self.inner], bias[self.inner :])

@@ -22,8 +22,8 @@ class FeedForward(nn.Module):
     Args:
         width: Width of the tokens.
         hidden: Width between the two maps.
-        norm: A part that the tokens pass first; by default none.
-        dropout: Share of entries dropped after each map in training.
+        norm: Applied to the tokens first; by default none.
+        dropout: Dropout rate after each map in training.
     """
 
     def __init__(self, width: int, *, hidden: int, norm: nn.Module | None = None, dropout: float = 0.0) -> None:
@@ -51,7 +51,7 @@ class TransformerBlock(nn.Module):
         hidden: Width inside the feed-forward part.
         eps: Constant of the layer norms.
         qkv_bias: Whether the joint projection has a bias.
-        drops: What is left out at random in training; by default nothing.
+        drops: Dropout settings; by default none.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class TransformerBlock(nn.Module):
         self.drop, self.path = nn.Dropout(drops.features), DropPath(drops.path)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Transform tokens `(G, L, width)`; `mask` (L, L) is True where looking is allowed."""
+        """Transform tokens `(G, L, width)`; `mask` (L, L) is True where attention is allowed."""
         x = x + self.path(self.drop(self.attention(self.norm_attention(x), mask)))
         return x + self.path(self.mlp(self.norm_mlp(x)))
 
 
 class RotaryBlock(TransformerBlock):
-    """A pre-norm block whose queries and keys are turned by their places: the block of the whole V-JEPA 2 family.
+    """A pre-norm block with rotary positions on queries and keys: the block of the whole V-JEPA 2 family.
 
-    `forward` is `finish(x, *project(x, angles))`; a cache calls the two itself and joins remembered keys and values in
-    between. Parameters have the names of `TransformerBlock`.
+    `forward` is `finish(x, *project(x, angles))`; a cache calls the two itself and inserts cached keys and values.
+    Parameters have the names of `TransformerBlock`.
 
     Reference: Assran et al. 2025, arXiv:2506.09985, section 2.1.
     """
@@ -92,49 +92,49 @@ class RotaryBlock(TransformerBlock):
 
         Args:
             x: `(B, L, width)`.
-            angles: Of `AxialRotary.table`, for all samples `(L, head_dim)` or for each `(B, L, head_dim)`; None turns
-                nothing, for tokens that carry their places themselves.
-            mask: `(L, L)` or anything that broadcasts to `(B, heads, L, L)`, True where looking is allowed.
+            angles: From `AxialRotary.table`, for all samples `(L, head_dim)` or each `(B, L, head_dim)`; None applies
+                no rotation, for tokens with additive positional embeddings.
+            mask: `(L, L)` or any shape that broadcasts to `(B, heads, L, L)`, True where attention is allowed.
         """
         return self.finish(x, *self.project(x, angles), mask)
 
     def project(self, x: Tensor, angles: Angles | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys (both turned) and values of tokens `(B, L, width)`, each `(B, heads, L, head_dim)`."""
+        """Queries, keys (both rotated) and values of tokens `(B, L, width)`, each `(B, heads, L, head_dim)`."""
         query, key, value = self.attention.project(self.norm_attention(x))
         if angles is None:
             return query, key, value
         return rotate(query, angles), rotate(key, angles), value
 
     def finish(self, x: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend from the tokens `x` `(B, L, width)` to all keys and values given, then feed forward."""
+        """Attend from the tokens `x` `(B, L, width)` to all given keys and values, then feed forward."""
         x = x + self.path(self.drop(self.attention.mix(query, key, value, mask)))
         return x + self.path(self.mlp(self.norm_mlp(x)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroModulation:
-    """Start a conditioned block as the identity: shift, scale and gate are all zero."""
+    """Initialise a conditioned block as the identity: shift, scale and gate are all zero."""
 
     def __call__(self, layer: nn.Linear, generator: Generator | None) -> None:
-        """Set the weights of the modulation layer."""
+        """Initialise the modulation layer."""
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatedModulation:
-    """Start a conditioned block half open, so that all its weights learn from the first step.
+    """Initialise a conditioned block with half-open gates, so that all its weights learn from the first step.
 
     Args:
         gate: Initial value of both gates.
-        std: Spread of the initial modulation weights, which lets the condition matter at once.
+        std: Standard deviation of the initial modulation weights, so that the condition has an effect at once.
     """
 
     gate: float = 0.5
     std: float = 0.02
 
     def __call__(self, layer: nn.Linear, generator: Generator | None) -> None:
-        """Set the weights of the modulation layer."""
+        """Initialise the modulation layer."""
         nn.init.normal_(layer.weight, std=self.std, generator=generator)
         nn.init.zeros_(layer.bias)
         with torch.no_grad():
@@ -153,7 +153,7 @@ class AdaLNBlock(nn.Module):
         width: Width of tokens and condition.
         attention: The attention part.
         mlp: The feed-forward part.
-        modulation_init: Sets the initial weights of the linear map above.
+        modulation_init: Initialises the linear map above.
 
     Reference: Peebles and Xie 2023, arXiv:2212.09748, section 3.2.
     """
@@ -170,11 +170,11 @@ class AdaLNBlock(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw the weights that have a rule of their own."""
+        """Initialise the weights with a special rule."""
         self.modulation_init(self.to_modulation, generator)
 
     def modulation(self, condition: Tensor) -> Tensor:
-        """The six modulations, joined: condition `(..., width)` in, `(..., 6 width)` out."""
+        """The six concatenated modulations: condition `(..., width)` in, `(..., 6 width)` out."""
         return self.to_modulation(nn.functional.silu(condition))
 
     def forward(self, x: Tensor, modulation: Tensor, attend: Attend) -> Tensor:
@@ -183,10 +183,10 @@ class AdaLNBlock(nn.Module):
         Args:
             x: Tokens `(G, T, N, width)`.
             modulation: `(G, T, 6 width)`, one for all tokens of a frame.
-            attend: Runs the attention part on `(G, T, N, width)`; may give back the last frames alone.
+            attend: Runs the attention part on `(G, T, N, width)`; may return the last frames only.
 
         Returns:
-            The frames that `attend` gave back, transformed.
+            The frames returned by `attend`, transformed.
         """
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation.unsqueeze(-2).chunk(6, dim=-1)
         mixed = attend(self.attention, torch.addcmul(shift, self.norm(x), 1 + scale))
@@ -197,7 +197,7 @@ class AdaLNBlock(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    """A linear map, a norm over the rows of the batch, GELU, and a second linear map; rows are all leading axes.
+    """A linear map, a norm over the rows of the batch, GELU, and a second linear map; all leading axes are rows.
 
     Args:
         width: Width of the input.

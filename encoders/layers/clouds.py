@@ -1,4 +1,4 @@
-"""Batches of point clouds: even samples of them, neighbourhoods, orders along which neighbours follow each other."""
+"""Batched point clouds: sampling, neighbourhoods, and orderings that keep neighbours close."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MORTON_CELLS = 256
 
 
 def farthest(clouds: Clouds, count: int, *, start: Annotated[Tensor, "B"] | None = None) -> Annotated[Tensor, "B N"]:
-    """Farthest-point sampling of every cloud of a batch; of one large cloud see `jepa_mpc.clouds.farthest_points`.
+    """Farthest-point sampling of every cloud in a batch; for one large cloud see `jepa_mpc.clouds.farthest_points`.
 
     Args:
         clouds: `B G 3`.
-        count: Points N to choose of each, at most G.
-        start: The first one of each; by default the first of the cloud.
+        count: Number of points N to choose from each, at most G.
+        start: Index of the first one; by default the first point of the cloud.
 
     Returns:
         Indices `B N`, in the order of choice.
@@ -45,7 +45,7 @@ def neighbours(centres: Centres, clouds: Clouds, count: int) -> Annotated[Tensor
 
 
 def distances(first: Centres, second: Clouds) -> Annotated[Tensor, "B N G"]:
-    """Euclidean distances, from differences (and not by the product formula, which cancels)."""
+    """Euclidean distances, from differences (the product formula suffers from cancellation)."""
     return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -56,17 +56,17 @@ def picked(x: Annotated[Tensor, "B G D"], at: Annotated[Tensor, "B ..."]) -> Ann
 
 
 def nearest_from_corner(centres: Centres) -> Annotated[Tensor, "B N"]:
-    """A walk that goes to the nearest centre not yet visited, from the one with the smallest x + y + z."""
+    """An ordering that goes to the nearest unvisited centre, from the one with the smallest x + y + z."""
     return _walk(centres, centres.sum(dim=-1).argmin(dim=1))
 
 
 def nearest_from_first(centres: Centres) -> Annotated[Tensor, "B N"]:
-    """The same walk from the first centre."""
+    """The same ordering from the first centre."""
     return _walk(centres, torch.zeros(len(centres), dtype=torch.int64, device=centres.device))
 
 
 def morton(centres: Centres) -> Annotated[Tensor, "B N"]:
-    """Along a space-filling curve: cells of 1/256 in the order of their interleaved bits, x lowest (Morton 1966)."""
+    """Ordering along a space-filling curve: cells of 1/256 by their interleaved bits, x lowest (Morton 1966)."""
     lowest = (centres.flatten(1).amin(dim=1) - 0.5).abs()[:, None, None]
     cells = (2 ** (MORTON_BITS - 1) - MORTON_CELLS * (centres + lowest)).round().to(torch.int64)
     code = torch.zeros_like(cells[..., 0])
@@ -81,11 +81,11 @@ ORDERS: dict[str, Order] = {
     "nearest_from_first": nearest_from_first,
     "morton": morton,
 }
-"""Name -> order of the centres of a cloud."""
+"""Name -> ordering of the centres of a cloud."""
 
 
 class UnitSphere(nn.Module):
-    """Moves each cloud to its centroid and scales it into the unit sphere; where it was and its size are lost."""
+    """Centres each cloud at its centroid and scales it to the unit sphere; position and size are lost."""
 
     def forward(self, clouds: Clouds) -> Clouds:
         """Clouds `B G 3` in any unit."""
@@ -94,16 +94,16 @@ class UnitSphere(nn.Module):
 
 
 class Workspace(nn.Module):
-    """Moves and scales all clouds alike, so that metric places stay readable.
+    """Applies the same shift and scale to all clouds, so that metric positions are kept.
 
         out = (x - centre) / half
 
     Args:
-        centre: Middle of the region of interest, m.
+        centre: Centre of the region of interest, m.
         half: Half its side, m.
 
     Raises:
-        ValueError: If the side is not positive.
+        ValueError: If `half` is not positive.
     """
 
     centre: Tensor
@@ -125,7 +125,7 @@ def _walk(centres: Centres, start: Annotated[Tensor, "B"]) -> Annotated[Tensor, 
     away = distances(centres, centres)
     order, at = [start], start
     for _ in range(centres.shape[1] - 1):
-        away[batch, :, at] = torch.inf  # never again
+        away[batch, :, at] = torch.inf  # exclude chosen points
         at = away[batch, at].argmin(dim=1)
         order.append(at)
     return torch.stack(order, dim=1)

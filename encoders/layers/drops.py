@@ -1,4 +1,4 @@
-"""What a block leaves out at random while it learns."""
+"""Dropout settings of Transformer blocks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class Drops:
-    """Shares that a Transformer block drops in training; by default nothing.
+    """Dropout rates of a Transformer block in training; zero by default.
 
     Args:
-        features: Of the entries of each branch.
-        attention: Of the attention weights.
-        path: Of the samples whose branch is left out as a whole.
+        features: Rate for the entries of each branch.
+        attention: Rate for the attention weights.
+        path: Rate for whole branches, per sample.
 
     Raises:
-        ValueError: If a share is out of range.
+        ValueError: If a rate is out of range.
     """
 
     features: float = 0.0
@@ -27,19 +27,19 @@ class Drops:
 
     def __post_init__(self) -> None:
         if not all(0 <= share < 1 for share in (self.features, self.attention, self.path)):
-            raise ValueError(f"shares to drop must be from 0 up to, but not including, 1, got {self}")
+            raise ValueError(f"dropout rates must be in [0, 1), got {self}")
 
     def at(self, index: int, depth: int) -> Drops:
-        """Those of block `index` of `depth`: paths are dropped more and more often, from never to `path`."""
+        """The rates of block `index` of `depth`: the path rate rises linearly from 0 to `path`."""
         share = self.path * index / max(depth - 1, 1)
         return Drops(features=self.features, attention=self.attention, path=share)
 
 
 class DropPath(nn.Module):
-    """Leaves out a whole branch of some samples in training, and makes up for it in the others.
+    """Stochastic depth: drops a whole branch of some samples in training, and rescales the others.
 
     Args:
-        share: Of the samples.
+        share: Share of dropped samples.
 
     Reference: Huang et al. 2016, arXiv:1603.09382.
     """

@@ -1,18 +1,18 @@
-"""Sine-cosine places whose sines and cosines alternate, as action-chunk Transformers use them."""
+"""Sine-cosine embeddings with alternating sines and cosines, as in action-chunk Transformers."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-TURN = 2 * 3.14  # the published code rounds pi; trained weights know this number
+TURN = 2 * 3.14  # the published code rounds pi; trained weights need this value
 
 
 def alternating(places: Tensor, width: int, *, base: float = 10_000.0) -> Tensor:
-    """Sine and cosine of each place by turns: channel 2i and 2i + 1 share the frequency base^(-2i / width).
+    """Alternating sine and cosine of each position: channels 2i and 2i + 1 share the frequency base^(-2i / width).
 
     Args:
-        places: `(L)`.
+        places: Positions `(L)`.
         width: Even width of the result.
         base: Ratio between the highest and the lowest frequency.
 
@@ -32,13 +32,13 @@ def alternating(places: Tensor, width: int, *, base: float = 10_000.0) -> Tensor
 def alternating_grid(rows: int, columns: int, width: int, *, device: torch.device | str | None = None) -> Tensor:
     """A table `(rows columns, width)`, row-major: the row in the first half of the channels, the column in the second.
 
-    Each coordinate runs from one step to a full turn, whatever the size of the grid.
+    Each coordinate runs from one step to a full turn, for any grid size.
 
     Raises:
         ValueError: If `width` is not a multiple of four.
     """
     if width % 4:
-        raise ValueError(f"a two-dimensional sine-cosine table needs a width that 4 divides, got {width}")
+        raise ValueError(f"a two-dimensional sine-cosine table needs a width divisible by 4, got {width}")
     row, column = (alternating(_turned(size, device), width // 2) for size in (rows, columns))
     table = torch.cat([row[:, None].expand(-1, columns, -1), column[None].expand(rows, -1, -1)], dim=-1)
     return table.flatten(0, 1)

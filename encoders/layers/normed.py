@@ -1,4 +1,4 @@
-"""Layer norm without weights, as latents pass it before they are compared."""
+"""Layer norms without weights, for latents that are compared."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch.nn import functional as F
 
 
 class LatentNorm(nn.Module):
-    """Bring each token to zero mean and unit spread over its channels.
+    """Normalise each token to zero mean and unit variance over its channels.
 
     Args:
         eps: Constant under the root.
-        groups: Equal parts of the channels that are normalised each by itself (levels that stand side by side).
+        groups: Number of equal channel groups that are normalised separately (concatenated levels).
     """
 
     def __init__(self, *, eps: float = 1e-5, groups: int = 1) -> None:
@@ -26,7 +26,7 @@ class LatentNorm(nn.Module):
 
 
 class UnbiasedNorm(nn.Module):
-    """The same with the variance of a sample (divided by D - 1), as Audio-JEPA standardises its targets.
+    """The same with the sample variance (divided by D - 1), as Audio-JEPA standardises its targets.
 
         (x - mean) / sqrt(var + eps)
 
@@ -47,7 +47,7 @@ class UnbiasedNorm(nn.Module):
 
 
 class Centred(nn.Module):
-    """Take the mean over its channels off each token."""
+    """Subtract from each token its mean over the channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Centre `(..., D)`."""

@@ -1,4 +1,4 @@
-"""Pixels in, numbers that a network likes out."""
+"""Normalisation of pixels."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class NormalisePixels(nn.Module):
-    """Scale grey levels 0..255 to a standard range.
+    """Normalise grey levels 0..255.
 
         out = (x / 255 - mean) / std
 
     Args:
-        mean: Mean of each colour channel on the scale 0..1; one number serves all channels.
-        std: Spread of each colour channel, likewise.
+        mean: Mean of each colour channel on the scale 0..1; one number applies to all channels.
+        std: Standard deviation of each colour channel, likewise.
 
     Raises:
-        ValueError: If a spread is not positive.
+        ValueError: If a standard deviation is not positive.
     """
 
     mean: Tensor
@@ -30,11 +30,11 @@ class NormalisePixels(nn.Module):
     def __init__(self, *, mean: Sequence[float] = (0.45,), std: Sequence[float] = (0.25,)) -> None:
         super().__init__()
         if min(std) <= 0:
-            raise ValueError(f"the spread of the pixels must be positive, got {tuple(std)}")
+            raise ValueError(f"the std of the pixels must be positive, got {tuple(std)}")
         self.register_buffer("mean", 255 * torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Scale frames `(..., C, h, w)` of any dtype with values 0..255; several cameras share the colour constants."""
+        """Normalise frames `(..., C, h, w)` of any dtype with values 0..255; cameras share the colour constants."""
         cameras = frames.shape[-3] // self.mean.shape[0]
         return (frames.to(self.mean.dtype) - self.mean.repeat(cameras, 1, 1)) / self.std.repeat(cameras, 1, 1)

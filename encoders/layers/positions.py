@@ -1,4 +1,4 @@
-"""Where a token stands: learned tables, sine-cosine tables and rotations."""
+"""Positional embeddings: learned tables, sine-cosine tables and rotary positions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Pairing = Literal["tiled", "interleaved"]
 
 
 def sincos_1d(places: Tensor, width: int, *, base: float = 10_000.0) -> Tensor:
-    """Sines, then cosines, of each place times a falling series of frequencies.
+    """Sines, then cosines, of each position times descending frequencies.
 
     Args:
-        places: `(L)`.
+        places: Positions `(L)`.
         width: Even width of the result.
         base: Ratio between the highest and the lowest frequency.
 
@@ -34,11 +34,11 @@ def sincos_1d(places: Tensor, width: int, *, base: float = 10_000.0) -> Tensor:
 
 
 def sincos_grid(sizes: Sequence[int], widths: Sequence[int]) -> Tensor:
-    """A table for a grid whose last axis runs fastest: the parts of the axes side by side, in the order of the axes.
+    """A table for a grid whose last axis varies fastest: the embeddings of the axes concatenated in order.
 
     Args:
-        sizes: Places along each axis.
-        widths: Channels, even, that tell each axis; 0 leaves it out.
+        sizes: Number of positions along each axis.
+        widths: Even number of channels for each axis; 0 omits it.
 
     Returns:
         `(places, sum of widths)`.
@@ -49,13 +49,13 @@ def sincos_grid(sizes: Sequence[int], widths: Sequence[int]) -> Tensor:
 
 
 def sincos_2d(rows: int, columns: int, width: int) -> Tensor:
-    """A table `(rows columns, width)` for a grid, row-major: half of the width tells the row, half the column.
+    """A table `(rows columns, width)` for a grid, row-major: half of the channels for the row, half for the column.
 
     Raises:
         ValueError: If `width` is not a multiple of four.
     """
     if width % 4:
-        raise ValueError(f"a two-dimensional sine-cosine table needs a width that 4 divides, got {width}")
+        raise ValueError(f"a two-dimensional sine-cosine table needs a width divisible by 4, got {width}")
     return sincos_grid((rows, columns), (width // 2, width // 2))
 
 
@@ -65,7 +65,7 @@ def resize_grid(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Te
     Args:
         table: `(1, rows columns, width)`, row-major.
         old: Rows and columns of the table.
-        new: Rows and columns wanted; the same size gives the table back untouched.
+        new: Target rows and columns; the same size returns the table unchanged.
     """
     if old == new:
         return table
@@ -75,7 +75,7 @@ def resize_grid(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Te
 
 
 class Rotary(nn.Module):
-    """Turn channel pairs of queries and keys by angles that grow with the place: attention sees differences only.
+    """Rotate channel pairs of queries and keys by angles proportional to the position: attention sees differences only.
 
         (x1, x2) -> (x1 cos - x2 sin, x1 sin + x2 cos)       with angle = place / base^(2i / head_dim)
 
@@ -98,41 +98,41 @@ class Rotary(nn.Module):
         self.register_buffer("frequencies", base ** (-torch.arange(0, head_dim, 2) / head_dim), persistent=False)
 
     def table(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines for places `(L)`: two tensors `(L, head_dim / 2)`."""
+        """Cosines and sines for positions `(L)`: two tensors `(L, head_dim / 2)`."""
         angles = places[:, None] * self.frequencies
         return angles.cos(), angles.sin()
 
     @staticmethod
     def turn(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-        """Turn `(..., L, head_dim)` by a table of `table()`."""
+        """Rotate `(..., L, head_dim)` by a table from `table()`."""
         cosine, sine = (part.to(x.dtype) for part in table)
         first, second = x.chunk(2, dim=-1)
         return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
 
 
 class Angles(NamedTuple):
-    """Cosines and sines `... L head_dim` in float32 by which `rotate` turns the channels of L tokens."""
+    """Cosines and sines `... L head_dim` in float32, by which `rotate` rotates the channels of L tokens."""
 
     cosine: Tensor
     sine: Tensor
 
 
 class AxialRotary:
-    """Rotary positions in time, row and column: a third of a head's channels turns with each coordinate.
+    """Rotary positions in time, row and column: a third of a head's channels rotates with each coordinate.
 
         out_2i   = x_2i   cos(angle_2i)   - x_2i+1 sin(angle_2i)
         out_2i+1 = x_2i+1 cos(angle_2i+1) + x_2i   sin(angle_2i+1)       angle = coordinate * 10000^(-j / (m / 2))
 
-    Each coordinate has m = 2 floor(floor(head_dim / 3) / 2) channels with m / 2 frequencies j; channels that are left
-    over never turn. "interleaved" gives both channels of a pair the same frequency (j = c // 2), which is a rotation.
-    "tiled" writes the frequencies twice one after the other (j = c mod m / 2): no rotation, but the weights of V-JEPA 2
-    were trained with it and work with nothing else. V-JEPA 2.1 is "interleaved".
+    Each coordinate has m = 2 floor(floor(head_dim / 3) / 2) channels with m / 2 frequencies j; remaining channels never
+    rotate. "interleaved" gives both channels of a pair the same frequency (j = c // 2), which is a rotation. "tiled"
+    repeats the list of frequencies (j = c mod m / 2): not a rotation, but the weights of V-JEPA 2 were trained with it
+    and need it. V-JEPA 2.1 is "interleaved".
 
-    There are no buffers: angles are computed in float32 whatever the dtype and device of the network.
+    There are no buffers: angles are computed in float32 for any dtype and device of the network.
 
     Args:
         head_dim: Width of one head, at least 6.
-        pairing: Which frequency each channel of a pair has.
+        pairing: Assignment of frequencies to the channels of a pair.
 
     Raises:
         ValueError: If the head is too narrow for three coordinates, or `pairing` is unknown.
@@ -153,8 +153,8 @@ class AxialRotary:
         """Angles of tokens at `places`.
 
         Args:
-            places: `(..., L, 3)`: time, row and column of each token, whole or fractional numbers. A coordinate of zero
-                turns nothing.
+            places: `(..., L, 3)`: time, row and column of each token, integers or fractions. A coordinate of zero gives
+                no rotation.
 
         Returns:
             Cosines and sines `(..., L, head_dim)` in float32.
@@ -169,10 +169,10 @@ class AxialRotary:
 
 
 def rotate(x: Tensor, angles: Angles) -> Tensor:
-    """Turn queries or keys by a table of `AxialRotary`.
+    """Rotate queries or keys by a table of `AxialRotary`.
 
     Args:
-        x: `(B, heads, L, head_dim)`, any floating dtype; the arithmetic is done in float32 at least.
+        x: `(B, heads, L, head_dim)`, any floating dtype; computed in at least float32.
         angles: For all samples `(L, head_dim)`, or for each `(B, L, head_dim)`.
 
     Returns:
@@ -191,9 +191,9 @@ def grid_places(
         frames: Steps of time, in tokens.
         rows: Rows of tokens.
         columns: Columns of tokens.
-        device: Where the result lives.
+        device: Device of the result.
         span: Stretch rows and columns so that each runs from 0 to span - 1 (a single row or column stays at 0); None
-            counts them one by one.
+            uses integer indices.
 
     Returns:
         `(frames rows columns, 3)` in float32.
@@ -209,7 +209,7 @@ def _coordinate(size: int, span: int | None, device: torch.device | str | None) 
 
 
 def _quarter_turn(x: Tensor) -> Tensor:
-    """`(x1, x2) -> (-x2, x1)` for neighbouring channels; a last channel without a neighbour becomes zero."""
+    """`(x1, x2) -> (-x2, x1)` for neighbouring channels; a last unpaired channel becomes zero."""
     if x.shape[-1] % 2:
         return F.pad(_quarter_turn(x[..., :-1]), (0, 1))
     first, second = x.unflatten(-1, (-1, 2)).unbind(-1)

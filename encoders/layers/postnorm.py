@@ -1,8 +1,8 @@
-"""Transformer blocks that normalise after the residual, with and without cross-attention.
+"""Post-norm Transformer blocks, with and without cross-attention.
 
     x = norm(x + attention(x));   x = norm(x + attention(x, memory));   x = norm(x + mlp(x))
 
-Feed-forward parts have no biases and a rectifier. Reference: Vaswani et al. 2017, arXiv:1706.03762, section 3.1.
+Feed-forward parts have no biases and use ReLU. Reference: Vaswani et al. 2017, arXiv:1706.03762, section 3.1.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from jepa_mpc.encoders.layers.attention import Attention
 
 
 class PlainFeedForward(nn.Module):
-    """Two linear maps without biases and a rectifier between them.
+    """Two linear maps without biases and a ReLU between them.
 
     Args:
         width: Width of the tokens.
         hidden: Width between the two maps.
-        dropout: Share of entries dropped between the maps in training.
+        dropout: Dropout rate between the maps in training.
     """
 
     def __init__(self, width: int, *, hidden: int, dropout: float = 0.0) -> None:
@@ -37,7 +37,7 @@ class CrossAttention(Attention):
     """Attention of tokens over others; the arguments are those of `Attention`."""
 
     def forward(self, x: Tensor, memory: Tensor, visible: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """Let the tokens `(B, L, width)` look at the memory `(B, K, width)`, where it is `visible` (B, K)."""
+        """Attend from tokens `(B, L, width)` to the memory `(B, K, width)`, where it is `visible` (B, K)."""
         weight, bias = self.to_qkv.weight, self.to_qkv.bias
         bias_q, bias_kv = (None, None) if bias is None else (bias[: self.inner], bias[self.inner :])
         query = F.linear(self.norm(x), weight[: self.inner], bias_q)
@@ -52,7 +52,7 @@ class PostNormBlock(nn.Module):
         width: Width of the tokens.
         heads: Attention heads.
         hidden: Width inside the feed-forward part.
-        dropout: Share of entries dropped of each branch in training.
+        dropout: Dropout rate of each branch in training.
     """
 
     def __init__(self, width: int, *, heads: int, hidden: int, dropout: float = 0.0) -> None:
@@ -64,7 +64,7 @@ class PostNormBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Transform tokens `(B, L, width)`; nobody looks at tokens that are not `visible` (B, L)."""
+        """Transform tokens `(B, L, width)`; only `visible` (B, L) tokens are attended to."""
         x = self.norm_attention(x + self.dropout(self.attention(x, for_all(visible))))
         return self.norm_mlp(x + self.dropout(self.mlp(x)))
 
@@ -83,12 +83,12 @@ class PostNormDecoderBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, memory: Tensor, visible: Tensor | None = None) -> Tensor:
-        """Transform tokens `(B, L, width)` that see each other, where `visible` (B, L), and all of the memory."""
+        """Transform tokens `(B, L, width)`, which attend to `visible` (B, L) ones and to all of the memory."""
         x = self.norm_attention(x + self.dropout(self.attention(x, for_all(visible))))
         x = self.norm_cross(x + self.dropout(self.cross(x, memory)))
         return self.norm_mlp(x + self.dropout(self.mlp(x)))
 
 
 def for_all(visible: Tensor | None) -> Tensor | None:
-    """Which tokens may be looked at `(B, L)`, as a mask for all heads and queries."""
+    """Mask of the visible tokens `(B, L)`, broadcast to all heads and queries."""
     return None if visible is None else visible[:, None, None, :]

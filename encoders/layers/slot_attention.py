@@ -1,4 +1,4 @@
-"""Slot attention: a few slots compete for the tokens of a picture; and the blocks in which slots look at each other."""
+"""Slot attention, where slots compete for the tokens of an image; and blocks for attention between slots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Shares = Annotated[Tensor, "B N L"]
 
 
 class SlotAttention(nn.Module):
-    """Bind slots to the tokens of one picture, iteration by iteration.
+    """Bind slots to the tokens of one image by iterations.
 
         shares = softmax over slots of (W_q LN(s)) (W_k LN(x))^T / sqrt(d)
         w      = (shares + eps) / sum over tokens
@@ -26,14 +26,14 @@ class SlotAttention(nn.Module):
     Args:
         input_dim: Width of the tokens.
         slot_dim: Width D of the slots.
-        iterations: Rounds, unless a call says otherwise.
+        iterations: Number of iterations, unless a call overrides it.
         inner: Width d of queries, keys and values; by default D.
-        hidden: Width inside the feed-forward part `W relu(W LN(s))`; None leaves it out.
-        memory: What the recurrent cell remembers: "normed" slots (VideoSAUR) or the "plain" ones (SAVi).
-        eps: Added to every share, so that no slot is left without a token.
+        hidden: Width inside the feed-forward part `W relu(W LN(s))`; None omits it.
+        memory: State of the recurrent cell: "normed" slots (VideoSAUR) or "plain" ones (SAVi).
+        eps: Added to every weight, so that no slot is without a token.
 
     Raises:
-        ValueError: If `memory` is unknown or there is no round.
+        ValueError: If `memory` is unknown or `iterations` is less than 1.
 
     Reference: Locatello et al. 2020, arXiv:2006.15055, algorithm 1.
     """
@@ -66,7 +66,7 @@ class SlotAttention(nn.Module):
         self.mlp = None if hidden is None else normed_mlp(slot_dim, hidden=hidden)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw the weights of the recurrent cell: uniform within 1 / sqrt(D)."""
+        """Initialise the weights of the recurrent cell: uniform within 1 / sqrt(D)."""
         bound = 1 / math.sqrt(self.cell.hidden_size)
         for weight in self.cell.parameters():
             nn.init.uniform_(weight, -bound, bound, generator=generator)
@@ -77,15 +77,15 @@ class SlotAttention(nn.Module):
         """Bind slots to tokens.
 
         Args:
-            slots: Where they start, `(B, N, D)`.
-            tokens: Of the picture, `(B, L, input_dim)`.
-            iterations: Rounds of this call; by default those of the part.
+            slots: Initial slots, `(B, N, D)`.
+            tokens: Tokens of the image, `(B, L, input_dim)`.
+            iterations: Number of iterations of this call.
 
         Returns:
-            The slots, and each slot's share of every token in the last round (sums to 1 over the slots).
+            The slots, and each slot's weight for every token in the last iteration (sums to 1 over the slots).
 
         Raises:
-            ValueError: If there is no round.
+            ValueError: If `iterations` is less than 1.
         """
         rounds = self.iterations if iterations is None else iterations
         if rounds < 1:
@@ -114,7 +114,7 @@ class SlotBlock(nn.Module):
         heads: Attention heads.
         hidden: Width inside the feed-forward part; by default four times the width.
         logit_scale: "standard" divides the logits by the root of a head's width; "inverse" multiplies them by it, as
-            the released VideoSAUR weights expect.
+            the released VideoSAUR weights need.
 
     Raises:
         ValueError: If `logit_scale` is unknown.
@@ -133,7 +133,7 @@ class SlotBlock(nn.Module):
         self.factor = float(self.attention.head_dim) if logit_scale == "inverse" else 1.0
 
     def forward(self, x: State, memory: State | None = None) -> State:
-        """Transform tokens `(B, L, D)`, which look at each other or, if it is given, at the memory `(B, L', D)`."""
+        """Transform tokens `(B, L, D)`, which attend to each other or, if given, to the memory `(B, L', D)`."""
         normed = self.norm_attention(x)
         query, key, value = self._project(normed, normed if memory is None else memory)
         x = x + self.attention.mix(self.factor * query, key, value)
@@ -151,7 +151,7 @@ class SlotBlock(nn.Module):
 
 
 class NormedStep(nn.Module):
-    """How slots go on to the next picture in SAVi: `y = LN(x);  out = y + W relu(W y)`.
+    """The transition of slots between images in SAVi: `y = LN(x);  out = y + W relu(W y)`.
 
     Args:
         width: Width D of the slots.
@@ -164,7 +164,7 @@ class NormedStep(nn.Module):
         self.mlp = _mlp(width, hidden=hidden or 2 * width)
 
     def forward(self, x: State) -> State:
-        """Slots `(B, N, D)` in and out, each by itself."""
+        """Slots `(B, N, D)` in and out, each separately."""
         normed = self.norm(x)
         return normed + self.mlp(normed)
 

@@ -1,4 +1,4 @@
-"""Drawing the weights of a network from one passed generator, so that the same seed gives the same bits."""
+"""Weight initialisation from a passed generator, so that the same seed gives the same bits."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Generator, nn
 
 
 def draw_weights(module: nn.Module, generator: Generator | None = None) -> nn.Module:
-    """Draw all weights of `module` anew, children before parents.
+    """Reinitialise all weights of `module`, children before parents.
 
-    Linear and convolution layers follow the framework's usual rule (uniform within 1 / sqrt(fan_in)); a part with rules
-    of its own has a method `draw(generator)`, which runs after those of its children. The generator must live on the
+    Linear and convolution layers follow the framework's default (uniform within 1 / sqrt(fan_in)); a part with a
+    special rule has a method `draw(generator)`, which runs after those of its children. The generator must be on the
     device of the weights.
 
     Args:
         module: The network, changed in place.
-        generator: Source of randomness; None takes the global stream.
+        generator: Source of randomness; None uses the global stream.
 
     Returns:
         The same module.

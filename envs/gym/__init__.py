@@ -1,1 +1,1 @@
-"""Any gymnasium environment as a task that can be planned in: `envs.make("gym:Pendulum-v1")`."""
+"""Any gymnasium environment as a task for planning: `envs.make("gym:Pendulum-v1")`."""

@@ -1,11 +1,11 @@
-"""Any gymnasium environment as a task that can be planned in.
+"""Any gymnasium environment as a task for planning.
 
     env = envs.make("gym:Pendulum-v1")
     env = GymEnv(my_env, goal=GymGoal(observation=[0.0, None], success=near([0.0, None], 0.05)), budget=100)
     task = task_of("mine", env)  # true dynamics, cost, baselines
 
-MuJoCo environments are simulated by `mujoco.rollout` and their states are exact; in all others plans are carried out in
-copies. Both are tried out once, when the adapter is made.
+MuJoCo environments are simulated by `mujoco.rollout` and their states are exact; all others execute plans in copies.
+Both are tested once, when the adapter is made.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ from jepa_mpc.interfaces import Cost
 from jepa_mpc.types import Observation
 
 SEEDS = 2**31
-"""Environments of other packages take no larger seeds."""
+"""Maximum seed; other packages accept no larger ones."""
 
 
 class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     """A gymnasium environment behind the interface of our tasks.
 
     Observations: `proprio`, the environment's own observation as one row; `frames` `(3, size, size)` if the camera
-    "render" is named, and `goal` if the goal has a picture. Sensors: the observation, the reward of the step, and
-    whether the environment ended the episode. An episode that the environment ends stays where it is.
+    "render" is named, and `goal` if the goal has an image. Sensors: the observation, the reward of the step, and
+    whether the environment ended the episode. An ended episode stays in its last state.
 
     Args:
-        env: An id of gymnasium, or an environment; time limits around it are taken off.
-        goal: What is wanted; by default what `envs.gym.goals.GOALS` knows, else the environment's own reward.
+        env: A gymnasium id, or an environment; its time limits are removed.
+        goal: The goal; by default that in `envs.gym.goals.GOALS`, else the environment's own reward.
         picture: The goal image, uint8 `(h, w, 3)`, or None.
-        cameras: ("render",) for pictures, or none.
-        image_size: Width and height of the pictures in pixels.
+        cameras: ("render",) for images, or none.
+        image_size: Width and height of the images in pixels.
         budget: Actions per episode; by default the environment's own limit.
-        render_mode: None or "rgb_array"; pictures need the second.
-        python: Another Python in which the environment runs (see `envs.gym.bridge`), for packages that do not get on
-            with those of this one.
+        render_mode: None or "rgb_array"; images need the latter.
+        python: Another Python interpreter that runs the environment (see `envs.gym.bridge`), for packages that are
+            incompatible with those of this one.
         **settings: Arguments of `gymnasium.make`.
 
     Raises:
         UnknownName: If gymnasium has no such id.
-        ValueError: If it cannot be made, its actions are no finite box, or it is a vector of environments.
-        MissingPackage: If it cannot draw for want of a package.
+        ValueError: If it cannot be made, its action space is not a finite box, or it is a vector of environments.
+        MissingPackage: If a package for rendering is missing.
         BrokenBridge: If the other Python cannot make it.
     """
 
@@ -104,26 +104,26 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     @property
     def own(self) -> gymnasium.Env[Any, Any]:
-        """The environment itself, as it is now."""
+        """The current wrapped environment."""
         return self.course.own
 
     @property
     def states(self) -> States:
-        """How its moments are kept."""
+        """Saves and restores its states."""
         return self.course.states
 
     @property
     def moment(self) -> Moment:
-        """Where the episode stands."""
+        """The current moment of the episode."""
         return self.course.moment
 
     @property
     def plant(self) -> DirectPlant:
-        """What `mujoco.rollout` simulates.
+        """The plant for `mujoco.rollout`.
 
         Raises:
-            ValueError: If this is no MuJoCo environment that holds its actions on its actuators, or only its reward is
-                wanted.
+            ValueError: If this is not a MuJoCo environment with actuator signals as actions, or the goal is only its
+                reward.
         """
         if self._plant is None:
             raise ValueError(
@@ -134,7 +134,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     @property
     def usual_dynamics(self) -> str:
-        """The name in `envs.true_dynamics.DYNAMICS` that suits it: "simulator" where that can be had."""
+        """Default name in `envs.true_dynamics.DYNAMICS`: "simulator" if available."""
         return "stepping" if self._plant is None else "simulator"
 
     def reset(
@@ -147,7 +147,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         return self._observe(), self._info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """Carry out one action, clipped to the box; it terminates only if an observation is not finite.
+        """Execute one action, clipped to the box; terminates only if an observation is not finite.
 
         Raises:
             ValueError: If the action has another shape.
@@ -160,72 +160,72 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         return self._observe(), self.moment.reward, broken, over, self._info()
 
     def state(self) -> Array:
-        """The present as one row (see `envs.gym.states`); `set_state(state())` changes nothing.
+        """The current state as one row (see `envs.gym.states`); `set_state(state())` changes nothing.
 
         Raises:
-            ValueError: If the environment does not come back to the same future.
+            ValueError: If the environment does not reproduce the same future from a restored state.
         """
         if not self.returns:
             raise ValueError(
-                f"{self.name} does not come back to the same future from a copy of itself: its true dynamics cannot be "
+                f"{self.name} does not reproduce the same future from a copy of itself: its true dynamics cannot be "
                 "planned in; collect a log in it and plan in a learned model"
             )
         return self.course.state()
 
     def set_state(self, state: Array) -> None:
-        """Go back to a row.
+        """Restore a state row.
 
         Raises:
-            ValueError: If it is none of this environment's rows, or forgotten.
+            ValueError: If it is not a row of this environment, or is no longer stored.
         """
         self.course.set_state(state)
 
     def try_out(self, state: Array, actions: Array) -> tuple[Array, Array]:
-        """Carry out actions `(H, A)` from a state on and stay there: states `(H, D)` and sensors `(H, Q)`."""
+        """Execute actions `(H, A)` from a state, without restoring: states `(H, D)` and sensors `(H, Q)`."""
         return self.course.try_out(state, actions)
 
     def undisturbed(self) -> AbstractContextManager[None]:
-        """Whatever is done to the environment meanwhile, it is put back at the end."""
+        """Restores the environment at the end of the block."""
         return self.course.undisturbed()
 
     def plant_sensors(self) -> Array:
-        """What the sensors read now `(Q,)`: observation, reward, whether the episode has ended."""
+        """The current sensors `(Q,)`: observation, reward, whether the episode has ended."""
         return np.array([*self.moment.observation, self.moment.reward, self.moment.ended], dtype=np.float64)
 
     def goal_sensors(self) -> Array:
-        """What they read at the goal `(Q,)`; zero on axes that do not matter."""
+        """The sensors at the goal `(Q,)`; zero on axes that are ignored."""
         return self.episode_goal.sensors()
 
     def success(self) -> bool:
-        """Whether the goal is reached now.
+        """Whether the goal is currently reached.
 
         Raises:
-            ValueError: If neither the goal nor the environment says what success is.
+            ValueError: If neither the goal nor the environment defines success.
         """
         return self.episode_goal.success()
 
     def cost(self) -> Cost:
-        """Distance of the observation from the goal's; without one, minus the reward, mean over the plan."""
+        """Distance of the observation to the goal's; without one, the negative reward, mean over the plan."""
         return self.episode_goal.cost()
 
     def oracle(self) -> Policy | None:
-        """None: nothing is known of it."""
+        """None: there is no oracle."""
         return None
 
     def observation(self) -> Observation:
-        """What it shows now, as an agent takes it."""
+        """The current observation, for an agent."""
         return self.view.observation(self.view.frames(), self.moment.observation)
 
     def goal(self) -> Observation:
         """The goal image, and the observation at the goal.
 
         Raises:
-            ValueError: If pictures are taken and the goal has none.
+            ValueError: If there are image observations but no goal image.
         """
         return self.episode_goal.image()
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The environment's own picture, None if it does not draw.
+        """The environment's own image, None if it does not render.
 
         Raises:
             MissingPackage: If a package is missing.
@@ -233,11 +233,11 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         return drawn(self.own, self.name)
 
     def close(self) -> None:
-        """Free everything."""
+        """Release all resources."""
         self.own.close()
 
     def _try_myself(self) -> None:
-        """Find out whether the environment comes back to the same future, and whether a plant moves as it does."""
+        """Test whether states can be restored exactly, and whether a plant reproduces the environment."""
         tried = self.course.tried()
         if tried is None and isinstance(self.states, MujocoStates) and self.states.whole:
             self.course.states = CopiedStates(self.own)

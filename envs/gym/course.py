@@ -1,4 +1,4 @@
-"""The course of an episode in a gymnasium environment: carry actions out, note what came, go back to a moment."""
+"""Execution of an episode in a gymnasium environment: act, record, restore."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from jepa_mpc.envs.gym.moments import Moment
 from jepa_mpc.envs.gym.states import KEPT, Array, MujocoStates, States
 
 TRIED = 3
-"""Actions with which a course is tried out."""
+"""Number of actions for testing state restoration."""
 
 
 class Course:
-    """An environment and where its episode stands.
+    """An environment with the current moment of its episode.
 
     Args:
-        states: How moments of the environment are kept.
-        space: Its actions; what is asked for is clipped to them.
-        repeat: Its own steps per action.
+        states: Saves and restores its states.
+        space: Its action space; actions are clipped to it.
+        repeat: Environment steps per action.
     """
 
     def __init__(self, states: States, *, space: gymnasium.spaces.Box, repeat: int) -> None:
@@ -34,7 +34,7 @@ class Course:
 
     @property
     def own(self) -> gymnasium.Env[Any, Any]:
-        """The environment itself, as it is now."""
+        """The current wrapped environment."""
         return self.states.env
 
     def begin(self, *, seed: int, options: dict[str, Any]) -> None:
@@ -44,7 +44,7 @@ class Course:
         self.moment = Moment(observation=flat(self.own, observation), info=info)
 
     def advance(self, action: Array) -> None:
-        """Carry out one action and take note."""
+        """Execute and record one action."""
         self._row, last = None, self.moment
         observation, reward, ended, info = self._hold(action, last.observation, last.ended, last.info)
         self.moment = Moment(
@@ -57,7 +57,7 @@ class Course:
         )
 
     def state(self) -> Array:
-        """The present as one row (see `envs.gym.states`); `set_state(state())` changes nothing."""
+        """The current state as one row (see `envs.gym.states`); `set_state(state())` changes nothing."""
         if self._row is None:
             self._row = self.states.take(self.moment.steps)
             self._moments[self._row.tobytes()] = self.moment
@@ -66,10 +66,10 @@ class Course:
         return self._row.copy()
 
     def set_state(self, state: Array) -> None:
-        """Go back to a row.
+        """Restore a row.
 
         Raises:
-            ValueError: If it is none of this environment's rows, or forgotten.
+            ValueError: If it is not a row of this environment, or is no longer stored.
         """
         steps = self.states.put(state)
         self._row = np.array(state, dtype=np.float64)
@@ -77,7 +77,7 @@ class Course:
         self.moment = Moment(observation=self._read(), steps=steps) if kept is None else kept
 
     def try_out(self, state: Array, actions: Array) -> tuple[Array, Array]:
-        """Carry out actions `(H, A)` from a state on and stay there: states `(H, D)` and sensors `(H, Q)`."""
+        """Execute actions `(H, A)` from a state, without restoring: states `(H, D)` and sensors `(H, Q)`."""
         self.set_state(state)
         self._row = None
         observation, ended, info = self.moment.observation, self.moment.ended, self.moment.info
@@ -89,7 +89,7 @@ class Course:
         return np.stack(rows), sensors
 
     def tried(self) -> tuple[Array, Array, Array] | None:
-        """Beginning, actions and states of a few steps; None where going back does not lead to the same future."""
+        """Start, actions and states of a few test steps; None if restoring does not reproduce the same future."""
         generator = np.random.default_rng(0)
         actions = generator.uniform(self.space.low, self.space.high, (TRIED, len(self.space.low)))
         actions = actions.astype(np.float32).astype(np.float64)
@@ -100,7 +100,7 @@ class Course:
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Whatever is done to the environment meanwhile, it is put back at the end."""
+        """Restores the environment at the end of the block."""
         present, moment = self.state(), self.moment
         try:
             yield
@@ -111,7 +111,7 @@ class Course:
     def _hold(
         self, action: Array, observation: Array, ended: bool, info: Mapping[str, Any]
     ) -> tuple[Array, float, bool, Mapping[str, Any]]:
-        """Hold one action for its repeats; after the end nothing moves any more."""
+        """Hold one action for its repeats; nothing moves after the end of the episode."""
         reward, own, space = 0.0, self.own, self.space
         clipped = np.clip(action, space.low, space.high).astype(space.dtype)
         for _ in range(self.repeat):
@@ -122,7 +122,7 @@ class Course:
         return observation, reward, ended, info
 
     def _read(self) -> Array:
-        """The observation of a state that was only imagined, where the environment can make it of its physics."""
+        """The observation of a predicted state, if the environment can compute it from its physics."""
         own: Any = self.own.unwrapped
         if isinstance(self.states, MujocoStates) and not self.states.whole:
             return flat(self.own, own._get_obs())

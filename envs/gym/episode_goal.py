@@ -20,11 +20,11 @@ from jepa_mpc.types import Observation
 
 
 class EpisodeGoal:
-    """What a `GymGoal` means in the current episode.
+    """A `GymGoal` in the current episode.
 
     Args:
-        wanted: The goal, as it is given for all episodes.
-        view: Shows where the environment stands.
+        wanted: The goal specification for all episodes.
+        view: Observes the environment.
         picture: The goal image, uint8 `(h, w, 3)`, or None.
     """
 
@@ -41,13 +41,13 @@ class EpisodeGoal:
 
     @property
     def observation(self) -> Sequence[float | None] | None:
-        """The observation at the goal, None on axes that do not matter; None if it is not known."""
+        """The observation at the goal, None on ignored axes; None if unknown."""
         if self.wanted.later is None or self._ahead is None:
             return self.wanted.observation
         return self.wanted.later.observation(self._ahead)
 
     def begin(self, seed: int, options: dict[str, Any]) -> None:
-        """Begin the episode of a seed, and find out what its goal looks like."""
+        """Begin the episode of a seed, and compute its goal."""
         wanted, course, cameras = self.wanted, self.course, self.view.cameras
         if wanted.later is not None:
             self._ahead, picture = play_ahead(course, wanted.later, seed=seed, options=options, look=self.view.frames)
@@ -63,10 +63,10 @@ class EpisodeGoal:
             self.picture = fitted(np.asarray(course.moment.info[RENDERED_GOAL]), self.view.image_size)
 
     def sensors(self) -> Array:
-        """What the sensors read at the goal `(Q,)`; zero on axes that do not matter.
+        """The sensors at the goal `(Q,)`; zero on ignored axes.
 
         Raises:
-            ValueError: If the goal has another length than the observation.
+            ValueError: If the goal's length is not that of the observation.
         """
         count = len(self.course.moment.observation)
         wanted = self.observation or [None] * count
@@ -78,10 +78,10 @@ class EpisodeGoal:
         return np.array([0.0 if value is None else value for value in [*wanted, None, None]], dtype=np.float64)
 
     def success(self) -> bool:
-        """Whether the goal is reached now.
+        """Whether the goal is currently reached.
 
         Raises:
-            ValueError: If neither the goal nor the environment says what success is.
+            ValueError: If neither the goal nor the environment defines success.
         """
         moment = self.course.moment
         if self.wanted.later is not None:
@@ -89,7 +89,7 @@ class EpisodeGoal:
         return (self.wanted.success or told)(moment)
 
     def cost(self) -> Cost:
-        """Distance of the observation from the goal's; without one, minus the reward, mean over the plan."""
+        """Distance of the observation to the goal's; without one, the negative reward, mean over the plan."""
         self.sensors()
         return task_cost(self.wanted.stage(len(self.course.moment.observation)))
 
@@ -97,11 +97,11 @@ class EpisodeGoal:
         """The goal image, and the observation at the goal.
 
         Raises:
-            ValueError: If images are taken and the goal has none.
+            ValueError: If there are image observations but no goal image.
         """
         if self.view.cameras and self.picture is None:
             raise ValueError(
-                f"{self.view.name} has no goal image: give GymEnv picture=, uint8 (h, w, 3), or a goal with later= or "
+                f"{self.view.name} has no goal image: pass picture= (uint8, h w 3) to GymEnv, or a goal with later= or "
                 "photograph="
             )
         return self.view.observation(self.picture, self.sensors()[:-2])

@@ -1,4 +1,4 @@
-"""What is wanted in a gymnasium environment, and what is known of some of them."""
+"""Goals of gymnasium environments, and defaults for some of them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Photograph = Callable[[gymnasium.Env[Any, Any]], NDArray[np.uint8]]
 
 @dataclass(frozen=True, kw_only=True)
 class GymGoal:
-    """What is wanted in an environment.
+    """The goal in an environment.
 
     Args:
-        observation: Observation at the goal, None on axes that do not matter; None overall to plan for reward alone.
-        success: What counts as reached; by default `info["is_success"]` or `info["success"]`, where they exist.
-        horizon: Steps that a plan should look ahead.
-        repeat: The environment's own steps per action.
+        observation: Observation at the goal, None on ignored axes; None overall to plan for reward alone.
+        success: Success criterion; by default `info["is_success"]` or `info["success"]`, if they exist.
+        horizon: Recommended planning horizon in steps.
+        repeat: Environment steps per action.
         describe: The task in a sentence.
-        later: In place of `observation` and `success`: where random actions lead from the same start.
-        photograph: Takes the goal image of an episode that has just begun, uint8 `(h, w, 3)`: gets the environment,
-            which is put back afterwards. By default the picture that reset gives as `info["goal_rendered"]`.
+        later: Instead of `observation` and `success`: the state that random actions reach from the same start.
+        photograph: Renders the goal image of an episode that has just begun, uint8 `(h, w, 3)`: gets the environment,
+            which is restored afterwards. By default the image in the reset's `info["goal_rendered"]`.
         options: Options of every reset.
     """
 
@@ -48,12 +48,12 @@ class GymGoal:
         if self.repeat < 1 or self.horizon < 1:
             raise ValueError(f"repeat and horizon must be at least 1, got {self.repeat} and {self.horizon}")
         if self.later is not None and (self.observation is not None or self.success is not None):
-            raise ValueError("a goal is given by later, or by observation and success: not by both")
+            raise ValueError("give a goal either by later, or by observation and success")
 
     def stage(self, length: int) -> Stage:
-        """Cost of each step of a plan, read off sensors: `length` numbers of the observation, reward, and end.
+        """Cost of each step of a plan, from sensors: `length` numbers of the observation, reward, and end.
 
-        Distance of the observation from the goal's, in tolerances where it lies `later`; minus the reward without one.
+        Distance of the observation to the goal's, in tolerances for `later` goals; the negative reward without a goal.
         """
         if self.later is not None:
             widths = torch.from_numpy(np.concatenate([self.later.widths(length), [np.inf, np.inf]]))
@@ -64,16 +64,16 @@ class GymGoal:
 
 
 def goal_of(name: str, changes: Mapping[str, Any]) -> GymGoal:
-    """What is wanted in an environment, from plain values: what `GOALS` knows of it, with some entries changed.
+    """A goal from plain values: the default in `GOALS`, with some entries replaced.
 
     Args:
         name: Its id, with or without the module that registers it.
-        changes: Entries of `GymGoal`; `later` holds those of `Later`. `success` is "ended", or the place of a function
-            of a moment (`file.py:name`), `photograph` the place of one of the environment; a number `tolerance` makes
-            `observation` a success.
+        changes: Entries of `GymGoal`; `later` holds those of `Later`. `success` is "ended", or a function of a moment
+            (`file.py:name`), `photograph` a function of the environment; a number `tolerance` turns `observation` into
+            a success criterion.
 
     Raises:
-        ValueError: If an entry is unknown or makes no sense.
+        ValueError: If an entry is unknown or invalid.
     """
     entries = {str(key): value for key, value in changes.items()}
     tolerance = entries.pop("tolerance", None)
@@ -125,4 +125,4 @@ GOALS: Mapping[str, GymGoal] = {
         describe="Bring the fingertip to the target; reached within 2 cm.",
     ),
 }
-"""Environments of gymnasium that need no goal from the user."""
+"""Default goals of gymnasium environments."""

@@ -1,4 +1,4 @@
-"""Goals that need no description: what the environment itself looks like some actions later, from the same start."""
+"""Goals without a description: the environment's state some actions later, from the same start."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from jepa_mpc.seeding import numpy_generator
 
 Picture = NDArray[np.uint8]
 ATTEMPTS = 50
-"""Draws of actions until a goal lies away from its start."""
+"""Attempts to draw actions that lead away from the start."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Later:
-    """The goal is where random actions lead from the same start: an observation, and a picture if cameras are named.
+    """The goal is what random actions reach from the same start: an observation, and an image if cameras are named.
 
-    Every environment that begins alike from the same seed has such goals, whatever it is and wherever it runs, and each
-    can be reached. One that is reached at the start already is not shown: other actions are drawn.
+    Every environment with reproducible starts has such goals, and each is reachable. If the goal is already reached at
+    the start, other actions are drawn.
 
     Args:
         steps: Actions from the start to the goal.
-        axes: Which numbers of the observation count; None for all.
-        tolerance: How near each of them must come, one number or one per axis, in the observation's unit.
-        longest: Steps that one random action is held at most.
+        axes: Indices of the observation that are compared; None for all.
+        tolerance: Maximum difference on each of them, one number or one per axis, in the observation's unit.
+        longest: Maximum number of steps for which one random action is held.
 
     Raises:
         ValueError: If a number is out of range.
@@ -49,10 +49,10 @@ class Later:
             raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
 
     def observation(self, row: Array) -> list[float | None]:
-        """A row `(n,)` as a goal: None on axes that do not count.
+        """A row `(n,)` as a goal: None on ignored axes.
 
         Raises:
-            ValueError: If an axis is none of the row's.
+            ValueError: If an axis is out of range.
         """
         counted = range(len(row)) if self.axes is None else self.axes
         if not counted or not 0 <= min(counted) <= max(counted) < len(row):
@@ -60,7 +60,7 @@ class Later:
         return [float(value) if axis in counted else None for axis, value in enumerate(row)]
 
     def widths(self, length: int) -> Array:
-        """The tolerance of each of `length` numbers; infinite on axes that do not count."""
+        """The tolerance of each of `length` entries; infinite on ignored axes."""
         wanted = self.observation(np.zeros(length))
         widths = np.full(length, np.inf)
         widths[[axis for axis, value in enumerate(wanted) if value is not None]] = self.tolerance
@@ -74,17 +74,17 @@ class Later:
 def play_ahead(
     course: Course, later: Later, *, seed: int, options: dict[str, Any], look: Callable[[], Picture]
 ) -> tuple[Array, Picture]:
-    """Play to the goal, look, and begin again: the goal's observation `(n,)` and what `look` gave there.
+    """Play to the goal, observe, and restart: the goal's observation `(n,)` and the result of `look` there.
 
     Args:
-        course: The environment; stands at the start of the seed's episode afterwards.
-        later: The goal.
-        seed: Of the episode.
-        options: Of its reset.
-        look: Takes the picture.
+        course: The environment; at the start of the seed's episode afterwards.
+        later: The goal specification.
+        seed: Seed of the episode.
+        options: Options of its reset.
+        look: Renders the image.
 
     Raises:
-        ValueError: If the environment does not begin alike from the same seed, or never leaves its start.
+        ValueError: If the same seed gives different starts, or random actions never leave the start.
     """
     course.begin(seed=seed, options=options)
     start = course.moment

@@ -1,4 +1,4 @@
-"""What is asked of a gymnasium environment before it is adapted: an id that exists, bounded actions, a time limit."""
+"""Checks of a gymnasium environment before it is adapted: known id, bounded actions, time limit."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from jepa_mpc.types import ActionBox
 
 
 def made(name: str, settings: dict[str, Any], *, python: str | Path | None = None) -> gymnasium.Env[Any, Any]:
-    """The environment of an id, in another Python if one is given.
+    """Make the environment of an id, in another Python if one is given.
 
     Raises:
-        UnknownName: If there is no such id; lists those that are spelt alike.
+        UnknownName: If there is no such id; lists similar ones.
         ValueError: If gymnasium cannot make it.
-        BrokenBridge: If the other Python cannot.
+        BrokenBridge: If the other Python cannot make it.
     """
     if python is not None:
         return BridgedEnv(name, python=python, **settings)
@@ -41,7 +41,7 @@ def name_of(env: Any) -> str:
     """Its id, or the name of its class.
 
     Raises:
-        ValueError: If it is no environment, or many.
+        ValueError: If it is not an environment, or a vector of environments.
     """
     if isinstance(env, gymnasium.vector.VectorEnv):
         raise ValueError("a vector of environments cannot be planned in as one: make a single one")
@@ -51,7 +51,7 @@ def name_of(env: Any) -> str:
 
 
 def kept(env: gymnasium.Env[Any, Any]) -> States:
-    """How its moments are kept, without the wrappers that `gymnasium.make` puts around it."""
+    """Saves and restores its states, without the wrappers of `gymnasium.make`."""
     from gymnasium import wrappers
 
     while isinstance(env, wrappers.TimeLimit | wrappers.OrderEnforcing | wrappers.PassiveEnvChecker):
@@ -63,13 +63,15 @@ def box_of(env: Any, name: str) -> ActionBox:
     """Bounds of its actions.
 
     Raises:
-        ValueError: If they are no finite box.
+        ValueError: If its action space is not a finite box.
     """
     space = env.action_space
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
         raise ValueError(f"{name} takes actions of {space}: a planner needs a box of numbers (A,)")
     if not np.isfinite([space.low, space.high]).all():
-        raise ValueError(f"the actions of {name} have no bounds: put gymnasium.wrappers.ClipAction or RescaleAction")
+        raise ValueError(
+            f"the actions of {name} have no bounds: wrap it in gymnasium.wrappers.ClipAction or RescaleAction"
+        )
     return ActionBox(low=torch.from_numpy(space.low.copy()).float(), high=torch.from_numpy(space.high.copy()).float())
 
 
@@ -81,12 +83,12 @@ def budget_of(env: Any, name: str, repeat: int) -> int:
     """
     limit = None if env.spec is None else env.spec.max_episode_steps
     if limit is None:
-        raise ValueError(f"{name} has no time limit: give budget=, the actions per episode")
+        raise ValueError(f"{name} has no time limit: pass budget=, the actions per episode")
     return -(-int(limit) // repeat)
 
 
 def flat(env: gymnasium.Env[Any, Any], observation: Any) -> Array:
-    """An observation as one row of float64; pictures among observations are none of it."""
+    """An observation as one row of float64; images are excluded."""
     space = env.observation_space
     if isinstance(space, gymnasium.spaces.Box):
         return np.zeros(0) if len(space.shape) == 3 else np.array(observation, dtype=np.float64).ravel()

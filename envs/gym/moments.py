@@ -1,4 +1,4 @@
-"""What one step of a gymnasium environment gave, and what counts as success in it."""
+"""The result of one step of a gymnasium environment, and success criteria."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from jepa_mpc.envs.plant import Array
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """Where an episode stands.
+    """The current moment of an episode.
 
     Args:
         observation: The environment's observation as one row `(n,)`.
-        reward: Of the last step, summed over repeats.
+        reward: Reward of the last step, summed over repeats.
         total: Sum of all rewards of the episode.
-        ended: Whether the environment ended the episode by itself.
+        ended: Whether the environment ended the episode.
         steps: Steps so far.
         info: The last step's info.
     """
@@ -36,10 +36,10 @@ Success = Callable[[Moment], bool]
 
 
 def near(goal: Sequence[float | None], tolerance: float | Sequence[float]) -> Success:
-    """Whether no axis of the observation that matters is further than `tolerance` from its value at the goal.
+    """Success if no compared axis of the observation differs from the goal by more than `tolerance`.
 
     Raises:
-        ValueError: If there are several tolerances, and not one for each axis that matters.
+        ValueError: If there are several tolerances, and not one for each compared axis.
     """
     axes = [axis for axis, value in enumerate(goal) if value is not None]
     wanted, widths = np.array([goal[axis] for axis in axes], dtype=np.float64), np.atleast_1d(tolerance)
@@ -49,10 +49,10 @@ def near(goal: Sequence[float | None], tolerance: float | Sequence[float]) -> Su
 
 
 def told(moment: Moment) -> bool:
-    """What the environment itself says of success.
+    """Success as reported by the environment.
 
     Raises:
-        ValueError: If it says nothing.
+        ValueError: If it reports none.
     """
     for name in ("is_success", "success"):
         if name in moment.info:
@@ -60,11 +60,11 @@ def told(moment: Moment) -> bool:
     if moment.steps == 0:
         return False
     raise ValueError(
-        "this environment does not say what success is: give GymEnv a goal with success=, e.g. "
+        "this environment does not define success: pass GymEnv a goal with success=, e.g. "
         "GymGoal(success=lambda moment: moment.total > 300)"
     )
 
 
 def ended(moment: Moment) -> bool:
-    """Success where the environment ends the episode by itself."""
+    """Success if the environment ends the episode."""
     return moment.ended

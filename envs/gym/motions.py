@@ -1,4 +1,4 @@
-"""Reward-free motion in environments of which nothing is known but the bounds of their actions."""
+"""Reward-free exploration of environments, given only the bounds of their actions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Actions = NDArray[np.floating]
 
 
 class HeldActions:
-    """Draws an action uniformly and holds it for some steps: goes farther than noise that is drawn anew at every step.
+    """Draws an action uniformly and holds it for some steps, which explores farther than independent noise.
 
     Args:
         low: Lower bound of each axis `(A,)`.
         high: Upper bound.
-        longest: Steps that an action is held at most; the number is drawn uniformly from 1 on.
+        longest: Maximum number of steps for which an action is held; drawn uniformly from 1.
     """
 
     def __init__(self, *, low: Actions, high: Actions, longest: int = 8) -> None:
@@ -35,7 +35,7 @@ class HeldActions:
 
 
 class UniformActions(HeldActions):
-    """Draws every action anew from the box.
+    """Draws every action independently from the box.
 
     Args:
         low: Lower bound of each axis `(A,)`.

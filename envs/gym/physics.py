@@ -1,4 +1,4 @@
-"""MuJoCo environments of gymnasium as plants: `mujoco.rollout` moves them, observations are read off the states."""
+"""MuJoCo environments of gymnasium as plants: simulated by `mujoco.rollout`, observed from their states."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ AGREEMENT = 1e-9
 
 
 class Adapted(Protocol):
-    """What an adapter tells of its environment."""
+    """An adapted environment."""
 
     wanted: GymGoal
     action_box: ActionBox
 
     @property
     def own(self) -> gymnasium.Env[Any, Any]:
-        """The environment."""
+        """The wrapped environment."""
 
     @property
     def moment(self) -> Moment:
-        """Where the episode stands."""
+        """The current moment of the episode."""
 
     @property
     def plant(self) -> DirectPlant:
-        """What is simulated."""
+        """The simulated plant."""
 
     def state(self) -> Array:
-        """The present as one row."""
+        """The current state as one row."""
 
     def goal_sensors(self) -> Array:
-        """What the sensors read at the goal."""
+        """The sensors at the goal."""
 
     def undisturbed(self) -> AbstractContextManager[None]:
-        """Put the environment back at the end."""
+        """Restores the environment at the end of the block."""
 
 
 def plant_of(env: Adapted) -> DirectPlant | None:
-    """The plant; None if it is no MuJoCo environment, has no goal observation, or not one action per actuator."""
+    """The plant; None if it is not a MuJoCo environment, or lacks a goal observation or one action per actuator."""
     own: Any = env.own.unwrapped
     unknown = env.wanted.observation is None and env.wanted.later is None
     if unknown or not plain_mujoco(env.own) or env.action_box.dim != own.model.nu:
@@ -66,7 +66,7 @@ def plant_of(env: Adapted) -> DirectPlant | None:
 
 
 def observed(env: Adapted, physics: Array) -> Array:
-    """Sensors of physics `(R, K, F)`: the observation that the environment makes of each state; no reward is known."""
+    """Sensors of physics `(R, K, F)`: the environment's observation of each state; the reward is unknown."""
     own: Any = env.own.unwrapped
     sensors = np.full((*physics.shape[:2], len(env.moment.observation) + 2), np.nan)
     sensors[..., -1] = 0.0
@@ -80,7 +80,7 @@ def observed(env: Adapted, physics: Array) -> Array:
 
 
 def moves_alike(env: Adapted, begin: Array, actions: Array, states: Array) -> bool:
-    """Whether `mujoco.rollout` leads where the environment's own steps led: states `(H, D)` after actions `(H, A)`."""
+    """Whether `mujoco.rollout` reproduces the environment's own steps: states `(H, D)` after actions `(H, A)`."""
     context = Context(latents=torch.from_numpy(begin)[None, None, None], actions=torch.zeros(1, 0, actions.shape[1]))
     rolled = TrueDynamics(env).rollout(context, torch.from_numpy(actions)[None, None]).latents[0, 0, :, 0].numpy()
     size = mujoco.mj_stateSize(env.plant.model, PHYSICS)

@@ -1,6 +1,6 @@
-"""Going back to a moment of a gymnasium environment: exactly in MuJoCo, by copies elsewhere.
+"""Saving and restoring states of a gymnasium environment: exact in MuJoCo, by copies elsewhere.
 
-Knows nothing of this package, since the process behind a bridge loads this file in another Python.
+Independent of this package, since the child process of a bridge loads this file in another Python.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 KEPT = 64
-"""Copies that can be gone back to; older ones are forgotten."""
+"""Number of stored copies; older ones are dropped."""
 
 
 class States(Protocol):
-    """How moments of an environment are kept."""
+    """Saves and restores states of an environment."""
 
     env: gymnasium.Env[Any, Any]
 
     def take(self, steps: int) -> Array:
-        """The present as one row."""
+        """The current state as one row."""
 
     def passing(self, steps: int) -> Array:
-        """The present as a row that need not be gone back to."""
+        """The current state as a row that need not be restorable."""
 
     def put(self, row: Array) -> int:
-        """Go back to a row; answers its step count."""
+        """Restore a row; returns its step count."""
 
 
 class MujocoStates:
-    """States of a MuJoCo environment: physics, step count and the solver's first guess, as in `envs.plant.StateLayout`.
+    """States of a MuJoCo environment: physics, step count and the solver's warm start, as in `envs.plant.StateLayout`.
 
     Args:
         env: The environment, without wrappers.
-        whole: Keep all that MuJoCo integrates (mocap bodies, controls, applied forces) in place of the physics alone;
-            for environments that move more than their actuators.
+        whole: Store everything that MuJoCo integrates (mocap bodies, controls, applied forces) instead of the physics
+            alone; for environments that move more than their actuators.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], *, whole: bool = False) -> None:
@@ -55,18 +55,18 @@ class MujocoStates:
         self._sizes = [mujoco.mj_stateSize(self.model, kind) for kind in self._kinds]
 
     def take(self, steps: int) -> Array:
-        """The present as one row."""
+        """The current state as one row."""
         physics, guess = map(np.empty, self._sizes)
         for kind, part in zip(self._kinds, (physics, guess), strict=True):
             self._mujoco.mj_getState(self.model, self.data, part, kind)
         return np.concatenate([physics, [steps], guess])
 
     def passing(self, steps: int) -> Array:
-        """The present as one row, which can be gone back to, too."""
+        """The current state as one row, which is restorable, too."""
         return self.take(steps)
 
     def put(self, row: Array) -> int:
-        """Go back to a row; answers its step count.
+        """Restore a row; returns its step count.
 
         Raises:
             ValueError: If the row has another length.
@@ -82,12 +82,13 @@ class MujocoStates:
 
 
 class CopiedStates:
-    """States of an environment that can only be copied whole: a row holds the number of a copy and the step count.
+    """States of an environment that can only be copied: a row holds the index of a copy and the step count.
 
-    What cannot be copied and is no part of a step (windows, surfaces of a drawing library) is shared by all copies.
+    Objects that cannot be copied and do not affect steps (windows, surfaces of a drawing library) are shared by all
+    copies.
 
     Args:
-        env: Any environment; `GymEnv` tries out whether its copies go on as it does.
+        env: Any environment; `GymEnv` tests whether its copies behave identically.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -96,7 +97,7 @@ class CopiedStates:
         self._next = 0
 
     def take(self, steps: int) -> Array:
-        """The present as one row; the oldest copy beyond `KEPT` is forgotten."""
+        """The current state as one row; drops the oldest copy beyond `KEPT`."""
         self._kept[self._next] = _copied(self.env)
         self._next += 1
         while len(self._kept) > KEPT:
@@ -104,28 +105,28 @@ class CopiedStates:
         return np.array([self._next - 1, steps], dtype=np.float64)
 
     def passing(self, steps: int) -> Array:
-        """A row of no copy."""
+        """A row without a copy."""
         return np.array([-1.0, steps])
 
     def put(self, row: Array) -> int:
-        """Go back to a row; answers its step count.
+        """Restore a row; returns its step count.
 
         Raises:
-            ValueError: If it is no row of this environment, or forgotten.
+            ValueError: If it is not a row of this environment, or is no longer stored.
         """
         if np.shape(row) != (2,):
             raise ValueError(f"state must have shape (2,), got {np.shape(row)}")
         if int(row[0]) not in self._kept:
-            raise ValueError(f"this state is no longer kept: only the last {KEPT} copies of the environment are")
+            raise ValueError(f"this state is no longer stored: only the last {KEPT} copies of the environment are")
         self.env = _copied(self._kept[int(row[0])])
         return int(row[1])
 
 
 def states_of(env: gymnasium.Env[Any, Any]) -> States:
-    """How the moments of an environment are kept.
+    """The state storage of an environment.
 
-    Physics where it is a MuJoCo environment of gymnasium without wrappers; all that MuJoCo integrates where the package
-    is another one; copies elsewhere.
+    Physics for a MuJoCo environment of gymnasium without wrappers; everything that MuJoCo integrates for other
+    packages; copies elsewhere.
     """
     if simulated(env) is None:
         return CopiedStates(env)
@@ -139,7 +140,7 @@ def plain_mujoco(env: Any) -> bool:
 
 
 def simulated(env: gymnasium.Env[Any, Any]) -> tuple[Any, Any] | None:
-    """MuJoCo's model and data, where an environment (or the one that it is made around) shows them."""
+    """MuJoCo's model and data, if an environment (or the one it wraps) exposes them."""
     inner: Any = env.unwrapped
     for owner in (inner, getattr(inner, "point_env", None), getattr(inner, "ant_env", None)):
         for model, data in (("model", "data"), ("_model", "_data")):
@@ -149,7 +150,7 @@ def simulated(env: gymnasium.Env[Any, Any]) -> tuple[Any, Any] | None:
 
 
 def _copied(env: Any) -> Any:
-    """A deep copy that shares those attributes of each layer that refuse to be copied."""
+    """A deep copy that shares those attributes of each layer that cannot be copied."""
     twin = copy.copy(env)
     memo: dict[int, Any] = {id(env): twin}
     for name, value in vars(env).items():

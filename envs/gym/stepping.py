@@ -1,4 +1,4 @@
-"""True dynamics of any environment: it carries out each candidate plan itself and goes back."""
+"""True dynamics of any environment: it executes each candidate plan itself and is restored."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from jepa_mpc.types import ActionBox, Context, Plans, Rollout
 
 
 class Stepped(Protocol):
-    """An environment that can try plans out."""
+    """An environment that can execute candidate plans."""
 
     @property
     def action_box(self) -> ActionBox:
         """Bounds of one action."""
 
     def state(self) -> Array:
-        """The present as one row."""
+        """The current state as one row."""
 
     def set_state(self, state: Array) -> None:
-        """Go back to a row."""
+        """Restore a row."""
 
     def try_out(self, state: Array, actions: Array) -> tuple[Array, Array]:
-        """States `(H, D)` and sensors `(H, Q)` of the actions `(H, A)` from a state on."""
+        """States `(H, D)` and sensors `(H, Q)` of the actions `(H, A)` from a state."""
 
 
 class SteppingDynamics:
-    """Carries out plans one after another in the environment itself and puts it back.
+    """Executes plans one after another in the environment itself and restores it.
 
-    Latents are states of one token, float64; sensors are the environment's. A candidate whose observation or reward is
-    not finite is not valid. Not differentiable, on one thread.
+    Latents are states of one token, float64; sensors are the environment's. A candidate with a non-finite observation
+    or reward is invalid. Not differentiable, single-threaded.
 
     Args:
         env: The environment.
@@ -43,7 +43,7 @@ class SteppingDynamics:
         self.env = env
 
     def rollout(self, context: Context, plans: Plans) -> Rollout:
-        """Try candidate plans `B S H A`, clipped to the box, from the last state of the context.
+        """Execute candidate plans `B S H A`, clipped to the box, from the last state of the context.
 
         Raises:
             ValueError: If shapes do not fit.

@@ -1,4 +1,4 @@
-"""Versions that work, for packages of environments that do not get on with the newest ones."""
+"""Compatible versions for environment packages that do not support the newest ones."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ WORKING: Mapping[str, str] = {
     "metaworld": "metaworld==3.1.1 packaging 'mujoco<=3.10'",
     "robosuite": "robosuite==1.5.2 mujoco==3.6.0",
 }
-"""Packages that need older packages beside them: what to install into an environment of their own."""
+"""Packages that need older dependencies: what to install into a separate virtual environment."""
 
 
 def version_advice(name: str) -> str:
-    """What to install for an id like `gymnasium_robotics:FetchPush-v4`; empty for packages that need nothing."""
+    """What to install for an id like `gymnasium_robotics:FetchPush-v4`; empty for other packages."""
     wanted = WORKING.get(name.partition(":")[0])
     if wanted is None:
         return ""

@@ -1,4 +1,4 @@
-"""What a gymnasium environment shows, as an agent takes it: pictures of one size, and one row of numbers."""
+"""Observations of a gymnasium environment for an agent: images of one size, and one row of numbers."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ RENDER = "render"
 
 
 class View:
-    """Shows where a course stands; the same moment is drawn once.
+    """Observes a course; each moment is rendered once.
 
     Args:
         course: The course.
-        name: The environment's, for messages.
+        name: Name of the environment, for messages.
         cameras: ("render",), or none.
         image_size: Width and height of the frames in pixels.
 
     Raises:
-        ValueError: If there is no such camera, or the environment draws nothing.
+        ValueError: If there is no such camera, or the environment does not render.
     """
 
     def __init__(self, course: Course, *, name: str, cameras: tuple[str, ...], image_size: int) -> None:
@@ -41,7 +41,7 @@ class View:
         self._last: tuple[Moment, NDArray[np.uint8]] | None = None
 
     def frames(self) -> NDArray[np.uint8]:
-        """What the camera sees now `(3, size, size)`, or nothing `(0, size, size)` without one."""
+        """The current camera image `(3, size, size)`, or an empty one `(0, size, size)` without a camera."""
         if not self.cameras:
             return self._nothing
         moment = self.course.moment
@@ -52,7 +52,7 @@ class View:
         return self._last[1]
 
     def observation(self, frames: NDArray[np.uint8] | None, row: Array) -> Observation:
-        """Frames, if any, and the observation's numbers as an agent takes them."""
+        """Frames, if any, and the numeric observation, for an agent."""
         seen = self._nothing if frames is None or not self.cameras else frames
         return Observation(
             frames=torch.from_numpy(seen.copy())[None, None],
@@ -61,7 +61,7 @@ class View:
         )
 
     def space(self, *, goal: bool) -> gymnasium.spaces.Dict:
-        """What observations are: `proprio`, with a camera `frames`, and `goal` where a goal is shown."""
+        """The observation space: `proprio`, `frames` with a camera, and `goal` with a goal image."""
         picture = gymnasium.spaces.Box(0, 255, (3, self.image_size, self.image_size), np.uint8)
         row = gymnasium.spaces.Box(-np.inf, np.inf, self.course.moment.observation.shape, np.float32)
         shown = ["frames", *(["goal"] if goal else [])] if self.cameras else []
@@ -69,7 +69,7 @@ class View:
 
 
 def drawn(env: gymnasium.Env[Any, Any], name: str) -> NDArray[np.uint8] | None:
-    """The environment's own picture `(h, w, 3)`, None if it does not draw.
+    """The environment's own image `(h, w, 3)`, None if it does not render.
 
     Raises:
         MissingPackage: If a package is missing.
@@ -83,13 +83,13 @@ def drawn(env: gymnasium.Env[Any, Any], name: str) -> NDArray[np.uint8] | None:
 
 
 def fitted(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The largest centred square of a picture `(h, w, 3)` as a frame `(3, size, size)`.
+    """The largest centred square of an image `(h, w, 3)` as a frame `(3, size, size)`.
 
     Raises:
-        ValueError: If it is no picture.
+        ValueError: If it is not an image.
     """
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise ValueError(f"a picture is uint8 (h, w, 3), got {picture.dtype} {picture.shape}")
+        raise ValueError(f"expected an image uint8 (h, w, 3), got {picture.dtype} {picture.shape}")
     high, wide = picture.shape[:2]
     side = min(high, wide)
     top, left = (high - side) // 2, (wide - side) // 2

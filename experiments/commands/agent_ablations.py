@@ -1,7 +1,7 @@
-"""The agent of six modules without one of them at a time: `python experiments/agent_ablations.py ablations=quick`.
+"""Ablations of the two-mode agent, one module at a time: `python experiments/agent_ablations.py ablations=quick`.
 
-Plays every variant in the same labs from the same starts, and the wall with and without a critic; leaves results.json,
-table.md and figures. Each finished episode has a file of its own: the same command goes on where it was stopped.
+Plays every variant in the same labs from the same starts, and the wall task with and without a critic; writes
+results.json, table.md and figures. Each finished episode has its own file: the same command resumes a stopped run.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def reach_cells(cfg: DictConfig, full: TwoModeSettings) -> list[AblationCell]:
 
 
 def wall_cells_of(cfg: DictConfig) -> list[AblationCell]:
-    """The wall with and without a critic, once per seed."""
+    """The wall task with and without a critic, once per seed."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg.wall, resolve=True)  # type: ignore[assignment]
     seeds = settings.pop("seeds")
     return [
@@ -98,7 +98,7 @@ def wall_cells_of(cfg: DictConfig) -> list[AblationCell]:
 
 
 def doubt_cells_of(cfg: DictConfig, full: TwoModeSettings) -> list[AblationCell]:
-    """The ensemble's disagreement about starts and goals of each split, if there is an ensemble."""
+    """The ensemble's disagreement on starts and goals of each split, if there is an ensemble."""
     if not full.members:
         return []
     sizes = {"labs": cfg.doubts.labs, "frames": cfg.doubts.frames}
@@ -117,7 +117,7 @@ def doubt_cells_of(cfg: DictConfig, full: TwoModeSettings) -> list[AblationCell]
 
 
 def play(cells: list[AblationCell], folder: Path, *, workers: int) -> None:
-    """Play what has not been played yet, with live progress."""
+    """Play the cells without a result, with a progress bar."""
     works = [AblationWork(cell=cell, folder=folder) for cell in cells if kept(cell, folder) is None]
     with tqdm(total=len(cells), initial=len(cells) - len(works), unit="run", desc="ablations") as bar:
         for done in in_processes(work_off, works, workers=workers):
@@ -126,7 +126,7 @@ def play(cells: list[AblationCell], folder: Path, *, workers: int) -> None:
 
 
 def report(cells: list[AblationCell], folder: Path, cfg: DictConfig) -> None:
-    """Write results, tables and figures, and show the tables."""
+    """Write results, tables and figures, and print the tables."""
     outcomes: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
         found = kept(cell, folder)
@@ -172,7 +172,7 @@ def _doubts_told(doubts: dict[str, dict[str, Any]], rank: float | None) -> dict[
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="agent_ablations")
 def main(cfg: DictConfig) -> None:
-    """Play, write, and say where the result lies."""
+    """Play, write, and print the folder of the result."""
     torch.set_num_threads(1)
     try:
         agent: dict[str, Any] = OmegaConf.to_container(cfg.agent, resolve=True)  # type: ignore[assignment]

@@ -1,8 +1,8 @@
 """ACT-JEPA against behaviour cloning: `python experiments/bench_act_jepa.py seeds=[0] out=runs/act_jepa`.
 
-Trains both on the same episodes with the same seeds, judges their chunks in labs that were kept out, and plays them on
-the same reaching episodes: alone, and as what the planner begins with at equal numbers of evaluations, beside the
-planner alone. The run folder gets table.md, results.json, a plot and the trained policies.
+Trains both on the same episodes with the same seeds and evaluates their chunks in held-out labs. Then plays the same
+reaching episodes with each policy alone, with a planner that starts from its chunks at an equal number of
+evaluations, and with the planner alone. The run folder gets table.md, results.json, a plot and the policies.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ SYSTEMS = {"ACT-JEPA": "act_jepa", "behaviour cloning": "control"}  # name in th
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse options that no run could use.
+    """Refuse invalid options.
 
     Raises:
-        ValueError: With the option and what it may be.
+        ValueError: With the option and its valid values.
     """
     for name in ("seeds", "episodes", "searches"):
         if not len(cfg[name]):
@@ -65,12 +65,12 @@ def check(cfg: DictConfig) -> None:
 
 
 def policy_folder(cfg: DictConfig, system: str, seed: int, episodes: int) -> Path:
-    """Where a trained policy lies."""
+    """Folder of a trained policy."""
     return Path(str(cfg.out)) / f"{SYSTEMS[system]}_{episodes}_s{seed}" / "checkpoint"
 
 
 def train(cfg: DictConfig) -> list[dict[str, Any]]:
-    """Train every system, seed and number of episodes that is not there yet; a row of scores for each."""
+    """Train every missing system, seed and number of episodes; one row of scores for each."""
     model = load_world_model(cfg.model)
     bank = load_bank(cfg.data, cameras=model.interface.cameras, progress=lambda all_: tqdm(all_, desc="log"))
     rows = []
@@ -81,7 +81,7 @@ def train(cfg: DictConfig) -> list[dict[str, Any]]:
 
 
 def train_one(cfg: DictConfig, bank: FrameBank, system: str, *, seed: int, episodes: int) -> dict[str, Any]:
-    """Train one policy, or read the scores of the one that is there if it was trained with the same settings."""
+    """Train one policy, or read the scores of an existing one with the same settings."""
     folder = policy_folder(cfg, system, seed, episodes)
     described: dict[str, Any] = OmegaConf.to_container(cfg[SYSTEMS[system]], resolve=True)  # type: ignore[assignment]
     facts = {"data": str(cfg.data), "held": cfg.held, "judged": cfg.judged, "batch": cfg.batch, "fit": dict(cfg.fit)}
@@ -105,7 +105,7 @@ def train_one(cfg: DictConfig, bank: FrameBank, system: str, *, seed: int, episo
 
 
 def ways(cfg: DictConfig) -> dict[str, tuple[str, ChunkMethod]]:
-    """Every method that is played: its own name -> its name in the table (seeds pooled), and how it plays."""
+    """Every method: its own name -> its name in the table (seeds pooled), and how it plays."""
     searches = {candidates * rounds: _search(cfg, candidates, rounds, std=None) for candidates, rounds in cfg.searches}
     seeded = {candidates * rounds: _search(cfg, candidates, rounds, std=0.25) for candidates, rounds in cfg.searches}
     found = {name: (name, ChunkMethod(search=search)) for name, search in _named("planner alone", searches)}
@@ -185,7 +185,7 @@ def _named(title: str, searches: Mapping[int, PlanSettings]) -> list[tuple[str, 
 
 
 def _trainings(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
-    """Share within 5 cm and median end of each training by itself, by the name that its method plays under."""
+    """Share within 5 cm and median final distance of each training run, by the name of its method."""
     own: dict[str, list[EpisodeRecord]] = {}
     for record in records:
         own.setdefault(record.method, []).append(record)
@@ -194,7 +194,7 @@ def _trainings(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
 
 
 def _once(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
-    """The episodes of the first seed alone: one record for each start and goal."""
+    """The episodes of the first seed: one record for each start and goal."""
     first: dict[Any, EpisodeRecord] = {}
     for record in records:
         first.setdefault(record.key, record)
@@ -203,7 +203,7 @@ def _once(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="bench_act_jepa")
 def main(cfg: DictConfig) -> None:
-    """Train, play, write, and say where the table lies."""
+    """Train, play, write, and print the path of the table."""
     try:
         check(cfg)
         torch.set_num_threads(int(cfg.threads))

@@ -1,9 +1,9 @@
-"""How well MC-JEPA sees motion: `python experiments/bench_flow.py out=runs/flow "seeds=[0,1,2]"`.
+"""Optical flow of MC-JEPA: `python experiments/bench_flow.py out=runs/flow "seeds=[0,1,2]"`.
 
-Add `system=mc_jepa_two_phases fit=motion_two_phases` for a training whose price on roughness drops near its end.
-Records pairs of frames in training labs, and others with their exact flow in labs that are kept out; trains on the bare
-frames; and measures against the exact flow, which no training sees. Leaves pairs, checkpoints, flow.json and flow.png;
-what is there already is used again.
+`system=mc_jepa_two_phases fit=motion_two_phases` trains with a smoothness weight that drops near the end. The command
+records pairs of frames in training labs, and pairs with exact flow in held-out labs; trains on the frames alone;
+and evaluates against the exact flow, which no training uses. It writes pairs, checkpoints, flow.json and flow.png,
+and reuses existing ones.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DT_S = 0.24  # of the arm; pairs are one control step apart
 
 
 def pairs_of(cfg: DictConfig, side: str) -> FlowPairs:
-    """The pairs of the training labs, or of those kept out."""
+    """The pairs of the training labs, or of the held-out ones."""
     part = cfg.pairs[side]
     labs = range(int(part.first_lab), int(part.first_lab) + int(part.labs))
     recording = FlowRecording(labs=labs, pairs=int(part.pairs), size=int(cfg.image_size), split=str(part.split))
@@ -51,10 +51,10 @@ def pairs_of(cfg: DictConfig, side: str) -> FlowPairs:
 def trained(
     cfg: DictConfig, seed: int, train: FlowPairs, held: FlowPairs
 ) -> tuple[MotionContentObjective, dict[str, Any]]:
-    """The objective of one seed, and the facts of its training: read if it is there, else trained and kept.
+    """The objective of one seed and the record of its training: loaded if it exists, else trained and saved.
 
     Raises:
-        BadCheckpoint: If what is there was made with other settings.
+        BadCheckpoint: If the existing one has other settings.
     """
     folder = Path(cfg.out) / f"seed_{seed}" / "checkpoint"
     system: dict[str, Any] = OmegaConf.to_container(cfg.system, resolve=True)  # type: ignore[assignment]
@@ -79,7 +79,7 @@ def trained(
 def run(
     objective: MotionContentObjective, cfg: DictConfig, seed: int, train: FlowPairs, held: FlowPairs
 ) -> dict[str, Any]:
-    """Train on bare frames; the curve is for people, no choice is made by it."""
+    """Train on frames alone; the validation curve is for inspection and selects nothing."""
     told: dict[str, Any] = assemble(OmegaConf.to_container(cfg.fit, resolve=True))
     settings = FitSettings(**{**told, "betas": tuple(told["betas"])})
     curve: list[Mapping[str, float]] = []
@@ -102,7 +102,7 @@ def run(
 
 
 def bench(cfg: DictConfig) -> dict[str, Any]:
-    """Every seed: trained, measured, and the first one drawn."""
+    """Train and evaluate every seed, and draw the first one."""
     torch.set_num_threads(int(cfg.threads))
     out = Path(cfg.out)
     claim_run(out, "bench_flow", left=("train.npz",))
@@ -145,7 +145,7 @@ def show(table: Scores) -> None:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="bench_flow")
 def main(cfg: DictConfig) -> None:
-    """Train, measure, print, and say where the files are."""
+    """Train, evaluate, print the scores and the paths of the files."""
     try:
         result = bench(cfg)
     except MISTAKES as mistake:

@@ -1,7 +1,7 @@
 """How fast logs are ingested and clips are read: `python experiments/bench_loading.py`.
 
-Makes the same episodes in several formats, turns each into a cache and draws clips at random places, all in one process
-on one thread; figures are per busy second of that process. Leaves loading.json, loading.md and loading.png.
+Makes the same episodes in several formats, converts each into a cache and reads clips at random positions, all in one
+process on one thread; rates are per CPU second of that process. Writes loading.json, loading.md and loading.png.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MISTAKES = (BadEpisode, MissingPackage, UnknownName, ValueError, OSError)
 
 
 def bench(cfg: DictConfig) -> dict[str, Any]:
-    """Measure, print, write, and give back what was written.
+    """Measure, print and write; returns the written results.
 
     Raises:
         UnknownName: If there is no such kind of log.

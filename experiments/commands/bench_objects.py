@@ -1,10 +1,10 @@
-"""What Causal-JEPA makes of several objects: `python experiments/bench_objects.py out=runs/objects "seeds=[0,1,2]"`.
+"""Causal-JEPA with several objects: `python experiments/bench_objects.py out=runs/objects "seeds=[0,1,2]"`.
 
-Records pucks that a hand pushes about; finds slots in the pictures and measures them against the segmentation; trains
-predictors with whole objects hidden, with as many tokens hidden at random, and with nothing hidden; measures futures
-and influences with more pucks than were trained on; asks what if a puck were gone or elsewhere, beside the simulator;
-and pushes pucks to goal images, beside LeWorldModel and idleness. Leaves recordings, checkpoints, report.json, table.md
-and pictures; what is there already is used again.
+Records pucks that a hand pushes; learns slots from the images and compares them with the segmentation; trains
+predictors with whole objects masked, with as many random tokens masked, and without a mask; measures predictions and
+influences with more pucks than in training; compares counterfactuals (a puck removed or moved) with the simulator;
+and pushes pucks to goal images, beside LeWorldModel and an idle agent. Writes recordings, checkpoints, report.json,
+table.md and figures, and reuses existing ones.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ from jepa_mpc.world_model.training.loop import FitSettings, TrainingDiverged
 
 MISTAKES = (BadCheckpoint, MissingPackage, TrainingDiverged, UnknownName, ValueError, OSError)
 TRUTH, PICTURES = "simulator truth", "pictures"
-SHOWN = 8  # frames of a video in the picture of slots
+SHOWN = 8  # frames of a video in the figure of slots
 
 
 def recorded(cfg: DictConfig, split: str) -> Episodes:
-    """The episodes to train on ("train") or those kept out ("held")."""
+    """The training episodes ("train") or the held-out ones ("held")."""
     part = cfg.record[split]
     recording = Recording(
         episodes=int(part.episodes),
@@ -78,12 +78,12 @@ def recorded(cfg: DictConfig, split: str) -> Episodes:
 
 
 def settings(part: DictConfig) -> FitSettings:
-    """How a part is trained."""
+    """The training settings of a part."""
     return FitSettings(steps=int(part.steps), learning_rate=float(part.learning_rate), weight_decay=1e-3, warmup=0.05)
 
 
 def slot_lesson(cfg: DictConfig) -> SlotLesson:
-    """How slots are found."""
+    """The settings of the slot training."""
     given = cfg.slots
     return SlotLesson(
         image=int(cfg.record.size),
@@ -96,7 +96,7 @@ def slot_lesson(cfg: DictConfig) -> SlotLesson:
 
 
 def truth(cfg: DictConfig, train: Episodes, held: Episodes) -> TrialSource:
-    """Slots of simulator truth."""
+    """Slots from simulator state."""
     encoder = TrueSlots(int(cfg.slots.slot_dim))
     train_logs = true_slots(train, encoder, tuple(cfg.record.train.counts))
     held_logs = true_slots(held, encoder, tuple(cfg.record.held.counts))
@@ -104,7 +104,7 @@ def truth(cfg: DictConfig, train: Episodes, held: Episodes) -> TrialSource:
 
 
 def pictures(objective: SlotFeatureObjective, cfg: DictConfig, train: Episodes, held: Episodes) -> TrialSource:
-    """Slots found in pictures; which body each one follows is told for measuring alone."""
+    """Slots learned from images; the body that each one follows is used for evaluation only."""
     encoder = placed(objective)
 
     def logs(episodes: Episodes, counts: tuple[int, ...]) -> dict[int, SlotLog]:
@@ -118,7 +118,7 @@ def pictures(objective: SlotFeatureObjective, cfg: DictConfig, train: Episodes, 
 
 
 def measured_slots(cfg: DictConfig, train: Episodes, held: Episodes) -> tuple[SlotFeatureObjective, dict[str, Any]]:
-    """The slots, and how well they agree with the segmentation of the episodes kept out."""
+    """The slots, and their agreement with the segmentation of the held-out episodes."""
     objective, seconds = trained_slots(Path(cfg.out) / "slots", slot_lesson(cfg), train)
     times, table = held.owners.shape[1], {}
     for count in cfg.record.held.counts:
@@ -134,7 +134,7 @@ def measured_slots(cfg: DictConfig, train: Episodes, held: Episodes) -> tuple[Sl
 
 
 def readable_m(objective: SlotFeatureObjective, held: Episodes, times: int) -> float:
-    """How well places can be read from slots: fitted on every second episode, measured on the others."""
+    """Error of positions read out from slots: fitted on every second episode, evaluated on the others."""
     slots, middles = found(placed(objective), objective.preprocess, held.frames[:, :times])
     bodies = owners_of(middles, held.places_m[:, :times], held.present)
     short = held.first(times)
@@ -144,7 +144,7 @@ def readable_m(objective: SlotFeatureObjective, held: Episodes, times: int) -> f
 
 
 def predictors(cfg: DictConfig, name: str, source: TrialSource) -> dict[tuple[str, int], tuple[ObjectWorld, float]]:
-    """Every mask and seed: trained, or read if it is there."""
+    """Every mask and seed: loaded if it exists, else trained."""
     given = cfg.predictor
     sizes = SlotSizes(
         width=int(cfg.slots.slot_dim),
@@ -179,7 +179,7 @@ def scored(cfg: DictConfig, name: str, source: TrialSource, worlds: Any) -> list
 
 
 def windows_of(cfg: DictConfig, log: SlotLog) -> SlotWindows:
-    """The windows that predictors are judged on."""
+    """The windows that predictors are evaluated on."""
     given = cfg.judge
     return cut(log, history=int(cfg.predictor.history), horizon=int(given.horizon), every=int(given.every))
 
@@ -187,7 +187,7 @@ def windows_of(cfg: DictConfig, log: SlotLog) -> SlotWindows:
 def pushes(
     cfg: DictConfig, train: Episodes, held: Episodes, sources: Mapping[str, TrialSource], worlds: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The same pushes with every source and mask of the first seed, with LeWorldModel, and with nothing done."""
+    """The same pushes with every source and mask of the first seed, with LeWorldModel, and with an idle agent."""
     given, history, size = cfg.push, int(cfg.predictor.history), int(cfg.record.size)
     count, ahead = int(given.count), int(given.ahead)
     tasks = choose_pushes(
@@ -208,7 +208,7 @@ def pushes(
 
 
 def bench(cfg: DictConfig) -> dict[str, Any]:
-    """Record, train, measure, ask, push, and write all of it."""
+    """Run all parts and write their results."""
     torch.set_num_threads(int(cfg.threads))
     out = Path(cfg.out)
     claim_run(out, "bench_objects", left=("train.npz",))
@@ -252,10 +252,10 @@ def bench(cfg: DictConfig) -> dict[str, Any]:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="bench_objects")
 def main(cfg: DictConfig) -> None:
-    """Run, print the tables, and say where the files are."""
+    """Run, print the tables and the paths of the files."""
     try:
         result = bench(cfg)
     except MISTAKES as mistake:
         sys.exit(f"bench_objects: {mistake}")
     print(markdown(result))
-    print(f"{cfg.out}: report.json, table.md, pictures")
+    print(f"{cfg.out}: report.json, table.md, figures")

@@ -1,8 +1,8 @@
-"""Planners on tasks of true dynamics: `python experiments/bench_planners.py tasks=[reach] planners=[cem,icem]`.
+"""Planners on true dynamics: `python experiments/bench_planners.py tasks=[reach] planners=[cem,icem]`.
 
-Plays every planner at every budget from the same starts with the same seeds, beside doing nothing, random actions and
-an oracle, and leaves table.csv, results.json, figures and a page. Each finished run has a file of its own: the same
-command goes on where it was stopped. `--help` lists the options.
+Plays every planner at every budget from the same starts with the same seeds, beside an idle agent, random actions and
+an oracle, and writes table.csv, results.json, figures and a page. Each finished run has its own file: the same
+command resumes a stopped run. `--help` lists the options.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SHOWN = ("planner", "budget", "runs", page.SUCCESS, "true cost", "evaluations", 
 
 
 def play(study: Study, cfg: DictConfig) -> None:
-    """Play what this shard has not played yet, with live progress."""
+    """Play this shard's missing cells, with a progress bar."""
     folder, commit = Path(str(cfg.out)), origin.commit()
     mine = study.cells[cfg.shard :: cfg.shards]
     done = finished(study.cells, folder)
@@ -68,9 +68,9 @@ def play(study: Study, cfg: DictConfig) -> None:
 
 
 def report(study: Study, cfg: DictConfig, *, interrupted: bool = False) -> tuple[list[planner_table.Row], str]:
-    """Write results.json, table.csv, table.md, figures and page of all runs in the folder that are done.
+    """Write results.json, table.csv, table.md, figures and page of all finished runs in the folder.
 
-    Runs of other shards, and of wider studies that had the same folder, are part of it. Nothing is written of no run.
+    Runs of other shards, and of wider studies in the same folder, are included. Without any run nothing is written.
 
     Returns:
         The rows of the table, and what is missing ("" if nothing is).
@@ -80,7 +80,9 @@ def report(study: Study, cfg: DictConfig, *, interrupted: bool = False) -> tuple
     outcomes = list(done.values())
     missing = sum(cell.key not in done for cell in study.cells)
     partial = f"Partial: {missing} of {len(study.cells)} runs are missing" if missing else ""
-    partial += f" ({'interrupted' if interrupted else 'other shards'}; the same command goes on)" if missing else ""
+    partial += (
+        f" ({'interrupted' if interrupted else 'other shards'}; run the same command to resume)" if missing else ""
+    )
     if not outcomes:
         return [], partial
     rows = planner_table.table(outcomes, reference=cfg.reference)
@@ -110,7 +112,7 @@ def report(study: Study, cfg: DictConfig, *, interrupted: bool = False) -> tuple
 
 
 def show(rows: list[planner_table.Row], study: Study, done: Path, *, partial: str) -> None:
-    """Print one table per task, and one of all with a sentence of advice."""
+    """Print one table per task, and one over all tasks with a sentence of advice."""
     console = Console(width=120)
     for task, group in page.by_task(rows).items():
         shown = Table(*SHOWN, title=task)
@@ -131,10 +133,10 @@ def show(rows: list[planner_table.Row], study: Study, done: Path, *, partial: st
 
 
 def bench(cfg: DictConfig) -> list[planner_table.Row]:
-    """Play, write, print, and give back the rows of the table.
+    """Play, write and print; returns the rows of the table.
 
     Raises:
-        KeyboardInterrupt: If it was interrupted; the report of what is done is written first.
+        KeyboardInterrupt: If it was interrupted; the report of the finished runs is written first.
     """
     torch.set_num_threads(1)
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]

@@ -1,7 +1,7 @@
-"""What kept keys and values save in a rollout of V-JEPA 2-AC: `python experiments/bench_rollout.py`.
+"""The speed-up of V-JEPA 2-AC rollouts by a key-value cache: `python experiments/bench_rollout.py`.
 
-Cached and uncached rollouts run in turn, in one process, on random weights; the table shows the median time of each
-(busy time of the process on a processor, time of the device on a GPU), their ratio, and how far the results are apart.
+Cached and uncached rollouts alternate in one process, on random weights; the table shows the median time of each (CPU
+time of the process, or device time on a GPU), their ratio, and the difference of the results.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """One world's context and candidate plans."""
+    """The context and the candidate plans of one world."""
 
     latents: Tensor
     actions: Tensor
@@ -86,13 +86,13 @@ def predictor_of(cfg: DictConfig, *, device: torch.device, dtype: torch.dtype) -
 
 @torch.no_grad()
 def kept(predictor: BlockCausalPredictor, given: Inputs) -> Tensor:
-    """The product's rollout `(S, H, N, D)`."""
+    """The package's rollout `(S, H, N, D)`, with a key-value cache."""
     return predictor.rollout(given.latents, given.actions, given.plans, given.poses)[0][0]
 
 
 @torch.no_grad()
 def anew(predictor: BlockCausalPredictor, given: Inputs) -> Tensor:
-    """The same with nothing kept: every step runs the whole history of every candidate, as the public code does."""
+    """The same without a cache: every step processes the whole history of every candidate, as the public code does."""
     count, horizon = given.plans.shape[1:3]
     latents = given.latents.expand(count, -1, -1, -1)
     poses = given.poses.expand(count, -1, -1)
@@ -106,7 +106,7 @@ def anew(predictor: BlockCausalPredictor, given: Inputs) -> Tensor:
 
 
 def timed(call: Callable[[], Tensor], device: torch.device) -> float:
-    """Seconds that a call takes: busy time of this process, or time of the GPU."""
+    """Seconds of a call: CPU time of this process, or time of the GPU."""
     if device.type == "cpu":
         start = time.process_time()
         call()
@@ -120,7 +120,7 @@ def timed(call: Callable[[], Tensor], device: torch.device) -> float:
 
 
 def measure(cfg: DictConfig, *, device: torch.device, precision: str, context: int) -> Row:
-    """Time both ways in turn and compare what they give."""
+    """Time both variants in turn and compare their results."""
     dtype = DTYPES[precision]
     predictor = predictor_of(cfg, device=device, dtype=dtype)
     given = inputs_of(cfg, context=context, device=device, dtype=dtype)
@@ -137,7 +137,7 @@ def measure(cfg: DictConfig, *, device: torch.device, precision: str, context: i
 
 
 def bench(cfg: DictConfig) -> list[Row]:
-    """All lines of the table; writes them to `out`, too."""
+    """All lines of the table; also writes them to `out`."""
     folder = Path(str(cfg.out))
     claim_run(folder, "bench_rollout")
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])] if cfg.device == "auto" else [str(cfg.device)]
@@ -157,7 +157,7 @@ def bench(cfg: DictConfig) -> list[Row]:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="bench_rollout")
 def main(cfg: DictConfig) -> None:
-    """Measure, write, show."""
+    """Measure, write, print."""
     torch.set_num_threads(1)
     try:
         rows = bench(cfg)

@@ -1,11 +1,11 @@
 """How fast learned dynamics plan: `python experiments/bench_speed.py`.
 
-A LeWorldModel of the published size and random weights plans with the cross-entropy method: as one would first write
-it ("plain"), with the published window and all exact savings, and in our own form that keeps keys and values; each in
-32 and 16 bits. All run in turn, in one process; the table shows medians per round of the search (busy time of the
-process, or time of the device on a GPU), ratios to the plain rollout of the same context, and the distance to it.
-Also `what=loop`, a small model that drives a control loop in real time; `what=searches`, what a planner costs when its
-world is free, and worlds side by side; `what=simulator`, true dynamics beside a plain rollout of MuJoCo.
+A LeWorldModel of the published size with random weights plans with the cross-entropy method: in a direct
+implementation ("plain"), with the published window and all exact optimisations, and in our own form with a
+key-value cache; each in 32 and 16 bits. All alternate in one process; the table shows medians per round of the
+search (CPU time of the process, or device time on a GPU), ratios to the plain rollout of the same context, and the
+difference from it. Also `what=loop`, a small model in a real-time control loop; `what=searches`, the cost of a
+planner with free dynamics, and batched worlds; `what=simulator`, true dynamics beside a plain MuJoCo rollout.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Measured = tuple[list[dict[str, Any]], dict[str, Any], tuple[tuple[str, ...], ..
 
 
 def bench_rollouts(cfg: DictConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows of the table, and what else to know of the machine."""
+    """The rows of the table, and further facts on the machine."""
     wanted = "cuda" if cfg.device == "auto" and torch.cuda.is_available() else cfg.device.replace("auto", "cpu")
     device = torch.device(wanted)
     names = ("preset", "samples", "iterations", "horizon", "window", "rounds", "seed")
@@ -58,7 +58,7 @@ def bench_rollouts(cfg: DictConfig) -> tuple[list[dict[str, Any]], dict[str, Any
 
 
 def bench(cfg: DictConfig) -> dict[str, Any]:
-    """Measure, print the tables, write them to speed.json, loop.json and so on, and give back what was written.
+    """Measure, print the tables, write them to speed.json, loop.json etc.; returns the written results.
 
     Raises:
         UnknownName: If `what` is none of the benchmarks.

@@ -1,10 +1,10 @@
 """Record reward-free motion in many labs: `python experiments/collect.py out=logs/reach labs=400 episodes=5 workers=2`.
 
-`policy=handle` keeps an object in play by feel (see `trajectories.handling`). `task=gym:ID` records in an environment
-of gymnasium: `python experiments/collect.py task=gym:Reacher-v5 episodes=300 steps=50 out=logs/reacher`.
+`policy=handle` handles an object by proprioception (see `trajectories.handling`). `task=gym:ID` records in a gymnasium
+environment: `python experiments/collect.py task=gym:Reacher-v5 episodes=300 steps=50 out=logs/reacher`.
 
-Episode i depends on the seeds and on i alone, whatever the number of workers. Interrupt it at any time: what is in the
-log stays whole and in order, and the same command goes on from there. The manifest is written last.
+Episode i depends only on the seeds and on i, whatever the number of workers. It can be interrupted at any time: the log
+stays whole and in order, and the same command resumes it. The manifest is written last.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="collect")
 def main(cfg: DictConfig) -> None:
-    """Read the configuration, collect, and say in one sentence how it went."""
+    """Read the configuration, collect, and print a summary."""
     folder = Path(cfg.out)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)

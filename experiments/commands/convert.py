@@ -17,17 +17,17 @@ from jepa_mpc.trajectories.robots import MappedLog, chosen_map
 
 
 def convert(cfg: DictConfig) -> Path:
-    """Read the source, write the target; the target appears whole or not at all.
+    """Read the source and write the target atomically.
 
     Raises:
         BadEpisode: If the source is damaged.
         FileExistsError: If the target exists.
-        UnknownName: If there is no such format to write.
+        UnknownName: If there is no such format, or it cannot be written.
     """
     write = choose(WRITERS, cfg.format, "format to write")
     target = Path(cfg.to)
     if target.exists() and (target.is_file() or any(target.iterdir())):
-        raise FileExistsError(f"{target} exists already: name a new place")
+        raise FileExistsError(f"{target} already exists: choose a new path")
     reader = open_log(Path(cfg.source), format=cfg.source_format)
     log = MappedLog(reader, robot=chosen_map(reader, OmegaConf.to_container(cfg.robot, resolve=True)))
     options = {"frames": cfg.frames} if cfg.format == "lerobot" else {}
@@ -36,7 +36,7 @@ def convert(cfg: DictConfig) -> Path:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="convert")
 def main(cfg: DictConfig) -> None:
-    """Convert, and say what came out."""
+    """Convert, and print a summary."""
     check_complete(cfg, name="convert")
     try:
         written = open_log(convert(cfg))

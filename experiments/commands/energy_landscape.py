@@ -1,7 +1,7 @@
-"""What a world model thinks of each action: `python experiments/energy_landscape.py checkpoint=runs/x/checkpoint`.
+"""Energy of each action in a world model: `python experiments/energy_landscape.py checkpoint=runs/x/checkpoint`.
 
-The hand really makes a known move, and the picture after it is the goal. The plot shows the energy of every action on a
-grid in x and y, and in x and z, beside the true one: a good model has its minimum there (Assran et al. 2025,
+The hand executes a known move, and the image after it is the goal. The plot shows the energy of every action on a grid
+in x and y, and in x and z, beside the true action; a good model has its minimum there (Assran et al. 2025,
 arXiv:2506.09985, figure on the energy landscape).
 """
 
@@ -49,7 +49,7 @@ class Landscape:
         axis_m: Values of each of the two actions `G`.
         energy: `G G`, first action along the first axis.
         true_m: The true action in the plane `2`.
-        least_m: Where the energy is least `2`.
+        least_m: The action with the lowest energy `2`.
     """
 
     lab: str
@@ -66,7 +66,7 @@ class Landscape:
 
 
 def situation(env: ReachEnv, cfg: DictConfig, index: int) -> tuple[Observation, Observation, NDArray[np.float64]]:
-    """What is seen before and after a move, and the move that was measured per step (m)."""
+    """Observations before and after a move, and the measured move per step (m)."""
     lab = sample_lab(index, split=str(cfg.split), seed=int(cfg.lab_seed), level=cfg.level)
     env.reset(seed=int(cfg.seed), options={"lab": lab})
     draw = numpy_generator(int(cfg.seed), "landscape", index)
@@ -81,7 +81,7 @@ def situation(env: ReachEnv, cfg: DictConfig, index: int) -> tuple[Observation, 
 
 @torch.no_grad()
 def energies(model: WorldModel, before: Observation, after: Observation, plans: Tensor) -> Tensor:
-    """The energy `G` of each plan `G H A` from what was seen before to what was seen after."""
+    """The energy `G` of each plan `G H A` from the observation before to the observation after."""
     device = next(model.objective.parameters()).device
     seen, wanted = (
         model.perception(Observation(frames=x.frames.to(device), cameras=x.cameras)) for x in (before, after)
@@ -123,7 +123,7 @@ def landscape(model: WorldModel, env: ReachEnv, cfg: DictConfig, index: int) -> 
 
 
 def draw(rows: list[list[Landscape]], path: Path) -> None:
-    """One row of planes per lab: dark is low, a cross marks the true action, a ring the minimum."""
+    """One row of planes per lab: dark is low, a cross marks the true action, a circle the minimum."""
     figure = Figure(figsize=(3.4 * len(PLANES) + 0.6, 3.1 * len(rows)), layout="constrained")
     cells = figure.subplots(len(rows), len(PLANES), squeeze=False)
     for line, parts in zip(cells, rows, strict=True):
@@ -177,7 +177,7 @@ def study(cfg: DictConfig) -> dict[str, Any]:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="energy_landscape")
 def main(cfg: DictConfig) -> None:
-    """Study, draw, say how far the minima are from the truth."""
+    """Run, draw, print the distance of the minima from the true action."""
     torch.set_num_threads(1)
     try:
         facts = study(cfg)

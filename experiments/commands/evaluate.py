@@ -1,7 +1,7 @@
 """Score a world model in any environment: `python experiments/evaluate.py task=gym:Reacher-v5 checkpoint=runs/reacher`.
 
-Beside it play true dynamics with the same planner, a policy of the user's, random actions, and nobody, each in the same
-episodes. Each finished episode has a file of its own: the same command goes on where it was stopped.
+Compares it with true dynamics under the same planner, a user's policy, random actions and an idle agent, each in the
+same episodes. Each finished episode has its own file: the same command resumes a stopped run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from jepa_mpc.runs import origin
 from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.runs.worker_pool import in_processes
 
-FREE = ("out", "workers", "episodes", "films")  # may differ when a run goes on
+FREE = ("out", "workers", "episodes", "films")  # may differ when a run is resumed
 FORMAT = "evaluation-v1"
 
 
@@ -57,22 +57,22 @@ class Job:
         return Path(json.loads(self.options)["out"])
 
     def name(self) -> str:
-        """What its files are called."""
+        """Stem of its files."""
         return f"{self.method.replace(' ', '_')}-{self.episode:03d}"
 
     def path(self) -> Path:
-        """Where its result lies."""
+        """Path of its result."""
         return self.folder() / "episodes" / f"{self.name()}.json"
 
     def film(self) -> Path | None:
-        """Where its film goes: the world model's first episodes have one."""
+        """Path of its video: the world model's first episodes have one."""
         wanted = self.method == WORLD_MODEL and self.episode < json.loads(self.options)["films"]
         return self.folder() / "videos" / f"{self.name()}.mp4" if wanted else None
 
 
 @lru_cache(maxsize=1)
 def scoring_of(options: str) -> Scoring:
-    """What the options ask for; the environment is made once per process."""
+    """The scoring that the options describe; the environment is made once per process."""
     cfg = json.loads(options)
     name, arguments = planner_choice(cfg["planner"])
     settings = PlanSettings(planner=name, arguments=arguments, effort=cfg["effort"], execute=cfg["execute"])
@@ -81,7 +81,7 @@ def scoring_of(options: str) -> Scoring:
 
 
 def work_one(job: Job) -> Mapping[str, Any]:
-    """Play a job and keep what came of it."""
+    """Play a job and save its result."""
     torch.set_num_threads(1)
     film = job.film()
     for place in (job.path(), *([film] if film else [])):
@@ -92,7 +92,7 @@ def work_one(job: Job) -> Mapping[str, Any]:
 
 
 def methods_of(options: Mapping[str, Any]) -> list[str]:
-    """The methods that play: those that are named, or all that can be had."""
+    """The methods to play: the named ones, or all that are available."""
     scoring = scoring_of(json.dumps(options))
     if options["methods"] is not None:
         for name in options["methods"]:
@@ -107,7 +107,7 @@ def methods_of(options: Mapping[str, Any]) -> list[str]:
 
 
 def play(jobs: list[Job], *, workers: int) -> None:
-    """Play the jobs that are not done.
+    """Play the unfinished jobs.
 
     Raises:
         Stopped: If it was interrupted; finished episodes are kept.
@@ -120,11 +120,11 @@ def play(jobs: list[Job], *, workers: int) -> None:
                 bar.update()
     except KeyboardInterrupt as stop:
         done = sum(job.path().exists() for job in jobs)
-        raise Stopped(f"after {done} of {len(jobs)} episodes: the same command goes on from there") from stop
+        raise Stopped(f"after {done} of {len(jobs)} episodes: run the same command to resume") from stop
 
 
 def report(jobs: list[Job], options: Mapping[str, Any]) -> str:
-    """Write report.json and table.md of all episodes that are done; returns the table."""
+    """Write report.json and table.md of all finished episodes; returns the table."""
     found = [json.loads(job.path().read_text()) for job in jobs if job.path().exists()]
     names = dict.fromkeys(job.method for job in jobs)
     rows = {name: summary(mine) for name in names if (mine := [one for one in found if one["method"] == name])}
@@ -147,7 +147,7 @@ def options_of(cfg: DictConfig) -> dict[str, Any]:
     """The options as plain values.
 
     Raises:
-        ValueError: If a number is out of range, or `policy` is to play and not given.
+        ValueError: If a number is out of range, or the method `policy` is named without a policy.
     """
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     options |= {name: options[name] or {} for name in ("env", "goal")}
@@ -161,7 +161,7 @@ def options_of(cfg: DictConfig) -> dict[str, Any]:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Play what has not been played, and print the table."""
+    """Play the missing episodes, and print the table."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
     try:

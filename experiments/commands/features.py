@@ -1,6 +1,6 @@
-"""Features of films, pictures, clouds or sounds: `jepa-mpc features film.mp4 encoder=vjepa2_vitl hub=FILE to=FILE`.
+"""Features of videos, images, clouds or sounds: `jepa-mpc features film.mp4 encoder=vjepa2_vitl hub=FILE to=FILE`.
 
-One safetensors file comes out. A command that was stopped goes on where it was when it is run again.
+Writes one safetensors file. The same command resumes a stopped run.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ MISTAKES = (BadCheckpoint, BadEpisode, BadObservation, MissingPackage, UnknownNa
 
 
 def features(cfg: DictConfig) -> Path:
-    """Encode, with live progress.
+    """Encode, with a progress bar.
 
     Raises:
-        Stopped: If it was interrupted; what was encoded is kept.
+        Stopped: If it was interrupted; encoded rows are kept.
     """
     torch.set_num_threads(int(cfg.threads))
     choice = chosen(cfg)
@@ -43,7 +43,7 @@ def features(cfg: DictConfig) -> Path:
         try:
             return write_features(str(cfg.source), choice, str(cfg.to), settings=settings, progress=tell)
         except KeyboardInterrupt as stop:
-            raise Stopped(f"after {bar.n} rows: the same command goes on from there") from stop
+            raise Stopped(f"after {bar.n} rows: run the same command to resume") from stop
 
 
 def chosen(cfg: DictConfig) -> EncoderChoice:
@@ -60,7 +60,7 @@ def chosen(cfg: DictConfig) -> EncoderChoice:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="features")
 def main(cfg: DictConfig) -> None:
-    """Encode, and say what came out and what it took."""
+    """Encode, and print what was written and the time it took."""
     check_complete(cfg, name="features")
     began, busy = time.perf_counter(), time.process_time()
     try:

@@ -1,8 +1,9 @@
-"""What there is to gain by imagining what an object will do: `python experiments/headroom.py tasks=[push,final]`.
+"""The possible gain from predicting an object's motion: `python experiments/headroom.py tasks=[push,final]`.
 
-One agent with one cost family plans in true dynamics; beside it play the same agent in a world where all but the hand
-stays, servos, a script, random actions, and nobody. Nothing is learned and nothing is drawn. Each finished episode has
-a file of its own: the same command goes on where it was stopped. `--help` lists the options.
+One agent with one family of costs plans in true dynamics. It is compared with the same agent in a world where
+everything but the hand is static, with servo controllers, a script, random actions and an idle agent. Nothing is
+learned or rendered. Each finished episode has its own file: the same command resumes a stopped run. `--help` lists
+the options.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ OWN = ("object", "split", "level", "lab_seed", "horizon", "num_samples", "num_it
 
 
 def cells_of(cfg: DictConfig) -> list[Cell]:
-    """Every episode that the options ask for: all agents in one lab, then the next one.
+    """Every requested episode: all agents in one lab, then the next lab.
 
     Raises:
         UnknownName: If a task or agent is unknown.
-        ValueError: If there is not a single episode.
+        ValueError: If there is no episode.
     """
     for name in cfg.tasks:
         choose(dict.fromkeys(TASKS), name, "task")
@@ -55,7 +56,7 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
 
 
 def report(cells: list[Cell], cfg: DictConfig) -> str:
-    """Write headroom.json and table.md of all episodes that are done; returns the tables."""
+    """Write headroom.json and table.md of all finished episodes; returns the tables."""
     folder = Path(str(cfg.out))
     outcomes: dict[tuple[str, str], list[dict[str, Any]]] = {(cell.task, cell.agent): [] for cell in cells}
     for cell in cells:
@@ -73,7 +74,7 @@ def report(cells: list[Cell], cfg: DictConfig) -> str:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="headroom")
 def main(cfg: DictConfig) -> None:
-    """Play what has not been played, and print the table."""
+    """Play the missing episodes, and print the table."""
     torch.set_num_threads(1)
     folder = Path(str(cfg.out))
     try:

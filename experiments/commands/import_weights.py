@@ -1,6 +1,7 @@
 """Released weights of a world model as a checkpoint: `jepa-mpc import-weights model=leworldmodel hub=PLACE to=FOLDER`.
 
-The folder plans in our labs (`reach checkpoint=FOLDER agent=simple`), is served and drives robots like one of our own.
+The folder works like a checkpoint of our own: for planning (`reach checkpoint=FOLDER agent=simple`), serving and
+robots.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ MISTAKES = (BadCheckpoint, BadEpisode, MissingPackage, UnknownName, ValueError, 
 
 
 def import_released(cfg: DictConfig) -> WorldModel:
-    """Read the weights, write the checkpoint.
+    """Read the weights and write the checkpoint.
 
     Raises:
         BadCheckpoint: If the weights cannot be read or do not fit the robot.
@@ -48,10 +49,10 @@ def import_released(cfg: DictConfig) -> WorldModel:
 
 
 def robot_side(cfg: DictConfig) -> RobotSide:
-    """The robot as the options say it: from its log, or by its own map and a file of statistics.
+    """The robot from the options: from its log, or from its own map and a statistics file.
 
     Raises:
-        ValueError: If both a log and a file of statistics are given.
+        ValueError: If both a log and a statistics file are given.
     """
     if cfg.data and cfg.statistics:
         raise ValueError("data= and statistics= both tell the statistics of the actions: give one")
@@ -80,7 +81,7 @@ def _bar(episodes: Iterable[int]) -> Iterable[int]:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="import_weights")
 def main(cfg: DictConfig) -> None:
-    """Import, and say what the checkpoint sees and commands."""
+    """Import, and print the inputs and outputs of the checkpoint."""
     check_complete(cfg, name="import_weights")
     try:
         model = import_released(cfg)

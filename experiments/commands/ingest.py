@@ -1,6 +1,6 @@
 """Turn a log of any format into a cache: `python experiments/ingest.py path=logs/lerobot image_size=64 workers=2`.
 
-Stop it at any time; the same command goes on where it stopped. `train.py` makes the same cache if it is not there.
+It can be stopped at any time; the same command resumes it. `train.py` makes the same cache if it is missing.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def make(cfg: DictConfig) -> Cache:
     """The cache of the log that the options name.
 
     Raises:
-        BadEpisode: If an episode is damaged, or a picture of the finished cache is.
-        ValueError: If the log does not have what is asked for.
+        BadEpisode: If an episode is damaged, or an image of the finished cache is.
+        ValueError: If the log lacks what the options ask for.
         OSError: If the disk is full.
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
@@ -53,14 +53,14 @@ def _bar(episodes: Iterable[int]) -> Iterable[int]:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="ingest")
 def main(cfg: DictConfig) -> None:
-    """Ingest, and say what came out."""
+    """Ingest, and print a summary."""
     check_complete(cfg, name="ingest")
     try:
         cache = make(cfg)
     except (BadEpisode, UnknownName, MissingPackage, ValueError, TypeError, OSError) as error:
         sys.exit(f"ingest: {error}")
     except KeyboardInterrupt as stop:
-        raise Stopped("early: finished episodes stay, the same command goes on") from stop
+        raise Stopped("early: finished episodes are kept; run the same command to resume") from stop
     height, width = cache.index["picture"]
     size = sum(entry["bytes"] for entry in cache.index["files"].values()) / 1e9
     print(

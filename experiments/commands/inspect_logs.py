@@ -1,7 +1,7 @@
-"""Look into a robot log of any known format: `python experiments/inspect_logs.py path=logs/reach`.
+"""Inspect a robot log of any known format: `python experiments/inspect_logs.py path=logs/reach`.
 
-Prints fields, shapes, units, rates, lengths, statistics and what is wrong; saves a preview sheet, a film, and the robot
-map as it was guessed.
+Prints fields, shapes, units, rates, lengths, statistics and faults; saves a preview sheet, a video and the guessed
+robot map.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ MOST_AXES = 8
 
 
 def look(cfg: DictConfig) -> LogReport:
-    """Inspect the log, print the findings and save the pictures.
+    """Inspect the log, print the findings and save the images.
 
     Raises:
-        BadEpisode: If the log as a whole cannot be opened.
+        BadEpisode: If the log cannot be opened at all.
     """
     reader = open_log(Path(cfg.path), format=cfg.format)
     log = MappedLog(reader, robot=chosen_map(reader, OmegaConf.to_container(cfg.robot, resolve=True)))
@@ -80,7 +80,7 @@ def _declarations(report: LogReport) -> Table:
 
 
 def _statistics(report: LogReport) -> Table:
-    """A row per axis; counters are left out, and of long vectors all but the first axes."""
+    """A row per axis, without counters; long vectors are cut to their first axes."""
     table = Table(
         Column("axis", no_wrap=True), *(Column(name, justify="right") for name in ("low", "mean", "std", "high"))
     )
@@ -94,7 +94,7 @@ def _statistics(report: LogReport) -> Table:
 
 
 def _robot(log: MappedLog) -> str:
-    """The robot map that the log was seen through, without what it leaves out."""
+    """The robot map of the log, without its empty entries."""
     return OmegaConf.to_yaml({key: value for key, value in log.robot.to_dict().items() if value not in (None, [], "")})
 
 
@@ -115,7 +115,7 @@ def _summary(report: LogReport, log: MappedLog) -> dict[str, Any]:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="inspect_logs")
 def main(cfg: DictConfig) -> None:
-    """Look, and end with status 1 if an episode is damaged."""
+    """Inspect, and end with status 1 if an episode is damaged."""
     check_complete(cfg, name="inspect_logs")
     try:
         report = look(cfg)

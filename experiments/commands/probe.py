@@ -1,11 +1,11 @@
-"""What frozen features know of hand and object: `python experiments/probe.py checkpoint=runs/vjepa2_small/checkpoint`.
+"""Hand and object positions in frozen features: `python experiments/probe.py checkpoint=runs/vjepa2_small/checkpoint`.
 
-A probe reads the gripper's position (base frame, m) out of single frames, and the object's where the log knows it. It
-is fitted on some labs and judged on others, which the encoder did not see either, for the trained encoder, for the same
-encoder with fresh weights, and for the plain input: pixels, or where the points of a cloud lie. It is judged over all
-labs, and among frames that look alike (R2 alike: at most 0 for features that know the look of a scene and nothing
-else). It prints a table and leaves probe.json and probe.png. `encoder=vjepa2_vitl hub=FOLDER "cameras=[left]"` probes a
-released encoder in place of a checkpoint's; `"labels=[0.01, 0.1, 1]"` fits on fewer frames, too.
+A probe reads the gripper's position (base frame, m) from single frames, and the object's where the log has it. It is
+fitted on some labs and evaluated on others, which the encoder has not seen either, for the trained encoder, for the
+same encoder with random weights, and for the raw input: pixels, or the points of a cloud. Scores cover all labs, and
+groups of similar frames (R2 alike: at most 0 for features that encode only the appearance of a scene). It prints a
+table and writes probe.json and probe.png. `encoder=vjepa2_vitl hub=FOLDER "cameras=[left]"` probes a released
+encoder instead of a checkpoint's; `"labels=[0.01, 0.1, 1]"` also fits on fewer frames.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from jepa_mpc.trajectories.bank import FrameBank, load_bank
 from jepa_mpc.trajectories.episode import OBJECT
 
 MISTAKES = (BadCheckpoint, BadEpisode, MissingPackage, UnknownName, ValueError, OSError)
-FREE = ("out", "threads", "device")  # may differ in one folder
+FREE = ("out", "threads", "device")  # may differ within one folder
 HAND = slice(-6, -3)
-"""Where proprioception has the hand's position."""
+"""Position of the hand in the proprioception."""
 
 KIND = ("what", "probe", "labels", "encoder")
-"""What tells the rows of a table apart."""
+"""The columns that identify a row of the table."""
 
 Row = dict[str, str | int | float]
 
@@ -51,10 +51,10 @@ Row = dict[str, str | int | float]
 def samples(
     bank: FrameBank, encode: Encode, count: int, *, seed: int, side: str, sees: str = "frames"
 ) -> dict[str, Samples]:
-    """Frames drawn evenly from a bank, encoded each by itself, the same for every encoder; by what is to be read.
+    """Frames sampled uniformly from a bank, each encoded by itself, the same for every encoder; by the target to read.
 
     Raises:
-        ValueError: If the log knows no place, or holds nothing that the encoder sees.
+        ValueError: If the log has no position, or no input for the encoder.
     """
     drawn = bank.sample(count, 1, generator=generator(seed, "probe frames", side))
     places = {"object": drawn[OBJECT][:, 0]} if OBJECT in drawn else {}
@@ -69,10 +69,10 @@ def samples(
 
 
 def source_of(cfg: DictConfig) -> FeatureSource:
-    """What is probed: the released encoder that is named, else the checkpoint.
+    """The encoder to probe: the named released one, else the checkpoint's.
 
     Raises:
-        BadCheckpoint: If it cannot be had, or encodes no frames.
+        BadCheckpoint: If it cannot be loaded, or does not encode frames.
     """
     device = device_of(str(cfg.device))
     if not cfg.get("encoder"):
@@ -84,11 +84,11 @@ def source_of(cfg: DictConfig) -> FeatureSource:
 
 
 def probe(cfg: DictConfig) -> list[Row]:
-    """Every encoder with every probe and seed, for every place that the log knows: one row each.
+    """Every encoder with every probe and seed, for every position in the log: one row each.
 
     Raises:
         BadCheckpoint: If there is no such encoder of frames.
-        ValueError: If a released encoder is to see several cameras.
+        ValueError: If a released encoder is given several cameras.
     """
     torch.set_num_threads(int(cfg.threads))
     source = source_of(cfg)
@@ -111,7 +111,7 @@ def probe(cfg: DictConfig) -> list[Row]:
 
 
 def summary(rows: list[Row]) -> list[Row]:
-    """Mean and spread over the seeds of each encoder with each probe and share of the labels, the hand first."""
+    """Mean and spread over the seeds of each encoder with each probe and share of labels, the hand first."""
     kinds = dict.fromkeys(tuple(row[name] for name in KIND) for row in rows)
     table: list[Row] = []
     for kind in sorted(kinds, key=lambda kind: kind[0] != "hand"):
@@ -136,7 +136,7 @@ def show(table: list[Row]) -> None:
 
 
 def draw(table: list[Row], path: Path) -> None:
-    """Bars of the mean error in new labs and of R2 among frames that look alike, with the spread over the seeds."""
+    """Bars of the mean error in new labs and of R2 among similar frames, with the spread over the seeds."""
     colours: Mapping[str, str] = {"trained": "#0072b2", "fresh": "#b9b6ad", "plain": "#dedbd2"}
     kinds = list(dict.fromkeys(map(_named, table)))
     figure = Figure(figsize=(2.4 + 2.6 * len(kinds), 3.4), layout="constrained")
@@ -158,14 +158,14 @@ def draw(table: list[Row], path: Path) -> None:
 
 
 def _named(line: Row) -> str:
-    """A group of bars."""
+    """Label of a group of bars."""
     share = "" if line["labels"] == 1 else f"\n{line['labels']:.0%} of the labels"
     return f"{line['what']}, {line['probe']}{share}"
 
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="probe")
 def main(cfg: DictConfig) -> None:
-    """Probe, print, and leave the files."""
+    """Probe, print, and write the files."""
     out = Path(cfg.out)
     try:
         settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]

@@ -1,7 +1,7 @@
-"""Make a trained world model ready to ship: weights, and an album of logged frames that shows what it imagines.
+"""Prepare a trained world model for release: weights, and an album of logged frames that shows its rollouts.
 
 python experiments/publish.py run=runs/reach to=experiments/checkpoints/reach
-python experiments/publish.py "run=[runs/reach_s0,runs/reach_s1]"    # both as one: their measures are averaged
+python experiments/publish.py "run=[runs/reach_s0,runs/reach_s1]"    # both as an ensemble
 python experiments/publish.py run=runs/reach to=hf://user/reach       # on the Hugging Face Hub
 """
 
@@ -19,7 +19,7 @@ from jepa_mpc.places import CONFIGS
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="publish")
 def main(cfg: DictConfig) -> None:
-    """Publish, and say where."""
+    """Publish, and print the path."""
     try:
         print(f"published: {publish(cfg)}")
     except (BadCheckpoint, BadEpisode, MissingPackage, ValueError, OSError) as error:

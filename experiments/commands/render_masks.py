@@ -1,8 +1,8 @@
-"""What a masked system hides: `python experiments/render_masks.py system=ijepa_small data=LOG "cameras=[left]"`.
+"""The masks of a masked system: `python experiments/render_masks.py system=ijepa_small data=LOG "cameras=[left]"`.
 
-Draws one sample of the log as the system sees it in training, a row for each way of hiding: what is seen stays clear,
-each target block has a colour, and what is neither is dark. Clips show some of their times; sounds are drawn as
-spectrograms, with time to the right; clouds as their points, each coloured as the group it is nearest to.
+Draws one sample of the log as in training, a row for each mask: visible tokens stay clear, each target block has a
+colour, and all other tokens are dark. Clips show some of their frames; sounds are drawn as spectrograms, with time to
+the right; clouds as their points, each with the colour of its nearest group.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ MISTAKES = (BadEpisode, MissingPackage, UnknownName, ValueError, OSError)
 
 
 def render(cfg: DictConfig) -> Path:
-    """Draw a sample and return the picture's path.
+    """Draw a sample and return the path of the image.
 
     Raises:
-        ValueError: If the system hides nothing, or the log holds nothing that it takes.
+        ValueError: If the system has no mask, or the log has no input for it.
     """
     objective = assemble(
         OmegaConf.to_container(cfg.system, resolve=True), generator=generator(int(cfg.seed), "weights")
@@ -48,7 +48,7 @@ def render(cfg: DictConfig) -> Path:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="render_masks")
 def main(cfg: DictConfig) -> None:
-    """Draw, and say where the picture lies."""
+    """Draw, and print the path of the image."""
     try:
         print(f"masks: {render(cfg)}")
     except MISTAKES as mistake:

@@ -1,8 +1,8 @@
-"""Films of planners side by side: `python experiments/render_rollouts.py task=reach planners=[cem_short,slope]`.
+"""Videos of planners side by side: `python experiments/render_rollouts.py task=reach planners=[cem_short,slope]`.
 
-Each planner plays the same episode, in the task's simulator or in a learned world (`dynamics=learned`, reach only):
-the goal image, what the camera sees with the imagined path drawn in, and the energies over time. The film appears only
-when it is complete. `--help` lists the options.
+Each planner plays the same episode, in the task's simulator or in a learned world (`dynamics=learned`, reach only).
+The video shows the goal image, the camera image with the predicted path, and the energies over time. It is written
+atomically. `--help` lists the options.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def cells_of(options: dict[str, Any]) -> tuple[list[Cell], Path | None]:
     """The episode of each planner, and the learned world model if there is one.
 
     Raises:
-        UnknownName: If task or planner are unknown.
-        ValueError: If an option is not usable or a planner cannot play the task.
+        UnknownName: If the task or a planner is unknown.
+        ValueError: If an option is invalid or a planner cannot play the task.
     """
     for name, least in (("start", 0), ("start_seed", 0), ("seed", 0), ("size", 64)):
         if type(options[name]) is not int or options[name] < least:
@@ -65,12 +65,12 @@ def cells_of(options: dict[str, Any]) -> tuple[list[Cell], Path | None]:
 
 
 def render(cfg: DictConfig) -> Path:
-    """Play, film, write; returns the folder."""
+    """Play, record and write; returns the folder."""
     torch.set_num_threads(1)
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     chosen, checkpoint = cells_of(options)
     folder = Path(str(cfg.out))
-    refuse_strangers(folder, "films of render_rollouts", lambda name: name.endswith((".mp4", ".gif")))
+    refuse_strangers(folder, "videos of render_rollouts", lambda name: name.endswith((".mp4", ".gif")))
     claim_folder(folder)
     takes = []
     with tqdm(total=sum(cell.steps for cell in chosen), unit="step", desc="playing") as bar:
@@ -93,7 +93,7 @@ def render(cfg: DictConfig) -> Path:
 
 
 def notes(takes: list[Take], chosen: list[Cell], options: dict[str, Any]) -> dict[str, Any]:
-    """What is written beside a film: enough to make it again."""
+    """The notes beside a video, with all that is needed to make it again."""
     played = {
         each.name: {
             "arguments": dict(cell.arguments),
@@ -111,9 +111,9 @@ def notes(takes: list[Take], chosen: list[Cell], options: dict[str, Any]) -> dic
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="render_rollouts")
 def main(cfg: DictConfig) -> None:
-    """Make the film and say where it lies."""
+    """Make the video and print its path."""
     try:
         made = render(cfg)
     except MISTAKES as error:
         sys.exit(f"render_rollouts: {error}")
-    Console().print(f"film, poster and notes: {made}.*", soft_wrap=True)
+    Console().print(f"video, poster and notes: {made}.*", soft_wrap=True)

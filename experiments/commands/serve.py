@@ -1,7 +1,7 @@
 """Serve a planning agent over openpi's websocket protocol: `jepa-mpc serve checkpoint=reach_wide`.
 
-Each connection is an episode of its own. Ctrl-C or SIGTERM ends the server once the requests in work are answered.
-docs/serving.md says what a request holds.
+Each connection is an episode of its own. Ctrl-C or SIGTERM ends the server after the pending requests are answered.
+docs/serving.md describes the requests.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ async def serve(server: PolicyServer, *, host: str, port: int) -> None:
 
 
 def is_open(host: str) -> bool:
-    """Whether others than this machine can connect to that address."""
+    """Whether other machines can connect to that address."""
     if host == "localhost":
         return False
     try:
@@ -79,7 +79,7 @@ def is_open(host: str) -> bool:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="serve")
 def main(cfg: DictConfig) -> None:
-    """Prepare, listen, answer."""
+    """Prepare and serve."""
     try:
         server = prepared(cfg)
         if is_open(cfg.host) and cfg.api_key is None:

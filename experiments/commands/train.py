@@ -1,8 +1,10 @@
 """Train a world model on a log: `python experiments/train.py data=logs/reach out=runs/reach seed=0`.
 
-The run folder holds the resolved settings, metrics.jsonl, TensorBoard files, `state/` to go on from, `checkpoint/`, the
-world model as an agent loads it, and `best/`, the best one so far. Stop it at any time; the same command goes on, and
-ends in the same bits. On several GPUs: `torchrun --nproc_per_node=8 experiments/train.py ...` (docs/training.md).
+The run folder holds the resolved settings, metrics.jsonl, TensorBoard files, `state/` to resume from, `checkpoint/`,
+the
+world model as an agent loads it, and `best/`, the best one so far. The run can be stopped at any time; the same
+command resumes it with bit-identical results. On several GPUs: `torchrun --nproc_per_node=8 experiments/train.py ...`
+(docs/training.md).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ MISTAKES = (
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="train")
 def main(cfg: DictConfig) -> None:
-    """Read the settings, train, and say in one sentence where the world model is."""
+    """Read the settings, train, and print the path of the world model."""
     try:
         trained = run_training(cfg)
         doubts = "".join(f"; warning: {doubt}" for doubt in trained.doubts)

@@ -1,7 +1,7 @@
 """Train a critic for a frozen world model: `python experiments/train_critic.py data=logs/reach out=runs/critic`.
 
-It learns from logged latents what intrinsic cost is still to come on the way to a goal, with goals set in hindsight.
-The run folder holds the resolved settings, metrics.jsonl, the latents of the log and `checkpoint/`, the critic.
+It learns from logged latents to predict the intrinsic cost to come on the way to a goal; goals are relabelled in
+hindsight. The run folder holds the resolved settings, metrics.jsonl, the latents of the log and `checkpoint/`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MISTAKES = (Busy, BadCheckpoint, BadEpisode, UnknownName, TrainingDiverged, Valu
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="train_critic")
 def main(cfg: DictConfig) -> None:
-    """Read the settings, train, and say in one sentence where the critic is."""
+    """Read the settings, train, and print the path of the critic."""
     try:
         print(f"critic: {train_critic(cfg)}")
     except MISTAKES as mistake:

@@ -1,8 +1,8 @@
 """Train a policy for a frozen world model: `python experiments/train_policy.py data=logs/reach out=runs/policy`.
 
-It learns by heart how states of the log were reached from earlier ones, and how a planner goes from one to the other.
-With `rounds=3` the planner is asked again in the states to which the policy itself leads in the world model (DAgger).
-The run folder holds the resolved settings, metrics.jsonl, the latents of the log and `checkpoint/`, the policy.
+It imitates the transitions of the log, and a planner's actions between its states. With `rounds=3` the planner also
+labels the states that the policy itself visits in the world model (DAgger). The run folder holds the resolved
+settings, metrics.jsonl, the latents of the log and `checkpoint/`, the policy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MISTAKES = (Busy, BadCheckpoint, BadEpisode, UnknownName, TrainingDiverged, Valu
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="train_policy")
 def main(cfg: DictConfig) -> None:
-    """Read the settings, train, and say in one sentence where the policy is."""
+    """Read the settings, train, and print the path of the policy."""
     try:
         print(f"policy: {train_policy(cfg)}")
     except MISTAKES as mistake:

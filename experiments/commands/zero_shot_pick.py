@@ -1,10 +1,10 @@
-"""Grasp, carry and put down to image goals, in labs that no training log contained.
+"""Pick, carry and place towards image goals, in labs that no training log contained.
 
 python experiments/zero_shot_pick.py protocol=final object=mixed labs=10
 
-The world model plays beside controls on the same episodes: servos, a still world and a blind agent that see with the
-same perception, a script, random actions, and nobody. Each finished episode has a file of its own: the same command
-with the same `out=` goes on where it was stopped. `--help` lists the options.
+The world model is compared on the same episodes with servo controllers, a static world and a blind agent that share its
+perception, a script, random actions and an idle agent. Each finished episode has its own file: the same command
+with the same `out=` resumes a stopped run. `--help` lists the options.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ LEVELS = ("held", "validation", "dev")
 
 
 def check_options(cfg: DictConfig) -> None:
-    """Refuse options that no run could use.
+    """Refuse invalid options.
 
     Raises:
         UnknownName: If protocol, object, split or number of cameras are unknown.
@@ -74,13 +74,13 @@ def check_options(cfg: DictConfig) -> None:
 
 
 def checkpoints_of(cfg: DictConfig) -> tuple[Path, Path | None]:
-    """Where the world model and, if there is one, the control with a frozen random encoder lie."""
+    """Folders of the world model and, if there is one, of the control with a frozen random encoder."""
     model = place_of(str(cfg.checkpoint)) if cfg.checkpoint else CHECKPOINTS / SHIPPED[str(cfg.cameras)]
     return model, place_of(str(cfg.control)) if cfg.control else None
 
 
 def works_of(cfg: DictConfig) -> list[PickWork]:
-    """Every episode that the options ask for: all agents in one lab, then the next lab.
+    """Every requested episode: all agents in one lab, then the next lab.
 
     Raises:
         BadCheckpoint: If a checkpoint cannot be read.
@@ -104,7 +104,7 @@ def works_of(cfg: DictConfig) -> list[PickWork]:
 
 
 def report_of(cfg: DictConfig, works: Sequence[PickWork]) -> dict[str, Any]:
-    """What the run has come to, and how it was made."""
+    """The results of the run, and its settings."""
     played: dict[str, list[Mapping[str, Any]]] = {}
     for work in works:
         outcome = load_cell(work.cell, work.folder)
@@ -128,7 +128,7 @@ def write_page(report: Mapping[str, Any], works: Sequence[PickWork], folder: Pat
 
 
 def print_table(report: Mapping[str, Any], title: str) -> None:
-    """The result on one screen."""
+    """The result as a table on the terminal."""
     table = Table(
         title=title, caption="with the 95 % interval of the last; CPU seconds per episode", padding=(0, 1, 0, 0)
     )
@@ -144,7 +144,7 @@ def print_table(report: Mapping[str, Any], title: str) -> None:
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="zero_shot_pick")
 def main(cfg: DictConfig) -> None:
-    """Play what has not been played, judge, write, and say where the result lies."""
+    """Play the missing episodes, evaluate, write, and print the paths."""
     torch.set_num_threads(1)
     folder = Path(str(cfg.out))
     try:
@@ -164,4 +164,4 @@ def main(cfg: DictConfig) -> None:
     except (BadCheckpoint, UnknownName, ValueError, OSError) as error:
         sys.exit(f"zero_shot_pick: {error}")
     print_table(report, f"Picking to image goals, protocol '{cfg.protocol}', split '{cfg.split}', level '{cfg.level}'")
-    print(f"report and films: {folder}")
+    print(f"report and videos: {folder}")

@@ -1,8 +1,8 @@
 """Reach image goals in labs that no training log contained: `python experiments/zero_shot_reach.py`.
 
-Without an argument the shipped world model plays two episodes in each of ten labs of unseen looks, beside baselines,
-and leaves numbers, figures, films and a page that shows them all. `--help` lists the options. A run that was stopped
-goes on with the same command and `out=` its folder.
+Without an argument the shipped world model plays two episodes in each of ten labs with unseen appearance, beside
+baselines, and writes numbers, figures, videos and a page with all of them. `--help` lists the options. The same
+command with `out=` the folder of a stopped run resumes it.
 """
 
 from __future__ import annotations
@@ -57,18 +57,18 @@ from jepa_mpc.runs.run_folder import claim_run
 
 SHIPPED = CHECKPOINTS
 NAMES = {1: ("reach_one_camera", "reach_one_camera_random"), 2: ("reach", "reach_random")}
-WIDE, POINTS = "reach_wide", "hand_points"  # what the calibrated agent plans in with two cameras, and looks with
+WIDE, POINTS = "reach_wide", "hand_points"  # world model and keypoint detector of the calibrated agent
 SHORT_SEARCH = {"num_samples": 32, "num_elites": 6, "num_iterations": 5}
-SEEDED_SEARCH = {"num_samples": 26, "num_elites": 5, "num_iterations": 3, "initial_std": 0.25}  # half of it
-FREE = ("out", "workers", "view")  # may differ when a run goes on
+SEEDED_SEARCH = {"num_samples": 26, "num_elites": 5, "num_iterations": 3, "initial_std": 0.25}  # half the evaluations
+FREE = ("out", "workers", "view")  # may differ when a run is resumed
 PACKAGES = ("torch", "mujoco", "numpy", "gymnasium")
 MISTAKES = (BadCheckpoint, BadObservation, BrokenProcessPool, MissingPackage, UnknownName, ValueError, OSError)
 
 
 def main_settings(cfg: DictConfig) -> tuple[PlanSettings, PlanSettings, str]:
-    """How the world model plans, how the true dynamics do, and why the two differ ("" if they do not).
+    """The planner of the world model, that of the true dynamics, and why the two differ ("" if they do not).
 
-    A planner that needs gradients or single steps cannot plan in a simulator; a short cross-entropy search stands in.
+    A planner that needs gradients or single steps cannot plan in a simulator; a short cross-entropy search replaces it.
     """
     name, arguments = planner_choice(OmegaConf.to_container(cfg.planner, resolve=True))  # type: ignore[arg-type]
     settings = PlanSettings(
@@ -107,7 +107,7 @@ def methods_of(cfg: DictConfig) -> Methods:
 
 
 def _agent(cfg: DictConfig) -> dict[str, Any]:
-    """The agent that was asked for, by its place in `Methods`; none for the simple one, which policies belong to."""
+    """The requested agent, as arguments of `Methods`; empty for the simple agent, which the policies belong to."""
     chosen: dict[str, Any] = OmegaConf.to_container(cfg.get("agent") or OmegaConf.create({}), resolve=True)  # type: ignore[assignment]
     if chosen.get("kind") != "calibrated":
         return {"full": TwoModeSettings.of(chosen)}
@@ -121,7 +121,7 @@ def _agent(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _calibration(methods: Methods, job: LabJob) -> dict[str, Any]:
-    """What the protocol says of the calibrated agent."""
+    """The calibrated agent's entries in the protocol."""
     if methods.calibrated is None:
         return {}
     assert methods.keypoints is not None
@@ -130,7 +130,7 @@ def _calibration(methods: Methods, job: LabJob) -> dict[str, Any]:
 
 
 def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
-    """Every lab to be played: those of the split with all methods, those of single factors with the world model."""
+    """Every lab to play: those of the split with all methods, those of single factors with the world model."""
     interface = world_model_at(methods.checkpoint, cfg.device).interface
     size = interface.image_size
     if methods.calibrated is not None:
@@ -162,7 +162,7 @@ def jobs_of(cfg: DictConfig, methods: Methods) -> list[LabJob]:
 
 
 def preflight(job: LabJob) -> None:
-    """Try everything once in this process, so that mistakes are told before the work begins."""
+    """Run everything once in this process, so that mistakes show before the work begins."""
     env = ReachEnv(robot=job.robot, cameras=job.cameras, image_size=job.image_size, budget=job.budget)
     try:
         env.reset(seed=0, options={"lab": job.lab})
@@ -180,7 +180,7 @@ def preflight(job: LabJob) -> None:
 
 
 def play(jobs: list[LabJob], *, workers: int, finished: FinishedLabs) -> list[LabResult]:
-    """Play the labs that are not finished, with live progress.
+    """Play the unfinished labs, with a progress bar.
 
     Raises:
         Stopped: If it was interrupted; finished labs are kept.
@@ -198,7 +198,7 @@ def play(jobs: list[LabJob], *, workers: int, finished: FinishedLabs) -> list[La
     except KeyboardInterrupt as stop:
         run = finished.folder.parent
         raise Stopped(
-            f"after {len(results)} of {len(jobs)} labs: the same command with out={run} goes on from there"
+            f"after {len(results)} of {len(jobs)} labs: run the same command with out={run} to resume"
         ) from stop
     return sorted(results, key=lambda result: result.index)
 
@@ -209,19 +209,19 @@ def _score(results: list[LabResult]) -> str:
 
 
 def settings_of(cfg: DictConfig, protocol: Protocol) -> dict[str, Any]:
-    """All that decides what a run's files say: what must be the same for a run to go on."""
+    """All settings that determine the content of a run's files, and must be the same for a run to be resumed."""
     hashes = {name: getattr(protocol, name) for name in ("checkpoint_hash", "control_hash", "lab_list_hash", "commit")}
     return chosen_of(cfg) | hashes
 
 
 def chosen_of(cfg: DictConfig) -> dict[str, Any]:
-    """The options that decide what is played."""
+    """The options that determine what is played."""
     chosen: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     return {name: value for name, value in chosen.items() if name not in FREE}
 
 
 def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protocol:
-    """What was fixed before the first episode."""
+    """The settings that are fixed before the first episode."""
     labs = [job.lab for job in jobs if job.split == cfg.split]
     return Protocol(
         method=WORLD_MODEL,
@@ -254,7 +254,7 @@ def protocol_of(cfg: DictConfig, methods: Methods, jobs: list[LabJob]) -> Protoc
 
 
 def true_planner(cfg: DictConfig) -> str:
-    """Which planner the true dynamics are planned with, and why it is another one, if it is."""
+    """The planner of the true dynamics, and why it is another one, if it is."""
     settings, sampling, reason = main_settings(cfg)
     if not reason:
         return "the same planner"
@@ -263,7 +263,7 @@ def true_planner(cfg: DictConfig) -> str:
 
 
 def print_table(report: Report) -> None:
-    """The result on one screen of 80 columns."""
+    """The result as a table of 80 columns."""
     table = Table(
         title=f"Reaching image goals, split '{report.protocol.split}'",
         caption="share of episodes that end within 5 cm (with its 95 % interval), within 2 cm, and stay within 5 cm; "
@@ -292,14 +292,14 @@ def print_table(report: Report) -> None:
 
 
 def _load() -> str:
-    """That the machine is busy, if more than half of its processors had work in the last minute."""
+    """A note that the machine is busy, if more than half of its processors had work in the last minute."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return f", {BUSY} (load {load:.1f})" if load > 0.5 * (os.cpu_count() or 1) + 1 else ""
 
 
 @hydra.main(version_base=None, config_path=str(CONFIGS), config_name="zero_shot_reach")
 def main(cfg: DictConfig) -> None:
-    """Play, judge, write, and say where the result lies."""
+    """Play, evaluate, write, and print the path of the result."""
     torch.set_num_threads(1)
     try:
         check_options(cfg)
@@ -326,4 +326,4 @@ def main(cfg: DictConfig) -> None:
     except MISTAKES as error:
         sys.exit(f"zero_shot_reach: {error}")
     print_table(report)
-    Console().print(f"report, figures and films: {page}", soft_wrap=True)
+    Console().print(f"report, figures and videos: {page}", soft_wrap=True)

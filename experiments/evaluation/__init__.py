@@ -1,1 +1,1 @@
-"""What the commands evaluate, a package each: tasks, scores, tables, figures."""
+"""Evaluations of the commands, one package each: tasks, scores, tables, figures."""

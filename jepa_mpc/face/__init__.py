@@ -1,4 +1,4 @@
-"""What users need in one import: agents put together, environments, episodes, features, logs, trainings.
+"""The public functions: assembling agents, environments, episodes, features, logs, trainings.
 
-The only part of `jepa_mpc` that looks up to the other packages; `jepa_mpc` loads it at use.
+The only part of `jepa_mpc` that imports the other packages; `jepa_mpc` loads it on use.
 """

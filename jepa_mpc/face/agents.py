@@ -1,4 +1,4 @@
-"""Agents put together: from a world model, a robot and settings to something that acts."""
+"""Assembly of agents from a world model, a robot and settings."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from jepa_mpc.world_model.policies.goal import GoalPolicy, PolicyProposal
 
 LEAST_PX = 8
 WINDOW = 2
-"""States that an agent keeps for its world model."""
+"""Number of past states that an agent keeps for its world model."""
 
 
 class RobotFacts(Protocol):
-    """What an agent must know of the robot that it acts for; every environment of ours tells it."""
+    """What an agent needs to know about its robot; all our environments provide it."""
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -43,7 +43,7 @@ class RobotFacts(Protocol):
 
     @property
     def image_size(self) -> int:
-        """Width and height of the pictures in pixels."""
+        """Width and height of the camera images in pixels."""
 
     @property
     def dt_s(self) -> float:
@@ -66,18 +66,18 @@ def planning_agent(
     cost: Cost | None = None,
     planner: Planner | None = None,
 ) -> PlanningAgent | BlockAgent:
-    """The simple agent: it plans in a learned world model, and is given images and nothing else.
+    """The simple agent: it plans in a learned world model from images alone.
 
     Args:
         model: The world model.
-        robot: What it acts for.
-        settings: How it plans.
+        robot: The robot to act for.
+        settings: Planner settings.
         seed: Seed of the planner.
         policy: Proposes plans to the planner, if given.
-        proposal: Likewise, any other source of plans.
-        goals: Reads the goal; by default the goal image is encoded.
-        cost: What it minimises beside the effort; by default the model's own distance from the goal.
-        planner: Searches for plans; by default the one that `settings` names.
+        proposal: Any other source of candidate plans, if given.
+        goals: Reads the goal; by default it encodes the goal image.
+        cost: Cost to minimise in addition to the effort; by default the model's own distance to the goal.
+        planner: By default the planner named in `settings`.
 
     Raises:
         BadCheckpoint: If the model was trained for another robot.
@@ -108,7 +108,7 @@ def planning_agent(
 
 
 def in_blocks(robot: RobotFacts, steps: int) -> BlockRobot:
-    """A robot as a world model sees it that takes several of its actions as one."""
+    """A robot seen by a world model that takes `steps` of its actions as one."""
     return BlockRobot(
         cameras=robot.cameras,
         image_size=robot.image_size,
@@ -120,16 +120,15 @@ def in_blocks(robot: RobotFacts, steps: int) -> BlockRobot:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedSettings:
-    """How the calibrated agent looks for the hand; the entries of configs/agent/calibrated.yaml.
+    """Hand detection settings of the calibrated agent; the entries of configs/agent/calibrated.yaml.
 
     Args:
-        place: How the hand's way is known: "commanded" adds up the agent's own commands, "felt" takes the measured
-            pose.
-        camera_px: Least size of the camera's pictures; the world model gets them at its own.
-        sizes: In which sizes the hand is looked for (px).
+        place: Source of the hand position: "commanded" sums the agent's own commands, "felt" uses proprioception.
+        camera_px: Minimum size of the camera images; the world model gets them at its own size.
+        sizes: Image sizes in which the hand is detected (px).
 
     Raises:
-        ValueError: If there is no such way of knowing the hand's place, or a size is no number of pixels.
+        ValueError: If `place` is unknown, or a size is not a valid number of pixels.
     """
 
     place: str = "commanded"
@@ -140,16 +139,16 @@ class CalibratedSettings:
         if self.place not in ("commanded", "felt"):
             raise ValueError(f"place must be commanded or felt, got {self.place!r}")
         if not self.sizes or min(self.camera_px, *self.sizes) < 16:
-            raise ValueError(f"camera_px and sizes must be pixels from 16, got {self.camera_px} and {self.sizes}")
+            raise ValueError(f"camera_px and sizes must be at least 16 pixels, got {self.camera_px} and {self.sizes}")
 
     def picture_px(self, model_px: int) -> int:
-        """Size of the camera's pictures: a whole multiple of what the world model sees.
+        """Size of the camera images: a multiple of the world model's image size.
 
         Raises:
-            BadCheckpoint: If the world model says that it sees next to nothing.
+            BadCheckpoint: If the world model's image size is too small.
         """
         if model_px < LEAST_PX:
-            raise BadCheckpoint(f"the world model sees pictures of {model_px} px: need image_size >= {LEAST_PX}")
+            raise BadCheckpoint(f"the world model takes images of {model_px} px: need image_size >= {LEAST_PX}")
         return model_px * ceil(self.camera_px / model_px)
 
 
@@ -163,19 +162,19 @@ def calibrated_agent(
     seed: int,
     position_axes: tuple[int, ...] | None = None,
 ) -> PlanningAgent | BlockAgent:
-    """The agent that plans towards a goal position, estimated with keypoints of the hand and calibrated on the way.
+    """The agent that plans to a goal position, estimated from hand keypoints with online calibration.
 
     Args:
-        calibrated: How it looks for the hand.
+        calibrated: Hand detection settings.
         model: The world model, with a position head.
-        keypoints: Finds the hand in pictures.
-        robot: What it acts for.
-        settings: How it plans.
+        keypoints: Detects the hand in images.
+        robot: The robot to act for.
+        settings: Planner settings.
         seed: Seed of the planner.
-        position_axes: Where the hand's position lies in the proprioception, for `place="felt"`.
+        position_axes: Indices of the hand position in the proprioception, for `place="felt"`.
 
     Raises:
-        ValueError: If the position shall be felt and it is not said where it lies.
+        ValueError: If `place` is "felt" and `position_axes` is missing.
         BadCheckpoint: If the world model has no position head, or was trained for another robot.
     """
     goals = calibrated_goal(calibrated, model, keypoints, position_axes=position_axes)
@@ -190,15 +189,15 @@ def calibrated_goal(
     *,
     position_axes: tuple[int, ...] | None = None,
 ) -> CalibratedGoal:
-    """The goal's position, estimated with keypoints of the hand and calibrated on the way; see `calibrated_agent`.
+    """The goal position, estimated from hand keypoints with online calibration; see `calibrated_agent`.
 
     Raises:
         BadCheckpoint: If the world model has no position head.
-        ValueError: If the position shall be felt and it is not said where it lies.
+        ValueError: If `place` is "felt" and `position_axes` is missing.
     """
     head = needs_position_head(model.position_head)
     if calibrated.place == "felt" and position_axes is None:
-        raise ValueError("place=felt needs position_axes: where the hand's position lies in the proprioception")
+        raise ValueError("place=felt needs position_axes, the indices of the hand position in the proprioception")
     return CalibratedGoal(
         perception_for(model),
         position_head=head,
@@ -209,12 +208,12 @@ def calibrated_goal(
 
 
 def servo_agent(model: WorldModel, robot: RobotFacts, *, goals: GoalReader | None = None) -> ServoAgent:
-    """The control without planner and predictor: a share of the way towards where the goal is read to be.
+    """Proportional control without planner and predictor: a step towards the estimated goal position.
 
     Args:
         model: The world model whose perception and position head it uses.
-        robot: What it acts for.
-        goals: Reads the goal; by default the goal image is encoded.
+        robot: The robot to act for.
+        goals: Reads the goal; by default it encodes the goal image.
 
     Raises:
         BadCheckpoint: If the model has no position head, or was trained for another robot.
@@ -238,17 +237,17 @@ def true_dynamics_agent(
     cost: Cost | None = None,
     planner: Planner | None = None,
 ) -> PlanningAgent:
-    """The same planner with the simulator as its world: the upper bound of any learned model.
+    """The same planner with the simulator as its dynamics: the upper bound of any learned model.
 
-    A planner that needs gradients cannot plan in a simulator; `settings` then names a sampling planner instead.
+    Planners that need gradients cannot plan in a simulator; use a sampling planner in `settings`.
 
     Args:
         env: The environment, at the start of an episode; its full state is read.
-        settings: How it plans.
+        settings: Planner settings.
         seed: Seed of the planner.
         dynamics: True dynamics of the environment; by default those on the CPU.
-        cost: What it minimises beside the effort; by default the squared distance of the sensors from the goal's.
-        planner: Searches for plans; by default the one that `settings` names.
+        cost: Cost to minimise in addition to the effort; by default the squared distance of the sensors to the goal's.
+        planner: By default the planner named in `settings`.
     """
     box, perception = env.action_box, SimulatorPerception(env)
     return PlanningAgent(
@@ -265,12 +264,12 @@ def true_dynamics_agent(
 
 
 def reactive_agent(policy: GoalPolicy, model: WorldModel, robot: RobotFacts) -> ReactiveAgent:
-    """A policy alone: it is given images and nothing else, and imagines nothing.
+    """A policy without planning: it acts on images alone and predicts nothing.
 
     Args:
         policy: The policy.
-        model: The world model that it belongs to; perceives, and tells how far the goal seems.
-        robot: What it acts for.
+        model: The world model that it was trained for; it perceives and estimates the distance to the goal.
+        robot: The robot to act for.
 
     Raises:
         BadCheckpoint: If the model was trained for another robot.
@@ -285,12 +284,12 @@ def reactive_agent(policy: GoalPolicy, model: WorldModel, robot: RobotFacts) -> 
 
 
 def check_robot(model: WorldModel, robot: RobotFacts) -> None:
-    """Refuse a robot that the model was not trained for, by its name where it has one (`embodiment`), too.
+    """Refuse a robot that the model was not trained for; compares the name (`embodiment`), too, where known.
 
-    A camera may be finer by a whole factor.
+    Camera images may be larger by an integer factor.
 
     Raises:
-        BadCheckpoint: With what the model knows and what the robot has.
+        BadCheckpoint: Names what the model expects and what the robot has.
     """
     size = seen_size(robot.image_size, model.interface.image_size)
     model.check_robot(
@@ -301,16 +300,16 @@ def check_robot(model: WorldModel, robot: RobotFacts) -> None:
         embodiment=getattr(robot, "embodiment", ""),
     )
     if model.interface.robot.get("actions", {}).get("name") == "joint_velocity" and not hasattr(robot, "adapter"):
-        raise BadCheckpoint("this world model commands joint speeds, this arm takes displacements of its hand")
+        raise BadCheckpoint("this world model commands joint velocities, this arm takes end-effector displacements")
 
 
 def perception_for(model: WorldModel) -> Perception:
-    """The model's perception behind cameras that may be finer than its own by a whole factor."""
+    """The model's perception for cameras whose images may be larger by an integer factor."""
     return DownsampledPerception(model.perception, image_size=model.interface.image_size)
 
 
 def felt_by(model: WorldModel) -> Felt:
-    """Which proprioception the model is given: the newest one, checked, or none."""
+    """Proprioception to pass to the model: the newest one, checked, or none."""
     if not model.needs_proprio:
         return no_proprio
 

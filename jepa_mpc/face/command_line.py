@@ -1,4 +1,4 @@
-"""Commands that answer a mistake in their options with one sentence instead of a page."""
+"""Runs commands so that a mistake in the options ends with a one-line error."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ HYDRA_FLAGS = (
 
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, by shell convention."""
 
 
 class Stopped(KeyboardInterrupt):
-    """The work was asked to end; the message says where it stopped and how to go on."""
+    """The work was interrupted; the message says where it stopped and how to resume."""
 
 
 def run(command: Callable[[], None], *, name: str) -> None:
     """Run a hydra command.
 
-    A mistake in its options ends it with one sentence and status 1, Ctrl-C or SIGTERM with one and status 130.
+    A mistake in its options ends it with a one-line error and status 1, Ctrl-C or SIGTERM with status 130.
 
     Args:
-        command: What `hydra.main` made.
-        name: The command's name, told before the sentence.
+        command: The function made by `hydra.main`.
+        name: The command's name, printed before the error.
     """
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra then raises what it would have printed
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hydra then raises errors instead of printing them
     dashed = [word for word in sys.argv[1:] if word.startswith("--") and word[2:3].isalpha() and _is_option(word)]
     if dashed:
         sys.exit(f"{name}: options are written option=value, without dashes: {dashed[0].lstrip('-')}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be asked to end is Ctrl-C by another way
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # treat SIGTERM as Ctrl-C
     try:
         command()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
@@ -47,11 +47,11 @@ def run(command: Callable[[], None], *, name: str) -> None:
     except Stopped as stop:
         interrupted(f"{name}: stopped {stop}")
     except KeyboardInterrupt:
-        interrupted(f"{name}: stopped before anything was finished; the same command begins again")
+        interrupted(f"{name}: interrupted before anything was saved; the same command starts again")
 
 
 def check_complete(cfg: DictConfig, *, name: str) -> None:
-    """End with one sentence if an option without a default was not given.
+    """Exit with a one-line error if a required option is missing.
 
     Args:
         cfg: The options.
@@ -60,24 +60,24 @@ def check_complete(cfg: DictConfig, *, name: str) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         given = " ".join(f"{key}=..." for key in missing)
-        sys.exit(f"{name}: {' and '.join(missing)} must be given: {given}; --help says what to give")
+        sys.exit(f"{name}: {' and '.join(missing)} must be given: {given}; see --help")
 
 
 def interrupted(message: str) -> NoReturn:
-    """Say what was interrupted, and end."""
+    """Print what was interrupted, and exit."""
     sys.stderr.write(f"{message}\n")
     sys.exit(INTERRUPTED)
 
 
 def sentence(error: Exception) -> str:
-    """What a mistake in the options comes down to."""
+    """The one-line message of an error in the options."""
     cause = error.__cause__
     match error:
         case MissingConfigException() if error.options:
             group, _, choice = str(error.missing_cfg_file).rpartition("/")
             return f"unknown {group} {choice!r}; known: {', '.join(error.options)}"
         case OverrideParseException():
-            return f"cannot read {error.override!r}: options are written option=value"
+            return f"cannot parse {error.override!r}: options are written option=value"
         case ConfigCompositionException() if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return f"there is no option {cause.full_key!r}{_known(cause.parent_node)}"
     return " ".join(str(error).split())
@@ -90,5 +90,5 @@ def _known(parent: Container | None) -> str:
 
 
 def _is_option(word: str) -> bool:
-    """Whether a word with dashes is none of hydra's own flags."""
+    """Whether a word with dashes is not one of hydra's own flags."""
     return word[2:].partition("=")[0] not in HYDRA_FLAGS

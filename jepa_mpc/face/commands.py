@@ -1,4 +1,4 @@
-"""Commands as functions: the same code and the same options as on the command line."""
+"""Commands as functions, with the same code and options as on the command line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def train(**options: Any) -> Path:
     """Train a system on logs: `train(data="logs/reach", out="runs/reach", system="arm")`.
 
     Args:
-        **options: As `jepa-mpc train --help` lists them; an entry of a group is written `{"fit.steps": 100}`.
+        **options: See `jepa-mpc train --help`; write an entry of a group as `{"fit.steps": 100}`.
 
     Returns:
-        The folder of the checkpoint.
+        The checkpoint folder.
     """
     from jepa_mpc.face.training.training_run import train as run
 
@@ -26,10 +26,10 @@ def collect(**options: Any) -> Path:
     """Record reward-free motion in simulated labs: `collect(out="logs/reach", labs=20)`.
 
     Args:
-        **options: As `jepa-mpc collect --help` lists them.
+        **options: See `jepa-mpc collect --help`.
 
     Returns:
-        The folder of the log.
+        The log folder.
     """
     from jepa_mpc.face.collection.lab_recording import record as run
 
@@ -39,7 +39,7 @@ def collect(**options: Any) -> Path:
 
 
 def composed(command: str, options: dict[str, Any]) -> Any:
-    """The configuration of a command with some options changed, as hydra composes it.
+    """The configuration of a command with some options overridden, composed by hydra.
 
     Raises:
         ValueError: If there is no such option.

@@ -1,4 +1,4 @@
-"""Encoders by name, each with the preparation of its own inputs: pictures, point clouds and sounds."""
+"""Encoders by name, with input preparation for images, point clouds and sounds."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from jepa_mpc.world_model.checkpoints.loader import load_system
 Network = TypeVar("Network", bound=nn.Module)
 
 CLOUD_RELEASE = "point_jepa"
-"""Name of the released encoder of point clouds."""
+"""Name of the released point-cloud encoder."""
 
 USUAL_PX = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderChoice:
-    """Which encoder, and where its weights lie.
+    """Choice of an encoder and its weights.
 
     Args:
         name: A released encoder (`vjepa2_vitl`, `point_jepa`, `audio_jepa` ...), the folder of a trained system of
             ours, or the name of a shipped checkpoint.
-        hub: Where released weights lie: a file, a folder or a name of the Hugging Face Hub.
-        image_size: Side (px) of the squares that a released encoder of pictures is shown; by default the one of its
-            last training. Tables of positions are interpolated.
-        device: Where it computes.
+        hub: Released weights: a file, a folder or a name of the Hugging Face Hub.
+        image_size: Side (px) of the square input of a released image encoder; by default that of its last training.
+            Positional embeddings are interpolated.
+        device: Device to run on.
     """
 
     name: str | Path
@@ -54,25 +54,25 @@ class EncoderChoice:
 
     @property
     def ours(self) -> bool:
-        """Whether it is a checkpoint of ours."""
+        """Whether it is one of our checkpoints."""
         return (folder_of(self.name) / MANIFEST).is_file()
 
 
 class FeatureEncoder(Protocol):
-    """From inputs of one kind to tokens."""
+    """Maps inputs of one kind to tokens."""
 
     def __call__(self, inputs: Sequence[Tensor]) -> Annotated[Tensor, "B N D"]:
-        """The tokens of each input, on the CPU."""
+        """Tokens of each input, on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameEncoder:
-    """An encoder of clips and pictures.
+    """An encoder of clips and images.
 
     Args:
-        prepare: Frames `T 3 h w` (uint8, any size) to what the network takes.
-        tokens: Prepared clips `B T ...` to tokens `B N D`.
-        device: Where it computes.
+        prepare: Maps frames `T 3 h w` (uint8, any size) to the network's input.
+        tokens: Maps prepared clips `B T ...` to tokens `B N D`.
+        device: Device to run on.
     """
 
     prepare: Callable[[Tensor], Tensor]
@@ -92,7 +92,7 @@ class CloudEncoder:
 
     Args:
         network: The network.
-        points: Larger clouds are thinned to so many, evenly.
+        points: Larger clouds are subsampled evenly to this number of points.
     """
 
     network: PointEncoder
@@ -104,7 +104,7 @@ class CloudEncoder:
 
     @property
     def least(self) -> int:
-        """Points that a cloud must have."""
+        """Minimum number of points of a cloud."""
         return least_points(self.network)
 
 
@@ -119,15 +119,15 @@ class WaveEncoder:
     network: SoundEncoder
 
     def __call__(self, inputs: Sequence[Tensor]) -> Annotated[Tensor, "B N D"]:
-        """The tokens of waveforms, at most as long as the encoder's spectrogram each."""
+        """The tokens of waveforms, each at most as long as the encoder's spectrogram."""
         return torch.cat([encode_wave(wave, self.network).cpu() for wave in inputs])
 
 
 def frame_encoder(choice: EncoderChoice) -> FrameEncoder:
-    """The encoder of clips or pictures that is chosen.
+    """The chosen encoder of clips or images.
 
     Raises:
-        BadCheckpoint: If the weights cannot be read, or encode no frames.
+        BadCheckpoint: If the weights cannot be read, or do not encode frames.
     """
     if choice.ours:
         return _frames_of_system(choice)
@@ -139,17 +139,17 @@ def frame_encoder(choice: EncoderChoice) -> FrameEncoder:
     def tokens(clips: Tensor) -> Tensor:
         if isinstance(network, VideoTransformer) and network.sizes.tubelet > 1 and clips.shape[1] > 1:
             return network(clips)
-        found: Tensor = network(clips.flatten(0, 1))  # an encoder of pictures takes one frame at a time
+        found: Tensor = network(clips.flatten(0, 1))  # an image encoder takes single frames
         return found.unflatten(0, clips.shape[:2]).flatten(1, 2)
 
     return FrameEncoder(prepare=EvaluationPixels(size), tokens=tokens, device=choice.device)
 
 
 def cloud_encoder(choice: EncoderChoice, *, points_at_most: int = USUAL_POINTS) -> CloudEncoder:
-    """The encoder of point clouds that is chosen.
+    """The chosen point-cloud encoder.
 
     Raises:
-        BadCheckpoint: If the weights cannot be read, or encode no clouds.
+        BadCheckpoint: If the weights cannot be read, or do not encode clouds.
     """
     if choice.ours:
         network = _published(choice, PointEncoder, "point clouds")
@@ -161,10 +161,10 @@ def cloud_encoder(choice: EncoderChoice, *, points_at_most: int = USUAL_POINTS) 
 
 
 def sound_encoder(choice: EncoderChoice) -> WaveEncoder:
-    """The encoder of sounds that is chosen.
+    """The chosen sound encoder.
 
     Raises:
-        BadCheckpoint: If the weights cannot be read, or encode no sounds.
+        BadCheckpoint: If the weights cannot be read, or do not encode sounds.
     """
     if choice.ours:
         network = _published(choice, SoundEncoder, "sounds")
@@ -176,18 +176,18 @@ def sound_encoder(choice: EncoderChoice) -> WaveEncoder:
 
 
 def _frames_of_system(choice: EncoderChoice) -> FrameEncoder:
-    """The encoder of a system of ours, frame by frame, at the size that it was trained with."""
+    """The encoder of a system of ours, frame by frame, at its training size."""
     objective, config = load_system(choice.name)
     if not hasattr(objective, "encode"):
-        raise BadCheckpoint(f"{choice.name} holds a {type(objective).__name__}, which encodes no frames")
+        raise BadCheckpoint(f"{choice.name} holds a {type(objective).__name__}, which does not encode frames")
     cameras, size = config["interface"]["cameras"], int(config["interface"]["image_size"])
     if len(cameras) > 1:
         raise BadCheckpoint(
-            f"{choice.name} sees {len(cameras)} cameras at once ({', '.join(cameras)}); a film or picture shows one: "
-            "name an encoder of one camera"
+            f"{choice.name} takes {len(cameras)} cameras ({', '.join(cameras)}); a video or image has one: "
+            "choose a single-camera encoder"
         )
     if choice.image_size not in (None, size):
-        raise BadCheckpoint(f"{choice.name} was trained at {size} px and takes no other size: omit image_size")
+        raise BadCheckpoint(f"{choice.name} was trained at {size} px and accepts only that size: omit image_size")
     objective.to(choice.device)
 
     def prepare(frames: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ def _published(choice: EncoderChoice, form: type[Network], kind: str) -> Network
     objective, _ = load_system(choice.name)
     network = getattr(objective, "published", None)
     if not isinstance(network, form):
-        raise BadCheckpoint(f"{choice.name} holds a {type(objective).__name__}, which encodes no {kind}")
+        raise BadCheckpoint(f"{choice.name} holds a {type(objective).__name__}, which does not encode {kind}")
     return network
 
 

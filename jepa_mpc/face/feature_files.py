@@ -1,4 +1,4 @@
-"""Features of films, pictures, clouds and sounds into one safetensors file, resumable and in bounded memory."""
+"""Features of videos, images, clouds and sounds into one safetensors file, resumable, with bounded memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from jepa_mpc.row_file import RowFile, draft_folder
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSettings:
-    """How features are made.
+    """Settings of feature extraction.
 
     Args:
-        frames: Frames of a clip of a film.
-        batch: Rows (clips, pictures, clouds, sounds) that are encoded at once.
-        dtype: Of the numbers in the file: "float32", "float16" or "bfloat16".
+        frames: Frames per video clip.
+        batch: Rows (clips, images, clouds, sounds) encoded together.
+        dtype: Data type in the file: "float32", "float16" or "bfloat16".
 
     Raises:
-        ValueError: If there is no row in a batch.
+        ValueError: If `batch` is less than 1.
     """
 
     frames: int = 64
@@ -46,28 +46,29 @@ def write_features(
 ) -> Path:
     """Encode a file, or all files of a folder, into a safetensors file.
 
-    A file becomes the tensor `features`, `rows N D` (a film or a sound: one row per clip) or `N D` (a picture or a
-    cloud); the files of a folder become tensors by their relative paths. The same call goes on where a stopped one was.
+    A file becomes the tensor `features`, `rows N D` (a video or a sound: one row per clip) or `N D` (an image or a
+    cloud); the files of a folder become tensors named by their relative paths. Repeat the call to resume after an
+    interruption.
 
     Args:
-        source: A film, picture, cloud or sound, or a folder of files of one kind.
+        source: A video, image, cloud or sound, or a folder of files of one kind.
         choice: The encoder.
         to: The file to write; it must not exist.
         settings: How the features are made.
-        progress: Is told how many rows are done, and of how many.
+        progress: Called with the number of finished rows and the total.
 
     Returns:
         The file.
 
     Raises:
-        BadCheckpoint: If the weights cannot be read, or encode something else.
-        BadEpisode, BadObservation: If a file cannot be read; what was encoded before is kept.
-        Busy: If another process writes to the same place.
+        BadCheckpoint: If the weights cannot be read, or encode another kind of input.
+        BadEpisode, BadObservation: If a file cannot be read; finished rows are kept.
+        Busy: If another process writes to the same path.
         FileExistsError: If the file exists.
-        ValueError: If a draft of other settings lies beside it, or there is no such dtype.
+        ValueError: If a draft with other settings lies beside it, or the dtype is unknown.
     """
     if Path(to).exists():
-        raise FileExistsError(f"{to} exists already: name a new place")
+        raise FileExistsError(f"{to} already exists: choose a new path")
     how = settings or FeatureSettings()
     media = media_at(source)
     encode = media.encoder(choice)
@@ -95,7 +96,7 @@ def _rows(media: Sequence[Medium]) -> Iterator[tuple[Medium, int]]:
 
 
 def _weights(choice: EncoderChoice) -> Any:
-    """What tells the weights apart: files with sizes and times, or the name of a repository."""
+    """What identifies the weights: files with sizes and times, or the name of a repository."""
     place = Path(choice.hub or choice.name)
     if place.is_dir():
         return {one.name: _identity(one) for one in sorted(place.iterdir()) if one.is_file()}

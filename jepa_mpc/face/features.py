@@ -1,4 +1,4 @@
-"""Features of films, pictures, point clouds and sounds by any encoder: a trained system of ours, or a released one."""
+"""Features of videos, images, point clouds and sounds from any encoder, trained or released."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def encode_video(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Annotated[Tensor, "clips N D"]:
-    """Tokens of a film, clip by clip.
+    """Tokens of a video, clip by clip.
 
     Args:
         film: A file (mp4 or any other container), or frames `T h w 3` uint8.
         encoder: The name of a released encoder (`vjepa2_vitl` ...), the folder of a trained system of ours,
             or the name of a shipped checkpoint.
-        hub: Where the released weights lie: a file, a folder or a name of the Hugging Face Hub.
-        frames: Frames of a clip; the last clip is filled up with its last frame.
-        image_size: Side (px) of the squares that a released encoder is shown; by default its own.
-        device: Where it computes.
-        progress: Is told the number of clips that are done.
+        hub: Released weights: a file, a folder or a name of the Hugging Face Hub.
+        frames: Frames per clip; the last clip is padded with its last frame.
+        image_size: Side (px) of the square input of a released encoder; by default its own.
+        device: Device to run on.
+        progress: Called with the number of finished clips.
 
     Raises:
         BadCheckpoint: If the weights cannot be read.
-        BadEpisode: If the film cannot be read.
+        BadEpisode: If the video cannot be read.
         BadObservation: If it is empty.
     """
     choice = EncoderChoice(name=encoder, hub=hub, image_size=image_size, device=device)
@@ -55,11 +55,11 @@ def encode_image(
     image_size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Annotated[Tensor, "N D"]:
-    """Tokens of a picture: a file, or an array `h w 3` uint8. See `encode_video`.
+    """Tokens of an image: a file, or an array `h w 3` uint8. See `encode_video`.
 
     Raises:
         BadCheckpoint: If the weights cannot be read.
-        BadObservation: If the picture cannot be read.
+        BadObservation: If the image cannot be read.
     """
     choice = EncoderChoice(name=encoder, hub=hub, image_size=image_size, device=device)
     source = picture if isinstance(picture, np.ndarray) else Path(picture)
@@ -78,13 +78,13 @@ def encode_cloud(
 
     Args:
         cloud: The file.
-        encoder: The folder of a system that was trained on clouds, or "point_jepa".
+        encoder: The folder of a system trained on clouds, or "point_jepa".
         hub: The authors' file of Point-JEPA.
-        points: Larger clouds are thinned to so many, evenly.
-        device: Where it computes.
+        points: Larger clouds are subsampled evenly to this number of points.
+        device: Device to run on.
 
     Raises:
-        BadCheckpoint: If the weights cannot be read, or encode no clouds.
+        BadCheckpoint: If the weights cannot be read, or do not encode clouds.
         BadObservation: If the cloud cannot be read or has too few points.
     """
     network = cloud_encoder(EncoderChoice(name=encoder, hub=hub, device=device), points_at_most=points)
@@ -94,17 +94,17 @@ def encode_cloud(
 def encode_sound(
     sound: str | Path, encoder: str | Path, *, hub: str | Path | None = None, device: torch.device | str = "cpu"
 ) -> Annotated[Tensor, "clips N D"]:
-    """Tokens of the sound in a mono `.wav` file, clip by clip; zeros of the log domain fill the last one.
+    """Tokens of the sound in a mono `.wav` file, clip by clip; the last one is padded with zeros in the log domain.
 
     Args:
         sound: The file; it must have the encoder's rate.
-        encoder: The folder of a system that was trained on sounds, or "audio_jepa" ...
-        hub: The authors' file of Audio-JEPA, or the folder that holds it.
-        device: Where it computes.
+        encoder: The folder of a system trained on sounds, or "audio_jepa" ...
+        hub: The authors' file of Audio-JEPA, or its folder.
+        device: Device to run on.
 
     Raises:
-        BadCheckpoint: If the weights cannot be read, or encode no sounds.
-        BadObservation: If the sound cannot be read or has another rate.
+        BadCheckpoint: If the weights cannot be read, or do not encode sounds.
+        BadObservation: If the sound cannot be read or has another sample rate.
     """
     network = sound_encoder(EncoderChoice(name=encoder, hub=hub, device=device))
     return _all(Sound(Path(sound), mel=network.network.mel.sizes), network)

@@ -1,4 +1,4 @@
-"""Goal images that are given by hand: picture files, or a frame of a log."""
+"""Goal images given by the user: image files, or a frame of a log."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Picture = NDArray[np.uint8]
 def goal_observation(
     goal: str | Path | Sequence[str | Path], *, cameras: Sequence[str], image_size: int
 ) -> Observation:
-    """The goal image that is described, at the size of the world model.
+    """Load the described goal image at the world model's image size.
 
     Args:
-        goal: A PNG or JPEG file, one per camera in a list, or `log:episode:frame`.
+        goal: A PNG or JPEG file, a list with one per camera, or `log:episode:frame`.
         cameras: Names of the cameras.
         image_size: Width and height (px).
 
     Raises:
-        BadObservation: If it cannot be read, or there is not one picture per camera.
+        BadObservation: If it cannot be read, or the number of images is not that of the cameras.
         BadEpisode: If the log is damaged.
     """
     files = [str(goal)] if isinstance(goal, str | Path) else [str(one) for one in goal]
@@ -64,7 +64,7 @@ def _logged(path: Path, episode: int, frame: int, cameras: Sequence[str]) -> lis
 def _pictures(files: Sequence[str], cameras: Sequence[str]) -> list[Picture]:
     if len(files) != len(cameras):
         raise BadObservation(
-            f"need one goal picture per camera ({', '.join(cameras)}), got {len(files)}: goal=[LEFT.png,RIGHT.png], "
+            f"need one goal image per camera ({', '.join(cameras)}), got {len(files)}: goal=[LEFT.png,RIGHT.png], "
             "or log:episode:frame"
         )
     try:
@@ -74,6 +74,6 @@ def _pictures(files: Sequence[str], cameras: Sequence[str]) -> list[Picture]:
 
 
 def _decoded(file: Path) -> Picture:
-    """A PNG or JPEG `h w 3` of bounded size; nothing but a plain file is opened."""
+    """A PNG or JPEG `h w 3` of bounded size; only regular files are opened."""
     with opened_picture(read_plain(file, file)) as picture:
         return np.asarray(picture.convert("RGB"))

@@ -1,4 +1,4 @@
-"""Released weights of world models into checkpoints of ours, which plan in labs and drive robots like any other."""
+"""Import of released world-model weights into checkpoints, which plan in labs and drive robots like any other."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.poses import ArmPose, HandPose
 
 LAB_DT_S = 0.24
-"""Seconds per action in our labs."""
+"""Time step of our labs (s)."""
 
 SPREAD = 3.0
-"""Actions within so many deviations of the mean are planned, where no extremes are known."""
+"""Planning range in standard deviations around the mean action, where no extremes are known."""
 
 AUTHORS_BOUNDS = (0.075, 0.075, 0.075, 0.0, 0.0, 0.0, 0.75)
-"""Largest motion per step of V-JEPA 2-AC's own planner (m, rad, gripper)."""
+"""Largest motion per step in V-JEPA 2-AC's own planner (m, rad, gripper)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedFiles:
-    """Where released weights lie, and what they do not tell.
+    """Released weights, and facts that they do not contain.
 
     Args:
         hub: A file or folder, or a name of the Hugging Face Hub.
-        encoder: DINO-WM: where its DINOv2 lies, if the file holds none.
-        window: DINO-WM: frames that one prediction looks back on.
-        heads: Attention heads of the predictor, if they are not the released ones.
-        encoder_heads: Likewise of the encoder.
+        encoder: DINO-WM: location of its DINOv2, if the file holds none.
+        window: DINO-WM: number of frames that one prediction uses.
+        heads: Attention heads of the predictor, if different from the release.
+        encoder_heads: Attention heads of the encoder, if different from the release.
     """
 
     hub: str | Path
@@ -58,16 +58,15 @@ class ReleasedFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class RobotSide:
-    """The robot that an imported world model shall move.
+    """The robot that an imported world model shall control.
 
     Args:
         cameras: Names of the cameras, in stacking order.
-        robot: What its columns mean; None for the simulated arms of our labs.
+        robot: Meaning of its columns; None for the simulated arms of our labs.
         actions: What counts as one of its actions.
         dt_s: Seconds per action.
-        statistics: Of its actions, one by one, in the log that the model was trained on or that it shall act like.
-        image_size: Side (px) of the pictures that the model is shown; by default its own. Tables of positions are
-            interpolated.
+        statistics: Statistics of its single actions, in the log that the model was trained on or should match.
+        image_size: Side (px) of the model's input images; by default its own. Positional embeddings are interpolated.
     """
 
     cameras: tuple[str, ...] = ("left",)
@@ -80,14 +79,14 @@ class RobotSide:
 
 @dataclass(frozen=True, kw_only=True)
 class Read:
-    """A released model that was read.
+    """A released model after reading.
 
     Args:
         objective: The network.
         system: The configuration that builds it.
-        action_dim: Numbers of one of its actions.
-        image_size: Side (px) of the pictures of its training.
-        bounds: Largest size of each number of an action, where the authors say it.
+        action_dim: Width of one of its actions.
+        image_size: Side (px) of its training images.
+        bounds: Largest size of each action entry, where the authors state it.
     """
 
     objective: DynamicsObjective
@@ -98,13 +97,13 @@ class Read:
 
 
 def import_weights(model: str, files: ReleasedFiles, side: RobotSide, to: str | Path) -> WorldModel:
-    """Write released weights as a checkpoint folder, and read it back.
+    """Write released weights as a checkpoint folder, and load it.
 
     Args:
         model: A name of `MODELS`.
         files: The weights.
         side: The robot.
-        to: The folder; replaced as a whole, never half written.
+        to: The folder; replaced atomically.
 
     Raises:
         UnknownName: If there is no such model.
@@ -136,10 +135,10 @@ def import_weights(model: str, files: ReleasedFiles, side: RobotSide, to: str | 
 
 
 def statistics_in(file: str | Path) -> Stats:
-    """Statistics of actions in a JSON file: lists `mean` and `std`, and `low` and `high` if they are known.
+    """Action statistics from a JSON file: lists `mean` and `std`, and `low` and `high` if known.
 
     Raises:
-        BadCheckpoint: If it cannot be read or they do not fit each other.
+        BadCheckpoint: If it cannot be read or the lengths differ.
     """
     try:
         value = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -174,7 +173,7 @@ def _read_dino_wm(place: Path, files: ReleasedFiles, side: RobotSide) -> Read:
         actions=_scale(side, "DINO-WM"),
     )
     if side.image_size is not None:
-        raise BadCheckpoint("DINO-WM predicts a fixed number of patches: leave image_size away")
+        raise BadCheckpoint("DINO-WM predicts a fixed number of patches: omit image_size")
     patch = system["encoder"]["sizes"]["patch"]
     return Read(objective=objective, system=system, action_dim=system["action_dim"], image_size=system["side"] * patch)
 
@@ -210,14 +209,14 @@ MODELS: Mapping[str, Callable[[Path, ReleasedFiles, RobotSide], Read]] = {
 def _scale(side: RobotSide, model: str) -> ActionScale:
     if side.statistics is None:
         raise BadCheckpoint(
-            f"{model} takes standardised actions, and its weights do not say how: give the log that it was trained on "
+            f"{model} takes standardised actions, but its weights lack the statistics: give its training log "
             "(data=LOG), or a JSON file with mean and std (statistics=FILE)"
         )
     return ActionScale(mean=tuple(side.statistics.mean.tolist()), std=tuple(side.statistics.std.tolist()))
 
 
 def _adapter(found: Read, side: RobotSide) -> RobotAdapter:
-    """How the robot's pictures, columns and commands stand to those of the model."""
+    """The robot adapter: maps the robot's images, columns and commands to those of the model."""
     robot = ROBOTS["house"] if side.robot is None else side.robot
     if found.bounds is not None and side.robot is not None:
         robot = replace(robot, state=(GRIPPER, EE_POSE))
@@ -225,7 +224,7 @@ def _adapter(found: Read, side: RobotSide) -> RobotAdapter:
     steps, rest = divmod(found.action_dim, len(statistics.mean))
     if rest or not steps:
         raise BadCheckpoint(
-            f"this model takes actions of {found.action_dim} numbers, the robot's have {len(statistics.mean)}"
+            f"this model takes actions of width {found.action_dim}, the robot's have width {len(statistics.mean)}"
         )
     return RobotAdapter(
         robot=robot,

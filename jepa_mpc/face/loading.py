@@ -1,4 +1,4 @@
-"""From the name of a checkpoint to something that acts."""
+"""Loads world models and agents by checkpoint name."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ GymObservation = Mapping[str, NDArray[Any]]
 
 
 def load_world_model(checkpoint: str | Path, *, device: torch.device | str = "cpu") -> WorldModel:
-    """A trained world model.
+    """Load a trained world model.
 
     Args:
         checkpoint: The name of a shipped one (`reach_wide`), a folder, or `hf://owner/name`.
-        device: Where its networks shall run.
+        device: Device of its networks.
 
     Raises:
         BadCheckpoint: If it is missing, damaged, or describes no world model.
@@ -59,22 +59,22 @@ def load_agent(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> EnvironmentAgent:
-    """An agent that plans in a trained world model, for one robot.
+    """Build an agent that plans in a trained world model, for one robot.
 
     Args:
-        robot: An environment, within gymnasium's wrappers or without, or whatever tells `action_box`, `cameras`,
+        robot: An environment, with or without gymnasium wrappers, or any object with `action_box`, `cameras`,
             `image_size` and `dt_s`.
-        checkpoint: The world model, or where it lies (see `load_world_model`); by default the shipped one for as many
-            cameras.
-        kind: "calibrated" finds the hand in the pictures and corrects the goal on the way, "simple" plans and nothing
-            else; by default calibrated where the world model can measure positions and the robot has two cameras.
-        keypoints: What the calibrated agent finds the hand with, or where it lies.
+        checkpoint: The world model, or its location (see `load_world_model`); by default the shipped one for this
+            number of cameras.
+        kind: "calibrated" detects the hand in the images and corrects the goal online, "simple" only plans; by default
+            calibrated if the world model has a position head and the robot has two cameras.
+        keypoints: The hand keypoint detector of the calibrated agent, or its location.
         planner: The name of a file in configs/planner, or a mapping with `_target_` and arguments.
-        horizon: Steps that a plan looks ahead.
-        effort: Weight of the actions' size against the squared distance (m^2).
-        hold_m: Stand still while the goal seems nearer than this (m).
+        horizon: Planning horizon in steps.
+        effort: Weight of the squared action size relative to the squared distance (m^2).
+        hold_m: Hold still while the estimated distance to the goal is below this value (m).
         seed: Seed of the planner.
-        device: Where the networks shall run.
+        device: Device of the networks.
 
     Raises:
         BadCheckpoint: If a checkpoint cannot be read, or was trained for another robot.
@@ -100,17 +100,17 @@ def load_agent(
 
 
 def usual_kind(model: WorldModel) -> AgentKind:
-    """The agent that fits a world model: calibrated, if it measures positions and has two cameras."""
+    """The default agent of a world model: calibrated, if it has a position head and two cameras."""
     return "calibrated" if len(model.interface.cameras) > 1 and model.position_head is not None else "simple"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptedRobot:
-    """A robot behind its adapter, as `load_agent` takes it.
+    """A robot behind its adapter, as an argument of `load_agent`.
 
     Args:
-        adapter: Translates pictures, columns and commands.
-        image_size: Width and height of the pictures that the world model takes (px).
+        adapter: Translates images, columns and commands.
+        image_size: Width and height of the world model's images (px).
         action_box: Bounds of one action.
     """
 
@@ -137,19 +137,19 @@ def load_robot_agent(
     device: torch.device | str = "cpu",
     **settings: Any,
 ) -> RobotAgent:
-    """An agent for a real robot: pictures and columns of the robot in, the robot's own commands out.
+    """Build an agent for a real robot: it takes the robot's images and columns and returns the robot's own commands.
 
     Args:
         checkpoint: The world model (see `load_world_model`), with the robot adapter of its training log.
-        kind: As in `load_agent`: calibrated where the world model measures positions and has two cameras. The
-            calibrated agent gets the cameras' pictures at 128 px or more, whatever the world model sees.
-        box: Limits of one action; by default the range that the training log has seen.
-        device: Where the networks shall run.
+        kind: As in `load_agent`. The calibrated agent gets camera images of at least 128 px, whatever the size of the
+            world model's.
+        box: Limits of one action; by default the range in the training log.
+        device: Device of the networks.
         **settings: See `load_agent`.
 
     Raises:
-        BadCheckpoint: If the checkpoint cannot be read or carries no robot adapter.
-        ValueError: If no limits are given and the checkpoint does not know the range of its log.
+        BadCheckpoint: If the checkpoint cannot be read or has no robot adapter.
+        ValueError: If no limits are given and the checkpoint lacks the range of its log.
     """
     model = load_world_model(checkpoint, device=device)
     kind = kind or usual_kind(model)
@@ -173,15 +173,15 @@ def true_dynamics_agent(
     num_threads: int = 1,
     seed: int = 0,
 ) -> PlanningAgent:
-    """An agent that plans in the simulator itself: an upper bound for world models, and a first test of a task.
+    """Build an agent that plans in the simulator: an upper bound for world models, and a first test of a task.
 
     Args:
-        env: A task of ours or of one's own (`envs.task.PlannableEnv`); its full state is read.
+        env: A built-in or user-defined task (`envs.task.PlannableEnv`); its full state is read.
         planner: See `load_agent`.
-        horizon: Steps that a plan looks ahead; the task's own by default.
-        effort: Weight of the actions' size against the task's cost.
-        dynamics: "simulator" (MuJoCo on the CPU), "warp" (MuJoCo Warp) or "stepping" (environments of gymnasium); by
-            default what suits the task.
+        horizon: Planning horizon in steps; by default the task's.
+        effort: Weight of the action size relative to the task's cost.
+        dynamics: "simulator" (MuJoCo on the CPU), "warp" (MuJoCo Warp) or "stepping" (gymnasium environments); by
+            default chosen by the task.
         num_threads: CPU threads of "simulator".
         seed: Seed of the planner.
 
@@ -195,7 +195,7 @@ def true_dynamics_agent(
 
 
 def plan_settings(planner: str | Mapping[str, Any], **settings: Any) -> PlanSettings:
-    """Settings from the name of a planner's file, or from its entries.
+    """Planner settings from a file in configs/planner, or from its entries.
 
     Raises:
         UnknownName: If there is no such file.
@@ -209,10 +209,10 @@ def plan_settings(planner: str | Mapping[str, Any], **settings: Any) -> PlanSett
 
 
 class EnvironmentAgent:
-    """An agent that takes a gymnasium environment's own observations and answers with what its `step` takes.
+    """Wraps an agent for gymnasium: takes the environment's observations and returns arguments of its `step`.
 
     Args:
-        agent: Plans.
+        agent: The wrapped agent.
         cameras: Names of the cameras, in the order of the channels in `frames`.
     """
 
@@ -221,11 +221,11 @@ class EnvironmentAgent:
 
     @property
     def last(self) -> StepLog | None:
-        """What happened in the last step."""
+        """The log of the last step."""
         return self.agent.last
 
     def reset(self, goal: GymObservation | Observation) -> None:
-        """Begin an episode towards the goal image: an observation with the entry `goal`, or an `Observation` of it."""
+        """Begin an episode with a goal image: an observation with the entry `goal`, or the goal as an `Observation`."""
         if isinstance(goal, Observation):
             self.agent.reset(goal)
         else:
@@ -235,7 +235,7 @@ class EnvironmentAgent:
         """The next action: a numpy array `(A,)` for an environment's observation, a tensor `B A` for an `Observation`.
 
         Raises:
-            BadObservation: If the observation is not what the agent was made for.
+            BadObservation: If the observation does not fit the agent.
         """
         if isinstance(observation, Observation):
             return self.agent.act(observation)

@@ -1,4 +1,4 @@
-"""Pictures of logs: a sheet of episodes over time, and films with cameras side by side."""
+"""Previews of logs: a sheet of episodes over time, and videos with cameras side by side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEIGHT = 112
 
 
 def preview_sheet(log: MappedLog, episodes: Sequence[int], *, columns: int = 6) -> Picture:
-    """A row of pictures over time for each episode, cameras below each other."""
+    """A row of frames over time for each episode, cameras below each other."""
     rows = []
     for index in episodes:
         steps = np.linspace(0, log.lengths[index] - 1, columns).astype(int)
@@ -29,7 +29,7 @@ def preview_sheet(log: MappedLog, episodes: Sequence[int], *, columns: int = 6) 
 
 
 def film(log: MappedLog, index: int, *, most: int = 150) -> list[Picture]:
-    """An episode's pictures, cameras side by side."""
+    """The frames of an episode, cameras side by side."""
     stop = min(log.lengths[index], most)
     names = [IMAGES + camera for camera in log.cameras]
     read = log.read(index, 0, stop, names)

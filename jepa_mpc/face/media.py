@@ -1,4 +1,4 @@
-"""What features are made of: films, pictures, point clouds and sounds, each as rows that are encoded by themselves."""
+"""Inputs of feature extraction: videos, images, point clouds and sounds, split into independently encoded rows."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ FILMS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 
 class Medium(Protocol):
-    """A file as rows; each row becomes tokens `N D`."""
+    """A file as a sequence of rows; each row is encoded to tokens `N D`."""
 
     single: bool
-    """Whether it has one row by its kind, so that its features have no axis of rows."""
+    """Whether it always has one row, so that its features have no row axis."""
 
     def __len__(self) -> int:
         """Number of rows."""
 
     def __getitem__(self, row: int) -> Tensor:
-        """One row, as the encoder takes it."""
+        """One row, as input of the encoder."""
 
 
 class Film:
-    """A film in clips; the last one is filled up with its last frame.
+    """A video in clips; the last one is padded with its last frame.
 
     Args:
         source: A file, or frames `T h w 3` uint8.
-        frames: Frames of a clip.
+        frames: Frames per clip.
 
     Raises:
         BadEpisode: If the file cannot be read.
-        BadObservation: If the film is empty or clips have no frames.
+        BadObservation: If the video is empty or `frames` is less than 1.
     """
 
     single = False
@@ -63,7 +63,7 @@ class Film:
         self.source: Any = source if isinstance(source, np.ndarray) else VideoFile(source)
         self.frames = frames
         if len(self.source) == 0:
-            raise BadObservation("the film has no frames")
+            raise BadObservation("the video has no frames")
 
     def __len__(self) -> int:
         return ceil(len(self.source) / self.frames)
@@ -78,7 +78,7 @@ class Film:
 
 
 class Picture:
-    """A picture: one row.
+    """An image: one row.
 
     Args:
         source: A file, or an array `h w 3` uint8.
@@ -96,7 +96,7 @@ class Picture:
         """A clip of one frame `1 3 h w`.
 
         Raises:
-            BadObservation: If the picture cannot be read.
+            BadObservation: If the image cannot be read.
         """
         pixels = self.source if isinstance(self.source, np.ndarray) else _picture(self.source)
         return _channels_first(pixels[None])
@@ -107,7 +107,7 @@ class Cloud:
 
     Args:
         source: A file.
-        least: Points that are needed.
+        least: Minimum number of points.
     """
 
     single = True
@@ -151,19 +151,19 @@ class Sound:
         """A waveform.
 
         Raises:
-            BadObservation: If the sound cannot be read, is not mono or has another rate.
+            BadObservation: If the sound cannot be read, is not mono or has another sample rate.
         """
         return self._wave[row * self.mel.samples : (row + 1) * self.mel.samples]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of files.
+    """A kind of file.
 
     Args:
-        suffixes: How their names end.
-        encoder: Loads an encoder for them.
-        open: Opens a file for an encoder; `frames` are those of a clip.
+        suffixes: File name suffixes.
+        encoder: Loads an encoder.
+        open: Opens a file for an encoder; `frames` is the number per clip.
     """
 
     suffixes: Sequence[str]
@@ -195,23 +195,23 @@ class Media:
 
     Args:
         kind: A name of `KINDS`.
-        files: By the name of their features.
+        files: Files by the name of their features.
     """
 
     kind: str
     files: Mapping[str, Path]
 
     def encoder(self, choice: EncoderChoice) -> FeatureEncoder:
-        """The encoder that is chosen, for this kind.
+        """The chosen encoder of this kind.
 
         Raises:
-            BadCheckpoint: If it cannot be read or encodes something else.
+            BadCheckpoint: If it cannot be read or encodes another kind.
         """
         found: FeatureEncoder = KINDS[self.kind].encoder(choice)
         return found
 
     def open(self, path: Path, encoder: FeatureEncoder, *, frames: int) -> Medium:
-        """One of the files."""
+        """Open one of the files."""
         return KINDS[self.kind].open(path, encoder, frames)
 
 
@@ -219,7 +219,7 @@ def media_at(source: str | Path) -> Media:
     """A file, or the files of a folder and its subfolders.
 
     Raises:
-        BadObservation: If there is no file that features could be made of, or a folder holds several kinds.
+        BadObservation: If no file has a known suffix, or a folder holds several kinds.
     """
     path = Path(source)
     known = ", ".join(suffix for kind in KINDS.values() for suffix in kind.suffixes)
@@ -227,14 +227,14 @@ def media_at(source: str | Path) -> Media:
         for name, kind in KINDS.items():
             if path.suffix.lower() in kind.suffixes:
                 return Media(kind=name, files={"features": path})
-        raise BadObservation(f"{path} is no film, picture, cloud or sound: its name must end in one of {known}")
+        raise BadObservation(f"{path} is not a video, image, cloud or sound: its name must end in one of {known}")
     if not path.is_dir():
         raise BadObservation(f"there is no file or folder {path}")
     found = {name: files_below(path, kind.suffixes) for name, kind in KINDS.items()}
     found = {name: files for name, files in found.items() if files}
     if len(found) != 1:
         held = " and ".join(f"{len(files)} {name}" for name, files in found.items()) or "nothing"
-        raise BadObservation(f"{path} must hold files of one kind ({known}), it holds {held}")
+        raise BadObservation(f"{path} must hold files of one kind ({known}), got {held}")
     ((name, files),) = found.items()
     return Media(kind=name, files={file.relative_to(path).as_posix(): file for file in files})
 
@@ -248,4 +248,4 @@ def _picture(path: Path) -> Frames:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))
     except (OSError, ValueError) as error:
-        raise BadObservation(f"{path} is no picture that can be read: {error}") from error
+        raise BadObservation(f"{path} cannot be read as an image: {error}") from error

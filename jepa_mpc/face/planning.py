@@ -1,4 +1,4 @@
-"""How agents plan: the name of a planner, its arguments, and how far it looks ahead."""
+"""Planner settings of agents: planner name, arguments and horizon."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from jepa_mpc.world_model.costs.terms import Effort
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings:
-    """How an agent plans.
+    """Planner settings of an agent.
 
     Args:
         planner: Name of a planner.
         arguments: Its arguments.
-        horizon: Steps that a plan looks ahead.
-        effort: Weight of the actions' size against the squared distance (m^2); damps the last steps.
-        hold_m: Stand still while the goal seems nearer than this (m).
-        execute: Actions of a plan that are carried out before planning anew.
-        deadline_s: Seconds that one plan may take.
+        horizon: Planning horizon in steps.
+        effort: Weight of the squared action size relative to the squared distance (m^2); damps the last steps.
+        hold_m: Hold still while the estimated distance to the goal is below this value (m).
+        execute: Actions of a plan executed before replanning.
+        deadline_s: Time limit of one search (s).
     """
 
     planner: str
@@ -38,17 +38,17 @@ class PlanSettings:
     deadline_s: float = float("inf")
 
     def build(self) -> Planner:
-        """The planner (see `planners.build_planner`)."""
+        """Build the planner (see `planners.build_planner`)."""
         return build_planner(self.planner, self.arguments)
 
     def mpc(self) -> MpcSettings:
-        """The agent's settings; the cost is a squared distance."""
+        """The MPC settings; the cost is a squared distance."""
         return MpcSettings(
             horizon=self.horizon, execute=self.execute, hold_below=self.hold_m**2, deadline_s=self.deadline_s
         )
 
     def cost(self, goal: Cost, *, high: Tensor) -> Cost:
-        """The goal's cost (m^2) plus the effort, whose unit is the squared longest step `high`."""
+        """The goal cost (m^2) plus the effort, in units of the squared longest step `high`."""
         if self.effort == 0:
             return goal
         return WeightedSum({"goal": (1.0, goal), "effort": (self.effort, PlanCost(Effort(scale=high)))})

@@ -1,4 +1,4 @@
-"""Environments, episodes and logs by name."""
+"""Environments, episodes and logs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from jepa_mpc.trajectories.formats import open_log as read_log
 
 
 def make_env(name: str = "reach-v1", **settings: Any) -> Any:
-    """A task by name: a gymnasium environment whose goal image can be planned to.
+    """Make a task by name: a gymnasium environment with a goal image.
 
     Args:
         name: A name of `jepa_mpc.envs.ENVS`.
         **settings: Arguments of the task's class (`cameras`, `image_size`, `budget`, `split` ...).
 
     Raises:
-        UnknownName: If there is no such task; lists what exists.
+        UnknownName: If there is no such task; lists the known ones.
     """
     return envs.make(name, **settings)
 
@@ -31,16 +31,16 @@ def make_env(name: str = "reach-v1", **settings: Any) -> Any:
 def evaluate(
     env: Any, agent: Agent, *, seeds: Sequence[int] = range(10), view: str | Path | None = None
 ) -> list[PlayedEpisode]:
-    """Play one episode for each seed.
+    """Play one episode per seed.
 
     Args:
-        env: An environment of ours, or any that `run_episode` takes.
-        agent: Is shown the goal of each episode, then its observations.
-        seeds: Of the environment.
-        view: Where a recording of all episodes for Rerun goes (`.rrd`); none by default.
+        env: An environment of ours, or any that `run_episode` accepts.
+        agent: Receives the goal of each episode, then its observations.
+        seeds: Seeds of the environment.
+        view: Path of a Rerun recording (`.rrd`) of all episodes; none by default.
 
     Raises:
-        MissingPackage: If a recording is wanted and rerun-sdk is not installed.
+        MissingPackage: If a recording is requested and rerun-sdk is not installed.
     """
     episodes = []
     inner = getattr(env, "unwrapped", env)
@@ -56,10 +56,10 @@ def evaluate(
 
 
 def open_log(path: str | Path, *, format: str | None = None) -> Log:  # noqa: A002
-    """The reader of a robot log of any format.
+    """Open a robot log of any format.
 
     Raises:
-        BadEpisode: If it is unknown or damaged.
+        BadEpisode: If the format is not recognised or the log is damaged.
         UnknownName: If there is no such format.
         MissingPackage: If the format needs a package that is not installed.
     """

@@ -1,4 +1,4 @@
-"""Publishing trained world models: weights of one run or several, an album of logged frames, a card."""
+"""Publishes trained world models: weights of one or several runs, an album of logged frames, a model card."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from jepa_mpc.world_model.dynamics.model import Interface, WorldModel, as_ensemb
 
 
 def make_album(model: WorldModel, bank: FrameBank, *, count: int, seed: int) -> Album:
-    """Frames drawn evenly from the log, and where the model thinks each is.
+    """Frames drawn evenly from the log, with the positions that the model estimates for them.
 
     Raises:
-        BadCheckpoint: If the model has no head that reads places.
+        BadCheckpoint: If the model has no position head.
     """
     if model.position_head is None:
         raise BadCheckpoint("an album needs a world model with a displacement head")
@@ -39,10 +39,10 @@ def make_album(model: WorldModel, bank: FrameBank, *, count: int, seed: int) -> 
 
 
 def publish(cfg: DictConfig) -> str:
-    """Copy the world model of a run, or those of several as one ensemble, with album and card; to a folder or the Hub.
+    """Publish the world model of a run, or an ensemble of several, with album and card, to a folder or the Hub.
 
     Returns:
-        Where it is.
+        Its location.
     """
     name = hub_name(str(cfg.to))
     if name is None:
@@ -68,7 +68,7 @@ def _publish(cfg: DictConfig, target: Path) -> Path:
 
 
 def card(interface: Interface, config: Mapping[str, Any]) -> str:
-    """The model card of a checkpoint, as Markdown with the metadata block that the Hub reads."""
+    """The model card of a checkpoint, as Markdown with the Hub's metadata block."""
     training = config.get("training", {})
     scores = training.get("evaluation", {}).get("scores", {})
     lines = [

@@ -1,4 +1,4 @@
-"""Scoring agents in any environment: a trained world model beside true dynamics, random actions and nothing at all."""
+"""Evaluation in any environment: a trained world model against true dynamics, random actions and standing still."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ PANEL = 192
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """Who plays, where, and to which goals; episode i begins alike for every method.
+    """Methods, environment and goals of an evaluation; episode i starts the same for every method.
 
     Args:
         task: As `jepa_mpc.make_env` takes it.
         checkpoint: The world model (see `jepa_mpc.load_world_model`), or None.
-        settings: How the world model and the true dynamics are planned in.
-        horizon: Steps that a plan looks ahead, in place of those in `settings`; None for what the environment advises.
-        seed: Of starts, goals and searches.
-        goal: Entries of the goal of an environment of gymnasium (see `envs.gym.goals.goal_of`).
+        settings: Planner settings for the world model and the true dynamics.
+        horizon: Planning horizon, replacing that of `settings`; None uses the environment's recommendation.
+        seed: Seed of starts, goals and searches.
+        goal: Goal entries for a gymnasium environment (see `envs.gym.goals.goal_of`).
         env: Further arguments of the environment.
-        policy: A policy that plays as well (see `motion_of`), or None.
-        device: Where the networks run.
+        policy: A further policy to evaluate (see `motion_of`), or None.
+        device: Device of the networks.
     """
 
     task: str
@@ -78,7 +78,7 @@ class Scoring:
         return envs.make(self.task, **{**seen, **self.env})
 
     def methods(self) -> Mapping[str, Callable[[int], Agent]]:
-        """Makers of agents by name of their method, each given the seed of an episode."""
+        """Agent factories by method name; each takes the seed of an episode."""
         env = self.environment
         settings = replace(self.settings, horizon=env.horizon if self.horizon is None else self.horizon)
         known: dict[str, Callable[[int], Agent]] = {
@@ -100,17 +100,17 @@ class Scoring:
 
         Raises:
             UnknownName: If there is no such method.
-            ValueError: If true dynamics are asked for and cannot be had.
+            ValueError: If true dynamics are requested and not available.
         """
         return choose(self.methods(), method, "method")(seed)
 
     def play(self, method: str, episode: int, *, film: Path | None = None) -> dict[str, Any]:
-        """Play one episode; what came of it as plain values.
+        """Play one episode; returns its results as plain values.
 
         Args:
             method: A name of `methods()`.
-            episode: Its number.
-            film: Where its film goes, or None.
+            episode: Its index.
+            film: Path of its video, or None.
 
         Raises:
             UnknownName: If there is no such method.
@@ -135,12 +135,12 @@ class Scoring:
         }
 
     def close(self) -> None:
-        """Let the environment go."""
+        """Close the environment."""
         self.environment.close()
 
 
 class _Moved:
-    """A motion of a log as a policy: it is given the observation's numbers."""
+    """A log's motion as a policy; it gets the numeric entries of the observation."""
 
     def __init__(self, motion: Motion, seed: int) -> None:
         self.motion, self.generator, self.begun = motion, numpy_generator(seed, "motion"), False
@@ -156,7 +156,7 @@ class _Moved:
 
 @contextmanager
 def filmed(path: Path | None, env: Any) -> Iterator[Callable[[PlayedEpisode], None] | None]:
-    """A film of what the camera sees beside the goal image, a frame for each decision and one for the end."""
+    """A video of the camera beside the goal image, with a frame per decision and one for the end."""
     if path is None:
         yield None
         return
@@ -179,12 +179,12 @@ def filmed(path: Path | None, env: Any) -> Iterator[Callable[[PlayedEpisode], No
 
 
 def _picture(frames: Any) -> np.ndarray:
-    """The first camera's picture `(h, w, 3)` of stacked frames `(C, h, w)`."""
+    """The first camera's image `(h, w, 3)` of stacked frames `(C, h, w)`."""
     return np.ascontiguousarray(frames[:3].numpy().transpose(1, 2, 0))
 
 
 def summary(episodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rates of one method's episodes, with Wilson's 95 % interval."""
+    """Success rates of one method's episodes, with Wilson's 95 % interval."""
     count, hits = len(episodes), sum(bool(one["success"]) for one in episodes)
     returns = [one["return"] for one in episodes if one["return"] is not None]
     return {
@@ -200,7 +200,7 @@ def summary(episodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Summaries by method as a table for a page."""
+    """Summaries by method as a Markdown table."""
     lines = ["| method | n | success | 95 % | reached at any step | ms per decision |", "|" + "---|" * 6]
     for name, row in rows.items():
         low, high = (100 * end for end in row["wilson_95"])

@@ -1,4 +1,4 @@
-"""One search in a model of one's own."""
+"""Planning in a user-defined model."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from jepa_mpc.world_model.costs.goal import GoalDistance
 from jepa_mpc.world_model.dynamics.evaluator import Evaluator
 
 Step = Callable[[Tensor, Tensor], Tensor]
-"""States `... D` and actions `... A` -> the states that follow `... D`."""
+"""Maps states `... D` and actions `... A` to next states `... D`."""
 
 
 class StepDynamics:
-    """A world model out of a function of one step; a state is one token.
+    """A world model from a one-step function; a state is one token.
 
     Args:
-        step: Maps states `B S D` and actions `B S A` to the states that follow.
+        step: Maps states `B S D` and actions `B S A` to next states.
     """
 
     def __init__(self, step: Step) -> None:
         self.step = step
 
     def rollout(self, context: Context, plans: Plans) -> Rollout:
-        """Imagine plans `B S H A`: latents `B S H 1 D`."""
+        """Roll out plans `B S H A`: latents `B S H 1 D`."""
         state = context.latents[:, -1, 0][:, None].expand(-1, plans.shape[1], -1)
         states = []
         for action in plans.unbind(dim=2):
@@ -54,19 +54,19 @@ def plan(
     deadline_s: float = float("inf"),
     **settings: Any,
 ) -> PlanResult:
-    """Search for actions that lead from a start to a goal in a model of one's own.
+    """Search for actions that lead from a start to a goal in a user-defined model.
 
     Args:
-        step: The model: maps states `... D` and actions `... A` to the states that follow; a torch module will do.
-        start: State `D`, or `B D` for B worlds side by side.
+        step: The model: maps states `... D` and actions `... A` to next states; may be a torch module.
+        start: State `D`, or `B D` for a batch of B worlds.
         goal: The state to reach, of the same shape.
         low: Smallest value of each action axis.
         high: Largest value of each action axis.
-        horizon: Steps of the plan.
+        horizon: Length of the plan in steps.
         planner: A name of `jepa_mpc.planners.PLANNERS`.
-        cost: What is minimised; by default the squared distance from the goal, mean over the steps.
+        cost: Cost to minimise; by default the mean squared distance to the goal over the steps.
         seed: Seed of the search.
-        deadline_s: Seconds after which the best plan so far is returned.
+        deadline_s: Time limit (s), after which the best plan so far is returned.
         **settings: Arguments of the planner.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A policy server put together: checkpoint, robot, goal and settings to something that can be run."""
+"""Assembles a policy server from checkpoint, robot, goal and settings."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PROTOCOL = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ServedRobot:
-    """A robot without a simulation here.
+    """A robot without a simulation.
 
     Args:
         cameras: Names of its cameras.
-        image_size: Width and height to which its pictures are brought (px).
+        image_size: Width and height to which its images are resized (px).
         dt_s: Seconds per action.
         action_box: Bounds of one action.
         embodiment: Its name, or an empty string.
@@ -43,11 +43,11 @@ class ServedRobot:
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """What a server serves.
+    """Arguments of a server.
 
     Args:
         begin: Makes the session of a connection.
-        metadata: What every client is told first.
+        metadata: Sent to every client on connection.
     """
 
     begin: Callable[[], Session]
@@ -69,26 +69,26 @@ def service(
     device: str = "cpu",
     **planning: Any,
 ) -> Service:
-    """One agent for each connection, all of them on the same weights.
+    """One agent per connection; all share the weights.
 
     Args:
         checkpoint: The world model, as `load_world_model` takes it.
-        robot: Whose actions are answered: the name of a task, or "log" for the bounds that the training log has seen.
-        goal: One picture per camera, or `log:episode:frame`; none if every client sends its own.
-        images: Entry of the request for each camera, in the checkpoint's order; further ones are not used.
-        goals: Likewise for the goal pictures.
-        state: Entries that make the proprioception, if the world model needs it.
-        kind: "simple" or "calibrated"; by default what fits the checkpoint (see `load_agent`).
-        deadline_ms: Time per answer, unless a request asks for less.
-        max_age_ms: How late an observation may come (see `Session`).
-        seed: Seed of the planner; each connection counts on from it.
-        device: Where the networks run.
+        robot: The robot that defines the action bounds: the name of a task, or "log" for the range in the training log.
+        goal: One image per camera, or `log:episode:frame`; none if every client sends its own.
+        images: Request entry of each camera, in the checkpoint's order; further ones are ignored.
+        goals: Request entry of each goal image, in the same order.
+        state: Entries that form the proprioception, if the world model needs it.
+        kind: "simple" or "calibrated"; by default chosen by the checkpoint (see `load_agent`).
+        deadline_ms: Time limit per answer, unless a request asks for less.
+        max_age_ms: Maximum delay of an observation (see `Session`).
+        seed: Seed of the planner; incremented with each connection.
+        device: Device of the networks.
         **planning: `planner`, `horizon`, `effort`, `hold_m` of `load_agent`.
 
     Raises:
-        BadCheckpoint: If the checkpoint cannot be read or is of another robot.
+        BadCheckpoint: If the checkpoint cannot be read or was trained for another robot.
         BadObservation: If the goal cannot be read.
-        ValueError: If the entries do not fit the cameras.
+        ValueError: If the entries do not match the cameras.
     """
     model = load_world_model(checkpoint, device=device)
     kind = kind or usual_kind(model)
@@ -108,7 +108,7 @@ def service(
         made = load_agent(facts, model, kind=kind, keypoints=keypoints, seed=next(seeds), device=device, **planning)
         return made.agent
 
-    agent()  # a mistake is told before the first client comes
+    agent()  # raises configuration errors before the first client connects
     return Service(
         begin=lambda: Session(
             agent(), keys, fit=fit, goal=aim, deadline_s=deadline_ms / 1000, max_age_s=max_age_ms / 1000
@@ -137,7 +137,7 @@ def _robot(model: WorldModel, name: str, *, checkpoint: str | Path, kind: AgentK
 
 
 def _metadata(model: WorldModel, robot: ServedRobot, keys: Keys, *, goal: Observation | None) -> dict[str, Any]:
-    """Plain strings, numbers and lists: what a client must know before its first request."""
+    """What a client must know before its first request, as plain strings, numbers and lists."""
     box = robot.action_box
     return {
         "server": f"jepa-mpc {__version__}",

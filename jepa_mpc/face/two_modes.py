@@ -1,4 +1,4 @@
-"""The agent with two modes put together, as configs/agent/full.yaml describes it."""
+"""Assembly of the two-mode agent from configs/agent/full.yaml."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CENTIMETRE = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class TwoModeSettings:
-    """What the agent is built of; the fields are those of configs/agent/full.yaml, where each is explained."""
+    """Settings of the two-mode agent; configs/agent/full.yaml explains each field."""
 
     policy: str | None = None
     critic: str | None = None
@@ -61,10 +61,10 @@ class TwoModeSettings:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> TwoModeSettings | None:
-        """What `agent=` describes; None for the simple agent.
+        """The settings in `agent=`; None for the simple agent.
 
         Raises:
-            UnknownName: If there is no such kind of agent, or an option that it does not have.
+            UnknownName: If the kind of agent or an option is unknown.
             ValueError: If a number is out of range.
         """
         given = {str(name): value for name, value in options.items()}
@@ -80,11 +80,11 @@ class TwoModeSettings:
         return made
 
     def world_model(self, checkpoint: Path, *, device: str) -> WorldModel:
-        """The world model at a folder, as an ensemble with the other members if there are any."""
+        """The world model in a folder, as an ensemble if there are further members."""
         return _models((str(checkpoint), *map(str, self.members)), device, self.context)
 
     def build(self, checkpoint: Path, env: Any, settings: PlanSettings, *, seed: int, device: str) -> TwoModeAgent:
-        """The agent for one episode, on its device; it is given the pose of its own hand beside the pictures.
+        """The agent for one episode, on its device; it also receives the pose of its own hand.
 
         Raises:
             BadCheckpoint: If the world model was trained for another robot.
@@ -110,7 +110,7 @@ class TwoModeSettings:
         )
 
     def intrinsic(self, model: WorldModel, env: Any) -> IntrinsicCost:
-        """Goal (m^2), effort and change of action (longest step), workspace (cm^2 outside), doubt (m^2)."""
+        """Goal distance (m^2), effort and action change (longest step), workspace violation (cm^2), doubt (m^2)."""
         scale = env.action_box.high.to(model.device)
         low, high = env.arm.workspace()
         limits = RangeLimit(
@@ -128,7 +128,7 @@ class TwoModeSettings:
         return IntrinsicCost(terms, floors={name: floor for name, floor in floors.items() if name in terms})
 
     def configuration(self, *, horizon: int, hold_below: float, intrinsic: IntrinsicCost | None = None) -> AgentConfig:
-        """What the configurator begins with; weights of terms that this agent does not have are left out."""
+        """The initial configuration; weights of absent terms are omitted."""
         names = self.weights if intrinsic is None else intrinsic.names
         return AgentConfig(
             weights={name: float(self.weights.get(name, 0.0)) for name in names},
@@ -140,7 +140,7 @@ class TwoModeSettings:
         )
 
     def arbitration(self) -> Arbitration:
-        """What speaks for Mode-1."""
+        """Settings of the arbitration between modes."""
         return Arbitration(
             surprise_below=self.surprise_below,
             disagreement_below=self.disagreement_below,
@@ -157,7 +157,7 @@ class TwoModeSettings:
         seed: int,
         device: str,
     ) -> Modules:
-        """The optional parts."""
+        """The optional modules."""
         first, count = _models((str(checkpoint),), device, self.context), len(model.members)
         policy = None if self.policy is None else _FirstShare(_policy(str(self.policy), str(checkpoint), device), count)
         critic = None if self.critic is None else load_critic(self.critic, first)
@@ -179,7 +179,7 @@ class TwoModeSettings:
         return ReplayBuffer(capacity=max(self.memory, self.context), window=self.context, action_dim=box.dim)
 
     def _learner(self, critic: Critic, model: WorldModel, *, seed: int) -> CriticLearner:
-        """Lessons on the way: the distance from the goal that is still to come."""
+        """Online training of the critic: it predicts the future distance to the goal."""
         distance = IntrinsicCost({"goal": GoalDistance(metric=model.position_head)})
         judgement = Judgement(intrinsic=distance, weights={"goal": 1.0}, form="td", discount=float(self.discount))
         objective = CriticObjective(critic, form="td", discount=float(self.discount))
@@ -187,7 +187,7 @@ class TwoModeSettings:
 
 
 class _FirstShare(GoalPolicy):
-    """A policy for the first member's tokens, in front of the tokens of a whole ensemble."""
+    """Applies a policy to the first ensemble member's tokens."""
 
     def __init__(self, policy: GoalPolicy, count: int) -> None:
         nn.Module.__init__(self)
@@ -201,7 +201,7 @@ class _FirstShare(GoalPolicy):
 
 
 class _FirstCritic(nn.Module):
-    """Likewise a critic."""
+    """Applies a critic to the first ensemble member's tokens."""
 
     def __init__(self, critic: Critic, count: int) -> None:
         super().__init__()
@@ -217,15 +217,15 @@ def _critic_of(critic: Critic, count: int) -> Critic | _FirstCritic:
 
 
 def doubt_of(model: WorldModel) -> MeasureDoubt:
-    """How far the members are apart about the way to the goal."""
+    """Disagreement of the ensemble about the displacement to the goal."""
     heads = getattr(model.position_head, "heads", None)
     if heads is None:
-        raise ValueError("the members of this ensemble measure no metres: their disagreement cannot be compared")
+        raise ValueError("the members of this ensemble have no position head, so their disagreement has no unit")
     return MeasureDoubt(heads=tuple(heads))
 
 
 def _gain(robot: Robot, action_dim: int) -> Tensor:
-    """How commands move the proprioception: the hand's place and rotation, and the fingers."""
+    """Effect of commands on the proprioception: hand position and rotation, and the fingers."""
     felt = robot.felt
     gain = torch.zeros(felt.dim, action_dim)
     gain[felt.place, 0:3] = torch.eye(3)

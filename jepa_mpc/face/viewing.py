@@ -25,10 +25,10 @@ APPLICATION = "jepa_mpc"
 
 
 class WatchedPlanner:
-    """A planner that keeps the costs of all candidates of its last search, call by call; it finds the same plans.
+    """A planner wrapper that keeps the costs of all candidates of the last search; plans are unchanged.
 
     Args:
-        planner: Searches.
+        planner: The wrapped planner.
     """
 
     def __init__(self, planner: Planner) -> None:
@@ -39,7 +39,7 @@ class WatchedPlanner:
         return getattr(self.planner, name)
 
     def plan(self, request: PlanRequest) -> PlanResult:
-        """Search, and note what each batch of candidates costs in the first world `S`."""
+        """Search, and record the costs `S` of each batch of candidates in the first world."""
         self.rounds = []
 
         def evaluate(plans: Plans) -> Costs | Scores:
@@ -52,7 +52,7 @@ class WatchedPlanner:
 
 
 class EpisodeView:
-    """Writes episodes into a recording, one after another.
+    """Writes episodes to a Rerun recording, one after another.
 
     Args:
         recording: A `rerun.RecordingStream`.
@@ -65,13 +65,13 @@ class EpisodeView:
         self._step = 0
 
     def begin(self, agent: Any, goal: Observation) -> None:
-        """Show the goal of the next episode and watch the agent's searches; call it before the episode is played."""
+        """Log the goal of the next episode and watch the agent's searches; call it before playing the episode."""
         self.planner = watched(agent)
         self._time()
         self._pictures("goal", goal)
 
     def decided(self, env: Any, played: PlayedEpisode) -> None:
-        """Show one decision: what the cameras see, and what the agent makes of it."""
+        """Log one decision: camera images and the agent's estimates."""
         self._time()
         self._pictures("cameras", env.observation())
         rr = self.rerun
@@ -114,7 +114,7 @@ class EpisodeView:
 
 @contextmanager
 def open_view(path: str | Path | None) -> Iterator[EpisodeView | None]:
-    """A recording that is published when the block ends well, or None where there is no path.
+    """A recording that is published when the block succeeds, or None without a path.
 
     Raises:
         MissingPackage: If rerun-sdk is not installed.
@@ -128,14 +128,14 @@ def open_view(path: str | Path | None) -> Iterator[EpisodeView | None]:
         recording = rerun.RecordingStream(APPLICATION)
         recording.save(draft)
         yield EpisodeView(recording, rerun)
-        recording.disconnect()  # what is on its way goes to the file
+        recording.disconnect()  # flushes pending data to the file
 
 
 def package() -> Any:
-    """Rerun, if it is installed.
+    """Import rerun.
 
     Raises:
-        MissingPackage: If it is not.
+        MissingPackage: If it is not installed.
     """
     try:
         import rerun
@@ -145,9 +145,9 @@ def package() -> Any:
 
 
 def watched(agent: Any) -> WatchedPlanner | None:
-    """The planner of an agent, watched from now on; None for an agent that does not search.
+    """Wrap the planner of an agent to record its searches; None for an agent without a planner.
 
-    An agent within another one (action blocks, environments) is found.
+    Finds agents inside wrappers (action blocks, environments).
     """
     while not hasattr(agent, "search") and hasattr(agent, "agent"):
         agent = agent.agent

@@ -1,1 +1,1 @@
-"""Reports of experiments: records of episodes, intervals and tests, figures, pages, contact sheets, films, albums."""
+"""Reports of experiments: episode records, intervals and tests, figures, pages, contact sheets, videos, albums."""

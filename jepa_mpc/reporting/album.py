@@ -1,7 +1,7 @@
-"""An album of logged frames: what an imagined state looks like, shown by the logged frame that lies nearest to it.
+"""An album of logged frames: shows a predicted state by the nearest logged frame.
 
-A world model without a decoder cannot paint what it imagines, but it can point at the most similar thing it has seen.
-The album is one JPEG sheet of square tiles beside the weights, with the place that the model reads from each frame.
+A world model without a decoder cannot render its predictions, but the most similar logged frame illustrates them. The
+album is one JPEG sheet of square tiles beside the weights, with the position that the model estimates for each frame.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ COLUMNS = 16
 
 @dataclass(frozen=True)
 class Album:
-    """Logged frames `(G, size, size, 3)` of one camera and the place `(G, 3)` (m) that the model reads in each."""
+    """Logged frames `(G, size, size, 3)` of one camera and the estimated positions `(G, 3)` (m)."""
 
     frames: NDArray[np.uint8]
     places: NDArray[np.float64]
 
     def nearest(self, place: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """The frame whose place is nearest."""
+        """The frame with the nearest position."""
         return self.frames[int(np.argmin(np.linalg.norm(self.places - place, axis=1)))]
 
 
 def save_album(folder: Path, album: Album, *, quality: int = 85) -> None:
-    """Write sheet and places beside a checkpoint."""
+    """Write sheet and positions beside a checkpoint."""
     for name, data in album_files(album, quality=quality).items():
         write_bytes(folder / name, data)
 
 
 def album_files(album: Album, *, quality: int = 85) -> dict[str, bytes]:
-    """Sheet and places as files of a checkpoint, by name."""
+    """Sheet and positions as checkpoint files, by name."""
     count, size = album.frames.shape[:2]
     rows = -(-count // COLUMNS)
     tiles = np.zeros((rows * COLUMNS, size, size, 3), np.uint8)
@@ -68,7 +68,7 @@ def load_album(folder: Path) -> Album | None:
         tiles = sheet.reshape(sheet.shape[0] // size, size, COLUMNS, size, 3).transpose(0, 2, 1, 3, 4)
         frames = tiles.reshape(-1, size, size, 3)
         if places.ndim != 2 or not 0 < len(places) <= len(frames):
-            raise ValueError(f"{len(frames)} frames and places of shape {places.shape}")
+            raise ValueError(f"{len(frames)} frames and positions of shape {places.shape}")
         return Album(frames[: len(places)], places)
     except (OSError, ArithmeticError, KeyError, TypeError, ValueError, UnidentifiedImageError) as error:
         raise BadCheckpoint(f"the album in {folder} is damaged: {error}") from error

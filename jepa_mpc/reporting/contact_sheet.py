@@ -1,4 +1,4 @@
-"""The contact sheet: how every lab ended, the worst first."""
+"""The contact sheet: the final image of every lab, worst first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FRAME = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """How one episode ended.
+    """End of one episode.
 
     Args:
         lab: Name of the lab.
@@ -25,7 +25,7 @@ class Tile:
         goal: Goal image of the same camera.
         distance_m: Final distance; not finite after a diverged simulation.
         success: Whether the episode counts as solved.
-        note: A further word for the caption, such as "4/5".
+        note: Additional caption text, such as "4/5".
     """
 
     lab: str
@@ -39,7 +39,7 @@ class Tile:
 def contact_sheet(tiles: Sequence[Tile], *, columns: int = 5, height: int = 112) -> Picture:
     """Final image beside goal image for each tile, worst first; green frames for successes, red for failures.
 
-    Failures also bear a cross and successes a tick, for eyes that cannot tell the colours.
+    Failures also have a cross and successes a tick, for readers with colour vision deficiency.
 
     Args:
         tiles: One per lab.

@@ -1,7 +1,7 @@
-"""What is drawn into pictures of an episode: paths, marks, captions and a distance curve.
+"""Drawing on episode images: paths, marks, captions and a distance curve.
 
-Images are uint8 arrays `h w 3` (RGB), points are `(x, y)` in pixels from the top left corner. A helper never changes
-the image that it is given.
+Images are uint8 arrays `h w 3` (RGB), points are `(x, y)` in pixels from the top left corner. No function modifies its
+input image.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ BLUE: Colour = (0, 114, 178)
 GREEN: Colour = (0, 158, 115)
 RED: Colour = (213, 94, 0)
 YELLOW: Colour = (240, 228, 66)
-DARK, SHOWN, LEAST_GAMMA = 70, 110, 0.3  # of 255: below this a picture is nearly black, and where it is brought
-SMOOTHING = 4  # lines are drawn this much larger and scaled down, which rounds their edges
+DARK, SHOWN, LEAST_GAMMA = 70, 110, 0.3  # of 255: images below DARK are brightened to SHOWN
+SMOOTHING = 4  # supersampling factor of lines, for antialiasing
 
 
 def enlarge(image: Picture, height: int) -> Picture:
@@ -39,12 +39,12 @@ def enlarge(image: Picture, height: int) -> Picture:
 
 
 def gamma_of(image: Picture) -> float:
-    """The exponent that brings a nearly black picture to where people see something; 1 for any other.
+    """The gamma exponent that brightens a nearly black image; 1 for any other.
 
-        shown = 255 (value / 255)^gamma,   so that the 95th percentile comes to 110
+        shown = 255 (value / 255)^gamma,   such that the 95th percentile becomes 110
 
     Args:
-        image: A picture of the scene, uint8 `h w 3`.
+        image: An image of the scene, uint8 `h w 3`.
     """
     check_picture(image)
     bright = float(np.quantile(image.max(axis=2), 0.95))
@@ -54,7 +54,7 @@ def gamma_of(image: Picture) -> float:
 
 
 def with_gamma(image: Picture, gamma: float) -> Picture:
-    """The picture with an exponent on its values: for people, never for an agent."""
+    """Apply a gamma exponent: for viewers, never for an agent."""
     check_picture(image)
     if gamma == 1:
         return image
@@ -68,7 +68,7 @@ def draw_path(
 
     Points that are not finite (behind the camera) break the line.
     """
-    shade, halo = _canvas(image)  # a dark rim, so that the line is seen before any background
+    shade, halo = _canvas(image)  # a dark rim keeps the line visible on any background
     overlay, draw = _canvas(image)
     last = max(1, len(points) - 1)
     for index, (a, b) in enumerate(zip(points, points[1:], strict=False)):
@@ -86,7 +86,7 @@ def draw_path(
 def draw_crosshair(
     image: Picture, point: Point, *, colour: Colour = RED, radius: float = 6.0, width: float = 1.5
 ) -> Picture:
-    """Mark a point by a ring and four ticks; a point that is not finite leaves the image as it is."""
+    """Mark a point by a ring and four ticks; a non-finite point leaves the image unchanged."""
     if not all(map(math.isfinite, point)):
         return image.copy()
     overlay, draw = _canvas(image)
@@ -100,7 +100,7 @@ def draw_crosshair(
 
 
 def label_strip(image: Picture, left: str, right: str = "", *, height: int = 22, colour: Colour = INK) -> Picture:
-    """Put a strip with a text at its left and another at its right end above an image."""
+    """Add a strip above an image, with one text at the left and one at the right."""
     check_picture(image)
     strip = Image.new("RGB", (image.shape[1], height), PAPER)
     draw = ImageDraw.Draw(strip)
@@ -113,12 +113,12 @@ def label_strip(image: Picture, left: str, right: str = "", *, height: int = 22,
 def sparkline(
     image: Picture, values: Sequence[float], *, total: int, threshold: float = 0.05, height: int = 44
 ) -> Picture:
-    """Put a strip with the curve of the distance so far below an image.
+    """Add a strip below an image with the distance curve so far.
 
     Args:
-        image: The picture.
-        values: Distances in metres, the present one last; not finite ones are left out.
-        total: Number of values of the whole episode, which fixes the horizontal scale.
+        image: The image.
+        values: Distances in metres, the current one last; non-finite ones are skipped.
+        total: Number of values of the whole episode, which sets the horizontal scale.
         threshold: Distance in metres that counts as success, drawn as a dashed line.
         height: Height of the strip in pixels.
     """
@@ -153,13 +153,13 @@ def sparkline(
 
 
 def panels(named: Sequence[tuple[str, Picture]], *, height: int = 192, gap: int = 6) -> Picture:
-    """Set captioned pictures side by side, all scaled to one height, with a margin around.
+    """Captioned images side by side, scaled to one height, with a margin.
 
     Raises:
-        ValueError: If there is no picture.
+        ValueError: If there is no image.
     """
     if not named:
-        raise ValueError("need at least one picture to set side by side")
+        raise ValueError("need at least one image to set side by side")
     columns: list[Picture] = []
     tall: Picture = np.full((height + 22 + 2 * gap, gap, 3), PAPER, dtype=np.uint8)
     for caption, image in named:
@@ -170,7 +170,7 @@ def panels(named: Sequence[tuple[str, Picture]], *, height: int = 192, gap: int 
 
 
 def check_picture(image: Any) -> None:
-    """Insist on a uint8 image `h w 3`.
+    """Require a uint8 image `h w 3`.
 
     Raises:
         ValueError: If it is something else; says what.
@@ -186,7 +186,7 @@ def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 
 def _canvas(image: Picture) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """A transparent sheet over the image, enlarged for smooth lines."""
+    """A transparent, enlarged layer over the image, for smooth lines."""
     check_picture(image)
     sheet = Image.new("RGBA", (SMOOTHING * image.shape[1], SMOOTHING * image.shape[0]), (0, 0, 0, 0))
     return sheet, ImageDraw.Draw(sheet)

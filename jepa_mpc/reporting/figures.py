@@ -1,4 +1,4 @@
-"""The figures of a report, in one style that people with any colour vision can read (Okabe and Ito's colours)."""
+"""The figures of a report, in a colour-blind-safe style (colours of Okabe and Ito)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ STYLE: dict[Any, Any] = {
 
 
 def draw_figures(report: Report, folder: Path | str) -> dict[str, Path]:
-    """Draw all figures that the report has data for.
+    """Draw all figures for which the report has data.
 
     Returns:
         The path of each figure by its file name without suffix, in reading order.
@@ -108,7 +108,7 @@ def distance_over_steps(axes: Axes, report: Report) -> None:
 
 
 def success_over_threshold(axes: Axes, report: Report) -> None:
-    """Share of episodes that end within a distance, for every distance up to 20 cm, with Wilson's band."""
+    """Share of episodes that end within a distance, for distances up to 20 cm, with Wilson's band."""
     limits = np.linspace(0, 0.2, 201)
     final = [episode.final_distance_m for episode in report.of(report.protocol.method)]
     shares = {
@@ -165,7 +165,7 @@ def distance_per_lab(axes: Axes, report: Report) -> None:
 
 
 def success_per_factor(axes: Axes, report: Report) -> None:
-    """Success at 5 cm with one factor out of its training range at a time, with Wilson's whiskers."""
+    """Success at 5 cm with one factor out of its training range at a time, with Wilson's intervals."""
     rows = [(f"{split_name(report.protocol.split)} (headline)", report.summary), *report.factors.items()]
     rows.sort(key=lambda row: row[1]["success_5cm"])
     for place, (_, row) in enumerate(rows):
@@ -186,7 +186,7 @@ def success_per_factor(axes: Axes, report: Report) -> None:
 
 
 def latency(axes: Axes, report: Report) -> None:
-    """Time of each decision of the headline method; the slowest hundredth is gathered at the right end."""
+    """Decision times of the headline method; the slowest 1 % is collected at the right end."""
     episodes = report.of(report.protocol.method)
     times = np.concatenate([np.asarray(episode.ms_per_step, dtype=np.float64) for episode in episodes])
     times = times[np.isfinite(times)]
@@ -208,19 +208,19 @@ def latency(axes: Axes, report: Report) -> None:
 
 
 def _padded(curves: Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    """Curves of any lengths as rows; short ones keep their last value, broken values count as infinitely far."""
+    """Curves of different lengths as rows, padded with their last value; invalid values become infinite."""
     longest = max(len(curve) for curve in curves)
     rows = np.array([[*curve, *[curve[-1]] * (longest - len(curve))] for curve in curves], dtype=np.float64)
     return np.where(np.isfinite(rows), rows, np.inf)
 
 
 def _look(index: int) -> dict[str, Any]:
-    """Colour and dashes of the index-th baseline."""
+    """Colour and dash style of the index-th baseline."""
     return {"color": BASELINE_COLOURS[index % len(BASELINE_COLOURS)], "ls": DASHES[index % len(DASHES)]}
 
 
 def _ending(distance_cm: float) -> str:
-    """The name of a kind of ending, one of `ENDINGS`."""
+    """The category of a final distance, one of `ENDINGS`."""
     within, beyond, diverged = ENDINGS
     return diverged if not math.isfinite(distance_cm) else within if distance_cm <= MARKS_CM[1] else beyond
 
@@ -232,14 +232,14 @@ def _threshold_lines(line: Callable[..., Any], *, below: float = math.inf) -> No
 
 
 def _legend_below(axes: Axes) -> None:
-    """The legend under the figure, where it lies over no curve."""
+    """A legend under the figure, where it covers no curve."""
     handles, labels = axes.get_legend_handles_labels()
     axes.figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(labels), fontsize=8.5)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve that has its name at its right end."""
+    """A curve labelled at its right end."""
 
     name: str
     x: float
@@ -250,7 +250,7 @@ class Curve:
 def _draw_curves(
     axes: Axes, baselines: Mapping[str, NDArray[np.float64]], method: str, own: NDArray[np.float64], *, step: float
 ) -> list[Curve]:
-    """Baselines as thin lines, the method bold over them."""
+    """Baselines as thin lines with the method in bold on top."""
     curves = []
     for index, (name, values) in enumerate(baselines.items()):
         axes.plot(step * np.arange(len(values)), values, lw=1.3, **_look(index))
@@ -260,7 +260,7 @@ def _draw_curves(
 
 
 def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Write each curve's name at its right end, pushed apart where they would overlap; curves that coincide say so."""
+    """Label each curve at its right end, shifted where labels would overlap; coinciding curves are marked."""
     low, high = axes.get_ylim()
     apart = (high - low) * 12.5 / (72 * axes.figure.bbox.height / axes.figure.dpi * 0.72)  # points per axis unit
     placed = low - apart
@@ -278,7 +278,7 @@ def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _coincide(one: Curve, other: Curve, span: float) -> bool:
-    """Whether two curves cannot be told apart: nowhere farther from each other than a hundredth of the axis."""
+    """Whether two curves differ nowhere by more than a hundredth of the axis."""
     if len(one.y) != len(other.y):
         return False
     both = np.isfinite(one.y) & np.isfinite(other.y)

@@ -1,4 +1,4 @@
-"""The page of `zero_shot_pick.py`: rates of every agent with their intervals, films, and what the gripper did."""
+"""The page of `zero_shot_pick.py`: success rates of every agent with intervals, videos, and gripper statistics."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def write_handling_page(
     """Write `report.html` and `figures/rates.png`.
 
     Args:
-        report: What `report.json` holds: protocol, summary, baselines and leads.
+        report: Content of `report.json`: protocol, summary, baselines and leads.
         episodes: Outcomes of the method's own episodes.
         folder: The run folder.
-        method: Name of the method that the report is about.
-        films: Film relative to the folder, by number of lab and episode.
+        method: The method that the report is about.
+        films: Path of the video relative to the folder, by lab and episode index.
 
     Raises:
         OSError: If the folder cannot be written to.
@@ -45,7 +45,7 @@ def write_handling_page(
         section("Against controls on the same episodes", _agents(rows, report["leads"], method)),
         section("Rates with Wilson's 95 % intervals", f'<div class="figures">{image(figure, "rates")}</div>'),
         section("What the gripper did", _grip(rows)),
-        section("Films, worst first", _films(episodes, films, folder)),
+        section("Videos, worst first", _films(episodes, films, folder)),
         section("Every episode", _episodes(episodes)),
         section("Protocol", _protocol(report["protocol"])),
     ]
@@ -54,10 +54,10 @@ def write_handling_page(
 
 
 def draw_rates(rows: Mapping[str, Row], path: Path, *, own: str) -> None:
-    """Each agent's rates as points with Wilson's whiskers, one panel per rate.
+    """Success rates of each agent with Wilson's intervals, one panel per rate.
 
     Raises:
-        OSError: If the picture cannot be written.
+        OSError: If the image cannot be written.
     """
     names = list(rows)[::-1]
     with rc_context(STYLE):
@@ -82,7 +82,7 @@ def _headline(report: Row, placed: str) -> str:
         (percent(row[rate]), f"{name}; 95 % interval {interval(row['wilson_95'][rate])} %")
         for rate, name in RATES.items()
     ]
-    cards.append((f"{row['cpu_s']:.1f} s", "CPU time per episode, simulation and pictures included"))
+    cards.append((f"{row['cpu_s']:.1f} s", "CPU time per episode, simulation and images included"))
     boxes = "".join(f'<div class="card"><b>{escape(big)}</b><span>{escape(small)}</span></div>' for big, small in cards)
     lead = (
         f"Protocol “{protocol['protocol']}”, objects “{protocol['object']}”, labs of split “{protocol['split']}”, "

@@ -1,4 +1,4 @@
-"""Pieces of pages: sections, tables, embedded pictures, numbers in words."""
+"""HTML building blocks: sections, tables, embedded images, formatted numbers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from jepa_mpc.reporting.page_style import CSS, SCRIPT
 from jepa_mpc.reporting.record import plain
 
 POSTER = ".png"
-"""Suffix of a film's poster."""
+"""Suffix of a video's poster image."""
 
 
 def section(title: str, body: str) -> str:
-    """A part of a page with its heading, or nothing where there is nothing in it."""
+    """A section of a page with its heading; empty if the body is empty."""
     return f"<section><h2>{escape(title)}</h2>{body}</section>\n" if body else ""
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, own: bool = False) -> str:
-    """A table; on narrow screens each row becomes a list, for which each cell names its column.
+    """A table; on narrow screens each row becomes a list, so each cell carries its column name.
 
     Args:
         heads: Names of the columns.
@@ -41,29 +41,29 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, own: bool = Fa
 
 
 def image(path: Path, text: str) -> str:
-    """A PNG picture, embedded."""
+    """A PNG image, embedded."""
     data = base64.b64encode(Path(path).read_bytes()).decode()
     return f'<img alt="{escape(text, quote=True)}" src="data:image/png;base64,{data}">'
 
 
 def poster(video: str, folder: Path) -> str:
-    """What stands in a film's place until it plays: the picture of the same name beside it, if there is one."""
+    """Poster attribute of a video: the image of the same name beside it, if there is one."""
     picture = Path(video).with_suffix(POSTER)
     return f' poster="{escape(quote(picture.as_posix()), quote=True)}"' if (folder / picture).is_file() else ""
 
 
 def percent(share: float) -> str:
-    """A share in percent, to a tenth."""
+    """A fraction in percent, with one decimal."""
     return f"{100 * share:.1f}".removesuffix(".0") + " %"
 
 
 def interval(bounds: Sequence[float]) -> str:
-    """Bounds of a share, in percent."""
+    """Bounds of a fraction, in percent."""
     return f"{100 * bounds[0]:.1f} – {100 * bounds[1]:.1f}"
 
 
 def p_value(value: float) -> str:
-    """A p-value as it is usually written."""
+    """A p-value in conventional format."""
     return "&lt; 0.001" if value < 0.001 else f"{value:.3f}"
 
 
@@ -73,7 +73,7 @@ def yes(fact: bool) -> str:
 
 
 def words(value: object) -> str:
-    """A setting in words: lists and mappings on one line."""
+    """A setting as text: lists and mappings on one line."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {words(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
@@ -82,7 +82,7 @@ def words(value: object) -> str:
 
 
 def write_html(path: Path | str, title: str, parts: Sequence[str]) -> None:
-    """Write a page that needs nothing but the films beside it.
+    """Write a self-contained page, except for the videos beside it.
 
     Raises:
         OSError: If it cannot be written.

@@ -1,8 +1,8 @@
-"""Intervals and tests for success rates: what a number of episodes in a number of labs can and cannot tell.
+"""Intervals and tests for success rates.
 
-Episodes of one lab resemble each other, so the lab is the unit of chance: Wilson's interval is given for comparison
-with other work, the bootstrap over labs is the relevant one. Without a miss, or without a success, the bootstrap has
-no width; Wilson's interval stands in its place.
+Episodes of one lab are correlated, so the lab is the sampling unit: Wilson's interval is reported for comparison with
+other work, the bootstrap over labs is the relevant one. If all or no episodes succeed, the bootstrap has zero width;
+Wilson's interval replaces it.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def _wilson(rate: float, trials: float) -> tuple[float, float]:
 
 
 def clustered_wilson(successes: Sequence[bool], clusters: Sequence[Hashable]) -> tuple[float, float]:
-    """Wilson's 95 % interval of a success rate whose trials come in clusters that resemble each other.
+    """Wilson's 95 % interval of a success rate with correlated trials in clusters.
 
         n' = p (1 - p) / v * (t[n - 1] / t[k - 1])^2,  between k and n;   v: variance of the mean over clusters
 
-    Where nothing is known of the resemblance (one cluster, or all trials end alike), each cluster counts as one trial.
+    Where the correlation is unknown (one cluster, or all trials end alike), each cluster counts as one trial.
 
     Args:
         successes: One per trial, n in all.
-        clusters: The cluster of each trial, k different ones.
+        clusters: The cluster of each trial, k distinct ones.
 
     Raises:
         ValueError: If there are no trials, or their number is not that of the cluster labels.
@@ -77,12 +77,12 @@ def clustered_wilson(successes: Sequence[bool], clusters: Sequence[Hashable]) ->
 def cluster_bootstrap(
     values: ArrayLike, clusters: Sequence[Hashable], *, generator: np.random.Generator, resamples: int = 10_000
 ) -> tuple[float, float]:
-    """95 % percentile interval of a mean when values come in clusters: whole clusters are drawn with replacement.
+    """95 % percentile interval of a mean of clustered values; the bootstrap resamples whole clusters.
 
     Args:
         values: One number per episode.
         clusters: The cluster (lab) of each episode.
-        generator: Source of the draws.
+        generator: Source of random numbers.
         resamples: Number of bootstrap samples.
 
     Raises:
@@ -112,7 +112,7 @@ def rate_interval(
     Args:
         successes: One per episode.
         clusters: The cluster (lab) of each episode.
-        generator: Source of the draws.
+        generator: Source of random numbers.
 
     Raises:
         ValueError: If there are no episodes, or their number is not that of the cluster labels.
@@ -127,13 +127,13 @@ def difference_interval(
 ) -> tuple[float, float]:
     """95 % interval of the difference of two success rates on the same episodes.
 
-    Over clusters by `cluster_bootstrap`. Where all pairs differ alike it has no width: there Wilson's interval of the
-    share p of pairs that differ gives p, -p, or at most p either way where none of them differs.
+    Over clusters by `cluster_bootstrap`. If all pairs differ alike it has zero width; the result then uses Wilson's
+    interval of the share p of differing pairs: p, -p, or +-p where no pair differs.
 
     Args:
-        gains: Per pair 1, 0 or -1: first minus second success.
+        gains: 1, 0 or -1 per pair: first minus second success.
         clusters: The cluster (lab) of each pair.
-        generator: Source of the draws.
+        generator: Source of random numbers.
     """
     if len(gains) != len(clusters) or len(set(gains)) != 1:
         return cluster_bootstrap(gains, clusters, generator=generator)
@@ -144,7 +144,7 @@ def difference_interval(
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     """Two-sided p-value of McNemar's exact test for two methods on the same episodes.
 
-    Under equal skill the episodes that only one of the two solves are a fair coin.
+    If both are equally good, each of them is equally likely to be the one that solves a discordant episode.
 
     Raises:
         ValueError: If the two lists differ in length.
@@ -170,9 +170,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def quantiles(values: ArrayLike, shares: ArrayLike) -> Floats:
-    """Quantiles along the first axis; values may be infinite, and so is a quantile that falls beside such a value.
+    """Quantiles along the first axis; infinite values are allowed, and so are infinite quantiles.
 
-    Linear interpolation alone would turn `inf * 0` into NaN.
+    Plain linear interpolation would turn `inf * 0` into NaN.
     """
     numbers = np.sort(np.asarray(values, dtype=np.float64), axis=0)
     places = np.asarray(shares, dtype=np.float64) * (len(numbers) - 1)
@@ -184,7 +184,7 @@ def quantiles(values: ArrayLike, shares: ArrayLike) -> Floats:
 
 
 def success_curve(final_distances_m: ArrayLike, thresholds_m: ArrayLike) -> Floats:
-    """Share of episodes whose final distance is within each threshold; a distance that is not finite never is."""
+    """Share of episodes whose final distance is within each threshold; a non-finite distance never is."""
     distances = np.asarray(final_distances_m, dtype=np.float64)
     limits = np.asarray(thresholds_m, dtype=np.float64)
     return (distances[None, :] <= limits[:, None]).mean(axis=1)  # (thresholds,)

@@ -1,4 +1,4 @@
-"""Pictures of masks: what is seen stays clear, each target block has a colour, and the rest is dark."""
+"""Images of masks: visible tokens stay clear, each target block has a colour, the rest is dark."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ COLOURS = ("#e07b28", "#3d85c6", "#b45bb0", "#2fa39b", "#d9b92f", "#c0504d", "#7
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One picture or cloud, and what is hidden of it.
+    """One image or cloud with its masks.
 
     Args:
-        title: What stands above it.
-        what: What becomes of each token: `DARK`, `SEEN`, or the number of its target block from 1; `rows columns` of a
-            picture, `N` of a cloud.
+        title: Its title.
+        what: Class of each token: `DARK`, `SEEN`, or the index of its target block from 1; `rows columns` for an image,
+            `N` for a cloud.
         picture: Grey levels or colours `h w 3` from 0 to 1; None for a cloud.
         points: Points `G 3` of a cloud, m.
         centres: Centres of its groups `N 3`.
@@ -35,7 +35,7 @@ class Panel:
 
 
 def draw(rows: list[list[Panel]], path: Path) -> None:
-    """Write the rows as one picture of few colours."""
+    """Write the rows as one image with a small palette."""
     across = max(map(len, rows))
     widest = max((panel.picture.shape[1] / panel.picture.shape[0] for row in rows for panel in row
                   if panel.picture is not None), default=1.5)  # fmt: skip
@@ -80,7 +80,7 @@ def _draw_cloud(figure: Figure, place: tuple[int, int, int], panel: Panel) -> No
 
 
 def _coloured(what: Tensor) -> Tensor:
-    """Colours with opacity `... 4`."""
+    """RGBA colours `... 4`."""
     rgb = [[int(code[at : at + 2], 16) / 255 for at in (1, 3, 5)] for code in COLOURS]
     table = torch.tensor([[0.0, 0.0, 0.0, 0.7], [0.0, 0.0, 0.0, 0.0], *([*colour, 0.6] for colour in rgb)])
     return table[torch.where(what > 0, (what - 1) % len(COLOURS) + 2, what + 1)]

@@ -1,4 +1,4 @@
-"""One self-contained page that shows a report: opens from the disk, needs nothing but the films beside it."""
+"""A self-contained page that shows a report; it needs only the videos beside it."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def write_page(
 ) -> None:
     """Write `report.html`.
 
-    Pictures are embedded; films are linked by each episode's `video`, which is relative to the page.
+    Images are embedded; videos are linked by each episode's `video`, which is relative to the page.
 
     Args:
-        report: What to show.
-        path: Where the page shall stand.
+        report: The report.
+        path: Destination of the page.
         figures: PNG files by name, as `draw_figures` returns them.
         sheet: PNG file of the contact sheet, or None.
 
     Raises:
-        OSError: If a picture cannot be read or the page cannot be written.
+        OSError: If an image cannot be read or the page cannot be written.
     """
     parts = [
         _headline(report),
@@ -132,7 +132,7 @@ def _films(report: Report, folder: Path) -> str:
         f"</video><figcaption><span>{escape(episode.lab)}</span>{_distance(episode)}</figcaption></figure>"
         for video, episode in films.items()
     )
-    return section("Films, worst first", f'<div class="films">{cells}</div>' if cells else "")
+    return section("Videos, worst first", f'<div class="films">{cells}</div>' if cells else "")
 
 
 def _protocol(report: Report) -> str:

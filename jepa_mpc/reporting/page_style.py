@@ -1,4 +1,4 @@
-"""How the page looks and the one thing that it does by itself: a film plays while the pointer is over it."""
+"""Style of the page, and its only script: a video plays while the pointer is over it."""
 
 from __future__ import annotations
 

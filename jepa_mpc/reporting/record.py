@@ -1,4 +1,4 @@
-"""What an experiment writes down: every episode, the protocol it was run under, and the summary of both."""
+"""Records of an experiment: every episode, the protocol, and their summary."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from jepa_mpc.files import write_text
 FORMAT = "reach-report-v1"
 HELD_STEPS = 3
 BUSY = "machine was busy"
-"""What a protocol's hardware says where other work ran at the same time: its times mean little."""
+"""Hardware note of a protocol that ran beside other work, so that its times are unreliable."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeRecord:
-    """One episode of one method, whole: all tables and figures can be made again from these.
+    """One episode of one method; all tables and figures can be recomputed from these.
 
     Args:
         method: Name of the method, e.g. "world model" or "random".
         lab: Name of the lab.
-        lab_index: Its number in the list of labs.
+        lab_index: Its index in the list of labs.
         split: Ranges that the lab was drawn from: "in", "look", "all" or the name of one factor.
         seed: Seed of the episode (start and goal).
         start_m: Gripper position at the start (x, y, z).
         goal_m: Gripper position at the goal (x, y, z).
-        distances_m: Distance from gripper to goal at every step, the start included; NaN after a diverged simulation.
+        distances_m: Distance from gripper to goal at every step, including the start; NaN after a diverged simulation.
         imagined_m: The model's own estimate of the distance, per step, or None.
         success_5cm: Whether the final pose is within 5 cm.
         success_2cm: Whether the final pose is within 2 cm.
         held_success_5cm: Whether each of the last three poses is within 5 cm.
-        ms_per_step: Milliseconds that each decision took.
-        clipped_share: Share of actions that the robot's limits cut, or None if not measured.
-        statuses: How each search ended, per decision.
-        video: Path of the film relative to the run folder, or None.
+        ms_per_step: Time of each decision (ms).
+        clipped_share: Share of actions clipped by the robot's limits, or None if not measured.
+        statuses: Planner status per decision.
+        video: Path of the video relative to the run folder, or None.
 
     Raises:
         ValueError: If there is no distance.
@@ -75,9 +75,9 @@ class EpisodeRecord:
         ms_per_step: Sequence[float] = (),
         **rest: Any,
     ) -> EpisodeRecord:
-        """A record whose three success flags follow from the distances; `rest` are the other fields.
+        """A record whose success flags are computed from the distances; `rest` are the other fields.
 
-        Curves may be any sequence of numbers; they are kept to the micrometre and the microsecond.
+        Curves may be any sequence of numbers; they are rounded to micrometres and microseconds.
         """
         distances = _rounded(distances_m, digits=6)
         return cls(
@@ -92,39 +92,39 @@ class EpisodeRecord:
 
     @property
     def final_distance_m(self) -> float:
-        """Distance at the end; infinite if the simulation broke down, so that the episode sorts as the worst."""
+        """Final distance; infinite if the simulation diverged, so that the episode ranks as the worst."""
         last = self.distances_m[-1]
         return last if math.isfinite(last) else math.inf
 
     @property
     def key(self) -> tuple[str, str, int, int]:
-        """What two methods must share to be compared: split, lab and seed."""
+        """Key of an episode for paired comparisons: split, lab and seed."""
         return (self.split, self.lab, self.lab_index, self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What was fixed before the first episode ran.
+    """The experimental protocol, fixed before the first episode.
 
     Args:
-        method: Name of the method that the headline is about.
-        split: Ranges that the headline's labs were drawn from.
+        method: The headline method.
+        split: Ranges of the headline's labs.
         labs: Number of labs.
         episodes_per_lab: Episodes in each.
         lab_seed: Seed of the list of labs.
-        seeds: Seeds of the episodes, or of the training runs that are pooled.
+        seeds: Seeds of the episodes, or of the pooled training runs.
         budget_steps: Actions per episode.
-        cameras: Names of the cameras that the model sees.
+        cameras: Names of the model's cameras.
         planner: Name and settings of the planner.
         lab_list_hash: SHA-256 of the list of labs.
         checkpoint_hash: SHA-256 of the weights.
-        level: Where the factors of the split come from: "held" for scores, "validation" while settings are chosen.
+        level: Source of the split's factors: "held" for scores, "validation" for choosing settings.
         control_hash: SHA-256 of the weights of the control with a frozen random encoder, if it plays.
         thresholds_m: Distances that count as success; the first is the primary one.
-        versions: Version of each package that matters, and of Python.
+        versions: Versions of the relevant packages and of Python.
         commit: Commit of the code.
         command: The command line.
-        hardware: Machine in words; holds `BUSY` where other work ran on it.
+        hardware: Machine description; holds `BUSY` where other work ran on it.
     """
 
     method: str
@@ -149,13 +149,13 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The whole result: what `report.json` holds.
+    """The complete result, as in `report.json`.
 
     Args:
-        protocol: What was fixed before.
-        summary: Numbers of the headline (see `summarise`).
-        baselines: The same numbers for each other method on the same episodes.
-        factors: The same numbers for each single factor out of range, or empty.
+        protocol: The protocol.
+        summary: Metrics of the headline (see `summarise`).
+        baselines: The same metrics for each other method on the same episodes.
+        factors: The same metrics for each single factor out of range, or empty.
         comparisons: Headline method against each baseline, on paired episodes (see `compare`).
         episodes: Every episode of every method.
     """
@@ -172,10 +172,10 @@ class Report:
         return tuple(e for e in self.episodes if e.method == method and e.split == self.protocol.split)
 
     def to_json(self, path: Path | str) -> None:
-        """Write the report in one move; numbers that are not finite become null.
+        """Write the report atomically; non-finite numbers become null.
 
         Raises:
-            OSError: If the disk is full or the place cannot be written to.
+            OSError: If the disk is full or the path cannot be written.
         """
         content = {"format": FORMAT, **plain(asdict(self))}
         episodes = content.pop("episodes")
@@ -185,7 +185,7 @@ class Report:
 
     @classmethod
     def from_json(cls, path: Path | str) -> Report:
-        """Read a report back; a null distance or time is NaN again.
+        """Read a report; a null distance or time becomes NaN.
 
         Raises:
             ValueError: If the file is damaged, of another format or lacks a field; the message names the file.
@@ -198,16 +198,16 @@ class Report:
             content["episodes"] = tuple(revive(EpisodeRecord, episode) for episode in content["episodes"])
             return cls(**content)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is no readable report: {error}") from error
+            raise ValueError(f"{path} is not a readable report: {error}") from error
 
 
 def split_name(split: str) -> str:
-    """How a split is called before people."""
+    """Display name of a split."""
     return {"in": "all in range", "all": "all factors at once"}.get(split, split.replace("_", " "))
 
 
 def plain(value: Any) -> Any:
-    """The same data in JSON's own types: tuples and arrays as lists, numbers that are not finite as None."""
+    """The data as JSON types: tuples and arrays as lists, non-finite numbers as None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -224,7 +224,7 @@ def _rounded(values: Sequence[float], *, digits: int) -> tuple[float, ...]:
 
 
 def revive(record: type[Any], content: dict[str, Any]) -> Any:
-    """A record out of its JSON form (`plain`): lists are tuples again, null numbers in them NaN."""
+    """A record from its JSON form (`plain`): lists become tuples, null numbers NaN."""
     known = {item.name: str(item.type) for item in fields(record)}
     revived = {
         name: _tuple(item) if known.get(name, "").startswith("tuple") else item for name, item in content.items()

@@ -1,4 +1,4 @@
-"""The run folder: report.json, figures, contact sheet and page, written together."""
+"""Writes report.json, figures, contact sheet and page into the run folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jepa_mpc.reporting.video import save_picture
 def write_folder(report: Report, folder: Path | str, *, tiles: Sequence[Tile] = ()) -> Path:
     """Write report.json, figures/*.png, contact_sheet.png (if there are tiles) and report.html.
 
-    The numbers come first, so that a failure while drawing cannot lose them.
+    The numbers are written first, so that an error while drawing cannot lose them.
 
     Returns:
         The path of the page.
 
     Raises:
-        OSError: If the disk is full or the folder cannot be written to.
+        OSError: If the disk is full or the folder cannot be written.
     """
     folder = Path(folder)
     report.to_json(folder / "report.json")

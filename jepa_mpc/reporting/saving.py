@@ -1,4 +1,4 @@
-"""Figures and tables as files and text."""
+"""Saves figures as files and tables as text."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from jepa_mpc.files import atomic_file
 
 
 def save_figure(figure: Figure, path: Path | str, *, dpi: int = 150) -> None:
-    """Write a figure as PNG, whole or not at all; missing folders are made, and no window is opened.
+    """Write a figure as PNG atomically; creates missing folders and opens no window.
 
     Raises:
-        OSError: If the place cannot be written to.
+        OSError: If the path cannot be written.
     """
     with atomic_file(path) as draft:
         FigureCanvasAgg(figure).print_figure(str(draft), dpi=dpi, format="png")
 
 
 def markdown_table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown, one line for each row; cells are what `str` makes of them."""
+    """A Markdown table, one line per row; cells are formatted by `str`."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)

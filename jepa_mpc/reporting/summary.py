@@ -1,4 +1,4 @@
-"""From episodes to the numbers of a table."""
+"""Summarises episodes into table rows."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from jepa_mpc.seeding import numpy_generator
 
 Row = dict[str, Any]
 AT_GOAL_M = 1e-6
-FAR_M = 10.0  # stands for "diverged" in a test on ranks
+FAR_M = 10.0  # replaces the distance of a diverged episode in rank tests
 
 
 def summarise(records: Sequence[EpisodeRecord]) -> Row:
-    """The numbers of one method. Rates are fractions in [0, 1], success is judged on the final pose.
+    """The metrics of one method. Rates are fractions in [0, 1]; success is evaluated on the final pose.
 
     `interval_95` is the bootstrap over labs, or Wilson's interval where all episodes end alike; `iqr` holds the
-    quartiles [q25, q75] of the final distance in metres; `min_distance_m` is the median over episodes of the closest
-    approach. An episode whose simulation diverged counts as infinitely far, in every number but
-    `mean_final_distance_m`, which is then None.
+    quartiles [q25, q75] of the final distance in metres; `min_distance_m` is the median over episodes of the smallest
+    distance. A diverged episode counts as infinitely far in every metric but `mean_final_distance_m`, which is then
+    None.
 
     Raises:
         ValueError: If there are no records.
     """
     if not records:
-        raise ValueError("cannot summarise no episodes: at least one record is needed")
+        raise ValueError("need at least one record to summarise")
     final = np.array([record.final_distance_m for record in records])
     within = [record.success_5cm for record in records]
     labs = [lab_of(record) for record in records]
@@ -67,7 +67,7 @@ def summarise(records: Sequence[EpisodeRecord]) -> Row:
 
 
 def compare(records: Sequence[EpisodeRecord], others: Mapping[str, Sequence[EpisodeRecord]]) -> dict[str, Row]:
-    """Set one method against each other on the episodes that both played (same lab, start and goal).
+    """Compare one method with others on the episodes that both played (same lab, start and goal).
 
     Each row holds the number of pairs, the difference of the success rates with its interval (`difference_interval`),
     McNemar's exact p-value and Wilcoxon's for the final distances, both adjusted over the rows by Holm's method.
@@ -85,7 +85,7 @@ def compare(records: Sequence[EpisodeRecord], others: Mapping[str, Sequence[Epis
 
 
 def make_report(protocol: Protocol, records: Sequence[EpisodeRecord]) -> Report:
-    """Sort episodes into headline, baselines and factors, and summarise each.
+    """Group episodes into headline, baselines and factors, and summarise each.
 
     The headline is `protocol.method` on `protocol.split`; other methods on that split are baselines; the headline
     method on other splits gives the factors.
@@ -115,7 +115,7 @@ def make_report(protocol: Protocol, records: Sequence[EpisodeRecord]) -> Report:
 
 
 def lab_of(record: EpisodeRecord) -> tuple[str, str, int]:
-    """What makes a lab: split, name and number."""
+    """Key of a lab: split, name and number."""
     return (record.split, record.lab, record.lab_index)
 
 
@@ -136,7 +136,7 @@ def _paired(pairs: Sequence[tuple[EpisodeRecord, EpisodeRecord]]) -> Row:
 
 
 def _quantile(values: NDArray[np.float64], share: float) -> float | None:
-    """A quantile; None if there are no values or if it falls among infinite ones."""
+    """A quantile; None if there are no values or if it is infinite."""
     if not len(values):
         return None
     found = float(quantiles(values, [share])[0])
@@ -148,7 +148,7 @@ def _closest(record: EpisodeRecord) -> float:
 
 
 def _progress(record: EpisodeRecord) -> float:
-    """1 - d_T / d_0; an episode that began at its goal made all of the way if it ended there."""
+    """1 - d_T / d_0; an episode that starts at its goal counts as 1 if it ends there."""
     start = record.distances_m[0]
     if start < AT_GOAL_M:
         return 1.0 if record.success_5cm else 0.0

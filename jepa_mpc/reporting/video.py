@@ -1,6 +1,6 @@
-"""Films and pictures of episodes: frames to mp4, gif or png; the helpers of `drawing` are offered here, too.
+"""Videos and images of episodes: frames to mp4, gif or png; also exports the functions of `drawing`.
 
-Images are uint8 arrays `h w 3` (RGB). Every file appears whole or not at all.
+Images are uint8 arrays `h w 3` (RGB). Every file is written atomically.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ __all__ = [
 
 
 class VideoWriter:
-    """Writes an mp4 (H.264, plays in any browser) that appears at `path` only when it is complete.
+    """Writes an mp4 (H.264, plays in any browser) that appears at `path` only when complete.
 
-    Used as a context manager: leaving the block publishes the film, an error in it leaves nothing behind. The size is
-    that of the first frame; odd sizes gain one row or column by repeating the last.
+    A context manager: leaving the block publishes the video, an error in it leaves nothing behind. The size is that of
+    the first frame; odd sizes are padded by repeating the last row or column.
 
     Args:
-        path: Where the film shall stand, with the suffix `.mp4`.
+        path: Destination, with the suffix `.mp4`.
         fps: Frames per second.
-        quality: 0 (small file) to 10 (fine picture).
+        quality: 0 (small file) to 10 (high quality).
 
     Raises:
-        ValueError: If the suffix or the frame rate is not usable.
+        ValueError: If the suffix or the frame rate is invalid.
     """
 
     def __init__(self, path: Path | str, fps: float, *, quality: float = 7.0) -> None:
@@ -87,14 +87,14 @@ class VideoWriter:
         """Append one frame.
 
         Raises:
-            ValueError: If the frame is no uint8 image `h w 3` or differs in size from the first.
-            OSError: If the encoder cannot go on, for instance because the disk is full.
+            ValueError: If the frame is not a uint8 image `h w 3` or differs in size from the first.
+            OSError: If the encoder fails, for instance because the disk is full.
         """
         check_picture(frame)
         if self._shape is None:
             self._shape = frame.shape
         if frame.shape != self._shape:
-            raise ValueError(f"all frames of a film have one size: expected {self._shape}, got {frame.shape}")
+            raise ValueError(f"all frames of a video need the same size: expected {self._shape}, got {frame.shape}")
         even = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
         if self._sink is None:
             self._sink = self._open(even)
@@ -116,7 +116,7 @@ class VideoWriter:
         return sink
 
     def _finish(self, *, failed: bool) -> None:
-        """Close the encoder; unless the block failed, make sure that the film holds every frame."""
+        """Close the encoder; unless the block failed, verify that the video holds every frame."""
         if self._sink is not None:
             self._sink.close()
         if failed:
@@ -132,20 +132,20 @@ class VideoWriter:
 
 
 def save_video(frames: Sequence[Picture], path: Path | str, *, fps: float) -> None:
-    """Write a whole film at once (see `VideoWriter`)."""
+    """Write a whole video at once (see `VideoWriter`)."""
     with VideoWriter(path, fps) as video:
         for frame in frames:
             video.write(frame)
 
 
 def save_gif(frames: Sequence[Picture], path: Path | str, *, fps: float, width: int | None = None) -> None:
-    """Write an endless gif with one palette for all frames, which keeps it small and free of flicker.
+    """Write a looping gif with one palette for all frames, which keeps it small and free of flicker.
 
     Args:
-        frames: The film.
-        path: Where it shall stand.
+        frames: The frames.
+        path: Destination.
         fps: Frames per second.
-        width: Width in pixels to scale to, or None to leave the size.
+        width: Width in pixels to scale to, or None to keep the size.
 
     Raises:
         ValueError: If there are no frames.
@@ -174,7 +174,7 @@ def save_gif(frames: Sequence[Picture], path: Path | str, *, fps: float, width: 
 
 
 def save_picture(image: Picture, path: Path | str) -> None:
-    """Write one image (the suffix names the format) in one move."""
+    """Write one image atomically; the suffix selects the format."""
     check_picture(image)
     with atomic_file(path) as draft:
         Image.fromarray(image).save(draft)

@@ -1,1 +1,1 @@
-"""Runs of commands: their folders, where their figures come from, their worker processes."""
+"""Runs of commands: folders, provenance, worker processes."""

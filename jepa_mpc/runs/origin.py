@@ -1,4 +1,4 @@
-"""Where the figures of a run come from: code, machine, versions."""
+"""Provenance of a run: code, machine, versions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PACKAGES = ("torch", "mujoco", "numpy")
 
 
 def commit() -> str:
-    """The commit of the code, marked where files differ from it, or "unknown" outside of a repository."""
+    """The commit of the code, marked if files differ from it; "unknown" outside a repository."""
     return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*").decode().strip() or "unknown"
 
 
 def machine() -> str:
-    """Processor and cores."""
+    """CPU model and number of cores."""
     known = Path("/proc/cpuinfo")
     lines = known.read_text().splitlines() if known.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -28,12 +28,12 @@ def machine() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that matter."""
+    """Versions of Python and the relevant packages."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def git(*arguments: str) -> bytes:
-    """What git answers in the checkout; nothing without git or outside of a repository."""
+    """Output of git in the checkout; empty without git or outside a repository."""
     if shutil.which("git") is None:
         return b""
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=False).stdout

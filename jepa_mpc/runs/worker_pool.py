@@ -1,4 +1,4 @@
-"""Work shared out between processes."""
+"""Distributes work over processes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Result = TypeVar("Result")
 
 
 def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int) -> Iterator[Result]:
-    """Results of jobs as they come, from spawned processes; with one worker, or one job, in this process and in order.
+    """Yield results of jobs as they finish, from spawned processes; one worker or job runs in this process in order.
 
-    The processes keep to one thread each unless OMP_NUM_THREADS says otherwise. Whoever stops listening cancels the
-    jobs that have not begun and ends the others.
+    Each process uses one thread unless OMP_NUM_THREADS says otherwise. Closing the iterator cancels pending jobs and
+    ends running ones.
     """
     if workers == 1 or len(jobs) < 2:
         yield from map(work, jobs)
@@ -39,5 +39,5 @@ def in_processes(work: Callable[[Job], Result], jobs: Sequence[Job], *, workers:
 
 
 def _leave_interrupts() -> None:
-    """Ctrl-C reaches all processes of a terminal; the first one ends the others."""
+    """Ignore Ctrl-C in workers: it reaches all processes of a terminal, and the parent ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""A policy server: a planning agent behind a websocket, in the protocol that openpi's clients speak.
+"""A policy server: a planning agent behind a websocket, in openpi's protocol.
 
-It knows agents by their interface alone; the command `jepa-mpc serve` puts the agents together.
+It only uses the agent interface; the command `jepa-mpc serve` assembles the agents.
 """

@@ -1,4 +1,4 @@
-"""What a server counts, as Prometheus reads it."""
+"""Server metrics in Prometheus format."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
 
 @dataclass(kw_only=True)
 class Metrics:
-    """Counts of a server since it started; their size does not grow.
+    """Counters since the server started; their size is constant.
 
     Args:
-        connections: Clients that are connected now.
-        accepted: Connections so far.
-        turned_away: Handshakes refused: no or a wrong key, too many connections, or stopping.
-        answered: Requests that got their actions.
-        refused: Requests that the client got wrong.
-        failed: Requests that the server failed at.
+        connections: Currently connected clients.
+        accepted: Accepted connections.
+        turned_away: Refused handshakes: missing or wrong key, too many connections, or stopping.
+        answered: Requests answered with actions.
+        refused: Invalid requests.
+        failed: Requests on which the server failed.
         seconds: Sum of the times from a request's arrival to its answer.
-        buckets: How many of the answers took at most each of `BOUNDS_S` and longer than the one before; the last
-            counts all that took longer still.
+        buckets: Number of answers per interval of `BOUNDS_S` (upper bound inclusive); the last one counts all slower
+            answers.
     """
 
     connections: int = 0
@@ -35,13 +35,13 @@ class Metrics:
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
 
     def count_answer(self, seconds: float) -> None:
-        """Note an answer and how long it took."""
+        """Count an answer and its duration."""
         self.answered += 1
         self.seconds += seconds
         self.buckets[bisect.bisect_left(BOUNDS_S, seconds)] += 1
 
     def text(self) -> str:
-        """All of it in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return "\n".join(self._lines()) + "\n"
 
     def _lines(self) -> Iterator[str]:

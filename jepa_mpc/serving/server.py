@@ -1,7 +1,7 @@
 """The policy server: openpi's websocket protocol, with the limits that a machine on a network needs.
 
-On connecting, the server speaks first: one binary frame of metadata. Then each binary frame of the client (a request)
-gets one binary frame (actions and `server_timing`). A mistake gets one text frame, a sentence, and close code 1011.
+On connection, the server sends one binary frame of metadata. Then each binary frame of the client (a request) gets one
+binary frame (actions and `server_timing`). An error gets one text frame with the message, and close code 1011.
 `GET /healthz` answers OK, `GET /metrics` the counts.
 """
 
@@ -24,16 +24,16 @@ from jepa_mpc.serving.wire import pack, unpack
 FAILED, GOING_AWAY, TRY_LATER = 1011, 1001, 1013
 OUR_FAULT = "the server failed at this request; its log says why"
 WAITING_FRAMES = 4
-"""Frames of one client that may wait in memory; further ones wait in its own."""
+"""Frames of one client that may be queued on the server; further ones wait at the client."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a client may ask for.
+    """Limits on clients.
 
     Args:
-        connections: Clients at a time.
-        frame_bytes: Largest request.
+        connections: Maximum number of simultaneous clients.
+        frame_bytes: Maximum size of a request.
 
     Raises:
         ValueError: If one is not positive.
@@ -48,14 +48,14 @@ class Limits:
 
 
 class PolicyServer:
-    """Serves one episode per connection; planning runs in worker threads, so the server goes on listening meanwhile.
+    """Serves one episode per connection; planning runs in worker threads, so the server stays responsive.
 
     Args:
         begin: Makes the session of a new connection.
-        metadata: What every client is told first.
-        api_key: What a client must send as `Authorization: Api-Key KEY`; None asks for none.
-        limits: What a client may ask for.
-        workers: Plans that are searched for at a time; others wait.
+        metadata: Sent to every client on connection.
+        api_key: Key that a client must send as `Authorization: Api-Key KEY`; None requires none.
+        limits: Limits on clients.
+        workers: Number of simultaneous searches; further ones wait.
     """
 
     def __init__(
@@ -77,16 +77,16 @@ class PolicyServer:
     async def run(
         self, host: str, port: int, *, stop: asyncio.Event, listening: Callable[[int], None] = lambda port: None
     ) -> None:
-        """Serve until `stop` is set; requests that are being worked on are answered before it ends.
+        """Serve until `stop` is set; requests in progress are answered before it ends.
 
         Args:
             host: Address to listen on.
             port: Port, or 0 for any free one.
-            stop: Ends it.
-            listening: Is told the port once connections are accepted.
+            stop: Event that ends the server.
+            listening: Called with the port once connections are accepted.
 
         Raises:
-            OSError: If the address cannot be listened on.
+            OSError: If the address is not available.
             MissingPackage: If websockets is not installed.
         """
         try:
@@ -113,7 +113,7 @@ class PolicyServer:
             self._pool.shutdown()
 
     def _look_at(self, connection: Any, request: Any) -> Any:
-        """Answer plain HTTP, turn away whom the server does not take, and let a client in by answering None."""
+        """Answer plain HTTP, refuse clients, or accept a client by returning None."""
         if request.path == "/healthz":
             return connection.respond(HTTPStatus.OK, "OK\n")
         given = request.headers.get("Authorization", "").encode()
@@ -130,17 +130,17 @@ class PolicyServer:
         return connection.respond(status, why)
 
     async def _converse(self, connection: Any) -> None:
-        """One connection from the greeting to its end."""
+        """Handle one connection from metadata to close."""
         from websockets.exceptions import ConnectionClosed
 
-        if self.metrics.connections >= self.limits.connections:  # several handshakes ended together
+        if self.metrics.connections >= self.limits.connections:  # several handshakes may finish at once
             return await connection.close(TRY_LATER, "no free connection")
         self.metrics.connections += 1
         self.metrics.accepted += 1
         try:
             await self._answer_all(connection)
         except ConnectionClosed:
-            pass  # the client is gone, and nobody is left to be told
+            pass  # the client is gone
         except Exception:
             self.metrics.failed += 1
             await connection.send(OUR_FAULT)
@@ -167,7 +167,7 @@ class PolicyServer:
     async def _answer(
         self, session: Session, frame: bytes | str, arrived_s: float, last_ms: float | None
     ) -> bytes | str:
-        """The answer to a request, or the sentence that says what is wrong with it."""
+        """The answer to a request, or the error message."""
         try:
             loop = asyncio.get_running_loop()
             answer = await loop.run_in_executor(self._pool, _think, session, frame, arrived_s, last_ms)
@@ -179,7 +179,7 @@ class PolicyServer:
 
 
 def _think(session: Session, frame: bytes | str, arrived_s: float, last_ms: float | None) -> bytes:
-    """In a worker: read the request, plan, pack the answer."""
+    """Runs in a worker: read the request, plan, pack the answer."""
     if isinstance(frame, str):
         raise BadObservation("expected a binary msgpack frame, got text")
     request = unpack(frame)

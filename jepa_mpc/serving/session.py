@@ -1,4 +1,4 @@
-"""One client's episode: from its requests to observations, from the agent's plan to its answers."""
+"""One client's episode: converts requests to observations and plans to answers."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ START, TIME, DEADLINE = "episode/start", "observation/time_s", "plan/deadline_ms
 LEAST_S = 0.001
 Request = Mapping[str, Any]
 Fit = Callable[[np.ndarray], np.ndarray]
-"""Brings pictures `T h w 3` (uint8) of any size to that of the cameras."""
+"""Resizes images `T h w 3` (uint8) to the size of the cameras."""
 
 
 class ServedAgent(Agent, Protocol):
-    """What is served: an agent that can be given another goal and less time."""
+    """The served agent: it accepts new goals and deadlines."""
 
     def aim(self, goal: Observation) -> None:
-        """Go on towards another goal."""
+        """Continue towards another goal."""
 
     def limit(self, deadline_s: float) -> None:
-        """Let each search from now on take so many seconds at most."""
+        """Limit each following search to this many seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,12 @@ class Keys:
 
     Args:
         cameras: The cameras of the agent.
-        images: Entry of each camera's picture, in their order.
-        goals: Likewise of each goal picture.
-        state: Entries that, one after another, are the proprioception; none for an agent that needs none.
+        images: Entry of each camera's image, in their order.
+        goals: Entry of each goal image, in the same order.
+        state: Entries that are concatenated to the proprioception; none for an agent that needs none.
 
     Raises:
-        ValueError: If there is not one entry per camera.
+        ValueError: If the number of entries is not that of the cameras.
     """
 
     cameras: tuple[str, ...]
@@ -61,17 +61,17 @@ class Keys:
 class Session:
     """The episode of one connection.
 
-    A request holds one picture per camera; with `goal/...` it changes the goal, with `episode/start` it begins a new
-    episode. `observation/time_s` (the client's clock, s) must rise; a request that arrives more than `max_age_s` later
-    than the quickest one of the connection, by that clock, is stale. `plan/deadline_ms` shortens the search.
+    A request holds one image per camera; `goal/...` changes the goal, `episode/start` begins a new episode.
+    `observation/time_s` (the client's clock, s) must increase; a request is stale if, by that clock, it arrives more
+    than `max_age_s` later than the fastest one of the connection. `plan/deadline_ms` shortens the search.
 
     Args:
-        agent: Acts in this episode and in no other.
+        agent: The agent of this episode only.
         keys: Names of the entries.
-        fit: Brings pictures to the cameras' size.
-        goal: Where to go unless a request says otherwise, or None.
-        deadline_s: Seconds from a request's arrival to the end of its search, unless it asks for less; one call of the
-            world model is always made.
+        fit: Resizes images to the cameras' size.
+        goal: Goal unless a request brings one, or None.
+        deadline_s: Time from a request's arrival to the end of its search, unless it asks for less; at least one call
+            of the world model is made.
         max_age_s: See above.
     """
 
@@ -92,10 +92,10 @@ class Session:
         self._quickest_s = math.inf
 
     def admit(self, request: Request, now_s: float) -> None:
-        """Refuse an observation that is older than what was seen already, or that was long under way.
+        """Refuse an observation that is out of order or too old.
 
         Raises:
-            BadObservation: With its age.
+            BadObservation: Names its age.
         """
         if TIME not in request:
             return
@@ -118,14 +118,14 @@ class Session:
 
         Args:
             request: The client's map.
-            waited_s: Seconds since it arrived; they count against its deadline.
+            waited_s: Seconds since its arrival; they count against the deadline.
 
         Returns:
-            `actions` `1 A`, to be carried out before the next request; `plan` `H A` and `plan/status` where the agent
-            planned; `goal/distance_m` where it can tell.
+            `actions` `1 A`, to be executed before the next request; `plan` `H A` and `plan/status` if the agent
+            planned; `goal/distance_m` if it can estimate it.
 
         Raises:
-            BadObservation: If an entry is missing or not what the agent was made for.
+            BadObservation: If an entry is missing or does not fit the agent.
         """
         observation = self._observation(request)
         self._take_goal(request)
@@ -147,7 +147,7 @@ class Session:
         )
 
     def _take_goal(self, request: Request) -> None:
-        """Begin an episode, or go on towards another goal."""
+        """Begin an episode, or continue towards another goal."""
         given = [key for key in self.keys.goals if key in request]
         if given:
             frames = torch.cat([self._picture(request, key) for key in self.keys.goals], dim=2)
@@ -156,16 +156,18 @@ class Session:
                 if self._begun and not request.get(START):
                     self.agent.aim(self.goal)
         if self.goal is None:
-            raise BadObservation(f"there is no goal: send {' and '.join(self.keys.goals)}, or begin with one (goal=)")
+            raise BadObservation(
+                f"there is no goal: send {' and '.join(self.keys.goals)}, or start the server with goal="
+            )
         if request.get(START) or not self._begun:
             self.agent.reset(self.goal)
             self._begun = True
 
     def _picture(self, request: Request, key: str) -> torch.Tensor:
-        """A picture as frames `1 1 3 h w`."""
+        """An image as frames `1 1 3 h w`."""
         picture = request.get(key)
         if not isinstance(picture, np.ndarray):
-            raise BadObservation(f"the request lacks the picture {key}: uint8 (h, w, 3)")
+            raise BadObservation(f"the request lacks the image {key}: uint8 (h, w, 3)")
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
             raise BadObservation(f"{key} must be uint8 (h, w, 3), got {picture.dtype} {picture.shape}")
         return torch.from_numpy(self.fit(picture[None]).copy()).permute(0, 3, 1, 2)[None]
@@ -196,7 +198,7 @@ def _number(request: Request, key: str, *, least: float = -math.inf) -> float:
 def _vector(request: Request, key: str) -> np.ndarray:
     value = request.get(key)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.ndim != 1:
-        raise BadObservation(f"the request lacks {key}: an array (n,) of numbers")
+        raise BadObservation(f"the request lacks {key}: a numeric array (n,)")
     if not np.isfinite(value).all():
         raise BadObservation(f"{key} holds values that are not finite")
     return value.astype(np.float32)

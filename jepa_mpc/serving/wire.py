@@ -1,9 +1,9 @@
-"""Frames of the openpi protocol: msgpack maps with numpy arrays in them, byte for byte as openpi-client packs them.
+"""Frames of the openpi protocol: msgpack maps with numpy arrays, byte-compatible with openpi-client.
 
     array   {b"__ndarray__": True, b"data": bytes, b"dtype": "<f4", b"shape": [8, 3]}
     scalar  {b"__npgeneric__": True, b"data": 1.5, b"dtype": "<f4"}
 
-Nothing that a frame holds can run code; an array must be exactly as long as its shape and dtype say.
+No frame content is executed; the length of an array must match its shape and dtype.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from jepa_mpc.errors import BadObservation, MissingPackage
 
 ARRAY, SCALAR = b"__ndarray__", b"__npgeneric__"
 KINDS = "biufSUmM"
-"""Kinds of numpy numbers that may travel; openpi refuses records, objects and complex numbers."""
+"""Allowed kinds of numpy dtypes; openpi refuses records, objects and complex numbers."""
 
 MOST_AXES = 16
 
 
 def pack(message: Mapping[str, Any]) -> bytes:
-    """One frame from a map of strings, numbers, lists and numpy arrays.
+    """Pack a map of strings, numbers, lists and numpy arrays into one frame.
 
     Raises:
-        TypeError: If a value is of no kind that can travel.
+        TypeError: If a value has an unsupported type.
         MissingPackage: If msgpack is not installed.
     """
     packed: bytes = _msgpack().packb(message, default=_plain)
@@ -36,10 +36,10 @@ def pack(message: Mapping[str, Any]) -> bytes:
 
 
 def unpack(frame: bytes) -> dict[str, Any]:
-    """The map that a frame holds, its arrays as read-only numpy arrays.
+    """Unpack a frame; its arrays become read-only numpy arrays.
 
     Raises:
-        BadObservation: If the frame is no msgpack map, or an array in it is not what it says.
+        BadObservation: If the frame is not a msgpack map, or an array in it is inconsistent.
         MissingPackage: If msgpack is not installed.
     """
     try:
@@ -47,7 +47,9 @@ def unpack(frame: bytes) -> dict[str, Any]:
     except BadObservation:
         raise
     except (ValueError, TypeError, RecursionError) as error:
-        raise BadObservation(f"expected a msgpack map, got {len(frame)} bytes that are none: {error}") from error
+        raise BadObservation(
+            f"expected a msgpack map, got {len(frame)} bytes that cannot be unpacked: {error}"
+        ) from error
     if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
         raise BadObservation(f"expected a msgpack map with strings as keys, got a {type(message).__name__}")
     return message
@@ -77,14 +79,14 @@ def _whole(entry: dict[Any, Any]) -> Any:
 def _dtype(name: Any) -> np.dtype[Any]:
     dtype = np.dtype(name) if isinstance(name, str) else None
     if dtype is None or dtype.kind not in KINDS:
-        raise ValueError(f"dtype {str(name)[:40]!r} is none that may travel")
+        raise ValueError(f"dtype {str(name)[:40]!r} is not supported")
     return dtype
 
 
 def _array(data: Any, dtype: np.dtype[Any], shape: Any) -> np.ndarray:
     sizes = list(shape)
     if len(sizes) > MOST_AXES or not all(isinstance(size, int) and size >= 0 for size in sizes):
-        raise ValueError(f"shape {str(sizes)[:60]} is none")
+        raise ValueError(f"shape {str(sizes)[:60]} is invalid")
     if not isinstance(data, bytes) or len(data) != math.prod(sizes) * dtype.itemsize:
         raise ValueError(f"shape {sizes} of {dtype} does not fit {len(data)} bytes")
     return np.frombuffer(data, dtype=dtype).reshape(sizes) if data else np.zeros(sizes, dtype)

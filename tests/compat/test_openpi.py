@@ -89,7 +89,7 @@ def test_openpis_client_brings_the_arm_to_the_goal(port):
         more = {"plan/deadline_ms": 5000.0}
     assert env.success() and env.distance_m() < 0.05 < began_m
     assert answer["timing"]["prev_total_ms"] > 0
-    assert "lacks the picture" in sent(client, {"prompt": "go"})["error"]
+    assert "lacks the image" in sent(client, {"prompt": "go"})["error"]
     client.communicate(timeout=20)
     env.close()
 

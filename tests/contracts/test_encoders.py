@@ -63,5 +63,5 @@ def test_an_encoder_of_pictures_gives_tokens_of_its_width_and_the_same_ones_agai
 
 @pytest.mark.parametrize("name", sorted(OTHER_INPUTS))
 def test_an_encoder_of_something_else_is_refused_in_one_sentence(name):
-    with pytest.raises((ValueError, BadObservation), match=r"^encoder=\w+ does not go with leworldmodel: [^\n]+$"):
+    with pytest.raises((ValueError, BadObservation), match=r"^encoder=\w+ is incompatible with leworldmodel: [^\n]+$"):
         paired(PREDICTOR, SPECS[name], picture=(3, SIZE, SIZE))

@@ -81,7 +81,7 @@ def test_gradient_reaches_every_weight():
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 8, 32, 32), (6, 32, 32), (2, 1, 6, 32, 32)])
 def test_pictures_of_another_shape_are_refused_with_both_shapes(shape):
-    with pytest.raises(ValueError, match=r"expected pictures \(B, 6, h, w\), got"):
+    with pytest.raises(ValueError, match=r"expected images \(B, 6, h, w\), got"):
         encoder()(torch.zeros(shape))
 
 

@@ -226,14 +226,14 @@ def test_a_strangers_file_is_refused_in_one_sentence(tmp_path):
     refused(weights | {"norm.weight": torch.zeros(3)}, r"norm.weight \(expected \(48,\), got \(3,\)\)")
     refused(
         weights,
-        "is not ijepa_vith14_1k: expected I-JEPA with width 1280.*it holds I-JEPA with width 48",
+        "is not ijepa_vith14_1k: expected I-JEPA with width 1280.*got I-JEPA with width 48",
         "ijepa_vith14_1k",
     )
-    refused(weights, "is not vjepa2_vitl: expected V-JEPA 2 .*it holds I-JEPA", "vjepa2_vitl")
-    refused(weights | {"pos_embed": torch.zeros(1, 15, 48)}, "15 places are no square grid")
+    refused(weights, "is not vjepa2_vitl: expected V-JEPA 2 .*got I-JEPA", "vjepa2_vitl")
+    refused(weights | {"pos_embed": torch.zeros(1, 15, 48)}, "15 positions are not a square grid")
     gated = weights | {"cls_token": torch.zeros(1, 1, 48), "blocks.0.mlp.weights_in.weight": torch.zeros(2)}
     refused(gated, "gated feed-forward")
-    with pytest.raises(BadCheckpoint, match="give heads=NUMBER"):
+    with pytest.raises(BadCheckpoint, match="pass heads=NUMBER"):
         save_file(weights, file)
         load(hub=file)
 

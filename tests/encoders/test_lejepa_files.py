@@ -71,7 +71,7 @@ def test_a_file_with_its_projector_gives_patch_tokens(tmp_path):
         ({"drop": ("norm.bias",)}, "1 missing: norm.bias"),
         ({"extra": {"backbone.blocks.0.ls1.gamma": torch.zeros(64)}}, "1 unexpected: blocks.0.ls1.gamma"),
         ({"extra": {"backbone.register_tokens": torch.zeros(1, 4, 64)}}, "1 unexpected: register_tokens"),
-        ({"drop": ("pos_embed",)}, "is no encoder of the LeJEPA family: pos_embed is missing"),
+        ({"drop": ("pos_embed",)}, "is not a LeJEPA encoder: pos_embed is missing"),
     ],
 )
 def test_other_files_are_refused_in_one_sentence(tmp_path, changes, said):
@@ -80,5 +80,5 @@ def test_other_files_are_refused_in_one_sentence(tmp_path, changes, said):
 
 
 def test_a_file_of_another_size_is_not_the_named_model(tmp_path):
-    with pytest.raises(BadCheckpoint, match="is not lejepa_vits: expected .*width 384.*it holds .*width 64"):
+    with pytest.raises(BadCheckpoint, match="is not lejepa_vits: expected .*width 384.*got .*width 64"):
         load("lejepa_vits", hub=write(tmp_path))

@@ -108,7 +108,7 @@ def test_dropped_paths_are_whole_samples_and_keep_the_mean():
     assert ((out == 0).all(dim=(1, 2)) | (out > 1).all(dim=(1, 2))).all() and abs(share - 0.25) < 0.03
     assert torch.equal(branch.eval()(out), out)
     assert [Drops(path=0.2).at(index, 3).path for index in range(3)] == [0.0, 0.1, 0.2]
-    with pytest.raises(ValueError, match="shares to drop must be from 0"):
+    with pytest.raises(ValueError, match="dropout rates must be in"):
         Drops(attention=1.0)
 
 

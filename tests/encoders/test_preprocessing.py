@@ -76,7 +76,7 @@ def test_resized_pictures_of_the_evaluation_have_whole_grey_levels_and_filtering
 @pytest.mark.parametrize(
     ("picture", "message"),
     [
-        (torch.zeros(3, 8, 8), "uint8 pictures with values from 0 to 255, got torch.float32"),
+        (torch.zeros(3, 8, 8), "uint8 images with values from 0 to 255, got torch.float32"),
         (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), "channels last"),
         (torch.zeros(1, 8, 8, dtype=torch.uint8), r"\(\.\.\., 3, h, w\), got \(1, 8, 8\)"),
         (torch.zeros(8, 8, dtype=torch.uint8), "got"),
@@ -117,7 +117,7 @@ def test_a_part_that_never_fits_gives_way_to_the_middle():
 
 
 def test_shapes_that_cross_are_refused():
-    with pytest.raises(ValueError, match="narrowest and the widest"):
+    with pytest.raises(ValueError, match="smallest and largest"):
         RobotPixels(48, ratio=(2.0, 1.0))
-    with pytest.raises(ValueError, match="must rise"):
+    with pytest.raises(ValueError, match="must be ascending"):
         TrainingPixels(48, scale=(1.0, 0.3))

@@ -227,7 +227,7 @@ def test_the_same_weight_with_and_without_a_prefix_is_refused():
 @pytest.mark.parametrize("form", FORMS)
 def test_another_models_file_is_refused_with_what_was_expected_and_found(tmp_path, form):
     torch.save({"encoder": tiny(form)[1]}, tmp_path / "file.pt")
-    wanted, found = "expected V-JEPA 2 with width 1024", f"it holds V-JEPA {form} with width 48, 4 blocks, 3 heads"
+    wanted, found = "expected V-JEPA 2 with width 1024", f"got V-JEPA {form} with width 48, 4 blocks, 3 heads"
     with pytest.raises(BadCheckpoint, match=f"is not vjepa2_vitl: {wanted}.*{found}"):
         vjepa2.load("vjepa2_vitl", hub=tmp_path / "file.pt", heads=3)
     with pytest.raises(BadCheckpoint, match="is not vjepa2_vitl: no released encoder has a width of 48"):
@@ -238,29 +238,25 @@ def test_another_models_file_is_refused_with_what_was_expected_and_found(tmp_pat
 def test_a_released_file_under_another_released_name_is_recognised(entry):
     found = vjepa2.describe(sort_trainer({"encoder": full_size(entry, "encoder")}, source="some.pt"))
     other = "vjepa2_vith" if HUB_ENTRIES[entry] != "vjepa2_vith" else "vjepa2_vitl"
-    with pytest.raises(
-        BadCheckpoint, match=f"some.pt is not {other}: .* it holds V-JEPA 2.*[= ]{HUB_ENTRIES[entry]}( |$)"
-    ):
+    with pytest.raises(BadCheckpoint, match=f"some.pt is not {other}: .* got V-JEPA 2.*[= ]{HUB_ENTRIES[entry]}( |$)"):
         vjepa2.check_release(other, found)
 
 
 def test_weights_of_something_else_are_refused(tmp_path):
     torch.save({"encoder": {"conv1.weight": torch.zeros(3, 3)}}, tmp_path / "file.pt")
-    with pytest.raises(
-        BadCheckpoint, match="no encoder of the V-JEPA 2 family: patch_embed.proj.weight is missing.*conv1"
-    ):
+    with pytest.raises(BadCheckpoint, match="is not a V-JEPA 2 encoder: patch_embed.proj.weight is missing.*conv1"):
         vjepa2.load(hub=tmp_path / "file.pt")
     torch.save({"model": {"a": torch.zeros(1)}, "epoch": 1}, tmp_path / "file.pt")
-    with pytest.raises(BadCheckpoint, match="holds no encoder: expected one of ema_encoder.*it has model, epoch"):
+    with pytest.raises(BadCheckpoint, match="holds no encoder: expected one of ema_encoder.*got model, epoch"):
         vjepa2.load(hub=tmp_path / "file.pt")
     torch.save([1, 2], tmp_path / "file.pt")
-    with pytest.raises(BadCheckpoint, match="table of tensors, found list"):
+    with pytest.raises(BadCheckpoint, match="table of tensors, got list"):
         vjepa2.load(hub=tmp_path / "file.pt")
 
 
 def test_an_unknown_number_of_heads_is_not_guessed():
     _, weights = tiny()
-    with pytest.raises(BadCheckpoint, match="unknown number of heads for a width of 48; give heads="):
+    with pytest.raises(BadCheckpoint, match="unknown number of heads for a width of 48; pass heads="):
         vjepa2.describe(Released(source="file", section="encoder", encoder=weights))
 
 
@@ -304,7 +300,7 @@ def test_a_folder_without_weights_or_with_several_is_told(tmp_path):
         read_released(tmp_path)
     for name in ("a.pt", "b.pt"):
         torch.save({}, tmp_path / name)
-    with pytest.raises(BadCheckpoint, match=r"found a\.pt, b\.pt: name the file itself"):
+    with pytest.raises(BadCheckpoint, match=r"found a\.pt, b\.pt: pass the file itself"):
         read_released(tmp_path)
     with pytest.raises(BadCheckpoint, match="there is no file or folder"):
         read_released(tmp_path / "missing.pt")

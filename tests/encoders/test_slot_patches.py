@@ -69,9 +69,9 @@ def test_clusters_need_learned_starts_and_pictures_of_the_right_size():
     with pytest.raises(BadObservation, match="resize"):
         encoder(images[..., :8])
     encoder.start = GaussianStart(4, slot_dim=16)
-    with pytest.raises(ValueError, match="learned starts"):
+    with pytest.raises(ValueError, match="learned initial slots"):
         begin_at_clusters(encoder, images, generator=generator(1))
-    with pytest.raises(ValueError, match="do not divide"):
+    with pytest.raises(ValueError, match="not divisible"):
         over_bare_patches(image=16, cell=3, num_slots=4, slot_dim=16)
 
 
@@ -112,7 +112,7 @@ def test_the_decoder_learns_to_draw_a_spot_where_its_slot_says():
 
 
 def test_bad_sizes_of_the_decoder_are_refused():
-    with pytest.raises(ValueError, match="do not divide"):
+    with pytest.raises(ValueError, match="not divisible"):
         BroadcastDecoder(8, num_places=9, output_dim=10, parts=4)
     with pytest.raises(ValueError, match="square grid"):
         BroadcastDecoder(8, num_places=8, output_dim=3)

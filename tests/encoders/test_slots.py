@@ -126,11 +126,11 @@ def test_gradient_reaches_every_weight_of_an_encoder():
 
 
 def test_pictures_of_another_size_and_partial_pictures_are_refused():
-    with pytest.raises(BadObservation, match=r"expected pictures \(3, 16, 16\)"):
+    with pytest.raises(BadObservation, match=r"expected images \(3, 16, 16\)"):
         encoder()(noise(1, 3, 20, 20))
-    with pytest.raises(ValueError, match="whole pictures"):
+    with pytest.raises(ValueError, match="whole images"):
         encoder()(noise(1, 3, 16, 16), torch.zeros(1, 2, dtype=torch.long))
-    with pytest.raises(ValueError, match="do not divide"):
+    with pytest.raises(ValueError, match="not divisible"):
         PatchFeatures(width=4, size=18, strides=(2, 2))
 
 

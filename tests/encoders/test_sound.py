@@ -164,5 +164,5 @@ def test_layouts_out_of_range_are_told_in_one_sentence(changes, said):
 
 def test_patches_must_fill_the_spectrogram():
     sizes = VideoSizes(width=16, depth=1, heads=2, mlp_dim=32, patch=5, patch_width=8, tubelet=1, channels=1)
-    with pytest.raises(ValueError, match="patches of 5 frames x 8 bands do not fill a spectrogram of 16 x 24"):
+    with pytest.raises(ValueError, match="a spectrogram of 16 x 24 is not divisible into 5 frames x 8 bands"):
         sound_trunk(sizes, SMALL)

@@ -117,13 +117,16 @@ def _renamed(tensors, old, new):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: {"a.weight": torch.zeros(2)}, r"is no Audio-JEPA: expected target_encoder.patch_embed.proj.weight"),
+        (
+            lambda t: {"a.weight": torch.zeros(2)},
+            r"is not an Audio-JEPA: expected target_encoder.patch_embed.proj.weight",
+        ),
         (lambda t: t | {"classifier.weight": torch.zeros(2)}, "it has 1 further weights such as classifier.weight"),
         (
             lambda t: _renamed(t, "target_encoder.norm.bias", "target_encoder.cls_token"),
             "1 missing: norm.bias; 1 unexpected: cls_token",
         ),
-        (lambda t: t | {"target_encoder.pos_embed": torch.zeros(1, 9, 16)}, "places for 9 patches, small has 12"),
+        (lambda t: t | {"target_encoder.pos_embed": torch.zeros(1, 9, 16)}, "positions for 9 patches, small has 12"),
         (lambda t: t | {"target_encoder.norm.bias": torch.zeros(3)}, r"norm.bias \(expected \(16,\), got \(3,\)\)"),
     ],
 )
@@ -139,7 +142,7 @@ def test_unknown_names_and_missing_files_are_told(tmp_path):
     with pytest.raises(BadCheckpoint, match="there is no file"):
         load(tmp_path)
     torch.save({"state_dict": checkpoint(flash=False)}, tmp_path / "JEPA.ckpt")
-    with pytest.raises(BadCheckpoint, match="a width of 16 is none that was released: give heads=NUMBER"):
+    with pytest.raises(BadCheckpoint, match="no released encoder has the width 16: pass heads=NUMBER"):
         load(tmp_path, model="small")
     with pytest.raises(ValueError, match="which must be target_encoder or encoder, got 'student'"):
         load(tmp_path, model="small", which="student")

@@ -190,11 +190,11 @@ def test_the_same_seed_draws_the_same_weights_and_deeper_branches_are_smaller():
         (torch.zeros(2, 4, 1, 16, 24), r"\(B, T, 3, h, w\).*got \(2, 4, 1, 16, 24\)"),
         (torch.zeros(2, 3, 4, 16, 24), r"transpose\(1, 2\)"),
         (torch.zeros(2, 4, 3, 16, 24, dtype=torch.uint8), "normalised clips.*uint8"),
-        (torch.zeros(4, 16, 24), "pictures"),
+        (torch.zeros(4, 16, 24), "images"),
         (torch.zeros(2, 3, 3, 16, 24), "multiple of 2 frames, got 3"),
         (torch.zeros(2, 0, 3, 16, 24), "multiple of 2 frames, got 0"),
-        (torch.zeros(2, 4, 3, 16, 20), "sides that 8 divides, got 16 x 20 pixels"),
-        (torch.zeros(2, 3, 17, 24), "sides that 8 divides, got 17 x 24 pixels"),
+        (torch.zeros(2, 4, 3, 16, 20), "sides divisible by 8, got 16 x 20 pixels"),
+        (torch.zeros(2, 3, 17, 24), "sides divisible by 8, got 17 x 24 pixels"),
     ],
 )
 @pytest.mark.parametrize("form", FORMS)
@@ -223,9 +223,9 @@ def test_depths_and_levels_that_do_not_exist_are_refused():
         VideoTransformer(SIZES, levels=(1, 3)).depths(clips(), at=[0])
     with pytest.raises(ValueError, match="last level must be the last block 3"):
         VideoTransformer(SIZES, levels=(0, 2))
-    with pytest.raises(ValueError, match="rising"):
+    with pytest.raises(ValueError, match="ascending"):
         VideoTransformer(SIZES, levels=(3, 1))
     with pytest.raises(ValueError, match="the encoder has 0"):
         AllLevels(encoder("2"))
-    with pytest.raises(ValueError, match="a depth that 4 divides"):
+    with pytest.raises(ValueError, match="a depth divisible by 4"):
         levels_of(6)

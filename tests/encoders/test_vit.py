@@ -30,7 +30,7 @@ def test_hidden_patches_do_not_reach_the_kept_ones() -> None:
 def test_other_image_sizes_are_welcome_if_patches_fill_them() -> None:
     encoder = VisionTransformer(VIT_MINI)
     assert encoder(torch.zeros(1, 3, 42, 35)).shape == (1, 1, 32)
-    with pytest.raises(BadObservation, match="sides that 7 divides"):
+    with pytest.raises(BadObservation, match="sides divisible by 7"):
         encoder(torch.zeros(1, 3, 30, 28))
     with pytest.raises(BadObservation, match="expected images"):
         encoder(torch.zeros(1, 4, 28, 28))

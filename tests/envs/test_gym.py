@@ -156,7 +156,7 @@ def test_a_copy_that_is_forgotten_is_refused_and_the_newest_are_kept():
     rows = [env.state() for _ in range(100) if env.step(np.ones(1, np.float32))]
     env.set_state(rows[-60])
     assert env.moment.steps == 41
-    with pytest.raises(ValueError, match="no longer kept"):
+    with pytest.raises(ValueError, match="no longer stored"):
         env.set_state(rows[0])
 
 
@@ -180,14 +180,14 @@ class Scaled(Cart):
         (lambda: GymEnv("CartPole-v1"), "a planner needs a box"),
         (lambda: GymEnv(gymnasium.make_vec("Pendulum-v1", num_envs=2)), "make a single one"),
         (lambda: GymEnv(Cart), "expected an id of gymnasium or an environment"),
-        (lambda: GymEnv(Cart()), "has no time limit: give budget="),
+        (lambda: GymEnv(Cart()), "has no time limit: pass budget="),
         (lambda: GymEnv(Scaled(), budget=5), "have no bounds"),
-        (lambda: task_of("mine", GymEnv(Forgetful(), budget=5)), "does not come back to the same future"),
+        (lambda: task_of("mine", GymEnv(Forgetful(), budget=5)), "does not reproduce the same future"),
         (lambda: GymEnv(Cart(), budget=5, cameras=("left",)), "has the camera 'render' or none"),
         (lambda: GymEnv(Cart(), budget=5, goal=GymGoal(observation=(1.0,))).cost(), "the goal gives 1"),
         (lambda: GymEnv(Cart(), budget=5, picture=np.zeros((4, 4)), cameras=()), "uint8"),
         (lambda: task_of("mine", gymnasium.make("Pendulum-v1")), "wrap a gymnasium environment"),
-        (lambda: envs.make_task("cart-pole-v1", dynamics="stepping"), "planned in by its simulator"),
+        (lambda: envs.make_task("cart-pole-v1", dynamics="stepping"), "uses dynamics=simulator"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_had_is_refused_in_one_sentence(make, words):
@@ -200,7 +200,7 @@ def test_success_that_nobody_defined_is_asked_for():
     env = GymEnv(Cart(), budget=5)
     env.reset(seed=0)
     env.step(np.zeros(1, np.float32))
-    with pytest.raises(ValueError, match="does not say what success is"):
+    with pytest.raises(ValueError, match="does not define success"):
         env.success()
 
 

@@ -152,7 +152,7 @@ def test_a_lab_survives_json(split):
 
 def test_a_record_that_is_no_lab_is_refused():
     record = sample_lab(0).to_dict()
-    with pytest.raises(ValueError, match="no record of a lab"):
+    with pytest.raises(ValueError, match="not a record of a lab"):
         lab_from_dict({**record, "gravity": 1.0})
     del record["lamps"]
     with pytest.raises(ValueError, match="lamps"):

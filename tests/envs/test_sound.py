@@ -167,7 +167,7 @@ def test_a_microphone_changes_no_motion():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda model: ContactSound(model, dt_s=DT_S, rate=11025), "11025 samples per second are no whole number in"),
+        (lambda model: ContactSound(model, dt_s=DT_S, rate=11025), "11025 samples per second are not a whole number"),
         (
             lambda model: ContactSound(model, dt_s=DT_S).begin({"cup": MATERIALS["wood"]}, np.random.default_rng(0)),
             "neither a body nor a geom called 'cup'",

@@ -163,7 +163,7 @@ def test_cells_of_the_usual_arm_keep_the_names_of_their_files() -> None:
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds other files than a run of bench_planners"):
+    with pytest.raises(ValueError, match="holds files other than a run of bench_planners"):
         bench(config(*TINY, f"out={tmp_path}"))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -35,7 +35,7 @@ def test_a_frame_of_a_log_is_a_goal(log):
 
 
 @pytest.mark.parametrize(("goal", "words"), [
-    ("picture.png", "one goal picture per camera"),
+    ("picture.png", "one goal image per camera"),
     (["a.png", "b.png"], "cannot be read"),
     ("{log}:7:0", "has no frame 0 of episode 7"),
     ("{log}:0:9999", "has no frame 9999"),

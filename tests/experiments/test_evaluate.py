@@ -240,7 +240,7 @@ def test_the_goal_of_a_picture_and_a_predicate_of_ones_own(module):
         (lambda: Later(steps=0, tolerance=1.0), "steps and longest must be at least 1"),
         (lambda: Later(steps=1, tolerance=0.0), "tolerance must be above 0"),
         (lambda: Later(steps=1, tolerance=1.0, axes=[5]).observation(np.zeros(2)), "axes must name some of the 2"),
-        (lambda: GymGoal(later=Later(steps=1, tolerance=1.0), success=ended), "not by both"),
+        (lambda: GymGoal(later=Later(steps=1, tolerance=1.0), success=ended), "either by later"),
         (lambda: goal_of("Dot-v0", {"observation": [0.0, 1.0], "tolerance": [1, 2, 3]}), "one for each of the 2 axes"),
     ],
 )

@@ -42,10 +42,10 @@ def test_a_folder_of_somebody_else_is_refused(command: str, tmp_path: Path) -> N
     with initialize_config_dir(str(CONFIGS), version_base=None):
         cfg = compose(command, [*options, f"out={tmp_path}"])
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(ValueError, match=f"holds other files than a run of {command}"):
+    with pytest.raises(ValueError, match=f"holds files other than a run of {command}"):
         run(cfg)
     (tmp_path / "thesis.tex").unlink()
     (tmp_path / "run.json").write_text(json.dumps({"command": "probe", "settings": {}}))
-    with pytest.raises(ValueError, match="holds a run of probe: name a new folder"):
+    with pytest.raises(ValueError, match="holds a run of probe: choose a new folder"):
         run(cfg)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

@@ -140,7 +140,7 @@ def test_a_world_model_of_a_converted_log_moves_the_arm_and_one_of_joints_is_ref
     env.step(agent.act(env.observation())[0].numpy())
     assert not torch.equal(env.observation().frames, before)
     joints = ["actions={name: joint_velocity}", "system.action_scale=null", f"out={tmp_path / 'joints'}"]
-    with pytest.raises(BadCheckpoint, match="joint speeds"):
+    with pytest.raises(BadCheckpoint, match="joint velocities"):
         planning_agent(load_world_model(train(configured(*options, *joints))), env, settings, seed=0)
     env.close()
 
@@ -151,7 +151,7 @@ def test_a_world_model_of_a_converted_log_moves_the_arm_and_one_of_joints_is_ref
     (["data={ours}", "actions={{name: joint_velocity, column: observation.hat}}"], "observation.hat"),
     (["data={ours}", "robot=toaster"], "known: droid"),
     (["data={ours}", "skip=0"], "skip must be"),
-    (["data={ours}", "blocks=stacked", "skip=2"], "the log has 14: give system.action_dim=14"),
+    (["data={ours}", "blocks=stacked", "skip=2"], "the log has 14: pass system.action_dim=14"),
 ])  # fmt: skip
 def test_what_cannot_be_read_is_refused_in_one_sentence(logs, tmp_path, overrides, words):
     from jepa_mpc.experiments.commands.train import MISTAKES

@@ -55,7 +55,7 @@ def test_a_log_of_ours_becomes_lerobot_and_comes_back(tmp_path):
     assert done.returncode == 0, done.stderr
     assert open_log(tmp_path / "back").lengths == [8, 9]
     again = command("convert", "source=there", "to=back", "format=npz", cwd=tmp_path)
-    assert again.returncode == 1 and "exists already" in again.stderr
+    assert again.returncode == 1 and "already exists" in again.stderr
 
 
 @pytest.mark.parametrize("change, message", [

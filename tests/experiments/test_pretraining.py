@@ -106,7 +106,7 @@ def test_a_pretraining_takes_a_folder_of_films(tmp_path):
     numbers = {key for line in lines for key in json.loads(line)}
     assert "held/loss" in numbers and not any(key.startswith("probe/") for key in numbers)
     assert published_encoder(folder)(torch.zeros(2, 3, 28, 28)).shape == (2, 16, 32)
-    with pytest.raises(ValueError, match="best=hand needs a log that knows the hand"):
+    with pytest.raises(ValueError, match="best=hand needs a log with hand poses"):
         train(configured("train", *options, "best=hand", f"out={tmp_path / 'other'}"))
 
 
@@ -200,7 +200,7 @@ def test_a_system_of_sounds_has_no_place_to_read(tmp_path):
     system = {"_target_": "audio_jepa", "preset": "tiny"}
     interface = Interface(cameras=("left",), image_size=28, actions=(), dt_s=0.24)
     save_world_model(tmp_path / "sound", assemble(system, generator=generator(0)), system=system, interface=interface)
-    with pytest.raises(BadCheckpoint, match="learns from sound, which tells of no place"):
+    with pytest.raises(BadCheckpoint, match="encodes sound, which has no position target"):
         of_checkpoint(tmp_path / "sound", device=torch.device("cpu"))
 
 
@@ -256,7 +256,7 @@ def test_the_probe_tells_how_to_get_a_released_encoder_and_that_it_sees_one_came
         probe(configured("probe", "encoder=vjepa2_vith", f"data={log}"))
     with pytest.raises(ValueError, match=r"one camera, not left, right: cameras=\[NAME\]"):
         probe(configured("probe", "encoder=vjepa2_vitl", f"hub={vitl[0]}", f"data={log}"))
-    with pytest.raises(ValueError, match="patches of 16 px"):
+    with pytest.raises(ValueError, match="a multiple of 16 px"):
         probe(configured("probe", "encoder=vjepa2_vitl", f"hub={vitl[0]}", f"data={log}", "image=60"))
 
 

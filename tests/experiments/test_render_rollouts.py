@@ -72,7 +72,7 @@ def test_pictures_and_goal_have_the_size_that_was_asked_for() -> None:
 
 def test_a_task_whose_tracked_part_is_missing_is_told_by_its_name() -> None:
     env = envs.make("cart-pole-v1", cameras=())
-    with pytest.raises(ValueError, match="no site 'tip' to follow"):
+    with pytest.raises(ValueError, match="no site 'tip' to track"):
         followed(env.plant.model, env.data, Tracked(kind="site", name="tip"))
 
 

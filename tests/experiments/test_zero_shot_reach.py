@@ -154,7 +154,7 @@ def test_a_run_goes_on_where_it_stopped_and_refuses_other_settings(played, repor
     control = played[0].parent / "control"
     options = [*TINY, f"checkpoint={checkpoint}", f"control={control}"]
     done = command("zero_shot_reach", *options, "out=run", "labs=3", cwd=tmp_path)
-    assert done.returncode == 1 and "other settings of lab_list_hash, labs: name a new folder" in done.stderr
+    assert done.returncode == 1 and "other settings of lab_list_hash, labs: choose a new folder" in done.stderr
     assert command("zero_shot_reach", *options, "out=run", cwd=tmp_path).returncode == 0
     again = json.loads((tmp_path / "run" / "report.json").read_text())
     times = [[e["ms_per_step"] for e in content["episodes"] if e["lab_index"] == 0] for content in (report, again)]
@@ -167,7 +167,7 @@ def test_a_folder_with_other_files_is_refused(checkpoint, tmp_path, in_process):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     (tmp_path / "work").mkdir()
-    words = "holds other files than a run of zero_shot_reach (notes.txt): name a new folder"
+    words = "holds files other than a run of zero_shot_reach (notes.txt): choose a new folder"
     in_process([*TINY, f"checkpoint={checkpoint}", f"out={tmp_path}/mine"], words, tmp_path / "work")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
@@ -188,7 +188,7 @@ def episode_line(episode: dict) -> str:
         (["labz=3"], "there is no option 'labz'; known: planner, agent, out, labs"),
         (["+labz=3"], "there is no option 'labz'; known: baselines"),
         (["--labs=3"], "without dashes: labs=3"),
-        (["labs"], "cannot read 'labs': options are written option=value"),
+        (["labs"], "cannot parse 'labs': options are written option=value"),
         (["split=moon"], "unknown split 'moon'; known: all, base, camera"),
         (["level=train"], "level must be held, validation or dev, got 'train'"),
         (["planner=hope"], "unknown planner 'hope'; known: cem, "),
@@ -252,7 +252,7 @@ def broken_copy(checkpoint: Path, place: Path, change) -> Path:
         (lambda c: c["interface"].update(cameras=["wrist", "right"]), "unknown camera 'wrist'; known: left, right"),
         (lambda c: c["interface"].update(image_size=5), "need image_size >= 8"),
         (lambda c: c["interface"].update(image_size=1024), "image size 1024 is too large"),
-        (lambda c: c["interface"].update(dt_s=0.1), "steps of 0.1 s, the robot makes steps of 0.24 s"),
+        (lambda c: c["interface"].update(dt_s=0.1), "steps of 0.1 s, the robot has steps of 0.24 s"),
         (lambda c: c["system"].update(encoder={"_target_": "os.system"}), "unknown part 'os.system'"),
     ],
     ids=["actions", "camera", "too small", "too large", "time step", "target"],
@@ -279,7 +279,7 @@ def test_a_control_with_other_eyes_is_refused_before_the_work(checkpoint, tmp_pa
     control = broken_copy(checkpoint, tmp_path / "control", lambda c: c["interface"].update(image_size=48))
     (tmp_path / "work").mkdir()
     options = [*TINY, f"checkpoint={checkpoint}", f"control={control}", "out=run"]
-    in_process(options, "pictures of 48 px, the robot gives 128 px", tmp_path / "work")
+    in_process(options, "images of 48 px, the robot provides 128 px", tmp_path / "work")
 
 
 @pytest.mark.render
@@ -296,7 +296,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(checkpoint, tmp_
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "work").mkdir()
     options = [*TINY, f"checkpoint={checkpoint}", f"out={tmp_path}/file/run"]
-    in_process(options, "cannot be written to: Not a directory", tmp_path / "work")
+    in_process(options, f"cannot write to out={tmp_path}/file/run: Not a directory", tmp_path / "work")
 
 
 def test_an_interrupted_run_says_where_it_stopped_and_how_to_go_on(tmp_path, monkeypatch, capsys):
@@ -313,7 +313,7 @@ def test_an_interrupted_run_says_where_it_stopped_and_how_to_go_on(tmp_path, mon
     with pytest.raises(SystemExit) as ended:
         run(lambda: script.play([], workers=1, finished=FinishedLabs(tmp_path)), name="zero_shot_reach")
     said = capsys.readouterr().err.splitlines()[-1]
-    assert ended.value.code == 130 and f"the same command with out={tmp_path} goes on from there" in said
+    assert ended.value.code == 130 and f"the same command with out={tmp_path} to resume" in said
 
 
 @pytest.mark.parametrize(

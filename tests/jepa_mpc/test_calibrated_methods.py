@@ -94,7 +94,7 @@ def test_where_the_pose_shall_be_felt_and_is_not_it_says_so(methods, env):
     feeling = replace(methods, calibrated=replace(methods.calibrated, place="felt"))
     agent = feeling.agent(WORLD_MODEL, env, stream=0)
     agent.reset(env.goal())
-    with pytest.raises(BadObservation, match="measured pose"):
+    with pytest.raises(BadObservation, match="measured hand pose"):
         agent.act(replace(env.observation(), proprio=None))
     assert agent.act(env.observation()).isfinite().all()  # a step that failed leaves it able to act
 

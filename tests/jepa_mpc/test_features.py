@@ -82,13 +82,13 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, encoder):
     with pytest.raises(KeyboardInterrupt):
         write_features(clips, encoder, to, settings=how, progress=stop)
     assert not to.exists()
-    with pytest.raises(ValueError, match=r"begun with other settings \(frames\)"):
+    with pytest.raises(ValueError, match=r"started with other settings \(frames\)"):
         write_features(clips, encoder, to, settings=FeatureSettings(frames=5))
     told = []
     write_features(clips, encoder, to, settings=how, progress=lambda done, rows: told.append(done))
     assert told == [3]
     torch.testing.assert_close(load_file(to)["features"], encode_video(clips, encoder.name, frames=4, image_size=32))
-    with pytest.raises(FileExistsError, match="name a new place"):
+    with pytest.raises(FileExistsError, match="choose a new path"):
         write_features(clips, encoder, to, settings=how)
 
 
@@ -117,7 +117,7 @@ def test_clouds_and_sounds_have_encoders_too(tmp_path):
         to = write_features(tmp_path / name, EncoderChoice(name=choice), tmp_path / f"{name}.safetensors")
         torch.testing.assert_close(load_file(to)["features"], wanted)
     assert cloud.dim() == 2 and sound.dim() == 3
-    with pytest.raises(BadCheckpoint, match="encodes no sounds"):
+    with pytest.raises(BadCheckpoint, match="does not encode sounds"):
         encode_sound(tmp_path / "tap.wav", clouds)
 
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_encoded_is_refused_in_words(tmp_path, encoder):
             write_features(source, encoder, tmp_path / "f.safetensors")
     with pytest.raises(BadCheckpoint, match="cannot encode point clouds: give the folder"):
         encode_cloud(tmp_path / "x.npy", "vjepa2_vitl")
-    with pytest.raises(BadCheckpoint, match="sees 2 cameras at once"):
+    with pytest.raises(BadCheckpoint, match="takes 2 cameras"):
         encode_image(np.zeros((8, 8, 3), np.uint8), "reach_wide")
 
 

@@ -73,5 +73,5 @@ def test_another_python_than_the_one_it_was_installed_for_is_named(monkeypatch):
 
 def test_an_option_without_a_default_is_asked_for(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["convert", "to=somewhere"])
-    with pytest.raises(SystemExit, match="convert: source must be given: source=...; --help"):
+    with pytest.raises(SystemExit, match="convert: source must be given: source=...; see --help"):
         script("convert")

@@ -139,7 +139,7 @@ def test_statistics_come_from_a_log_too(tmp_path):
 
 @pytest.mark.parametrize(("options", "words"), [
     ({}, "takes standardised actions"),
-    ({"statistics": "five.json"}, "takes actions of 14 numbers, the statistics are of 5"),
+    ({"statistics": "five.json"}, "takes actions of width 14, the statistics have width 5"),
     ({"statistics": "none.json"}, "should hold lists of numbers"),
 ])  # fmt: skip
 def test_missing_or_wrong_statistics_are_named(tmp_path, options, words):

@@ -298,7 +298,7 @@ def test_the_processor_is_always_there():
 
 def test_a_folder_below_a_file_cannot_be_claimed(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="cannot be written to"):
+    with pytest.raises(OSError, match="cannot write to"):
         claim_folder(tmp_path / "file" / "run")
     claim_folder(tmp_path / "a" / "b")
     assert not list((tmp_path / "a" / "b").iterdir())

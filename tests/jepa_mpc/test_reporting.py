@@ -191,7 +191,7 @@ def test_a_summary_has_the_promised_numbers():
 
 
 def test_nothing_cannot_be_summarised():
-    with pytest.raises(ValueError, match="no episodes"):
+    with pytest.raises(ValueError, match="at least one record"):
         summarise([])
     with pytest.raises(ValueError, match="no distance"):
         episode(())
@@ -234,7 +234,7 @@ def test_numbers_that_are_not_finite_become_null_and_numpy_becomes_plain(tmp_pat
 )
 def test_a_damaged_report_is_named(tmp_path, text):
     (tmp_path / "report.json").write_text(text)
-    with pytest.raises(ValueError, match="report.json is no readable report"):
+    with pytest.raises(ValueError, match="report.json is not a readable report"):
         Report.from_json(tmp_path / "report.json")
 
 

@@ -46,7 +46,7 @@ def test_three_byte_numbers_and_odd_chunks_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("samples", "said"),
     [
-        (np.zeros((50, 2), np.int16), "a.wav has 2 channels, expected mono: take one of them, or their mean"),
+        (np.zeros((50, 2), np.int16), "a.wav has 2 channels, expected mono: use one of them, or their mean"),
         (np.zeros(0, np.int16), "a.wav has no samples: give at least one"),
         (np.array([0, np.nan, 0], np.float32), "a.wav has 1 of 3 samples that are not finite: cut or repair it first"),
         (np.zeros(50, np.int64), "a.wav cannot be read as a .wav sound .*64 bits of format 1"),

@@ -137,7 +137,7 @@ def test_a_frozen_part_keeps_its_weights(log, tmp_path):
         ("system.action_dim=5", ValueError, "system.action_dim=7 system.action_scale=null"),
         ("system.action_scale=[1]", ValueError, "system.action_dim=7 system.action_scale=null"),
         ("fit.steps=-5", ValueError, "fit.steps must be a whole number from 1, got -5"),
-        ("robot=nowhere.yaml", ValueError, "robot=nowhere.yaml: there is no such file"),
+        ("robot=nowhere.yaml", ValueError, "robot=nowhere.yaml: no such file"),
         ("data=nowhere", BadEpisode, "python experiments/collect.py out=nowhere"),
         ("++system.encoder={_target_: vision_transformer}", ValueError, "replaced as a whole by encoder=NAME"),
         ("fit.warmup=2", ValueError, "warmup"),
@@ -154,7 +154,7 @@ def test_what_cannot_work_is_refused_in_one_sentence(log, whole, override, error
 
 def test_a_used_folder_is_refused_before_the_log_is_read(log, whole, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds other files than a training .notes.txt.: name a new folder"):
+    with pytest.raises(ValueError, match="holds files other than a training .notes.txt.: choose a new folder"):
         train(configured("nowhere", tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(ValueError, match="other settings of window"):
@@ -163,7 +163,7 @@ def test_a_used_folder_is_refused_before_the_log_is_read(log, whole, tmp_path):
 
 def test_a_training_that_is_interrupted_says_where_it_stopped(log, tmp_path, monkeypatch):
     monkeypatch.setattr(Stop, "__call__", lambda self: True)
-    with pytest.raises(Stopped, match="at step .* of 12, which is saved: the same command goes on from there"):
+    with pytest.raises(Stopped, match="at step .* of 12, which is saved: the same command resumes there"):
         train(configured(log, tmp_path / "run"))
     assert (tmp_path / "run" / "state").exists()
 
@@ -183,7 +183,7 @@ def test_an_evaluation_that_speaks_against_the_model_is_told():
     kind = {"held/prediction_over_standing": 0.4, "probe/hand_r2": 0.8, "health/collapsed": 0.0}
     assert doubts(kind) == [] == doubts({})
     worse, blind = doubts({**kind, "held/prediction_over_standing": 17.6, "probe/hand_r2": -0.3})
-    assert "worse than standing still" in worse and "17.6" in worse and "-0.3" in blind
+    assert "worse than no motion" in worse and "17.6" in worse and "-0.3" in blind
     assert len(doubts({"held/prediction_over_standing": float("nan")})) == 1
 
 

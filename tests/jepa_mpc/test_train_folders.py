@@ -46,7 +46,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(name, data, tmp_path, monke
     stops = iter([False, False, True])
     with monkeypatch.context() as patched:
         patched.setattr("jepa_mpc.face.training.training_run.Stop.__call__", lambda self: next(stops, True))
-        with pytest.raises(Stopped, match="goes on from there"):
+        with pytest.raises(Stopped, match="resumes there"):
             trained(data, name, tmp_path / "halves")
     assert json.loads((tmp_path / "halves/metrics.jsonl").read_text().splitlines()[-1])["step"] < 4
     again = load_checkpoint(trained(data, name, tmp_path / "halves"))[0]
@@ -69,7 +69,7 @@ def test_a_training_without_its_regulariser_is_stopped(data, tmp_path):
 def test_a_training_on_sounds_of_another_rate_or_with_gaps_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="2000 samples per second, the system takes 16000: give system.rate=2000"):
         trained(data, "audio_jepa_small", tmp_path / "run", "system.rate=16000")
-    with pytest.raises(ValueError, match="sound has no gaps: give skip=1 max_stride=1"):
+    with pytest.raises(ValueError, match="sound needs consecutive steps: pass skip=1 max_stride=1"):
         trained(data, "audio_jepa_small", tmp_path / "run", "max_stride=2")
     with pytest.raises(ValueError, match="the log has no field 'sound': record one with collect.py task=push"):
         trained(data, "audio_jepa_small", tmp_path / "run", f"data={data / 'clouds'}")

@@ -100,10 +100,10 @@ def test_kept_latents_of_another_world_model_are_not_used(trained, log, model, t
     ("option", "words"),
     [
         ("batch=1", "batch must be a whole number from 2"),
-        ("planned=1.5", "planned is a share"),
+        ("planned=1.5", "need 0 <= planned <= 1"),
         ("largest_action=[0.05]", "needs 7 numbers"),
-        ("validation=1.0", "validation one between"),
-        ("validation=0.99", "cannot put 99% of"),
+        ("validation=1.0", "0 < validation < 1"),
+        ("validation=0.99", "cannot hold out 99% of"),
         ("model=nowhere", "no checkpoint at nowhere"),
     ],
     ids=str,

@@ -55,7 +55,7 @@ def test_what_was_trained_elsewhere_becomes_a_checkpoint(model, tmp_path):
 def test_what_does_not_fit_is_told_in_a_sentence(tmp_path):
     with pytest.raises(UnknownName, match="unknown system 'lewm'"):
         new_model("lewm", SEES, spread=[1.0, 1.0])
-    with pytest.raises(ValueError, match="the system ijepa_small is no world model of 1 pictures of 64 px"):
+    with pytest.raises(ValueError, match="the system ijepa_small is not a world model for 1 images of 64 px"):
         new_model("ijepa_small", SEES, spread=[1.0, 1.0])
     with pytest.raises(ValueError, match="does not describe a world model"):
         described_model({"system": {}})

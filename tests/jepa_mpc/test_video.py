@@ -60,7 +60,7 @@ def test_an_error_while_filming_leaves_nothing_behind(tmp_path):
 def test_an_error_leaves_the_older_film_as_it_was(tmp_path):
     save_video(film(), tmp_path / "film.mp4", fps=5)
     before = (tmp_path / "film.mp4").read_bytes()
-    with pytest.raises(ValueError, match="one size"), VideoWriter(tmp_path / "film.mp4", 5) as writer:
+    with pytest.raises(ValueError, match="the same size"), VideoWriter(tmp_path / "film.mp4", 5) as writer:
         writer.write(film()[0])
         writer.write(film(height=16)[0])
     assert (tmp_path / "film.mp4").read_bytes() == before

@@ -171,7 +171,7 @@ def test_what_somebody_laid_beside_a_checkpoint_stays(tmp_path):
 def test_a_file_of_somebody_is_not_replaced_by_one_of_the_same_name(tmp_path):
     save_checkpoint(tmp_path / "model", {"x": torch.zeros(1)}, {})
     (tmp_path / "model" / "README.md").write_text("mine")
-    with pytest.raises(FileExistsError, match="README.md is not of the checkpoint"):
+    with pytest.raises(FileExistsError, match="README.md is not part of the checkpoint"):
         save_checkpoint(tmp_path / "model", {"x": torch.ones(1)}, {}, files={"README.md": b"theirs"})
     assert (tmp_path / "model" / "README.md").read_text() == "mine"
     assert load_checkpoint(tmp_path / "model")[0]["x"] == 0

@@ -65,7 +65,7 @@ def test_a_training_that_is_asked_to_end_saves_and_ends(tmp_path, number):
     asked = time.monotonic()
     worker.send_signal(number)
     output, said = worker.communicate(timeout=60)
-    assert worker.returncode == 130 and output == "" and "the same command goes on from there" in said
+    assert worker.returncode == 130 and output == "" and "the same command resumes there" in said
     assert time.monotonic() - asked <= 30  # 5 s on a machine of one's own
     _, config = load_checkpoint(tmp_path / "run/state")
     last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])["step"]

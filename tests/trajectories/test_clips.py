@@ -64,7 +64,7 @@ def test_pictures_alone_give_windows_without_actions_or_proprioception(tmp_path)
     assert batch["actions"].shape == (4, 2, 0) and batch["proprio"].shape == (4, 3, 0)
     film, frames = int(batch["episode"][0]), batch["frames"][0].numpy().transpose(0, 2, 3, 1)
     assert all(any(np.array_equal(frame, known) for known in pictures[film]) for frame in frames)
-    with pytest.raises(ValueError, match="actions=none to learn from pictures alone"):
+    with pytest.raises(ValueError, match="actions=none to learn from images alone"):
         load_bank(tmp_path)
 
 
@@ -90,5 +90,5 @@ def test_damaged_films_are_told_together_and_a_folder_without_films_is_refused(t
     bank = load_bank(tmp_path / "films", actions=NoActions(), options=CacheOptions(leave_out=(0, 1)))
     assert bank.offsets.tolist() == [0, 8, 17]
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(BadEpisode, match="holds no film"):
+    with pytest.raises(BadEpisode, match="holds no video"):
         open_log(tmp_path / "nothing", format="clips")

@@ -109,7 +109,7 @@ def test_a_playlist_in_place_of_a_film_plays_nothing(name, copy, tmp_path):
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{secret}\n#EXT-X-ENDLIST\n"
     for text in (playlist, f"ffconcat version 1.0\nfile '{secret}'\n"):
         film.write_text(text)
-        refused(path, "is no mp4, mkv|is no mp4, mov|cut short|has no film|is missing")
+        refused(path, "is no mp4, mkv|is no mp4, mov|cut short|has no video|is missing")
         for suffix in (".m3u8", ".txt", ".mp4"):
             film.with_suffix(suffix).write_text(text)
             with pytest.raises(BadEpisode, match="is no mp4|cut short"):
@@ -193,7 +193,7 @@ def test_a_picture_is_looked_up_inside_of_the_log_only(told, copy, tmp_path):
     os.mkfifo(path / "pipe.png")
     (tmp_path / "outside.png").write_bytes(picture)
     (path / "link.png").symlink_to(tmp_path / "outside.png")
-    refused(path, "field 'observation.images.left' holds a damaged picture|field 'path'")
+    refused(path, "field 'observation.images.left' holds a damaged image|field 'path'")
     if told == "nowhere.png":
         (path / told).write_bytes(picture)
         log = open_log(path)

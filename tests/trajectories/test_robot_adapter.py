@@ -109,8 +109,8 @@ def test_what_the_agent_sees_is_what_the_log_gave(tmp_path):
 
 
 @pytest.mark.parametrize("pictures, columns, words", [
-    ({}, None, "no picture of camera 'top'"),
-    ({"top": np.zeros((8, 8), np.uint8)}, None, r"must give uint8 pictures \(h, w, 3\)"),
+    ({}, None, "no image of camera 'top'"),
+    ({"top": np.zeros((8, 8), np.uint8)}, None, r"must give uint8 images \(h, w, 3\)"),
     ({"top": np.zeros((8, 8, 3), np.float32)}, None, "float32"),
     ({"top": np.zeros((8, 8, 3), np.uint8)}, {"arm.width": np.ones(1)}, "lack arm.joints, arm.tcp"),
 ])  # fmt: skip

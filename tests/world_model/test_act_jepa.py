@@ -181,7 +181,7 @@ def test_latents_without_a_target_are_refused():
 
 def test_context_and_lessons_must_show_the_same_pictures():
     objective = made()
-    with pytest.raises(ValueError, match="show 1 pictures and the context takes 2"):
+    with pytest.raises(ValueError, match="have 1 images and the context takes 2"):
         ChunkObjective(
             encoder=objective.encoder,
             context=objective.context,
@@ -219,7 +219,7 @@ def test_cameras_share_the_network_of_a_feature_grid():
     one = torch.randn(2, 3, 16, 16, generator=generator(0))
     tokens = encoder(torch.cat([one, one], dim=1))
     assert tokens.shape == (2, 32, 8) and torch.allclose(tokens[:, :16], tokens[:, 16:])
-    with pytest.raises(BadObservation, match="expected pictures"):
+    with pytest.raises(BadObservation, match="expected images"):
         encoder(one)
 
 
@@ -295,7 +295,7 @@ def test_settings_out_of_range_are_refused():
         ChunkProposal(policy(), within=())
     with pytest.raises(ValueError, match="HindsightGoals"):
         policy(lessons=Demonstrations())
-    with pytest.raises(ValueError, match="the robot takes 3"):
+    with pytest.raises(ValueError, match="the robot has 3"):
         policy(action_dim=2, action_scale=[1.0, 1.0])
 
 
@@ -339,5 +339,5 @@ def test_a_policy_comes_back_from_its_folder_with_the_same_answers(tmp_path):
 
 def test_a_folder_of_a_world_model_answers_no_chunks(tmp_path):
     tiny.save(tmp_path / "model")
-    with pytest.raises(BadCheckpoint, match="not a system that answers action chunks"):
+    with pytest.raises(BadCheckpoint, match="not a system that predicts action chunks"):
         load_chunk_policy(tmp_path / "model", box=BOX)

@@ -177,7 +177,7 @@ def test_cameras_get_a_token_and_must_come_where_expected():
 
 def test_wrong_inputs_are_refused_with_what_was_expected():
     model, (latents, actions, plans, poses) = predictor(), given()
-    with pytest.raises(ValueError, match=r"2 x 3 = 6 patches a frame, got 5"):
+    with pytest.raises(ValueError, match=r"2 x 3 = 6 patches per frame, got 5"):
         model.rollout(latents[:, :, :5], actions, plans, poses)
     with pytest.raises(ValueError, match="pose of the hand"):
         model.rollout(latents, actions, plans)

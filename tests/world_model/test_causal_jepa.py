@@ -104,7 +104,7 @@ def test_tubes_are_shorter_and_tokens_lie_anywhere():
 
 def test_masks_that_cannot_be_are_refused():
     for wrong in ({"hidden": 6}, {"frames": 1}, {"each": "epoch"}):
-        with pytest.raises(ValueError, match="cannot hide|each must be"):
+        with pytest.raises(ValueError, match="cannot mask|each must be"):
             ObjectMask(**{"frames": 3, "objects": 5, "hidden": 1} | wrong)
     with pytest.raises(ValueError, match="does not fit"):
         TubeMask(frames=3, objects=5, hidden=1, length=3)
@@ -324,7 +324,7 @@ def test_a_world_model_of_objects_comes_back_from_its_folder(tmp_path):
         rollout = model.dynamics.rollout(Context(latents=states, actions=noise(2, 0, 2)), noise(2, 3, 2, 2))
         assert model.goal_cost(rollout, noise(2, 3, 2, 2), Goal(latents=states[:, 0])).shape == (2, 3)
     blind = Observation(frames=tiny.frames(1, 1, channels=3, size=28), cameras=("eye",))
-    with pytest.raises(BadObservation, match="5 numbers per frame"):
+    with pytest.raises(BadObservation, match="proprioception of width 5 per frame"):
         SlotPerception(objective, cameras=("eye",), image_size=(28, 28))(blind)
     assert load_checkpoint(tmp_path / "m")[1]["system"]["preset"] == "tiny"
 

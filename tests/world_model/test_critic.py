@@ -195,7 +195,7 @@ def test_odd_settings_are_refused():
         Judgement(intrinsic=AWAY, weights=WEIGHTS, form="best")
     with pytest.raises(ValueError, match="expectile"):
         CriticObjective(Critic(width=1), expectile=1.0)
-    with pytest.raises(ValueError, match="proprioception, got none"):
+    with pytest.raises(ValueError, match="proprioception of width 2, got none"):
         Critic(width=1, proprio=2)(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
     with pytest.raises(ValueError, match="longer than the 20 steps"):
         CriticLessons(log=chain(), judgement=Judgement(intrinsic=AWAY, weights=WEIGHTS, steps=20))

@@ -116,7 +116,7 @@ def test_never_more_candidates_at_once_than_fit() -> None:
 def test_a_candidate_that_cannot_fit_is_refused_before_anything_runs() -> None:
     predictor = make()
     predictor.trunk.register_forward_pre_hook(lambda *_: pytest.fail("the predictor ran"))
-    with pytest.raises(ValueError, match="one candidate of 4 steps needs about .* bytes and max_bytes allows 1000"):
+    with pytest.raises(ValueError, match="one candidate of 4 steps needs about .* bytes, max_bytes is 1000"):
         LearnedDynamics(predictor, max_bytes=1000).rollout(context(), plans())
 
 

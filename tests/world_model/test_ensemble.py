@@ -77,7 +77,7 @@ def test_a_published_ensemble_comes_back_with_the_bits_of_its_members(saved):
 
 
 def test_members_of_different_robots_are_refused(saved, tmp_path):
-    with pytest.raises(BadCheckpoint, match="see and command the same"):
+    with pytest.raises(BadCheckpoint, match="have the same cameras, image size, actions"):
         save_ensemble(tmp_path / "both", [saved[0][0], tiny.save(tmp_path / "slow", dt_s=0.5)])
     assert not (tmp_path / "both").exists()
 

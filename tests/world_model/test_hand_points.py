@@ -280,5 +280,5 @@ def test_points_are_read_back_from_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_another_systems_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadCheckpoint, match="not a system that finds keypoints of the hand"):
+    with pytest.raises(BadCheckpoint, match="not a system that detects hand keypoints"):
         load_hand_points(tiny.save(tmp_path / "world"))

@@ -216,7 +216,7 @@ def test_what_makes_no_objective_is_refused():
         Stream("frames", [task, task])
     with pytest.raises(ValueError, match="at least one stream"):
         MaskedObjective(encoder=Lookup(), predictor=MeanPlusPlace(), streams=[], target=SharedTarget())
-    with pytest.raises(ValueError, match="takes no pictures"):
+    with pytest.raises(ValueError, match="takes no images"):
         small().encode(clips())
     with pytest.raises(ValueError, match="stop before it starts"):
         Ramp(start=1.0, stop=0.5, height=1.0)

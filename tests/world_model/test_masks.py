@@ -76,7 +76,7 @@ def test_lists_of_a_single_token_are_welcome(sampler):
 
 @pytest.mark.parametrize("sampler", TUBES.values())
 def test_blocks_that_hide_everything_are_refused(sampler):
-    with pytest.raises(ValueError, match="hide everything"):
+    with pytest.raises(ValueError, match="mask everything"):
         sampler(grid=(2, 2, 2), num_blocks=1, area=(1.0, 1.0), aspect=(1.0, 1.0))(2, generator(0))
 
 

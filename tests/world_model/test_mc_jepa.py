@@ -143,11 +143,11 @@ def test_tokens_are_the_cells_of_one_level_camera_by_camera():
 
 
 def test_a_pyramid_refuses_what_it_cannot_take():
-    with pytest.raises(BadObservation, match="expected pictures"):
+    with pytest.raises(BadObservation, match="expected images"):
         PyramidEncoder(SIZES)(noise(1, 6, 32, 32))
     with pytest.raises(BadObservation, match="at least 8 x 8"):
         PyramidEncoder(SIZES)(noise(1, 3, 4, 4))
-    with pytest.raises(ValueError, match="same levels"):
+    with pytest.raises(ValueError, match="one entry per level"):
         PyramidSizes(widths=(8,), depths=(1, 1), steps=(2,))
     with pytest.raises(ValueError, match="a level among 3"):
         PyramidEncoder(SIZES, level=3)

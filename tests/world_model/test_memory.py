@@ -36,13 +36,13 @@ def test_seeing_and_doing_must_alternate():
     memory = ReplayBuffer(capacity=2, window=2, action_dim=2)
     with pytest.raises(RuntimeError, match="without a state"):
         memory.did(torch.zeros(2, 2))
-    with pytest.raises(RuntimeError, match="nothing was seen"):
+    with pytest.raises(RuntimeError, match="there is no state since the last action"):
         memory.read()
     memory.see(state(0))
     with pytest.raises(RuntimeError, match="two states"):
         memory.see(state(1))
     memory.did(torch.zeros(2, 2))
-    with pytest.raises(RuntimeError, match="nothing was seen"):
+    with pytest.raises(RuntimeError, match="there is no state since the last action"):
         memory.read()
 
 

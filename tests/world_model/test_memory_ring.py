@@ -209,7 +209,7 @@ def test_seeing_and_doing_must_alternate():
     with pytest.raises(RuntimeError, match="two states"):
         memory.see(state(1, 101))
     memory.did(torch.zeros(2, 2))
-    with pytest.raises(RuntimeError, match="nothing was seen"):
+    with pytest.raises(RuntimeError, match="there is no state since the last action"):
         memory.read()
     with pytest.raises(ValueError, match="B=2"):
         memory.see(state(1, 2, 3))

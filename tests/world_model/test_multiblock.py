@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_masks_and_another_one_others(sampler):
 
 @pytest.mark.parametrize("sampler", BLOCKS.values(), ids=BLOCKS)
 def test_masks_that_leave_too_little_to_see_are_refused_in_one_sentence(sampler):
-    with pytest.raises(ValueError, match="leave fewer than 10 tokens of a grid of 3 x 3 to see: use fewer or smaller"):
+    with pytest.raises(ValueError, match="leave fewer than 10 visible tokens of a grid of 3 x 3: use fewer or smaller"):
         sampler(grid=(3, 3))(2, generator(0))
 
 

@@ -141,7 +141,7 @@ def plan(objective: DynamicsObjective, seen: dict[str, torch.Tensor]) -> torch.T
 @pytest.mark.parametrize("encoder, system", sorted(REFUSED))
 def test_what_makes_no_sense_is_refused_and_told_what_would_fit(encoder, system):
     with pytest.raises(
-        ValueError, match=r"^encoder=\w+ does not go with \w+: [^\n]+take (an encoder|leworldmodel)"
+        ValueError, match=r"^encoder=\w+ is incompatible with \w+: [^\n]+use (an image encoder|leworldmodel)"
     ) as refused:
         together(encoder, system)
     assert "\n" not in str(refused.value)
@@ -162,7 +162,7 @@ def test_every_encoder_of_the_page_has_a_name_on_the_command_line(encoder):
 
 
 def test_pictures_of_two_cameras_are_refused_by_an_encoder_of_one():
-    with pytest.raises(ValueError, match=r"encoder=ijepa does not go with vjepa2_ac: .*choose one camera"):
+    with pytest.raises(ValueError, match=r"encoder=ijepa is incompatible with vjepa2_ac: .*choose one camera"):
         paired(SYSTEMS["vjepa2_ac"], ENCODERS["ijepa_small"], picture=(6, SIZE, SIZE))
 
 

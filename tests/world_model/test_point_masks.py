@@ -32,7 +32,7 @@ def test_where_nothing_is_left_one_draws_again_and_the_published_code_shows_a_hi
     assert any(set(m.context[0].tolist()) & set(m.targets.flatten().tolist()) for m in legacy)
     ours = [Runs(**shares)(1, draw) for _ in range(200)]
     assert not any(set(m.context[0].tolist()) & set(m.targets.flatten().tolist()) for m in ours)
-    with pytest.raises(ValueError, match="leave too little to see in 200 draws"):
+    with pytest.raises(ValueError, match="leave too few visible tokens in 200 draws"):
         Runs(num_tokens=8, target=(1.0, 1.0))(1, draw)
 
 
@@ -57,7 +57,7 @@ def test_balls_and_context_are_disjoint_and_each_cloud_has_its_own():
 
 
 def test_balls_that_hide_everything_are_refused():
-    with pytest.raises(ValueError, match="leave too little to see"):
+    with pytest.raises(ValueError, match="leave too few visible tokens"):
         Balls(target=(1.0, 1.0))(CENTRES, generator(5))
 
 
@@ -70,5 +70,5 @@ def test_ratios_out_of_range_are_told_in_one_sentence(make, share):
 
 
 def test_counts_without_sense_are_refused():
-    with pytest.raises(ValueError, match="need at least one token and one hidden block, got 0 and 4"):
+    with pytest.raises(ValueError, match="need at least one token and one masked block, got 0 and 4"):
         Runs(num_tokens=0)

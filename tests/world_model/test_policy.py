@@ -126,7 +126,7 @@ def test_a_log_of_some_episodes_holds_their_steps():
 
 def test_a_log_that_does_not_fit_is_refused():
     log = wandering()
-    with pytest.raises(ValueError, match="do not make a log"):
+    with pytest.raises(ValueError, match="do not form a log"):
         LatentLog(latents=log.latents[1:], actions=log.actions, offsets=log.offsets, groups=log.groups)
 
 
@@ -272,9 +272,9 @@ def test_impossible_sizes_are_refused(arguments):
 
 
 def test_states_of_another_width_and_robots_with_other_actions_are_refused():
-    with pytest.raises(ValueError, match="knows states of 2 numbers, got 3"):
+    with pytest.raises(ValueError, match="takes states of width 2, got 3"):
         drawn()(torch.zeros(1, 1, 3), torch.zeros(1, 1, 3), torch.ones(1))
-    with pytest.raises(ValueError, match="actions of 2 numbers"):
+    with pytest.raises(ValueError, match="actions of width 2"):
         PolicyProposal(drawn(action_scale=[1.0, 1.0]), dynamics=Points(), box=BOX)
 
 
@@ -315,7 +315,7 @@ def test_a_policy_of_another_world_model_is_refused(models, tmp_path):
 def test_a_policy_that_does_not_fit_its_world_model_is_refused(models, tmp_path):
     for change, words in (
         ({"width": 32}, "does not fit the states"),
-        ({"action_scale": [1.0]}, "actions of 1 numbers"),
+        ({"action_scale": [1.0]}, "actions of width 1"),
     ):
         described = DESCRIBED | change
         save_policy(tmp_path / "policy", made_for(described), described=described, model=models[0])

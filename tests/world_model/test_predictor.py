@@ -154,7 +154,7 @@ def test_a_rollout_leaves_the_training_mode_as_it_was() -> None:
 def test_strangers_get_a_clear_sentence() -> None:
     predictor = make()
     latents, actions, plans, joints = data(2)
-    with pytest.raises(ValueError, match="actions of 7 numbers, got 4"):
+    with pytest.raises(ValueError, match="actions of width 7, got 4"):
         predictor.rollout(latents, actions[..., :4], plans[..., :4])
     with pytest.raises(ValueError, match="built without proprioception"):
         predictor.rollout(latents, actions, plans, joints)

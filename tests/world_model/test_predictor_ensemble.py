@@ -97,7 +97,7 @@ def test_odd_ensembles_are_refused():
         PredictorEnsemble([Walker(1.0)], mixing="ts1")
     with pytest.raises(ValueError, match="1 with 'mean'"):
         ensemble(1.0, particles=2)
-    with pytest.raises(ValueError, match="shared out"):
+    with pytest.raises(ValueError, match="not divisible"):
         OverParticles(cost=PlanCost(GoalDistance()))(Rollout(latents=torch.zeros(B, 3, H, 1, 1)), PLANS[:, :2], GOAL)
 
 

@@ -73,11 +73,11 @@ def test_the_robot_of_the_training_is_welcome(folder):
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"box": ActionBox(low=-torch.ones(4), high=torch.ones(4))}, r"actions of 7 numbers \(dx.*the robot takes 4"),
+        ({"box": ActionBox(low=-torch.ones(4), high=torch.ones(4))}, r"actions of width 7 \(dx.*the robot takes 4"),
         ({"cameras": ("right", "left")}, r"cameras \('left', 'right'\), the robot has \('right', 'left'\)"),
         ({"cameras": ("left",)}, r"the robot has \('left',\)"),
-        ({"image_size": 64}, "pictures of 32 px, the robot gives 64 px"),
-        ({"dt_s": 0.1}, "steps of 0.24 s, the robot makes steps of 0.1 s"),
+        ({"image_size": 64}, "images of 32 px, the robot provides 64 px"),
+        ({"dt_s": 0.1}, "steps of 0.24 s, the robot has steps of 0.1 s"),
     ],
 )
 def test_another_robot_is_refused_with_both_sides(folder, change, words):
@@ -86,7 +86,7 @@ def test_another_robot_is_refused_with_both_sides(folder, change, words):
 
 
 def test_all_differences_are_told_at_once(folder):
-    with pytest.raises(BadCheckpoint, match=r"cameras .*; pictures .*; steps "):
+    with pytest.raises(BadCheckpoint, match=r"cameras .*; images .*; steps "):
         load_world_model(folder).check_robot(box=BOX, cameras=("top",), image_size=8, dt_s=1.0)
 
 
@@ -166,7 +166,7 @@ def test_saving_twice_replaces_the_whole_and_leaves_nothing_else(tmp_path):
 
 def test_a_folder_of_other_files_is_not_overwritten(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="other files"):
+    with pytest.raises(FileExistsError, match="files other than"):
         save_world_model(tmp_path, tiny.objective(), system=tiny.system(), interface=tiny.interface())
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -180,5 +180,5 @@ def test_a_world_model_looks_back_on_as_many_frames_as_asked(folder):
     assert not torch.equal(*futures)
     short = Context(latents=latents[:, -1:], actions=context.actions[:, :0])
     assert torch.equal(futures[0], both.dynamics.rollout(short, actions).latents)
-    with pytest.raises(BadCheckpoint, match="looks back on 1 to"):
+    with pytest.raises(BadCheckpoint, match="takes 1 to"):
         load_world_model(folder, context=99)

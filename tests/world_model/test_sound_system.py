@@ -74,7 +74,7 @@ def test_random_masks_are_partitions_of_one_ratio_and_another_order_per_sample()
     [
         (lambda: RandomTokens(num_tokens=9, ratio=(0.6, 1.0)), "must be a range .* between 0 and 1, got"),
         (lambda: RandomTokens(num_tokens=9, ratio=(0.6, 0.4)), "must be a range"),
-        (lambda: RandomTokens(num_tokens=2, ratio=(0.4, 0.6)), "leaves nothing to see or nothing to predict"),
+        (lambda: RandomTokens(num_tokens=2, ratio=(0.4, 0.6)), "leaves nothing visible or nothing to predict"),
         (lambda: audio_jepa.build(preset="tiny", rate=30), "rate, frames, bands, hop, window and std must be positive"),
     ],
 )

@@ -382,7 +382,7 @@ def test_features_that_a_batch_brings_are_used_and_checked():
 def test_a_guided_predictor_without_a_thinker_says_so():
     made, given = objective(), batch()
     made.thinker = None
-    with pytest.raises(ValueError, match="nobody thinks"):
+    with pytest.raises(ValueError, match="has no thinker"):
         made(given, generator(0))
 
 

@@ -207,7 +207,7 @@ def test_predicted_proprioception_keeps_it_in_its_workspace():
     places, logs = walk(agent, 12, START[:1])
     assert max(place[0, 0] for place in places) < 0.105 and places[-1][0, 0] > 0.09
     assert logs[-1].terms["workspace"].max() < 1e-2
-    with pytest.raises(ValueError, match="workspace.*below 1.0"):
+    with pytest.raises(ValueError, match="workspace.*at least 1.0"):
         build(base=replace(base, weights={"goal": 1.0, "workspace": 0.0}), intrinsic=intrinsic)
 
 

@@ -79,14 +79,14 @@ def test_the_backbone_is_published_without_its_projector():
     objective = lejepa.build(preset="tiny", generator=generator(0)).eval()
     assert objective.published is objective.encoder
     assert objective.encode(frames(2)).shape == (2, 1, 16, 32)
-    with pytest.raises(BadObservation, match=r"with sides that 7 divides, got \(2, 3, 30, 30\)"):
+    with pytest.raises(BadObservation, match=r"with sides divisible by 7, got \(2, 3, 30, 30\)"):
         objective.encode(frames(2, size=30))
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: lejepa.build(preset="tiny", weight=1.5), "a share from 0 to 1, got 1.5"),
+        (lambda: lejepa.build(preset="tiny", weight=1.5), "must be from 0 to 1, got 1.5"),
         (lambda: Views(change=lambda x, g: x, count=0), "at least one view of each kind, got 0"),
         (
             lambda: lejepa.build(preset="tiny", views=[Views(change=lambda x, g: x, count=1)]),

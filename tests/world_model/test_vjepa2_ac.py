@@ -92,7 +92,7 @@ def test_too_short_windows_are_refused():
 def test_wrong_sizes_are_refused():
     with pytest.raises(ValueError, match="width 24, the predictor expects 32"):
         build(preset="tiny", encoder=vjepa2(VideoSizes(width=24, depth=1, heads=1, mlp_dim=24, patch=7)))
-    with pytest.raises(ValueError, match="actions of 7 numbers"):
+    with pytest.raises(ValueError, match="actions of width 7"):
         build(preset="tiny", action_dim=2)
 
 

@@ -1,4 +1,4 @@
-"""Log formats: one file each, all behind the EpisodeStore protocol; `open_log` finds out which one lies before it."""
+"""Log formats, one file each, all behind the EpisodeStore protocol; `open_log` detects the format of a path."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Format:
 
     Args:
         reader: Opens a log.
-        lies_at: Whether the folder or file at a path is of this format, judged by file names.
-        sign: The file names that it is recognised by, for messages.
+        lies_at: Whether the path has this format, judged by file names.
+        sign: The file names that identify it, for messages.
         write: Writes any log, `write(log, path, *, progress=iter)`, where `progress` wraps the numbers of the episodes;
             None for formats that are only read.
     """
@@ -87,23 +87,23 @@ FORMATS: dict[str, Format] = {
     "droid": Format(DroidReader, lambda path: path.is_dir() and bool(find_episodes(path)), TABLE),
     "robomimic": Format(RobomimicReader, _has_demonstrations, "*.hdf5", write_robomimic),
     "hdf5": Format(Hdf5Reader, _file_or_folder(*HDF5), "*.h5"),
-    "films": Format(FilmsReader, lambda path: path.is_dir() and bool(find_tables(path)), "films with tables"),
+    "films": Format(FilmsReader, lambda path: path.is_dir() and bool(find_tables(path)), "videos with tables"),
     "clips": Format(ClipsReader, lambda path: path.is_dir() and bool(find_clips(path)), "films"),
     "pictures": Format(PictureFolderReader, lambda path: _below(path, PictureFolderReader.suffixes), "pictures"),
     "clouds": Format(CloudFolderReader, lambda path: _below(path, CloudFolderReader.suffixes), "point clouds"),
     "sounds": Format(SoundFolderReader, lambda path: _below(path, SoundFolderReader.suffixes), "sounds"),
 }
-"""Name -> format, in the order in which `detect` asks."""
+"""Name -> format, in the order in which `detect` tries them."""
 
 WRITERS: dict[str, Callable[..., Path]] = {name: kind.write for name, kind in FORMATS.items() if kind.write}
 """Name -> function that writes any log in this format."""
 
 
 def detect(path: str | Path) -> str:
-    """The name in `FORMATS` of the log that lies at a path.
+    """The name in `FORMATS` of the log at a path.
 
     Raises:
-        BadEpisode: If there is nothing, or nothing that is known; tells what was looked for.
+        BadEpisode: If the path does not exist or has no known format; lists the file names that were tried.
     """
     path = Path(path)
     if not path.exists():
@@ -118,11 +118,11 @@ def detect(path: str | Path) -> str:
 
 
 def open_log(path: str | Path, *, format: str | None = None) -> Log:  # noqa: A002
-    """The reader of a log.
+    """Open a log with the reader of its format.
 
     Args:
         path: A folder or file.
-        format: Its format; found out by default.
+        format: Its format; detected by default.
 
     Raises:
         BadEpisode: If it is unknown or damaged.

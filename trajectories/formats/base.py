@@ -1,4 +1,4 @@
-"""What all log readers share: bounds and value checks, checksums, and errors that name file, episode and field."""
+"""The common base of all log readers: bounds and value checks, checksums, and errors with file, episode and field."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from jepa_mpc.trajectories.episode import FRAME_INDEX, IMAGES, TIMESTAMP
 from jepa_mpc.trajectories.guards import fault as fault
 from jepa_mpc.trajectories.guards import parse_json, plain_file, read_plain
 
-MAX_SIDE = 8192  # px; a picture that claims more is a damaged header
+MAX_SIDE = 8192  # px; a larger image means a damaged header
 MAX_JSON = 64 << 20
-PACE = 0.2  # share by which the usual step may differ from the declared one
-FEW = 8  # steps whose median says nothing yet
+PACE = 0.2  # share by which the median step may differ from the declared one
+FEW = 8  # too few steps for a reliable median
 
 Made = TypeVar("Made")
 
 
 class Log(EpisodeStore, Protocol):
-    """An EpisodeStore that also tells where it comes from; what every reader gives.
+    """An EpisodeStore that also knows its source; the interface of every reader.
 
     `format` names the layout, `path` the folder or file, `cameras` the cameras in stacking order, `dt_s` the seconds
-    between two steps (0 if the log does not say), `damaged` the episodes that cannot be opened and why: they have no
+    between
+    two steps (0 if the log does not declare it). `damaged` maps the unreadable episodes to the reason: they have no
     steps, and reading them raises.
     """
 
@@ -40,27 +41,27 @@ class Log(EpisodeStore, Protocol):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What was left out or found in another place than the log says, a sentence each."""
+        """What the reader skipped or found at another path than declared, one sentence each."""
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """What the log says about one episode, JSON values."""
+        """The log's metadata of one episode, JSON values."""
 
     def sources(self, index: int) -> tuple[Path, ...]:
         """The files that one episode is read from."""
 
 
 class LogReader(ABC):
-    """Base of the readers: subclasses fill `lengths`, `fields`, `cameras`, `dt_s` and give `columns`.
+    """Base of the readers: subclasses fill `lengths`, `fields`, `cameras`, `dt_s` and implement `columns`.
 
     Args:
         path: Folder or file of the log.
 
     Raises:
-        BadEpisode: If there is nothing there.
+        BadEpisode: If the path does not exist.
     """
 
     format: ClassVar[str]
-    lost_steps: ClassVar[float] = 4.0  # that may be missing between two rows
+    lost_steps: ClassVar[float] = 4.0  # allowed gap between two rows, in steps
     lengths: Sequence[int]
     fields: Mapping[str, Field]
     cameras: tuple[str, ...]
@@ -68,7 +69,7 @@ class LogReader(ABC):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What was left out or found in another place than the log says, a sentence each."""
+        """What the reader skipped or found at another path than declared, one sentence each."""
         return ()
 
     def __init__(self, path: str | Path) -> None:
@@ -85,8 +86,8 @@ class LogReader(ABC):
         """Steps start..stop-1 of the named fields, checked.
 
         Raises:
-            BadEpisode: If a file is damaged, a field is missing or values break its declaration.
-            IndexError: If there is no such episode, or the range is empty or leaves it.
+            BadEpisode: If a file is damaged, a field is missing or values contradict its declaration.
+            IndexError: If there is no such episode, or the range is empty or exceeds it.
         """
         if not 0 <= episode < len(self.lengths):
             raise IndexError(f"episode {episode} of a log with {len(self.lengths)}")
@@ -108,15 +109,15 @@ class LogReader(ABC):
         return {name: columns[name] for name in names}
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """What the log says about one episode, JSON values."""
+        """The log's metadata of one episode, JSON values."""
         return {}
 
     def where(self, index: int) -> str:
-        """The name of the file that complaints about an episode point to."""
+        """The file name that error messages about an episode show."""
         return self.sources(index)[0].name
 
     def check_file(self, path: Path) -> Path:
-        """A file of the log, certainly plain and as its checksum notes it.
+        """A file of the log, checked to be a plain file and to match its checksum.
 
         Raises:
             BadEpisode: If it is missing, a link, a pipe, outside of the log, or altered.
@@ -126,7 +127,7 @@ class LogReader(ABC):
         return path
 
     def count_steps(self, episodes: int, length: Callable[[int], int]) -> list[int]:
-        """Steps of each episode; those that cannot be counted are noted as damaged and have none.
+        """Steps of each episode; an unreadable episode is recorded as damaged and has none.
 
         Raises:
             BadEpisode: If all are damaged.
@@ -137,7 +138,7 @@ class LogReader(ABC):
         return counted
 
     def unless_damaged(self, index: int, work: Callable[[int], Made]) -> Made | None:
-        """What is read from one episode, or None if it is damaged, which is noted."""
+        """The result of `work` on one episode, or None if the episode is damaged, which is recorded."""
         if index in self.damaged:
             return None
         try:
@@ -147,7 +148,7 @@ class LogReader(ABC):
             return None
 
     def first_sound(self, work: Callable[[int], Made]) -> Made:
-        """What is read from the first episode that is not damaged: all others must agree with it.
+        """The result of `work` on the first intact episode, which all others must match.
 
         Raises:
             BadEpisode: If all are damaged.
@@ -162,7 +163,7 @@ class LogReader(ABC):
 
     @abstractmethod
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """The steps asked for, as the file has them; bounds and names are sound."""
+        """The requested steps as stored; bounds and names are already checked."""
 
     @abstractmethod
     def sources(self, index: int) -> tuple[Path, ...]:
@@ -192,27 +193,27 @@ def check_values(name: str, array: np.ndarray, field: Field, *, steps: int, wher
 
 
 def check_sound(damaged: Mapping[int, str], episode: int) -> None:
-    """Refuse an episode that could not be opened.
+    """Refuse a damaged episode.
 
     Raises:
-        BadEpisode: With what is wrong and how to do without the episode.
+        BadEpisode: With the fault and how to leave the episode out.
     """
     if episode in damaged:
         raise BadEpisode(f"{damaged[episode]} (episode {episode}; ingest with leave_out=[{episode}] to do without it)")
 
 
 def check_pace(times_s: np.ndarray, dt_s: float, *, lost_steps: float, where: str, episode: int) -> None:
-    """Compare times with the time step that a log declares.
+    """Compare timestamps with the declared time step.
 
     Args:
         times_s: Rising times `T`, s.
         dt_s: The declared step, s; 0 if none is.
-        lost_steps: How much longer (or shorter) one step may be, in steps.
+        lost_steps: Allowed deviation of a single step, in steps.
         where: The file.
         episode: Its number.
 
     Raises:
-        BadEpisode: If a step jumps, or the usual one differs by more than a fifth.
+        BadEpisode: If a step jumps, or the median step differs by more than a fifth.
     """
     steps = np.diff(times_s)
     if dt_s <= 0 or not len(steps):
@@ -228,14 +229,14 @@ def check_pace(times_s: np.ndarray, dt_s: float, *, lost_steps: float, where: st
 
 
 def image_shape(shape: Sequence[Any], *, where: str | Path, field: str) -> tuple[int, int, int]:
-    """A believable picture shape `h w 3`.
+    """A plausible image shape `h w 3`.
 
     Raises:
         BadEpisode: If the sides are not positive and at most 8192, or there are not three channels.
     """
     sizes = tuple(shape)
     if len(sizes) != 3 or not all(type(size) is int and 0 < size <= MAX_SIDE for size in sizes) or sizes[2] != 3:
-        raise fault(where, field=field, problem=f"has the picture shape {sizes}", remedy="expected (height, width, 3)")
+        raise fault(where, field=field, problem=f"has the image shape {sizes}", remedy="expected (height, width, 3)")
     return sizes
 
 
@@ -250,7 +251,7 @@ def cameras_in(fields: Mapping[str, Field]) -> tuple[str, ...]:
 
 
 def timestamps(start: int, stop: int, dt_s: float) -> np.ndarray:
-    """Times of steps start..stop-1 at an even rate, s."""
+    """Timestamps of steps start..stop-1 at a constant rate, s."""
     return np.arange(start, stop, dtype=np.float64) * dt_s
 
 
@@ -258,7 +259,7 @@ def read_json(path: Path, *, field: str = "file") -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        BadEpisode: If the file is missing, huge or holds no object.
+        BadEpisode: If the file is missing, too large or holds no object.
     """
     if plain_file(path, path.parent, field=field).stat().st_size > MAX_JSON:
         raise fault(path, field=field, problem=f"has {path.stat().st_size} bytes, too many for a JSON header")

@@ -1,6 +1,6 @@
-"""Folders of films and nothing else: pictures to learn from without a robot's numbers.
+"""Folders of videos alone: images to learn from without robot data.
 
-clips/a.mp4  clips/b.mp4  clips/more/c.webm         each film is an episode of one camera
+clips/a.mp4  clips/b.mp4  clips/more/c.webm         each video is an episode of one camera
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ SAME_RATE = 1.01
 
 
 class ClipsReader(LogReader):
-    """Films of a folder and its subfolders, in the order of their paths.
+    """Videos of a folder and its subfolders, in the order of their paths.
 
-    Films of several sizes are cut to centred squares and shrunk to the shortest of all sides. Films of several rates
-    have no common time step (`dt_s` is 0): whoever reads them says one.
+    Videos of different sizes are cropped to centred squares and scaled down to the shortest of all sides. Videos of
+    different rates have no common time step (`dt_s` is 0), so that the caller must give one.
 
     Args:
         path: The folder.
 
     Raises:
-        BadEpisode: If there is no film, or all are damaged.
+        BadEpisode: If there is no video, or all are damaged.
     """
 
     format: ClassVar[str] = "clips"
@@ -43,7 +43,7 @@ class ClipsReader(LogReader):
         self._paths = find_clips(self.path)
         if not self._paths:
             remedy = f"looked for {', '.join(FILM_SUFFIXES)}"
-            raise fault(self.path, field="video", problem="holds no film", remedy=remedy)
+            raise fault(self.path, field="video", problem="holds no video", remedy=remedy)
         self.films: dict[int, VideoFile] = {}
         self.lengths = self.count_steps(len(self._paths), self._length)
         sizes, rates = {film.size for film in self.films.values()}, [film.fps for film in self.films.values()]
@@ -55,11 +55,11 @@ class ClipsReader(LogReader):
         self.cameras = (CAMERA,)
 
     def sources(self, index: int) -> tuple[Path, ...]:
-        """The film of one episode."""
+        """The video of one episode."""
         return (self._paths[index],)
 
     def metadata(self, index: int) -> dict[str, str]:
-        """Which film it is."""
+        """Which video it is."""
         return {"film": self._paths[index].relative_to(self.path).as_posix()}
 
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -72,6 +72,6 @@ class ClipsReader(LogReader):
 
 
 def find_clips(path: Path) -> list[Path]:
-    """The films of a folder and its subfolders; hidden ones are passed over."""
+    """The videos of a folder and its subfolders; hidden files are skipped."""
     found = (film for film in path.rglob("*") if film.suffix.lower() in FILM_SUFFIXES and not film.is_dir())
     return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts))

@@ -1,4 +1,4 @@
-"""Folders of point clouds and nothing else: shapes to learn from without a robot's numbers.
+"""Folders of point clouds alone: shapes to learn from without robot data.
 
 clouds/a.npz  clouds/b.ply  clouds/more/c.npy         each cloud is an episode of one step
 """
@@ -26,8 +26,9 @@ SIDE = 64
 class CloudFolderReader(FolderReader):
     """Clouds of a folder and its subfolders.
 
-    All are thinned evenly to the number of points of the smallest, at most 2048. Each comes with a small picture of it
-    from above, so that whoever looks at the log sees something.
+    All are subsampled evenly to the number of points of the smallest, at most 2048. Each has a small rendered top view,
+    so
+    that viewers of the log have an image to show.
 
     Args:
         path: The folder.
@@ -50,7 +51,7 @@ class CloudFolderReader(FolderReader):
         }
 
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """The cloud and its picture, as far as they are asked for."""
+        """The requested ones of the cloud and its image."""
         cloud = self._cloud(episode)
         thin = cloud[farthest_points(cloud, self.points)] if len(cloud) > self.points else cloud
         return {name: (thin if name == CLOUDS else from_above(thin))[None] for name in names}
@@ -63,7 +64,7 @@ class CloudFolderReader(FolderReader):
 
 
 def from_above(cloud: Cloud) -> np.ndarray:
-    """A picture `h w 3` of a cloud, x to the right and y up; the higher a point, the brighter."""
+    """Top view `h w 3` of a cloud, x to the right and y up; higher points are brighter."""
     low, size = cloud.min(axis=0), np.maximum(np.ptp(cloud, axis=0), 1e-9)
     column, row = ((cloud[:, :2] - low[:2]) / size[:2].max() * (SIDE - 1)).round().astype(int).T
     bright = (55 + 200 * (cloud[:, 2] - low[2]) / size[2]).astype(np.uint8)

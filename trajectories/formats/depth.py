@@ -1,6 +1,6 @@
-"""Depth as LeRobot keeps it: 12-bit codes in films of grey, or one-channel pictures inside the tables.
+"""Depth as LeRobot stores it: 12-bit codes in greyscale videos, or one-channel images inside the tables.
 
-Here depth is float32 in m, and 0 where nothing was measured.
+Decoded depth is float32 in m, and 0 where nothing was measured.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ WORDS = {"low_m": "video.depth_min", "high_m": "video.depth_max", "shift_m": "vi
 
 @dataclass(frozen=True, kw_only=True)
 class DepthCodes:
-    """How metres become the codes of a film.
+    """The mapping between metres and the codes of a video.
 
         code = 4095 (w(d) - w(low)) / (w(high) - w(low)),   w(d) = ln(d + shift), or d where `logarithmic` is False
 
-    Code 0 stands for all that is not farther than `low`, 0 above all, and is read as 0. The defaults are LeRobot's
-    own: it adds episodes to a log with these, whatever the log says.
+    Code 0 stands for every depth up to `low`, in particular 0, and decodes to 0. The defaults are LeRobot's own: it
+    uses
+    them when it appends episodes, whatever the log declares.
 
     Args:
-        low_m: Nearest depth that is told apart, m.
+        low_m: Nearest depth with a code of its own, m.
         high_m: Depth of code 4095, m.
         shift_m: Added before the logarithm, m.
-        logarithmic: Whether near depths get the finer steps.
+        logarithmic: Whether near depths have the finer resolution.
 
     Raises:
-        ValueError: If the numbers are no range.
+        ValueError: If the numbers are not a valid range.
     """
 
     low_m: float = 0.01
@@ -57,11 +58,11 @@ class DepthCodes:
         """Metres in, codes (uint16) out.
 
         Raises:
-            ValueError: If a depth is negative or beyond the farthest that codes can tell.
+            ValueError: If a depth is negative or beyond the largest code.
         """
         if depth_m.min() < 0 or depth_m.max() > self.high_m:
             found = f"{depth_m.min():.3g} to {depth_m.max():.3g} m"
-            raise ValueError(f"is {found}, a film keeps 0 to {self.high_m:g} m; use frames=image")
+            raise ValueError(f"is {found}, a video keeps 0 to {self.high_m:g} m; use frames=image")
         low, high = self._ends()
         shares = (self._warp(depth_m.astype(np.float64).clip(self.low_m)) - low) / (high - low)
         return np.rint(HIGHEST * shares).astype(np.uint16)
@@ -76,7 +77,7 @@ class DepthCodes:
         return found
 
     def to_info(self) -> dict[str, Any]:
-        """LeRobot's words for it, in a feature's `info`."""
+        """LeRobot's entries for it, in a feature's `info`."""
         return {key: getattr(self, name) for name, key in WORDS.items()}
 
     def _ends(self) -> tuple[float, float]:
@@ -89,31 +90,31 @@ class DepthCodes:
 
 
 def depth_codes(info: Mapping[str, Any]) -> DepthCodes:
-    """The codes that a feature's `info` describes; LeRobot's defaults for what it does not say.
+    """The codes that a feature's `info` describes; LeRobot's defaults for missing entries.
 
     Raises:
-        ValueError: If the numbers are no range.
+        ValueError: If the numbers are not a valid range.
     """
     told = {name: info[key] for name, key in WORDS.items() if key in info}
     return DepthCodes(**told)
 
 
 def decode_depth(data: Any, shape: Sequence[int], *, unit: str | None) -> np.ndarray:
-    """A one-channel picture as metres, float32 `h w`.
+    """Decode a one-channel image to metres, float32 `h w`.
 
     Args:
         data: PNG or TIFF bytes.
-        shape: The size `h w` that it must have.
-        unit: `m` or `mm`; None takes whole numbers for mm and others for m, as LeRobot does.
+        shape: The expected size `h w`.
+        unit: `m` or `mm`; None takes integers as mm and floats as m, as LeRobot does.
 
     Raises:
-        BadEpisode: If it is damaged, has another size or several channels.
+        BadEpisode: If it is damaged, or has another size or several channels.
     """
     with opened_picture(data, ("PNG", "TIFF")) as image:
         if (image.height, image.width) != tuple(shape):
-            raise BadEpisode(f"a picture of {image.height} x {image.width} where {shape[0]} x {shape[1]} is declared")
+            raise BadEpisode(f"an image of {image.height} x {image.width} where {shape[0]} x {shape[1]} is declared")
         if len(image.getbands()) != 1:
-            raise BadEpisode(f"a picture with the channels {'/'.join(image.getbands())} where depth is declared")
+            raise BadEpisode(f"an image with the channels {'/'.join(image.getbands())} where depth is declared")
         values = np.asarray(image)
     unit = unit or ("m" if values.dtype.kind == "f" else "mm")
     metres = values.astype(np.float64) * (MILLIMETRE if unit == "mm" else 1.0)
@@ -121,7 +122,7 @@ def decode_depth(data: Any, shape: Sequence[int], *, unit: str | None) -> np.nda
 
 
 def encode_depth(depth_m: np.ndarray) -> bytes:
-    """Metres `h w` as a TIFF of float32: every bit is kept."""
+    """Metres `h w` as a lossless TIFF of float32."""
     from PIL import Image
 
     file = io.BytesIO()

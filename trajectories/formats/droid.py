@@ -1,7 +1,7 @@
-"""Raw DROID episodes: a folder each with `trajectory.h5`, `metadata_*.json` and films under `recordings/MP4`.
+"""Raw DROID episodes: a folder each with `trajectory.h5`, `metadata_*.json` and videos under `recordings/MP4`.
 
-Robot state is kept at 15 Hz: `observation/robot_state/cartesian_position` (x y z in m, extrinsic xyz Euler angles in
-rad), `gripper_position` (0 open, 1 closed), joints; `action/*` holds what was commanded.
+The robot state is recorded at 15 Hz: `observation/robot_state/cartesian_position` (x y z in m, extrinsic xyz Euler
+angles in rad), `gripper_position` (0 open, 1 closed), joints; `action/*` holds the commands.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class DroidReader(LogReader):
     """Raw DROID episodes below a folder, at any depth.
 
     Cameras are named by the keys of `metadata_*.json` (`left`, `wrist`, `ext1`, ...), without `_mp4_path`; without such
-    a file by the films' own names.
+    a file, by the names of the videos.
 
     Args:
         path: One episode's folder, or any folder above.
 
     Raises:
-        BadEpisode: If an episode is damaged, or has other cameras or fields than the first.
+        BadEpisode: If an episode is damaged, or its cameras or fields differ from the first.
     """
 
     format: ClassVar[str] = "droid"
@@ -64,7 +64,7 @@ class DroidReader(LogReader):
         return f"{self.folders[index].name}/{TABLE}"
 
     def sources(self, index: int) -> tuple[Path, ...]:
-        """Table, header and films of one episode."""
+        """Table, header and videos of one episode."""
         headers = sorted(self.folders[index].glob("metadata_*.json"))
         return (self.folders[index] / TABLE, *headers, *self.films[index].values())
 
@@ -82,7 +82,7 @@ class DroidReader(LogReader):
         return columns | {n: self._frames(episode, start, stop, n) for n in names if n.startswith(IMAGES)}
 
     def _compare(self, found: set[str], episode: int) -> None:
-        """Refuse an episode whose fields or cameras are others than those of the first."""
+        """Refuse an episode whose fields or cameras differ from the first."""
         cameras = {IMAGES + camera for camera in self.films[episode]}
         wanted = {name for name in self.fields if name.startswith(IMAGES)} | set(self.datasets.values())
         other = (found | cameras) ^ wanted
@@ -96,20 +96,20 @@ class DroidReader(LogReader):
         path = self.films[episode].get(name.removeprefix(IMAGES))
         if path is None:
             remedy = "leave the episode out or choose other cameras"
-            raise fault(self.where(episode), field=name, problem="has no film", remedy=remedy, episode=episode)
+            raise fault(self.where(episode), field=name, problem="has no video", remedy=remedy, episode=episode)
         if path not in self._open:
             while len(self._open) > 8:
                 self._open.pop(next(iter(self._open)))
             self._open[path] = VideoFile(self.check_file(path))
         if len(self._open[path]) != self.lengths[episode]:
             problem = f"has {len(self._open[path])} frames, {TABLE} has {self.lengths[episode]} steps"
-            remedy = "leave the episode out: its pictures would be shifted"
+            remedy = "leave the episode out: its images would be shifted"
             where = f"{self.folders[episode].name}/{path.name}"
             raise fault(where, field=name, problem=problem, remedy=remedy, episode=episode)
         return self._open[path].read(start, stop)
 
     def _films_of(self, index: int) -> dict[str, Path]:
-        """Camera name to film, only of films that are in the episode's own folder."""
+        """Camera name -> video, only for videos in the episode's own folder."""
         place = self.folders[index] / FILMS
         named = {
             key.removesuffix("_mp4_path"): place / Path(str(value).replace("\\", "/")).name
@@ -128,7 +128,7 @@ class DroidReader(LogReader):
         return read_json(found[0])
 
     def _length(self, index: int) -> int:
-        """Steps of an episode, from the pose that each of them has."""
+        """Steps of an episode, counted by its poses."""
         path = self.folders[index] / TABLE
         self.check_file(path)
         name = STATES + "cartesian_position"
@@ -163,12 +163,12 @@ class DroidReader(LogReader):
 
 
 def find_episodes(path: Path) -> list[Path]:
-    """The folders that hold a table, broken links among them."""
+    """The folders that hold a table, including broken links."""
     return sorted(table.parent for table in path.rglob(f"*{Path(TABLE).suffix}") if table.name == TABLE)
 
 
 def _rename(name: str) -> str | None:
-    """`observation.<state>` and `action.<command>`; controller details and times are left out."""
+    """`observation.<state>` and `action.<command>`; controller details and times are skipped."""
     if name.startswith(STATES):
         return "observation." + name.removeprefix(STATES).replace("/", ".")
     return "action." + name.removeprefix("action/") if name.startswith("action/") and name.count("/") == 1 else None

@@ -1,10 +1,10 @@
-"""Folders of films with a table beside them: the log of whoever filmed a robot and wrote down its numbers.
+"""Folders of videos with a table beside them, for recordings of a robot without a dedicated log format.
 
     episode_0/{table.csv, left.mp4, wrist.mp4}          a folder per episode, or
-    episode_0.csv  episode_0_left.mp4  episode_0.mp4    files that begin alike
+    episode_0.csv  episode_0_left.mp4  episode_0.mp4    files with a common prefix
 
-Tables are .csv with a header line, or .parquet. Columns `state_0, state_1` (or `state.0`, `state[0]`) are one vector.
-A film has one frame per row.
+Tables are .csv with a header line, or .parquet. Columns `state_0, state_1` (or `state.0`, `state[0]`) form one vector.
+A video has one frame per row.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ MAX_LINE = 1 << 20
 
 
 class FilmsReader(LogReader):
-    """Films and tables.
+    """Videos and tables.
 
     Args:
         path: The folder.
 
     Raises:
-        BadEpisode: If a table has no film, row and frame counts differ, or episodes have other columns or cameras than
-            the first.
+        BadEpisode: If a table has no video, row and frame counts differ, or an episode's columns or cameras differ from
+            the
+            first.
     """
 
     format: ClassVar[str] = "films"
@@ -58,7 +59,7 @@ class FilmsReader(LogReader):
         self.cameras = cameras_in(self.fields)
 
     def sources(self, index: int) -> tuple[Path, ...]:
-        """Table and films of one episode."""
+        """Table and videos of one episode."""
         return (self.tables[index], *self.films[index].values())
 
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -68,7 +69,7 @@ class FilmsReader(LogReader):
         if other:
             name = min(other)
             problem = "is missing" if name in self.fields else "is not in the first episode"
-            remedy = "all episodes of a log have the same columns and films"
+            remedy = "all episodes of a log have the same columns and videos"
             raise fault(self.tables[episode], field=name, problem=problem, remedy=remedy, episode=episode)
         for name in names:
             if name.startswith(IMAGES):
@@ -78,7 +79,7 @@ class FilmsReader(LogReader):
         return found
 
     def _read_fields(self, index: int) -> dict[str, Field]:
-        """Fields of one episode, the first that is sound; all others must have the same."""
+        """Fields of the first intact episode, which all others must match."""
         rows, films = self._table(index), {camera: self._film(path) for camera, path in self.films[index].items()}
         self.dt_s = _time_step(rows, next(iter(films.values())).fps if films else 0.0, self.tables[index])
         hz = 1.0 / self.dt_s if self.dt_s > 0 else None
@@ -134,7 +135,7 @@ def find_tables(path: Path) -> list[Path]:
 
 
 def films_beside(table: Path) -> dict[str, Path]:
-    """Camera name to film: those named after the table, or all of the folder if it has but this table."""
+    """Camera name -> video: those named after the table, or all of the folder if this is its only table."""
     films = sorted(p for p in table.parent.iterdir() if p.suffix in FILM_SUFFIXES and not p.name.startswith("."))
     stem = table.stem
     own = {
@@ -147,10 +148,10 @@ def films_beside(table: Path) -> dict[str, Path]:
 
 
 def read_table(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a table by field name; numbered columns are put side by side.
+    """The columns of a table by field name; numbered columns are stacked into a vector.
 
     Raises:
-        BadEpisode: If it is no table of numbers.
+        BadEpisode: If it is not a table of numbers.
     """
     if path.suffix == ".parquet":
         table = Table(path)
@@ -181,7 +182,7 @@ def _side_by_side(name: str, axes: dict[int, np.ndarray], path: Path) -> np.ndar
 
 
 def _read_csv(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a text table, line by line into an array of the size that its lines need."""
+    """The columns of a text table, parsed line by line into preallocated arrays."""
     plain_file(path, path)
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -249,7 +250,7 @@ def _unit(name: str) -> str:
 
 
 def _time_step(rows: dict[str, np.ndarray], fps: float, path: Path) -> float:
-    """Seconds between two rows: from the times, else from the film's rate."""
+    """Seconds between two rows: from the times, else from the video's rate."""
     times = rows.get(TIMESTAMP)
     if times is not None and len(times) > 1 and np.isfinite(times).all() and np.median(np.diff(times)) > 0:
         return time_step(float(np.median(np.diff(times))), where=path, field=TIMESTAMP, rate=False)

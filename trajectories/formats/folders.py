@@ -1,4 +1,4 @@
-"""Folders of single files, each an episode of one step: what the readers of pictures and of clouds share."""
+"""Folders of single files, each an episode of one step: the common base of the readers of images and of clouds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jepa_mpc.errors import BadEpisode
 from jepa_mpc.trajectories.formats.base import LogReader, fault
 
 DT_S = 1.0
-"""Seconds between two steps; episodes have one, so it never counts."""
+"""Seconds between two steps; episodes have one step, so the value has no effect."""
 
 
 class FolderReader(LogReader):
-    """Files of a folder and its subfolders, in the order of their paths; hidden ones are passed over.
+    """Files of a folder and its subfolders, in the order of their paths; hidden files are skipped.
 
     Args:
         path: The folder.
@@ -25,7 +25,7 @@ class FolderReader(LogReader):
 
     suffixes: ClassVar[tuple[str, ...]]
     held: ClassVar[str]
-    """What a file holds, for complaints."""
+    """What a file holds, for error messages."""
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
@@ -40,16 +40,16 @@ class FolderReader(LogReader):
         return (self.files[index],)
 
     def metadata(self, index: int) -> dict[str, str]:
-        """Which file it is."""
+        """The path of the file, for the metadata."""
         return {"file": self.files[index].relative_to(self.path).as_posix()}
 
     def complaint(self, index: int, error: Exception) -> BadEpisode:
-        """The complaint about a file that cannot be read."""
+        """The error for an unreadable file."""
         remedy = "restore it or move it away"
         return fault(self.files[index], field=self.held, problem=f"is damaged ({error})", remedy=remedy, episode=index)
 
 
 def files_below(path: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Files of these kinds in a folder and its subfolders; hidden ones are passed over."""
+    """Files with these suffixes in a folder and its subfolders; hidden files are skipped."""
     found = (file for file in path.rglob("*") if file.suffix.lower() in suffixes)
     return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts))

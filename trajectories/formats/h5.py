@@ -1,4 +1,4 @@
-"""Reading HDF5 without believing it: no dataset is opened whose claimed size its stored bytes cannot hold."""
+"""Reads untrusted HDF5: no dataset is opened whose declared size exceeds what its stored bytes can hold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUMERIC = ("|u1", "|b1", "<f4", "<f8", "<i8", "<i4", "<f2", "<u2", "<u4", "<u8",
 
 @contextmanager
 def open_h5(path: Path) -> Iterator[Any]:
-    """An HDF5 file opened for reading; what goes wrong inside is told with the file's name.
+    """An HDF5 file opened for reading; errors inside the block are raised with the file's name.
 
     Raises:
         BadEpisode: If the file is missing or damaged.
@@ -45,7 +45,7 @@ def open_h5(path: Path) -> Iterator[Any]:
 
 
 def datasets(group: Any, where: Path) -> dict[str, Any]:
-    """All numeric or byte datasets below a group by slash-separated name; links that lead elsewhere are refused.
+    """All numeric or byte datasets below a group by slash-separated name; links out of the file are refused.
 
     Raises:
         BadEpisode: If a link leaves the file, or a member is damaged.
@@ -76,10 +76,10 @@ def datasets(group: Any, where: Path) -> dict[str, Any]:
 
 
 def names_of(group: Any, start: str, where: Path) -> list[str]:
-    """The names in a group that begin so.
+    """The names in a group that begin with `start`.
 
     Raises:
-        BadEpisode: If there are too many, or one is too long or no text.
+        BadEpisode: If there are too many, or one is too long or not text.
     """
     if len(group) > MAX_MEMBERS:
         raise fault(where, field=str(group.name), problem=f"holds more than {MAX_MEMBERS} members")
@@ -87,10 +87,10 @@ def names_of(group: Any, start: str, where: Path) -> list[str]:
 
 
 def member_of(group: Any, name: str, *, where: Path, field: str) -> Any:
-    """One member of a group, by its path; every part of it must lie in this file.
+    """One member of a group, by its path; every part of the path must be in this file.
 
     Raises:
-        BadEpisode: If it is missing or damaged, or a part of the path is a link to elsewhere.
+        BadEpisode: If it is missing or damaged, or a part of the path is a link out of the file.
     """
     import h5py
 
@@ -110,7 +110,7 @@ def member_of(group: Any, name: str, *, where: Path, field: str) -> Any:
 
 
 def attribute(item: Any, name: str, where: Path) -> Any:
-    """One number or text that is noted at a group or dataset, or None.
+    """A number or text attribute of a group or dataset, or None.
 
     Raises:
         BadEpisode: If it is damaged or a long list.
@@ -129,10 +129,10 @@ def attribute(item: Any, name: str, where: Path) -> Any:
 
 
 def noted_count(item: Any, name: str, counted: int, where: Path) -> None:
-    """Compare a number of steps that is noted with those that are there.
+    """Compare a recorded number of steps with the actual one.
 
     Raises:
-        BadEpisode: If it is no number or another.
+        BadEpisode: If it is not a number or differs.
     """
     noted = attribute(item, name, where)
     if noted is not None and (isinstance(noted, str | bytes) or noted != counted):
@@ -154,14 +154,14 @@ def _sound_name(name: str, where: Path) -> str:
 
 
 def check_claim(dataset: Any, where: Path, field: str) -> None:
-    """Refuse a dataset whose declared size cannot be in the file, before anything is allocated.
+    """Refuse a dataset whose declared size cannot fit into the file, before anything is allocated.
 
     Raises:
         BadEpisode: If shape, chunks and stored bytes contradict each other.
     """
     try:
         shape, stored = dataset.shape, int(dataset.id.get_storage_size())
-        item = int(dataset.id.get_type().get_size())  # on disk; rows of varying length are kept as references
+        item = int(dataset.id.get_type().get_size())  # on disk; rows of variable length are stored as references
         claimed = item * int(np.prod([int(size) for size in shape], dtype=object)) if shape is not None else -1
         chunk = dataset.chunks
         piece = 0 if chunk is None else item * int(np.prod([int(size) for size in chunk], dtype=object))
@@ -202,7 +202,7 @@ def field_of(dataset: Any, *, where: Path, field: str, unit: str = "", hz: float
     """The declaration of a numeric dataset whose first axis is time.
 
     Raises:
-        BadEpisode: If it holds something else than numbers.
+        BadEpisode: If it holds anything but numbers.
     """
     check_claim(dataset, where, field)
     dtype = dataset.dtype.newbyteorder("=")

@@ -1,4 +1,4 @@
-"""What the HDF5 layouts share: episodes are groups whose datasets have time as their first axis."""
+"""The common base of the HDF5 layouts: episodes are groups whose datasets have time as their first axis."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ DIGITS = re.compile(r"(\d+)")
 
 @dataclass(frozen=True, kw_only=True)
 class H5Episode:
-    """Where one episode lies.
+    """The location of one episode.
 
     Args:
         path: The file.
         group: The group in it; "/" for the whole file.
         length: Observations T.
         start: First row of the datasets, for episodes that share them.
-        problem: Why it cannot be opened.
+        problem: Why it cannot be read; empty if it can.
     """
 
     path: Path
@@ -42,7 +42,7 @@ class H5Episode:
 
 
 def episode_at(path: Path, group: str, length: Callable[[], int]) -> H5Episode:
-    """An episode whose steps are counted, or, if that fails, one of no steps that knows why."""
+    """An episode with its number of steps; if counting fails, an episode without steps that carries the error."""
     try:
         counted = length()
         if counted < 1:
@@ -87,7 +87,7 @@ class H5Log(LogReader):
             return {name: self._column(group, here, start, stop, name) for name in names}
 
     def _compare(self, found: set[str], here: H5Episode, episode: int) -> None:
-        """Refuse an episode whose datasets are others than those of the first."""
+        """Refuse an episode whose datasets differ from the first."""
         if found != self._first_names:
             name = min(found ^ self._first_names)
             problem = "is missing" if name in self._first_names else "is not in the first episode"
@@ -101,7 +101,7 @@ class H5Log(LogReader):
 
     @abstractmethod
     def _rename(self, dataset: str) -> str | None:
-        """The field of a dataset named from its group, or None for what is no field."""
+        """The field of a dataset, named relative to its group, or None if it is not a field."""
 
     def _find_files(self) -> list[Path]:
         if self.path.is_file():
@@ -109,7 +109,7 @@ class H5Log(LogReader):
         return numbered(p for p in self.path.iterdir() if p.suffix in (".h5", ".hdf5") and not p.name.startswith("."))
 
     def _opened(self, path: Path) -> list[H5Episode]:
-        """The episodes of one file; of several files, one that cannot be opened counts as one damaged episode."""
+        """The episodes of one file; an unreadable file among several counts as one damaged episode."""
         try:
             return self._episodes_of(self.check_file(path))
         except BadEpisode as error:
@@ -121,7 +121,7 @@ class H5Log(LogReader):
         return 1.0 / self.dt_s if self.dt_s > 0 else None
 
     def _read_fields(self, index: int) -> dict[str, Field]:
-        """Fields of one episode, the first that is sound; all others must have the same."""
+        """Fields of the first intact episode, which all others must match."""
         first = self.episodes[index]
         self.paths_in_group, self.encoded, self.channels_first = {}, set(), set()
         fields: dict[str, Field] = {}
@@ -146,7 +146,7 @@ class H5Log(LogReader):
         return fields
 
     def _check_rows(self, rows: int, episode: H5Episode, dataset: str) -> None:
-        """Refuse a dataset that has not a row for each step; those that run through several episodes are longer."""
+        """Refuse a dataset without one row per step; datasets that span several episodes are longer."""
         if rows < episode.length:
             problem, full = (
                 f"has {rows} steps, the episode has {episode.length}",
@@ -173,11 +173,11 @@ class H5Log(LogReader):
         return Field((), "int64", "", self._hz()) if name == FRAME_INDEX else field
 
     def _declare_encoded(self, name: str, dataset: Any, episode: H5Episode) -> Field | None:
-        """Rows of bytes: pictures, one JPEG or PNG per step."""
+        """Rows of bytes: images, one JPEG or PNG per step."""
         try:
             shape = picture_size(read_rows(dataset, 0, 1, where=episode.path, field=name)[0].tobytes())
         except (OSError, ValueError, IndexError, AttributeError) as error:
-            raise fault(episode.path, field=name, problem=f"holds no pictures ({error})", episode=0) from error
+            raise fault(episode.path, field=name, problem=f"holds no images ({error})", episode=0) from error
         self.encoded.add(name)
         return Field(image_shape(shape, where=episode.path, field=name), "uint8", "RGB", self._hz())
 
@@ -201,14 +201,14 @@ class H5Log(LogReader):
         return read_rows(dataset, start, stop, where=here.path, field=full)
 
     def _decode(self, dataset: Any, here: H5Episode, steps: range, field: Field, full: str) -> np.ndarray:
-        """Pictures one by one: rows of varying length may all point to the same long one."""
+        """Decode images one by one, since rows of variable length may all point to the same long one."""
         pictures = np.empty((len(steps), *field.shape), np.uint8)
         for at, step in enumerate(steps):
             row = self._rows(dataset, here, step, step + 1, full)[0]
             try:
                 pictures[at] = decode_picture(bytes(row), field.shape)
             except (BadEpisode, OSError, ValueError, TypeError) as error:
-                problem = f"holds a damaged picture ({error})"
+                problem = f"holds a damaged image ({error})"
                 raise fault(here.path, field=full, problem=problem, episode=self._number(here)) from error
         return pictures
 
@@ -220,7 +220,7 @@ def numbered(things: Iterable[Any]) -> list[Any]:
     """Paths or names in the order of the numbers in them (`demo_10` after `demo_9`)."""
 
     def key(thing: Any) -> list[tuple[str, int]]:
-        parts = DIGITS.split(str(thing))  # text and digits in turn
+        parts = DIGITS.split(str(thing))  # text and digits alternate
         return [(text, int(number)) for text, number in zip(parts[::2], parts[1::2], strict=False)] or [
             (str(thing), -1)
         ]
@@ -229,5 +229,5 @@ def numbered(things: Iterable[Any]) -> list[Any]:
 
 
 def _in_their_order(item: tuple[str, Any]) -> tuple[bool, str]:
-    """Actions last, as the house lists them."""
+    """Sort key that puts actions last, in the order of the schema."""
     return item[0].startswith("action"), item[0]

@@ -1,7 +1,7 @@
-"""HDF5 files of any other make: one file per episode, one group per episode, or all episodes end to end.
+"""HDF5 files without a known layout: one file per episode, one group per episode, or all episodes concatenated.
 
-Episodes end to end are cut where `ep_offset`/`ep_len` say so, else behind each step marked in `terminals`, `timeouts`,
-`dones` or `episode_ends`.
+Concatenated episodes are split by `ep_offset`/`ep_len` where present, else after each step marked in `terminals`,
+`timeouts`, `dones` or `episode_ends`.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ KNOWN = {
 class Hdf5Reader(H5Log):
     """HDF5 files whose datasets have time as their first axis.
 
-    A uint8 dataset of pictures is the camera that its name says (`images/top`, `top_image`, `pixels`).
+    A uint8 dataset of images is the camera that its name gives (`images/top`, `top_image`, `pixels`).
 
     Args:
         path: One file, or a folder of files in the order of the numbers in their names.
 
     Raises:
-        BadEpisode: If no dataset runs along time, lengths differ or a file is damaged.
+        BadEpisode: If no dataset has a time axis, lengths differ or a file is damaged.
     """
 
     format: ClassVar[str] = "hdf5"
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """The attributes of the episode that JSON knows."""
+        """The attributes of the episode that JSON can represent."""
         here = self.episodes[index]
         with open_h5(here.path) as file:
             group = member_of(file, here.group, where=here.path, field=here.group)
@@ -79,7 +79,7 @@ class Hdf5Reader(H5Log):
 
 
 def _cut(path: Path, found: dict[str, Any]) -> list[H5Episode]:
-    """The episodes of a file whose datasets run through all of them."""
+    """The episodes of a file whose datasets span all of them."""
 
     def whole(name: str) -> np.ndarray:
         return read_rows(found[name], 0, found[name].shape[0], where=path, field=name).reshape(-1)
@@ -111,14 +111,14 @@ def _cut(path: Path, found: dict[str, Any]) -> list[H5Episode]:
 
 
 def _marks(column: np.ndarray, total: int, path: Path, name: str) -> np.ndarray:
-    """Where episodes end, from a column of 0 and 1."""
+    """The episode ends, from a column of 0 and 1."""
     if len(column) != total or not np.isin(column, (0, 1)).all():
         raise fault(path, field=name, problem=f"must hold {total} times 0 or 1", remedy="restore the file")
     return column.astype(bool)
 
 
 def _length(found: dict[str, Any], path: Path, *, prefix: str = "") -> int:
-    """Steps that the datasets below a group share; most of them decide, `actions` above all."""
+    """Number of steps of the datasets below a group: that of `actions`, else the most common one."""
     sizes = {name: data.shape[0] for name, data in found.items() if name.startswith(prefix) and data.shape}
     if not sizes:
         raise fault(path, field=prefix or "/", problem="holds no dataset with time as first axis")
@@ -143,7 +143,7 @@ def _time_step(file: Any, path: Path) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON knows of an attribute, else None."""
+    """An attribute as a JSON value, or None if JSON cannot represent it."""
     if not isinstance(value, str | int | float | bool):
         return None
     try:

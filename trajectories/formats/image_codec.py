@@ -19,19 +19,19 @@ def decode_picture(data: Any, shape: Sequence[int]) -> np.ndarray:
 
     Args:
         data: The bytes of a PNG or JPEG.
-        shape: The size `h w 3` that they must have.
+        shape: The expected size `h w 3`.
 
     Raises:
-        BadEpisode: If the picture is damaged or has another size.
+        BadEpisode: If the image is damaged or has another size.
     """
     with opened_picture(data) as image:
         if (image.height, image.width) != tuple(shape[:2]):
-            raise BadEpisode(f"a picture of {image.height} x {image.width} where {shape[0]} x {shape[1]} is declared")
+            raise BadEpisode(f"an image of {image.height} x {image.width} where {shape[0]} x {shape[1]} is declared")
         return np.asarray(image.convert("RGB"))
 
 
 def picture_size(data: Any) -> tuple[int, int, int]:
-    """Size `h w 3` of an encoded picture, from its header.
+    """Size `h w 3` of an encoded image, from its header.
 
     Raises:
         BadEpisode: If it is damaged.
@@ -42,7 +42,7 @@ def picture_size(data: Any) -> tuple[int, int, int]:
 
 @contextmanager
 def opened_picture(data: Any, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Iterator[Any]:
-    """A picture whose troubles come as one kind of error; no other decoders than those named are ever tried.
+    """Open an image and convert decoder errors to one type; only the named formats are tried.
 
     Raises:
         BadEpisode: If it is damaged, too large or of another format.
@@ -56,7 +56,7 @@ def opened_picture(data: Any, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Ite
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             if max(image.size) > MAX_SIDE:
-                raise BadEpisode(f"a picture of {image.height} x {image.width}, expected at most {MAX_SIDE} px a side")
+                raise BadEpisode(f"an image of {image.height} x {image.width}, expected at most {MAX_SIDE} px a side")
             yield image
     except BadEpisode:
         raise
@@ -65,7 +65,7 @@ def opened_picture(data: Any, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Ite
 
 
 def encode_png(picture: np.ndarray) -> bytes:
-    """A picture `h w 3` as PNG: every bit is kept."""
+    """Encode an image `h w 3` as PNG, without loss."""
     from PIL import Image
 
     file = io.BytesIO()

@@ -1,6 +1,6 @@
-"""Tiny logs in the layouts of others, field by field as their own tools write them; tests and newcomers read them.
+"""Tiny logs in third-party layouts, field by field as the original tools write them, for tests and first trials.
 
-Every one is made from the same episodes (any log), so that what a reader gives can be compared with what went in.
+All are made from the same episodes (any log), so that tests can compare a reader's output with the input.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from jepa_mpc.trajectories.rotations import euler_of_quaternion, quaternion
 
 
 def lerobot_v3(log: Log, place: Path) -> Path:
-    """LeRobotDataset v3.0 with films."""
+    """LeRobotDataset v3.0 with videos."""
     return write_lerobot(log, place, frames="h264_lossless")
 
 
 def lerobot_v21(log: Log, place: Path) -> Path:
-    """LeRobotDataset v2.1: the tables and films of v3.0, one per episode."""
+    """LeRobotDataset v2.1: the tables and videos of v3.0, one per episode."""
     v3 = write_lerobot(log, place.with_name(place.name + "-v3"), frames="h264_lossless")
     info = json.loads((v3 / "meta/info.json").read_text())
     info |= {
@@ -58,7 +58,7 @@ def lerobot_v21(log: Log, place: Path) -> Path:
 
 
 def droid(log: Log, place: Path) -> Path:
-    """Raw DROID: a folder per episode; poses as Euler angles, the gripper as it is."""
+    """Raw DROID: a folder per episode; poses as Euler angles, the gripper unchanged."""
     import h5py
 
     for index, length in enumerate(log.lengths):
@@ -92,7 +92,7 @@ def robomimic(log: Log, place: Path) -> Path:
 
 
 def minari(log: Log, place: Path) -> Path:
-    """A Minari dataset with a dictionary of observations and pictures as encoded bytes."""
+    """A Minari dataset with a dictionary of observations and images as encoded bytes."""
     import h5py
 
     (place / "data").mkdir(parents=True)
@@ -121,7 +121,7 @@ def minari(log: Log, place: Path) -> Path:
 
 
 def hdf5(log: Log, place: Path) -> Path:
-    """One HDF5 file per episode as many labs write them: `observations/{qpos, images/<camera>}` and `action`."""
+    """One HDF5 file per episode in the common form: `observations/{qpos, images/<camera>}` and `action`."""
     import h5py
 
     place.mkdir(parents=True)
@@ -139,7 +139,7 @@ def hdf5(log: Log, place: Path) -> Path:
 
 
 def films(log: Log, place: Path) -> Path:
-    """A folder per episode with a film per camera and one .csv (every second one .parquet)."""
+    """A folder per episode with a video per camera and one .csv (every second one .parquet)."""
     for index, length in enumerate(log.lengths):
         folder = place / f"episode_{index}"
         folder.mkdir(parents=True)
@@ -160,7 +160,7 @@ def films(log: Log, place: Path) -> Path:
 
 
 def mcap(log: Log, place: Path) -> Path:
-    """ROS 2 recordings, a file per episode: raw pictures, a pose, joints, a gripper and commands."""
+    """ROS 2 recordings, a file per episode: raw images, a pose, joints, a gripper and commands."""
     from mcap_ros2.writer import Writer
 
     place.mkdir(parents=True)
@@ -189,7 +189,7 @@ MESSAGES = {
 
 
 def _messages(columns: dict[str, Any], step: int, cameras: tuple[str, ...]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Topic, kind and content of what is sent at one step."""
+    """Topic, type and content of the messages of one step."""
     found: list[tuple[str, str, dict[str, Any]]] = [
         (f"/{camera}/image/compressed", "sensor_msgs/msg/CompressedImage",
          {"format": "png", "data": encode_png(columns[IMAGES + camera][step])})
@@ -202,7 +202,7 @@ def _messages(columns: dict[str, Any], step: int, cameras: tuple[str, ...]) -> l
 
 
 def ogbench(log: Log, place: Path) -> Path:
-    """A file of OGBench's arrays for training and one for validation, the last episode."""
+    """OGBench files: one for training, and one for validation with the last episode."""
     names = {STATE: "observations", ACTION: "actions", EE_POSE: "ee_pose", GRIPPER: "gripper"}
     names |= {IMAGES + camera: camera for camera in log.cameras}
     place.mkdir(parents=True)
@@ -242,6 +242,6 @@ def _column(log: Log, index: int, name: str) -> np.ndarray:
 
 
 def _euler_pose(pose: np.ndarray) -> np.ndarray:
-    """Pose with its rotation vector turned into Euler angles."""
+    """Pose with its rotation vector converted to Euler angles."""
     exact = pose.astype(np.float64)
     return np.concatenate([exact[:, :3], euler_of_quaternion(quaternion(exact[:, 3:]))], axis=1)

@@ -1,9 +1,9 @@
-"""LeRobotDataset: tables of many episodes (v3.0) or one each (v2.1), and films or pictures beside them.
+"""LeRobotDataset: tables of many episodes (v3.0) or one each (v2.1), and videos or images beside them.
 
     v3.0  data/chunk-000/file-000.parquet         videos/<key>/chunk-000/file-000.mp4        meta/episodes/chunk-000/...
     v2.1  data/chunk-000/episode_000000.parquet   videos/chunk-000/<key>/episode_000000.mp4  meta/episodes.jsonl
 
-v3.0 notes in `meta/episodes` where each episode lies, v2.1 has its number in the names of the files.
+v3.0 records the location of each episode in `meta/episodes`; v2.1 has the episode number in the file names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jepa_mpc.trajectories.guards import parse_json_lines, plain_file, read_plai
 
 
 class LeRobotV3(LeRobotReader):
-    """LeRobotDataset v3.0: many episodes per table and film."""
+    """LeRobotDataset v3.0: many episodes per table and video."""
 
     format: ClassVar[str] = "lerobot"
     version: ClassVar[str] = "v3.0"
@@ -38,13 +38,13 @@ class LeRobotV3(LeRobotReader):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What was left out, and the episodes so far that do not lie where the log says."""
+        """What was skipped, and the episodes read so far that are not where the log declares them."""
         first = ", ".join(map(str, self._moved[:5])) + (", ..." if len(self._moved) > 5 else "")
         told = f"the rows of {len(self._moved)} episodes ({first}) lie in other tables than meta/episodes names"
         return (*super().remarks, told) if self._moved else super().remarks
 
     def table_of(self, index: int) -> Path:
-        """The table that holds the rows of an episode: the one that the log names, or else any that has them."""
+        """The table that holds the rows of an episode: the declared one, else any table that has them."""
         if index not in self._places:
             chunk, file = self._numbers(index, "data")
             named = self._fill("data_path", chunk_index=chunk, file_index=file)
@@ -52,7 +52,7 @@ class LeRobotV3(LeRobotReader):
         return self._places[index]
 
     def _check_lengths(self) -> None:
-        """Compare lengths with the rows that the footers of tables count; a damaged table is told when it is read."""
+        """Compare lengths with the row counts of the table footers; a damaged table raises only when it is read."""
         for path in self._data_tables():
             try:
                 groups = self._table(path).ranges(EPISODE_INDEX)
@@ -77,7 +77,7 @@ class LeRobotV3(LeRobotReader):
         return named
 
     def _episodes_in(self, path: Path) -> frozenset[int]:
-        """The episodes whose rows a table holds; none if it is no such table."""
+        """The episodes whose rows a table holds; empty if it cannot be read."""
         if path not in self._holds:
             try:
                 self._holds[path] = frozenset(np.unique(self._table(path).array(EPISODE_INDEX)).tolist())
@@ -86,7 +86,7 @@ class LeRobotV3(LeRobotReader):
         return self._holds[path]
 
     def film_of(self, index: int, name: str) -> tuple[Path, float]:
-        """The film that holds an episode of one field, and when it begins there, s."""
+        """The video that holds an episode of one field, and the episode's start time in it, s."""
         theirs = self.features[name].key
         chunk, file = self._numbers(index, f"videos/{theirs}")
         begins = self.entries[index].places.get(f"videos/{theirs}/from_timestamp")
@@ -138,7 +138,7 @@ class LeRobotV3(LeRobotReader):
 
 
 class LeRobotV21(LeRobotReader):
-    """LeRobotDataset v2.1: one table and one film per camera for each episode."""
+    """LeRobotDataset v2.1: one table and one video per camera for each episode."""
 
     format: ClassVar[str] = "lerobot_v21"
     version: ClassVar[str] = "v2.1"
@@ -148,7 +148,7 @@ class LeRobotV21(LeRobotReader):
         return self._fill("data_path", episode_chunk=self._chunk(index), episode_index=index)
 
     def film_of(self, index: int, name: str) -> tuple[Path, float]:
-        """The film of one camera; it begins with the episode."""
+        """The video of one camera; it begins with the episode."""
         theirs = self.features[name].key
         path = self._fill("video_path", video_key=theirs, episode_chunk=self._chunk(index), episode_index=index)
         return path, 0.0
@@ -190,7 +190,7 @@ class LeRobotV21(LeRobotReader):
 
 
 def open_lerobot(path: str | Path) -> LeRobotReader:
-    """The reader of whichever version a folder has.
+    """The reader for the version of a folder.
 
     Raises:
         BadEpisode: If it has another version or is damaged.
@@ -206,7 +206,7 @@ def open_lerobot(path: str | Path) -> LeRobotReader:
 
 
 def _rows_of(groups: list[tuple[int, int, int]]) -> dict[tuple[int, int], int]:
-    """Rows of each episode where no row group holds several, else of all the episodes of a table together."""
+    """Rows of each episode where every row group holds a single one, else of all episodes of a table together."""
     if any(first != last for _, first, last in groups):
         groups = [(sum(rows for rows, _, _ in groups), min(g[1] for g in groups), max(g[2] for g in groups))]
     counted: dict[tuple[int, int], int] = {}
@@ -216,7 +216,7 @@ def _rows_of(groups: list[tuple[int, int, int]]) -> dict[tuple[int, int], int]:
 
 
 def _tasks(told: Any, where: str | Path, episode: int) -> tuple[str, ...]:
-    """What an episode is about: a list of texts, or one."""
+    """The task texts of an episode: a list of texts, or one."""
     listed = [told] if isinstance(told, str) else told or []
     if not isinstance(listed, list | tuple) or not all(isinstance(task, str) for task in listed):
         remedy = "expected a list of texts"

@@ -1,7 +1,7 @@
-"""What the readers of LeRobotDataset v3.0 and v2.1 share; `lerobot.py` says where either keeps its episodes.
+"""The common base of the readers of LeRobotDataset v3.0 and v2.1; `lerobot.py` describes their layouts.
 
-Nothing is looked up by position alone: the rows of an episode are those that carry its number, and a film's frames
-those that are shown at its times.
+Nothing is looked up by position alone: the rows of an episode are those with its number, and the video frames those
+at its timestamps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KEPT_TABLES = 4
 
 
 class Entry(NamedTuple):
-    """Where one episode lies: its number of steps, what the log says of it, and its row in the tables of episodes."""
+    """One episode: its number of steps, its declared metadata, and its row in the tables of episodes."""
 
     length: int
     tasks: tuple[str, ...]
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
 
 class LeRobotReader(LogReader):
-    """What both versions share; a subclass says where the rows and films of an episode lie.
+    """The common part of both versions; a subclass locates the rows and videos of an episode.
 
     Args:
         path: The folder that holds `meta/info.json`.
@@ -50,7 +50,7 @@ class LeRobotReader(LogReader):
     """
 
     version: ClassVar[str]
-    lost_steps: ClassVar[float] = 0.02  # times are frame_index / fps; 32 bits of them are exact to that
+    lost_steps: ClassVar[float] = 0.02  # times are frame_index / fps; float32 is exact to that
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
@@ -75,16 +75,16 @@ class LeRobotReader(LogReader):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What was left out."""
+        """What was skipped."""
         return tuple(self._left_out)
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """Tasks in the order in which they are done, and robot; of a converted log all that its source said, too."""
+        """Tasks in the order in which they are done, and robot; for a converted log also the source's metadata."""
         origin = self._origin[index] if index < len(self._origin) else {}
         return {"robot_type": self.info.get("robot_type"), **origin, "tasks": self._tasks(index)}
 
     def sources(self, index: int) -> tuple[Path, ...]:
-        """The table and the films of one episode; those of depth are looked at when it is read."""
+        """The table and the videos of one episode; depth videos are checked when they are read."""
         filmed = (name for name, one in self.features.items() if one.kind == "video" and one.depth is None)
         return (self.table_of(index), *dict.fromkeys(self.film_of(index, name)[0] for name in filmed))
 
@@ -94,17 +94,17 @@ class LeRobotReader(LogReader):
 
     @abstractmethod
     def film_of(self, index: int, name: str) -> tuple[Path, float]:
-        """The film that holds an episode of one field, and when it begins there, s."""
+        """The video that holds an episode of one field, and the episode's start time in it, s."""
 
     @abstractmethod
     def _read_entries(self) -> list[Entry]: ...
 
     @abstractmethod
     def _read_tasks(self) -> dict[int, str]:
-        """The texts that the rows' `task_index` stands for."""
+        """The task text of each `task_index`."""
 
     def _tasks(self, index: int) -> list[str]:
-        """What the episode is said to do; several texts, or none, are looked up in its rows."""
+        """The declared task of the episode; several texts, or none, are looked up in its rows."""
         listed = list(self.entries[index].tasks)
         if len(listed) == 1 or TASK_INDEX not in self.fields or not self._texts:
             return listed
@@ -138,14 +138,14 @@ class LeRobotReader(LogReader):
         begins_s, film, depth = self.film_of(episode, name)[1], self._film(episode, name), self.features[name].depth
         where = f"{film.path.parent.name}/{film.path.name}"
         if film.size != self.fields[name].shape[:2]:
-            problem = f"has pictures of {film.size}, {INFO} declares {self.fields[name].shape[:2]}"
-            raise fault(where, field=name, problem=problem, remedy="restore the film", episode=episode)
+            problem = f"has images of {film.size}, {INFO} declares {self.fields[name].shape[:2]}"
+            raise fault(where, field=name, problem=problem, remedy="restore the video", episode=episode)
         first, length = film.number_at(begins_s), self.lengths[episode]
         times = film.times_s[first : first + length]
         wanted = begins_s + np.arange(length) * self.dt_s
         if len(times) < length or np.abs(times - wanted).max() > 0.5 * self.dt_s:
             problem = f"does not show {length} frames from {begins_s:.3f} s on, {self.dt_s:.4f} s apart"
-            raise fault(where, field=name, problem=problem, remedy="restore film or table", episode=episode)
+            raise fault(where, field=name, problem=problem, remedy="restore video or table", episode=episode)
         if depth is not None:
             return depth.codes.decode(film.read_grey(first + start, first + stop))
         return film.read(first + start, first + stop)
@@ -166,7 +166,7 @@ class LeRobotReader(LogReader):
                 return decode_depth(data, feature.field.shape, unit=feature.depth.unit)
             return decode_picture(data, feature.field.shape)
         except BadEpisode as error:
-            problem, where = f"holds a damaged picture ({error})", self.where(episode)
+            problem, where = f"holds a damaged image ({error})", self.where(episode)
             raise fault(where, field=feature.key, problem=problem, episode=episode) from error
 
     def _table(self, path: Path) -> Table:
@@ -178,7 +178,7 @@ class LeRobotReader(LogReader):
         return self._tables[path]
 
     def _first_row(self, table: Table, episode: int) -> int:
-        """Where the episode begins in its table; its rows must be together, in order and complete."""
+        """First row of the episode in its table; its rows must be contiguous, in order and complete."""
         length, where = self.lengths[episode], table.path
         rows = np.flatnonzero(table.array(EPISODE_INDEX) == episode)
         if len(rows) != length or rows[-1] - rows[0] != length - 1:
@@ -201,7 +201,7 @@ class LeRobotReader(LogReader):
         self.cameras = cameras_in(self.fields)
 
     def _drop_unreadable_depth(self) -> None:
-        """Leave out depth that is not there or no film of grey; colours do not wait for it."""
+        """Drop depth that is missing or not a greyscale video; colour images stay readable."""
         for name in [n for n, feature in self.features.items() if feature.depth]:
             try:
                 self._check_depth(name)
@@ -225,7 +225,7 @@ class LeRobotReader(LogReader):
             raise fault(INFO, field="total_episodes", problem="is 0", remedy="record an episode first")
 
     def _read_origin(self) -> list[dict[str, Any]]:
-        """What the source of a converted log said of its episodes; those that lerobot added behind them have none."""
+        """The source's metadata of the episodes of a converted log; episodes that lerobot appended have none."""
         if not (self.path / ORIGIN).exists():
             return []
         listed = read_json(self.path / ORIGIN).get("episodes")
@@ -234,7 +234,7 @@ class LeRobotReader(LogReader):
         return [dict(entry) for entry in listed]
 
     def _fill(self, template: str, **values: Any) -> Path:
-        """A path from one of the templates in info.json, certainly inside of the log."""
+        """A path from one of the templates in info.json, checked to be inside the log."""
         text = self.info.get(template)
         if not isinstance(text, str) or len(text) > 200 or not TEMPLATE.fullmatch(text):
             raise fault(INFO, field=template, problem=f"is {text!r}", remedy="expected a template of a path")

@@ -1,4 +1,4 @@
-"""The features that `meta/info.json` of a LeRobot log declares: which columns and cameras it has, and of what kind."""
+"""The features that `meta/info.json` of a LeRobot log declares: its columns and cameras, with their types."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ OUR_NAMES: dict[str, str] = {theirs: ours for ours, theirs in THEIR_NAMES.items(
 
 @dataclass(frozen=True, kw_only=True)
 class Depth:
-    """How the depth of one camera is kept.
+    """How the depth of one camera is stored.
 
     Args:
-        codes: What the grey levels of its films mean.
-        unit: `m` or `mm` of its pictures, if the log says.
+        codes: The mapping from grey levels of its videos to metres.
+        unit: `m` or `mm` of its images, if the log declares it.
     """
 
     codes: DepthCodes
@@ -38,8 +38,8 @@ class Feature:
     Args:
         key: Its name in the log.
         kind: `video`, `image` or a dtype.
-        field: What is read from it.
-        depth: How its depth is kept; None if it is no depth camera.
+        field: The field that is read from it.
+        depth: How its depth is stored; None for a colour camera.
     """
 
     key: str
@@ -49,7 +49,7 @@ class Feature:
 
 
 def read_features(info: Mapping[str, Any], *, fps: float) -> tuple[dict[str, Feature], list[str]]:
-    """The features by the house's names, and a sentence on each that is left out.
+    """The features by schema name, and a sentence on each that is skipped.
 
     Raises:
         BadEpisode: If the declarations are damaged.
@@ -97,7 +97,7 @@ def _numbers(key: str, kind: str, shape: Sequence[int], feature: Mapping[str, An
 def _camera(
     key: str, kind: str, shape: Sequence[int], feature: Mapping[str, Any], fps: float
 ) -> tuple[str, Feature | str]:
-    """A camera of colours or of depth, or why it is neither."""
+    """A colour or depth camera, or the reason why it is neither."""
     place, channels = (shape[1:], shape[0]) if _channels_first(shape) else (shape[:2], shape[2] if shape[2:] else 1)
     if channels == 1:
         name = DEPTH + key.removeprefix(IMAGES).removeprefix("observation.")
@@ -113,7 +113,7 @@ def _camera(
 def _depth_camera(key: str, kind: str, place: Sequence[int], feature: Mapping[str, Any], fps: float) -> Feature | str:
     told = [told for name in ("info", "video_info") if isinstance(told := feature.get(name), dict)]
     if not any(info.get("is_depth_map") or info.get("video.is_depth_map") for info in told):
-        return f"{key}: has pictures of one channel and is not marked as depth (is_depth_map)"
+        return f"{key}: has images of one channel and is not marked as depth (is_depth_map)"
     info = {name: value for one in reversed(told) for name, value in one.items()}
     unit = info.get("depth_unit")
     if unit not in ("m", "mm", None):

@@ -1,6 +1,6 @@
-"""Writes LeRobotDataset v3.0: tables of 100 MB, films of 200 MB, statistics per episode and over all.
+"""Writes LeRobotDataset v3.0: tables of 100 MB, videos of 200 MB, statistics per episode and over all.
 
-The whole dataset appears at once: a full disk or a kill leaves nothing half written under its name.
+The dataset is written atomically: after a full disk or a kill nothing incomplete remains under its name.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ def write_lerobot(
     """Write any log as LeRobotDataset v3.0.
 
     Args:
-        log: What to write; its rate must be a whole number of steps per second.
-        folder: Where the dataset shall stand; replaced as a whole if it stands there.
-        frames: Films in a codec, or `image` for PNG pictures inside the tables (every bit is kept). Depth goes into
-            films of 12-bit grey, or float32 TIFF pictures inside the tables.
+        log: The log; its rate must be a whole number of steps per second.
+        folder: Folder of the dataset; an existing one is replaced as a whole.
+        frames: A video codec, or `image` for lossless PNG images inside the tables. Depth is stored in 12-bit greyscale
+            videos, or as float32 TIFF images inside the tables.
         progress: Wraps the loop over episodes (a progress bar).
 
     Raises:
-        ValueError: If the rate or the way of keeping frames does not suit.
+        ValueError: If the rate or the storage of frames is not supported.
         BadEpisode: If an episode is damaged or its times are uneven.
-        OSError: If the disk is full; nothing is left under the name.
+        OSError: If the disk is full; nothing remains under the name.
     """
     fps = round(1 / log.dt_s) if log.dt_s > 0 else 0
     if fps < 1 or abs(fps * log.dt_s - 1) > 1e-6:
@@ -129,21 +129,21 @@ class _Writer:
             self._flush()
 
     def _key(self, name: str) -> str:
-        """LeRobot's name of a field: depth stands among the cameras."""
+        """LeRobot's name of a field: depth is listed among the cameras."""
         if name not in self.depths:
             return THEIR_NAMES.get(name, name)
         key = IMAGES + name.removeprefix(DEPTH)
         return key + "_depth" if key in self.images else key
 
     def _levels(self, pictures: np.ndarray, name: str, index: int) -> Iterable[np.ndarray]:
-        """What goes into a film: pictures as they are, depth as codes."""
+        """The frames of a video: colour images unchanged, depth as codes."""
         try:
             yield from map(CODES.encode, pictures) if name in self.depths else pictures
         except ValueError as error:
             raise fault(self.log.path, field=name, problem=str(error), episode=index) from error
 
     def _number_tasks(self, index: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
-        """The texts of an episode, and the number of the text for each step."""
+        """The task texts of an episode, and the index of the text for each step."""
         texts = [str(text) for text in self.log.metadata(index).get("tasks") or [NO_TASK]]
         order = list(dict.fromkeys(rows.tolist()))
         if len(order) == 1:
@@ -219,7 +219,7 @@ class _Writer:
 
 
 class _Films:
-    """The films of one camera, begun anew when one has grown large."""
+    """The videos of one camera; a new file begins when one has grown large."""
 
     def __init__(self, folder: Path, key: str, *, fps: int, codec: str) -> None:
         self.folder, self.key, self.fps, self.codec, self.number = folder, key, fps, codec, -1

@@ -1,6 +1,6 @@
-"""MCAP files of ROS 2 messages, one episode each: vectors and pictures, brought to the clock of the first camera.
+"""MCAP files of ROS 2 messages, one episode each: vectors and images, resampled at the times of the first camera.
 
-Each step takes the newest message of every topic at that time. Known are sensor_msgs Image, CompressedImage and
+Each step takes the latest message of every topic at that time. Supported are sensor_msgs Image, CompressedImage and
 JointState, geometry_msgs Pose and Twist (stamped or not), and the numbers and arrays of std_msgs.
 """
 
@@ -38,7 +38,7 @@ class McapReader(LogReader):
         path: One .mcap file, or a folder of them, an episode each.
 
     Raises:
-        BadEpisode: If a file is damaged, has no picture or other topics than the first.
+        BadEpisode: If a file is damaged, has no image or other topics than the first.
         MissingPackage: If mcap or mcap-ros2-support is not installed.
     """
 
@@ -72,7 +72,7 @@ class McapReader(LogReader):
         return found
 
     def _rows(self, episode: int, name: str, numbers: Sequence[int]) -> np.ndarray:
-        """The messages of those numbers, each decoded once, in a row."""
+        """The messages with those numbers, each decoded once, stacked."""
         field, recording = self.fields[name], self._recording(episode)
         rows = np.empty((len(numbers), *field.shape), field.dtype)
         fresh = [at for at, number in enumerate(numbers) if not at or number != numbers[at - 1]]
@@ -85,7 +85,7 @@ class McapReader(LogReader):
         return rows
 
     def _read_fields(self, index: int) -> dict[str, Field]:
-        """Fields of one file, the first that is sound; all others must have the same topics."""
+        """Fields of the first intact file; all others must have the same topics."""
         times_s = self._clock(index) * 1e-9
         step_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
         self.dt_s = time_step(step_s, where=self.files[index], field=TIMESTAMP, rate=False)
@@ -101,7 +101,7 @@ class McapReader(LogReader):
         return fields
 
     def _clock(self, index: int) -> np.ndarray:
-        """Times of the first camera's pictures, ns."""
+        """Times of the first camera's images, ns."""
         topics = self._recording(index).fields
         cameras = sorted(name for name in topics if name.startswith(IMAGES))
         if not cameras:
@@ -109,7 +109,7 @@ class McapReader(LogReader):
         return topics[cameras[0]].times_ns
 
     def _recording(self, index: int) -> _Recording:
-        """One file; the last one is kept at hand."""
+        """One file; the last one is cached."""
         held = self._kept[1]
         if held is None or self._kept[0] != index:
             held = _Recording(self.check_file(self.files[index]))
@@ -123,7 +123,7 @@ class McapReader(LogReader):
                 return image_shape((message.height, message.width, 3), where=where, field=name)
             return image_shape(picture_size(bytes(message.data)), where=where, field=name)
         except DECODER_ERRORS as error:
-            raise fault(where, field=name, problem=f"holds a damaged picture ({error})") from error
+            raise fault(where, field=name, problem=f"holds a damaged image ({error})") from error
 
     def _picture(self, message: Any, name: str, episode: int) -> np.ndarray:
         shape = self.fields[name].shape
@@ -137,17 +137,17 @@ class McapReader(LogReader):
             return picture if message.encoding == "rgb8" else picture[..., ::-1]
         except DECODER_ERRORS as error:
             where = self.files[episode]
-            raise fault(where, field=name, problem=f"holds a damaged picture ({error})", episode=episode) from error
+            raise fault(where, field=name, problem=f"holds a damaged image ({error})", episode=episode) from error
 
 
 class _Recording:
-    """A file and the decoder of its messages; `fields` says which topic a field comes from.
+    """A file and its message decoder; `fields` maps a field to its topic.
 
     Args:
         path: The file.
 
     Raises:
-        BadEpisode: If it is damaged or holds no known topic.
+        BadEpisode: If it is damaged or holds no supported topic.
         MissingPackage: If the packages that read it are not installed.
     """
 
@@ -169,7 +169,7 @@ class _Recording:
             raise fault(path, field="topics", problem="are none that is known", remedy="see docs/logs.md for the list")
 
     def messages(self, name: str, numbers: Sequence[int]) -> Iterator[Any]:
-        """What some messages say of one field: a vector, or a picture as it was sent."""
+        """The values of one field in some messages: a vector, or an encoded image."""
         for values in self._values(self.fields[name], numbers):
             if name not in values:
                 raise fault(self.path, field=name, problem="is missing in a message", remedy="record it again")

@@ -1,9 +1,9 @@
-"""The container of MCAP recordings, walked from its first byte to its last: no index in the file is believed.
+"""The container of MCAP recordings, parsed from the first byte to the last without trusting any index in the file.
 
     magic, records of (opcode u8, size u64, bytes), magic;  a chunk is a record that holds others, compressed
 
-Chunks are decompressed one at a time and only up to the size that they declare, which is compared with the file's own
-before anything is allocated.
+Chunks are decompressed one at a time and only up to their declared size, which is compared with the file's own before
+anything is allocated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jepa_mpc.trajectories.guards import DECODER_ERRORS, Patience, check_room, f
 
 MAGIC = b"\x89MCAP0\r\n"
 FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK = 2, 3, 4, 5, 6
-PLACE_BYTES = 96  # kept for each message
+PLACE_BYTES = 96  # memory per message
 SECONDS_PER_MB = 10.0
 MAX_TEXT = 1 << 20
 
@@ -37,7 +37,7 @@ class Schema(NamedTuple):
 
 
 class Channel(NamedTuple):
-    """What a topic's messages are: topic, encoding, number of the schema."""
+    """The messages of a topic: topic, encoding, number of the schema."""
 
     topic: str
     encoding: str
@@ -45,33 +45,33 @@ class Channel(NamedTuple):
 
 
 class Topic:
-    """Where the messages of one topic lie, in the order of their times."""
+    """The locations of the messages of one topic, in the order of their times."""
 
     def __init__(self, name: str, kind: str) -> None:
         self.name, self.kind = name, kind
         self._found = [array("q") for _ in range(5)]
 
     def add(self, *facts: int) -> None:
-        """Note time in ns, channel, chunk (-1: none), first byte and size of a message."""
+        """Record time in ns, channel, chunk (-1: none), first byte and size of a message."""
         for column, fact in zip(self._found, facts, strict=True):
             column.append(fact)
 
     def close(self) -> None:
-        """Put the messages in order."""
+        """Sort the messages by time."""
         rows = np.array(self._found, dtype=np.int64)
         self.times_ns, self.channels, self.chunks, self.places, self.sizes = rows[:, rows[0].argsort(kind="stable")]
 
 
 class McapFile:
-    """One recording: its schemas, channels, and where the messages of the wanted kinds lie.
+    """One recording: its schemas, channels, and the locations of the messages with wanted types.
 
     Args:
         path: The file.
-        wanted: Says of a schema's name (`package/Name`) whether its messages are of use.
+        wanted: Whether messages with this schema name (`package/Name`) are needed.
 
     Raises:
-        BadEpisode: If the file is damaged, or too much is packed into it.
-        MissingPackage: If the package that decompresses it is not installed.
+        BadEpisode: If the file is damaged, or its chunks expand too much.
+        MissingPackage: If the package for its compression is not installed.
     """
 
     def __init__(self, path: Path, wanted: Callable[[str], bool]) -> None:
@@ -93,7 +93,7 @@ class McapFile:
             topic.close()
 
     def data(self, topic: Topic, numbers: Iterable[int]) -> Iterator[tuple[Channel, bytes]]:
-        """Messages by number, in the order asked for.
+        """Messages by number, in the requested order.
 
         Raises:
             BadEpisode: If the file is damaged.
@@ -149,7 +149,7 @@ class McapFile:
             at += size
 
     def _record(self, opcode: int, data: bytes, chunk: int, at: int, size: int) -> None:
-        """Take note of one record, of which only the beginning of a message is given."""
+        """Index one record; of a message only the header is passed."""
         if opcode == SCHEMA:
             (number,), rest = struct.unpack_from("<H", data), data[2:]
             name, rest = _text(rest)
@@ -171,7 +171,7 @@ class McapFile:
                 )
 
     def _chunk(self, file: BinaryIO, number: int) -> bytes:
-        """The records of a chunk; the last one is kept at hand."""
+        """The records of a chunk; the last chunk is cached."""
         if self._held[0] == number:
             return self._held[1]
         at, size = self._chunks[number]
@@ -194,13 +194,13 @@ class McapFile:
 
 
 def _text(data: bytes) -> tuple[str, bytes]:
-    """A text with its length before it, and what follows."""
+    """A length-prefixed text, and the bytes after it."""
     (length,) = struct.unpack_from("<I", data)
     return data[4 : 4 + length].decode(), data[4 + length :]
 
 
 def _unpacked(method: str, packed: bytes, size: int) -> bytes:
-    """The bytes of a chunk, never more than declared."""
+    """The decompressed bytes of a chunk, never more than declared."""
     if not method:
         return packed
     if method == "lz4":

@@ -1,6 +1,6 @@
 """Minari datasets: `data/main_data.hdf5` with `episode_<i>/{observations, actions, ...}` and `data/metadata.json`.
 
-Read with h5py alone. Minari keeps one observation more than actions; the last action here is zero and leads nowhere.
+Read with h5py alone. Minari has one more observation than actions; the reader appends a zero action.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ SKIPPED = ("infos",)
 
 
 class MinariReader(H5Log):
-    """A Minari dataset that is kept as HDF5.
+    """A Minari dataset that is stored as HDF5.
 
     A dictionary of observations becomes `observation.<key>`, a tuple `observation.0`, `observation.1`, ...; a single
-    array is `observation.state`, or a camera if it is a picture.
+    array
+    is `observation.state`, or a camera if it is an image.
 
     Args:
         path: The dataset's folder (the one that holds `data/`).
 
     Raises:
-        BadEpisode: If it is kept in another way, damaged or miscounted.
+        BadEpisode: If it is stored in another form, is damaged or has wrong counts.
     """
 
     format: ClassVar[str] = "minari"
@@ -55,7 +56,7 @@ class MinariReader(H5Log):
             names = numbered(names_of(file, "episode_", path))
             episodes = [episode_at(path, name, partial(_length, file, name, path)) for name in names]
         if any(episode.problem for episode in episodes):
-            return episodes  # what the header counts cannot be compared
+            return episodes  # a header count that cannot be compared
         steps = sum(episode.length - 1 for episode in episodes)
         for field, counted in (("total_episodes", len(episodes)), ("total_steps", steps)):
             if field in self.header and self.header[field] != counted:
@@ -74,11 +75,11 @@ class MinariReader(H5Log):
         return f"{head}.{rest.replace('/', '.')}" if rest else head
 
     def _check_rows(self, rows: int, episode: H5Episode, dataset: str) -> None:
-        if rows != episode.length - 1:  # rewards and the like have as many rows as actions
+        if rows != episode.length - 1:  # rewards etc. have as many rows as actions
             super()._check_rows(rows, episode, dataset)
 
     def _rows(self, dataset: Any, here: H5Episode, start: int, stop: int, full: str) -> np.ndarray:
-        """Rows of the file; one row of zeros where there is one action fewer than observations."""
+        """Rows of the file, with a row of zeros appended where there is one action fewer than observations."""
         count = dataset.shape[0] if dataset.shape else -1
         if count != here.length - 1:
             return super()._rows(dataset, here, start, stop, full)

@@ -1,7 +1,7 @@
 """One episode per .npz file: a plain zip of .npy members, stored uncompressed, with a checksum (CRC) per member.
 
-Nothing in such a file is ever unpickled, and no size that a header claims is believed before it is compared with the
-size of the file. Files appear under their final name only when they are complete.
+Such a file is never unpickled, and declared sizes are compared with the size of the file before use. Files appear
+under their final name only when they are complete.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, Key
               NotImplementedError, OverflowError, IndexError)  # fmt: skip
 MAX_HEADER = 4096
 MAX_DIRECTORY = 1 << 17  # bytes of a zip directory: hundreds of members
-LOST_STEPS = 4.0  # that may be missing between two rows: recordings of cameras come here, too
+LOST_STEPS = 4.0  # allowed gap between two rows: camera recordings use this format, too
 
 
 def episode_path(folder: Path, index: int) -> Path:
-    """Where the episode of that number lies."""
+    """Path of the episode with that number."""
     return folder / f"episode_{index:06d}.npz"
 
 
 def write_episode(path: Path, episode: Episode) -> None:
-    """Write one episode so that a crash leaves either the whole file or none.
+    """Write one episode atomically: after a crash the file is whole or absent.
 
     Raises:
         BadEpisode: If the episode does not fit the schema.
@@ -73,7 +73,7 @@ def read_episode(path: Path) -> Episode:
     """Read and check a whole episode.
 
     Raises:
-        BadEpisode: If the file is damaged or breaks the schema; names file and field.
+        BadEpisode: If the file is damaged or violates the schema; names file and field.
     """
     arrays, metadata = read_members(path, None)
     episode = Episode(arrays=arrays, metadata=metadata)
@@ -90,7 +90,7 @@ def read_members(path: Path, names: Iterable[str] | None) -> tuple[dict[str, np.
     plain_file(path, path.parent)
     try:
         with BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
-            file.most = file.total  # the directory is read
+            file.most = file.total  # the directory has been parsed
             _check_members(archive, path.name)
             metadata = _metadata(archive, path.name)
             if names is None:
@@ -103,9 +103,9 @@ def read_members(path: Path, names: Iterable[str] | None) -> tuple[dict[str, np.
 
 
 class BoundedFile(io.FileIO):
-    """A file whose reads never ask for more bytes than the file has left (a lying header must not allocate).
+    """A file whose reads never request more bytes than the file has left, so that a false header cannot allocate.
 
-    While its directory is parsed it gives no more than directories of episodes have.
+    While the zip directory is parsed, reads are limited to the size of an episode's directory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -114,13 +114,13 @@ class BoundedFile(io.FileIO):
         self.most = MAX_DIRECTORY
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """At most that many bytes, and never more than are left."""
+        """At most that many bytes, and never more than remain."""
         left = min(max(self.total - self.tell(), 0), self.most)
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _bytes(archive: zipfile.ZipFile, member: str, *, field: str, where: str) -> bytes:
-    """The bytes of one member; damage is told with the field's name."""
+    """The bytes of one member; an error names the field."""
     try:
         info = archive.getinfo(member)
     except KeyError as error:
@@ -159,7 +159,7 @@ def _metadata(archive: zipfile.ZipFile, where: str) -> dict[str, Any]:
 
 
 def _array(archive: zipfile.ZipFile, name: str, *, where: str) -> np.ndarray:
-    """Parse one .npy member without ever trusting its header: dtype from a short list, size equal to the bytes."""
+    """Parse one .npy member without trusting its header: dtype from a short list, size equal to the bytes."""
     raw = _bytes(archive, name + ".npy", field=name, where=where)
     shape, dtype, end = npy_header(raw, name, where=where)
     if math.prod(shape) * dtype.itemsize != len(raw) - end:
@@ -171,7 +171,7 @@ def npy_header(head: bytes, name: str, *, where: str) -> tuple[tuple[int, ...], 
     """Shape, dtype and length of the header of a .npy file, from its first bytes.
 
     Raises:
-        BadEpisode: If it is none of version 1.0, or declares what no log has.
+        BadEpisode: If it is not of version 1.0, or declares a type or shape that no log has.
     """
     if len(head) < 10 or head[:8] != b"\x93NUMPY\x01\x00":
         raise BadEpisode(f"{where}: field {name!r} is not a .npy array of version 1.0")
@@ -193,9 +193,9 @@ class NpzStore:
     """A folder of episodes, `episode_000000.npz` onwards without a gap.
 
     Args:
-        folder: The log; a `manifest.json` in it is checked against the files if it is there.
+        folder: The log; if it has a `manifest.json`, that is checked against the files.
 
-    A damaged episode is noted in `damaged` and has no steps; reading it raises.
+    A damaged episode is recorded in `damaged` and has no steps; reading it raises.
 
     Raises:
         BadEpisode: If there is no episode, a number is missing, a count or length differs from the manifest, a file
@@ -233,8 +233,8 @@ class NpzStore:
         """Steps start..stop-1 of the named fields, checked.
 
         Raises:
-            BadEpisode: If the file is damaged or a field breaks the schema.
-            IndexError: If the range is empty or leaves the episode.
+            BadEpisode: If the file is damaged or a field violates the schema.
+            IndexError: If the range is empty or exceeds the episode.
         """
         if not 0 <= episode < len(self.lengths):
             raise IndexError(f"episode {episode} of a log with {len(self.lengths)}")
@@ -262,7 +262,7 @@ class NpzStore:
         """One whole episode with its metadata, checked.
 
         Raises:
-            BadEpisode: If it is damaged, breaks the schema or differs in its fields from the first.
+            BadEpisode: If it is damaged, violates the schema or its fields differ from the first.
         """
         check_sound(self.damaged, index)
         self.checksums.check(self.paths[index])
@@ -282,7 +282,7 @@ class NpzStore:
         return (self.paths[index],)
 
     def _first(self) -> Episode:
-        """The first episode that is whole: all others must agree with it."""
+        """The first intact episode, which all others must match."""
         for index, path in enumerate(self.paths):
             try:
                 check_sound(self.damaged, index)
@@ -315,15 +315,15 @@ class NpzStore:
 
 
 def check_manifest(folder: Path, lengths: Sequence[int], damaged: Mapping[int, str]) -> dict[str, Mapping[str, Any]]:
-    """Compare the manifest, if there is one, with the files that are there; returns the sums it notes, by file name.
+    """Compare the manifest, if there is one, with the files; returns its checksums by file name.
 
     Args:
         folder: The log.
         lengths: Steps of each episode.
-        damaged: Episodes whose steps could not be counted.
+        damaged: Episodes whose steps could not be counted, with the reason.
 
     Raises:
-        BadEpisode: If the manifest is unreadable or counts other episodes or lengths.
+        BadEpisode: If the manifest is unreadable, or its episodes or lengths differ.
     """
     path = folder / MANIFEST
     if not path.exists() and not path.is_symlink():
@@ -347,7 +347,7 @@ def check_manifest(folder: Path, lengths: Sequence[int], damaged: Mapping[int, s
 
 
 def _time_step(metadata: Mapping[str, Any], where: str) -> float:
-    """Seconds between two steps as an episode declares them, 0 if it does not."""
+    """Declared seconds between two steps of an episode, 0 if there are none."""
     declared = metadata.get("dt_s")
     if declared is not None and (isinstance(declared, bool) or not isinstance(declared, int | float)):
         raise BadEpisode(f"{where}: field 'dt_s' is {declared!r}, expected seconds")

@@ -1,4 +1,4 @@
-"""Writes any log as one of ours: an .npz file per episode, numbered without a gap, and a manifest at the end."""
+"""Writes any log in the npz format: an .npz file per episode, numbered without a gap, and a manifest at the end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from jepa_mpc.trajectories.formats.npz import FORMAT_VERSION, MANIFEST, episode_
 
 
 def write_npz(log: Log, folder: Path, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Path:
-    """Write any log that has the columns of the house; the folder appears whole or not at all.
+    """Write any log that has the columns of the schema; the folder appears whole or not at all.
 
     Raises:
-        BadEpisode: If a column of the house is missing, or an episode is damaged.
-        OSError: If the disk is full; nothing is left under the name.
+        BadEpisode: If a column of the schema is missing, or an episode is damaged.
+        OSError: If the disk is full; nothing remains under the name.
     """
     names = [name for name in log.fields if name.startswith(IMAGES) or name in COLUMNS or name in EXTRAS]
     missing = [name for name in COLUMNS if name not in names]
@@ -33,7 +33,7 @@ def write_npz(log: Log, folder: Path, *, progress: Callable[[Iterable[int]], Ite
 
 
 def write_manifest(folder: Path, lengths: Mapping[int, int], facts: Mapping[str, Any]) -> None:
-    """Declare the log complete: number, length and SHA-256 of every episode, and how it was made.
+    """Mark the log as complete: number, length and SHA-256 of every episode, and how it was made.
 
     Raises:
         OSError: If the disk is full or the folder cannot be written.

@@ -1,8 +1,8 @@
-"""OGBench data sets: one .npz whose arrays run through all episodes, `terminals` marking the last step of each.
+"""OGBench data sets: one .npz whose arrays concatenate all episodes; `terminals` marks the last step of each.
 
     visual-cube-single-play-v0.npz  visual-cube-single-play-v0-val.npz      observations, actions, terminals, qpos, ...
 
-The arrays may be compressed, and larger than memory: they are read from front to back, a stretch at a time.
+The arrays may be compressed and larger than memory: they are read from front to back in pieces.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ NEEDED = {"observations.npy", "actions.npy", f"{TERMINALS}.npy"}
 SKIPPED = (TERMINALS, "next_observations")
 KNOWN = {"observations": STATE, "actions": ACTION, "rewards": "reward", "masks": "masks"}
 MAX_RATIO = 1100  # deflate cannot shrink further
-PIECE = 1 << 20  # steps of which the terminals are looked at together
-SPAN_BYTES = 200  # that Python keeps for an episode
+PIECE = 1 << 20  # steps whose terminals are read at once
+SPAN_BYTES = 200  # memory of one episode's Python object
 
 
 class EpisodeSpan(NamedTuple):
-    """Where one episode lies: its file, first row and number of rows."""
+    """The location of one episode: its file, first row and number of rows."""
 
     file: int
     start: int
@@ -41,14 +41,14 @@ class EpisodeSpan(NamedTuple):
 class OgbenchReader(LogReader):
     """OGBench data sets.
 
-    Pictures among the observations are the camera `pixels`, numbers are `observation.state`; `qpos` becomes
-    `observation.qpos` and so on. The last action of an episode leads nowhere.
+    An image array in the observations is the camera `pixels`, a numeric one is `observation.state`; `qpos` becomes
+    `observation.qpos` and so on. The last action of an episode leads to no recorded observation.
 
     Args:
         path: One .npz file, or a folder of them (the `-val` file follows the other).
 
     Raises:
-        BadEpisode: If a file is damaged, or has other arrays than the first.
+        BadEpisode: If a file is damaged, or its arrays differ from the first.
     """
 
     format: ClassVar[str] = "ogbench"
@@ -69,7 +69,7 @@ class OgbenchReader(LogReader):
             _compare(file, first)
 
     def metadata(self, index: int) -> dict[str, Any]:
-        """The file that an episode is of, and whether it is for training or validation."""
+        """The file of an episode, and whether it is for training or validation."""
         path = self.files[self.spans[index].file].path
         return {"file": path.name, "split": "validation" if path.stem.endswith("-val") else "train"}
 
@@ -94,7 +94,7 @@ def is_ogbench(path: Path) -> bool:
 
 
 class _File:
-    """The arrays of one file by name, all of the same number of rows."""
+    """The arrays of one file by name, all with the same number of rows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -120,7 +120,7 @@ class _File:
                 raise fault(path, field=name, problem=problem, remedy="restore the file")
 
     def cuts(self) -> Iterator[tuple[int, int]]:
-        """First row and length of each episode: one ends at every step that is marked, and at the end of the file."""
+        """First row and length of each episode: one ends at every marked step, and at the end of the file."""
         begun, count, patience = 0, 0, Patience(self.path)
         for start in range(0, self.length, PIECE):
             patience.check()
@@ -134,7 +134,7 @@ class _File:
             yield begun, self.length - begun
 
     def _ends(self, start: int, stop: int) -> np.ndarray:
-        """The rows behind those of a stretch that are marked."""
+        """The rows after the marked rows of a range."""
         marks = self.arrays[TERMINALS].rows(start, stop)
         if marks.size != stop - start or not np.isin(marks, (0, 1)).all():
             problem = f"must be 0 or 1 for each step, see rows {start}..{stop - 1}"
@@ -143,7 +143,7 @@ class _File:
 
 
 class _Rows:
-    """One array of a file, of which stretches are read; those that follow each other cost one pass."""
+    """One array of a file, read in ranges; consecutive ranges cost a single pass."""
 
     def __init__(self, archive: zipfile.ZipFile, member: str, path: Path) -> None:
         self.path, self.name, info = path, member.removesuffix(".npy"), archive.getinfo(member)
@@ -165,7 +165,7 @@ class _Rows:
         """Rows start..stop-1.
 
         Raises:
-            BadEpisode: If they are damaged, or more than memory should hold at once.
+            BadEpisode: If they are damaged, or exceed the memory limit.
         """
         size = (stop - start) * self._row_bytes
         check_room(size, self.path, field=self.name)
@@ -195,7 +195,7 @@ def _declare(name: str, array: _Rows, path: Path) -> Field:
 
 
 def _compare(file: _File, first: _File) -> None:
-    """Refuse a file whose arrays are others than those of the first."""
+    """Refuse a file whose arrays differ from the first."""
     kinds, wanted = (
         {name: (array.shape[1:], array.dtype) for name, array in one.arrays.items()} for one in (file, first)
     )

@@ -1,6 +1,6 @@
-"""Folders of pictures and nothing else.
+"""Folders of images alone.
 
-pictures/a.jpg  pictures/b.png  pictures/more/c.jpeg         each picture is an episode of one step
+pictures/a.jpg  pictures/b.png  pictures/more/c.jpeg         each image is an episode of one step
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ UNREADABLE = (BadEpisode, OSError, ValueError, SyntaxError)
 
 
 class PictureFolderReader(FolderReader):
-    """Pictures of a folder and its subfolders.
+    """Images of a folder and its subfolders.
 
-    Pictures of several sizes are cut to centred squares and shrunk to the shortest of all sides.
+    Images of different sizes are cropped to centred squares and scaled down to the shortest of all sides.
 
     Args:
         path: The folder.
 
     Raises:
-        BadEpisode: If there is no picture, or one is damaged; names it.
+        BadEpisode: If there is no image, or one is damaged; names it.
     """
 
     format: ClassVar[str] = "pictures"
@@ -48,7 +48,7 @@ class PictureFolderReader(FolderReader):
         self.fields = {IMAGES + CAMERA: Field((*self._fit.shape(*self.sizes[0][:2]), 3), "uint8", "RGB", None)}
 
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """The picture, if it is asked for."""
+        """The image, if it is requested."""
         try:
             picture = decode_picture(self.files[episode].read_bytes(), self.sizes[episode])
         except UNREADABLE as error:

@@ -28,7 +28,7 @@ class RobomimicReader(H5Log):
         path: The .hdf5 file.
 
     Raises:
-        BadEpisode: If the file is damaged or its counts contradict each other.
+        BadEpisode: If the file is damaged or its counts are inconsistent.
     """
 
     format: ClassVar[str] = "robomimic"
@@ -97,7 +97,7 @@ def _their_name(name: str) -> str:
 
 
 def _time_step(data: Any, path: Path) -> float:
-    """Seconds between two steps as the environment's arguments say, else 0."""
+    """Seconds between two steps from the environment's arguments, else 0."""
     arguments = _json(attribute(data, "env_args", path)).get("env_kwargs")
     hz = arguments.get("control_freq") if isinstance(arguments, dict) else None
     return time_step(hz, where=path, field="data@env_args")

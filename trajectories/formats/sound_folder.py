@@ -1,6 +1,6 @@
-"""Folders of sounds and nothing else: what a robot may hear, to learn from without its numbers.
+"""Folders of sounds alone: sound to learn from without robot data.
 
-sounds/a.wav  sounds/b.wav  sounds/more/c.wav         each sound is an episode of steps of a quarter of a second
+sounds/a.wav  sounds/b.wav  sounds/more/c.wav         each sound is an episode with steps of a quarter of a second
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ QUIETEST = 1e-4
 
 
 class SoundFolderReader(FolderReader):
-    """Sounds of a folder and its subfolders, all mono and of one rate.
+    """Sounds of a folder and its subfolders, all mono and with the same rate.
 
-    The last step of a sound is filled up with silence. Each step comes with a small picture of its loudness, so that
-    whoever looks at the log sees something.
+    The last step of a sound is padded with silence. Each step has a small image of its loudness, so that viewers of the
+    log have an image to show.
 
     Args:
         path: The folder.
@@ -55,7 +55,7 @@ class SoundFolderReader(FolderReader):
         }
 
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """The sound and its picture, as far as they are asked for."""
+        """The requested ones of the sound and its image."""
         wave = self._wave(episode)
         steps = np.pad(wave, (0, self.lengths[episode] * self.step - len(wave))).reshape(-1, self.step)[start:stop]
         return {name: steps if name == SOUND else loudness(steps) for name in names}
@@ -69,7 +69,7 @@ class SoundFolderReader(FolderReader):
 
 
 def loudness(steps: np.ndarray) -> np.ndarray:
-    """Pictures `T h w 3` of sounds `T G`: how loud each moment is, from -80 dB at the bottom to full scale."""
+    """Images `T h w 3` of sounds `T G`: the level over time, from -80 dB at the bottom to full scale."""
     ends = np.linspace(0, steps.shape[1], SIDE + 1).astype(int)
     peaks = np.stack([np.abs(steps[:, a:b]).max(axis=1, initial=0.0) for a, b in zip(ends, ends[1:], strict=False)], 1)
     height = 1 - np.log10(np.clip(peaks, QUIETEST, 1.0)) / np.log10(QUIETEST)  # (T, w), 0 to 1

@@ -1,4 +1,4 @@
-"""Statistics of columns as LeRobot keeps them: extremes, mean, deviation, count and five quantiles, per axis."""
+"""Statistics of columns in LeRobot's form: extremes, mean, deviation, count and five quantiles, per axis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def summary(column: np.ndarray) -> dict[str, Any]:
 
 
 def picture_summary(pictures: np.ndarray) -> dict[str, Any]:
-    """Statistics of pictures `T h w 3` per channel, in [0, 1], over at most a hundred evenly spread ones."""
+    """Statistics of images `T h w 3` per channel, in [0, 1], over at most a hundred evenly spaced ones."""
     chosen = pictures[np.linspace(0, len(pictures) - 1, min(len(pictures), MAX_PICTURES)).astype(int)]
     levels = np.arange(256) / 255
     shares = np.stack([np.bincount(chosen[..., c].reshape(-1), minlength=256) for c in range(3)]).astype(np.float64)
@@ -38,7 +38,7 @@ def picture_summary(pictures: np.ndarray) -> dict[str, Any]:
 
 
 def depth_summary(maps: np.ndarray) -> dict[str, Any]:
-    """Statistics of depth `T h w` in its own unit, over at most a hundred evenly spread maps."""
+    """Statistics of depth `T h w` in its own unit, over at most a hundred evenly spaced maps."""
     chosen = maps[np.linspace(0, len(maps) - 1, min(len(maps), MAX_PICTURES)).astype(int)]
     found = summary(chosen.reshape(-1, 1))
     return {name: [[value]] for name, value in found.items()} | {"count": [len(chosen)]}

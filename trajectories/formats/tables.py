@@ -1,4 +1,4 @@
-"""Parquet tables in and out through pyarrow, on one thread, with sizes checked before anything is read."""
+"""Reads and writes Parquet tables with pyarrow, on one thread; sizes are checked before anything is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jepa_mpc.trajectories.guards import GRACE_BYTES, check_room, plain_file
 
 MAX_ROWS = 100_000_000
 MAX_FOOTER = 1 << 24
-MAX_BATCH = 4096  # rows of texts or pictures that are decoded at a time
+MAX_BATCH = 4096  # rows of texts or images that are decoded at a time
 WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 16,
           "FIXED_LEN_BYTE_ARRAY": 16}  # fmt: skip
 PYTHON_VALUE = 64  # bytes of a value as a Python object
@@ -62,7 +62,7 @@ class Table:
         """Rows start..stop-1 of a column of numbers, `G` or `G ...` for lists of one length.
 
         Raises:
-            BadEpisode: If it is missing, damaged, has gaps or ragged lists.
+            BadEpisode: If it is missing or damaged, or has empty cells or lists of different lengths.
         """
         column = self._column(name, start, self.num_rows if stop is None else stop)
         try:
@@ -98,7 +98,7 @@ class Table:
             raise self._damaged(name, error) from error
 
     def ranges(self, name: str) -> list[tuple[int, int, int]]:
-        """Rows, least and greatest number of a column in each row group, from the footer; empty if it does not say.
+        """First row, minimum and maximum of a column in each row group, from the footer; empty if it has none.
 
         Raises:
             BadEpisode: If the footer is damaged.
@@ -117,7 +117,7 @@ class Table:
             raise self._damaged(name, error) from error
 
     def _column(self, name: str, start: int, stop: int) -> Any:
-        """The rows, read from the row groups that hold them and no others."""
+        """The rows, read only from the row groups that hold them."""
         if name not in self.columns:
             raise fault(self.path, field=name, problem="is missing", remedy=f"the table has {', '.join(self.columns)}")
         ends = np.cumsum(self._groups)
@@ -135,7 +135,7 @@ class Table:
             raise self._damaged(name, error) from error
 
     def _decoded(self, name: str, groups: Sequence[int], skip: int, count: int) -> Any:
-        """Rows skip..skip+count-1 of row groups; texts and pictures in batches, since equal ones are stored once."""
+        """Rows skip..skip+count-1 of row groups; texts and images in batches, since equal values are stored once."""
         chunks = [chunk for group in groups for chunk in self._chunks[group] if chunk.belongs_to(name)]
         check_room(sum(max(chunk.decoded, chunk.unpacked) for chunk in chunks), self.path, field=name)
         rows = sum(self._groups[group] for group in groups)
@@ -168,11 +168,11 @@ class Table:
         return arrow.chunked_array(kept)
 
     def check_room(self, names: Sequence[str], *, value_bytes: int = 0, rows: int | None = None) -> None:
-        """Refuse columns that would together take more memory than the file can ask for.
+        """Refuse columns that would together exceed the memory limit for the file.
 
         Args:
             names: The columns.
-            value_bytes: Bytes of one value, if it becomes more than the number itself.
+            value_bytes: Bytes of one decoded value, if larger than the number itself.
             rows: How many rows are read; all by default.
 
         Raises:
@@ -212,7 +212,7 @@ def _chunk(column: Any) -> _Chunk:
 
 
 def _check_footer(path: Path) -> None:
-    """Refuse a footer that would become many times its bytes as objects."""
+    """Refuse a footer that would expand to many times its size as objects."""
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - 8, 0))
         tail = file.read(8)
@@ -222,15 +222,15 @@ def _check_footer(path: Path) -> None:
 
 
 def write_table(path: Path, *parts: Mapping[str, Any], index: str | None = None) -> None:
-    """Write a parquet file whole or not at all.
+    """Write a parquet file atomically.
 
     Args:
-        path: Where it shall stand.
+        path: The file to write.
         *parts: One row group each: name to numpy array (`G` or `G A`), list of values, or arrow array.
-        index: The column of texts that pandas takes as the index of its rows.
+        index: The text column that pandas uses as row index.
 
     Raises:
-        OSError: If the disk is full or the place cannot be written.
+        OSError: If the disk is full or the file cannot be written.
     """
     arrow, parquet = _arrow()
     tables = [arrow.table({name: _to_arrow(arrow, value) for name, value in part.items()}) for part in parts]
@@ -242,14 +242,14 @@ def write_table(path: Path, *parts: Mapping[str, Any], index: str | None = None)
 
 
 def image_column(pictures: Iterable[bytes]) -> Any:
-    """Encoded pictures as the structure `{bytes, path}` that image columns have."""
+    """Encoded images as the structure `{bytes, path}` that image columns have."""
     arrow, _ = _arrow()
     kind = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
     return arrow.array([{"bytes": picture, "path": None} for picture in pictures], type=kind)
 
 
 def _pandas_metadata(table: Any, index: str) -> str:
-    """What pandas notes in a table whose index is one of its columns; all others hold whole numbers."""
+    """The pandas metadata of a table whose index is one of its columns; all others hold integers."""
     columns = [
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy, "metadata": None}
         for name in table.column_names

@@ -1,6 +1,6 @@
-"""Films in and out through PyAV: frames by number, from any container, on one thread.
+"""Reads and writes videos with PyAV: frames by number, from any container, on one thread.
 
-The times of all frames are read once per file; a window is then one seek to the last key frame and a short decode.
+The times of all frames are read once per file; a window then needs one seek to the last key frame and a short decode.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ _ENCODERS = ENCODERS | {
 }
 
 
-# what a file begins with -> the only demuxer that may open it; playlists and the like would lead to other files
+# first bytes of a file -> the only demuxer that may open it; playlists and the like would open other files
 CONTAINERS = ((4, b"ftyp", "mov"), (4, b"moov", "mov"), (4, b"mdat", "mov"), (4, b"free", "mov"), (4, b"wide", "mov"),
               (4, b"skip", "mov"), (0, b"\x1aE\xdf\xa3", "matroska"), (0, b"RIFF", "avi"))  # fmt: skip
 FAMILIES = {"mov": "mov,mp4,m4a,3gp,3g2,mj2", "matroska": "matroska,webm", "avi": "avi"}
 MAX_PIXELS = 1 << 24
-FRAME_BYTES = 64  # that a demuxer keeps for each frame
+FRAME_BYTES = 64  # memory of a demuxer per frame
 SAMPLE_TABLES = {b"stsz": (8, 0, 1), b"stts": (4, 8, 2), b"ctts": (4, 8, 2), b"trun": (4, 0, 1)}
 BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
 
 
 class VideoFile:
-    """The frames of one film by number.
+    """The frames of one video by number.
 
     Args:
         path: An mp4, mov, mkv, webm or avi.
 
     Raises:
-        BadEpisode: If it holds no film or is damaged.
+        BadEpisode: If it holds no video or is damaged.
         MissingPackage: If PyAV is not installed.
     """
 
@@ -78,18 +78,18 @@ class VideoFile:
 
     @property
     def times_s(self) -> np.ndarray:
-        """When each frame is shown, s from the first one."""
+        """Display time of each frame, s from the first one."""
         return (self._pts - self._pts[0]) * self._base
 
     def number_at(self, time_s: float) -> int:
-        """The frame that is shown nearest to a time."""
+        """The frame with the display time nearest to `time_s`."""
         return int(np.abs(self.times_s - time_s).argmin())
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Frames start..stop-1, uint8 `T h w 3`.
 
         Raises:
-            BadEpisode: If the film is shorter or a frame cannot be decoded.
+            BadEpisode: If the video is shorter or a frame cannot be decoded.
         """
         self._check_range(start, stop)
         frames = np.empty((stop - start, *self.size, 3), dtype=np.uint8)
@@ -99,10 +99,10 @@ class VideoFile:
         return frames
 
     def read_grey(self, start: int, stop: int) -> np.ndarray:
-        """Frames start..stop-1 of a film of 12-bit grey (depth codes), uint16 `T h w`.
+        """Frames start..stop-1 of a 12-bit greyscale video (depth codes), uint16 `T h w`.
 
         Raises:
-            BadEpisode: If it is no such film, is shorter or a frame cannot be decoded.
+            BadEpisode: If it is not such a video, is shorter or a frame cannot be decoded.
         """
         self._check_range(start, stop)
         if self.pixels != GREY:
@@ -115,10 +115,10 @@ class VideoFile:
     def _check_range(self, start: int, stop: int) -> None:
         if not 0 <= start < stop <= len(self):
             problem = f"has {len(self)} frames, but frames {start}..{stop - 1} belong to the episode"
-            raise fault(self.path, field="video", problem=problem, remedy="restore the film or the table beside it")
+            raise fault(self.path, field="video", problem=problem, remedy="restore the video or the table beside it")
 
     def _decoded(self, start: int, stop: int) -> Iterator[Any]:
-        """Frames start..stop-1 as the decoder gives them: one seek to the last key frame and a short decode."""
+        """Decoded frames start..stop-1: one seek to the last key frame and a short decode."""
         wanted = self._pts[start:stop]
         found = 0
         with _opened(self.path, self._kind) as container:
@@ -130,22 +130,22 @@ class VideoFile:
                 if frame.pts != wanted[found]:
                     continue
                 if (frame.height, frame.width) != self.size:
-                    raise fault(self.path, field="video", problem="changes its picture size in mid-film")
+                    raise fault(self.path, field="video", problem="changes its image size within the video")
                 yield frame
                 found += 1
                 if found == len(wanted):
                     return
         problem = f"cannot be decoded at frame {start + found}"
-        raise fault(self.path, field="video", problem=problem, remedy="restore the film")
+        raise fault(self.path, field="video", problem=problem, remedy="restore the video")
 
 
 class VideoEncoder:
-    """Writes one film frame by frame; used as a context manager, the film appears whole or not at all.
+    """Writes one video frame by frame; as a context manager it writes atomically.
 
     Args:
-        path: Where the film shall stand.
+        path: The video file.
         fps: Frames per second.
-        codec: `h264` and `av1` lose a little, `h264_lossless` keeps every bit; `depth` keeps 12 bits of grey.
+        codec: `h264` and `av1` are lossy, `h264_lossless` is not; `depth` stores 12-bit greyscale.
     """
 
     def __init__(self, path: Path, *, fps: float, codec: Codec | Literal["depth"] = "h264") -> None:
@@ -173,7 +173,7 @@ class VideoEncoder:
         """Append frames, uint8 `h w 3` each (depth: uint16 `h w`, 0 to 4095).
 
         Raises:
-            ValueError: If the sides are odd and the codec halves colours (all but `h264_lossless`).
+            ValueError: If the sides are odd and the codec subsamples colours (all but `h264_lossless`).
         """
         av = _av()
         for picture in frames:
@@ -186,14 +186,14 @@ class VideoEncoder:
             self.count += 1
 
     def written_bytes(self) -> int:
-        """Size of the film so far."""
+        """Size of the video so far."""
         return self._draft.stat().st_size if self._draft.exists() else 0
 
     def _open(self, av: ModuleType, shape: Sequence[int]) -> None:
         encoder, pixels, options = _ENCODERS[self.codec]
         if pixels == "yuv420p" and (shape[0] % 2 or shape[1] % 2):
             raise ValueError(f"{self.codec} needs even sides, got {shape[0]} x {shape[1]}: use image frames instead")
-        os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder else tells its settings on stderr
+        os.environ.setdefault("SVT_LOG", "1")  # otherwise the AV1 encoder prints its settings on stderr
         self._container = av.open(str(self._draft), "w")
         stream = self._container.add_stream(encoder, rate=Fraction(self.fps).limit_denominator(10_000))
         stream.height, stream.width, stream.pix_fmt, stream.options = shape[0], shape[1], pixels, options
@@ -202,17 +202,17 @@ class VideoEncoder:
 
 
 def _check_boxes(path: Path) -> None:
-    """Refuse an mp4 that ends inside of one of its outermost boxes: decoders pass over some of these cuts."""
+    """Refuse an mp4 that is cut off inside a top-level box: decoders miss some of these cuts."""
     total = path.stat().st_size
     if total == 0:
-        raise fault(path, field="video", problem="is empty", remedy="restore the film")
+        raise fault(path, field="video", problem="is empty", remedy="restore the video")
     with path.open("rb") as file:
         frames = _claimed_frames(file, path, 0, total, depth=0)
     check_room(frames * FRAME_BYTES, path, field="video")
 
 
 def _claimed_frames(file: BinaryIO, path: Path, at: int, end: int, *, depth: int) -> int:
-    """The largest number of frames that a table between two bytes claims; some need no byte for a frame."""
+    """The largest frame count that the tables between two bytes declare; some entries need no byte per frame."""
     most = 0
     while at < end:
         file.seek(at)
@@ -232,7 +232,7 @@ def _claimed_frames(file: BinaryIO, path: Path, at: int, end: int, *, depth: int
 
 
 def _claim(file: BinaryIO, at: int, size: int, kind: bytes) -> int:
-    """How many frames one table speaks of: a count, or the sum over runs of equal ones."""
+    """The frame count of one table: a count, or the sum over runs of equal entries."""
     skipped, run, step = SAMPLE_TABLES[kind]
     file.seek(at + 8 + skipped)
     count = int.from_bytes(file.read(4), "big")
@@ -244,10 +244,10 @@ def _claim(file: BinaryIO, at: int, size: int, kind: bytes) -> int:
 
 
 def _demuxer(path: Path) -> str:
-    """The demuxer for what a file begins with.
+    """The demuxer for the first bytes of a file.
 
     Raises:
-        BadEpisode: If it is no film of a known container.
+        BadEpisode: If it is not a video of a known container.
     """
     with path.open("rb") as file:
         head = file.read(12)
@@ -258,7 +258,7 @@ def _demuxer(path: Path) -> str:
 
 
 def _packets(container: Any, stream: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """When the frames of a film are shown, in its own ticks, and which of them are key frames."""
+    """Display times of the frames of a video, in its own ticks, and which of them are key frames."""
     pts, keys, most = array("q"), bytearray(), room(path) // FRAME_BYTES
     for packet in container.demux(stream):
         if packet.pts is not None:
@@ -280,7 +280,7 @@ def _av() -> ModuleType:
 
 @contextmanager
 def _opened(path: Path, demuxer: str) -> Iterator[Any]:
-    """A container whose troubles are told with the file's name; nothing but this one file is opened."""
+    """An open container whose errors carry the file's name; only this one file is opened."""
     av = _av()
     options = {"protocol_whitelist": "file", "format_whitelist": FAMILIES[demuxer]}
     try:
@@ -289,18 +289,18 @@ def _opened(path: Path, demuxer: str) -> Iterator[Any]:
     except BadEpisode:
         raise
     except (av.FFmpegError, *DECODER_ERRORS) as error:
-        raise fault(path, field="video", problem=f"cannot be decoded ({error})", remedy="restore the film") from error
+        raise fault(path, field="video", problem=f"cannot be decoded ({error})", remedy="restore the video") from error
 
 
 def _pixels(frame: Any) -> np.ndarray:
-    """An RGB frame `h w 3`, seen where the decoder left it."""
+    """An RGB frame `h w 3`, a view of the decoder's memory."""
     plane = frame.planes[0]
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
     return rows[: frame.height, : 3 * frame.width].reshape(frame.height, frame.width, 3)
 
 
 def _levels(frame: Any) -> np.ndarray:
-    """A frame of 12-bit grey `h w`, seen where the decoder left it."""
+    """A 12-bit greyscale frame `h w`, a view of the decoder's memory."""
     plane = frame.planes[0]
     rows = np.frombuffer(plane, "<u2").reshape(-1, plane.line_size // 2)
     return rows[: frame.height, : frame.width]
@@ -308,12 +308,12 @@ def _levels(frame: Any) -> np.ndarray:
 
 def _stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
-        raise fault(path, field="video", problem="holds no picture stream", remedy="restore the film")
+        raise fault(path, field="video", problem="holds no image stream", remedy="restore the video")
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # pictures may claim more than the container
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # frames may be larger than the container declares
     sound = 0 < stream.width <= MAX_SIDE and 0 < stream.height <= MAX_SIDE
     if not sound or stream.width * stream.height > MAX_PIXELS or not stream.time_base:
-        problem = f"claims pictures of {stream.width} x {stream.height}"
-        raise fault(path, field="video", problem=problem, remedy="restore the film")
+        problem = f"claims images of {stream.width} x {stream.height}"
+        raise fault(path, field="video", problem=problem, remedy="restore the video")
     return stream

@@ -1,1 +1,1 @@
-"""Foreign weights in and out: a name table per family, nothing more."""
+"""Import and export of foreign weights: a name table per family."""

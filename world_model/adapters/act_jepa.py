@@ -43,11 +43,11 @@ _RENAMES = (
     (r"\.state_emb\.", ".state."),
     (r"\.pos_emb$", ".queries"),
 )  # fmt: skip
-_UNUSED = re.compile(r"^jepa\.target_encoder\.img_")  # the published target owns a picture branch that it never runs
+_UNUSED = re.compile(r"^jepa\.target_encoder\.img_")  # the published target has an unused image branch
 
 
 def from_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names for published tensors; those that are never used are left out."""
+    """Our names for published tensors; unused ones are dropped."""
     return {renamed(name): tensor for name, tensor in tensors.items() if not _UNUSED.match(name)}
 
 
@@ -72,7 +72,7 @@ def sizes_of(tensors: Mapping[str, Tensor], *, heads: int, dropout: float = 0.1)
     """Sizes of the networks from published tensors; the number of heads is not in them.
 
     Raises:
-        BadCheckpoint: If a tensor that tells a size is missing.
+        BadCheckpoint: If a tensor that determines a size is missing.
     """
     ours = from_released(tensors)
     try:
@@ -97,7 +97,7 @@ def sizes_of(tensors: Mapping[str, Tensor], *, heads: int, dropout: float = 0.1)
 
 
 def picture_encoder(tensors: Mapping[str, Tensor]) -> FeatureGrid:
-    """A picture branch of the sizes that published tensors have; the kind of its blocks follows from them.
+    """An image branch with the sizes of published tensors, which also determine the kind of its blocks.
 
     Raises:
         BadCheckpoint: If there is no such branch.
@@ -114,7 +114,7 @@ def picture_encoder(tensors: Mapping[str, Tensor]) -> FeatureGrid:
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """How many parts are numbered where the pattern finds numbers."""
+    """Number of parts indexed where the pattern has a number."""
     numbers = {int(match.group(1)) for match in (re.match(pattern, name) for name in tensors) if match}
     if not numbers:
         raise BadCheckpoint(f"these are not the weights of an ACT-JEPA: nothing is named {pattern}")

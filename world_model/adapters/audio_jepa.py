@@ -1,4 +1,4 @@
-"""Released predictors of Audio-JEPA, which stand beside the encoders in the authors' checkpoint."""
+"""Released predictors of Audio-JEPA, stored with the encoders in the authors' checkpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def load_predictor(file: str | Path, *, model: str = "audio_jepa", heads: int = 
     Args:
         file: `JEPA.ckpt`.
         model: A name of `SOUND_RELEASES`.
-        heads: Attention heads, which no shape tells.
+        heads: Attention heads, which the shapes do not determine.
 
     Raises:
         UnknownName: If there is no such release.

@@ -43,14 +43,14 @@ def load_released(
 ) -> ObjectWorld:
     """A released predictor, with its nodes of action and proprioception if the file has them, in evaluation mode.
 
-    Files with pickled training modules are refused: keep their `state_dict()` with `torch.save`, or as safetensors.
+    Files with pickled training modules are refused: store their `state_dict()` with `torch.save`, or as safetensors.
 
     Args:
         path: A weight file.
-        heads: Attention heads, which no shape tells.
-        future: Frames that are predicted at once; the rest of the time table is history.
-        dropout: In training.
-        per_round: See `ObjectWorld`; by default all frames of a round are kept, as the authors' planning does.
+        heads: Attention heads, which the shapes do not determine.
+        future: Frames predicted at once; the rest of the time table is history.
+        dropout: Dropout rate in training.
+        per_round: See `ObjectWorld`; by default all frames of a round are kept, as in the authors' planning.
 
     Raises:
         BadCheckpoint: If the file cannot be read safely, or names or shapes do not fit.

@@ -1,8 +1,8 @@
-"""Released DINO-WM: a frozen DINOv2 and a frame-causal predictor that finds the action in the channels of its tokens.
+"""Released DINO-WM: a frozen DINOv2 and a frame-causal predictor with the action in the channels of its tokens.
 
 Two layouts are read: one state dict with `backbone.`, `predictor.` and `extra_encoders.action.` (stable-worldmodel),
 and a trainer's file with the tables `predictor` and `action_encoder` (jepa-wms), whose encoder is DINOv2's own file.
-Models without proprioception alone: a goal image has none.
+Only models without proprioception are supported: a goal image has none.
 
 Reference: Zhou et al. 2024, arXiv:2411.04983.
 """
@@ -37,7 +37,7 @@ from jepa_mpc.world_model.parts.predictors.trunk import ConcatenatedTransformer,
 WINDOW = 3
 HEAD_DIM = 64
 HALF = (0.5, 0.5, 0.5)
-"""Mean and deviation of the pixels of DINO-WM's own training and of jepa-wms."""
+"""Pixel mean and std of DINO-WM's own training and of jepa-wms."""
 
 ACTION = "extra_encoders.action.patch_embed."
 NAMES = (
@@ -51,16 +51,16 @@ NAMES = (
     (r"^transformer\.layers\.(\d+)\.1\.net\.4\.", r"trunk.blocks.\1.mlp.down."),
 )
 MASK = re.compile(r"transformer\.layers\.\d+\.0\.bias$")
-"""The causal mask, which some files carry."""
+"""The causal mask, which some files contain."""
 
 
 class LinearActions(nn.Module):
-    """Actions, standardised if need be, through one linear map.
+    """Actions, standardised if necessary, through one linear map.
 
     Args:
         action_dim: Width of an action, or of a block of actions.
         width: Width of the result.
-        action_map: Standardises the actions; by default they come standardised.
+        action_map: Standardises the actions; by default they are already standardised.
     """
 
     def __init__(self, action_dim: int, *, width: int, action_map: nn.Module | None = None) -> None:
@@ -74,7 +74,7 @@ class LinearActions(nn.Module):
 
 
 def encoder(*, sizes: ViTSizes) -> VisionTransformer:
-    """A DINOv2 with fresh weights: all patch tokens, a summary token works along."""
+    """A DINOv2 with random weights: outputs all patch tokens; a summary token takes part in attention."""
     return VisionTransformer(sizes, pool="dense")
 
 
@@ -90,18 +90,18 @@ def build(
     pixel_mean: Sequence[float] = IMAGENET_MEAN,
     pixel_std: Sequence[float] = IMAGENET_STD,
 ) -> DynamicsObjective:
-    """The network with fresh weights.
+    """The network with random weights.
 
     Args:
         encoder: The frozen encoder.
         trunk: Sizes of the predictor; its width beyond the encoder's is the action's.
         action_dim: Width of an action, or of a block of actions.
-        side: Patches on one side of a picture.
-        window: Frames that one prediction looks back on.
-        action_scale: Deviation of the training's actions; without it, they must come standardised.
+        side: Patches per side of an image.
+        window: Number of context frames of one prediction.
+        action_scale: Standard deviation of the training's actions; without it, they must be standardised.
         action_mean: Their mean.
-        pixel_mean: Of the training's pixels, red, green and blue on the scale 0 to 1.
-        pixel_std: Their deviation.
+        pixel_mean: Mean of the training's pixels, red, green and blue on the scale 0 to 1.
+        pixel_std: Their standard deviation.
     """
     room = trunk.width - encoder.width
     scale = None if action_scale is None else torch.tensor(action_scale)
@@ -126,15 +126,15 @@ def load_released(
     window: int = WINDOW,
     actions: ActionScale | None = None,
 ) -> tuple[DynamicsObjective, dict[str, Any]]:
-    """A released model, and the configuration that `assemble` builds it from.
+    """A released model, and its configuration for `assemble`.
 
     Args:
         path: The file, or a folder that holds `weights.pt` or `model.safetensors`.
-        encoder: Where DINOv2 lies, if the file holds none: a file, folder or name of the Hugging Face Hub.
+        encoder: Location of DINOv2, if the file holds none: a file, folder or name of the Hugging Face Hub.
         heads: Attention heads of the predictor; by default 64 channels each, as released.
-        encoder_heads: Likewise of the encoder; by default those of DINOv2 of its width.
-        window: Frames that one prediction looks back on, which no file tells.
-        actions: Mean and deviation of the training's actions; without them, actions must come standardised.
+        encoder_heads: Attention heads of the encoder; by default those of DINOv2 of its width.
+        window: Number of context frames of one prediction, which the file does not contain.
+        actions: Mean and std of the training's actions; without them, actions must be standardised.
 
     Raises:
         BadCheckpoint: If the file is damaged, another model's, or takes proprioception.
@@ -158,14 +158,14 @@ def load_released(
 
 
 def predictor_names(tensors: Mapping[str, Tensor], *, window: int) -> dict[str, Tensor]:
-    """Our names and shapes for the weights of a released predictor; the causal mask of some files is left out.
+    """Our names and shapes for the weights of a released predictor; the causal mask of some files is dropped.
 
     Args:
-        tensors: In the authors' spelling, without prefixes.
-        window: Frames that one prediction looks back on.
+        tensors: With the authors' names, without prefixes.
+        window: Number of context frames of one prediction.
 
     Raises:
-        BadCheckpoint: If a name is none of such a predictor.
+        BadCheckpoint: If a name does not belong to such a predictor.
     """
     own = {_ours(name): value for name, value in tensors.items() if not MASK.search(name)}
     table = own.get("positions.table")
@@ -174,7 +174,7 @@ def predictor_names(tensors: Mapping[str, Tensor], *, window: int) -> dict[str, 
 
 @dataclass(frozen=True, kw_only=True)
 class _Parts:
-    """What a file holds: the predictor, the action's linear map, and the encoder if it is there."""
+    """Parts of a file: the predictor, the action's linear map, and the encoder if present."""
 
     predictor: Mapping[str, Tensor]
     action_weight: Tensor
@@ -274,7 +274,7 @@ def _system(
 
 
 def _assembled(system: Mapping[str, Any]) -> DynamicsObjective:
-    """What `assemble` makes of the configuration."""
+    """The result of `assemble` for the configuration."""
     named = {name: value for name, value in system.items() if name not in ("_target_", "encoder", "trunk")}
     vit = {name: value for name, value in system["encoder"]["sizes"].items() if name != "_target_"}
     trunk = {name: value for name, value in system["trunk"].items() if name != "_target_"}

@@ -1,4 +1,4 @@
-"""Weights in the layout of the public hierarchical JEPA into the parts of `objectives.legacy_pyramid`, and back."""
+"""Weights of the public hierarchical JEPA into the parts of `objectives.legacy_pyramid`, and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jepa_mpc.encoders.vit import VisionTransformer
 from jepa_mpc.world_model.parts.objectives.legacy_pyramid import BorrowedPlaces, LegacyPyramidObjective
 
 UNUSED = ("predictor.pos_embed_predictor",)
-"""A vector for mask tokens without places, which the public model never has."""
+"""A vector for mask tokens without positions, which the public model lacks."""
 ENCODER = ((r"^summary$", "cls_token"), (r"^positions$", "pos_embed"))
 PREDICTOR = (
     (r"^mask_tokens$", "mask_token"),
@@ -33,7 +33,7 @@ PYRAMID = (
 
 
 def fill_objective(objective: LegacyPyramidObjective, tensors: Mapping[str, Tensor]) -> None:
-    """Give the parts of an objective the weights of a public state dictionary, if they agree one to one.
+    """Load the weights of a public state dictionary into the parts of an objective, if they match one to one.
 
     Raises:
         BadCheckpoint: If a name is missing, unexpected or of another shape.

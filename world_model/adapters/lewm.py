@@ -1,4 +1,4 @@
-"""The released layout of LeWorldModel: `weights.pt` or safetensors with `config.json`, both spellings of its keys."""
+"""The released layout of LeWorldModel: `weights.pt` or safetensors with `config.json`, with both sets of key names."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ QKV = ("query", "key", "value")
 def load_released(
     path: str | Path, *, config: Mapping[str, Any] | None = None, actions: ActionScale | None = None
 ) -> DynamicsObjective:
-    """Build a model of the released sizes and fill it with released weights.
+    """Build a model of the released sizes and load released weights into it.
 
     Args:
         path: A folder with weights and `config.json`, or a weight file; also of PLDM, which has the same network.
         config: The configuration; by default `config.json` beside the weights, if there is one.
-        actions: Mean and deviation of the training's actions; without them, actions must come standardised.
+        actions: Mean and std of the training's actions; without them, actions must be standardised.
 
     Returns:
         The training loss, in evaluation mode; its `encoder` and `predictor` make the world model.
@@ -61,7 +61,7 @@ def load_released(
 
 
 def system_of(objective: DynamicsObjective) -> dict[str, Any]:
-    """The configuration that `assemble` builds a released model from, for a checkpoint."""
+    """The configuration of a released model for `assemble`, for a checkpoint."""
     parts: Any = objective
     vit, trunk, first = parts.encoder.encoder.sizes, parts.predictor.trunk.sizes, parts.predictor.action_encoder
     sizes = {
@@ -87,16 +87,16 @@ def system_of(objective: DynamicsObjective) -> dict[str, Any]:
 
 
 def save_released(objective: DynamicsObjective, folder: str | Path) -> None:
-    """Write a published-form model in the released names, as a checkpoint folder (safetensors and configuration).
+    """Write a published-form model with the released names, as a checkpoint folder (safetensors and configuration).
 
     Raises:
-        BadCheckpoint: If the model has parts that the published form does not know.
+        BadCheckpoint: If the model has parts that the published form lacks.
     """
     save_checkpoint(folder, to_released(objective.state_dict()), released_config(objective))
 
 
 def released_config(objective: DynamicsObjective) -> dict[str, Any]:
-    """What a configuration must tell since the tensors do not: head numbers, norm constant, dropout."""
+    """Facts that the tensors do not determine: numbers of heads, norm constant, dropout."""
     parts: Any = objective
     vit, trunk = parts.encoder.encoder.sizes, parts.predictor.trunk.sizes
     return {
@@ -106,7 +106,7 @@ def released_config(objective: DynamicsObjective) -> dict[str, Any]:
 
 
 def fill(objective: DynamicsObjective, tensors: Mapping[str, Tensor]) -> None:
-    """Copy released weights (any spelling) into a published-form model, all or nothing.
+    """Copy released weights (with any names) into a published-form model, all or nothing.
 
     Raises:
         BadCheckpoint: If a tensor is missing, unexpected or of another shape; lists all of them.
@@ -130,7 +130,7 @@ def fill(objective: DynamicsObjective, tensors: Mapping[str, Tensor]) -> None:
 
 
 def to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names (of weights or of their gradients) to the released ones; joint projections are taken apart."""
+    """Our names (of weights or of their gradients) to the released ones; joint projections are split."""
     released: dict[str, Tensor] = {}
     for key, value in state.items():
         name = _released_name(key)
@@ -143,23 +143,23 @@ def to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def released_spelling(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Released names from either spelling, with or without `model.`; drops what only the training uses.
+    """Released names from either set, with or without `model.`; drops what only the training uses.
 
-    That is SIGReg's constants and, in PLDM, the head that reads actions off two states.
+    That is SIGReg's constants and, in PLDM, the inverse dynamics head.
     """
     plain = {key.removeprefix("model."): value for key, value in tensors.items()}
     return {_older_name(key): value for key, value in plain.items() if not key.startswith(TRAINING_ALONE)}
 
 
 def sizes_of(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> LeWMSizes:
-    """Sizes of a model: from its tensors where they tell, head numbers and dropout from the configuration.
+    """Sizes of a model: from its tensors where possible, numbers of heads and dropout from the configuration.
 
     Args:
-        tensors: Weights in released names.
-        config: The released configuration; may be empty, then the published head numbers are taken.
+        tensors: Weights with the released names.
+        config: The released configuration; if empty, the published numbers of heads are used.
 
     Raises:
-        BadCheckpoint: If a needed tensor is missing or the head numbers do not fit.
+        BadCheckpoint: If a required tensor is missing or the numbers of heads do not fit.
     """
     predictor = _section(config, "predictor")
     table = _tensor(tensors, "predictor.pos_embedding")
@@ -255,7 +255,7 @@ def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The first table of that name anywhere in a nested configuration."""
+    """The first table of that name in a nested configuration."""
     section = config.get(name)
     if isinstance(section, Mapping):
         return section
@@ -264,7 +264,7 @@ def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def weight_file(path: Path) -> Path:
-    """The weights at a place: the file itself, or the usual one of a folder.
+    """The weight file at a path: the file itself, or the usual one in a folder.
 
     Raises:
         BadCheckpoint: If there is none.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Our name -> released name, first match wins; {} is a block's number.
+# Our name -> released name, the first match is used; {} is a block's index.
 OURS_TO_RELEASED = (
     (r"^encoder\.encoder\.summary$", "encoder.embeddings.cls_token"),
     (r"^encoder\.encoder\.positions$", "encoder.embeddings.position_embeddings"),
@@ -34,7 +34,7 @@ OURS_TO_RELEASED = (
     (r"^predictor\.trunk\.", "predictor.transformer."),
 )
 
-# The newer spelling of the encoder's inner keys -> the released one.
+# The newer names of the encoder's inner keys -> the released ones.
 NEWER_TO_RELEASED = (
     (r"\.attention\.q_proj\.", ".attention.attention.query."),
     (r"\.attention\.k_proj\.", ".attention.attention.key."),

@@ -12,7 +12,7 @@ from jepa_mpc.world_model.parts.predictors.masked import MaskedPredictor
 
 PREFIX = "predictor."
 UNUSED = ("predictor.predictor_norm.weight", "predictor.predictor_norm.bias")
-"""Weights of a norm that the authors' network has and never applies."""
+"""Weights of an unused norm in the authors' network."""
 
 RULES = (
     *block_rules("blocks", "predictor.predictor.blocks"),
@@ -30,12 +30,12 @@ def released_name(name: str) -> str:
 
 
 def fill_predictor(predictor: MaskedPredictor, tensors: Mapping[str, Tensor], *, title: str = "predictor") -> None:
-    """Give a predictor released weights if, and only if, names and shapes agree one to one.
+    """Load released weights into a predictor if, and only if, names and shapes match one to one.
 
     Args:
         predictor: One with `CloudPlaces`; may be on the meta device.
-        tensors: Weights in the authors' spelling; those of other parts are passed over.
-        title: What it is called in the error message.
+        tensors: Weights with the authors' names; those of other parts are ignored.
+        title: Name of the predictor in the error message.
 
     Raises:
         BadCheckpoint: If a name is missing, unexpected or of another shape; lists all of them.

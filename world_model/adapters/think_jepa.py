@@ -1,4 +1,4 @@
-"""Released guided predictors of ThinkJEPA: both spellings of their keys, their sizes, and loading."""
+"""Released guided predictors of ThinkJEPA: both sets of key names, sizes, and loading."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jepa_mpc.world_model.parts.predictors.guided import GuidedPredictor
 from jepa_mpc.world_model.parts.predictors.masked import RotaryMaskedPredictor
 
 HEADS = 6
-"""Heads of the published predictor; no shape tells them."""
+"""Heads of the published predictor, which the shapes do not determine."""
 
 LATER = (
     (r"^context_adapter\.", "predictor_embed."),
@@ -48,13 +48,14 @@ PREFIXES = ("", "module.", "predictor.", "module.predictor.", "model.predictor."
 def load_released(
     path: str | Path, *, grid: tuple[int, int], heads: int = HEADS, guidance_heads: int | None = None
 ) -> GuidedPredictor:
-    """A released guided predictor in evaluation mode. No code of the file is run.
+    """A released guided predictor in evaluation mode. No code of the file is executed.
 
     Args:
         path: A weight file.
-        grid: Rows and columns of the tokens of one frame; `(N, N)` for N tokens counts places as the released code.
+        grid: Rows and columns of the tokens of one frame; `(N, N)` for N tokens numbers positions as the released code
+            does.
         heads: Attention heads.
-        guidance_heads: Heads that read the thinker's tokens, if others.
+        guidance_heads: Heads of the cross-attention to the thinker's tokens, if different.
 
     Raises:
         BadCheckpoint: If the file cannot be read safely, or names or shapes do not fit.
@@ -70,14 +71,14 @@ def predictor(
     guidance_heads: int | None = None,
     eps: float = 1e-6,
 ) -> GuidedPredictor:
-    """As `load_released`, from tensors in either spelling, with or without a prefix.
+    """As `load_released`, from tensors with either set of names, with or without a prefix.
 
     Args:
         tensors: Released weights.
         grid: Rows and columns of the tokens of one frame.
         heads: Attention heads.
-        guidance_heads: Heads that read the thinker's tokens, if others.
-        eps: Constant of the plain predictor's layer norms.
+        guidance_heads: Heads of the cross-attention to the thinker's tokens, if different.
+        eps: Constant of the unguided predictor's layer norms.
 
     Raises:
         BadCheckpoint: If names or shapes do not fit.
@@ -97,7 +98,7 @@ def predictor(
 
 
 def first_spelling(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights by the names of the first release.
+    """The same weights with the names of the first release.
 
     Raises:
         BadCheckpoint: If a part is there under both names.
@@ -124,7 +125,7 @@ def _bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _kind(tensors: Mapping[str, Tensor]) -> tuple[str, int]:
-    """How layers are told, and the width inside the map to scale and shift."""
+    """Kind of guidance, and the width inside the map to scale and shift."""
     if any(name.startswith(f"{READERS}.") for name in tensors):
         return "crossattn", GuidanceSizes(inputs=1).hidden
     kind = "adaln" if any(name.startswith("guidance_prenorms.") for name in tensors) else "film"
@@ -132,7 +133,7 @@ def _kind(tensors: Mapping[str, Tensor]) -> tuple[str, int]:
 
 
 def _stacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Mask tokens as rows of one weight, gates as numbers of their own."""
+    """Mask tokens as rows of one weight, gates as separate numbers."""
     tokens = sorted(
         (name for name in tensors if re.fullmatch(r"mask_tokens\.\d+", name)), key=lambda name: int(name.split(".")[1])
     )

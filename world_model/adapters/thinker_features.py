@@ -1,12 +1,12 @@
-"""Files of cached thinker features: the hidden states of one clip, and which frames they were made from.
+"""Files of cached thinker features: the hidden states of one clip, and the frames they were computed from.
 
-    old       (L, S, D)    states of prompt and pictures, from L layers of any language model that sees
+    old       (L, S, D)    states of prompt and images, from L layers of any vision-language model
     old_mask  (S)          bool, True where there is a token
-    new       (L, S', D)   states of what it said
+    new       (L, S', D)   states of its output
     new_mask  (S')         bool
-    frames    (K)          int64, the frames that it saw, counted as those of the window
+    frames    (K)          int64, indices of its input frames, counted as those of the window
 
-A file without frame numbers is refused: nobody could tell whether the thinker saw the future.
+A file without frame indices is refused, since it could contain information from the future.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def save_features(path: str | Path, features: ThinkerFeatures) -> None:
 
     Args:
         path: A `.safetensors` file.
-        features: Of one world (B = 1).
+        features: Features of one world (B = 1).
 
     Raises:
         ValueError: If there are several worlds.
@@ -46,11 +46,11 @@ def load_features(path: str | Path, *, last_observed: int) -> ThinkerFeatures:
     """Read the features of one clip (B = 1).
 
     Args:
-        path: A file of `save_features`, or of anyone who keeps to the format above.
-        last_observed: Number of the last frame that the thinker may have seen.
+        path: A file of `save_features`, or any file in the format above.
+        last_observed: Index of the last frame that the thinker may have seen.
 
     Raises:
-        BadEpisode: If the file cannot be read, a field is missing or of another shape, or a state that counts is not
+        BadEpisode: If the file cannot be read, a field is missing or of another shape, or an unmasked state is not
             finite.
         ValueError: If the thinker saw a later frame.
     """
@@ -78,10 +78,10 @@ def load_features(path: str | Path, *, last_observed: int) -> ThinkerFeatures:
 
 
 def join_features(clips: Sequence[ThinkerFeatures]) -> ThinkerFeatures:
-    """The features of several clips side by side, padded to the longest.
+    """Concatenate the features of several clips as a batch, padded to the longest.
 
     Raises:
-        ValueError: If there is none, or they differ in layers or width.
+        ValueError: If there is none, or numbers of layers or widths differ.
     """
     kinds = {(one.layers, one.old.shape[3]) for one in clips}
     if len(kinds) != 1:
@@ -97,7 +97,7 @@ def join_features(clips: Sequence[ThinkerFeatures]) -> ThinkerFeatures:
 
 
 def as_batch(features: ThinkerFeatures) -> dict[str, Tensor]:
-    """The entries of a batch by which a `ThinkObjective` finds them."""
+    """The batch entries that a `ThinkObjective` expects."""
     return {f"thinker_{name}": getattr(features, name) for name in FIELDS}
 
 
@@ -110,14 +110,14 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _longer(x: Tensor, length: int, *, axis: int) -> Tensor:
-    """Zeros (no token) behind what is there, up to `length`."""
+    """Pad with zeros (no token) up to `length`."""
     shape = list(x.shape)
     shape[axis] = length - shape[axis]
     return torch.cat([x, x.new_zeros(shape)], dim=axis)
 
 
 def _repeated(frames: Tensor, length: int) -> Tensor:
-    """The last frame number again, up to `length`."""
+    """Repeat the last frame index up to `length`."""
     if not frames.shape[1]:
         raise ValueError("features that do not say which frames were seen cannot be joined")
     return torch.cat([frames, frames[:, -1:].expand(-1, length - frames.shape[1])], dim=1)

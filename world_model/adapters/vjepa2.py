@@ -1,4 +1,4 @@
-"""Released masked predictors of I-JEPA and V-JEPA 1, 2 and 2.1: their key names, their sizes, and loading."""
+"""Released masked predictors of I-JEPA and V-JEPA 1, 2 and 2.1: key names, sizes, and loading."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from jepa_mpc.world_model.parts.predictors.masked import (
 )
 
 POSITION_TABLE = "predictor_pos_embed"
-"""The table of places: used by I-JEPA and V-JEPA; some files of later predictors carry one that is not used."""
+"""The table of positional embeddings: used by I-JEPA and V-JEPA; some files of later predictors have an unused one."""
 
 HEADS = 12
-"""Heads of every released predictor of V-JEPA 2 and 2.1, which no shape tells; earlier ones have the encoder's."""
+"""Heads of all released predictors of V-JEPA 2 and 2.1, not given by shapes; earlier ones have the encoder's."""
 
 TAGS = {"video_mod_embed": 0, "img_mod_embed": 1}
 RULES = (
@@ -57,13 +57,13 @@ def predictor_spelling(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fill_predictor(predictor: MaskedPredictor, tensors: Mapping[str, Tensor], *, title: str = "predictor") -> None:
-    """Give a predictor released weights if, and only if, names and shapes agree one to one.
+    """Load released weights into a predictor if, and only if, names and shapes match one to one.
 
     Args:
-        predictor: One of ours; may be on the meta device, except for a table of places, which counts if the file has
-            none.
-        tensors: Weights in the authors' spelling, without prefixes.
-        title: What it is called in the error message.
+        predictor: One of ours; may be on the meta device, except for a table of positional embeddings, which is used if
+            the file has none.
+        tensors: Weights with the authors' names, without prefixes.
+        title: Name of the predictor in the error message.
 
     Raises:
         BadCheckpoint: If a name is missing, unexpected or of another shape; lists all of them.
@@ -82,7 +82,7 @@ def fill_predictor(predictor: MaskedPredictor, tensors: Mapping[str, Tensor], *,
 
 
 def numbered_masks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights with the single mask token of I-JEPA spelled as the first of several."""
+    """The weights with the single mask token of I-JEPA named as the first of several."""
     return {"mask_tokens.0" if name == "mask_token" else name: value for name, value in tensors.items()}
 
 
@@ -90,11 +90,11 @@ def sizes_of(tensors: Mapping[str, Tensor], *, heads: int = HEADS) -> MaskedSize
     """Sizes of a released predictor from the shapes of its weights.
 
     Args:
-        tensors: In the authors' spelling.
+        tensors: With the authors' names.
         heads: Attention heads.
 
     Raises:
-        BadCheckpoint: If a weight that tells a size is missing.
+        BadCheckpoint: If a weight that determines a size is missing.
     """
     two_layers = "predictor_embed.2.weight" in tensors
     first = _need(tensors, "predictor_embed.0.weight" if two_layers else "predictor_embed.weight")
@@ -112,14 +112,14 @@ def sizes_of(tensors: Mapping[str, Tensor], *, heads: int = HEADS) -> MaskedSize
 
 
 def load_predictor(released: Released, *, image: int = PRETRAINING_PIXELS, heads: int | None = None) -> MaskedPredictor:
-    """The masked predictor beside a released encoder, in evaluation mode.
+    """The masked predictor of a released encoder, in evaluation mode.
 
-    The places of a V-JEPA 2.1 predictor are stretched as in its training; its public loader leaves them as they are,
-    and no file tells which the weights expect.
+    The positions of a V-JEPA 2.1 predictor are stretched as in its training; its public loader does not stretch them,
+    and the file does not say which the weights expect.
 
     Args:
         released: A file that was read.
-        image: Side of the pictures that it will be asked about, in pixels; one with a table of places knows its own.
+        image: Side of its input images, in pixels; a table of positional embeddings determines its own.
         heads: Attention heads, if not those of the released ones.
 
     Raises:
@@ -157,7 +157,7 @@ def _numbered(tensors: Mapping[str, Tensor], name: str) -> list[str]:
 
 
 def _join(tensors: Mapping[str, Tensor], name: str, parts: list[str]) -> dict[str, Tensor]:
-    """Vectors that stand alone in the file as rows of one weight of ours; left as they are if one is missing."""
+    """Separate vectors in the file as rows of one of our weights; unchanged if one is missing."""
     if not parts or any(part not in tensors for part in parts):
         return dict(tensors)
     rest = {key: value for key, value in tensors.items() if key not in parts}

@@ -1,4 +1,4 @@
-"""The released layout of V-JEPA 2-AC's predictor: its key names, its sizes, and the one table that it never uses."""
+"""The released layout of V-JEPA 2-AC's predictor: key names, sizes, and an unused table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.world_model.parts.poses import PoseReader
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredictor, BlockCausalSizes
 
-# Released name -> our name, first match wins.
+# Released name -> our name, the first match is used.
 RELEASED_TO_OURS = (
     (r"^predictor_embed\.", "patches."),
     (r"^action_encoder\.", "motion."),
@@ -30,15 +30,15 @@ RELEASED_TO_OURS = (
 )
 WRAPPERS = ("module.", "backbone.")
 CAMERA = "camera."
-HEAD_DIM = 64  # of the released model, whose file does not tell the number of heads
-SIDE = 16  # patches on one side of the released 256 px pictures
+HEAD_DIM = 64  # of the released model, whose file lacks the number of heads
+SIDE = 16  # patches per side of the released 256 px images
 
 
 def from_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our names for a released predictor's tensors, with or without the prefixes of a trainer.
 
     Raises:
-        BadCheckpoint: If a name is none of such a predictor.
+        BadCheckpoint: If a name does not belong to such a predictor.
     """
     ours = {}
     for name, tensor in tensors.items():
@@ -77,12 +77,12 @@ def sizes_of(
     Args:
         tensors: The weights.
         heads: Attention heads; by default 64 channels each, as released.
-        rows: Rows of patches in a frame; the file does not tell.
+        rows: Rows of patches in a frame, which the file lacks.
         columns: Columns of patches.
-        cameras: Whether the place of the camera is a token.
+        cameras: Whether the camera pose is a token.
 
     Raises:
-        BadCheckpoint: If a tensor that tells a size is missing.
+        BadCheckpoint: If a tensor that determines a size is missing.
     """
     for name in ("patches.weight", "blocks.0.mlp.up.weight"):
         if name not in tensors:
@@ -104,7 +104,7 @@ def sizes_of(
 def fill(predictor: BlockCausalPredictor, tensors: Mapping[str, Tensor]) -> None:
     """Copy released weights into a predictor, all or nothing.
 
-    Released files carry the weights of the camera token, used or not: a predictor without that token leaves them out.
+    Released files always have weights of the camera token: a predictor without that token drops them.
 
     Raises:
         BadCheckpoint: If a tensor is missing, unexpected or of another shape; lists all of them.
@@ -124,7 +124,7 @@ def load_predictor(
     window: int = 1,
     reader: PoseReader | None = None,
 ) -> BlockCausalPredictor:
-    """A predictor of the sizes that the released weights have, filled with them, in evaluation mode.
+    """A predictor with the sizes of the released weights, filled with them, in evaluation mode.
 
     Raises:
         BadCheckpoint: If they do not fit such a predictor.

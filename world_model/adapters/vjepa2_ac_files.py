@@ -1,4 +1,4 @@
-"""The authors' file of V-JEPA 2-AC as a world model: encoder and predictor out of one file."""
+"""The authors' file of V-JEPA 2-AC as a world model: encoder and predictor from one file."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def load_released(
     encoder_heads: int | None = None,
     device: torch.device | str = "cpu",
 ) -> WorldModel:
-    """A world model from the authors' file: the encoder that it carries, and its predictor.
+    """A world model from the authors' file: its encoder and its predictor.
 
     Args:
         path: `vjepa2-ac-vitg.pt`.
-        cameras: The one camera that it shall look through; trained was one from the left.
-        dt_s: Seconds between two observations; trained was 0.25.
-        side: Patches on one side of a picture.
+        cameras: The one camera; the training used one from the left.
+        dt_s: Seconds between two observations; 0.25 in training.
+        side: Patches per side of an image.
         heads: Attention heads of the predictor; by default 64 channels each, as released.
-        encoder_heads: Likewise of the encoder; by default those of the released encoder of its width.
-        device: Where the networks shall run.
+        encoder_heads: Attention heads of the encoder; by default those of the released encoder of its width.
+        device: Device of the networks.
 
     Raises:
         BadCheckpoint: If the file is missing, damaged, another model's, or has no predictor.
@@ -72,10 +72,10 @@ def load_objective(
 
     Args:
         path: `vjepa2-ac-vitg.pt`.
-        side: Patches on one side of a picture.
+        side: Patches per side of an image.
         heads: Attention heads of the predictor.
-        encoder_heads: Likewise of the encoder.
-        reader: Reads poses out of proprioception; by default that of our simulated arms.
+        encoder_heads: Attention heads of the encoder.
+        reader: Reads poses from proprioception; by default that of our simulated arms.
 
     Raises:
         BadCheckpoint: If the file is missing, damaged, another model's, or has no predictor.
@@ -97,7 +97,7 @@ def load_objective(
 
 
 def system_of(objective: DynamicsObjective) -> dict[str, Any]:
-    """The configuration that `assemble` builds a released model from, for a checkpoint."""
+    """The configuration of a released model for `assemble`, for a checkpoint."""
     parts: Any = objective
     reader = {HandPose: "hand_pose", ArmPose: "arm_pose"}[type(parts.predictor.proprio)]
     sizes = {

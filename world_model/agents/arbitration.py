@@ -1,8 +1,8 @@
-"""Which of the two modes acts: the policy (Mode-1) where nothing surprises, the planner (Mode-2) otherwise.
+"""Arbitration between the two modes: the policy (Mode-1) acts while predictions hold, otherwise the planner (Mode-2).
 
     reactive wanted  =  surprise < th1  and  disagreement < th2  and  E(policy) <= E(last plan) + margin |E(last plan)|
 
-A world changes its mode when the other one was wanted `patience` times in a row.
+A world switches its mode when the other one was preferred `patience` times in a row.
 Reference: LeCun 2022, A path towards autonomous machine intelligence, section 3.1 (Mode-1 and Mode-2).
 """
 
@@ -18,13 +18,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What speaks for one mode or the other, of each world `B`; NaN where it is not known.
+    """Evidence for the choice of mode, per world `B`; NaN where unknown.
 
     Args:
-        surprise: Squared distance per number between what was seen and what had been predicted.
-        disagreement: How far the members of the ensemble are apart.
-        policy_energy: Energy of the policy's answer.
-        plan_energy: Energy of going on with the last course of action.
+        surprise: Mean squared difference between the perceived and the predicted state.
+        disagreement: Disagreement of the ensemble members.
+        policy_energy: Energy of the policy's plan.
+        plan_energy: Energy of continuing the last plan.
     """
 
     surprise: Annotated[Tensor, "B"]
@@ -35,14 +35,14 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Modes:
-    """The mode of each world: `reactive` `B` (bool), and for how many steps the other one has been wanted `B`."""
+    """The mode of each world: `reactive` `B` (bool), and for how many steps the other one was preferred `B`."""
 
     reactive: Annotated[Tensor, "B"]
     streak: Annotated[Tensor, "B"]
 
     @classmethod
     def planning(cls, batch: int, device: torch.device | str = "cpu") -> Modes:
-        """All worlds in Mode-2, as an episode begins."""
+        """All worlds in Mode-2, the initial state of an episode."""
         none = torch.zeros(batch, dtype=torch.int64, device=device)
         return cls(none.bool(), none)
 
@@ -54,8 +54,8 @@ class Arbitration:
     Args:
         surprise_below: th1, in the squared unit of the latents.
         disagreement_below: th2, in the unit of the disagreement.
-        margin: How much worse than the last plan the policy may be, as a share of that plan's energy.
-        patience: Times in a row that the other mode must be wanted.
+        margin: Allowed excess of the policy's energy over the last plan's, as a share of the latter.
+        patience: Consecutive steps that the other mode must be preferred.
 
     Raises:
         ValueError: If a number is out of range.
@@ -74,14 +74,14 @@ class Arbitration:
             )
 
     def wanted(self, evidence: Evidence) -> Annotated[Tensor, "B"]:
-        """Whether the evidence speaks for Mode-1 `B` (bool); what is not known never does."""
+        """Mask of the worlds where the evidence favours Mode-1 `B` (bool); unknown evidence never does."""
         calm = evidence.surprise < self.surprise_below
         agreed = evidence.disagreement < self.disagreement_below
         allowed = evidence.plan_energy + self.margin * evidence.plan_energy.abs()
         return calm & agreed & (evidence.policy_energy <= allowed)
 
     def step(self, modes: Modes, evidence: Evidence) -> Modes:
-        """The modes after one more piece of evidence."""
+        """The modes after a new piece of evidence."""
         other = self.wanted(evidence) != modes.reactive
         streak = torch.where(other, modes.streak + 1, 0)
         changes = streak >= self.patience

@@ -1,4 +1,4 @@
-"""Agents for world models that take several actions of the robot as one block."""
+"""Agents for world models that take several robot actions as one block."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from jepa_mpc.world_model.agents.planning import PlanningAgent
 
 @dataclass(frozen=True, kw_only=True)
 class BlockRobot:
-    """A robot as a world model of action blocks sees it.
+    """The robot as a world model of action blocks sees it.
 
     Args:
         cameras: Names of the cameras.
-        image_size: Width and height of the pictures (px).
+        image_size: Width and height of the images (px).
         dt_s: Seconds per block.
         action_box: Bounds of one block, time-major.
         embodiment: Name of the robot, if it has one.
@@ -33,11 +33,11 @@ class BlockRobot:
 
 
 class BlockAgent:
-    """Plans in blocks of actions, carries a block out action by action, then looks again.
+    """Plans in blocks of actions and executes each block action by action before the next observation is used.
 
     Args:
         agent: Plans blocks `B k A`, flattened time-major.
-        steps: Actions k of a block.
+        steps: Actions k per block.
     """
 
     def __init__(self, agent: PlanningAgent, *, steps: int) -> None:
@@ -47,7 +47,7 @@ class BlockAgent:
 
     @property
     def last(self) -> StepLog | None:
-        """What happened in the last step; its search is that of the block."""
+        """The log of the last step; its search is that of the block."""
         return self._last
 
     def limit(self, deadline_s: float) -> None:
@@ -60,16 +60,16 @@ class BlockAgent:
         self._left, self._last = [], None
 
     def aim(self, goal: Observation) -> None:
-        """Go on towards another goal; the rest of the block for the old one goes."""
+        """Continue towards another goal; drops the rest of the current block."""
         self.agent.aim(goal)
         self._left = []
 
     def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
-        """The next action; an observation within a block is not looked at.
+        """The next action; observations within a block are ignored.
 
         Raises:
             RuntimeError: If `reset` was not called.
-            BadObservation: If the observation is not what the perception was made for.
+            BadObservation: If the observation does not fit the perception.
         """
         fresh = not self._left
         if fresh:

@@ -1,4 +1,4 @@
-"""Agents that act by the chunks of ACT-JEPA: alone (Mode-1), or as where a planner begins."""
+"""Agents with ACT-JEPA chunk policies: the policy alone (Mode-1), or as a proposal for a planner."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jepa_mpc.world_model.policies.chunk import ChunkPolicy
 
 
 class ChunkAgent:
-    """The Mode-1 actor: it asks for a chunk, carries out a part of it, and asks again. No future is imagined.
+    """The Mode-1 actor: it predicts a chunk, executes a part of it, and predicts again, without rollouts.
 
     Args:
-        policy: Answers chunks.
-        execute: Actions of a chunk that are carried out before the next one.
-        within: Least number of steps that it asks for.
+        policy: Predicts chunks.
+        execute: Actions of a chunk executed before the next prediction.
+        within: Minimum number of steps to the goal given to the policy.
         budget: Steps in which to reach the goal; the policy is conditioned on the remaining ones, or on `within` if
             there are fewer.
 
@@ -49,7 +49,7 @@ class ChunkAgent:
 
         Raises:
             RuntimeError: If `reset` was not called.
-            BadObservation: If the observation is not what the networks were made for.
+            BadObservation: If the observation does not fit the networks.
         """
         place = self._age % self.execute
         if place == 0 or self._plan is None:
@@ -62,11 +62,11 @@ class ChunkAgent:
 
 
 class SeededAgent:
-    """A planning agent whose chunk policy sees what the agent sees.
+    """A planning agent whose chunk policy receives the same observations.
 
     Args:
-        agent: Plans; its proposal asks `policy`.
-        policy: Answers chunks.
+        agent: The planning agent; its proposal uses `policy`.
+        policy: Predicts chunks.
     """
 
     def __init__(self, agent: Agent, *, policy: ChunkPolicy) -> None:
@@ -74,7 +74,7 @@ class SeededAgent:
 
     @property
     def last(self) -> StepLog | None:
-        """What the planning agent says of the last step."""
+        """The planning agent's log of the last step."""
         return self.agent.last
 
     def reset(self, goal: Observation) -> None:
@@ -84,7 +84,7 @@ class SeededAgent:
         self.agent.reset(goal)
 
     def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
-        """Show the observation to both, and answer with the agent's action `B A`."""
+        """Pass the observation to both, and return the agent's action `B A`."""
         observation = observation.to(self.policy.box.low.device)
         self.policy.see(observation)
         return self.agent.act(observation)

@@ -1,4 +1,4 @@
-"""The configurator: rules, declared as data, that set the parameters of all other modules for the task at hand.
+"""The configurator: declarative rules that set the parameters of all other modules for the current task.
 
     config = base;  for each rule, in order: if it applies, its changes
 
@@ -17,19 +17,19 @@ from jepa_mpc.errors import UnknownName
 
 Mode = Literal["auto", "mode1", "mode2"]
 QUANTITIES = ("step", "steps_left", "present_cost", "surprise", "disagreement", "novelty")
-"""What a rule may ask for; of several worlds, the greatest value counts."""
+"""Quantities that a rule may test; over several worlds the maximum is used."""
 
 WEIGHT = "weights."
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """What is to be done, as far as it changes how to think.
+    """The parts of a task that affect the configuration.
 
     Args:
         goal: Kind of the goal, e.g. "image".
-        profile: How careful to be, e.g. "normal" or "careful"; rules refer to it.
-        steps: Steps that the episode may take; infinite by default.
+        profile: Caution profile, e.g. "normal" or "careful"; rules refer to it.
+        steps: Maximum number of steps of the episode; infinite by default.
     """
 
     goal: str = "image"
@@ -39,19 +39,19 @@ class TaskSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
-    """All that the configurator decides; every field of it is in the log of every step.
+    """The output of the configurator; every field is in the log of every step.
 
     Args:
         weights: u of each intrinsic term, by name.
         critic: Weight v of the critic at the end of a plan.
-        discount: gamma, the weight of a step relative to the one before.
+        discount: gamma, the weight of a step relative to the previous one.
         planner: Name of the planner (Mode-2).
-        horizon: Steps that a plan looks ahead.
-        execute: Steps of a plan that are carried out before planning anew.
-        hold_below: Stand still while the goal cost of the present is below this value; 0 never holds.
-        mode: "auto" leaves it to the arbitration, "mode1" and "mode2" insist.
-        tokens: Which tokens of a state count in the cost (True), or None for all of them.
-        applied: Names of the rules that applied.
+        horizon: Planning horizon in steps.
+        execute: Steps of a plan executed before replanning.
+        hold_below: Hold still while the current goal cost is below this value; 0 never holds.
+        mode: "auto" leaves the choice to the arbitration; "mode1" and "mode2" force it.
+        tokens: Mask of the tokens of a state that enter the cost (True), or None for all.
+        applied: Names of the applied rules.
     """
 
     weights: Mapping[str, float]
@@ -95,19 +95,19 @@ class AgentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """If a quantity is in a range and the task has a profile, change the configuration.
+    """A conditional change of the configuration: if a quantity is in a range and the task has a profile.
 
     Args:
-        name: What it is called in the log.
+        name: Name in the log.
         changes: Field -> value; "weights.NAME" for a single weight.
-        quantity: One of `QUANTITIES`, or None for a rule that does not ask.
+        quantity: One of `QUANTITIES`, or None for an unconditional rule.
         above: Applies where the quantity is above this value.
         below: Applies where it is below this value.
         profile: Applies to tasks of this profile only, or None for all.
 
     Raises:
         UnknownName: If there is no such quantity.
-        ValueError: If it asks for a range without a quantity or the other way round, or changes nothing.
+        ValueError: If it has bounds without a quantity or the other way round, or changes nothing.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Rule:
             raise ValueError(f"rule {self.name!r} needs changes, and a quantity if and only if it has bounds")
 
     def applies(self, task: TaskSpec, quantities: Mapping[str, float]) -> bool:
-        """Whether it applies now; a quantity that is not known (NaN) is in no range."""
+        """Whether it applies now; an unknown quantity (NaN) is in no range."""
         if self.profile is not None and self.profile != task.profile:
             return False
         return self.quantity is None or self.above < quantities.get(self.quantity, math.nan) < self.below
@@ -135,12 +135,12 @@ class Configurator:
     """Sets the parameters of all other modules.
 
     Args:
-        base: What holds where no rule says otherwise.
-        rules: In order; a later one sees and may undo what an earlier one changed.
-        task: What is to be done.
+        base: The default configuration.
+        rules: Applied in order; a later one sees and may override earlier changes.
+        task: The task.
 
     Raises:
-        UnknownName: If a rule changes what does not exist.
+        UnknownName: If a rule changes an unknown field.
         ValueError: If a rule's changes are out of range.
     """
 

@@ -1,8 +1,8 @@
-"""Carrying plans out in real time: one action per control period, whatever the planner does meanwhile.
+"""Real-time execution of plans: one action per control period, independent of the planner's run time.
 
-Plan step i belongs to the time from `stamp + i * period_s` on, where `stamp` is when the observation behind the plan
-was made. A plan that took long is therefore entered at its matching step; the steps that were meant for the time of the
-search are left out. With a pool of one thread the search runs beside the motion, without one it runs inside `tick`.
+Plan step i is for the time from `stamp + i * period_s` on, where `stamp` is the time of the observation behind the
+plan. A slow search therefore starts at its matching step; the steps for the time of the search are skipped. With a pool
+of one thread the search runs in parallel with the motion, without one it runs inside `tick`.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ class Think(Protocol):
     """Searches for a plan; `Agent.think` is one."""
 
     def __call__(self, moments: Sequence[Moment], guess: Plan | None) -> PlanResult:
-        """A plan from the newest of the moments (oldest first) on, near the guess `B H A` if there is one."""
+        """A plan from the newest of the moments (oldest first) on, near the initial plan `B H A` if there is one."""
 
 
 class Pool(Protocol):
-    """Where searches run: `concurrent.futures.ThreadPoolExecutor(1)`, or `Inline()`."""
+    """Executor of searches: `concurrent.futures.ThreadPoolExecutor(1)`, or `Inline()`."""
 
     def submit(self, task: Callable[..., PlanResult], /, *arguments: object) -> Future[PlanResult]:
         """Start a task."""
 
 
 class Inline:
-    """Runs each task at once, in the caller's thread."""
+    """Runs each task immediately in the caller's thread."""
 
     def submit(self, task: Callable[..., PlanResult], /, *arguments: object) -> Future[PlanResult]:
-        """Run the task and return its finished future, which holds what it raised."""
+        """Run the task and return its finished future, including any exception."""
         future: Future[PlanResult] = Future()
         try:
             future.set_result(task(*arguments))
-        except Exception as error:  # noqa: BLE001 -- the future hands it on, as that of a thread does
+        except Exception as error:  # noqa: BLE001 -- stored in the future, as a thread pool does
             future.set_exception(error)
         return future
 
 
 @dataclass(frozen=True)
 class _Running:
-    """A plan that is carried out."""
+    """A plan that is being executed."""
 
     actions: Plan
     stamp_s: float
@@ -62,7 +62,7 @@ class _Running:
 
 @dataclass(frozen=True)
 class _Search:
-    """A search under way, and when the observation behind it was made; a void one is awaited and thrown away."""
+    """A running search and the time of its observation; the result of a void one is discarded."""
 
     future: Future[PlanResult]
     stamp_s: float
@@ -70,27 +70,27 @@ class _Search:
 
 
 class RecedingHorizon:
-    """Plans again and again, and answers each control period with one action that is never older than allowed.
+    """Replans continuously, and returns an action per control period that is never older than allowed.
 
-    Each `tick` takes the newest observation in, takes over a plan that has become ready, starts the next search if none
-    is under way, and answers with the running plan's action for this time. Without a plan that is fresh enough it
-    holds, and after `stop_after_s` of that it stops. The search sees the observations and actions in one piece only:
-    when an observation was missed, its history begins anew.
+    Each `tick` stores the newest observation, adopts a finished plan, starts the next search if none is running, and
+    returns the plan's action for the current time. Without a sufficiently recent plan it holds still, and after
+    `stop_after_s` of that it stops. A search uses only contiguous observations and actions: a missed observation
+    restarts its history.
 
     Discarded and counted in `counts`, by reason: observations that are "duplicate" (or out of order), "late" or "from
-    the future"; plans that are "outdated" on arrival, "invalid" (not finite, or no world has a valid plan),
-    "malformed" (no plan, or one of another shape), or "failed" (the search raised, or the pool takes none). What went
-    wrong last is logged and kept in `failure`; the robot follows the running plan while it is fresh, then holds. When
-    the clock goes back, everything is forgotten and the search under way is void.
+    the future"; plans that are "outdated" on arrival, "invalid" (not finite, or no world has a valid plan), "malformed"
+    (no plan, or one of another shape), or "failed" (the search raised, or the pool rejects tasks). The last error is
+    logged and kept in `failure`; the robot follows the current plan while it is recent, then holds. If the clock goes
+    back, all state is reset and the running search is void.
 
     Args:
         think: Searches for plans. Runs in the pool's thread, one call at a time.
-        hold: The action of standing still `B A`; it is also what a world without a valid plan is given.
+        hold: The action for holding still `B A`; also used for a world without a valid plan.
         box: The actions that the robot accepts.
         timing: Rates and limits.
-        pool: Where searches run; in `tick` itself by default.
-        history: Observations that a search may look back on.
-        clock: Gives the time in seconds; observations are stamped by the same clock.
+        pool: Executor of searches; by default `tick` itself.
+        history: Number of observations passed to a search.
+        clock: Returns the time in seconds; observations are stamped by the same clock.
 
     Raises:
         ValueError: If `hold` does not fit the box or `history` is below 1.
@@ -109,7 +109,7 @@ class RecedingHorizon:
     ) -> None:
         check_shape(hold, "B A", A=box.dim)
         if not torch.equal(box.clip(hold), hold):
-            raise ValueError(f"the action of standing still must lie inside the box, got {hold.tolist()}")
+            raise ValueError(f"the hold action must lie inside the box, got {hold.tolist()}")
         if history < 1:
             raise ValueError(f"need history >= 1, got {history}")
         self.think, self.hold, self.box, self.timing = think, hold, box, timing
@@ -122,17 +122,17 @@ class RecedingHorizon:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew: no plan, no history, not stopped; a search under way is void."""
+        """Reset: no plan, no history, not stopped; a running search becomes void."""
         self._forget()
         self._stopped = False
         self._now = self._followed_s = self.clock()
 
     def tick(self, observation: Observation | None, *, stamp_s: float | None = None) -> Command:
-        """Answer one control period.
+        """Run one control period.
 
         Args:
-            observation: The newest one, or None if none came.
-            stamp_s: When it was made, by the executor's clock; now by default.
+            observation: The newest one, or None if there is none.
+            stamp_s: Its time, by the executor's clock; now by default.
         """
         self._read_clock()
         if observation is not None:
@@ -162,7 +162,7 @@ class RecedingHorizon:
             self._search = replace(self._search, void=True)
 
     def _take_in(self, observation: Observation, stamp_s: float) -> None:
-        """Remember an observation, unless it is no news."""
+        """Store an observation, unless it is a duplicate, late or from the future."""
         slack = ROUNDING * self.timing.period_s
         if not math.isfinite(stamp_s) or stamp_s > self._now + slack:
             self.counts["from the future"] += 1
@@ -178,7 +178,7 @@ class RecedingHorizon:
             self._seen_s = stamp_s
 
     def _start_search(self) -> None:
-        """Search from the newest moment, unless a search is under way or this moment was searched from."""
+        """Start a search from the newest moment, unless one is running or this moment was used."""
         due_s = self._searched_s + self.timing.replan_s - ROUNDING * self.timing.period_s
         news = bool(self._moments) and self._seen_s > self._searched_s and self._seen_s >= due_s
         if self._stopped or self._search is not None or not news:
@@ -186,19 +186,19 @@ class RecedingHorizon:
         self._searched_s = self._seen_s
         try:
             future = self.pool.submit(self.think, tuple(self._moments), self._guess(self._seen_s))
-        except RuntimeError as error:  # how executors of the standard library say that they are shut down
+        except RuntimeError as error:  # raised by standard executors after shutdown
             self._discard("failed", error)
             return
         self._search = _Search(future, self._seen_s)
 
     def _discard(self, reason: str, failure: BaseException) -> None:
-        """Count, keep and log what came instead of a plan."""
+        """Count, store and log a failed search."""
         self.counts[reason] += 1
         self.failure = failure
-        logger.warning("no plan came from the search (%s): %r", reason, failure)
+        logger.warning("the search returned no plan (%s): %r", reason, failure)
 
     def _guess(self, stamp_s: float) -> Plan | None:
-        """The running plan as it goes on from a time, held at its end."""
+        """The current plan from a time on, padded with its last action."""
         if self._running is None:
             return None
         actions = self._running.actions
@@ -206,7 +206,7 @@ class RecedingHorizon:
         return torch.cat([actions[:, done:], self.hold[:, None].expand(-1, done, -1)], dim=1)
 
     def _collect(self) -> None:
-        """Take over the plan of a finished search, if it is of use."""
+        """Adopt the plan of a finished search, if it is usable."""
         search = self._search
         if search is None or not search.future.done():
             return
@@ -220,7 +220,7 @@ class RecedingHorizon:
             self._adopt(search.future.result(), search.stamp_s)
 
     def _clock_reading(self) -> float:
-        """The time now; at least as late as the last reading."""
+        """The current time, never before the last reading."""
         return max(self._now, self.clock())
 
     def _adopt(self, result: PlanResult, stamp_s: float) -> None:
@@ -238,7 +238,7 @@ class RecedingHorizon:
         self.counts["adopted"] += 1
 
     def _flaw(self, result: object) -> str:
-        """What keeps a search's answer from being a plan for this robot; empty if nothing does."""
+        """Why a search result is not a plan for this robot; empty if it is one."""
         worlds, axes = self.hold.shape
         actions, status = getattr(result, "actions", None), getattr(result, "status", ())
         if not isinstance(actions, torch.Tensor):
@@ -266,12 +266,12 @@ class RecedingHorizon:
 
     def _reason_to_hold(self) -> str:
         if self._stopped:
-            return "stopped: call reset() once it is safe to go on"
+            return "stopped: call reset() once it is safe to continue"
         if self._running is None:
             return "no plan yet"
         age_s = self._now - self._running.stamp_s
         if age_s > self.timing.max_age_s:
-            return f"the plan rests on an observation {age_s:.3g} s old, {self.timing.max_age_s:.3g} s are allowed"
+            return f"the observation behind the plan is {age_s:.3g} s old, the limit is {self.timing.max_age_s:.3g} s"
         if self._step_at(self._now) >= self._running.actions.shape[1]:
             return f"the plan of {self._running.actions.shape[1]} steps has ended"
         return ""

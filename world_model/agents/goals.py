@@ -1,4 +1,4 @@
-"""Where an agent is to go: readings of the goal image, and how they improve on the way."""
+"""Goal readers: estimates of the goal from its image, refined during the episode."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Place = Callable[[Observation], Annotated[Tensor, "3"]]
 
 
 class EncodedGoal:
-    """The goal is the latent state of its image, and nothing is learned of it on the way.
+    """The goal is the latent state of its image; it is not refined.
 
     Args:
         perception: Frames to latents.
@@ -36,34 +36,34 @@ class EncodedGoal:
         self._goal: Goal | None = None
 
     def reset(self, goal: Observation) -> Goal:
-        """Encode the goal image; its last frame counts."""
+        """Encode the goal image; only its last frame is used."""
         latents = self.perception(goal)[:, -1]
         self._goal = Goal(latents=latents, sensors=None if self.sensors is None else self.sensors())
         return self._goal
 
     def update(self, observation: Observation, state: State) -> Goal:
-        """The same as before."""
+        """The same goal as before."""
         assert self._goal is not None
         return self._goal
 
     def did(self, action: Annotated[Tensor, "B A"]) -> None:
-        """Nothing to note."""
+        """Does nothing."""
 
 
 class CalibratedGoal:
-    """The goal's position is estimated from keypoints of the hand and the position head, both calibrated on the way.
+    """Estimates the goal position from hand keypoints and the position head, with online calibration.
 
-    In the present picture and in the goal image, `GoalEstimator` compares what every camera and the position head show
-    with the hand's own way. The estimate travels as `Goal.position`. One world at a time.
+    `GoalEstimator` compares what every camera and the position head show in the current image and in the goal image
+    with the hand's own motion. The estimate is `Goal.position`. One world at a time.
 
     Args:
         perception: Frames to latents.
         position_head: Maps latents to positions (m).
-        keypoints: Finds the hand in pictures.
-        sizes: In which sizes the hand is looked for (px).
-        place: How the hand's way is known: None adds up the agent's own commands, or a function that reads the
-            measured position from an observation.
-        step: Which axes of an action move the hand, three of them (m).
+        keypoints: Detects the hand in images.
+        sizes: Image sizes in which the hand is detected (px).
+        place: Source of the hand position: None sums the agent's own commands, or a function that reads the measured
+            position from an observation.
+        step: Indices of the three action axes that move the hand (m).
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class CalibratedGoal:
         self._latents: State | None = None
 
     def reset(self, goal: Observation) -> Goal:
-        """Encode the goal image and forget the last episode.
+        """Encode the goal image and reset the calibration.
 
         Raises:
             BadObservation: If there is more than one world.
         """
         if goal.frames.shape[0] != 1:
-            raise BadObservation(f"the calibrated goal follows one world at a time, got {goal.frames.shape[0]}")
+            raise BadObservation(f"the calibrated goal supports one world, got {goal.frames.shape[0]}")
         self._latents, self._picture = self.perception(goal)[:, -1], goal.frames[:, -1]
         self._read = self._position(self._latents)
         self._walked = torch.zeros(3)
@@ -95,7 +95,7 @@ class CalibratedGoal:
         return Goal(latents=self._latents)
 
     def update(self, observation: Observation, state: State) -> Goal:
-        """Take a step's pictures in: the goal with its position in the frame of the position head."""
+        """Process the images of a step; returns the goal with its position in the frame of the position head."""
         assert self._latents is not None
         place = self._walked if self.place is None else self.place(observation)
         hand, goal = self._sightings(observation)
@@ -104,7 +104,7 @@ class CalibratedGoal:
         return Goal(latents=self._latents, position=(read + way)[None].to(state.device))
 
     def did(self, action: Annotated[Tensor, "B A"]) -> None:
-        """Add a command to the hand's way."""
+        """Add a command to the hand's motion."""
         self._walked = self._walked + action[0, self.step].cpu()
 
     @torch.no_grad()
@@ -112,7 +112,7 @@ class CalibratedGoal:
         return self.position_head(state)[0].cpu()
 
     def _sightings(self, observation: Observation) -> tuple[Sighting, Sighting]:
-        """Where the hand is seen now, and where in the goal image: each beside the other."""
+        """Hand detections in the current image and in the goal image, each with the other as its pair."""
         now = observation.frames[:, -1]
         found = self.keypoints.find(torch.cat([now, self._picture]), torch.cat([self._picture, now]), sizes=self.sizes)
         at, spread = found.at.cpu(), found.spread.cpu()
@@ -120,22 +120,22 @@ class CalibratedGoal:
 
 
 def measured_position(axes: tuple[int, ...]) -> Place:
-    """Reads the hand's position from those entries of the proprioception (m)."""
+    """Reads the hand position from these entries of the proprioception (m)."""
 
     def place(observation: Observation) -> Annotated[Tensor, "3"]:
         if observation.proprio is None:
-            raise BadObservation("place=felt needs the measured pose of the hand, and the observation has none")
+            raise BadObservation("place=felt needs the measured hand pose, but the observation has none")
         return observation.proprio[0, -1, list(axes)].float().cpu()
 
     return place
 
 
 def needs_position_head(head: Position | None) -> Position:
-    """The head, if there is one.
+    """The position head, if there is one.
 
     Raises:
-        BadCheckpoint: If the world model has none.
+        BadCheckpoint: If the world model has no position head.
     """
     if head is None:
-        raise BadCheckpoint("agent=calibrated needs a world model with a position head; agent=simple does not")
+        raise BadCheckpoint("agent=calibrated needs a world model with a position head; use agent=simple")
     return head

@@ -1,4 +1,4 @@
-"""The optional parts of an agent with two modes, and the small tools of its step."""
+"""The optional modules of the two-mode agent, and helpers of its step."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Doubt = Callable[[State, State], Annotated[Tensor, "B"]]
 
 @dataclass(frozen=True, kw_only=True)
 class Modules:
-    """The optional parts of an agent; each one that is missing is simply not there.
+    """The optional modules of an agent; None for an absent one.
 
     Args:
-        actor: The policy (Mode-1), and where a search begins (Mode-2).
-        arbitration: Chooses between the modes; without it the agent plans, or does what the configurator insists on.
-        critic: Guesses what comes after a plan's end.
-        learner: Trains the critic on the way, from the experience.
-        experience: The long memory: predictions to compare with, costs to learn from, novelty.
-        doubt: How far an ensemble is apart about present states and goals `B N D` -> `B`.
-        blind: Worlds whose newest picture is of no use `B` (bool); what had been predicted stands in for it.
-        worst: Where the dynamics imagine several particles: the share of the dearest ones that counts (CVaR).
+        actor: The policy (Mode-1), and the proposal of a search (Mode-2).
+        arbitration: Chooses the mode; without it the agent plans, or follows the configurator.
+        critic: Predicts the cost after a plan's end.
+        learner: Trains the critic online, from the experience.
+        experience: The replay buffer: predictions to compare with, costs to learn from, novelty.
+        doubt: Disagreement of an ensemble on current states and goals `B N D` -> `B`.
+        blind: Mask of the worlds whose newest image is unusable `B` (bool); the prediction replaces it.
+        worst: For dynamics with several particles: the share of the most expensive ones that counts (CVaR).
     """
 
     actor: Proposal | None = None
@@ -46,7 +46,7 @@ class Modules:
 
 
 class Once:
-    """A proposal that answers the same question but once."""
+    """Caches a proposal for repeated calls with the same arguments."""
 
     def __init__(self, actor: Proposal) -> None:
         self.actor = actor
@@ -63,7 +63,7 @@ class Once:
 
 
 class Stopwatch:
-    """Seconds since the last look, by the name of the stage."""
+    """Seconds since the last call, by the name of the stage."""
 
     def __init__(self) -> None:
         self.spans: dict[str, float] = {"plan": 0.0}
@@ -76,11 +76,11 @@ class Stopwatch:
 
 
 def fitted(plan: Plan, horizon: int) -> Plan:
-    """The plan cut, or held at its last action, to another length."""
+    """The plan truncated, or padded with its last action, to another length."""
     return plan[:, torch.arange(horizon, device=plan.device).clamp(max=plan.shape[1] - 1)]
 
 
 def worst(values: Annotated[Tensor, "B"]) -> float:
-    """The greatest value that is known; NaN if none is."""
+    """The maximum of the known values; NaN if all are unknown."""
     known = values[~values.isnan()]
     return float(known.max()) if len(known) else float("nan")

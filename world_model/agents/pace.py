@@ -1,4 +1,4 @@
-"""The words of real time: moments, commands, limits, and the beat that a control loop keeps."""
+"""Types of real-time control: moments, commands, timing, and the beat of a control loop."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch import Tensor
 from jepa_mpc.types import Observation
 
 Action = Annotated[Tensor, "B A"]
-ROUNDING = 1e-6  # share of a period by which a clock may miss the beat
+ROUNDING = 1e-6  # tolerance of the beat, as a share of a period
 
 
 class Drive(Enum):
-    """What the robot is told to do in one period."""
+    """The command type of one period."""
 
-    FOLLOW = "follow"  # carry the plan on
-    HOLD = "hold"  # stand still until a fresh plan comes
-    STOP = "stop"  # stand still until `reset`
+    FOLLOW = "follow"  # follow the plan
+    HOLD = "hold"  # hold still until a new plan arrives
+    STOP = "stop"  # hold still until `reset`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """An observation, when it was made, and the action that was sent after it.
+    """An observation, its time, and the action sent after it.
 
     Args:
-        observation: What was seen.
-        stamp_s: When, by the executor's clock.
-        action: What was sent `B A`; None for the newest moment.
+        observation: The observation.
+        stamp_s: Its time, by the executor's clock.
+        action: The action sent `B A`; None for the newest moment.
     """
 
     observation: Observation
@@ -42,13 +42,13 @@ class Moment:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What to send to the robot now.
+    """The command for the robot in this period.
 
     Args:
         action: `B A`, physical units, inside the box.
         drive: Whether it follows a plan.
-        age_s: Time since the observation behind the plan; infinite where no plan is followed.
-        step: Which step of the plan this is, or None.
+        age_s: Age of the observation behind the plan; infinite without a plan.
+        step: Index of the plan's step, or None.
         reason: Why no plan is followed; empty otherwise.
     """
 
@@ -61,13 +61,13 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How fast the robot is driven and how old the information behind an action may be.
+    """Control rates, and limits on the age of the information behind an action.
 
     Args:
-        period_s: Time that each action of a plan is meant for.
-        max_age_s: Oldest observation that an action may rest on; older plans and observations are discarded.
-        stop_after_s: Time without a plan to follow after which the robot stops until `reset`.
-        replan_s: Least time between the observations of two searches; 0 plans as often as the planner can.
+        period_s: Duration of each action of a plan.
+        max_age_s: Maximum age of the observation behind an action; older plans and observations are discarded.
+        stop_after_s: Time without a plan after which the robot stops until `reset`.
+        replan_s: Minimum time between the observations of two searches; 0 replans as often as possible.
 
     Raises:
         ValueError: If a time is not positive (`replan_s`: negative), or actions would expire within their period.
@@ -90,7 +90,7 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Beat:
-    """One period of a metronome: its number, and by how much it begins late."""
+    """One period of the control loop: its index, and its delay."""
 
     index: int
     late_s: float
@@ -103,7 +103,7 @@ def beats(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Beat]:
-    """Give `count` beats, one per period from now on; one that is late comes at once, and the later ones keep time."""
+    """Yield `count` beats, one per period from now on; a late one comes immediately and does not shift later ones."""
     start_s = clock()
     for index in range(count):
         wait_s = start_s + index * period_s - clock()

@@ -1,4 +1,4 @@
-"""The planning agent: perceive, remember, imagine, judge, act."""
+"""The planning agent: perceive, remember, predict, evaluate, act."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from jepa_mpc.world_model.agents.search import PlanSearch
 from jepa_mpc.world_model.memory.replay_buffer import seen
 
 Felt = Callable[[Observation], Annotated[Tensor, "B P"] | None]
-"""An observation -> the proprioception that the world model is given, or None."""
+"""Maps an observation to the world model's proprioception, or None."""
 
 
 class PlanningAgent:
-    """Moves towards a goal image by planning in a world model, for B worlds side by side.
+    """Moves towards a goal image by planning in a world model, for B worlds in parallel.
 
-    Each step it perceives the observation, remembers it, judges the present, searches (every `settings.execute` steps)
-    for the plan whose imagined future is cheapest, and answers with that plan's next action. A world whose present
-    cost is below `settings.hold_below` answers with the zero action instead. Only observations reach the agent. An
-    error in the midst of a step leaves the agent as it was before, so that the next observation can be acted on.
+    Each step it perceives the observation, stores it, evaluates the current state, searches (every `settings.execute`
+    steps) for the plan with the cheapest predicted future, and returns that plan's next action. A world whose current
+    cost is below `settings.hold_below` gets the zero action instead. The agent sees observations only. An error during
+    a step leaves the agent unchanged, so that it can act on the next observation.
 
     Args:
         perception: Frames to latents.
-        memory: The last latents and the actions between them.
+        memory: Stores the last latents and the actions between them.
         dynamics: The world model, learned or true.
-        cost: What is wanted.
+        cost: The cost to minimise.
         planner: Searches for plans.
         box: The actions that the robot accepts, in physical units; observations are moved to its device.
-        settings: How far to look ahead and how often to plan anew.
+        settings: Horizon and replanning interval.
         generator: Source of the planner's randomness, on the device of the box.
-        proposal: Names plans that every search begins with (a policy), or None; see `PlanSearch`.
-        goals: Reads the goal; by default its image is encoded once.
+        proposal: Proposes plans for every search (a policy), or None; see `PlanSearch`.
+        goals: Reads the goal; by default it encodes the image once.
         position_head: Maps latents to positions (m), for the step log; or None.
-        felt: Which proprioception the world model is given; by default the newest, if there is any.
+        felt: Selects the world model's proprioception; by default the newest, if there is any.
     """
 
     _plan: Plan | None
@@ -84,18 +84,18 @@ class PlanningAgent:
         self._forget_plan()
 
     def reset(self, goal: Observation) -> None:
-        """Begin an episode: read the goal once and forget everything else. Its last frame counts."""
+        """Begin an episode: read the goal once and clear all other state. Only the last frame of the goal is used."""
         self._take_up(goal)
         self.memory.begin(goal=self._known_goal().latents)
         self.last = None
 
     def aim(self, goal: Observation) -> None:
-        """Go on towards another goal: the memory stays, the plan for the old one goes."""
+        """Continue towards another goal: keeps the memory, drops the plan."""
         self._take_up(goal)
         self.memory.aim(goal=self._known_goal().latents)
 
     def limit(self, deadline_s: float) -> None:
-        """Let each search from now on take so many seconds at most.
+        """Limit each following search to this many seconds.
 
         Raises:
             ValueError: If that is not a positive number.
@@ -107,8 +107,7 @@ class PlanningAgent:
 
         Raises:
             RuntimeError: If `reset` was not called.
-            BadObservation: If the observation is not what the perception was made for, or has another batch than
-                the goal.
+            BadObservation: If the observation does not fit the perception, or has another batch size than the goal.
         """
         times = [perf_counter()]
         observation = observation.to(self.search.box.low.device)
@@ -129,18 +128,17 @@ class PlanningAgent:
         return action
 
     def think(self, moments: Sequence[Moment], guess: Plan | None) -> PlanResult:
-        """Search for a plan without acting or remembering: what `RecedingHorizon` runs, in a thread of its own.
+        """Search for a plan without acting or storing; `RecedingHorizon` runs this in its own thread.
 
-        A world whose present cost is below `settings.hold_below` gets the plan of standing still.
+        A world whose current cost is below `settings.hold_below` gets the zero plan.
 
         Args:
             moments: Observations and the actions between them, oldest first.
-            guess: A first guess `B H A`, or None.
+            guess: An initial plan `B H A`, or None.
 
         Raises:
             RuntimeError: If `reset` was not called.
-            BadObservation: If an observation is not what the perception was made for, or has another batch than the
-                goal.
+            BadObservation: If an observation does not fit the perception, or has another batch size than the goal.
         """
         goal, box = self._known_goal(), self.search.box
         seen = [moment.observation.to(box.low.device) for moment in moments]
@@ -166,7 +164,7 @@ class PlanningAgent:
         return state
 
     def _think(self, context: Context, times: list[float]) -> None:
-        """Search for a new plan, from the last one shifted by what was carried out."""
+        """Search for a new plan, starting from the last one shifted by the executed steps."""
         goal = self._known_goal()
         guess = None if self._plan is None else self.search.moved_on(self._plan, self._age)
         self._result = self.search.go_on(context, goal, guess=guess, last=self._result, age=self._age)
@@ -176,7 +174,7 @@ class PlanningAgent:
         times.append(perf_counter())
 
     def _next_action(self, held: Annotated[Tensor, "B"]) -> Annotated[Tensor, "B A"]:
-        """The plan's next action, or zero for held worlds, whose plan is put aside until the next search."""
+        """The plan's next action, or zero for held worlds, whose plan is dropped until the next search."""
         still = self.search.still(len(held))
         if self._plan is None or bool(held.all()):
             self._plan, self._age = None, 0
@@ -219,11 +217,11 @@ def newest_proprio(observation: Observation) -> Annotated[Tensor, "B P"] | None:
 
 
 def no_proprio(observation: Observation) -> None:
-    """None: the world model takes pictures alone."""
+    """None: the world model takes images only."""
 
 
 def check_state(state: State, goal: State) -> None:
-    """Refuse a state that cannot be compared with the goal's.
+    """Refuse a state that cannot be compared with the goal.
 
     Raises:
         BadObservation: If their shapes differ.
@@ -239,7 +237,7 @@ def check_state(state: State, goal: State) -> None:
 def believed(
     head: Callable[[Tensor], Tensor], state: State, *, goal: Goal, imagined: Annotated[Tensor, "B H N D"] | None
 ) -> dict[str, Any]:
-    """Position, path and distance of the goal as a position head reads them: entries of a `StepLog`."""
+    """Position, path and goal distance estimated by a position head: entries of a `StepLog`."""
     position = head(state)
     target = head(goal.latents) if goal.position is None else goal.position
     path = None if imagined is None else head(imagined)

@@ -1,4 +1,4 @@
-"""Acting without planning (LeCun's Mode-1): perceive, ask the policy, act. No future is imagined.
+"""Acting without planning (LeCun's Mode-1): perceive, query the policy, act. Nothing is predicted.
 
 Reference: LeCun 2022, A path towards autonomous machine intelligence, section 3.1.
 """
@@ -19,19 +19,19 @@ from jepa_mpc.world_model.policies.goal import GoalPolicy, check_actions
 
 
 class ReactiveAgent:
-    """Moves towards a goal image by a policy alone, for B worlds side by side.
+    """Moves towards a goal image by a policy alone, for B worlds in parallel.
 
     Args:
-        perception: Frames to latents, of the world model that the policy belongs to.
-        policy: Answers actions.
+        perception: Frames to latents, of the world model that the policy was trained for.
+        policy: Predicts actions.
         box: The actions that the robot accepts.
-        within: Steps in which the policy is asked to arrive, again and again: 1 is as soon as it can.
-        budget: Steps in the episode, if the policy shall take its time: it is told the steps that are left, and
-            `within` as soon as there are fewer.
+        within: Number of steps to the goal given to the policy in every step: 1 means as fast as possible.
+        budget: Steps in the episode, if the policy may use them all: it is then given the remaining steps, but at least
+            `within`.
         position_head: Maps latents to positions (m), for the step log; or None.
 
     Raises:
-        ValueError: If policy and robot have other actions, or a number is out of range.
+        ValueError: If the actions of policy and robot differ, or a number is out of range.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ReactiveAgent:
         self._age = 0
 
     def reset(self, goal: Observation) -> None:
-        """Begin an episode: encode the goal image; its last frame counts."""
+        """Begin an episode: encode the goal image; only its last frame is used."""
         self._goal = Goal(latents=self.perception(goal.to(self.box.low.device))[:, -1])
         self.last, self._age = None, 0
 
@@ -64,8 +64,7 @@ class ReactiveAgent:
 
         Raises:
             RuntimeError: If `reset` was not called.
-            BadObservation: If the observation is not what the perception was made for, or has another batch than the
-                goal.
+            BadObservation: If the observation does not fit the perception, or has another batch size than the goal.
         """
         if self._goal is None:
             raise RuntimeError("the agent has no goal yet: call reset(goal) before act(observation)")

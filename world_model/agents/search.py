@@ -1,4 +1,4 @@
-"""One search for a plan: what is asked of the planner, where it begins, and what its answer is imagined to lead to."""
+"""One search for a plan: the request to the planner, its initial plans, and the rollout of its result."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from jepa_mpc.world_model.dynamics.step_model import known_steps
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSearch:
-    """Searches for the plan whose imagined future is cheapest. It holds nothing that changes.
+    """Searches for the plan with the cheapest predicted future. Stateless.
 
     Args:
         dynamics: The world model, learned or true.
-        cost: What is wanted.
+        cost: The cost to minimise.
         planner: Searches for plans.
         box: The actions that the robot accepts, in physical units.
-        settings: How far to look ahead.
+        settings: The horizon.
         generator: Source of the planner's randomness, on the device of the box.
-        proposal: Names plans that every search begins with (a policy): its best guess takes the place of the last
-            plan, which becomes a candidate beside the others. None begins with the last plan alone.
+        proposal: Proposes plans (a policy): its best guess replaces the last plan as the initial plan, and the last
+            plan becomes a candidate. None starts from the last plan alone.
     """
 
     dynamics: Dynamics
@@ -39,24 +39,24 @@ class PlanSearch:
     proposal: Proposal | None = None
 
     def still(self, batch: int) -> Plan:
-        """The plan of zero actions `B H A`, or of the nearest ones that the box allows."""
+        """The plan of zero actions `B H A`, clipped to the box."""
         return self.box.clip(self.box.low.new_zeros(batch, self.settings.horizon, self.box.dim))
 
     def moved_on(self, plan: Plan, steps: int) -> Plan:
-        """A plan after `steps` of its steps were carried out; it ends standing still."""
+        """A plan after `steps` executed steps, padded with zero actions."""
         return shifted(plan, steps, tail=self.still(len(plan)))
 
     def go_on(
         self, context: Context, goal: Goal, *, guess: Plan | None, last: PlanResult | None, age: int
     ) -> PlanResult:
-        """Search from a first guess and from the good candidates of the last search.
+        """Search from an initial plan and from the elites of the last search.
 
         Args:
-            context: What is known of the past.
-            goal: Where to go.
-            guess: The plan that is being carried out, moved on to the present, or None.
+            context: Past states and actions.
+            goal: The goal.
+            guess: The current plan, shifted to the present, or None.
             last: The last search, or None.
-            age: Steps that were carried out since then.
+            age: Steps executed since then.
         """
         kept = None if last is None else last.elites
         still = self.still(context.latents.shape[0])
@@ -64,7 +64,7 @@ class PlanSearch:
         return self.run(context, goal, guess, again)
 
     def run(self, context: Context, goal: Goal, guess: Plan | None = None, again: Plans | None = None) -> PlanResult:
-        """Search from a first guess `B H A` and further candidates `B S H A`, both optional."""
+        """Search from an initial plan `B H A` and further candidates `B S H A`, both optional."""
         batch = context.latents.shape[0]
         begin, candidates = self._begin(context, goal, guess, again)
         return self.planner.plan(
@@ -84,14 +84,14 @@ class PlanSearch:
 
     @torch.no_grad()
     def imagine(self, context: Context, plan: Plan) -> Rollout:
-        """What a plan `B H A` is imagined to lead to, one candidate per world."""
+        """Roll out a plan `B H A`, one candidate per world."""
         return self.dynamics.rollout(context, plan[:, None])
 
     @torch.no_grad()
     def present_cost(self, context: Context, goal: Goal) -> Tensor:
-        """The cost `B` of the newest state, as if it were all the future there is.
+        """The cost `B` of the newest state, evaluated as a future of one step.
 
-        Where the goal is given by simulator sensors, those of one step of standing still stand for the present.
+        For goals given by simulator sensors, one step of the zero action stands for the current state.
         """
         still = self.still(context.latents.shape[0])[:, None, :1]
         if goal.sensors is None:
@@ -103,7 +103,7 @@ class PlanSearch:
     def _begin(
         self, context: Context, goal: Goal, guess: Plan | None, again: Plans | None
     ) -> tuple[Plan | None, Plans | None]:
-        """Where a search begins, and what it tries besides: the proposal first, the last search's plans beside it."""
+        """The initial plan and candidates: the proposal first, then the last search's plans."""
         if self.proposal is None:
             return guess, again
         proposed = self.proposal(context, goal, horizon=self.settings.horizon)

@@ -1,6 +1,6 @@
-"""Visual servoing: the control that shows what planning and prediction add to perception.
+"""Visual servoing: a control that isolates the contribution of planning and prediction.
 
-a = gain (x_goal - x), along the straight line, as long as the box allows
+a = gain (x_goal - x), along the straight line, within the box
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ GAIN = 0.6
 
 
 class ServoAgent:
-    """Steps a share of the way towards the goal's position; it predicts nothing and searches for nothing.
+    """Moves by a share of the distance to the goal position; it predicts nothing and searches for nothing.
 
-    Perception and goal are those of a planning agent, so that a difference between the two is the planner's and the
-    predictor's. For B worlds side by side.
+    Perception and goal are those of a planning agent, so the difference between the two is due to planner and
+    predictor. For B worlds in parallel.
 
     Args:
         perception: Frames to latents.
-        goals: Reads the goal; its position counts, or what the position head reads from its latents.
+        goals: Reads the goal; uses its position, or what the position head reads from its latents.
         position_head: Maps latents to positions (m).
         box: The actions that the robot accepts; observations are moved to its device.
-        step: Which axes of an action move the hand, three of them (m).
-        gain: Share of the way per step.
+        step: Indices of the three action axes that move the hand (m).
+        gain: Share of the distance per step.
 
     Raises:
         ValueError: If the gain is not in (0, 1].
@@ -48,7 +48,7 @@ class ServoAgent:
         gain: float = GAIN,
     ) -> None:
         if not 0 < gain <= 1:
-            raise ValueError(f"a gain is a share of the way in (0, 1], got {gain}")
+            raise ValueError(f"gain must be in (0, 1], got {gain}")
         self.perception, self.goals, self.position_head = perception, goals, position_head
         self.box, self.step, self.gain = box, step, gain
         self.last: StepLog | None = None
@@ -64,7 +64,7 @@ class ServoAgent:
 
         Raises:
             RuntimeError: If `reset` was not called.
-            BadObservation: If the observation is not what the perception was made for.
+            BadObservation: If the observation does not fit the perception.
         """
         if self._goal is None:
             raise RuntimeError("the agent has no goal yet: call reset(goal) before act(observation)")

@@ -1,4 +1,4 @@
-"""A task as a row of pictures: each is the goal for some steps, then the next one."""
+"""A task as a sequence of goal images, each for a number of steps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from jepa_mpc.types import Observation
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One picture to reach and the steps that it may take.
+    """One goal image and its number of steps.
 
     Args:
-        goal: The picture.
-        steps: Control steps until the next stage begins; the last stage lasts as long as it is asked.
+        goal: The goal image.
+        steps: Control steps until the next stage begins; the last stage has no end.
 
     Raises:
-        ValueError: If there is not a single step.
+        ValueError: If `steps` is less than 1.
     """
 
     goal: Observation
@@ -32,26 +32,26 @@ class Stage:
 
 
 class Aiming(Protocol):
-    """An agent whose goal can change under way: `world_model.agents.planning.Agent` is one."""
+    """An agent whose goal can change during an episode, such as `world_model.agents.planning.PlanningAgent`."""
 
     def reset(self, goal: Observation) -> None:
         """Begin an episode."""
 
     def aim(self, goal: Observation) -> None:
-        """Go on towards another goal."""
+        """Continue towards another goal."""
 
     def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
         """Choose the next action."""
 
 
 class SubGoals:
-    """Acts through the stages of a task, for which one goal picture would say too little.
+    """Acts through the stages of a task that needs more than one goal image.
 
-    Picking and placing, say: 4 steps towards the grasp, 10 towards the place, 4 towards the release.
+    Pick and place, for example: 4 steps towards the grasp, 10 towards the target, 4 towards the release.
 
     Args:
-        agent: Does the acting.
-        stages: The pictures, in order, with the steps of each.
+        agent: The acting agent.
+        stages: The goal images in order, with the steps of each.
 
     Raises:
         ValueError: If there is no stage.
@@ -67,7 +67,7 @@ class SubGoals:
         self.reset()
 
     def reset(self) -> None:
-        """Begin the task anew."""
+        """Restart the task."""
         self.stage, self._left = 0, self.stages[0].steps
         self.agent.reset(self.stages[0].goal)
 
@@ -77,7 +77,7 @@ class SubGoals:
         return self.stage == len(self.stages) - 1
 
     def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
-        """Choose the next action `B A`; the next stage begins when the present one's steps are spent."""
+        """Choose the next action `B A`; the next stage begins when the current one's steps are spent."""
         if self._left == 0 and not self.last:
             self.stage += 1
             self._left = self.stages[self.stage].steps

@@ -1,9 +1,9 @@
-"""The agent of six modules: perceive, compare, configure, decide how to think, act, remember.
+"""The two-mode agent of six modules: perceive, compare, configure, choose a mode, act, remember.
 
-    Mode-1   the policy answers in one pass
-    Mode-2   a planner searches for the cheapest future, beginning at the policy's answer
+    Mode-1   the policy acts in one forward pass
+    Mode-2   a planner searches for the cheapest future, starting from the policy's proposal
 
-Every module beyond those of `Agent` is an optional part. Reference: LeCun 2022, A path towards autonomous machine
+All modules beyond those of the planning agent are optional. Reference: LeCun 2022, A path towards autonomous machine
 intelligence, sections 3.1 and 3.2; thresholds, hysteresis and the order of the steps are ours.
 """
 
@@ -48,21 +48,20 @@ from jepa_mpc.world_model.memory.replay_buffer import seen
 
 @dataclass(frozen=True, kw_only=True)
 class TwoModeStepLog(StepLog):
-    """One step of an agent with two modes: what its further modules had to say.
+    """One step of a two-mode agent: the outputs of its further modules.
 
     Args:
         reactive: Worlds that acted by the policy (Mode-1) `B` (bool); the others planned (Mode-2).
-        energy_before: Energy of going on with the last course of action `B`.
-        energy_after: Energy of the course that was chosen `B`.
-        terms: Weighted share of each cost term in `energy_after` `B`, by name.
-        surprise: Squared distance per number between what was seen and what had been predicted `B`; NaN without a
-            prediction.
-        disagreement: How far the members of the ensemble are apart `B`; 0 without an ensemble.
-        novelty: Distance of the present state from the nearest remembered one `B`; NaN without a memory.
-        iterations: Rounds of the search of this step; 0 if there was none.
-        evaluations: Candidate plans that were scored in this step, per world.
-        config: What the configurator chose: every field of it.
-        learned: What the critic learned in this step, by name; empty if it did not.
+        energy_before: Energy of continuing the last plan `B`.
+        energy_after: Energy of the chosen plan `B`.
+        terms: Weighted cost terms of `energy_after` `B`, by name.
+        surprise: Mean squared difference between the perceived and the predicted state `B`; NaN without a prediction.
+        disagreement: Disagreement of the ensemble members `B`; 0 without an ensemble.
+        novelty: Distance of the current state to the nearest stored one `B`; NaN without a replay buffer.
+        iterations: Rounds of this step's search; 0 if there was none.
+        evaluations: Candidate plans scored in this step, per world.
+        config: The configurator's output, every field.
+        learned: Metrics of the critic's training in this step, by name; empty if there was none.
     """
 
     reactive: Annotated[Tensor, "B"]
@@ -79,26 +78,26 @@ class TwoModeStepLog(StepLog):
 
 
 class TwoModeAgent:
-    """Moves towards a goal image, by a policy where it can and by planning where it must, for B worlds side by side.
+    """Moves towards a goal image, by a policy where possible and by planning otherwise, for B worlds in parallel.
 
     Args:
         perception: Frames to latents.
-        memory: What is remembered; its window is what the world model is told. With `modules.experience` that is the
-            memory, and this one is not used.
+        memory: Stores states; its window is the world model's context. Replaced by `modules.experience` if there is
+            one.
         dynamics: The world model.
         intrinsic: The frozen cost.
-        planners: The planners that the configurator may choose from, by name.
-        configurator: Sets everything else for the task at hand.
+        planners: The planners available to the configurator, by name.
+        configurator: Sets all other parameters for the current task.
         box: The actions that the robot accepts; observations are moved to its device.
         generator: Source of the planners' randomness.
-        modules: The optional parts.
-        deadline_s: Seconds that one search may take.
-        goals: Reads the goal; by default its image is encoded once.
+        modules: The optional modules.
+        deadline_s: Time limit of one search (s).
+        goals: Reads the goal; by default it encodes the image once.
         position_head: Maps latents to positions (m), for the step log; or None.
 
     Raises:
-        UnknownName: If the configurator wants an unknown planner.
-        ValueError: If it wants Mode-1 or a critic and there is none, or a weight below its floor.
+        UnknownName: If the configurator names an unknown planner.
+        ValueError: If it needs Mode-1 or a critic and there is none, or sets a weight below its floor.
     """
 
     _plan: Plan | None
@@ -145,13 +144,13 @@ class TwoModeAgent:
         self._forget_plan()
 
     def reset(self, goal: Observation) -> None:
-        """Begin an episode: read the goal once. What was learned and seen stays, but no plan reaches across."""
+        """Begin an episode: read the goal once. Learned parameters and stored states stay; plans are dropped."""
         self._take_up(goal)
         self.memory.begin(goal=self._known_goal().latents)
         self.last = None
 
     def aim(self, goal: Observation) -> None:
-        """Go on towards another goal: what was learned and seen stays, plans and predictions for the old one go."""
+        """Continue towards another goal: keeps learned parameters and stored states, drops plans and predictions."""
         self._take_up(goal)
         self.memory.aim(goal=self._known_goal().latents)
 
@@ -160,8 +159,7 @@ class TwoModeAgent:
 
         Raises:
             RuntimeError: If `reset` was not called.
-            BadObservation: If the observation is not what the perception was made for, or has another batch than
-                the goal.
+            BadObservation: If the observation does not fit the perception, or has another batch size than the goal.
         """
         watch = Stopwatch()
         observation = observation.to(self.search.box.low.device)
@@ -236,14 +234,14 @@ class TwoModeAgent:
         return state
 
     def _present_cost(self, context: Context) -> Annotated[Tensor, "B"]:
-        """Weighted intrinsic cost of the present state, if nothing is done."""
+        """Weighted intrinsic cost of the current state under the zero action."""
         still = self.search.still(context.latents.shape[0])[:, None, :1]
         felt = None if context.proprio is None else context.proprio[:, -1]
         with torch.no_grad():
             return self.energy.at(context.latents[:, -1], still, self._known_goal(), felt)
 
     def _fill(self, observation: Observation, state: State) -> State:
-        """The state, with what had been predicted, or is remembered of the like, where nothing can be seen."""
+        """The state; where the image is unusable, the prediction or a similar stored state replaces it."""
         blind, experience = self.modules.blind, self.modules.experience
         if blind is None or experience is None or not experience.batch:
             return state
@@ -270,7 +268,7 @@ class TwoModeAgent:
         return self.modules.doubt(state, self._known_goal().latents)
 
     def _configure(self, present: Tensor, *, surprise: Tensor, doubt: Tensor, novelty: Tensor) -> None:
-        """Let the configurator set everything for this step."""
+        """Run the configurator and apply its output to this step."""
         values = {"present_cost": present, "surprise": surprise, "disagreement": doubt, "novelty": novelty}
         quantities = {name: worst(value) for name, value in values.items()}
         left = self.configurator.task.steps - self._steps
@@ -290,7 +288,7 @@ class TwoModeAgent:
 
     def _energy(self, config: AgentConfig) -> Energy:
         if config.mode == "mode1" and self.modules.actor is None:
-            raise ValueError("mode1 acts by a policy, and this agent has no actor")
+            raise ValueError("mode1 needs a policy, but this agent has no actor")
         return Energy(
             intrinsic=self.intrinsic,
             weights=config.weights,
@@ -301,12 +299,12 @@ class TwoModeAgent:
         )
 
     def _judge(self) -> Cost:
-        """The energy as the planner is given it."""
+        """The energy as the planner's cost."""
         return self.energy if self.modules.worst == 1.0 else OverParticles(cost=self.energy, alpha=self.modules.worst)
 
     @torch.no_grad()
     def _choose(self, context: Context, *, surprise: Tensor, doubt: Tensor) -> tuple[Plan, Plan, Tensor, Tensor]:
-        """The last course moved on, the policy's answer, the energy of the former, and who acts by the latter."""
+        """The shifted last plan, the policy's plan, the energy of the former, and the mask of worlds in Mode-1."""
         assert self._modes is not None
         search, goal, first = self.search, self._known_goal(), self._plan is None
         course = search.still(context.latents.shape[0]) if self._plan is None else search.moved_on(self._plan, 1)
@@ -325,7 +323,7 @@ class TwoModeAgent:
         return course, answer, before, reactive
 
     def _deliberate(self, context: Context, course: Plan) -> Plan:
-        """Search from the last course on, and from the elites of the last search."""
+        """Search from the last plan, and from the elites of the last search."""
         guess = None if self._plan is None else course
         self._result = self.search.go_on(context, self._known_goal(), guess=guess, last=self._result, age=self._age)
         self._age = 0
@@ -333,13 +331,13 @@ class TwoModeAgent:
 
     @torch.no_grad()
     def _shares(self, rollout: Rollout, course: Plan) -> dict[str, Annotated[Tensor, "B"]]:
-        """The weighted shares of the energy of a course, by name; the mean over its particles."""
+        """The weighted terms of a plan's energy, by name; mean over its particles."""
         plans = course[:, None].expand(-1, rollout.latents.shape[1], -1, -1)
         shares = self.energy.terms(rollout, plans, self._known_goal())
         return {name: share.mean(dim=1) for name, share in shares.items()}
 
     def _note(self, cost: Tensor, rollout: Rollout) -> None:
-        """Note the cost of the state that was seen, and what is expected of the steps to come."""
+        """Store the cost of the perceived state, and the predictions for the coming steps."""
         if self.modules.experience is not None:
             self.modules.experience.judge(cost)
             self.modules.experience.expect(rollout.latents[:, 0])

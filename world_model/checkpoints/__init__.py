@@ -1,1 +1,1 @@
-"""From a folder of weights to something that acts."""
+"""Checkpoints: from a folder of weights to the parts of an agent."""

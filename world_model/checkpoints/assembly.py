@@ -1,8 +1,8 @@
-"""Systems built from plain configuration: nested mappings whose `_target_` is the public name of a part.
+"""Builds systems from plain configuration: nested mappings whose `_target_` is the public name of a part.
 
-A checkpoint carries such a configuration, and a stranger's checkpoint must not be able to call anything else: only
-names of `PARTS` are ever looked up. Names are a contract, places in the source are not; checkpoints that were written
-with module paths are read through `names.ALIASES`.
+A checkpoint contains such a configuration, and an untrusted checkpoint must not be able to call anything else: only
+names of `PARTS` are looked up. Names are stable, source locations are not; checkpoints written with module paths are
+read through `names.ALIASES`.
 """
 
 from __future__ import annotations
@@ -137,16 +137,16 @@ PARTS: dict[str, Callable[..., Any]] = {
 
 
 def assemble(spec: Any, **arguments: Any) -> Any:
-    """Build what a configuration describes.
+    """Build a part from its configuration.
 
     Args:
         spec: Mappings with a `_target_` become the part of that name, called with the other entries; other mappings,
-            lists and plain values stay what they are, their entries assembled.
+            lists and plain values are kept, with their entries assembled.
         **arguments: Further arguments of the outermost part.
 
     Raises:
-        UnknownName: If a `_target_` is none of `PARTS`.
-        TypeError: If a part does not take an argument; the message names the part.
+        UnknownName: If a `_target_` is not in `PARTS`.
+        TypeError: If a part does not accept an argument; the message names the part.
     """
     if isinstance(spec, Mapping):
         entries = {str(key): assemble(value) for key, value in spec.items() if key != TARGET}

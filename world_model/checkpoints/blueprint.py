@@ -1,7 +1,7 @@
-"""The network that a configuration describes, without its numbers: compared with a file before memory is spent on it.
+"""The network of a configuration without its values, compared with a file before memory is allocated.
 
-Tensors are made on PyTorch's "meta" device, where they have a shape and no storage. What parts look at while they are
-built (scales and ranges from the configuration) keeps its values.
+Tensors are created on PyTorch's "meta" device, where they have a shape and no storage. Values that parts read during
+construction (scales and ranges from the configuration) are kept.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ FACTORIES = {
     *(torch.tril_indices, torch.triu_indices),
 }
 LARGEST_TABLE = 64 * 2**20
-"""Bytes of one tensor that is made while a network is built and not saved with it, such as a table of positions."""
+"""Size in bytes of a tensor created during construction and not saved, such as a table of positional embeddings."""
 
 SPARE_PARTS = 10_000
-"""Parts and tensors that a network may have beyond those that a file can show."""
+"""Number of parts and tensors beyond those in the file."""
 
 
 def blueprint(spec: Any, name: str, *, num_tensors: int, num_bytes: int) -> Any:
-    """What `assemble` would build, with shapes and without numbers.
+    """What `assemble` would build, with shapes and without values.
 
     Args:
         spec: The configuration.
-        name: Where it comes from, for messages.
-        num_tensors: In the file that the network shall be filled from.
-        num_bytes: Of all these tensors.
+        name: Location of the configuration, for messages.
+        num_tensors: Number of tensors in the file.
+        num_bytes: Total size of these tensors.
 
     Raises:
-        BadCheckpoint: As soon as the network grows far beyond what lies in the file.
+        BadCheckpoint: As soon as the network grows far beyond the content of the file.
         UnknownName, TypeError, ValueError: As `assemble`.
     """
     with _Blueprint(largest=num_bytes + LARGEST_TABLE, name=name), _at_most(16 * num_tensors + SPARE_PARTS, name):
@@ -49,7 +49,7 @@ def blueprint(spec: Any, name: str, *, num_tensors: int, num_bytes: int) -> Any:
 
 
 class _Blueprint(TorchFunctionMode):
-    """New tensors get a shape and no numbers; one that is far larger than the file is refused."""
+    """Gives new tensors a shape and no values; refuses one that is far larger than the file."""
 
     def __init__(self, *, largest: int, name: str) -> None:
         super().__init__()
@@ -72,14 +72,14 @@ class _Blueprint(TorchFunctionMode):
 
 @contextmanager
 def _at_most(count: int, name: str) -> Iterator[None]:
-    """Refuse, in this thread, a network of more parts and tensors than a count."""
+    """Refuse, in this thread, a network with more parts and tensors than `count`."""
     thread, left = threading.get_ident(), count
 
     def registered(*_: Any) -> None:
         nonlocal left
         left -= threading.get_ident() == thread
         if left < 0:
-            raise BadCheckpoint(f"{name} describes a network of more than {count} parts, its weights are far fewer")
+            raise BadCheckpoint(f"{name} describes a network of more than {count} parts, far more than its weights")
 
     hooks = [
         registration.register_module_module_registration_hook(registered),

@@ -1,4 +1,4 @@
-"""Trained critics in folders: each belongs to one world model and one intrinsic cost, and is refused beside others."""
+"""Critic checkpoints: each belongs to one world model and one intrinsic cost, and is refused with others."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ def save_critic(
     model: WorldModel,
     training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Publish a critic: weights, the configuration that builds it, and the world model that it belongs to.
+    """Publish a critic: weights, its configuration, and the fingerprint of its world model.
 
     Args:
-        folder: Where; replaced as a whole, never half written.
+        folder: Destination; replaced atomically.
         critic: The trained critic.
-        described: The configuration that `assemble` builds it from.
+        described: Its configuration for `assemble`.
         model: The world model whose latents it reads.
-        training: How it came to be (targets, discount, weights of the intrinsic cost), for people.
+        training: Facts about its training (targets, discount, weights of the intrinsic cost), for people.
 
     Raises:
-        ValueError: If the world model has no fingerprint, so that nothing could be checked later.
+        ValueError: If the world model has no fingerprint.
     """
     facts = {"training": dict(training or {})}
     save_companion(folder, critic, kind="critic", described=described, model=model, facts=facts)
 
 
 def load_critic(folder: str | Path, model: WorldModel) -> Critic:
-    """Read a published critic, onto the device of its world model, frozen.
+    """Load a published critic, frozen, onto the device of its world model.
 
     Raises:
-        BadCheckpoint: If the folder is missing, damaged or of a newer format, does not describe a critic, or describes
-            one that was trained for another world model.
+        BadCheckpoint: If the folder is missing, damaged or of a newer format, does not describe a critic, or its critic
+            was trained for another world model.
     """
     return load_companion(folder, model, kind="critic", form=Critic)

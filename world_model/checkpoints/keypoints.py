@@ -1,4 +1,4 @@
-"""Trained keypoints of the hand, read from their folder."""
+"""Loads trained hand keypoint detectors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective
 
 
 def load_hand_points(folder: str | Path, *, device: torch.device | str = "cpu") -> HandPoints:
-    """Read what a training of `system=hand_points` left.
+    """Load the checkpoint of a training of `system=hand_points`.
 
     Raises:
         BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes something else.
     """
-    objective, _ = load_network(folder, kind="system that finds keypoints of the hand", form=HandPointsObjective)
+    objective, _ = load_network(folder, kind="system that detects hand keypoints", form=HandPointsObjective)
     return objective.encoder.to(device).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""World models in folders: published whole, read back as the parts of an agent."""
+"""World-model checkpoints: published atomically, loaded as the parts of an agent."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.recipes import as_world_model
 
 SYSTEMS = "systems"
-"""In the configuration of an ensemble: what each member is built from."""
+"""Key of an ensemble's configuration: the configurations of its members."""
 
 COMPANIONS = ("policy", "critic")
-"""What checkpoint folders hold beside world models, by the entry of their configuration."""
+"""Kinds of checkpoints other than world models, by the entry of their configuration."""
 
 
 def save_world_model(
@@ -31,36 +31,36 @@ def save_world_model(
     interface: Interface,
     training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Publish a world model: weights, the configuration that builds it, and what it sees and commands.
+    """Publish a world model: weights, its configuration, and its interface.
 
     Args:
-        folder: Where; replaced as a whole, never half written.
+        folder: Destination; replaced atomically.
         objective: The trained objective.
-        system: The configuration that `assemble` builds it from.
-        interface: What it was trained to see and command.
-        training: How it came to be (settings, seed, steps, scores), for people.
+        system: Its configuration for `assemble`.
+        interface: Its inputs and actions.
+        training: Facts about its training (settings, seed, steps, scores), for people.
     """
     config = {"system": dict(system), "interface": interface.to_dict(), "training": dict(training or {})}
     save_checkpoint(folder, objective.state_dict(), config)
 
 
 def load_world_model(folder: str | Path, *, context: int = 1, device: torch.device | str = "cpu") -> WorldModel:
-    """Read a published world model.
+    """Load a published world model.
 
     Args:
-        folder: Where it lies.
-        context: Frames that its predictor looks back on.
-        device: Where its networks shall run.
+        folder: Its location.
+        context: Number of context frames of its predictor.
+        device: Device of its networks.
 
     Raises:
-        BadCheckpoint: If the folder is missing, damaged, of a newer format, or does not describe a world model whose
-            parts fit each other.
+        BadCheckpoint: If the folder is missing, damaged, of a newer format, or does not describe a world model with
+            compatible parts.
     """
     with open_checkpoint(folder) as opened:
         config, seal = opened.config, opened.fingerprint
         for kind in COMPANIONS:
             if kind in config and "system" not in config:
-                raise BadCheckpoint(f"{folder} holds a {kind}, not a world model: it goes with {kind}={folder}")
+                raise BadCheckpoint(f"{folder} holds a {kind}, not a world model: pass it as {kind}={folder}")
         try:
             interface = interface_of(config)
             specs = _specs(config)
@@ -84,7 +84,7 @@ def load_world_model(folder: str | Path, *, context: int = 1, device: torch.devi
 
 
 def load_system(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The objective of any trained system, frozen, and the configuration that it was published with.
+    """The objective of any trained system, frozen, and its published configuration.
 
     Raises:
         BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes no system of this version.
@@ -94,14 +94,14 @@ def load_system(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def save_ensemble(folder: str | Path, members: Sequence[str | Path]) -> None:
-    """Publish several saved world models of one robot as one.
+    """Publish several saved world models of one robot as an ensemble.
 
     Args:
-        folder: Where; replaced as a whole, never half written.
+        folder: Destination; replaced atomically.
         members: Folders of the world models, each of a single network.
 
     Raises:
-        BadCheckpoint: If one cannot be read, is an ensemble itself, or is of another robot.
+        BadCheckpoint: If one cannot be read, is an ensemble itself, or was trained for another robot.
     """
     save_checkpoint(folder, *join_members(members))
 
@@ -130,7 +130,7 @@ def join_members(members: Sequence[str | Path]) -> tuple[dict[str, Tensor], dict
 
 
 def interface_of(config: Mapping[str, Any]) -> Interface:
-    """What the configuration of a checkpoint says of the robot."""
+    """The interface in a checkpoint's configuration."""
     facts = config["interface"]
     return Interface(
         cameras=tuple(facts["cameras"]),
@@ -144,7 +144,7 @@ def interface_of(config: Mapping[str, Any]) -> Interface:
 
 
 def _specs(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of each network by the beginning of its tensors' names."""
+    """The configuration of each network by the prefix of its tensors' names."""
     if SYSTEMS not in config:
         return {"": config["system"]}
     return {f"{index}.": system for index, system in enumerate(config[SYSTEMS])}

@@ -1,4 +1,4 @@
-"""Names that older checkpoints use for parts: the places in the source where these once stood.
+"""Former names of parts in older checkpoints: their module paths at that time.
 
 This table only grows. A part that moves keeps its public name; a part that is renamed gets an alias here.
 """
@@ -66,5 +66,5 @@ ALIASES: Mapping[str, str] = {
 
 
 def public_name(name: str) -> str:
-    """The public name of a part, whatever it was called when the checkpoint was written."""
+    """The public name of a part, given any name it ever had in a checkpoint."""
     return ALIASES.get(name, name)

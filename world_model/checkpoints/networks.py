@@ -1,4 +1,4 @@
-"""Small networks that belong to one world model (a policy, a critic) in folders, refused beside any other."""
+"""Checkpoints of small networks that belong to one world model (a policy, a critic), refused with any other."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def save_companion(
     model: WorldModel,
     facts: Mapping[str, Any],
 ) -> None:
-    """Publish a network beside the fingerprint of the world model whose latents it reads.
+    """Publish a network with the fingerprint of its world model.
 
     Args:
-        folder: Where; replaced as a whole, never half written.
+        folder: Destination; replaced atomically.
         part: The trained network.
-        kind: What it is: "policy" or "critic", as its trainer `experiments/train_<kind>.py` calls it.
-        described: The configuration that `assemble` builds it from.
+        kind: "policy" or "critic", as in its trainer `experiments/train_<kind>.py`.
+        described: Its configuration for `assemble`.
         model: The world model.
         facts: Further entries of the configuration.
 
     Raises:
-        ValueError: If the world model has no fingerprint, so that nothing could be checked later.
+        ValueError: If the world model has no fingerprint.
     """
     if not model.fingerprint:
         raise ValueError(f"the world model has no fingerprint: load it from its folder, then train a {kind} for it")
@@ -45,17 +45,17 @@ def save_companion(
 
 
 def load_companion(folder: str | Path, model: WorldModel, *, kind: str, form: type[Part]) -> Part:
-    """Read a published network, onto the device of its world model, frozen.
+    """Load a published network, frozen, onto the device of its world model.
 
     Args:
-        folder: Where it lies.
-        model: The world model that it shall work with.
-        kind: What it shall be.
-        form: The class of such networks.
+        folder: Its location.
+        model: The world model that it is used with.
+        kind: The expected kind.
+        form: The expected class.
 
     Raises:
-        BadCheckpoint: If the folder is missing, damaged or of a newer format, does not describe such a network, or
-            describes one that was trained for another world model.
+        BadCheckpoint: If the folder is missing, damaged or of a newer format, does not describe such a network, or its
+            network was trained for another world model.
     """
     with open_checkpoint(folder) as opened:
         try:

@@ -1,4 +1,4 @@
-"""Any encoder in front of any predictor: a system's configuration with another encoder and what that one asks for."""
+"""Pairs any encoder with any predictor: replaces the encoder in a system's configuration and adapts the sizes."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from jepa_mpc.world_model.checkpoints.token_forms import OF_PICTURES, TokenForm,
 
 Entries = dict[str, Any]
 THOUGHTS = 4
-"""Depths of an encoder that a stand-in for a thinker looks at."""
+"""Encoder depths used by the stand-in for a thinker."""
 
 
 def paired(system: Mapping[str, Any], encoder: Mapping[str, Any], *, picture: tuple[int, int, int]) -> Entries:
-    """A system's configuration with another encoder in place of its own: all entries of the former one go.
+    """A system's configuration with its encoder replaced; all entries of the former encoder are dropped.
 
-    The encoder is built once to see what tokens it gives; the predictor's sizes follow from them.
+    The encoder is built once to measure its tokens; the predictor's sizes follow from them.
 
     Args:
         system: The configuration.
-        encoder: That of the encoder, as `assemble` takes it.
-        picture: Channels, height and width of the log's pictures.
+        encoder: The encoder's configuration, for `assemble`.
+        picture: Channels, height and width of the log's images.
 
     Raises:
         UnknownName: If there is no such system or encoder.
-        ValueError: If they do not go together; says why, and what would.
+        ValueError: If they are incompatible; says why, and what is compatible.
     """
     name, title = str(system[TARGET]), title_of(encoder)
     choose(PARTS, str(encoder.get(TARGET)), "encoder")
     if "encoder" not in signature(choose(PARTS, name, "system")).parameters and name not in FITTED:
-        begin = f"; to begin with released weights, choose its preset of that size and give pretrained={title}"
+        begin = f"; to start from released weights, choose its preset of that size and pass pretrained={title}"
         raise ValueError(f"encoder={title}: {name} builds its own encoder{begin if 'model' in encoder else ''}")
     try:
         form = measured(system, encoder, picture=picture)
         fitted = FITTED[name](system, form) if name in FITTED else {}
     except ValueError as error:
-        raise ValueError(f"encoder={title} does not go with {name}: {error}") from error
+        raise ValueError(f"encoder={title} is incompatible with {name}: {error}") from error
     return {**system, **fitted, "encoder": dict(encoder)}
 
 
 def measured(system: Mapping[str, Any], encoder: Mapping[str, Any], *, picture: tuple[int, int, int]) -> TokenForm:
-    """What tokens an encoder gives for pictures that are prepared as the system prepares them.
+    """The tokens of an encoder for images that are prepared as in the system.
 
     Raises:
-        ValueError: If it takes no such pictures.
+        ValueError: If it does not accept such images.
     """
     prepare = assemble(system["preprocess"]) if system.get("preprocess") else NormalisePixels()
     seen = prepare(torch.zeros(1, *picture, dtype=torch.uint8))
-    with torch.device("meta" if encoder[TARGET] == "released_encoder" else "cpu"):  # large ones only have shapes here
+    with torch.device("meta" if encoder[TARGET] == "released_encoder" else "cpu"):  # large ones: shapes only
         built = assemble(encoder)
     return form_of(built, seen)
 
 
 def title_of(encoder: Mapping[str, Any]) -> str:
-    """What an encoder's configuration is called in messages: the release, the system it belongs to, or the part."""
+    """Name of an encoder's configuration in messages: the release, the system it belongs to, or the part."""
     inner = encoder.get("system")
     return str(encoder.get("model") or (inner[TARGET] if isinstance(inner, Mapping) else encoder.get(TARGET)))
 
@@ -72,7 +72,7 @@ def _states(system: Mapping[str, Any], form: TokenForm) -> Entries:
 
 
 def _measuring(entry: Any, form: TokenForm) -> Any:
-    """A displacement head for states of several tokens; other extra terms stay as they are."""
+    """A displacement head for states of several tokens; other extra terms are unchanged."""
     name, weight, part = entry
     if part.get(TARGET) != "hindsight_displacement" or part.get("look"):
         return entry
@@ -85,17 +85,17 @@ def _measuring(entry: Any, form: TokenForm) -> Any:
 
 
 def _grid(system: Mapping[str, Any], form: TokenForm) -> Entries:
-    """V-JEPA 2-AC: tokens have rows and columns."""
+    """V-JEPA 2-AC: tokens need rows and columns."""
     if form.grid is None:
         raise ValueError(
-            "its predictor turns tokens by rows and columns, which objects have not: take leworldmodel, act_jepa "
-            f"or causal_jepa, or an encoder of a grid ({OF_PICTURES})"
+            "its predictor needs tokens with rows and columns, which object slots lack: use leworldmodel, act_jepa "
+            f"or causal_jepa, or a grid encoder ({OF_PICTURES})"
         )
     return {"state_dim": form.width, "grid": list(form.grid)}
 
 
 def _thoughts(system: Mapping[str, Any], form: TokenForm) -> Entries:
-    """ThinkJEPA: a grid, and a stand-in for a thinker that looks at the encoder's own depths."""
+    """ThinkJEPA: a grid, and a stand-in for a thinker that uses the encoder's own depths."""
     step = max(1, len(form.depths) // THOUGHTS)
     at = list(form.depths[step - 1 :: step][:THOUGHTS]) or None
     return {**_grid(system, form), "thinker": {TARGET: "depth_tokens", "at": at}}
@@ -105,19 +105,19 @@ def _objects(system: Mapping[str, Any], form: TokenForm) -> Entries:
     """Causal-JEPA: slots, or slots over the tokens of a grid."""
     if form.grid is not None and form.count < 2:
         raise ValueError(
-            "objects are bound to the tokens of a picture, and it gives one for all: take leworldmodel, "
-            "vjepa2_ac or act_jepa, or an encoder of many tokens (resnet_grid, ijepa_small, vjepa2_small, ...)"
+            "its slots bind to the tokens of an image, but this encoder has only one token: use leworldmodel, "
+            "vjepa2_ac or act_jepa, or an encoder with many tokens (resnet_grid, ijepa_small, vjepa2_small, ...)"
         )
     return {}
 
 
 def _rebuilt(system: Mapping[str, Any], form: TokenForm) -> Entries:
-    """Slots from video: as many places are rebuilt as the encoder gives tokens."""
+    """Slots from video: the decoder reconstructs as many tokens as the encoder has."""
     return _objects(system, form) | ({} if form.grid is None else {"places": form.count})
 
 
 def _anything(system: Mapping[str, Any], form: TokenForm) -> Entries:
-    """ACT-JEPA: tokens of any number and width are attended to."""
+    """ACT-JEPA: attends to tokens of any number and width."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""Trained policies in folders: each belongs to one world model, and is refused beside any other."""
+"""Policy checkpoints: each belongs to one world model, and is refused with any other."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ def save_policy(
     model: WorldModel,
     training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Publish a policy: weights, the configuration that builds it, and the world model that it belongs to.
+    """Publish a policy: weights, its configuration, and the fingerprint of its world model.
 
     Args:
-        folder: Where; replaced as a whole, never half written.
+        folder: Destination; replaced atomically.
         policy: The trained policy.
-        described: The configuration that `assemble` builds it from.
+        described: Its configuration for `assemble`.
         model: The world model whose latents it reads.
-        training: How it came to be, for people.
+        training: Facts about its training, for people.
 
     Raises:
-        ValueError: If the world model has no fingerprint, so that nothing could be checked later.
+        ValueError: If the world model has no fingerprint.
     """
     facts = {"actions": list(model.interface.actions), "training": dict(training or {})}
     save_companion(folder, policy, kind="policy", described=described, model=model, facts=facts)
 
 
 def load_policy(folder: str | Path, model: WorldModel) -> GoalPolicy:
-    """Read a published policy, onto the device of its world model, frozen.
+    """Load a published policy, frozen, onto the device of its world model.
 
     Args:
-        folder: Where it lies.
-        model: The world model that it shall work with.
+        folder: Its location.
+        model: The world model that it is used with.
 
     Raises:
-        BadCheckpoint: If the folder is missing, damaged or of a newer format, does not describe a policy, or describes
-            one that was trained for another world model.
+        BadCheckpoint: If the folder is missing, damaged or of a newer format, does not describe a policy, or its policy
+            was trained for another world model.
     """
     policy = load_companion(folder, model, kind="policy", form=GoalPolicy)
     if policy.action_dim != len(model.interface.actions):
         raise BadCheckpoint(
-            f"the policy in {folder} answers actions of {policy.action_dim} numbers, its world model takes "
+            f"the policy in {folder} predicts actions of width {policy.action_dim}, its world model takes "
             f"{len(model.interface.actions)} ({', '.join(model.interface.actions)})"
         )
     _try_out(policy, model, folder)
@@ -66,13 +66,13 @@ def load_policy(folder: str | Path, model: WorldModel) -> GoalPolicy:
 
 
 def load_chunk_policy(folder: str | Path, *, box: ActionBox, device: torch.device | str = "cpu") -> ChunkPolicy:
-    """Read a trained policy from the folder that a training published.
+    """Load a trained chunk policy from its checkpoint.
 
     Raises:
         BadCheckpoint: If the folder is missing, damaged or of a newer format, or describes no action-chunk system.
-        ValueError: If its actions are not the robot's.
+        ValueError: If its action width is not the robot's.
     """
-    objective, config = load_network(folder, kind="system that answers action chunks", form=ChunkObjective)
+    objective, config = load_network(folder, kind="system that predicts action chunks", form=ChunkObjective)
     try:
         interface = interface_of(config)
     except MISFITS as error:
@@ -91,7 +91,7 @@ def load_chunk_policy(folder: str | Path, *, box: ActionBox, device: torch.devic
 
 @torch.no_grad()
 def _try_out(policy: GoalPolicy, model: WorldModel, folder: str | Path) -> None:
-    """Answer once for a state of the world model's own size."""
+    """Run it once on a state of the world model's size."""
     known = model.interface
     frames = torch.zeros(1, 1, 3 * len(known.cameras), known.image_size, known.image_size, dtype=torch.uint8)
     seen = Observation(frames=frames.to(policy.scale.device), cameras=known.cameras)

@@ -1,4 +1,4 @@
-"""Networks out of a checkpoint: described, compared with the file, built and filled."""
+"""Networks of a checkpoint: described, compared with the file, built and loaded."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ Entry = TypeVar("Entry")
 Result = TypeVar("Result")
 
 MISFITS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What a configuration can bring about that is well-formed and yet describes no network."""
+"""Errors of a configuration that is well-formed but describes no network."""
 
 
 def restore(
     opened: OpenCheckpoint, specs: Mapping[str, Any], name: str, *, kind: str, form: type[Network]
 ) -> list[Network]:
-    """Build the networks of a checkpoint and fill them.
+    """Build the networks of a checkpoint and load their weights.
 
-    Nothing of a network's size is allocated before its names, shapes and dtypes are known to be those in the file.
+    Nothing of a network's size is allocated before its names, shapes and dtypes match the file.
 
     Args:
         opened: The checkpoint.
-        specs: The configuration of each network by the beginning of its tensors' names: "" for a single one.
-        name: Where it lies, for messages.
-        kind: What such a network is called in messages.
-        form: The class of such networks.
+        specs: The configuration of each network by the prefix of its tensors' names: "" for a single one.
+        name: Its location, for messages.
+        kind: Name of such a network in messages.
+        form: The expected class.
 
     Raises:
-        BadCheckpoint: If there is no such network, its tensors are others, or they are damaged, NaN or infinite.
+        BadCheckpoint: If there is no such network, or its tensors are others, damaged, NaN or infinite.
     """
     kinds = _shares(opened.header.kinds, specs, name)
     for start, spec in specs.items():
@@ -56,13 +56,13 @@ def load_network(
     """The one network of a checkpoint, and the checkpoint's configuration.
 
     Args:
-        folder: Where it lies.
-        kind: What such a network is called in messages.
-        form: The class of such networks.
-        entry: Where the configuration describes it.
+        folder: Its location.
+        kind: Name of such a network in messages.
+        form: The expected class.
+        entry: Key of its configuration.
 
     Raises:
-        BadCheckpoint: If the folder is missing or damaged, describes no such network, or one of other tensors.
+        BadCheckpoint: If the folder is missing or damaged, describes no such network, or has other tensors.
     """
     with open_checkpoint(folder) as opened:
         if entry not in opened.config:
@@ -74,7 +74,7 @@ def load_network(
 def _compare(
     opened: OpenCheckpoint, spec: Any, kinds: Mapping[str, str], name: str, kind: str, form: type[nn.Module]
 ) -> None:
-    """The network that is described must be the one whose tensors lie in the file."""
+    """The described network; its tensors must be those of the file."""
     network = blueprint(spec, name, num_tensors=len(kinds), num_bytes=opened.header.num_bytes)
     if not isinstance(network, form):
         raise BadCheckpoint(f"{name} describes a {type(network).__name__}, not a {kind}")
@@ -82,7 +82,7 @@ def _compare(
 
 
 def _attempt(work: Callable[[], Result], name: str, kind: str) -> Result:
-    """Let what a configuration brings about be told in one sentence."""
+    """Turn errors caused by a configuration into a one-line BadCheckpoint."""
     try:
         return work()
     except BadCheckpoint:
@@ -92,7 +92,7 @@ def _attempt(work: Callable[[], Result], name: str, kind: str) -> Result:
 
 
 def _shares(entries: Mapping[str, Entry], starts: Iterable[str], name: str) -> dict[str, dict[str, Entry]]:
-    """What each network has of the tensors, by the beginning of their names, which is left away."""
+    """The tensors of each network by the prefix of their names, which is removed."""
     starts = list(starts)
     if starts == [""]:
         return {"": dict(entries)}
@@ -101,5 +101,5 @@ def _shares(entries: Mapping[str, Entry], starts: Iterable[str], name: str) -> d
         start, dot, own = key.partition(".")
         shares.setdefault(start + dot, {})[own] = entry
     if shares.keys() != set(starts):
-        raise BadCheckpoint(f"{name} describes {len(starts)} networks, and its weights are those of {len(shares)}")
+        raise BadCheckpoint(f"{name} describes {len(starts)} networks, but holds weights of {len(shares)}")
     return shares

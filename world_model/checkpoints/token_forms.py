@@ -1,4 +1,4 @@
-"""What an encoder gives for one picture, and encoders that are parts of other systems."""
+"""Token layout of encoders, and encoders that are parts of other systems."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from jepa_mpc.encoders.video import VideoTransformer
 from jepa_mpc.errors import BadObservation
 
 OF_PICTURES = "keypoint, vit_small, resnet_grid, ijepa_small, ..."
-"""Some encoders of single pictures, as the command line calls them."""
+"""Examples of single-image encoders, by their command-line names."""
 
 OTHER_SENSES: dict[type[nn.Module], str] = {
-    PointEncoder: "sees clouds of points",
+    PointEncoder: "takes point clouds",
     SoundEncoder: "hears sounds",
-    HandPoints: "looks at pairs of pictures (encoder=keypoint has its network for single ones)",
+    HandPoints: "takes pairs of images (encoder=keypoint is its network for single ones)",
 }
-"""Encoders that take no single picture, and what they do instead."""
+"""Encoders that do not take single images, and what they take instead."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenForm:
-    """The tokens of one picture.
+    """The tokens of one image.
 
     Args:
         count: Tokens N.
         width: Their width D.
-        grid: Rows and columns in which they stand, (1, 1) for a single one; None for objects, which have no place.
-        depths: Blocks whose tokens the encoder gives by `depths`; none where it has no such method.
+        grid: Rows and columns, (1, 1) for a single token; None for object slots, which have no position.
+        depths: Blocks whose tokens the method `depths` returns; empty without that method.
     """
 
     count: int
@@ -44,33 +44,33 @@ class TokenForm:
 
 
 def encoder_of(*, system: nn.Module) -> nn.Module:
-    """The encoder of a system, as others take it: trainable, with fresh weights.
+    """The encoder of a system, trainable, with random weights.
 
     Args:
         system: The training loss of the system.
 
     Raises:
-        ValueError: If it has no encoder.
+        ValueError: If the system has no encoder.
     """
     encoder = getattr(system, "published", getattr(system, "encoder", None))
     if not isinstance(encoder, nn.Module):
-        raise ValueError(f"a {type(system).__name__} has no encoder to give")
+        raise ValueError(f"a {type(system).__name__} has no encoder")
     return encoder.requires_grad_(True)
 
 
 def form_of(encoder: nn.Module, picture: Tensor) -> TokenForm:
-    """What an encoder gives for a picture.
+    """The token layout of an encoder for an image.
 
     Args:
-        encoder: The encoder; it may stand on the meta device.
-        picture: A prepared picture `1 C h w`.
+        encoder: The encoder; may be on the meta device.
+        picture: A prepared image `1 C h w`.
 
     Raises:
-        ValueError: If it takes something else than single pictures, or not this one.
+        ValueError: If it does not take single images, or not this one.
     """
     other = next((told for kind, told in OTHER_SENSES.items() if isinstance(encoder, kind)), None)
     if other is not None:
-        raise ValueError(f"it {other}: take an encoder of pictures ({OF_PICTURES})")
+        raise ValueError(f"it {other}: use an image encoder ({OF_PICTURES})")
     if isinstance(encoder, SlotEncoder):
         return TokenForm(count=_slots(encoder), width=encoder.width, grid=None)
     weight = next(encoder.parameters())
@@ -78,7 +78,9 @@ def form_of(encoder: nn.Module, picture: Tensor) -> TokenForm:
         with torch.no_grad():
             tokens: Tensor = encoder.eval()(picture.to(weight.device, weight.dtype))
     except (BadObservation, ValueError) as error:
-        raise ValueError(f"it cannot take the log's pictures ({error}): choose one camera, or another size") from error
+        raise ValueError(
+            f"it does not accept the log's images ({error}): choose one camera, or another size"
+        ) from error
     count, width = tokens.shape[1:]
     return TokenForm(count=count, width=width, grid=_grid(encoder, count), depths=_depths(encoder))
 
@@ -89,7 +91,7 @@ def _slots(encoder: SlotEncoder) -> int:
 
 
 def _grid(encoder: nn.Module, count: int) -> tuple[int, int] | None:
-    """Square grids, those of several cameras below each other."""
+    """Square grids; those of several cameras are stacked vertically."""
     cameras = int(getattr(encoder, "num_cameras", 1)) if count > 1 else 1
     side = math.isqrt(count // cameras)
     return (cameras * side, side) if cameras * side**2 == count else None

@@ -1,1 +1,1 @@
-"""What the agent wants: step costs of imagined futures, constraints, and the critic."""
+"""Costs: step costs of predicted futures, constraints, and the critic."""

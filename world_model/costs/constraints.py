@@ -1,4 +1,4 @@
-"""What must not happen in imagined futures: readings g, met where g <= 0, beside a cost."""
+"""Constraints on predicted futures: values g, satisfied where g <= 0, in addition to a cost."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from jepa_mpc.types import Costs, Goal, Plans, Rollout, Scores
 
 
 class Limit(Protocol):
-    """Reads from imagined futures how far a constraint is broken."""
+    """Computes constraint values of predicted futures."""
 
     def readings(self, rollout: Rollout, plans: Plans, goal: Goal) -> Annotated[Tensor, "B S H Q"]:
-        """Readings g of each step, met where g <= 0; differentiable."""
+        """Constraint values g of each step, satisfied where g <= 0; differentiable."""
 
 
 class ConstrainedCost:
-    """A cost with named limits: planners rank plans that keep all limits by cost, and all others after them.
+    """A cost with named limits: plans that satisfy all limits are ranked by cost, all others after them.
 
     Args:
-        cost: What is wanted.
+        cost: The cost to minimise.
         limits: Name -> limit.
 
     Raises:
@@ -36,7 +36,7 @@ class ConstrainedCost:
         self.cost, self.limits = cost, dict(limits)
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> Scores:
-        """Costs `B S`, and the readings of all limits at their worst step, one after another, `B S Q`."""
+        """Costs `B S`, and the maximum over the steps of all limits' values, concatenated to `B S Q`."""
         readings = [limit.readings(rollout, plans, goal) for limit in self.limits.values()]
         return Scores(costs=self.cost(rollout, plans, goal), readings=torch.cat(readings, dim=-1).amax(dim=2))
 
@@ -47,14 +47,14 @@ def costs_of(judged: Costs | Scores) -> Costs:
 
 
 def joined(parts: list[Costs | Scores]) -> Costs | Scores:
-    """What chunks of candidates were judged, as one."""
+    """Concatenate the results of several chunks of candidates."""
     costs = torch.cat([costs_of(part) for part in parts], dim=1)
     readings = [part.readings for part in parts if isinstance(part, Scores)]
     return Scores(costs=costs, readings=torch.cat(readings, dim=1)) if readings else costs
 
 
 def broken_down(judged: Costs | Scores, valid: Annotated[Tensor, "B S"] | None) -> Costs | Scores:
-    """The same with a cost of +inf for futures that broke down."""
+    """The same with cost +inf for invalid futures."""
     if valid is None:
         return judged
     costs = torch.where(valid, costs_of(judged), torch.inf)

@@ -1,4 +1,4 @@
-"""The critic: a trainable guess of the intrinsic cost that is still to come, beyond a plan's last step.
+"""The critic: a trained estimate of the future intrinsic cost beyond a plan's last step.
 
     TC(s, g) = unit * softplus(MLP([p(z), p(z_g), p(z_g) - p(z), proprio, d / D]))        p: attention pool of tokens
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 class AttentionPool(nn.Module):
-    """One vector of a set of tokens: a learned query weighs them; a single token passes as it is.
+    """Attention pooling: a learned query weights the tokens; a single token passes unchanged.
 
         p = sum over n of softmax_n(q . z_n / sqrt(D)) z_n
 
@@ -34,20 +34,20 @@ class AttentionPool(nn.Module):
 
 
 class Critic(nn.Module):
-    """Expected future intrinsic cost of a state on the way to a goal, never below 0.
+    """Expected future intrinsic cost of a state on the way to a goal, never negative.
 
-    States and goals are taken without their gradient history in training (see `CriticObjective`), but the answer is
-    differentiable in the state, so that gradient planners can descend it.
+    In training, states and goals carry no gradient (see `CriticObjective`), but the output is differentiable in the
+    state, so that gradient planners can use it.
 
     Args:
         width: Width of a state after `look` (D with the default pool).
         hidden: Width of the two hidden layers.
-        proprio: Numbers of proprioception P that are seen beside the latents.
-        max_delay: Greatest delay d that may be asked for (`delayed` targets of several delays); 0 asks for none.
+        proprio: Width P of the proprioception input, in addition to the latents.
+        max_delay: Maximum delay d of `delayed` targets with several delays; 0 for none.
         unit: Cost that counts as 1.
-        state_scale: What states are divided by.
-        look: Maps tokens `(..., N, D)` to vectors `(..., width)`; an attention pool by default, flattening for tokens
-            whose place matters.
+        state_scale: Divisor of states.
+        look: Maps tokens `(..., N, D)` to vectors `(..., width)`; attention pooling by default, flattening for tokens
+            whose position matters.
 
     Raises:
         ValueError: If a size is out of range.
@@ -89,13 +89,13 @@ class Critic(nn.Module):
         """States and goals `... N D` (and proprioception, and the delay in steps) -> expected cost `...`.
 
         Raises:
-            ValueError: If proprioception is expected and missing. A delay that is not given is the greatest one.
+            ValueError: If proprioception is expected and missing. The default delay is the largest one.
         """
         here, there = self.look(latents) / self.state_scale, self.look(goal) / self.state_scale
         seen = [here, there, there - here]
         if self.proprio:
             if proprio is None or proprio.shape[-1] != self.proprio:
-                raise ValueError(f"this critic needs {self.proprio} numbers of proprioception, got {_width(proprio)}")
+                raise ValueError(f"this critic needs proprioception of width {self.proprio}, got {_width(proprio)}")
             seen.append(proprio)
         if self.max_delay:
             ahead = here.new_full(here.shape[:-1], self.max_delay) if delay is None else delay.to(here.dtype)

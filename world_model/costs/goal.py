@@ -1,4 +1,4 @@
-"""Step costs of the way to the goal: distances of imagined states, differentiable."""
+"""Step costs of the distance to the goal; differentiable."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Metric = Callable[[Tensor], Tensor]
 
 
 def absolute(latents: Annotated[Tensor, "... N D"], goal: Annotated[Tensor, "... N D"]) -> Tensor:
-    """Distance of two states: mean |z - z_goal| over tokens and width."""
+    """Mean absolute difference of two states: mean |z - z_goal| over tokens and width."""
     return (latents - goal).abs().mean(dim=(-2, -1))
 
 
 def squared(latents: Annotated[Tensor, "... N D"], goal: Annotated[Tensor, "... N D"]) -> Tensor:
-    """Distance of two states: |z - z_goal|^2 summed over the width, mean over the tokens."""
+    """Squared distance of two states: |z - z_goal|^2 summed over the width, mean over the tokens."""
     return (latents - goal).square().sum(dim=-1).mean(dim=-1)
 
 
 def euclidean(latents: Annotated[Tensor, "... N D"], goal: Annotated[Tensor, "... N D"]) -> Tensor:
-    """Distance of two states: the length of z - z_goal, mean over the tokens; its gradient is 0 where they meet."""
+    """Euclidean distance of two states: |z - z_goal|, mean over the tokens; its gradient is 0 where they coincide."""
     square = (latents - goal).square().sum(dim=-1)
     apart = square > 0
     return torch.where(apart, torch.where(apart, square, 1.0).sqrt(), 0.0).mean(dim=-1)
@@ -36,12 +36,12 @@ def euclidean(latents: Annotated[Tensor, "... N D"], goal: Annotated[Tensor, "..
 
 @dataclass(frozen=True, kw_only=True)
 class GoalDistance:
-    """Distance of each imagined state from the goal's: d(m(z_h), m(z_goal)).
+    """Distance of each predicted state to the goal: d(m(z_h), m(z_goal)).
 
     Args:
-        distance: Maps two states `... N D` to `...`: `squared`, `absolute`, `euclidean`, or one of your own.
-        metric: A map of states `... N D` to vectors `... M` in which the distance is taken instead (a learned head
-            that gives metres, a frozen probe that reads a pose); None compares the latents themselves.
+        distance: Maps two states `... N D` to `...`: `squared`, `absolute`, `euclidean`, or a user-defined one.
+        metric: Maps states `... N D` to vectors `... M` in which the distance is measured (a position head, a frozen
+            pose probe); None compares the latents themselves.
     """
 
     distance: Gap = squared
@@ -64,7 +64,7 @@ class GoalDistance:
 
 @dataclass(frozen=True)
 class PositionDistance:
-    """Squared distance of the hand from the goal's position: |m(z_h) - x_goal|^2.
+    """Squared distance of the hand to the goal position: |m(z_h) - x_goal|^2.
 
     Args:
         metric: Maps states `... N D` to positions `... 3` (m).
@@ -73,6 +73,6 @@ class PositionDistance:
     metric: Metric
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> StepCosts:
-        """Latents B S H N D -> cost B S H (m^2); a goal without position is read by the metric."""
+        """Latents B S H N D -> cost B S H (m^2); a missing goal position is read from the goal's latents."""
         wanted = self.metric(goal.latents) if goal.position is None else goal.position
         return (self.metric(rollout.latents) - wanted[:, None, None]).square().sum(dim=-1)

@@ -1,6 +1,6 @@
-"""The intrinsic cost: what an agent wants and shuns by its nature. It is set once; nothing can train or change it.
+"""The intrinsic cost: fixed cost terms that no training can change.
 
-    IC(s_h, a_h) = sum over i of u_i IC_i(s_h, a_h)        the u_i are chosen by the configurator, above their floors
+    IC(s_h, a_h) = sum over i of u_i IC_i(s_h, a_h)        the configurator sets u_i, above their floors
 
 Reference: LeCun 2022, A path towards autonomous machine intelligence, section 3.2 (hard-wired intrinsic cost).
 """
@@ -21,15 +21,15 @@ from jepa_mpc.types import Goal, Plans, Rollout
 
 
 class IntrinsicCost:
-    """Named terms without a trainable parameter, sealed when they are made.
+    """Named terms without trainable parameters, sealed at construction.
 
-    The terms are copied, their tensors frozen. Assignments are refused, and a tensor that was written to all the same
-    is noticed at the next call. Another list of terms needs another object.
+    The terms are copied and their tensors frozen. Assignments are refused, and a tensor that was overwritten anyway is
+    detected at the next call. Create a new object for another list of terms.
 
     Args:
         terms: Name -> term.
-        floors: Least weight that each term may be given; 0 for those not named. A positive floor cannot be switched
-            off (limits that keep the robot safe), a negative one lets a term be sought (uncertainty, to explore).
+        floors: Minimum weight of each term; 0 for those not named. A term with a positive floor cannot be switched off
+            (safety limits); a negative floor allows a term to be rewarded (uncertainty, for exploration).
 
     Raises:
         ValueError: If there is no term.
@@ -56,7 +56,7 @@ class IntrinsicCost:
         object.__setattr__(self, "_marks", tuple((tensor, tensor._version) for tensor in tensors))
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"the intrinsic cost is sealed: {name} cannot be set; make another IntrinsicCost")
+        raise AttributeError(f"the intrinsic cost is sealed: {name} cannot be set; create a new IntrinsicCost")
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"the intrinsic cost is sealed: {name} cannot be removed")
@@ -68,11 +68,11 @@ class IntrinsicCost:
 
     @property
     def floors(self) -> Mapping[str, float]:
-        """Least weight of each term (read only)."""
+        """Minimum weight of each term (read only)."""
         return self._floors
 
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits of the terms and every number in them."""
+        """Twelve hexadecimal digits that identify the terms and all their numbers."""
         digest = hashlib.sha256()
         for name, term in self._terms.items():
             digest.update(f"{name}={type(term).__qualname__}:{_settings(term)};".encode())
@@ -81,7 +81,7 @@ class IntrinsicCost:
         return digest.hexdigest()[:12]
 
     def check_weights(self, weights: Mapping[str, float]) -> None:
-        """Refuse weights that do not name each term, or fall below a floor.
+        """Refuse weights that do not name each term, or are below a floor.
 
         Raises:
             UnknownName: If a weight has no term.
@@ -91,22 +91,24 @@ class IntrinsicCost:
             raise UnknownName("intrinsic term", name, self._terms)
         for name, least in self._floors.items():
             if name not in weights:
-                raise ValueError(f"the intrinsic term {name!r} has no weight; name them all: {', '.join(self.names)}")
+                raise ValueError(
+                    f"the intrinsic term {name!r} has no weight; give one for each of {', '.join(self.names)}"
+                )
             if not weights[name] >= least:
-                raise ValueError(f"the weight of {name!r} may not fall below {least}, got {weights[name]}")
+                raise ValueError(f"the weight of {name!r} must be at least {least}, got {weights[name]}")
 
     def terms(self, rollout: Rollout, plans: Plans, goal: Goal) -> dict[str, StepCosts]:
-        """Each term without its weight, by name.
+        """Each unweighted term, by name.
 
         Raises:
-            RuntimeError: If a number inside of a term was overwritten since the object was made.
+            RuntimeError: If a number inside a term was overwritten after construction.
         """
         if any(tensor._version != version for tensor, version in self._marks):
-            raise RuntimeError("a number inside of the intrinsic cost was overwritten: it may not change at run time")
+            raise RuntimeError("a number inside the intrinsic cost was overwritten: it must not change at run time")
         return {name: per_step(term(rollout, plans, goal)) for name, term in self._terms.items()}
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal, *, weights: Mapping[str, float]) -> StepCosts:
-        """The weighted sum `B S H`; terms of weight 0 are left out."""
+        """The weighted sum `B S H`; terms of weight 0 are skipped."""
         wanted = self.terms(rollout, plans, goal)
         parts = [weights[name] * cost for name, cost in wanted.items() if weights[name] != 0]
         if not parts:
@@ -115,7 +117,7 @@ class IntrinsicCost:
 
 
 def _tensors(thing: object, seen: set[int] | None = None) -> Iterator[Tensor]:
-    """Every tensor that a term holds: its own, those of modules and of whatever else it calls."""
+    """Every tensor of a term: its own, and those of modules and other objects that it uses."""
     seen = set() if seen is None else seen
     if id(thing) in seen or isinstance(thing, type | ModuleType):
         return
@@ -130,7 +132,7 @@ def _tensors(thing: object, seen: set[int] | None = None) -> Iterator[Tensor]:
 
 
 def _parts(thing: object) -> list[object]:
-    """What lies directly inside of a thing: items, the object of a method, what a function closes over, attributes."""
+    """Direct components of an object: items, the object of a method, closure variables, attributes."""
     if isinstance(thing, Mapping):
         return list(thing.values())
     if isinstance(thing, list | tuple | set | frozenset):

@@ -1,6 +1,6 @@
-"""Step costs beside the goal: effort, change of action, limits, risk, uncertainty.
+"""Step costs other than the goal: effort, action change, limits, risk, uncertainty.
 
-They are frozen records, differentiable in rollout and plans, without anything to train.
+They are frozen records, differentiable in rollout and plans, without trainable parameters.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ Of = Literal["proprio", "sensors"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Effort:
-    """How large each action is: mean (a / scale)^2.
+    """Size of each action: mean (a / scale)^2.
 
     Args:
-        scale: The action of each axis that counts as 1, `A` (half the width of the box, say), or None for 1; axes with
-            scale 0 do not count.
+        scale: Unit of each axis, `A` (such as half the width of the box), or None for 1; axes with scale 0 are ignored.
     """
 
     scale: Annotated[Tensor, "A"] | None = None
@@ -35,13 +34,13 @@ class Effort:
         object.__setattr__(self, "_inverse", _inverse(self.scale))
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> Annotated[Tensor, "B S H A"]:
-        """Plans B S H A -> the share of each axis, whose mean is the cost of a step."""
+        """Plans B S H A -> the term of each axis; their mean is the cost of a step."""
         return _scaled(plans, self._inverse).square()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ActionRate:
-    """How much each action differs from the one before: mean ((a_h - a_{h-1}) / scale)^2; 0 for the first.
+    """Change of each action from the previous one: mean ((a_h - a_{h-1}) / scale)^2; 0 for the first.
 
     Args:
         scale: As in `Effort`.
@@ -54,25 +53,25 @@ class ActionRate:
         object.__setattr__(self, "_inverse", _inverse(self.scale))
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> Annotated[Tensor, "B S H A"]:
-        """Plans B S H A -> the share of each axis, whose mean is the cost of a step."""
+        """Plans B S H A -> the term of each axis; their mean is the cost of a step."""
         change = _scaled(plans[:, :, 1:] - plans[:, :, :-1], self._inverse).square()
         return torch.cat([torch.zeros_like(plans[:, :, :1]), change], dim=2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RangeLimit:
-    """Predicted proprioception (joint angles, the hand's place) or simulator sensors stay in a range.
+    """Range limits on predicted proprioception (joint angles, hand position) or simulator sensors.
 
         g = (low - v_h) / unit and (v_h - high) / unit, for each axis;   cost = sum over the axes of max(0, g)^2
 
-    As a step cost it is a price, as a limit of `ConstrainedCost` (by its `readings`) a bound.
+    As a step cost it is a penalty; as a limit of `ConstrainedCost` (by its `readings`) it is a constraint.
 
     Args:
-        low: Least value of each axis, in its unit.
-        high: Greatest value of each axis.
-        axes: Which entries of the proprioception or of the sensors these are.
+        low: Minimum of each axis, in its unit.
+        high: Maximum of each axis.
+        axes: Indices in the proprioception or the sensors.
         of: "proprio" or "sensors".
-        unit: Excess that counts as 1, in the unit of the axes; by default half the range of each axis.
+        unit: Violation that counts as 1, in the unit of the axes; by default half the range of each axis.
 
     Raises:
         ValueError: If the numbers differ in count, a range is empty, or `of` is unknown.
@@ -98,24 +97,24 @@ class RangeLimit:
         """Proprioception B S H P -> cost B S H.
 
         Raises:
-            ValueError: If the rollout does not carry what is limited, or too few numbers of it.
+            ValueError: If the rollout lacks the limited quantity, or has too few entries.
         """
         below, above = self._beyond(rollout)
         return (torch.maximum(below, above).clamp(min=0) / self._unit(below)).square().sum(dim=-1)
 
     def readings(self, rollout: Rollout, plans: Plans, goal: Goal) -> Annotated[Tensor, "B S H Q"]:
-        """Readings g of each step, Q twice the number of axes, met where g <= 0; raises as the call does."""
+        """Constraint values g of each step (Q: twice the axes), satisfied where g <= 0; raises as the call does."""
         beyond = self._beyond(rollout)
         return torch.cat([way / self._unit(way) for way in beyond], dim=-1)
 
     def _beyond(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """How far each axis is below and above its range; negative inside."""
+        """Distance of each axis below and above its range; negative inside."""
         values = rollout.proprio if self.of == "proprio" else rollout.sensors
         if values is None or values.shape[-1] <= max(self.axes):
             given = "none" if values is None else f"{values.shape[-1]} numbers"
             raise ValueError(
                 f"this limit needs entry {max(self.axes)} of the predicted {self.of}, the rollout carries {given}: "
-                "use dynamics that predict it (DeadReckoning adds the hand's place), or leave the limit out"
+                "use dynamics that predict it (DeadReckoning adds the hand position), or omit the limit"
             )
         values = values[..., list(self.axes)]
         return values.new_tensor(self.low) - values, values - values.new_tensor(self.high)
@@ -126,7 +125,7 @@ class RangeLimit:
 
 @dataclass(frozen=True, kw_only=True)
 class Risk:
-    """Probability that something forbidden happens (a contact, say), read from latents by a frozen probe.
+    """Probability of an undesired event (such as a contact), predicted from latents by a frozen probe.
 
     Args:
         probe: Maps states `... N D` to probabilities `...`.
@@ -141,13 +140,13 @@ class Risk:
 
 @dataclass(frozen=True, kw_only=True)
 class Disagreement:
-    """How far the members of an ensemble are apart, as the dynamics tell it; avoided, or sought with a weight < 0."""
+    """Disagreement of an ensemble, as given by the dynamics; a negative weight rewards it."""
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> StepCosts:
         """Disagreement B S H -> cost B S H.
 
         Raises:
-            ValueError: If the dynamics do not tell it.
+            ValueError: If the dynamics do not provide it.
         """
         if rollout.disagreement is None:
             raise ValueError("the rollout carries no disagreement: this term needs an ensemble of predictors")
@@ -156,12 +155,12 @@ class Disagreement:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureDoubt:
-    """How far members with latents of their own are apart about the way to the goal, in m^2.
+    """Disagreement of ensemble members with separate latents about the displacement to the goal, in m^2.
 
         d_e = m_e(z_e) - m_e(z_goal, e);   cost = sum over the axes of the variance of d_e over the members
 
     Args:
-        heads: Each member's map from its own tokens `... N D` to places `... axes` (m).
+        heads: Each member's map from its own tokens `... N D` to positions `... axes` (m).
 
     Raises:
         ValueError: If there are fewer than two.
@@ -174,7 +173,7 @@ class MeasureDoubt:
             raise ValueError(f"a disagreement needs two members or more, got {len(self.heads)}")
 
     def of(self, latents: Annotated[Tensor, "... N D"], goal: Annotated[Tensor, "... N D"]) -> Tensor:
-        """Disagreement about the way from states to goals `... N D` -> `...`."""
+        """Disagreement about the displacement from states to goals `... N D` -> `...`."""
         ways = [
             head(here) - head(there)
             for head, here, there in zip(
@@ -190,7 +189,7 @@ class MeasureDoubt:
 
 
 def _inverse(scale: Tensor | None) -> Tensor | None:
-    """1 / scale, and 0 where the scale is 0."""
+    """1 / scale, with 0 where the scale is 0."""
     return None if scale is None else torch.where(scale > 0, 1 / torch.where(scale > 0, scale, 1.0), 0.0)
 
 

@@ -1,1 +1,1 @@
-"""World models behind the Dynamics protocol: plans in, imagined futures out."""
+"""World models with the Dynamics protocol: plans in, predicted futures out."""

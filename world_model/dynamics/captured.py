@@ -1,4 +1,4 @@
-"""Rollouts recorded once as a CUDA graph and replayed: no time is lost in launching one kernel after another."""
+"""Rollouts captured once as a CUDA graph and replayed, which removes kernel launch overhead."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 from jepa_mpc.interfaces import Dynamics
 from jepa_mpc.types import Context, Plans, Rollout
 
-WARM_UPS = 3  # runs before a recording, in which libraries set up what must not be recorded
+WARM_UPS = 3  # runs before a capture, in which libraries initialise
 
 
 class CapturedDynamics:
-    """Dynamics whose rollouts are recorded, once for each set of shapes, and replayed. For NVIDIA GPUs, no gradients.
+    """Dynamics whose rollouts are captured, once per set of shapes, and replayed. For NVIDIA GPUs, no gradients.
 
-    The dynamics must be free of host synchronisation, as `LearnedDynamics` is. Its weights may change in place between
-    replays; parts that are exchanged for others need a new `CapturedDynamics`.
+    The dynamics must not synchronise with the host, as `LearnedDynamics` does not. Its weights may change in place
+    between replays; replaced parts need a new `CapturedDynamics`.
 
     Args:
-        dynamics: What is recorded.
-        max_graphs: Recordings that are kept; each holds its own memory. One more forgets the oldest.
+        dynamics: The captured dynamics.
+        max_graphs: Maximum number of captured graphs, each with its own memory; the oldest is dropped.
 
     Raises:
         ValueError: If `max_graphs` is below 1.
@@ -36,15 +36,15 @@ class CapturedDynamics:
         self._recordings: dict[Any, _Recording] = {}
 
     def rollout(self, context: Context, plans: Plans) -> Rollout:
-        """As the dynamics inside, on a CUDA device.
+        """As the wrapped dynamics, on a CUDA device.
 
         Raises:
-            ValueError: If the plans are not on a CUDA device, or a gradient is wanted.
+            ValueError: If the plans are not on a CUDA device, or require a gradient.
         """
         if plans.device.type != "cuda":
-            raise ValueError(f"a CUDA graph needs plans on a CUDA device, got {plans.device}: use the dynamics inside")
+            raise ValueError(f"a CUDA graph needs plans on a CUDA device, got {plans.device}: use the wrapped dynamics")
         if torch.is_grad_enabled() and plans.requires_grad:
-            raise ValueError("a recorded rollout keeps no gradient: use the dynamics inside for gradient planners")
+            raise ValueError("a captured rollout has no gradient: use the wrapped dynamics for gradient planners")
         given = (context.latents, context.actions, context.proprio, plans)
         key = tuple(None if x is None else (x.shape, x.dtype, x.device) for x in given)
         if key not in self._recordings:
@@ -75,7 +75,7 @@ class CapturedDynamics:
 
 @dataclass(frozen=True)
 class _Recording:
-    """A graph with the memory that it reads from and writes to."""
+    """A graph with its input and output memory."""
 
     graph: torch.cuda.CUDAGraph
     context: Context

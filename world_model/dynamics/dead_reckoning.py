@@ -1,8 +1,8 @@
-"""Proprioception that follows from the commands: where a hand is after the steps that it was told to make.
+"""Dead reckoning: proprioception predicted from the commands.
 
     p_h = p_0 + sum over k <= h of G a_k
 
-Exact for the place of a hand that carries its commands out; entries that no action moves keep their value.
+Exact for a hand that executes its commands; entries that no action moves keep their value.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from jepa_mpc.types import Context, Plans, Rollout
 
 
 class DeadReckoning:
-    """Dynamics with the predicted proprioception beside what they imagine.
+    """Adds predicted proprioception to the rollouts of other dynamics.
 
     Args:
-        dynamics: Imagine all the rest; they are not told the proprioception.
-        gain: G, how much each action axis moves each entry of the proprioception per step, `P A`.
+        dynamics: Predict everything else; they do not receive the proprioception.
+        gain: G, the change of each proprioception entry per unit of each action axis and step, `P A`.
 
     Raises:
-        ValueError: If the gain is no matrix.
+        ValueError: If the gain is not a matrix.
     """
 
     def __init__(self, dynamics: Dynamics, *, gain: Annotated[Tensor, "P A"]) -> None:
@@ -33,7 +33,7 @@ class DeadReckoning:
         self.dynamics, self.gain = dynamics, gain
 
     def rollout(self, context: Context, plans: Plans) -> Rollout:
-        """Imagine plans `B S H A`; adds proprioception `B S H P` where the context carries it.
+        """Roll out plans `B S H A`; adds proprioception `B S H P` if the context has it.
 
         Raises:
             ValueError: If the proprioception has another width than the gain.
@@ -46,5 +46,5 @@ class DeadReckoning:
         return replace(rollout, proprio=context.proprio[:, None, -1:] + moved)
 
     def at_once(self, context: Context, horizon: int) -> int:
-        """Candidates per world that the dynamics have room for."""
+        """Candidates per world within the memory limit of the dynamics."""
         return self.dynamics.at_once(context, horizon) if isinstance(self.dynamics, Bounded) else 2**20

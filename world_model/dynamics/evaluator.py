@@ -1,4 +1,4 @@
-"""The world as a planner sees it: a function from plans to costs."""
+"""The planner's view of the world: a function from plans to costs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jepa_mpc.world_model.costs.constraints import broken_down, joined
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Imagines plans and judges their futures; one that broke down costs +inf.
+    """Rolls out plans and evaluates their futures; invalid futures cost +inf.
 
     Args:
-        dynamics: Imagines; if it tells how much it has room for, plans come to it in parts.
-        cost: Judges.
-        context: What is known of the past.
-        goal: What is wanted.
+        dynamics: Roll out plans, in chunks if they have a memory limit.
+        cost: Evaluates futures.
+        context: Past states and actions.
+        goal: The goal.
     """
 
     dynamics: Dynamics

@@ -1,7 +1,7 @@
-"""What a world of objects says when one of them is changed: counterfactual predictions, and who matters to whom.
+"""Interventions on objects: counterfactual predictions, and the influence of objects on each other.
 
-A hidden or changed object is a query under another set of observations. What the answers depend on is predictive
-dependence over time; whether one thing causes another, they do not prove.
+Removing or changing an object is a query under another set of observations. The results show predictive dependence over
+time; they do not prove causation.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Influence = Annotated[Tensor, "B N N"]
 
 @torch.no_grad()
 def counterfactual(predictor: SlotPredictor, nodes: Latents, do: Do) -> Latents:
-    """Predict the next frames again after some nodes were replaced or taken away.
+    """Predict the next frames again after some nodes were replaced or removed.
 
     Args:
         predictor: The predictor.
-        nodes: What was seen, `(B, T, N, D)`, T at most its history.
-        do: (time, node) -> a new value `(D)` or `(B, D)`, or "remove": no other node sees it. Times of the future, from
-            T on, can only be removed. See `without` for taking a whole object away.
+        nodes: Observed nodes `(B, T, N, D)`, T at most the predictor's history.
+        do: (time, node) -> a new value `(D)` or `(B, D)`, or "remove": no other node attends to it. Future times, from
+            T on, can only be removed. See `without` for removing a whole object.
 
     Returns:
-        `(B, future, N, D)`; what stands at a removed node means nothing.
+        `(B, future, N, D)`; values at removed nodes are meaningless.
 
     Raises:
-        ValueError: If a place does not exist, a future node is given a value, or another change is asked for.
+        ValueError: If a node does not exist, a future node is given a value, or the change is unknown.
     """
     batch, known, count, _ = nodes.shape
     total = known + predictor.sizes.future
@@ -58,12 +58,12 @@ def counterfactual(predictor: SlotPredictor, nodes: Latents, do: Do) -> Latents:
 
 
 def without(predictor: SlotPredictor, nodes: Latents, node: int) -> Do:
-    """The changes that take one object away at all times, the future included."""
+    """The changes that remove one object at all times, including the future."""
     return {(time, node): "remove" for time in range(nodes.shape[1] + predictor.sizes.future)}
 
 
 def moved(offset: Annotated[Tensor, "D"]) -> Intervention:
-    """The intervention that adds an offset to one object at all times that were seen."""
+    """The intervention that adds an offset to one object at all observed times."""
     return lambda predictor, nodes, node: {
         (time, node): nodes[:, time, node] + offset for time in range(nodes.shape[1])
     }
@@ -73,21 +73,21 @@ def moved(offset: Annotated[Tensor, "D"]) -> Intervention:
 def influence(
     predictor: SlotPredictor, nodes: Latents, *, by: Intervention = without, objects: int | None = None
 ) -> Influence:
-    """How much the future of each object changes when another is taken away or changed.
+    """Change of each object's predicted future when another object is removed or changed.
 
         I[i, j] = mean over frames and width of |p_j after the change of i - p_j|^2;   I[i, i] = 0
 
-    A predictor that never saw fewer objects than these may answer the removal of one with noise; `moved` stays among
-    what it knows.
+    A predictor trained only with all objects present may respond to a removal with noise; `moved` stays within its
+    training distribution.
 
     Args:
         predictor: The predictor.
-        nodes: What was seen, `(B, T, N, D)`.
-        by: What is done to an object: `without` takes it away, `moved(offset)` moves it.
-        objects: Nodes that count, the first ones; by default all.
+        nodes: Observed nodes `(B, T, N, D)`.
+        by: The intervention: `without` removes an object, `moved(offset)` moves it.
+        objects: Number of nodes to include, from the first; by default all.
 
     Returns:
-        `(B, n, n)`: row i was changed, column j answered.
+        `(B, n, n)`: row i was changed, column j responded.
     """
     count = nodes.shape[2] if objects is None else objects
     before = counterfactual(predictor, nodes, {})[:, :, :count]
@@ -104,16 +104,16 @@ def influence(
 def attention_influence(
     predictor: SlotPredictor, nodes: Latents, *, layer: int = -1, objects: int | None = None
 ) -> Influence:
-    """How much the future of each object looks at another, over all times of the one looked at.
+    """Attention of each object's future on another object, over all times of the latter.
 
     Args:
         predictor: The predictor.
-        nodes: What was seen, `(B, T, N, D)`.
-        layer: Which block is read.
-        objects: Nodes that count, the first ones; by default all.
+        nodes: Observed nodes `(B, T, N, D)`.
+        layer: Block whose attention is read.
+        objects: Number of nodes to include, from the first; by default all.
 
     Returns:
-        `(B, n, n)`: row i is looked at by column j.
+        `(B, n, n)`: column j attends to row i.
     """
     count = nodes.shape[2] if objects is None else objects
     with evaluating(predictor):
@@ -122,17 +122,17 @@ def attention_influence(
 
 
 def edge_recovery(matrix: Influence, edges: Influence) -> Annotated[Tensor, ""]:
-    """How well an influence matrix tells which objects met: area under the ROC curve over all pairs i != j.
+    """How well an influence matrix detects interacting objects: area under the ROC curve over all pairs i != j.
 
     Args:
         matrix: Influence `(B, n, n)`.
-        edges: True where object i acted upon object j (a contact log), `(B, n, n)`.
+        edges: True where object i acted on object j (a contact log), `(B, n, n)`.
 
     Returns:
-        The chance that a true edge scores above a pair without one, ties counting half.
+        Probability that a true edge scores above a non-edge, ties counting half.
 
     Raises:
-        ValueError: If there is no edge, or nothing but edges.
+        ValueError: If there are no edges, or only edges.
     """
     off = ~torch.eye(matrix.shape[-1], dtype=torch.bool, device=matrix.device).expand_as(matrix)
     scores, truth = matrix[off], edges[off].bool()

@@ -1,4 +1,4 @@
-"""A learned world behind the Dynamics protocol: plans in, imagined futures out."""
+"""Learned dynamics: plans in, predicted futures out."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from jepa_mpc.world_model.parts.predictors import RollingPredictor
 
 
 class LearnedDynamics:
-    """Rolls a predictor out, sharing the context between candidates and bounding the memory in use.
+    """Rolls out a predictor; candidates share the context, and memory is bounded.
 
-    Differentiable in the plans. Runs the predictor in evaluation mode, on the device of what comes in and in the type
-    of the predictor's weights (`predictors.precision.lowered` makes them short); never waits for the device. On GPUs,
-    `CapturedDynamics` around it removes the time of launching.
+    Differentiable in the plans. Runs the predictor in evaluation mode, on the device of its input and in the dtype of
+    its weights (`predictors.precision.lowered` reduces it); never synchronises with the device. On GPUs, wrap it in
+    `CapturedDynamics` to remove launch overhead.
 
     Args:
         predictor: The trained predictor.
-        action_map: Maps actions in physical units to the predictor's own, if the predictor does not do that itself.
-        max_context: Number of last context frames in use.
-        max_bytes: Bound on the memory of one chunk of candidates, about, besides the futures that are given back.
+        action_map: Maps actions in physical units to those of the predictor, if the predictor does not do that itself.
+        max_context: Maximum number of context frames.
+        max_bytes: Approximate memory limit of one chunk of candidates, excluding the returned futures.
 
     Raises:
         ValueError: If a number is not positive.
@@ -46,7 +46,7 @@ class LearnedDynamics:
         self.max_bytes = max_bytes
 
     def rollout(self, context: Context, plans: Plans) -> Rollout:
-        """Imagine what each candidate plan leads to.
+        """Roll out each candidate plan.
 
         Args:
             context: Latents `(B, T, N, D)`, actions `(B, T-1, A)` in physical units, optional proprioception.
@@ -56,7 +56,7 @@ class LearnedDynamics:
             Latents `(B, S, H, N, D)`, and proprioception if the predictor carries it.
 
         Raises:
-            ValueError: If context and plans do not fit each other, or one candidate alone needs more than `max_bytes`.
+            ValueError: If context and plans do not fit each other, or one candidate exceeds `max_bytes`.
         """
         context = self._recent(context)
         sizes = check_shape(plans, "B S H A")
@@ -73,7 +73,7 @@ class LearnedDynamics:
         return Rollout(latents=latents, proprio=proprio)
 
     def at_once(self, context: Context, horizon: int) -> int:
-        """Candidates per world whose futures of `horizon` steps fit into `max_bytes`; at least one."""
+        """Candidates per world whose futures of `horizon` steps fit in `max_bytes`; at least one."""
         worlds, _, num_tokens, _ = context.latents.shape
         return self._chunk(worlds, num_tokens, horizon)[1]
 
@@ -97,15 +97,15 @@ class LearnedDynamics:
         fits = self.max_bytes // each
         if fits < 1:
             raise ValueError(
-                f"one candidate of {horizon} steps needs about {each} bytes and max_bytes allows {self.max_bytes}: "
-                "allow more, or plan fewer steps"
+                f"one candidate of {horizon} steps needs about {each} bytes, max_bytes is {self.max_bytes}: "
+                "increase it, or reduce the horizon"
             )
         return min(worlds, fits), max(1, fits // worlds)
 
 
 @contextmanager
 def evaluating(module: object) -> Iterator[None]:
-    """Put a module into evaluation mode for a while (batch norms, dropout), and back."""
+    """Temporarily put a module into evaluation mode (batch norms, dropout)."""
     if not isinstance(module, nn.Module) or not module.training:
         yield
         return

@@ -26,24 +26,24 @@ from jepa_mpc.world_model.parts.readouts import HindsightReading
 from jepa_mpc.world_model.perception.images import ImagePerception
 
 POSITION_HEAD = "displacement"
-"""Name of the objective's part that measures positions."""
+"""Name of the objective's position head."""
 
 LARGEST_VIEW = 2**22
-"""Pixels that a model may see at a time, all cameras together."""
+"""Maximum number of pixels per observation, all cameras together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interface:
-    """What a world model was trained to see and to command; checked before it meets a robot.
+    """Inputs and actions of a world model; compared with a robot before use.
 
     Args:
         cameras: Names of the cameras, in the order of their channels.
-        image_size: Width and height of the pictures in pixels.
+        image_size: Width and height of the images in pixels.
         actions: Name of each action axis, with its unit.
         dt_s: Seconds between two observations.
-        log: What it was trained on, in words.
+        log: Description of the training data.
         robot: The robot adapter of the training log (`trajectories.robot_adapter`), or nothing.
-        embodiment: Name of the robot that moves in it, or an empty string if the log does not say.
+        embodiment: Name of the robot, or an empty string if unknown.
 
     Raises:
         ValueError: If `dt_s` is not a positive number.
@@ -63,7 +63,7 @@ class Interface:
 
     @property
     def side(self) -> tuple[int, int]:
-        """Height and width of the pictures in pixels."""
+        """Height and width of the images in pixels."""
         return self.image_size, self.image_size
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,14 +84,14 @@ class WorldModel:
 
     Args:
         members: Encoder, predictor and heads: of one network, or of each member of an ensemble.
-        interface: What it sees and commands.
+        interface: Its inputs and actions.
         perception: Frames to latents.
-        dynamics: Plans to imagined latents.
-        goal_cost: How far imagined states are from the goal, as the system was trained to measure it.
-        position_head: Maps latents `... N D` to positions `... 3` whose differences are metres, or None.
-        readings: Further heads by name, trained in hindsight: what they read from latents, and how far off it may be.
-        proprio_dim: Numbers of proprioception that it needs beside the pictures; 0 for none.
-        check_proprio: Refuses proprioception `B T P` that cannot be what it was trained with, with a ValueError.
+        dynamics: Plans to predicted latents.
+        goal_cost: Distance of predicted states to the goal, as in the system's training.
+        position_head: Maps latents `... N D` to positions `... 3` whose differences are in metres, or None.
+        readings: Further heads by name, trained in hindsight, and their expected errors.
+        proprio_dim: Width of the proprioception that it needs in addition to images; 0 for none.
+        check_proprio: Raises ValueError for proprioception `B T P` that is not of the trained kind.
         fingerprint: Short hash of the weights.
     """
 
@@ -108,58 +108,58 @@ class WorldModel:
 
     @property
     def objective(self) -> DynamicsObjective:
-        """The network; in an ensemble the first one, which speaks for the others' form."""
+        """The network; for an ensemble the first one, which has the same structure as the others."""
         return self.members[0]
 
     @property
     def device(self) -> torch.device:
-        """Where its networks run."""
+        """Device of its networks."""
         return next(self.objective.parameters()).device
 
     @property
     def steps_per_action(self) -> int:
-        """Steps of the robot in one action: more than one where the model takes blocks of actions."""
+        """Robot steps per action: more than one for models of action blocks."""
         robot = self.interface.robot
         return int(robot.get("skip", 1)) if robot.get("blocks") == "stacked" else 1
 
     @property
     def needs_proprio(self) -> bool:
-        """Whether it needs proprioception beside the pictures."""
+        """Whether it needs proprioception in addition to images."""
         return self.proprio_dim > 0
 
     def check_robot(
         self, *, box: ActionBox, cameras: Sequence[str], image_size: int, dt_s: float, embodiment: str = ""
     ) -> None:
-        """Refuse a robot that this model was not trained for; where a name is not known, it is not compared.
+        """Refuse a robot that this model was not trained for; an unknown name is not compared.
 
         Raises:
-            BadCheckpoint: With what the model knows and what the robot has.
+            BadCheckpoint: Names what the model expects and what the robot has.
         """
         known, facts = self.interface, []
         if box.dim != len(known.actions):
             facts.append(
-                f"actions of {len(known.actions)} numbers ({', '.join(known.actions)}), the robot takes {box.dim}"
+                f"actions of width {len(known.actions)} ({', '.join(known.actions)}), the robot takes {box.dim}"
             )
         if tuple(cameras) != known.cameras:
             facts.append(f"cameras {known.cameras}, the robot has {tuple(cameras)}")
         if image_size != known.image_size:
-            facts.append(f"pictures of {known.image_size} px, the robot gives {image_size} px")
+            facts.append(f"images of {known.image_size} px, the robot provides {image_size} px")
         if not abs(dt_s - known.dt_s) <= 1e-6:  # NaN too
-            facts.append(f"steps of {known.dt_s} s, the robot makes steps of {dt_s} s")
+            facts.append(f"steps of {known.dt_s} s, the robot has steps of {dt_s} s")
         if embodiment and known.embodiment and embodiment != known.embodiment:
             facts.append(f"the arm {known.embodiment}, the robot is {embodiment}")
         if facts:
-            raise BadCheckpoint("this world model was trained for another robot: it knows " + "; ".join(facts))
+            raise BadCheckpoint("this world model was trained for another robot: it expects " + "; ".join(facts))
 
     def try_out(self) -> None:
-        """See one black picture and imagine one step: parts that do not fit each other raise here.
+        """Encode one black image and predict one step: incompatible parts raise here.
 
         Raises:
-            ValueError: If the interface asks for more pixels than are seen at a time; and whatever a misfit raises.
+            ValueError: If the interface exceeds the pixel limit; and any error of incompatible parts.
         """
         known = self.interface
         if len(known.cameras) * known.image_size**2 > LARGEST_VIEW:
-            raise ValueError(f"at most {LARGEST_VIEW} pixels are seen at a time")
+            raise ValueError(f"an observation may have at most {LARGEST_VIEW} pixels")
         frames = torch.zeros(1, 1, 3 * len(known.cameras), *known.side, dtype=torch.uint8)
         felt = torch.zeros(1, 1, self.proprio_dim) if self.needs_proprio else None
         latents = self.perception(Observation(frames=frames, cameras=known.cameras, proprio=felt))
@@ -172,20 +172,20 @@ class WorldModel:
 def latent_world_model(
     objective: DynamicsObjective, interface: Interface, *, context: int = 1, fingerprint: str = ""
 ) -> WorldModel:
-    """The world model around an encoder of single frames and a predictor of their latents.
+    """The world model from an encoder of single frames and a predictor of their latents.
 
-    With a position head the goal cost is squared metres at every step of a plan; without one it is the training's own
-    distance at the last step (V-JEPA 2-AC).
+    With a position head the goal cost is the squared distance in metres at every step of a plan; without one it is the
+    training's own distance at the last step (V-JEPA 2-AC).
 
     Args:
         objective: The trained objective.
-        interface: What it sees and commands.
-        context: Frames that the predictor looks back on.
+        interface: Its inputs and actions.
+        context: Number of context frames of the predictor.
         fingerprint: Short hash of the weights.
 
     Raises:
-        BadCheckpoint: If the objective prepares its pictures in a way that is not known here.
-        ValueError: If the predictor looks back on fewer frames than `context`.
+        BadCheckpoint: If the objective's image preprocessing is unknown.
+        ValueError: If `context` exceeds the predictor's window.
     """
     head = dict(objective.parts.items()).get(POSITION_HEAD)
     position = head.metres if isinstance(head, HindsightDisplacement) else None
@@ -208,28 +208,28 @@ def latent_world_model(
 
 
 def checked_context(context: int, predictor: Any) -> int:
-    """The number of frames, if a predictor looks back on so many.
+    """The number of context frames, checked against the predictor's window.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If it is out of range.
     """
     if not 1 <= context <= predictor.window:
-        raise ValueError(f"this world model looks back on 1 to {predictor.window} frames, got context={context}")
+        raise ValueError(f"this world model takes 1 to {predictor.window} context frames, got context={context}")
     return context
 
 
 def as_ensemble(models: Sequence[WorldModel], *, fingerprint: str = "") -> WorldModel:
-    """Several world models of one robot as one: their latents side by side, their measures averaged.
+    """An ensemble of world models of one robot: latents are concatenated, position heads averaged.
 
     Raises:
-        BadCheckpoint: If they see or command different things, or only some of them have a position head.
+        BadCheckpoint: If their inputs or actions differ, or only some have a position head.
     """
     first = models[0]
     if any(replace(model.interface, log="") != replace(first.interface, log="") for model in models):
-        raise BadCheckpoint("the members of an ensemble must see and command the same: cameras, pixels, actions, steps")
+        raise BadCheckpoint("the members of an ensemble must have the same cameras, image size, actions and time step")
     heads = [model.position_head for model in models if model.position_head is not None]
     if len(heads) not in (0, len(models)):
-        raise BadCheckpoint(f"{len(heads)} of {len(models)} members measure positions: all must, or none")
+        raise BadCheckpoint(f"{len(heads)} of {len(models)} members have a position head: all must, or none")
     mean = MeanMeasure(heads) if heads else None
     return replace(
         first,
@@ -243,10 +243,10 @@ def as_ensemble(models: Sequence[WorldModel], *, fingerprint: str = "") -> World
 
 
 def scaling(preprocess: object) -> dict[str, Any]:
-    """How perception prepares pictures as the training did: arguments of `ImagePerception`.
+    """Arguments of `ImagePerception` that reproduce the training's preprocessing.
 
     Raises:
-        BadCheckpoint: If it is not known here.
+        BadCheckpoint: If the preprocessing is unknown.
     """
     if isinstance(preprocess, RobotPixels | EvaluationPixels):
         return {"prepare": preprocess}
@@ -257,7 +257,7 @@ def scaling(preprocess: object) -> dict[str, Any]:
 
 
 def _pose_check(reader: object) -> Callable[[Tensor], None]:
-    """What refuses proprioception that is read as a pose and cannot be one; anything goes where it is not."""
+    """Checks proprioception that is read as a pose; accepts everything otherwise."""
     if not isinstance(reader, PoseReader):
         return lambda proprio: None
     return lambda proprio: check_pose(reader(proprio))

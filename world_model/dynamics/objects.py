@@ -1,4 +1,4 @@
-"""Object slots in an agent: seeing them, keeping each in its place over time, and how far they are from a goal's."""
+"""Object slots in an agent: perception, slot alignment over time, and distance to a goal."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from jepa_mpc.world_model.perception.images import ImagePerception
 
 
 class MatchedGap:
-    """Distance of two states of objects, whatever the order of their slots; for `GoalDistance(distance=...)`.
+    """Order-invariant distance of two slot states, for `GoalDistance(distance=...)`.
 
-        mean |s - s_goal|^2 over the cheapest assignment of slots + mean |x - x_goal|^2 of the tokens that are none
+        mean |s - s_goal|^2 over the cheapest assignment of slots + mean |x - x_goal|^2 of the other tokens
 
     Args:
-        extra: Tokens at the end of a state that are no objects (proprioception); they are compared as they stand.
-        extra_weight: Factor on their distance.
+        extra: Number of trailing tokens that are not objects (proprioception); they are compared without matching.
+        extra_weight: Weight of their distance.
     """
 
     def __init__(self, *, extra: int = 0, extra_weight: float = 1.0) -> None:
@@ -41,14 +41,14 @@ class MatchedGap:
 
 
 class SlotPerception(ImagePerception):
-    """Frames, and proprioception where the world has a node for it, to states of objects.
+    """Frames, and proprioception if the model has a node for it, to slot states.
 
-    The frames of one observation are followed as a video. Observations that come one by one begin anew each time, so
-    that slots may change places between them: `AlignedDynamics` puts them back.
+    Slots are tracked through the frames of one observation. Separate observations start anew, so slots may be permuted
+    between them; `AlignedDynamics` aligns them.
 
     Args:
-        objective: The trained objective: encoder, preparation of pictures, node of proprioception.
-        cameras: The cameras that it was trained with.
+        objective: The trained objective: encoder, image preprocessing, proprioception node.
+        cameras: The cameras of its training.
         image_size: Height and width in pixels.
     """
 
@@ -61,22 +61,24 @@ class SlotPerception(ImagePerception):
         """Encode every frame: uint8 `B T C h w` -> states `B T N D`.
 
         Raises:
-            BadObservation: If the frames are not what the encoder was trained with, or proprioception is missing.
+            BadObservation: If the frames do not fit the encoder, or proprioception is missing.
         """
         self.check(observation)
         world = self.objective.predictor
         if world.felt is not None and observation.proprio is None:
-            raise BadObservation(f"this model feels {world.felt.inputs} numbers per frame: give proprio B T P")
+            raise BadObservation(
+                f"this model needs proprioception of width {world.felt.inputs} per frame: pass proprio B T P"
+            )
         return world.states(self.objective.encode(observation.frames), observation.proprio)
 
 
 class AlignedDynamics(LearnedDynamics):
-    """A learned world of objects; slots of earlier context frames are put into the order of the latest.
+    """Learned dynamics of objects; slots of earlier context frames are aligned with the latest frame.
 
     Args:
-        predictor: The world of objects.
-        max_context: Number of last context frames in use; by default all that the predictor looks back on.
-        max_bytes: Bound on the memory of one chunk of candidates, about.
+        predictor: The object predictor.
+        max_context: Number of context frames; by default the predictor's window.
+        max_bytes: Approximate memory limit of one chunk of candidates.
     """
 
     def __init__(self, predictor: ObjectWorld, *, max_context: int | None = None, max_bytes: int = 512 * 2**20) -> None:
@@ -84,18 +86,18 @@ class AlignedDynamics(LearnedDynamics):
         self.num_extra = predictor.num_extra
 
     def rollout(self, context: Context, plans: Plans) -> Rollout:
-        """Imagine what each candidate plan leads to; see `LearnedDynamics.rollout`."""
+        """Roll out each candidate plan; see `LearnedDynamics.rollout`."""
         recent = self._recent(context)
         latents = aligned(recent.latents, extra=self.num_extra)
         return super().rollout(Context(latents=latents, actions=recent.actions, proprio=recent.proprio), plans)
 
 
 def aligned(states: Latents, *, extra: int = 0) -> Latents:
-    """Put the objects of every frame into the order of the frame after it, the last frame staying as it is.
+    """Align the objects of every frame with those of the next frame; the last frame is unchanged.
 
     Args:
         states: `(B, T, N, D)`.
-        extra: Tokens at the end that are no objects.
+        extra: Number of trailing tokens that are not objects.
     """
     frames = list(states.split(1, dim=1))
     objects = states.shape[2] - extra

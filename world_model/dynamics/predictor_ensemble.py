@@ -1,6 +1,6 @@
-"""Several predictors over one encoder: rollouts that mix them, how far they are apart, and costs under their doubt.
+"""Several predictors over one encoder: combined rollouts, their disagreement, and costs over particles.
 
-disagreement_h = mean over tokens and width of the variance over the members of z_h, divided by that of training
+disagreement_h = mean over tokens and width of the variance of z_h over the members, divided by that of training
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ Mixing = Literal["mean", "ts1", "tsinf"]
 class PredictorEnsemble:
     """Dynamics of several members over the same latents.
 
-    With several particles, each candidate is imagined so many times, its particles side by side along S (`B S*P H N D`,
-    those of one candidate together); `OverParticles` judges them. Particles are shared out between the members as
-    evenly as they can be.
+    With several particles, each candidate is rolled out P times, its particles adjacent along S (`B S*P H N D`);
+    `OverParticles` evaluates them. Particles are distributed over the members as evenly as possible.
 
     Args:
-        members: Dynamics that imagine from the same latents.
+        members: Dynamics with the same latents.
         mixing: "mean", "ts1" or "tsinf" (see `world_model.dynamics.learned.ensemble`).
-        particles: Futures per candidate (P); 1 with "mean", which has nothing to draw.
+        particles: Futures per candidate (P); 1 with "mean", which is deterministic.
         generator: Draws the members, on the device of the plans; not needed by "mean".
-        variance: Variance of the latents in training, by which the disagreement is divided.
+        variance: Variance of the latents in training; divides the disagreement.
 
     Raises:
         ValueError: If there are no members, the mixing is unknown, or a number does not fit it.
@@ -62,9 +61,9 @@ class PredictorEnsemble:
         self.generator, self.variance = generator, variance
 
     def rollout(self, context: Context, plans: Plans) -> Rollout:
-        """Imagine plans `B S H A`: latents `B S*P H N D`, and how far the members are apart `B S*P H`.
+        """Roll out plans `B S H A`: latents `B S*P H N D`, and the members' disagreement `B S*P H`.
 
-        The disagreement compares one step of every member from one and the same state, in each mixing.
+        The disagreement compares one step of every member from the same state, for each mixing.
         """
         plans = plans.repeat_interleave(self.particles, dim=1)
         batch, candidates, horizon, _ = plans.shape
@@ -88,12 +87,12 @@ class PredictorEnsemble:
         )
 
     def at_once(self, context: Context, horizon: int) -> int:
-        """Candidates per world that every member has room for."""
+        """Candidates per world within the memory limit of every member."""
         rooms = [member.at_once(context, horizon) for member in self.members if isinstance(member, Bounded)]
         return max(1, min(rooms, default=2**20) // (self.particles * len(self.members)))
 
     def _draw(self, batch: int, rows: int, horizon: int, device: torch.device) -> Tensor | None:
-        """The member that each particle follows at each step `B S*P H`; None where all are averaged."""
+        """The member that each particle follows at each step `B S*P H`; None for the mean."""
         if self.mixing == "mean":
             return None
         count, steps = len(self.members), horizon if self.mixing == "ts1" else 1
@@ -105,12 +104,12 @@ class PredictorEnsemble:
 
 @dataclass(frozen=True, kw_only=True)
 class OverParticles:
-    """A cost of candidates whose futures are several particles each: their mean, or the mean of the worst ones.
+    """A cost over the particles of each candidate: their mean, or the mean of the worst ones.
 
-        alpha = 1: mean;   alpha < 1: CVaR, the mean of the dearest alpha P particles (at least one)
+        alpha = 1: mean;   alpha < 1: CVaR, the mean of the most expensive alpha P particles (at least one)
 
     Args:
-        cost: Judges one future.
+        cost: Cost of one future.
         alpha: Share of the particles that counts.
 
     Raises:
@@ -122,27 +121,27 @@ class OverParticles:
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha <= 1:
-            raise ValueError(f"alpha is a share above 0 and up to 1, got {self.alpha}")
+            raise ValueError(f"alpha must be in (0, 1], got {self.alpha}")
 
     def __call__(self, rollout: Rollout, plans: Plans, goal: Goal) -> Costs:
         """Futures `B S*P H N D` of plans `B S H A` -> cost B S.
 
         Raises:
-            ValueError: If the futures cannot be shared out between the plans, or the cost has constraints.
+            ValueError: If the number of futures is not divisible by that of the plans, or the cost has constraints.
         """
         particles, rest = divmod(rollout.latents.shape[1], plans.shape[1])
         if rest or not particles:
-            raise ValueError(f"{rollout.latents.shape[1]} futures cannot be shared out between {plans.shape[1]} plans")
+            raise ValueError(f"{rollout.latents.shape[1]} futures are not divisible by {plans.shape[1]} plans")
         judged = self.cost(rollout, plans.repeat_interleave(particles, dim=1), goal)
         if isinstance(judged, Scores):
-            raise ValueError("constraints of several particles have no single reading: judge them without particles")
+            raise ValueError("constraints of several particles have no single value: use one particle")
         each = costs_of(judged).unflatten(1, (plans.shape[1], particles))
         worst = max(1, round(self.alpha * particles))
         return each.topk(worst, dim=-1).values.mean(dim=-1)
 
 
 def _flattened(context: Context, candidates: int) -> Context:
-    """The context once for each candidate: `B T ...` -> `B*S T ...`."""
+    """Repeat the context for each candidate: `B T ...` -> `B*S T ...`."""
     wide = replace(context, proprio=None)
     return Context(
         latents=wide.latents.repeat_interleave(candidates, dim=0),
@@ -151,10 +150,10 @@ def _flattened(context: Context, candidates: int) -> Context:
 
 
 def _picked(answers: Annotated[Tensor, "G E N D"], member: Annotated[Tensor, "G"]) -> Annotated[Tensor, "G N D"]:
-    """The answer of one member for each row."""
+    """Select one member's prediction for each row."""
     return answers[torch.arange(len(answers), device=answers.device), member]
 
 
 def spread(latents: Imagined) -> float:
-    """Variance of latents over everything but tokens and width, averaged over these: what `variance` expects."""
+    """Variance of latents over everything but tokens and width, averaged over these: the argument `variance`."""
     return float(latents.flatten(0, -3).var(dim=0, correction=0).mean())

@@ -1,4 +1,4 @@
-"""A learned world one step at a time: what planners that search over states see of it."""
+"""Step models of learned dynamics, for planners that search over states."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from jepa_mpc.world_model.parts.predictors.causal import CausalPredictor
 
 
 def step_model(dynamics: LearnedDynamics, cost: Cost, *, context: Context, goal: Goal) -> StepModel:
-    """The step model of a learned world, a cost and a goal, from a context on.
+    """The step model of learned dynamics, a cost and a goal, from a context on.
 
-    A step looks back on the context and on the states before it in the same course, as the predictor does in a rollout:
-    for the states that a rollout gives, `follow` gives the same states again.
+    A step uses the context and the earlier states of the same trajectory, as the predictor does in a rollout: applied
+    to the states of a rollout, `follow` reproduces them.
 
     Args:
-        dynamics: The learned world; its states must be latents alone.
-        cost: What is wanted.
-        context: What is known of the past.
-        goal: Where to go.
+        dynamics: The learned dynamics; their states must be latents only.
+        cost: The cost to minimise.
+        context: Past states and actions.
+        goal: The goal.
 
     Raises:
-        ValueError: If the predictor carries proprioception along, which no state of the search would hold.
+        ValueError: If the predictor carries proprioception, which the searched states would lack.
     """
     if dynamics.predictor.proprio is not None:
         raise ValueError(
-            "a search over states needs latents that hold the whole state, and this predictor carries proprioception "
+            "a search over states needs latents that hold the whole state, but this predictor carries proprioception "
             "beside them; use a planner that searches over actions alone"
         )
     world = _World(dynamics, cost, context, goal)
@@ -41,7 +41,7 @@ def step_model(dynamics: LearnedDynamics, cost: Cost, *, context: Context, goal:
 
 
 def known_steps(dynamics: Dynamics, cost: Cost, *, context: Context, goal: Goal) -> StepModel | None:
-    """The step model where the dynamics have one (learned ones whose states are latents alone), else None."""
+    """The step model if the dynamics have one (learned ones whose states are latents only), else None."""
     if not isinstance(dynamics, LearnedDynamics) or dynamics.predictor.proprio is not None:
         return None
     return step_model(dynamics, cost, context=context, goal=goal)
@@ -61,7 +61,7 @@ class _World:
         return self.cost(Rollout(latents=states), plans, self.goal)
 
     def follow(self, states: Imagined, plans: Plans) -> Imagined:
-        """Every state and action of each course, with the context before it, in the predictor at once."""
+        """Apply the predictor to every state and action of each trajectory in parallel, preceded by the context."""
         drop = max(0, self.context.latents.shape[1] - self.dynamics.max_context)
         past, done = self.context.latents[:, drop:], self.context.actions[:, drop:]
         latents = torch.cat([_for_each(past, plans.shape[1]), states[:, :, 1:]], dim=2).flatten(
@@ -74,7 +74,7 @@ class _World:
 
 
 def _predicted(predictor: RollingPredictor, latents: Latents, actions: Tensor) -> Latents:
-    """The latents that follow each frame; window by window where positions begin anew in each window."""
+    """The latents after each frame; window by window if positions restart in each window."""
     if not (isinstance(predictor, CausalPredictor) and predictor.positions.restarts):
         return predictor(latents, actions)
     frames = latents.shape[1]
@@ -88,5 +88,5 @@ def _predicted(predictor: RollingPredictor, latents: Latents, actions: Tensor) -
 
 
 def _for_each(known: Tensor, candidates: int) -> Tensor:
-    """What is known of each world, once for each candidate: `B T ...` -> `B S T ...`."""
+    """Repeat a tensor for each candidate: `B T ...` -> `B S T ...`."""
     return known[:, None].expand(-1, candidates, *known.shape[1:])

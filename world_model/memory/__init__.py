@@ -1,1 +1,1 @@
-"""What the agent remembers: the planner's window, the replay buffer, hindsight samples."""
+"""The agent's memory: the planner's window, the replay buffer, hindsight samples."""

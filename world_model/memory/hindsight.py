@@ -1,8 +1,8 @@
-"""A log as the latents of its frames, and what a policy learns from it: how one of its states was reached from another.
+"""Latents of a log, and hindsight samples for a policy: how a state was reached from an earlier one.
 
-    a_t, ..., a_{t+H-1}  given  z_t, z_{t+k}, k          zero from a_{t+k} on: who has arrived stands still
+    a_t, ..., a_{t+H-1}  given  z_t, z_{t+k}, k          zero from a_{t+k} on: the goal is reached
 
-Every later state of an episode serves as a goal in hindsight (Andrychowicz et al. 2017, arXiv:1707.01495).
+Every later state of an episode serves as a goal (Andrychowicz et al. 2017, arXiv:1707.01495).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Generator, Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class LatentLog:
-    """All steps of some episodes, one after another (G of them).
+    """All steps of some episodes, concatenated (G of them).
 
     Args:
         latents: `G N D`.
-        actions: `G A`; row g leads from step g to g + 1, the last one of an episode leads nowhere.
+        actions: `G A`; row g leads from step g to g + 1, the last one of an episode is unused.
         offsets: First step of each episode, and G at the end.
-        groups: One number per episode; episodes of one group were recorded in one place.
+        groups: One number per episode; episodes of one group were recorded in one lab.
 
     Raises:
         ValueError: If the sizes do not fit each other, or an episode has fewer than two steps.
@@ -39,19 +39,19 @@ class LatentLog:
         if len(self.actions) != count or len(self.offsets) != episodes + 1 or int(self.offsets[-1]) != count:
             raise ValueError(
                 f"{count} latents, {len(self.actions)} actions, {len(self.offsets)} offsets and {episodes} groups do "
-                "not make a log"
+                "not form a log"
             )
         if not episodes or int(self.offsets.diff().min()) < 2:
-            raise ValueError("a log to learn from needs episodes of two steps or more")
+            raise ValueError("episodes need two steps or more")
 
     def hindsight(self, batch: int, *, chunk: int, max_steps: int, generator: Generator) -> dict[str, Tensor]:
         """Draw states, later states of the same episodes, and the first actions between them.
 
         Args:
-            batch: Samples B.
-            chunk: Actions of each (H).
-            max_steps: Most steps between state and goal.
-            generator: Decides what is drawn.
+            batch: Number of samples B.
+            chunk: Actions per sample (H).
+            max_steps: Maximum number of steps between state and goal.
+            generator: Source of random numbers.
 
         Returns:
             state `B N D`, goal `B N D`, steps `B` (1 to `max_steps`), actions `B H A`.
@@ -66,19 +66,19 @@ class LatentLog:
         return {"state": self.latents[start], "goal": self.latents[start + steps], "steps": steps, "actions": actions}
 
     def pairs(self, batch: int, *, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Two states of one place each, `B N D` twice, from any of its episodes."""
+        """Two states of the same lab, `B N D` twice, from any of its episodes."""
         here = _draw(len(self.latents), batch, generator)
         first, count = self.span_of_place(here)
         there = first + (torch.rand(batch, generator=generator) * count).long().clamp(max=count - 1)
         return self.latents[here], self.latents[self.by_place[there]]
 
     def span_of_place(self, rows: Annotated[Tensor, "B"]) -> tuple[Tensor, Tensor]:
-        """Where the steps of each row's place begin in `by_place`, and how many they are: `B` twice."""
+        """Start in `by_place` and number of the steps in each row's lab: `B` twice."""
         place = self._place[rows]
         return self._firsts[place], self._counts[place]
 
     def only(self, episodes: Annotated[Tensor, "G"]) -> LatentLog:
-        """The log of some episodes, in that order."""
+        """The log restricted to these episodes, in that order."""
         spans = [torch.arange(int(self.offsets[e]), int(self.offsets[e + 1])) for e in episodes.tolist()]
         rows = torch.cat(spans) if spans else torch.zeros(0, dtype=torch.int64)
         offsets = torch.tensor([0, *(len(span) for span in spans)]).cumsum(0)
@@ -98,28 +98,28 @@ class LatentLog:
 
     @cached_property
     def _leaving(self) -> Tensor:
-        """The steps that have a later one."""
+        """The steps that have a successor."""
         steps = torch.arange(len(self.latents))
         return steps[steps < self._last]
 
     @cached_property
     def _place(self) -> Tensor:
-        """The place of each step `G`, counted from 0."""
+        """Lab index of each step `G`, from 0."""
         return self.groups.unique(return_inverse=True)[1][self._episode]
 
     @cached_property
     def _counts(self) -> Tensor:
-        """Steps in each place."""
+        """Number of steps per lab."""
         return torch.bincount(self._place)
 
     @cached_property
     def _firsts(self) -> Tensor:
-        """Where the steps of each place begin in `by_place`."""
+        """Start of each lab's steps in `by_place`."""
         return self._counts.cumsum(0) - self._counts
 
     @cached_property
     def by_place(self) -> Tensor:
-        """The steps, place after place."""
+        """The steps, sorted by lab."""
         return self._place.argsort(stable=True)
 
 

@@ -1,7 +1,7 @@
-"""The replay buffer, a ring of tensors: what was seen, done, felt and expected, for each world by itself.
+"""The replay buffer, a ring of tensors per world: states, actions, proprioception and predictions.
 
-Step t of a world lies in slot t mod capacity, so that writing, overwriting a prediction by what was then seen, and
-forgetting the oldest are one and the same thing, and cost the same at every step.
+Step t of a world lies in slot t mod capacity. Writing, overwriting a prediction by the observation, and dropping the
+oldest step are therefore one operation with constant cost.
 
 Reference: LeCun 2022, A path towards autonomous machine intelligence, section 3.1.2 (key-value short-term memory).
 """
@@ -26,18 +26,18 @@ from jepa_mpc.world_model.memory.storage import NEVER, DelayedPairs, Key, Retrie
 
 
 class ReplayBuffer(Slots):
-    """Remembers the last `capacity` steps of each world, across its episodes; a `jepa_mpc.interfaces.Memory`.
+    """Stores the last `capacity` steps of each world, across its episodes; a `jepa_mpc.interfaces.Memory`.
 
-    Seeing and doing alternate: see, did, see, did, ...; `read` gives the planner's window, the last `window` states of
-    the present episode, after seeing. Predictions (`expect`) lie in the slots of their time until something is seen
-    there; nothing returns them unless it is asked for.
+    States and actions alternate: see, did, see, did, ...; `read` returns the planner's window, the last `window` states
+    of the current episode, after `see`. Predictions (`expect`) lie in the slots of their time until the observation
+    overwrites them; they are returned only on request.
 
     Args:
-        capacity: Steps that are kept (C).
-        action_dim: Numbers per action (A).
-        window: Latents that `read` gives (T).
-        key: What states are found again by.
-        dtype: Type in which latents are kept (half precision halves the memory); that of the first ones by default.
+        capacity: Number of stored steps (C).
+        action_dim: Width of an action (A).
+        window: Number of latents returned by `read` (T).
+        key: Computes the retrieval key of a state.
+        dtype: Storage dtype of the latents (half precision halves the memory); by default that of the first ones.
 
     Raises:
         ValueError: If a number is out of range.
@@ -61,7 +61,7 @@ class ReplayBuffer(Slots):
         self._saw_last = False
 
     def clear(self, worlds: Annotated[Tensor, "G"] | None = None) -> None:
-        """Forget everything, or everything of some worlds (their indices)."""
+        """Clear everything, or everything of some worlds (their indices)."""
         if worlds is None:
             self._store, self._saw_last = {}, False
             return
@@ -71,13 +71,13 @@ class ReplayBuffer(Slots):
         store["episode"][worlds] = 0
 
     def begin(self, worlds: Annotated[Tensor, "G"] | None = None, *, goal: State | None = None) -> None:
-        """Begin a new episode: what was seen stays, what was expected goes, and nothing reaches across the border.
+        """Begin a new episode: observations stay, predictions are dropped, and nothing spans the boundary.
 
-        A goal of another shape than the states that are remembered empties the memory: those are of another kind.
+        A goal with another shape than the stored states clears the memory.
 
         Args:
             worlds: Indices of the worlds; all of them by default.
-            goal: The goal of the new episode `B N D`, of all worlds (only those that begin take it).
+            goal: The goal of the new episode `B N D`, for all worlds (only those that begin use it).
         """
         if goal is not None and self._store and goal.shape != self._store["latents"][:, 0].shape:
             self.clear()
@@ -88,7 +88,7 @@ class ReplayBuffer(Slots):
             self._saw_last = self._saw_last and worlds is not None
 
     def aim(self, worlds: Annotated[Tensor, "G"] | None = None, *, goal: State | None = None) -> None:
-        """Go on towards another goal: the window stays, what was expected goes, and no costs are paired across it."""
+        """Continue towards another goal: keeps the window, drops predictions; cost pairs do not span the change."""
         if goal is not None and worlds is None:
             self._first_goal = goal
         if not self._store:
@@ -100,11 +100,11 @@ class ReplayBuffer(Slots):
             store["present_goal"][which] = goal[which].to(store["present_goal"].dtype)
 
     def see(self, latents: State, proprio: Annotated[Tensor, "B P"] | None = None) -> None:
-        """Write what was just perceived `B N D` over whatever had been expected for this step.
+        """Store the perceived state `B N D`, overwriting the prediction for this step.
 
         Raises:
-            RuntimeError: If nothing was done since the last state.
-            ValueError: If a shape differs from what is remembered, or proprioception comes sometimes.
+            RuntimeError: If there was no action since the last state.
+            ValueError: If a shape differs from the stored ones, or proprioception is given for some states only.
         """
         if self._saw_last:
             raise RuntimeError("two states without an action between them: call did(action) first, or begin()")
@@ -114,17 +114,17 @@ class ReplayBuffer(Slots):
         self._saw_last = True
 
     def unsee(self) -> None:
-        """Take the last `see` back, if nothing was done since; what had been expected for that step is lost."""
+        """Undo the last `see`, if no action followed; the prediction for that step is lost."""
         if self._saw_last:
             self._put("step", self.now, NEVER)
             self._store["now"] -= 1
             self._saw_last = False
 
     def did(self, action: Annotated[Tensor, "B A"]) -> None:
-        """Write what was just done.
+        """Store the executed action.
 
         Raises:
-            RuntimeError: If nothing was seen before the action.
+            RuntimeError: If there is no state before the action.
             ValueError: If the shape is not `B A`.
         """
         if not self._saw_last:
@@ -134,31 +134,31 @@ class ReplayBuffer(Slots):
         self._saw_last = False
 
     def judge(self, cost: Annotated[Tensor, "B"]) -> None:
-        """Write the intrinsic cost of the state that was seen last."""
+        """Store the intrinsic cost of the last state."""
         self._put("cost", self.now, cost)
 
     def expect(self, latents: Annotated[Tensor, "B H N D"], costs: Annotated[Tensor, "B H"] | None = None) -> None:
-        """Write predictions for the next H steps into their slots; older predictions for these steps go.
+        """Store predictions for the next H steps in their slots, replacing older ones.
 
         Raises:
             ValueError: If H is not below the capacity.
         """
         horizon = latents.shape[1]
         if horizon >= self.capacity:
-            raise ValueError(f"{horizon} predicted steps do not fit beside what was seen in {self.capacity} slots")
+            raise ValueError(f"{horizon} predicted steps do not fit in {self.capacity} slots beside the last state")
         for ahead in range(horizon):
             self._write(self.now + 1 + ahead, latents[:, ahead], None, predicted=ahead + 1)
             if costs is not None:
                 self._put("cost", self.now + 1 + ahead, costs[:, ahead])
 
     def expected(self) -> tuple[State, Annotated[Tensor, "B"]]:
-        """What was predicted for the step that comes next `B N D`, and whether anything was `B` (bool)."""
+        """The prediction for the next step `B N D`, and the mask of worlds that have one `B` (bool)."""
         step = self.now + 1
         there = (self._get("step", step) == step) & self._get("predicted", step)
         return self._get("latents", step).to(self._given_dtype), there
 
     def overwrite(self, steps: Annotated[Tensor, "B"], latents: State, proprio: Tensor | None = None) -> None:
-        """Put an observation in the place of what is kept (or was expected) for one step of each world."""
+        """Replace the stored (or predicted) state of one step of each world by an observation."""
         self._check(latents, proprio)
         self._write(steps, latents, proprio, predicted=0)
 
@@ -171,15 +171,15 @@ class ReplayBuffer(Slots):
         return self.recent(self.window)[0]
 
     def recent(self, count: int) -> tuple[Context, Annotated[Tensor, "B T"]]:
-        """The last `count` states, or as many as the longest of the present episodes has, and which of them are real.
+        """The last `count` states, or as many as the longest current episode has, and the mask of real ones.
 
-        A world whose episode is younger is filled up with its first state and actions of zero.
+        Younger episodes are padded with their first state and zero actions.
 
         Raises:
             RuntimeError: If the last entry is not a state.
         """
         if not self._saw_last:
-            raise RuntimeError("nothing was seen since the last action: call see(latents) before read()")
+            raise RuntimeError("there is no state since the last action: call see(latents) before read()")
         store = self._store
         have = self.now - store["began"]  # steps of the present episode
         length = min(count, int(have.max()))
@@ -195,13 +195,13 @@ class ReplayBuffer(Slots):
     def retrieve(
         self, query: Annotated[Tensor, "B K"], *, count: int, temperature: float = 0.1, predicted: bool = False
     ) -> Retrieved:
-        """The remembered states whose keys are nearest to a query, of each world by itself.
+        """The stored states with keys nearest to a query, per world.
 
         Args:
             query: Keys `B K` (see `key`).
-            count: How many, at most the capacity.
-            temperature: Of the soft weights among those found.
-            predicted: Whether predictions may be found as well.
+            count: Number of states, at most the capacity.
+            temperature: Temperature of the softmax weights of the retrieved states.
+            predicted: Whether to include predictions.
         """
         store, likeness = self._store, self._likeness(query, predicted=predicted)
         found, slots = likeness.topk(min(count, self.capacity), dim=1)
@@ -217,24 +217,24 @@ class ReplayBuffer(Slots):
         )
 
     def recall(self, query: Annotated[Tensor, "B K"], *, temperature: float = 0.1) -> State:
-        """Soft attention over all that was seen: sum of softmax(q . k / temperature) z -> `B N D`; 0 if nothing was."""
+        """Soft attention over all stored states: sum of softmax(q . k / temperature) z -> `B N D`; 0 if empty."""
         weights = (self._likeness(query, predicted=False) / temperature).softmax(dim=1).nan_to_num(0.0)
         return torch.einsum("bc,bcnd->bnd", weights, self._store["latents"].to(self._given_dtype))
 
     def novelty(self, query: Annotated[Tensor, "B K"]) -> Annotated[Tensor, "B"]:
-        """Distance of a key from the nearest remembered one `B`; infinite if nothing is remembered."""
+        """Distance of a key to the nearest stored one `B`; infinite if nothing is stored."""
         gap = (self._kept()["key"].to(query) - query[:, None]).norm(dim=-1)
         return torch.where(self._present(predicted=False), gap, torch.inf).amin(dim=1)
 
     def pairs(self, delay: int, *, predicted: bool = False) -> DelayedPairs:
-        """All states with the intrinsic cost `delay` steps later, that of a state which was really seen.
+        """All states with the intrinsic cost `delay` steps later, for costs of observed states.
 
         Args:
             delay: d, from 1.
-            predicted: Whether predicted states count too (with weight 1/2); the costs never are predicted ones.
+            predicted: Whether to include predicted states (with weight 1/2); costs are never predicted ones.
         """
         if delay < 1:
-            raise ValueError(f"a delay is a number of steps from 1, got {delay}")
+            raise ValueError(f"need delay >= 1, got {delay}")
         store, there = self._kept(), self._present(predicted=predicted)
         later = store["step"] + delay
         slots, rows = later % self.capacity, torch.arange(len(later), device=later.device)[:, None]
@@ -251,7 +251,7 @@ class ReplayBuffer(Slots):
         )
 
     def log(self) -> LatentLog | None:
-        """All that was seen, as episodes of which each world is a place; None without one of two steps or more."""
+        """All observations, as episodes grouped by world; None without an episode of two steps or more."""
         store, there = self._kept(), self._present(predicted=False)
         worlds, slots = there.nonzero(as_tuple=True)
         step, episode = store["step"][worlds, slots], store["episode"][worlds, slots]
@@ -285,10 +285,10 @@ class ReplayBuffer(Slots):
         save_checkpoint(folder, self._kept(), facts)
 
     def load(self, folder: str | Path) -> None:
-        """Take over what was saved from a memory of the same capacity and actions.
+        """Load the contents saved by a buffer of the same capacity and action width.
 
         Raises:
-            BadCheckpoint: If the folder is damaged, or from another kind of memory.
+            BadCheckpoint: If the folder is damaged, or from another kind of buffer.
         """
         tensors, facts = load_checkpoint(folder)
         mine = (self.capacity, self.action_dim)
@@ -298,7 +298,7 @@ class ReplayBuffer(Slots):
         self._given_dtype = getattr(torch, str(facts["latents"]))
 
     def _likeness(self, query: Annotated[Tensor, "B K"], *, predicted: bool) -> Annotated[Tensor, "B C"]:
-        """Likeness q . k of each slot; -inf where nothing is."""
+        """Similarity q . k of each slot; -inf for empty slots."""
         store = self._kept()
         check_shape(query, "B K", B=len(self.now), K=store["key"].shape[2])
         return torch.where(self._present(predicted=predicted), (store["key"] @ query[:, :, None])[..., 0], -torch.inf)
@@ -306,7 +306,7 @@ class ReplayBuffer(Slots):
 
 @contextmanager
 def seen(memory: Memory, latents: State, proprio: Annotated[Tensor, "B P"] | None) -> Iterator[Context]:
-    """Remember a state for the length of a block and give what is known then; an error in it takes the state back."""
+    """Store a state for the duration of a block and yield the context; an error removes the state."""
     memory.see(latents, proprio)
     try:
         yield memory.read()

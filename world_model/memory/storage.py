@@ -1,4 +1,4 @@
-"""The tensors of a memory: one slot per step of each world, reused when the ring has gone round."""
+"""The tensors of a replay buffer: one slot per step of each world, reused cyclically."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ NEVER = -1
 
 
 def pooled_key(latents: State, proprio: Annotated[Tensor, "B P"] | None) -> Annotated[Tensor, "B K"]:
-    """The direction of the mean token, with the proprioception beside it if there is any: a vector of length 1."""
+    """Unit-norm key: the mean token, concatenated with the proprioception if there is any."""
     pooled = F.normalize(latents.mean(dim=-2), dim=-1)
     return pooled if proprio is None else F.normalize(torch.cat([pooled, proprio], dim=-1), dim=-1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieved:
-    """Remembered states that are like a query.
+    """Stored states similar to a query.
 
     Args:
-        latents: `B K N D`, the most alike first.
-        weights: softmax(q . k / temperature) over the K found `B K`; 0 where fewer were there.
-        steps: When they were `B K`; -1 where fewer were there.
-        costs: Their intrinsic cost `B K`; NaN where it was not judged.
-        actions: What was done there `B K A`.
+        latents: `B K N D`, the most similar first.
+        weights: softmax(q . k / temperature) over the K retrieved `B K`; 0 for missing ones.
+        steps: Their steps `B K`; -1 for missing ones.
+        costs: Their intrinsic cost `B K`; NaN where unknown.
+        actions: The actions executed there `B K A`.
     """
 
     latents: Annotated[Tensor, "B K N D"]
@@ -44,14 +44,14 @@ class Retrieved:
 
 @dataclass(frozen=True, kw_only=True)
 class DelayedPairs:
-    """States and the intrinsic cost some steps later, in one episode (G of them).
+    """States and the intrinsic cost some steps later in the same episode (G of them).
 
     Args:
         latents: `G N D`.
         proprio: `G P`, or None.
-        goals: The goal of their episode `G N D`; the state itself where none was told.
+        goals: The goal of their episode `G N D`; the state itself if there is none.
         costs: IC_{t+d} `G`.
-        weights: 1 for states that were seen, at most 1/2 for those that were predicted `G`.
+        weights: 1 for observed states, at most 1/2 for predicted ones `G`.
     """
 
     latents: Annotated[Tensor, "G N D"]
@@ -62,13 +62,13 @@ class DelayedPairs:
 
 
 class Slots:
-    """Named tensors `B C ...`; step t lies in slot t mod C. Made when the first state is written, on its device.
+    """Named tensors `B C ...`; step t lies in slot t mod C. Allocated with the first state, on its device.
 
     Args:
         capacity: Slots per world (C).
-        action_dim: Numbers per action (A).
-        key: What states are found again by.
-        dtype: Type in which latents are kept; that of the first ones by default.
+        action_dim: Width of an action (A).
+        key: Computes the retrieval key of a state.
+        dtype: Storage dtype of the latents; by default that of the first ones.
     """
 
     def __init__(self, *, capacity: int, action_dim: int, key: Key, dtype: torch.dtype | None) -> None:
@@ -85,12 +85,12 @@ class Slots:
 
     @property
     def feels(self) -> bool:
-        """Whether proprioception came with the states."""
+        """Whether states come with proprioception."""
         return "proprio" in self._store
 
     @property
     def now(self) -> Annotated[Tensor, "B"]:
-        """The step of each world that was seen last; -1 before the first."""
+        """The last observed step of each world; -1 before the first."""
         return self._kept()["now"]
 
     def _kept(self) -> dict[str, Tensor]:

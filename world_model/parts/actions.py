@@ -1,4 +1,4 @@
-"""From actions in physical units to numbers that a network likes, and to conditions."""
+"""Standardisation and embedding of actions in physical units."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 
 class ActionMap(nn.Module):
-    """Standardise actions axis by axis; the constants travel with the weights.
+    """Standardises actions per axis; the constants are stored with the weights.
 
         out = (action - mean) / scale
 
     Args:
-        scale: Size of a usual action on each axis `(A)`, in the axis's unit; positive.
-        mean: Usual action `(A)`; zero by default.
+        scale: Typical action size per axis `(A)`, in the axis's unit; positive.
+        mean: Mean action `(A)`; zero by default.
 
     Raises:
         ValueError: If a scale is not positive and finite, or the shapes differ.
@@ -41,20 +41,20 @@ class ActionMap(nn.Module):
         """Standardise `(..., A)`.
 
         Raises:
-            ValueError: If the actions have another number of axes.
+            ValueError: If the number of action axes differs.
         """
         if actions.shape[-1] != self.scale.shape[0]:
-            raise ValueError(f"this model knows actions of {self.scale.shape[0]} numbers, got {actions.shape[-1]}")
+            raise ValueError(f"this model takes actions of width {self.scale.shape[0]}, got {actions.shape[-1]}")
         return (actions - self.mean) / self.scale
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionScale:
-    """Mean and deviation of a training's actions, axis by axis: plain numbers for configurations.
+    """Mean and standard deviation of a training's actions per axis, as plain numbers for configurations.
 
     Args:
         mean: Per axis, in its unit.
-        std: Per axis, likewise; above 0.
+        std: Per axis, in its unit; above 0.
     """
 
     mean: tuple[float, ...]
@@ -62,7 +62,7 @@ class ActionScale:
 
     @classmethod
     def of(cls, part: nn.Module) -> ActionScale | None:
-        """Those of an `ActionMap`; None for a part that changes nothing."""
+        """Those of an `ActionMap`; None for a part without standardisation."""
         if not isinstance(part, ActionMap):
             return None
         return cls(mean=tuple(part.mean.tolist()), std=tuple(part.scale.tolist()))
@@ -71,27 +71,27 @@ class ActionScale:
         """The same for blocks of several actions `(width)`.
 
         Raises:
-            ValueError: If blocks of that width do not consist of such actions.
+            ValueError: If the block width is not a multiple of the action width.
         """
         times, rest = divmod(width, len(self.std))
         if rest or not times:
-            raise ValueError(f"this model takes actions of {width} numbers, the statistics are of {len(self.std)}")
+            raise ValueError(f"this model takes actions of width {width}, the statistics have width {len(self.std)}")
         return ActionScale(mean=self.mean * times, std=self.std * times)
 
     def arguments(self) -> dict[str, Any]:
-        """As recipes take them."""
+        """As arguments of a recipe."""
         return {"action_scale": list(self.std), "action_mean": list(self.mean)}
 
 
 class ActionEncoder(nn.Module):
-    """A linear map, then two more with a SiLU between them; each action by itself.
+    """A linear map, then two more with a SiLU between them; applied to each action separately.
 
     Args:
         action_dim: Width A of an action (or block of actions).
         smoothed: Width after the first map.
         width: Width of the result.
         expansion: Width between the last two maps, as a multiple of `width`.
-        action_map: Standardises the actions first; by default they come standardised.
+        action_map: Standardises the actions first; by default they are already standardised.
 
     Reference: Maes et al. 2026, arXiv:2603.19312.
     """

@@ -1,7 +1,7 @@
-"""Changes of the training pictures that leave the motion in them intact.
+"""Image augmentations that preserve the motion in a window.
 
-Colours change from frame to frame, so that no latent can live on them (constant appearance is the cheapest thing to
-predict); the picture plane moves once per window and camera, as if the camera stood and pointed a little differently.
+Colours change from frame to frame, so that no latent can rely on them (constant appearance is the easiest quantity to
+predict); geometric changes are drawn once per window and camera, like a slightly different camera pose.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Change = Callable[[Tensor, Generator], Tensor]
 
 
 class Augmentation:
-    """Applies changes in turn to windows of raw frames.
+    """Applies changes in sequence to windows of raw frames.
 
     Args:
-        changes: Each maps pictures `B T V 3 h w` in [0, 1] (V cameras) to pictures of the same shape.
+        changes: Each maps images `B T V 3 h w` in [0, 1] (V cameras) to images of the same shape.
     """
 
     def __init__(self, changes: Sequence[Change]) -> None:
@@ -38,10 +38,10 @@ class Augmentation:
 
 
 class OfCameras:
-    """A change of some cameras' pictures alone: one that is fixed to the hand never stands differently, say.
+    """A change applied to some cameras only; a hand-mounted camera, for example, has a fixed pose.
 
     Args:
-        cameras: Which of them, counted from 0.
+        cameras: Their indices, from 0.
         change: The change.
     """
 
@@ -49,7 +49,7 @@ class OfCameras:
         self.cameras, self.change = list(cameras), change
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
-        """Pictures `B T V 3 h w` in and out."""
+        """Images `B T V 3 h w` in and out."""
         changed = views.clone()
         changed[:, :, self.cameras] = self.change(views[:, :, self.cameras], generator)
         return changed
@@ -66,19 +66,19 @@ def _factor(shape: Sequence[int], largest: float, generator: Generator, like: Te
 
 
 class ColourJitter:
-    """New colours for every frame of every camera: mixed channels, another tone curve, another exposure.
+    """Colour jitter for every frame of every camera: channel mixing, tone curve and exposure.
 
     Args:
         mixing: Largest entry of the random colour matrix that is added to the identity.
         curve: Largest bend c of the tone curve x + c x (1 - x).
-        permute: Share of pictures whose channels change places.
+        permute: Share of images with permuted channels.
     """
 
     def __init__(self, *, mixing: float = 0.4, curve: float = 0.8, permute: float = 0.3) -> None:
         self.mixing, self.curve, self.permute = mixing, curve, permute
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
-        """Pictures `B T V 3 h w` in and out."""
+        """Images `B T V 3 h w` in and out."""
         places = views.shape[:3]
         order = _uniform((*places, 3), 0, 1, generator, views).argsort(-1)
         keep = _uniform(places, 0, 1, generator, views) >= self.permute
@@ -91,14 +91,14 @@ class ColourJitter:
 
 
 class ViewJitter:
-    """Moves, turns and scales the picture plane, once per window and camera.
+    """Shifts, rotates and scales the image plane, once per window and camera.
 
     Args:
-        shift: Largest shift as a share of half the picture.
-        scale: Largest factor of size (and, inverted, the smallest).
-        turn_rad: Largest turn in radians.
-        stretch: Largest factor of height against width (and, inverted, the smallest): a camera higher up or lower down.
-        shrink: Factor by which things become smaller on top of that.
+        shift: Largest shift as a share of half the image.
+        scale: Largest scale factor (and, inverted, the smallest).
+        turn_rad: Largest rotation in radians.
+        stretch: Largest ratio of height to width (and, inverted, the smallest): a camera higher up or lower down.
+        shrink: Additional factor by which the content shrinks.
     """
 
     def __init__(
@@ -113,16 +113,16 @@ class ViewJitter:
         self.shift, self.scale, self.turn_rad, self.stretch, self.shrink = shift, scale, turn_rad, stretch, shrink
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
-        """Pictures `B T V 3 h w` in and out."""
+        """Images `B T V 3 h w` in and out."""
         return self.moved(views, generator)[0]
 
     def moved(self, views: Tensor, generator: Generator, *, strength: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Pictures `B T V 3 h w` in and out, and the maps `B V 2 3` from places in the new ones to the old ones.
+        """Images `B T V 3 h w` in and out, and the maps `B V 2 3` from new to old image coordinates.
 
         Args:
-            views: The pictures.
+            views: The images.
             generator: Draws the maps.
-            strength: Share of the full range that they are drawn from.
+            strength: Share of the full range of the maps.
         """
         batch, frames, cameras = views.shape[:3]
         one = (batch, cameras)
@@ -141,7 +141,7 @@ class ViewJitter:
 
 
 class Tilt:
-    """Tilts the picture plane, once per window and camera: things grow towards one side.
+    """Tilts the image plane, once per window and camera: the content grows towards one side.
 
         (x, y) <- (x, y) / (1 + b_x x + b_y y)
 
@@ -149,16 +149,16 @@ class Tilt:
         largest: Bound of b, below 0.5.
 
     Raises:
-        ValueError: If the bound would fold the picture.
+        ValueError: If the bound would fold the image.
     """
 
     def __init__(self, *, largest: float = 0.25) -> None:
         if not 0 <= largest < 0.5:
-            raise ValueError(f"a tilt needs a bound from 0 to below 0.5, got {largest}")
+            raise ValueError(f"need 0 <= largest < 0.5, got {largest}")
         self.largest = largest
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
-        """Pictures `B T V 3 h w` in and out."""
+        """Images `B T V 3 h w` in and out."""
         batch, frames, cameras, _, height, width = views.shape
         tilt = _uniform((batch, cameras, 2), -self.largest, self.largest, generator, views)
         x = torch.linspace(-1, 1, width, device=views.device).expand(height, width)
@@ -170,18 +170,18 @@ class Tilt:
 
 
 class Patches:
-    """Puts plain rectangles into the pictures of a window, in the same place in all frames: things that stand about.
+    """Draws plain rectangles into the images of a window, at the same position in all frames: static objects.
 
     Args:
         count: Rectangles per camera.
-        largest: Largest side as a share of the picture.
+        largest: Largest side as a share of the image.
     """
 
     def __init__(self, *, count: int = 2, largest: float = 0.22) -> None:
         self.count, self.largest = count, largest
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
-        """Pictures `B T V 3 h w` in and out."""
+        """Images `B T V 3 h w` in and out."""
         batch, _, cameras, _, height, width = views.shape
         x = torch.linspace(0, 1, width, device=views.device)
         y = torch.linspace(0, 1, height, device=views.device)[:, None]
@@ -197,7 +197,7 @@ class Patches:
 
 
 class SensorNoise:
-    """Adds the noise of a poor or badly lit camera, of another strength for every frame of every camera.
+    """Adds camera noise with a random strength per frame and camera.
 
     Args:
         strongest: Largest standard deviation, on the scale 0 to 1.
@@ -207,7 +207,7 @@ class SensorNoise:
         self.strongest = strongest
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
-        """Pictures `B T V 3 h w` in and out."""
+        """Images `B T V 3 h w` in and out."""
         strength = _uniform((*views.shape[:3], 1, 1, 1), 0, self.strongest, generator, views)
         noise = torch.randn(views.shape, generator=generator, device=generator.device).to(views.device)
         return views + strength * noise

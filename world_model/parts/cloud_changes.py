@@ -1,4 +1,4 @@
-"""Changes of training clouds `B G 3`: another part of the points, another size, another side, another way round."""
+"""Augmentations of point clouds `B G 3`: subsampling, scaling, mirroring and rotation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UP = {"x": 0, "y": 1, "z": 2}
 
 
 class CloudChanges:
-    """Applies changes in turn.
+    """Applies changes in sequence.
 
     Args:
         changes: Each maps clouds `B G 3` to clouds.
@@ -32,10 +32,10 @@ class CloudChanges:
 
 
 class Subsample:
-    """Takes some of the points of each cloud at random, in a random order; sampling then begins at a random point.
+    """Draws a random subset of the points of each cloud, in random order; sampling then starts at a random point.
 
     Args:
-        count: Points to take; None takes all of them.
+        count: Number of points; None keeps all.
 
     Raises:
         ValueError: If it is not positive.
@@ -47,21 +47,21 @@ class Subsample:
         self.count = count
 
     def __call__(self, clouds: Clouds, generator: Generator) -> Clouds:
-        """Clouds of `count` points, or of as many as there are."""
+        """Clouds of `count` points, or fewer if there are fewer."""
         order = torch.rand(clouds.shape[:2], generator=generator, device=generator.device).argsort(dim=1)
         return picked(clouds, order[:, : self.count].to(clouds.device))
 
 
 class Scale:
-    """Stretches each cloud along each axis by a factor of its own, and mirrors some axes or not.
+    """Scales each cloud along each axis by a random factor, and mirrors random axes.
 
     Args:
         low: Smallest factor.
-        high: Largest.
+        high: Largest factor.
         mirror: Axes that are mirrored in half of the clouds.
 
     Raises:
-        ValueError: If the factors are not positive and rising, or an axis is unknown.
+        ValueError: If the factors are not positive and ascending, or an axis is unknown.
 
     Reference: the training of Point-JEPA, Saito et al. 2024, arXiv:2404.16432.
     """
@@ -80,11 +80,11 @@ class Scale:
 
 
 class Turn:
-    """Turns each cloud about the vertical.
+    """Rotates each cloud about the vertical axis.
 
     Args:
         up: The vertical axis.
-        largest_rad: Largest angle either way.
+        largest_rad: Largest rotation in either direction.
 
     Raises:
         ValueError: If there is no such axis.
@@ -107,6 +107,6 @@ class Turn:
 
 
 def published_changes(*, points: int | None, up: str = "y") -> CloudChanges:
-    """What the published training of Point-JEPA does to a cloud before it is scaled to the unit sphere."""
+    """The augmentation of the published training of Point-JEPA, before clouds are scaled to the unit sphere."""
     mirror = [axis for axis in UP if axis != up]
     return CloudChanges([Subsample(points), Scale(mirror=mirror), Turn(up=up)])

@@ -1,4 +1,4 @@
-"""Random crops: the views between which content is learned."""
+"""Random crops, as views for learning content."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch.nn import functional
 
 
 class RandomCrop:
-    """Cuts a rectangle out of every picture, stretches it to the whole, and mirrors it or not.
+    """Crops a rectangle of every image, resizes it to the full size, and mirrors it at random.
 
-    What is learned from such views knows what is there and forgets where: fit for content, unfit for a planner's goal.
+    Features learned from such views encode content and lose position: useful for content, useless for a planner's goal.
 
     Args:
-        area: Smallest and largest share of the picture.
+        area: Smallest and largest share of the image.
         aspect: Largest ratio of width to height (and, inverted, the smallest).
-        mirror: Share of the pictures that are mirrored.
-        size: Side of the result in pixels; by default that of the picture.
+        mirror: Share of the mirrored images.
+        size: Side of the result in pixels; by default that of the image.
 
     Raises:
         ValueError: If a number is out of range.
@@ -35,12 +35,12 @@ class RandomCrop:
         self.area, self.aspect, self.mirror, self.size = (area[0], area[1]), aspect, mirror, size
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
-        """Pictures `B T V 3 h w` in and out, of side `size` if one is given; each is cropped by itself."""
+        """Images `B T V 3 h w` in and out, of side `size` if one is given; each is cropped independently."""
         places = views.shape[:3]
         drawn = torch.rand(*places, 5, generator=generator, device=generator.device).to(views)
         share = self.area[0] + (self.area[1] - self.area[0]) * drawn[..., 0]
         ratio = self.aspect ** (2 * drawn[..., 1] - 1)
-        half_width = (share * ratio).sqrt().clamp(max=1)  # the whole picture runs from -1 to 1
+        half_width = (share * ratio).sqrt().clamp(max=1)  # the image spans -1 to 1
         half_height = (share / ratio).sqrt().clamp(max=1)
         at_x, at_y = (1 - half_width) * (2 * drawn[..., 2] - 1), (1 - half_height) * (2 * drawn[..., 3] - 1)
         side = torch.where(drawn[..., 4] < self.mirror, -1.0, 1.0).to(views)

@@ -1,4 +1,4 @@
-"""Distances between predictions and targets: mean over everything, one number out."""
+"""Distances between predictions and targets, averaged to one number."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class PowerError(nn.Module):
 
 
 class SmoothAbsoluteError(nn.Module):
-    """Squared near zero, absolute beyond `beta` (smooth L1).
+    """Squared near zero, linear beyond `beta` (smooth L1).
 
     Args:
-        beta: Where the two meet.
+        beta: Transition point.
     """
 
     def __init__(self, *, beta: float = 1.0) -> None:
@@ -69,7 +69,7 @@ class CosineDistance(nn.Module):
     """mean scale (1 - cos) over the last axis.
 
     Args:
-        scale: The distance of vectors at a right angle; with 2 it is the squared distance of unit vectors.
+        scale: The distance of orthogonal vectors; with 2 it is the squared distance of unit vectors.
     """
 
     def __init__(self, *, scale: float = 2.0) -> None:
@@ -82,7 +82,7 @@ class CosineDistance(nn.Module):
 
 
 class NormalisedTarget(nn.Module):
-    """Layer-norms the target (no weights) before a distance is taken.
+    """Layer-normalises the target (without weights) before a distance.
 
     Args:
         distance: The distance.

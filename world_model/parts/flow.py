@@ -1,7 +1,7 @@
-"""Optical flow: what moves where between two pictures, and how well a flow explains them.
+"""Optical flow between two images: warping, consistency and losses.
 
-A flow `B 2 h w` tells for every pixel p of the first picture where it went: (dx, dy) in pixels, columns first. Sampling
-the second picture at p + flow(p) therefore rebuilds the first. Pictures are float `B C h w` on the scale 0 to 1.
+A flow `B 2 h w` gives the displacement of every pixel p of the first image: (dx, dy) in pixels, columns first. Sampling
+the second image at p + flow(p) reconstructs the first. Images are float `B C h w` on the scale 0 to 1.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ Flow = Annotated[Tensor, "B 2 h w"]
 Mask = Annotated[Tensor, "B 1 h w"]
 
 SSIM_MEANS, SSIM_SPREADS = 1e-4, 9e-4
-"""The two constants of the structural similarity, for pictures on the scale 0 to 1."""
+"""The two constants of structural similarity, for images on the scale 0 to 1."""
 
 
 def warp(second: Annotated[Tensor, "B C h w"], flow: Flow) -> Annotated[Tensor, "B C h w"]:
-    """The second picture sampled where the flow leads: out(p) = second(p + flow(p)), bilinear, borders repeated."""
+    """The second image sampled along the flow: out(p) = second(p + flow(p)), bilinear, borders repeated."""
     at = _landing(flow)
     last = at.new_tensor([max(flow.shape[-1] - 1, 1), max(flow.shape[-2] - 1, 1)])
     return functional.grid_sample(second, 2 * at / last - 1, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def in_view(flow: Flow) -> Mask:
-    """1 where the flow leads to a point inside the picture, else 0."""
+    """1 where the flow ends inside the image, else 0."""
     at = _landing(flow)
     last = at.new_tensor([flow.shape[-1] - 1, flow.shape[-2] - 1])
     return ((at >= 0) & (at <= last)).all(dim=-1, keepdim=False)[:, None].to(flow.dtype)
 
 
 def round_trip(forward: Flow, backward: Flow) -> Annotated[Tensor, "B h w"]:
-    """Squared distance in pixels from where one started, after going there and back: |f(p) + b(p + f(p))|^2."""
+    """Squared round-trip error in pixels: |f(p) + b(p + f(p))|^2."""
     return (forward + warp(backward, forward)).square().sum(dim=1)
 
 
 def consistent(forward: Flow, backward: Flow) -> Mask:
-    """1 where going there and back ends near the start, else 0 (an occlusion, or a mistake).
+    """1 where the round trip ends near its start, else 0 (occlusion, or wrong flow).
 
         |f + warp(b, f)|^2 < 0.01 (|f|^2 + |warp(b, f)|^2) + 0.5
 
@@ -52,7 +52,7 @@ def consistent(forward: Flow, backward: Flow) -> Mask:
 
 
 def dissimilarity(first: Tensor, second: Tensor) -> Annotated[Tensor, "B C h w"]:
-    """How little two pictures share their local structure: (1 - SSIM) / 2 over windows of 3 x 3, from 0 to 1.
+    """Local structural dissimilarity of two images: (1 - SSIM) / 2 over windows of 3 x 3, from 0 to 1.
 
     Reference: Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity".
     """
@@ -66,14 +66,14 @@ def dissimilarity(first: Tensor, second: Tensor) -> Annotated[Tensor, "B C h w"]
 
 
 def roughness(flow: Flow, picture: Tensor, *, edge: float = 10.0) -> Tensor:
-    """Mean step of the flow between neighbours, forgiven where the picture has an edge.
+    """Edge-aware smoothness penalty: mean difference of the flow between neighbours, reduced at image edges.
 
         mean |df/dx| exp(-edge |dI/dx|) + mean |df/dy| exp(-edge |dI/dy|)         |dI| averaged over the colours
 
     Args:
         flow: `B 2 h w`.
-        picture: The picture on whose pixels the flow stands `B C h w`.
-        edge: How quickly an edge forgives.
+        picture: The image on whose pixels the flow is defined `B C h w`.
+        edge: Strength of the reduction at edges.
     """
     total = flow.new_zeros(())
     for axis in (-1, -2):
@@ -83,12 +83,12 @@ def roughness(flow: Flow, picture: Tensor, *, edge: float = 10.0) -> Tensor:
 
 
 def correlation(first: Tensor, second: Tensor, *, radius: int) -> Annotated[Tensor, "B K h w"]:
-    """How well each cell fits the cells around the same place in the other map: mean over channels of their product.
+    """Correlation of each cell with the cells around the same position in the other map: channel mean of the product.
 
     Args:
         first: Features `B C h w`.
-        second: Features of the other picture `B C h w`; outside they count as zero.
-        radius: How far around; K = (2 radius + 1)^2 shifts, rows outer, columns inner.
+        second: Features of the other image `B C h w`; zero outside.
+        radius: Search radius; K = (2 radius + 1)^2 shifts, rows outer, columns inner.
     """
     height, width = first.shape[-2:]
     around = functional.pad(second, (radius,) * 4)
@@ -98,7 +98,7 @@ def correlation(first: Tensor, second: Tensor, *, radius: int) -> Annotated[Tens
 
 
 def resize_flow(flow: Flow, size: tuple[int, int]) -> Flow:
-    """The same flow on a grid of another size `(h, w)`, in pixels of that grid."""
+    """The flow resized to another grid `(h, w)`, in pixels of that grid."""
     if flow.shape[-2:] == torch.Size(size):
         return flow
     scale = flow.new_tensor([size[1] / flow.shape[-1], size[0] / flow.shape[-2]])[:, None, None]
@@ -106,24 +106,24 @@ def resize_flow(flow: Flow, size: tuple[int, int]) -> Flow:
 
 
 def end_point_error(flow: Flow, truth: Flow, mask: Mask | None = None) -> Tensor:
-    """Mean distance in pixels between where two flows lead.
+    """Mean end-point error of two flows, in pixels.
 
     Args:
         flow: `B 2 h w`.
         truth: `B 2 h w`.
-        mask: Weight of each pixel `B 1 h w`; by default all count.
+        mask: Weight of each pixel `B 1 h w`; by default 1.
     """
     error = (flow - truth).norm(dim=1, keepdim=True)
     return error.mean() if mask is None else masked_mean(error, mask)
 
 
 def masked_mean(x: Annotated[Tensor, "B C h w"], mask: Mask) -> Tensor:
-    """Mean over the pixels of the mask and all channels; 0 of an empty mask."""
+    """Mean over the masked pixels and all channels; 0 for an empty mask."""
     return (x * mask).sum() / (mask.sum() * x.shape[1]).clamp_min(1e-6)
 
 
 def _landing(flow: Flow) -> Annotated[Tensor, "B h w 2"]:
-    """Column and row where each pixel goes."""
+    """Column and row of each pixel's end point."""
     height, width = flow.shape[-2:]
     x = torch.arange(width, device=flow.device, dtype=flow.dtype)
     y = torch.arange(height, device=flow.device, dtype=flow.dtype)

@@ -1,7 +1,7 @@
-"""Flow from coarse to fine: at each level of a pyramid, warp by what is known so far, compare, and correct.
+"""Coarse-to-fine flow: at each level of a pyramid, warp by the current flow, correlate, and correct.
 
-Reference: Sun et al. 2018 (PWC-Net), arXiv:1709.02371; MC-JEPA (Bardes et al. 2023, arXiv:2307.12698) norms every layer
-of the estimators but the last, and bounds what comes out.
+Reference: Sun et al. 2018 (PWC-Net), arXiv:1709.02371; MC-JEPA (Bardes et al. 2023, arXiv:2307.12698) normalises every
+layer of the estimators but the last, and bounds the output.
 """
 
 from __future__ import annotations
@@ -17,28 +17,27 @@ from jepa_mpc.encoders.pyramid import ChannelNorm
 from jepa_mpc.world_model.parts.flow import Flow, correlation, resize_flow, warp
 
 FIRST_STEP = 0.1
-"""Share of the usual size with which the last layer of an estimator begins: small corrections at first."""
+"""Scale of the initial weights of an estimator's last layer: small corrections at first."""
 FIRST_TRUST = -1.0
-"""What goes into the sigmoid of the trust at first."""
+"""Initial logit of the trust."""
 SHARPNESS = 60.0
-"""How much the fit of a shift counts in the guess at first."""
+"""Initial log sharpness of the softmax over shifts."""
 FLAT = 0.1
-"""Share of the usual square of a feature below which a place counts as flat: its features are not blown up."""
+"""Share of the mean squared feature below which a position counts as flat: its features are not amplified."""
 
 
 class FlowEstimator(nn.Module):
-    """Corrects a flow at one level: 3 x 3 convolutions over the fit of both maps, the first map, and the flow so far.
+    """Corrects a flow at one level: 3 x 3 convolutions over the correlation, the first map, and the current flow.
 
         correction = trust * guess + residual;    guess = sum over shifts of softmax(sharpness * fit) * shift
 
-    The guess is what the fit says by itself. It is right where there is texture, already with random features, and
-    astray where there is none; trust and residual are what the convolutions learn.
+    The guess follows from the correlation alone. It is accurate on texture, even with random features, and wrong on
+    flat regions; the convolutions learn trust and residual.
 
     Args:
         channels: Channels of the features.
-        hidden: Channels of each layer; layer i looks 2^i cells to each side, so that flat places hear of their
-            neighbourhood.
-        radius: Of the correlation, in cells.
+        hidden: Channels of each layer; layer i has dilation 2^i, so that flat regions get context.
+        radius: Radius of the correlation, in cells.
     """
 
     shifts: Tensor
@@ -65,7 +64,7 @@ class FlowEstimator(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Begin with small residuals and some trust."""
+        """Initialise with small residuals and some trust."""
         with torch.no_grad():
             self.last.weight.mul_(FIRST_STEP)
             if self.last.bias is not None:
@@ -76,9 +75,9 @@ class FlowEstimator(nn.Module):
         """The correction `B 2 h w`, in cells.
 
         Args:
-            first: Features of the first picture `B C h w`.
-            warped: Features of the second one, sampled where `flow` leads.
-            flow: What is known so far, in cells.
+            first: Features of the first image `B C h w`.
+            warped: Features of the second one, sampled along `flow`.
+            flow: The current flow, in cells.
         """
         fit = correlation(first, warped, radius=self.radius)
         likely = (self.sharpness.exp() * fit).softmax(dim=1)  # (B, K, h, w)
@@ -88,20 +87,20 @@ class FlowEstimator(nn.Module):
 
 
 class PyramidFlow(nn.Module):
-    """Two feature pyramids to a flow at each level, the coarsest first computed and the finest first given back.
+    """Two feature pyramids to a flow at each level; computed from the coarsest level, returned from the finest.
 
-    Before features are compared, their mean over the picture is taken away, and strong ones are brought to one size:
-    the fit tells about patterns, not about brightness, and flat places fit nothing well.
+    Before features are compared, their mean over the image is subtracted, and strong ones are normalised: the
+    correlation then reflects patterns, not brightness, and flat regions match nothing well.
 
     Args:
         widths: Channels of the levels, the finest first.
         hidden: Channels of the estimators' layers.
-        radii: Of the correlation at each level.
-        skip: Levels at the fine end that are left out (the flow is then stretched).
+        radii: Radius of the correlation at each level.
+        skip: Number of fine levels without an estimator (the flow is upsampled).
         largest: Bound on the flow, in pixels of each level.
 
     Raises:
-        ValueError: If radii and levels differ in number, or no level is left.
+        ValueError: If the numbers of radii and levels differ, or no level is left.
     """
 
     def __init__(
@@ -123,11 +122,11 @@ class PyramidFlow(nn.Module):
         )
 
     def forward(self, first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Flow]:
-        """Flows from the first to the second picture, one per level that is not skipped, each in its own cells.
+        """Flows from the first to the second image, one per level that is not skipped, each in its own cells.
 
         Args:
             first: Features `B C h w` of each level, the finest first.
-            second: Those of the other picture.
+            second: Those of the other image.
         """
         flows: list[Flow] = []
         for level in reversed(range(len(self.estimators))):
@@ -140,7 +139,7 @@ class PyramidFlow(nn.Module):
 
 
 def _normed(features: Tensor) -> Tensor:
-    """Features `B C h w` about their mean over the picture; those of strong places have unit size."""
+    """Features `B C h w` minus their mean over the image, normalised at strong positions."""
     centred = features - features.mean(dim=(2, 3), keepdim=True)
     centred = centred * (centred.square().mean(dim=(1, 2, 3), keepdim=True) + 1e-5).rsqrt()
     return centred * (centred.square().mean(dim=1, keepdim=True) + FLAT).rsqrt()

@@ -1,4 +1,4 @@
-"""Which slot is which: the cheapest one-to-one assignment between two sets of slots, and what it makes of them."""
+"""Slot matching: the cheapest one-to-one assignment between two sets of slots."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 Order = Annotated[Tensor, "... N"]
 
 FEW = 6
-"""Slots up to which all permutations are tried: 720 of them cost less than the steps of a search."""
+"""Maximum number of slots for trying all permutations (720): cheaper than the steps of a search."""
 
 DEAR = 1e30
 
@@ -28,9 +28,9 @@ def assign(costs: Annotated[Tensor, "... N N"]) -> Order:
 
         argmin over permutations p of sum_i costs[i, p(i)]
 
-    Exact for any size, for all matrices side by side and without waiting for the device: few slots by trying all
-    permutations, more by the Hungarian method with shortest augmenting paths, in which every matrix takes the steps
-    that the slowest may need. Costs that are not finite count as very dear.
+    Exact for any size, for all matrices in parallel and without synchronising with the device: few slots by trying all
+    permutations, more by the Hungarian method with shortest augmenting paths, in which every matrix takes the number of
+    steps of the worst case. Non-finite costs count as very large.
 
     Args:
         costs: `(..., N, N)`.
@@ -48,7 +48,7 @@ def assign(costs: Annotated[Tensor, "... N N"]) -> Order:
 
 
 def reorder(nodes: Annotated[Tensor, "B T N D"], order: Annotated[Tensor, "B n"]) -> Annotated[Tensor, "B T N D"]:
-    """Put the first n nodes of every frame into the order given; the others keep their place."""
+    """Reorder the first n nodes of every frame; the others stay in place."""
     count = order.shape[1]
     where = order[:, None, :, None].expand(-1, nodes.shape[1], -1, nodes.shape[3])
     return torch.cat([nodes[:, :, :count].gather(2, where), nodes[:, :, count:]], dim=2)
@@ -57,7 +57,7 @@ def reorder(nodes: Annotated[Tensor, "B T N D"], order: Annotated[Tensor, "B n"]
 def matched(first: Annotated[Tensor, "... N D"], second: Annotated[Tensor, "... N D"]) -> Annotated[Tensor, "..."]:
     """Distance of two sets of slots: mean squared difference over slots and width after the cheapest assignment.
 
-    Differentiable in both; the assignment itself is held fixed.
+    Differentiable in both; the assignment is constant.
     """
     each = gaps(*torch.broadcast_tensors(first, second))
     chosen = each.gather(-1, assign(each)[..., None]).squeeze(-1)
@@ -84,20 +84,20 @@ def _search(costs: Annotated[Tensor, "G N N"]) -> Annotated[Tensor, "G N"]:
 
 
 class _Paths:
-    """Shortest augmenting paths for many matrices side by side; column `number` stands for "no column yet"."""
+    """Shortest augmenting paths for many matrices in parallel; column `number` stands for "no column yet"."""
 
     def __init__(self, costs: Annotated[Tensor, "G N N"]) -> None:
         self.costs, self.number = costs, costs.shape[-1]
         self.worlds = torch.arange(len(costs), device=costs.device)
-        self.of_rows = costs.new_zeros(len(costs), self.number + 1)  # what a row, and a column, costs by itself
+        self.of_rows = costs.new_zeros(len(costs), self.number + 1)  # dual variable of each row (and column)
         self.of_columns = torch.zeros_like(self.of_rows)
         self.owner = torch.full_like(self.of_rows, self.number, dtype=torch.int64)  # row that has the column
 
     def add(self, row: int) -> None:
-        """Give one more row a column, moving others where that is cheaper."""
+        """Assign a column to one more row, reassigning others where that is cheaper."""
         number, worlds = self.number, self.worlds
         self.owner[:, number] = row
-        here = torch.full_like(worlds, number)  # column whose owner looks for another
+        here = torch.full_like(worlds, number)  # column whose owner is being reassigned
         least = self.costs.new_full((len(worlds), number + 1), torch.inf)
         before = torch.full_like(self.owner, number)
         seen = torch.zeros_like(self.owner, dtype=torch.bool)
@@ -119,7 +119,7 @@ class _Paths:
         self._move(here, before, row + 1)
 
     def _move(self, here: Tensor, before: Tensor, steps: int) -> None:
-        """Hand every column of a path to the owner of the column before it, from the end back to the root."""
+        """Reassign every column of a path to the owner of the previous column, from the end to the root."""
         worlds = self.worlds
         for _ in range(steps):
             earlier = before[worlds, here]

@@ -1,6 +1,6 @@
-"""Changes of colour, sharpness and tone that views of a photograph usually get; each picture gets its own.
+"""Photometric augmentation of views: colour, blur and tone; drawn per image.
 
-All map pictures `B T V 3 h w` in [0, 1] to pictures of the same shape, as an `Augmentation` applies them.
+All map images `B T V 3 h w` in [0, 1] to images of the same shape, as part of an `Augmentation`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from torch.nn import functional
 from jepa_mpc.world_model.parts.augment import Change, _uniform
 
 GREY = (0.299, 0.587, 0.114)
-"""Weights of the colours in the brightness (ITU-R BT.601)."""
+"""Luma weights of the colours (ITU-R BT.601)."""
 
 
 class Sometimes:
-    """Changes a share of the pictures and leaves the others as they are.
+    """Applies a change to a share of the images.
 
     Args:
-        share: Of the pictures.
-        change: What happens to them.
+        share: Share of the images.
+        change: The change.
 
     Raises:
         ValueError: If the share is not from 0 to 1.
@@ -32,7 +32,7 @@ class Sometimes:
         self.share, self.change = share, change
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
-        """Pictures `B T V 3 h w` in and out."""
+        """Images `B T V 3 h w` in and out."""
         chosen = _uniform(views.shape[:3], 0, 1, generator, views) < self.share
         return torch.where(chosen[..., None, None, None], self.change(views, generator), views)
 
@@ -41,12 +41,12 @@ class StandardJitter:
     """Brightness, contrast, saturation and hue, in this order.
 
     Args:
-        brightness: Largest share by which everything becomes brighter or darker.
-        contrast: Likewise, away from the mean brightness of the picture.
-        saturation: Likewise, away from grey.
-        hue: Largest turn of the colours, as a share of the full circle.
+        brightness: Largest relative change of brightness.
+        contrast: Largest relative change of contrast, around the mean brightness of the image.
+        saturation: Largest relative change of saturation, around grey.
+        hue: Largest rotation of the hue, as a share of the full circle.
 
-    Reference: Howard 2013, arXiv:1312.5402; the hue is turned in the plane of equal brightness (YIQ).
+    Reference: Howard 2013, arXiv:1312.5402; the hue is rotated in the plane of equal brightness (YIQ).
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StandardJitter:
         self.shares, self.hue = (brightness, contrast, saturation), hue
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
-        """Pictures `B T V 3 h w` in and out."""
+        """Images `B T V 3 h w` in and out."""
         each = (*views.shape[:3], 1, 1, 1)
         bright, contrast, colour = (1 + _uniform(each, -share, share, generator, views) for share in self.shares)
         views = (bright * views).clamp(0, 1)
@@ -68,22 +68,22 @@ class StandardJitter:
 
 
 class Grey:
-    """Takes the colours out."""
+    """Converts to grey levels."""
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
-        """Pictures `B T V 3 h w` in and out."""
+        """Images `B T V 3 h w` in and out."""
         return grey(views).expand_as(views)
 
 
 class Blur:
-    """Blurs with a Gaussian of another width for each picture.
+    """Gaussian blur with a random width per image.
 
     Args:
         narrowest: Smallest standard deviation, px.
         widest: Largest.
 
     Raises:
-        ValueError: If the widths are not positive and rising.
+        ValueError: If the widths are not positive and ascending.
     """
 
     def __init__(self, *, narrowest: float = 0.1, widest: float = 2.0) -> None:
@@ -92,12 +92,12 @@ class Blur:
         self.narrowest, self.widest = narrowest, widest
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
-        """Pictures `B T V 3 h w` in and out."""
+        """Images `B T V 3 h w` in and out."""
         width = _uniform((views[..., 0, 0, 0].numel(), 1), self.narrowest, self.widest, generator, views)
         reach = min(int(3 * self.widest + 0.5), min(views.shape[-2:]) - 1)
         steps = torch.arange(-reach, reach + 1, device=views.device)
         kernel = functional.softmax(-0.5 * (steps / width).square(), dim=-1)  # (G, taps)
-        pictures = views.flatten(0, 2).transpose(0, 1)  # (3, G, h, w): one group of channels per picture
+        pictures = views.flatten(0, 2).transpose(0, 1)  # (3, G, h, w): one group of channels per image
         down = functional.conv2d(
             functional.pad(pictures, (0, 0, reach, reach), mode="reflect"), kernel[:, None, :, None], groups=len(width)
         )
@@ -108,28 +108,28 @@ class Blur:
 
 
 class Solarise:
-    """Turns bright pixels into dark ones.
+    """Inverts bright pixels.
 
     Args:
-        above: Brightness from which on, on the scale 0 to 1.
+        above: Brightness threshold, on the scale 0 to 1.
     """
 
     def __init__(self, *, above: float = 0.5) -> None:
         self.above = above
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
-        """Pictures `B T V 3 h w` in and out."""
+        """Images `B T V 3 h w` in and out."""
         return torch.where(views >= self.above, 1 - views, views)
 
 
 def grey(views: Tensor) -> Tensor:
-    """Brightness `... 1 h w` of pictures `... 3 h w`."""
+    """Brightness `... 1 h w` of images `... 3 h w`."""
     weights = torch.tensor(GREY, device=views.device, dtype=views.dtype)[:, None, None]
     return (weights * views).sum(dim=-3, keepdim=True)
 
 
 def _turn_of_hue(angle: Tensor) -> Tensor:
-    """Colour matrices `... 3 3` that turn the two colour axes of YIQ by an angle `...`."""
+    """Colour matrices `... 3 3` that rotate the two colour axes of YIQ by an angle `...`."""
     to_yiq = torch.tensor([GREY, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], device=angle.device)
     cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
     rows = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], dim=-1).unflatten(-1, (3, 3))

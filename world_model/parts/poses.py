@@ -1,4 +1,4 @@
-"""Poses of a hand as seven numbers, the motions between them, and what a rotation needs for that; batched, on device.
+"""Hand poses as seven numbers, motions between them, and conversions of rotations; batched, on device.
 
     pose     x y z (m), roll pitch yaw (rad), gripper closedness in [0, 1]
     motion   dx dy dz (m), roll pitch yaw (rad) of R_motion = R_next R^T, change of the closedness
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 Pose = Annotated[Tensor, "... 7"]
 POSE_DIM = 7
 LARGEST_ANGLE_RAD = 2 * math.pi
-LOOSE = 0.05  # how far a measured closedness may lie outside of [0, 1]
+LOOSE = 0.05  # tolerance of a measured closedness outside of [0, 1]
 
 
 def euler_to_matrix(angles: Annotated[Tensor, "... 3"]) -> Annotated[Tensor, "... 3 3"]:
@@ -63,20 +63,20 @@ def vector_to_euler(vector: Annotated[Tensor, "... 3"]) -> Annotated[Tensor, "..
 
 
 def integrate(pose: Pose, motion: Pose) -> Pose:
-    """The pose after a motion: positions add, R_next = R_motion R, the closedness stays in [0, 1]."""
+    """The pose after a motion: positions add, R_next = R_motion R, the closedness is clipped to [0, 1]."""
     turned = euler_to_matrix(motion[..., 3:6]) @ euler_to_matrix(pose[..., 3:6])
     gripper = (pose[..., 6:] + motion[..., 6:]).clamp(0, 1)
     return torch.cat([pose[..., :3] + motion[..., :3], matrix_to_euler(turned), gripper], dim=-1)
 
 
 def pose_motion(start: Pose, stop: Pose) -> Pose:
-    """The motion that leads from one pose to another."""
+    """The motion from one pose to another."""
     turned = euler_to_matrix(stop[..., 3:6]) @ euler_to_matrix(start[..., 3:6]).mT
     return torch.cat([stop[..., :3] - start[..., :3], matrix_to_euler(turned), stop[..., 6:] - start[..., 6:]], dim=-1)
 
 
 def in_camera(pose: Pose, camera: Annotated[Tensor, "... 6"]) -> Pose:
-    """Poses of the base frame as a camera sees them; `camera` is its place (m) and Euler angles (rad) in the base."""
+    """Base-frame poses in a camera's frame; `camera` is its position (m) and Euler angles (rad) in the base frame."""
     to_camera = euler_to_matrix(camera[..., 3:6]).mT
     place = (to_camera @ (pose[..., :3] - camera[..., :3])[..., None])[..., 0]
     turned = matrix_to_euler(to_camera @ euler_to_matrix(pose[..., 3:6]))
@@ -84,11 +84,11 @@ def in_camera(pose: Pose, camera: Annotated[Tensor, "... 6"]) -> Pose:
 
 
 def check_pose(pose: Tensor) -> None:
-    """Refuse what cannot be a pose; waits for the device, so call it where poses come in and not while planning.
+    """Refuse invalid poses; synchronises with the device, so call it where poses enter and not while planning.
 
     Raises:
-        ValueError: If there are not seven numbers (a quaternion has eight), angles seem to be degrees, or the gripper
-            is not a share.
+        ValueError: If the width is not seven (a quaternion has eight), angles seem to be degrees, or the gripper is not
+            in [0, 1].
     """
     check_pose_width(pose)
     if not bool(torch.isfinite(pose).all()):
@@ -107,7 +107,7 @@ def check_pose_width(pose: Tensor) -> None:
     """Refuse poses of another width.
 
     Raises:
-        ValueError: With what seven numbers are expected, and what eight of them probably are.
+        ValueError: Explains the seven entries expected, and the probable cause of eight.
     """
     if pose.dim() < 1 or pose.shape[-1] != POSE_DIM:
         hint = ": a quaternion? give Euler angles instead" if pose.dim() and pose.shape[-1] == 8 else ""
@@ -129,30 +129,30 @@ class _PoseReader(nn.Module):
 
 
 class GivenPose(_PoseReader):
-    """Proprioception that is a pose already, and motions that turn by Euler angles."""
+    """Proprioception that is already a pose, and motions with Euler angles."""
 
     width = POSE_DIM
 
     def forward(self, proprio: Annotated[Tensor, "... 7"]) -> Pose:
-        """The pose, its width checked."""
+        """The pose, after checking its width."""
         check_pose_width(proprio)
         return proprio
 
     def motion(self, actions: Annotated[Tensor, "... 7"]) -> Annotated[Tensor, "... 7"]:
-        """The motion that an action asks for."""
+        """The motion commanded by an action."""
         return actions
 
 
 class ArmPose(_PoseReader):
-    """Reads the pose out of an arm's proprioception, and motions out of actions that turn by rotation vectors.
+    """Reads the pose from an arm's proprioception, and motions from actions with rotation vectors.
 
     Args:
-        position: Where x, y and z (m) stand; negative numbers count from the end, behind any number of joints.
-        rotation: Where the rotation vector (rad) stands.
-        opening: Where the opening of the gripper (m) stands.
-        widest_m: Opening of the gripper that counts as 0; none at all counts as 1.
-        gripper_per_action: Change of the closedness per unit of an action's last number.
-        attitude: Euler angles (rad) of the hand where the rotation vector is zero.
+        position: Indices of x, y and z (m); negative indices count from the end, after any number of joints.
+        rotation: Indices of the rotation vector (rad).
+        opening: Index of the gripper opening (m).
+        widest_m: Gripper opening with closedness 0; no opening has closedness 1.
+        gripper_per_action: Change of the closedness per unit of an action's last entry.
+        attitude: Euler angles (rad) of the hand at a zero rotation vector.
     """
 
     def __init__(
@@ -178,14 +178,14 @@ class ArmPose(_PoseReader):
 
     @property
     def width(self) -> int:
-        """Numbers that the proprioception must have at least."""
+        """Minimum width of the proprioception."""
         return max(column + 1 if column >= 0 else -column for column in self.columns)
 
     def forward(self, proprio: Annotated[Tensor, "... P"]) -> Pose:
         """Proprioception `(..., P)` to poses `(..., 7)`.
 
         Raises:
-            ValueError: If there are fewer numbers than it reads.
+            ValueError: If it has fewer entries than are read.
         """
         if proprio.shape[-1] < self.width:
             raise ValueError(
@@ -197,14 +197,14 @@ class ArmPose(_PoseReader):
         return torch.cat([place, angles, (1 - opening / self.widest_m).clamp(0, 1)], dim=-1)
 
     def motion(self, actions: Annotated[Tensor, "... 7"]) -> Annotated[Tensor, "... 7"]:
-        """The motion that an action asks for."""
+        """The motion commanded by an action."""
         check_pose_width(actions)
         gripper = self.gripper_per_action * actions[..., 6:]
         return torch.cat([actions[..., :3], vector_to_euler(actions[..., 3:6]), gripper], dim=-1)
 
 
 class HandPose(_PoseReader):
-    """Reads the pose out of a robot map's gripper and end effector, and motions out of those between two of them.
+    """Reads the pose from a robot map's gripper and end effector, and motions from differences of two.
 
     Proprioception: closedness of the gripper in [0, 1], x y z (m), rotation vector (rad). Actions: dx dy dz (m),
     rotation vector (rad), change of the closedness.
@@ -219,10 +219,10 @@ class HandPose(_PoseReader):
         return torch.cat([place, vector_to_euler(vector), gripper.clamp(0, 1)], dim=-1)
 
     def motion(self, actions: Annotated[Tensor, "... 7"]) -> Annotated[Tensor, "... 7"]:
-        """The motion that an action asks for."""
+        """The motion commanded by an action."""
         check_pose_width(actions)
         return torch.cat([actions[..., :3], vector_to_euler(actions[..., 3:6]), actions[..., 6:]], dim=-1)
 
 
 PoseReader = GivenPose | ArmPose | HandPose
-"""What reads poses out of proprioception and motions out of actions."""
+"""Readers of poses from proprioception and of motions from actions."""

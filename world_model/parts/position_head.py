@@ -1,12 +1,12 @@
-"""A head that reads displacements from latents: the metric in which an agent judges how far a goal is.
+"""The position head: reads displacements from latents, the metric of the distance to a goal.
 
     p_t = W z_t;     loss = mean over t of |(p_t - mean p) - (x_t - mean x)|^2,     x_t = a_0 + ... + a_{t-1}
 
-The target is the sum of the actions that lead from one frame of a window to another, so it needs nothing but the log:
-goal-conditioned inverse dynamics over many steps, with every later frame as a goal in hindsight (Andrychowicz et al.
-2017, arXiv:1707.01495). Because the head sees one frame at a time and is linear, the latent has to lay space out
-straight: |W (z - z_goal)| keeps growing with the true distance, where the plain latent distance levels off. Frozen
-latents of many tokens cannot be laid out: `TokenPlaces` then looks at them before the linear map.
+The target is the sum of the actions between two frames of a window, so it needs only the log: goal-conditioned inverse
+dynamics over many steps, with every later frame as a goal in hindsight (Andrychowicz et al. 2017, arXiv:1707.01495).
+Since the head sees one frame at a time and is linear, the latent must represent position linearly: |W (z - z_goal)|
+grows with the true distance, where the plain latent distance saturates. Frozen latents of many tokens cannot adapt:
+`TokenPlaces` then precedes the linear map.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jepa_mpc.types import Latents
 
 
 class TokenPlaces(nn.Module):
-    """Where in the picture a few learned features are, and what is seen there: from tokens of a grid to one vector.
+    """Image positions of a few learned features, and the content there: from grid tokens to one vector.
 
         weights_k = softmax over the grid of f_k(token);   out = MLP([weights_k (place, V token)]_k)
 
@@ -29,7 +29,7 @@ class TokenPlaces(nn.Module):
         rows: Rows of the grid.
         columns: Columns of the grid.
         features: Number of features K.
-        seen: Width of what is seen at each feature.
+        seen: Width of the content read at each feature.
         output: Width of the result.
     """
 
@@ -53,7 +53,7 @@ class TokenPlaces(nn.Module):
 
 
 class FirstToken(nn.Module):
-    """The first token alone: that of the scene, where the wrist has one of its own."""
+    """Only the first token: that of the scene, if the wrist camera has its own."""
 
     def forward(self, latents: Annotated[Tensor, "... N D"]) -> Annotated[Tensor, "... D"]:
         """Tokens `(..., N, D)` to vectors `(..., D)`."""
@@ -66,9 +66,9 @@ class HindsightDisplacement(nn.Module):
     Args:
         width: Width of a flattened state, N times D.
         axes: The leading action axes that are displacements (x, y, z by default).
-        unit_m: Length that counts as 1 in the loss, in metres.
-        look: Maps states `(..., N, D)` to vectors `(..., width)` before the linear map, for latents of many tokens in
-            which places do not lie straight; by default they are flattened.
+        unit_m: Unit of length in the loss, in metres.
+        look: Maps states `(..., N, D)` to vectors `(..., width)` before the linear map, for latents of many tokens that
+            are not linear in position; by default flattening.
     """
 
     def __init__(self, width: int, *, axes: int = 3, unit_m: float = 0.1, look: nn.Module | None = None) -> None:
@@ -78,12 +78,12 @@ class HindsightDisplacement(nn.Module):
         self.linear = nn.Linear(width, axes, bias=False)
 
     def forward(self, latents: Latents, actions: Annotated[Tensor, "B T-1 A"], generator: Generator) -> Tensor:
-        """The loss of windows: latents B T N D and the actions B T-1 A (metres) between them -> one number."""
+        """The loss of windows: latents B T N D and the actions B T-1 A (metres) between them -> a scalar."""
         walked = torch.cumsum(actions[..., : self.axes] / self.unit_m, dim=1)
         walked = torch.cat([torch.zeros_like(walked[:, :1]), walked], dim=1)  # (B, T, axes)
         gap = self.linear(self.look(latents)) - walked
         return (gap - gap.mean(dim=1, keepdim=True)).square().sum(-1).mean()
 
     def metres(self, latents: Annotated[Tensor, "... N D"]) -> Annotated[Tensor, "... axes"]:
-        """Where a state lies, up to a constant of the place, in metres: only differences have a meaning."""
+        """Position of a state in metres, up to a constant per lab: only differences are meaningful."""
         return self.unit_m * self.linear(self.look(latents))

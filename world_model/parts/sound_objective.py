@@ -18,7 +18,7 @@ from jepa_mpc.world_model.parts.objectives.masked import Change, MaskedObjective
 
 SOUND = "sound"
 Sound = Annotated[Tensor, "B T G"]
-"""The samples that were heard before each of T observations, since the one before it."""
+"""The samples recorded before each of T observations, since the previous one."""
 
 
 class SoundStream(Stream):
@@ -27,7 +27,7 @@ class SoundStream(Stream):
     Args:
         tasks: Every way of hiding.
         mel: Makes spectrograms.
-        augment: Changes waveforms `B G` in training mode, or None.
+        augment: Augments waveforms `B G` in training mode, or None.
     """
 
     def __init__(self, tasks: Sequence[MaskTask], *, mel: LogMel, augment: Change | None = None) -> None:
@@ -43,7 +43,7 @@ class SoundObjective(MaskedObjective):
     """The masked loss with a stream of sound; its arguments are those of `MaskedObjective`."""
 
     main_input = SOUND
-    """What `encode` takes, by its name in the log."""
+    """Input of `encode`, by its name in the log."""
 
     @property
     def published(self) -> nn.Module:
@@ -53,29 +53,29 @@ class SoundObjective(MaskedObjective):
         return SoundEncoder(mel, trunk)
 
     def encode(self, frames: Sound) -> Latents:
-        """The target's tokens of what was heard in the window up to each step: `B T G` to `B T N D`.
+        """The target's tokens of the sound in the window up to each step: `B T G` to `B T N D`.
 
-        Sounds end at the step and have silence before them, so that the last step hears the window as in training.
+        Sounds end at the step and are preceded by silence, so that the last step has the full window as in training.
 
         Raises:
-            BadObservation: If these are no windows of sound.
+            BadObservation: If these are not windows of sound.
         """
         encoder = self.published
         return torch.stack([encoder(wave) for wave in heard(frames)], dim=1)
 
 
 def heard(sound: Sound) -> list[Waves]:
-    """For each step the waveform `B T G` up to it, with silence before."""
+    """For each step the waveform `B T G` up to it, preceded by silence."""
     wave, (steps, size) = checked_sound(sound).flatten(1), sound.shape[1:]
     silence = [torch.zeros_like(wave[:, : (steps - 1 - step) * size]) for step in range(steps)]
     return [torch.cat([before, wave[:, : (step + 1) * size]], dim=1) for step, before in enumerate(silence)]
 
 
 def checked_sound(sound: Sound) -> Sound:
-    """Windows of sound, after a look at their axes.
+    """Windows of sound, after checking their axes.
 
     Raises:
-        BadObservation: If these are none.
+        BadObservation: If these are not windows of sound.
     """
     if sound.dim() != 3:
         raise BadObservation(f"expected mono sound (B, T, samples of a step), got {tuple(sound.shape)}")

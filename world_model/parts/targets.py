@@ -1,4 +1,4 @@
-"""Target rules: what the predictions must match."""
+"""Targets of predictions."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Look = Callable[[nn.Module, Any], State]
 
 
 class SharedTarget(nn.Module):
-    """The online encoder's own view, with its gradient: no copy, no stop-gradient."""
+    """The online encoder's own output, with its gradient: no copy, no stop-gradient."""
 
     def forward(self, x: Tensor, online: Tensor | None) -> State:
-        """Give `online` back.
+        """Return `online`.
 
         Raises:
-            ValueError: If there is no online view of x.
+            ValueError: If there is no online encoding of x.
         """
         if online is None:
             raise ValueError("a shared target needs the encoder's own view of the whole input")
         return online
 
     def update(self, encoder: nn.Module, progress: float) -> None:
-        """Nothing to follow."""
+        """Does nothing."""
 
 
 class FrozenTarget(nn.Module):
@@ -38,8 +38,8 @@ class FrozenTarget(nn.Module):
 
     Args:
         encoder: The encoder to copy.
-        finish: What its tokens pass before they are compared (a layer norm without weights, say); by default nothing.
-        look: What is asked of the copy about x (the output of an inner block, say); by default it is called.
+        finish: Applied to its tokens before comparison (such as a layer norm without weights); by default none.
+        look: How the copy is called on x (for the output of an inner block, for example); by default directly.
     """
 
     def __init__(self, encoder: nn.Module, *, finish: nn.Module | None = None, look: Look | None = None) -> None:
@@ -58,19 +58,19 @@ class FrozenTarget(nn.Module):
         return self.finish(self.look(self.encoder, x))
 
     def update(self, encoder: nn.Module, progress: float) -> None:
-        """Nothing to follow."""
+        """Does nothing."""
 
 
 class EMATarget(FrozenTarget):
-    """A copy of the encoder that follows it slowly.
+    """An exponential moving average (EMA) of the encoder.
 
         target = m * target + (1 - m) * encoder           after each step; buffers are copied
 
     Args:
         encoder: The encoder to follow.
         momentum: m as a function of the training progress in [0, 1].
-        finish: As of a frozen target.
-        look: Likewise.
+        finish: As in a frozen target.
+        look: As in a frozen target.
     """
 
     def __init__(
@@ -95,17 +95,17 @@ class EMATarget(FrozenTarget):
 
 
 def linear_momentum(start: float = 0.996, end: float = 1.0) -> Momentum:
-    """A momentum that grows evenly from `start` to `end` over the training."""
+    """A momentum that rises linearly from `start` to `end` over the training."""
     return lambda progress: start + (end - start) * progress
 
 
 def cosine_momentum(start: float = 0.996, end: float = 1.0) -> Momentum:
-    """A momentum that grows from `start` to `end` along half a cosine over the training."""
+    """A momentum that rises from `start` to `end` along half a cosine over the training."""
     return lambda progress: end - (end - start) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def constant_momentum(value: float = 0.99925) -> Momentum:
-    """The same momentum throughout; the default is that of V-JEPA 2 (arXiv:2506.09985)."""
+    """A constant momentum; the default is that of V-JEPA 2 (arXiv:2506.09985)."""
     return lambda progress: value
 
 

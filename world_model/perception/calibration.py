@@ -1,11 +1,11 @@
-"""What a sense of unknown rig shows of the hand's motion, learned while the hand moves.
+"""Online calibration of a sensor of unknown pose from the hand's motion.
 
-    u - mean u = A (x - mean x) + noise,     A = a rig's map + anything, small
+    u - mean u = A (x - mean x) + noise,     A = a candidate pose's map + a small deviation
 
-x is the hand's place in the base frame, u what the sense shows of it: a point in a camera's picture, or the place
-that a world model's head names.  Many rigs are tried at once (for a camera: azimuth, elevation, size); given a rig, A
-is a Bayesian linear regression in closed form, and the evidence of the pairs (x, u) seen so far weighs the rigs.
-After a few steps in different directions little doubt is left; before, the doubt is known and kept.
+x is the hand position in the base frame, u the sensor's reading of it: a point in a camera image, or the position read
+by a world model's head. Many candidate poses are compared (for a camera: azimuth, elevation, scale). Given a candidate,
+A is a Bayesian linear regression in closed form, and the marginal likelihood of the pairs (x, u) seen so far weighs the
+candidates. The posterior is wide at first and narrow after a few steps in different directions.
 
 Reference: visual servoing without a calibrated camera, Hosoda and Asada 1994; Jagersand et al. 1997.
 """
@@ -21,19 +21,19 @@ import torch
 from torch import Tensor
 
 FREE = 3.0
-"""Degrees of freedom by which the noise is thought to be known beforehand."""
+"""Prior degrees of freedom of the noise variance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SenseSettings:
-    """What is assumed of a sense, in its own unit (half pictures, metres).
+    """Prior assumptions about a sensor, in its own unit (half images, metres).
 
     Args:
-        sd: Deviation of what is surely seen.
-        doubt: How much of the squared scatter that comes with a reading is added to its variance.
-        looseness: Deviation of A from its rig, as a share of the rig's size.
-        memory: Weight of a pair against that of the next.
-        tails: Degrees of freedom of the goal's misses; small: a sense that contradicts the others counts little.
+        sd: Standard deviation of a reliable reading.
+        doubt: Share of a reading's squared spread that is added to its variance.
+        looseness: Standard deviation of A around its candidate, as a share of the candidate's scale.
+        memory: Weight of a pair relative to the next one.
+        tails: Degrees of freedom of the goal residuals; small: a sensor that contradicts the others gets little weight.
     """
 
     sd: float
@@ -45,10 +45,10 @@ class SenseSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Rigs:
-    """How a sense may show the hand's place, before anything was seen.
+    """Candidate poses of a sensor, before any data.
 
     Args:
-        maps: `(H, R, 3)`, for readings of R numbers.
+        maps: `(H, R, 3)`, for readings of width R.
         sizes: `(H,)`.
         log_prior: `(H,)`.
     """
@@ -60,16 +60,16 @@ class Rigs:
 
 @dataclass(frozen=True, kw_only=True)
 class Belief:
-    """What is known of one sense.
+    """The posterior of one sensor.
 
     Args:
         map: Mean of A `(R, 3)`.
-        covariance: Of each row of A `(R, 3, 3)`.
-        centre_m: Mean place `(3,)` that the map is taken around.
+        covariance: Covariance of each row of A `(R, 3, 3)`.
+        centre_m: Mean position `(3,)` around which the map is taken.
         reading: Mean reading `(R,)` there.
-        variance: Of that mean reading.
-        misfit: How much worse than expected the pairs fit, from 1.
-        log_evidence: Of the pairs, up to what all sequences of places have in common.
+        variance: Variance of that mean reading.
+        misfit: Ratio of actual to expected residuals, from 1.
+        log_evidence: Log marginal likelihood of the pairs, up to a constant common to all sequences of positions.
     """
 
     map: Tensor
@@ -83,11 +83,11 @@ class Belief:
 
 @lru_cache(maxsize=4)
 def camera_rigs(side: int | None, azimuth_deg: tuple[float, float] = (45.0, 35.0)) -> Rigs:
-    """Distant cameras all around a hand: 16 azimuths on each side, 5 elevations, 7 sizes.
+    """Distant cameras around a hand: 16 azimuths on each side, 5 elevations, 7 scales.
 
     Args:
-        side: 1 for a camera on the left (positive azimuth), -1 on the right, None for one that may stand on either.
-        azimuth_deg: Middle and deviation of the prior on |azimuth|.
+        side: 1 for a camera on the left (positive azimuth), -1 on the right, None if unknown.
+        azimuth_deg: Mean and standard deviation of the prior on |azimuth|.
     """
     if side is None:
         either, other = camera_rigs(1, azimuth_deg), camera_rigs(-1, azimuth_deg)
@@ -112,7 +112,7 @@ def camera_rigs(side: int | None, azimuth_deg: tuple[float, float] = (45.0, 35.0
 
 @lru_cache(maxsize=1)
 def head_rigs() -> Rigs:
-    """A head that names places in metres, but may see only a part of every motion."""
+    """A head that reads positions in metres, possibly underestimating motion."""
     part = torch.tensor([0.25, 0.5, 0.75, 1.0, 1.15])
     return Rigs(
         maps=part[:, None, None] * torch.eye(3), sizes=torch.ones_like(part), log_prior=-((part - 1) / 0.5).square()
@@ -127,14 +127,14 @@ def calibrate(
     rigs: Rigs,
     settings: SenseSettings,
 ) -> Belief:
-    """What the pairs seen so far tell about a sense.
+    """The posterior of a sensor given the pairs so far.
 
     Args:
-        readings: What it showed.
-        variances: Of each reading.
-        places: Where the hand was (base frame, m).
-        rigs: How it may show places.
-        settings: What is assumed.
+        readings: Its readings.
+        variances: Variance of each reading.
+        places: Hand positions (base frame, m).
+        rigs: Candidate poses.
+        settings: Prior assumptions.
     """
     steps, rows = readings.shape
     age = torch.arange(steps - 1, -1, -1, dtype=readings.dtype)

@@ -28,17 +28,17 @@ from jepa_mpc.world_model.perception.calibration import Belief, Rigs, SenseSetti
 ROUNDS = 8
 SIDES = {"left": 1, "right": -1}
 REACH_M = 0.3
-"""How far away the goal may well be, where nothing is known."""
+"""Standard deviation of the prior on the distance to the goal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoalEstimatorSettings:
-    """Everything that is assumed.
+    """Prior assumptions of the goal estimator.
 
     Args:
-        cameras: Of points in pictures.
-        head: Of the places that the world model names.
-        delays: By how many steps pictures may be late.
+        cameras: Of keypoints in images.
+        head: Of the positions read by the world model.
+        delays: Possible image delays in steps.
     """
 
     cameras: SenseSettings = field(default_factory=lambda: SenseSettings(sd=0.02, doubt=0.05, looseness=0.25))
@@ -47,11 +47,11 @@ class GoalEstimatorSettings:
 
 
 class Sense:
-    """What one sense showed of the hand, and of the goal.
+    """One sensor's readings of the hand and of the goal.
 
     Args:
-        rigs: How it may show places.
-        settings: What is assumed.
+        rigs: Candidate poses.
+        settings: Prior assumptions.
     """
 
     def __init__(self, rigs: Rigs, settings: SenseSettings) -> None:
@@ -62,20 +62,20 @@ class Sense:
         self._goal_variances: list[Tensor] = []
 
     def take(self, seen: Tensor, goal: Tensor, *, scatter: Tensor, goal_scatter: Tensor) -> None:
-        """Remember a step's readings `(R,)` of the hand and of the goal, and the squared scatter of both."""
+        """Store a step's readings `(R,)` of the hand and of the goal, and the squared spread of both."""
         self._seen.append(seen)
         self._goals.append(goal)
         self._variances.append(self.settings.sd**2 + self.settings.doubt * scatter)
         self._goal_variances.append(self.settings.sd**2 + self.settings.doubt * goal_scatter)
 
     def belief(self, places: Annotated[Tensor, "T 3"]) -> Belief:
-        """How it shows places, by all steps so far."""
+        """The posterior of the sensor after all steps so far."""
         return calibrate(
             torch.stack(self._seen), torch.stack(self._variances), places, rigs=self.rigs, settings=self.settings
         )
 
     def goal(self) -> tuple[Annotated[Tensor, "R"], Tensor]:
-        """The goal's reading and its variance. The steps' errors are alike: more of them do not make it surer."""
+        """The goal's reading and its variance. Errors are correlated over steps, so more steps do not reduce it."""
         variances = torch.stack(self._goal_variances)
         share = 1 / variances
         share = share / share.sum()
@@ -83,12 +83,12 @@ class Sense:
 
 
 class GoalEstimator:
-    """Remembers one episode and tells how far the goal is. One world at a time.
+    """Accumulates one episode and estimates the displacement to the goal. One world at a time.
 
     Args:
-        cameras: Names of the cameras. "left" and "right" say on which side of the robot they stand; others may stand
-            on either side, and more steps are needed to tell.
-        settings: What is assumed.
+        cameras: Names of the cameras. "left" and "right" give the side of the robot; for others the side is unknown,
+            and more steps are needed to estimate it.
+        settings: Prior assumptions.
     """
 
     def __init__(self, *, cameras: Sequence[str], settings: GoalEstimatorSettings | None = None) -> None:
@@ -107,22 +107,22 @@ class GoalEstimator:
         read_m: Annotated[Tensor, "3"],
         goal_read_m: Annotated[Tensor, "3"],
     ) -> Annotated[Tensor, "3"]:
-        """Take in a step, answer the displacement to the goal (m, base frame).
+        """Process a step; returns the displacement to the goal (m, base frame).
 
         Args:
-            seen: Where the hand is seen now, one world `(1, V, 2)`.
-            goal: Where it is seen in the goal image.
-            place_m: Where it is by its own account (any origin).
-            read_m: Where the world model reads it to be (any origin).
-            goal_read_m: Where the world model reads the goal to be (the same origin).
+            seen: Keypoints of the hand in the current image, one world `(1, V, 2)`.
+            goal: Keypoints in the goal image.
+            place_m: Hand position from commands or proprioception (any origin).
+            read_m: Hand position read by the world model (any origin).
+            goal_read_m: Goal position read by the world model (the same origin).
 
         Raises:
-            ValueError: If the points are not those of as many cameras.
+            ValueError: If the number of points is not that of the cameras.
         """
         if not seen.at.shape == goal.at.shape == (1, len(self.cameras), 2):
             raise ValueError(
                 f"expected one world and {len(self.cameras)} cameras, got points {tuple(seen.at.shape)} now and "
-                f"{tuple(goal.at.shape)} in the goal"
+                f"{tuple(goal.at.shape)} in the goal image"
             )
         nothing = torch.zeros(())
         for i, camera in enumerate(self.cameras):
@@ -132,7 +132,7 @@ class GoalEstimator:
         return self._agreed([*self.cameras, self.head]) - place_m
 
     def _agreed(self, senses: Sequence[Sense]) -> Annotated[Tensor, "3"]:
-        """The goal's place, by reweighted least squares."""
+        """The goal position, by iteratively reweighted least squares."""
         beliefs = max((self._beliefs(senses, delay) for delay in self.settings.delays), key=_evidence)
         goals = [sense.goal() for sense in senses]
         here = self.places[-1]
@@ -153,7 +153,7 @@ class GoalEstimator:
         return place
 
     def _beliefs(self, senses: Sequence[Sense], delay: int) -> list[Belief]:
-        """How all senses show places, if they are late by so many steps."""
+        """The posteriors of all sensors for an image delay of this many steps."""
         late = (torch.arange(len(self.places)) - delay).clamp_min(0)
         places = torch.stack(self.places)[late]
         return [sense.belief(places) for sense in senses]

@@ -1,4 +1,4 @@
-"""From what the sensors gave to latent states, exactly as the encoder was trained; anything else is refused."""
+"""Image perception: observations to latents, with the encoder's training preprocessing; other inputs are refused."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ EncodeImages = Callable[[Tensor], Tensor]
 
 
 class ImagePerception:
-    """Encode uint8 camera frames with the scaling of the encoder's training.
+    """Encode uint8 camera frames with the preprocessing of the encoder's training.
 
         z = encoder((frames / 255 - mean) / std)
 
-    No gradient is kept, a module is put into evaluation mode meanwhile, and long inputs are cut into chunks.
+    No gradient is kept, a module is temporarily put into evaluation mode, and long inputs are encoded in chunks.
 
     Args:
         encoder: Maps images `G C h w` (C = 3 per camera) to tokens `G N D`.
-        cameras: The cameras that it was trained with, in the order of its channels.
+        cameras: The cameras of its training, in the order of its channels.
         image_size: Height and width in pixels.
         mean: Mean of red, green and blue on the scale 0 to 1.
         std: Their standard deviation.
-        prepare: What prepares uint8 images `G C h w` for the encoder, in place of `mean` and `std`.
-        chunk: Images that are encoded at once.
+        prepare: Preprocesses uint8 images `G C h w` for the encoder, instead of `mean` and `std`.
+        chunk: Images encoded together.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class ImagePerception:
         return torch.cat(parts).unflatten(0, (batch, times))  # (B, T, N, D)
 
     def check(self, observation: Observation) -> None:
-        """Refuse what the encoder was not trained with.
+        """Refuse observations that do not match the encoder's training.
 
         Raises:
-            BadObservation: With what was expected and what came.
+            BadObservation: Names what was expected and what came.
         """
         frames = observation.frames
         if not isinstance(frames, Tensor):
@@ -104,7 +104,7 @@ class ImagePerception:
 
 
 class StatePerception:
-    """Pass a simulator state through as a latent of one token: the observation's proprioception `B T P` is the state.
+    """Passes a simulator state through as a latent of one token: the observation's proprioception `B T P` is the state.
 
     It lets the same agent plan with true dynamics.
     """
@@ -126,7 +126,7 @@ class StatePerception:
 
 @contextmanager
 def _evaluating(encoder: EncodeImages) -> Iterator[None]:
-    """Evaluation mode for the length of a block; each part's own mode comes back afterwards."""
+    """Evaluation mode for the duration of a block; each part's mode is restored afterwards."""
     training = [part for part in encoder.modules() if part.training] if isinstance(encoder, nn.Module) else []
     for part in training:
         part.training = False
@@ -138,7 +138,7 @@ def _evaluating(encoder: EncodeImages) -> Iterator[None]:
 
 
 def _range(frames: Tensor) -> str:
-    """What a picture of another dtype seems to be."""
+    """A hint about an image of another dtype."""
     if not frames.is_floating_point() or frames.numel() == 0:
         return ""
     low, high = frames.aminmax()

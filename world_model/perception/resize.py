@@ -1,4 +1,4 @@
-"""Pictures of a camera that is finer than what a world model was trained on."""
+"""Camera images that are larger than a world model's training images."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jepa_mpc.types import Frames, Latents, Observation
 
 
 class DownsampledPerception:
-    """A perception whose camera may be finer by a whole factor: blocks of pixels are averaged first.
+    """A perception for cameras whose images may be larger by an integer factor: blocks of pixels are averaged first.
 
     Args:
-        perception: Takes pictures of `image_size`.
+        perception: Takes images of `image_size`.
         image_size: Width and height in pixels that it was trained with.
     """
 
@@ -28,12 +28,12 @@ class DownsampledPerception:
 
 
 def seen_size(camera_px: int, model_px: int) -> int:
-    """What a model sees of a camera: its own size, if the camera's is a whole multiple of it; else the camera's."""
+    """The model's size if the camera's size is an integer multiple of it; else the camera's size."""
     return model_px if camera_px % model_px == 0 else camera_px
 
 
 def downsampled(frames: Frames, size: int) -> Frames:
-    """Frames `B T C h w` of bytes with blocks of pixels averaged to `size`; others stay as they are."""
+    """uint8 frames `B T C h w` with blocks of pixels averaged to `size`; other sizes stay unchanged."""
     if frames.shape[-1] <= size or frames.shape[-1] % size:
         return frames
     smaller = functional.interpolate(frames.flatten(0, 1).float(), size=(size, size), mode="area")

@@ -1,1 +1,1 @@
-"""Networks that answer without search, and how they learn."""
+"""Policies: networks that act without search, and their training."""

@@ -1,7 +1,7 @@
-"""Acting by chunks: one pass through ACT-JEPA answers the next actions, alone (Mode-1) or as where a planner begins.
+"""Chunk policies: one forward pass of ACT-JEPA predicts the next actions, alone (Mode-1) or as a proposal.
 
-The networks were told how many steps were left until a goal was reached. A policy therefore asks for a goal within so
-many steps, and carries out as much of the answer as it likes before it asks again.
+In training the networks are conditioned on the number of steps left to the goal. At test time the policy requests the
+goal within a number of steps, and may execute any part of the chunk before the next prediction.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
 
 
 class ChunkPolicy:
-    """Chunks of actions towards a goal picture, for B worlds side by side.
+    """Chunks of actions towards a goal image, for B worlds in parallel.
 
     Args:
-        objective: The trained networks; they take two pictures, the present and the goal.
-        perception: Frames to the tokens of the networks' picture encoder.
+        objective: The trained networks; they take two images, the current one and the goal.
+        perception: Frames to the tokens of the networks' image encoder.
         box: The actions that the robot accepts.
 
     Raises:
-        ValueError: If the networks take no goal, or actions of another length than the robot.
+        ValueError: If the networks take no goal, or their actions have another width than the robot's.
     """
 
     def __init__(self, objective: ChunkObjective, *, perception: Perception, box: ActionBox) -> None:
         if objective.context.pictures != 2:
             raise ValueError(
-                f"this policy needs networks that see the present and a goal; these see {objective.context.pictures} "
-                "picture: train with HindsightGoals"
+                f"this policy needs networks with a current and a goal image; these take {objective.context.pictures} "
+                "image: train with HindsightGoals"
             )
         if objective.decoder.action_dim != box.dim:
             raise ValueError(
-                f"these networks answer actions of {objective.decoder.action_dim} numbers, the robot takes {box.dim}"
+                f"these networks predict actions of width {objective.decoder.action_dim}, the robot has {box.dim}"
             )
         self.objective, self.perception, self.box = objective, perception, box
         self.present: State | None = None
@@ -46,23 +46,23 @@ class ChunkPolicy:
 
     @property
     def max_steps(self) -> int:
-        """Most steps within which a goal can be asked for."""
+        """Largest number of steps in which a goal can be requested."""
         return self.objective.context.task.num_embeddings - 1
 
     def reset(self, goal: Observation) -> None:
-        """Take up a goal: its last frame counts."""
+        """Set the goal; only its last frame is used."""
         self.goal, self.present, self._felt = self.perception(goal)[:, -1], None, None
 
     def see(self, observation: Observation) -> None:
-        """Take in the present: the last frame and the last proprioception.
+        """Set the current state: the last frame and the last proprioception.
 
         Raises:
-            BadObservation: If there is no proprioception, one of another length, or another number of worlds than in
-                the goal.
+            BadObservation: If proprioception is missing or has another width, or the number of worlds differs from the
+                goal's.
             RuntimeError: If `reset` was not called.
         """
         if self.goal is None:
-            raise RuntimeError("the policy has no goal yet: call reset(goal) before it sees anything")
+            raise RuntimeError("the policy has no goal yet: call reset(goal) before see(observation)")
         wanted, felt = self.objective.context.state_dim, observation.proprio
         if felt is None or felt.dim() != 3 or felt.shape[-1] != wanted:
             got = "none" if felt is None else f"shape {tuple(felt.shape)}"
@@ -76,32 +76,32 @@ class ChunkPolicy:
         self.present, self._felt = present, felt[:, -1].to(present.device)
 
     def chunk(self, steps: int) -> Plan:
-        """The actions `B H A` from what was seen last to the goal, arriving within so many steps; inside the box.
+        """The actions `B H A` from the current state to the goal, to arrive within this many steps; inside the box.
 
-        More steps than the networks know count as the most that they know.
+        Larger numbers are reduced to `max_steps`.
 
         Raises:
-            RuntimeError: If nothing was seen yet.
+            RuntimeError: If `see` was not called.
             ValueError: If `steps` is not positive.
         """
         if steps < 1:
-            raise ValueError(f"a goal can be reached within 1 step or more, got {steps}")
+            raise ValueError(f"need steps >= 1, got {steps}")
         if self.present is None or self.goal is None or self._felt is None:
-            raise RuntimeError("the policy has seen nothing yet: call see(observation) first")
+            raise RuntimeError("the policy has no observation yet: call see(observation) first")
         told = torch.full((len(self.present),), min(steps, self.max_steps), device=self.present.device)
         pictures = torch.stack([self.present, self.goal], dim=1)  # (B, 2, N, D)
         return self.box.clip(self.objective.chunk(told, self._felt, pictures))
 
 
 class ChunkProposal:
-    """Candidate plans by a chunk policy, from what it saw last: one for each number of steps to arrive in.
+    """Candidate plans by a chunk policy from its last observation: one per number of steps.
 
-    After the chunk the plan stands still: by then the goal is reached. Context and goal of the world model are not
-    looked at, so that policy and planner may see the world in different ways.
+    After the chunk the plan is zero, since the goal is then reached. The world model's context and goal are not used,
+    so policy and planner may have different encoders.
 
     Args:
-        policy: Answers chunks; whoever runs the agent shows it goal and observations (`SeededAgent` does).
-        within: Steps that are asked for, the best guess first.
+        policy: Predicts chunks; the caller passes it goal and observations (`SeededAgent` does).
+        within: Numbers of steps to request, the best guess first.
 
     Raises:
         ValueError: If `within` is empty or not positive.

@@ -1,9 +1,9 @@
-"""From Mode-2 to Mode-1: a policy learns what a planner answers, in the states to which the policy itself leads.
+"""Distillation of a planner (Mode-2) into a policy (Mode-1), on the states that the policy itself visits.
 
     loss = mean of w |pi(z, g) - a*| / scale  +  beta mean E(pi(z, g)),      w = exp(-(E(a*) - E_least) / T)
 
-The first term imitates the planner's plans a*, the cheap ones above all; the second lets the energy's slope, through
-the frozen world model, correct the policy where it is. Acting by the policy and labelling by the planner take turns
+The first term imitates the planner's plans a*, weighted towards cheap ones; the second improves the policy by the
+gradient of the energy through the frozen world model. Acting by the policy alternates with labelling by the planner
 (DAgger, Ross et al. 2011, arXiv:1011.0686). Reference: LeCun 2022, A path towards autonomous machine intelligence,
 section 3.1.3.
 """
@@ -27,17 +27,17 @@ Teacher = Callable[[State, State], Plan]
 """States and goals `B N D` -> a planner's plans `B H A`."""
 
 Fit = Callable[[Mapping[str, Tensor], int], None]
-"""Trains the policy on all lessons so far (state, goal `G N D`, steps `G`, actions `G H A`); the round, from 0."""
+"""Trains the policy on all samples so far (state, goal `G N D`, steps `G`, actions `G H A`); the round, from 0."""
 
 
 class Distillation(nn.Module):
-    """The loss of a policy that is taught by a planner and by the energy itself.
+    """The loss of a policy trained on a planner's plans and on the energy.
 
     Args:
         policy: The policy to train.
-        energy: What the planner minimised; its own weights are left alone.
-        slope: beta, in units of 1 / energy; 0 imitates alone.
-        temperature: T, in units of energy; None weighs all plans alike.
+        energy: The planner's objective; its weights are frozen.
+        slope: beta, in units of 1 / energy; 0 means imitation only.
+        temperature: T, in units of energy; None weighs all plans equally.
 
     Raises:
         ValueError: If a number is out of range.
@@ -50,7 +50,7 @@ class Distillation(nn.Module):
         if slope < 0 or (temperature is not None and not temperature > 0):
             raise ValueError(f"need slope >= 0 and temperature > 0, got {slope} and {temperature}")
         if energy is None and (slope > 0 or temperature is not None):
-            raise ValueError("slope and temperature need the energy of a plan, and none was given")
+            raise ValueError("slope and temperature need an energy, none was given")
         self.policy, self.slope, self.temperature = policy, slope, temperature
         self._energy = energy
 
@@ -59,7 +59,7 @@ class Distillation(nn.Module):
 
         Args:
             batch: state and goal `B N D`, steps `B`, actions `B H A` (the planner's).
-            generator: Not needed.
+            generator: Unused.
         """
         state, goal = batch["state"].detach(), batch["goal"].detach()
         made, moved = self.policy(state, goal, batch["steps"]), self.policy.scale > 0
@@ -72,11 +72,11 @@ class Distillation(nn.Module):
         return Loss(total=imitation + self.slope * energy, terms={**terms, "energy": energy.detach()})
 
     def after_step(self, progress: float) -> None:
-        """Nothing follows."""
+        """Does nothing."""
 
     @torch.no_grad()
     def _weights(self, state: State, goal: State, plans: Plan) -> Annotated[Tensor, "B"]:
-        """How much each plan counts; 1 on average."""
+        """Weight of each plan; 1 on average."""
         if self.temperature is None or self._energy is None:
             return plans.new_ones(len(plans))
         energies = self._energy(state, goal, plans[:, None])[:, 0]
@@ -88,7 +88,7 @@ class Distillation(nn.Module):
 def visited(
     policy: GoalPolicy, dynamics: Dynamics, *, box: ActionBox, state: State, goal: State, steps: int
 ) -> Annotated[Tensor, "T B N D"]:
-    """The states to which a policy leads in the world model: the first one, and those after each of its actions."""
+    """The states that a policy visits in the world model: the first one, and those after each of its actions."""
     states = [state]
     soon = torch.ones(len(state), device=state.device)
     for _ in range(1, steps):
@@ -109,22 +109,22 @@ def dagger(
     rounds: int,
     steps: int,
 ) -> dict[str, Tensor]:
-    """Take turns: act by the policy, let the planner label the states that were visited, learn from all labels so far.
+    """Alternate between acting by the policy, labelling visited states by the planner, and training on all labels.
 
-    The first round labels the starts alone, for the policy knows nothing yet.
+    The first round labels only the starts, since the policy is untrained.
 
     Args:
         policy: The policy; `fit` trains it in place.
         teacher: Plans from states to goals.
-        dynamics: Where the policy acts: the frozen world model.
+        dynamics: The frozen world model in which the policy acts.
         box: The actions that the robot accepts.
-        starts: Gives states and goals `B N D` of a round.
+        starts: Draws states and goals `B N D` of a round.
         fit: Trains the policy.
-        rounds: How often.
-        steps: States of one walk.
+        rounds: Number of rounds.
+        steps: States per policy rollout.
 
     Returns:
-        All lessons: state and goal `G N D`, steps `G`, actions `G H A`.
+        All samples: state and goal `G N D`, steps `G`, actions `G H A`.
 
     Raises:
         ValueError: If a count is below 1.

@@ -1,10 +1,10 @@
-"""Planning learned by heart: a goal-conditioned policy, and what it proposes to a planner.
+"""Goal-conditioned policies, and their proposals to a planner.
 
     plan = scale * MLP([m(z), m(z_goal), m(z_goal) - m(z), k / K, 1 / k])
 
-One pass through a small network answers what a search answers with hundreds of imagined futures. It is inverse dynamics
-over several steps (goal-conditioned inverse dynamics on latents: arXiv:2605.08732): from the present state, the goal's
-and the number of steps k that are left to the first H actions between them.
+One forward pass replaces a search with hundreds of rollouts. It is multi-step inverse dynamics (goal-conditioned
+inverse dynamics on latents: arXiv:2605.08732): from the current state, the goal and the number of remaining steps k to
+the first H actions between them.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ class GoalPolicy(nn.Module):
     """A network from (state, goal, steps left) to a chunk of actions.
 
     Args:
-        width: Numbers in a state after `look` (N times D without it).
-        action_scale: Size of a usual action on each axis `A`, in the axis's unit; axes with 0 are never moved.
-        chunk: Actions that it answers at once (H).
-        max_steps: Most steps that a goal may be away (K); larger numbers count as K.
+        width: Width of a state after `look` (N times D without it).
+        action_scale: Typical action size per axis `A`, in the axis's unit; axes with 0 are never moved.
+        chunk: Actions predicted at once (H).
+        max_steps: Maximum number of steps to the goal (K); larger numbers count as K.
         hidden: Width of the hidden layers.
-        depth: Residual blocks.
-        look: Maps states `(..., N, D)` to vectors `(..., width)`; by default they are flattened.
+        depth: Number of residual blocks.
+        look: Maps states `(..., N, D)` to vectors `(..., width)`; by default flattening.
 
     Raises:
-        ValueError: If a size is not positive, or no axis or a negative one has a scale.
+        ValueError: If a size is not positive, or the action scales are negative or all zero.
 
-    Reference: goal-conditioned inverse dynamics on frozen latents, arXiv:2605.08732. Differences: it answers chunks,
-    and sees the difference of the states and 1 / k as well, which helps a thin network where actions are shares of a
-    distance.
+    Reference: goal-conditioned inverse dynamics on frozen latents, arXiv:2605.08732. Differences: it predicts chunks,
+    and its input includes the difference of the states and 1 / k, which helps a narrow network if actions are
+    proportional to distance.
     """
 
     scale: Tensor
@@ -75,7 +75,7 @@ class GoalPolicy(nn.Module):
         return int(self.scale.shape[0])
 
     def forward(self, state: State, goal: State, steps: Annotated[Tensor, "B"]) -> Plan:
-        """The first actions from states `B N D` towards goals `B N D` that are `steps` (B) away -> `B H A`.
+        """The first actions `B H A` from states `B N D` towards goals `B N D` that are `steps` (B) away.
 
         Raises:
             ValueError: If state and goal differ in shape, or have another width than the network.
@@ -85,7 +85,7 @@ class GoalPolicy(nn.Module):
         check_shape(steps, "B", B=sizes["B"])
         here, there = self.look(state), self.look(goal)  # (B, width)
         if here.shape[-1] != self.width:
-            raise ValueError(f"this policy knows states of {self.width} numbers, got {here.shape[-1]}")
+            raise ValueError(f"this policy takes states of width {self.width}, got {here.shape[-1]}")
         left = steps.to(here.dtype).clamp(1, self.max_steps)[:, None]
         hidden = self.enter(torch.cat([here, there, there - here, left / self.max_steps, 1 / left], dim=-1))
         for block in self.blocks:
@@ -94,18 +94,18 @@ class GoalPolicy(nn.Module):
 
 
 class PolicyProposal:
-    """Candidate plans by a policy: one for each number of steps in which the goal may be reached.
+    """Candidate plans by a policy: one per number of steps to the goal.
 
-    Plans longer than the policy's chunk are continued from the state that the world model imagines at its end.
+    Plans longer than the policy's chunk continue from the predicted state at its end.
 
     Args:
         policy: The policy.
-        dynamics: The world model that it belongs to.
+        dynamics: The world model that it was trained for.
         box: The actions that the robot accepts.
-        within: Steps left that are told to the policy, one candidate each; the first one is the policy's best guess.
+        within: Numbers of remaining steps given to the policy, one candidate each, the best guess first.
 
     Raises:
-        ValueError: If policy and robot have other actions, or `within` is empty or not positive.
+        ValueError: If the actions of policy and robot differ, or `within` is empty or not positive.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class PolicyProposal:
         return plans[:, :, :horizon]
 
     def _chunks(self, states: Annotated[Tensor, "B S N D"], goal: Goal, *, passed: int) -> Plans:
-        """A chunk for each number of steps, from one state for all of them or one for each."""
+        """A chunk per number of steps, from one state for all of them or one state each."""
         sizes = (states.shape[0], len(self.within), *states.shape[2:])
         steps = torch.tensor([max(1, count - passed) for count in self.within], device=states.device)
         chunks = self.policy(
@@ -138,15 +138,15 @@ class PolicyProposal:
 
 
 def check_actions(policy: GoalPolicy, box: ActionBox) -> None:
-    """Refuse a policy whose actions have another number of axes than the robot's.
+    """Refuse a policy whose action width is not the robot's.
 
     Raises:
-        ValueError: With both numbers.
+        ValueError: Names both widths.
     """
     if policy.action_dim != box.dim:
-        raise ValueError(f"this policy answers actions of {policy.action_dim} numbers, the robot takes {box.dim}")
+        raise ValueError(f"this policy predicts actions of width {policy.action_dim}, the robot takes width {box.dim}")
 
 
 def _residual(width: int) -> nn.Sequential:
-    """Norm, widen, bend, narrow."""
+    """Norm, expansion, nonlinearity, projection."""
     return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))

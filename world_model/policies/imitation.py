@@ -1,4 +1,4 @@
-"""The loss of a policy that imitates: the actions of a log in hindsight, and the plans of a planner.
+"""The imitation loss of a policy: actions of a log in hindsight, and plans of a planner.
 
 loss = mean over the moved axes of |plan - wanted| / scale
 """
@@ -14,9 +14,9 @@ from jepa_mpc.world_model.policies.goal import GoalPolicy
 
 
 class Imitation(nn.Module):
-    """Absolute error of a policy's chunks, in units of its action scale; axes that it never moves do not count.
+    """Absolute error of a policy's chunks, in units of its action scale; axes that it never moves are ignored.
 
-    The median of what was done, which the absolute error asks for, is not drawn aside by the detours of a log.
+    The absolute error asks for the median, which is robust to detours in the log.
 
     Args:
         policy: The policy to train.
@@ -30,12 +30,12 @@ class Imitation(nn.Module):
         """The loss of a batch.
 
         Args:
-            batch: state `B N D`, goal `B N D`, steps `B`, actions `B H A` (physical units), planned `B` (bool: by a
+            batch: state `B N D`, goal `B N D`, steps `B`, actions `B H A` (physical units), planned `B` (bool: from a
                 planner, not from the log).
-            generator: Not needed.
+            generator: Unused.
 
         Returns:
-            Total, and the error of either source by itself (those that the batch has).
+            Total, and the error of each source in the batch.
         """
         moved = self.policy.scale > 0
         gap = (self.policy(batch["state"], batch["goal"], batch["steps"]) - batch["actions"])[..., moved]
@@ -43,11 +43,11 @@ class Imitation(nn.Module):
         return Loss(total=each.mean(), terms=_by_source(each.detach(), batch["planned"]))
 
     def after_step(self, progress: float) -> None:
-        """Nothing follows."""
+        """Does nothing."""
 
 
 def _by_source(errors: Tensor, planned: Tensor) -> dict[str, Tensor]:
-    """Mean error over the samples of each source; 0 for one that has none."""
+    """Mean error over the samples of each source; 0 for an absent one."""
     return {
         name: torch.where(chosen, errors, 0.0).sum() / chosen.sum().clamp(min=1)
         for name, chosen in (("planner", planned), ("log", ~planned))

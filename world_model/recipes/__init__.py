@@ -79,25 +79,27 @@ WORLD_MODELS: dict[type[Objective], WorldModelBuilder] = {
     ObjectObjective: causal_jepa.world_model,
     DynamicsObjective: latent_world_model,
 }
-"""Kind of training loss -> maker of perception, dynamics and goal cost of the trained result; special kinds first."""
+"""Kind of training loss -> builder of perception, dynamics and goal cost; special kinds first."""
 
 
 def as_world_model(
     objective: Objective, interface: Interface, *, context: int = 1, fingerprint: str = ""
 ) -> WorldModel:
-    """The parts of an agent around a trained objective.
+    """The parts of an agent from a trained objective.
 
     Args:
         objective: The trained objective.
-        interface: What it sees and commands.
-        context: Frames that the predictor looks back on.
+        interface: Its inputs and actions.
+        context: Number of context frames of the predictor.
         fingerprint: Short hash of the weights.
 
     Raises:
-        BadCheckpoint: If it predicts no actions' effects, or prepares its pictures in a way that is not known here.
-        ValueError: If the predictor looks back on fewer frames than `context`.
+        BadCheckpoint: If it does not predict the effects of actions, or its image preprocessing is unknown.
+        ValueError: If `context` exceeds the predictor's window.
     """
     for kind, build in WORLD_MODELS.items():
         if isinstance(objective, kind):
             return build(objective, interface, context=context, fingerprint=fingerprint)
-    raise BadCheckpoint(f"a {type(objective).__name__} predicts no effects of actions: it is no world model")
+    raise BadCheckpoint(
+        f"a {type(objective).__name__} does not predict the effects of actions: it is not a world model"
+    )

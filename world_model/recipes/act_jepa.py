@@ -1,12 +1,12 @@
-"""ACT-JEPA: an action chunk and the latent states that it passes, predicted together.
+"""ACT-JEPA: joint prediction of an action chunk and the latent states along it.
 
     loss = |a_hat - a| + |z_hat - sg(f_ema(states))|           mean L1, momentum 0.996 to 1
 
 Reference: Vujinovic and Kovacevic 2025, arXiv:2501.14622.  Preset "paper" has the published sizes and learns from
-demonstrations.  "lab" and "tiny" learn from logs without tasks: a later observation of each window is the goal and its
-picture is shown beside the present one, the number of steps left takes the place of the task, and one more state than
-actions is predicted, so that the goal's own is among them.  They are narrow, since they learn on a processor; without
-dropout, since L1 on few tokens suffers from it.
+demonstrations.  "lab" and "tiny" learn from logs without tasks: a later observation of each window is the goal, its
+image is an input beside the current one, the number of remaining steps replaces the task, and one more state than
+actions is predicted, so that the goal's own is included.  They are narrow for training on a CPU, and have no dropout,
+which harms L1 on few tokens.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from jepa_mpc.world_model.parts.targets import EMATarget, Momentum, linear_momen
 
 @dataclass(frozen=True, kw_only=True)
 class ActJepaSizes:
-    """What a preset decides.
+    """Sizes and choices of a preset.
 
     Args:
         networks: Sizes of context, predictor and decoder.
-        encoder: Builds the picture encoder.
-        lessons: Builds the rule that reads windows.
-        momentum: Of the target, over the progress.
+        encoder: Builds the image encoder.
+        lessons: Builds the rule that turns windows into training samples.
+        momentum: Momentum of the target over the training progress.
     """
 
     networks: ChunkSizes
@@ -89,10 +89,10 @@ def build(
     """Assemble the training loss.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        action_dim: Numbers of an action.
-        action_scale: Size of a usual action per axis, in its unit; without it, actions must come standardised.
-        generator: Draws all initial weights; by default the global stream does.
+        preset: A name of `PRESETS`, or custom sizes.
+        action_dim: Width of an action.
+        action_scale: Typical action size per axis, in its unit; without it, actions must be standardised.
+        generator: Draws all initial weights; by default the global stream is used.
         **options: Further options of `build_control`, and `latent_weight`.
 
     Raises:
@@ -115,15 +115,15 @@ def build_control(
     generator: Generator | None = None,
     **options: Any,
 ) -> ChunkObjective:
-    """Behaviour cloning with the same encoder and decoder, without the prediction of latents.
+    """Behaviour cloning with the same encoder and decoder, without prediction of latents.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        action_dim: Numbers of an action.
-        action_scale: Size of a usual action per axis, in its unit; without it, actions must come standardised.
-        generator: Draws the initial weights; the same seed draws those that `build` draws.
-        **options: state_dim, state_mean and state_scale (per entry; without them, states must come standardised),
-            encoder (by default the preset's), and parts of `ChunkObjective`: preprocess, augment, lessons.
+        preset: A name of `PRESETS`, or custom sizes.
+        action_dim: Width of an action.
+        action_scale: Typical action size per axis, in its unit; without it, actions must be standardised.
+        generator: Draws the initial weights; the same seed gives the same weights as `build`.
+        **options: state_dim, state_mean and state_scale (per entry; without them, states must be standardised), encoder
+            (by default the preset's), and parts of `ChunkObjective`: preprocess, augment, lessons.
 
     Raises:
         UnknownName: If there is no such preset.
@@ -147,7 +147,7 @@ def _parts(
     lessons: LessonRule | None = None,
     **parts: Any,
 ) -> dict[str, Any]:
-    """The parts that both systems share."""
+    """The parts shared by both systems."""
     lessons = lessons or sizes.lessons()
     encoder = encoder or sizes.encoder()
     width: Any = encoder.width

@@ -1,12 +1,13 @@
-"""Audio-JEPA: an encoder of sounds that learns by filling in hidden patches of a log-mel spectrogram.
+"""Audio-JEPA: a sound encoder trained to predict masked patches of a log-mel spectrogram.
 
     loss = mean 2 - 2 cos(g(f(x seen), places), standardised f_ema(x)[places])
 
 Reference: Tuncay et al. 2025, arXiv:2507.02915.  "paper" has the input of the released weights (256 frames x 128 bands
-of 10 s at 32 kHz), "paper_512" that of the later code (512 x 96); "small" and "tiny" are ours, for contact sound at
-16 kHz: they keep how loud a sound is and spread its log-mel values evenly.  masks="blocks" hides three blocks, not
-random patches, masks="legacy_blocks" draws them as the public code does.  The predictor's weights begin as in V-JEPA 2,
-where the released code leaves them to the framework; the momentum reaches its end with the training, as the paper says.
+of 10 s at 32 kHz), "paper_512" that of the later code (512 x 96); "small" and "tiny" are ours, for contact sound at 16
+kHz: they keep the loudness and scale log-mel values evenly.  masks="blocks" masks three blocks instead of random
+patches, masks="legacy_blocks" draws them as the public code does.  The predictor is initialised as in V-JEPA 2, where
+the released code uses the framework's default; the momentum reaches its final value at the end of the training, as in
+the paper.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class SoundSizes:
         encoder: Of the encoder.
         predictor: Of the predictor.
         mel: Layout of the spectrograms.
-        level: Brings waveforms to a level, or None for the published one.
-        momentum: Of the target at the start and at the end of the training.
+        level: Normalises the level of waveforms, or None for the published normalisation.
+        momentum: Momentum of the target at the start and at the end of the training.
     """
 
     encoder: VideoSizes
@@ -86,7 +87,7 @@ TARGETS: dict[str, Callable[[], nn.Module]] = {
     "centred": Centred,
     "plain": nn.Identity,
 }
-"""What the target's tokens pass before they are compared."""
+"""Name -> normalisation of the target's tokens."""
 
 
 def _blocks(name: str, grid: Grid) -> MaskSampler:
@@ -112,22 +113,22 @@ def build(
     generator: Generator | None = None,
     **parts: Any,
 ) -> SoundObjective:
-    """Assemble the training loss; its `published` encoder is what other systems build on.
+    """Assemble the training loss; other systems use its `published` encoder.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        rate: Samples per second of the sounds, if not the preset's; frames keep their duration.
-        masks: Which sampler, by its name in `MASKS`.
-        target: What the target's tokens pass, by its name in `TARGETS`.
-        momentum: Of the target at the start and at the end of the training, if not the preset's.
+        preset: A name of `PRESETS`, or custom sizes.
+        rate: Sample rate of the sounds, if not the preset's; frames keep their duration.
+        masks: Name of the sampler in `MASKS`.
+        target: Name of the target normalisation in `TARGETS`.
+        momentum: Momentum of the target at the start and at the end of the training, if not the preset's.
         distance: Between predicted and true tokens; by default 2 - 2 cos.
-        augment: Changes waveforms `B G` in training, or None.
-        generator: Draws all initial weights; by default the global stream does.
+        augment: Augments waveforms `B G` in training, or None.
+        generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `MaskedObjective`: regularisers.
 
     Raises:
         UnknownName: If there is no such preset, sampler or target.
-        ValueError: If patches do not fill the spectrogram, or the rate is out of range.
+        ValueError: If the spectrogram is not divisible into patches, or the rate is out of range.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
     mel = sizes.mel if rate is None else sizes.mel.at(rate)
@@ -144,7 +145,7 @@ def build(
         encoder=encoder,
         predictor=predictor,
         streams=[SoundStream([hidden], mel=LogMel(mel, level=sizes.level), augment=augment)],
-        target=EMATarget(encoder, momentum=follow, finish=finish),  # a copy: after the drawing
+        target=EMATarget(encoder, momentum=follow, finish=finish),  # copied after initialisation
         distance=distance or CosineDistance(),
         **parts,
     )

@@ -1,12 +1,12 @@
-"""Causal-JEPA: object slots over time, some hidden but for their first moment, inferred from the others.
+"""Causal-JEPA: object slots over time; masked objects are inferred from the others.
 
     loss = |p - s|^2 on hidden objects of the past + |p - s|^2 on all objects of the future (+ proprioception)
 
 Reference: Nam et al. 2026, arXiv:2602.11389.  Presets "pusht" and "clevrer" have the published sizes; their frozen
 slots are VideoSAUR's over patches of 14 px.  "lab" and "tiny" are our own, narrower and without dropout, with slots of
-the presets of the same names of `video_slots`, for pictures of 64 and 28 px.  Masks are drawn anew for every batch; the
-released training hides the same slots throughout (`LegacyObjectMask`).  Dropout falls on what attention gives, not on
-its shares.
+the presets of the same names of `video_slots`, for images of 64 and 28 px.  Masks are redrawn for every batch; the
+released training masks the same slots throughout (`LegacyObjectMask`).  Dropout applies to the output of attention, not
+to its weights.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class CausalJepaSizes:
     """Sizes of a Causal-JEPA.
 
     Args:
-        slots: Of the frozen slot encoder.
-        predictor: Of the predictor; as wide as the slots.
-        hidden: Objects that are hidden in training.
+        slots: Sizes of the frozen slot encoder.
+        predictor: Sizes of the predictor; as wide as the slots.
+        hidden: Number of masked objects in training.
     """
 
     slots: VideoSlotSizes
@@ -85,15 +85,15 @@ def build(
     """Assemble the training loss; `as_world_model` turns the trained result into a Dynamics.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        action_dim: Width of an action, or of a block of actions; None for a world without actions.
-        action_scale: Size of a usual action per axis, in its unit; without it, actions must come standardised.
-        proprio_dim: Numbers of proprioception that become a node; None for none.
-        proprio_scale: Spread of each of them; without it, they must come standardised.
-        encoder: The slot encoder that is frozen; by default the preset's, to be filled with trained weights. Any other
-            encoder of several tokens gets the preset's slots over its tokens.
-        masks: Draws hidden objects; by default `ObjectMask` with as many hidden as the preset says.
-        generator: Draws all initial weights, the encoder's too; by default the global stream does.
+        preset: A name of `PRESETS`, or custom sizes.
+        action_dim: Width of an action, or of a block of actions; None without actions.
+        action_scale: Typical action size per axis, in its unit; without it, actions must be standardised.
+        proprio_dim: Width of the proprioception node; None for none.
+        proprio_scale: Spread of each entry; without it, proprioception must be standardised.
+        encoder: The frozen slot encoder; by default the preset's, to be filled with trained weights. Any other encoder
+            of several tokens gets the preset's slots over its tokens.
+        masks: Draws masked objects; by default `ObjectMask` with the preset's number.
+        generator: Draws all initial weights, including the encoder's; by default the global stream is used.
         **parts: Further parts of `ObjectObjective`: preprocess, augment, future_gap.
 
     Raises:
@@ -126,12 +126,12 @@ def as_world_model(objective: ObjectObjective, *, max_bytes: int = 512 * 2**20) 
 def world_model(
     objective: ObjectObjective, interface: Interface, *, context: int = 1, fingerprint: str = ""
 ) -> WorldModel:
-    """Perception, dynamics and goal cost of a trained world of objects; it looks back on its whole history.
+    """Perception, dynamics and goal cost of a trained object world model; its context is the whole history.
 
     Args:
         objective: The trained objective.
-        interface: What it sees and commands.
-        context: Frames to look back on; 1 for the whole history.
+        interface: Its inputs and actions.
+        context: Number of context frames; 1 for the whole history.
         fingerprint: Short hash of the weights.
     """
     world = objective.predictor
@@ -147,7 +147,7 @@ def world_model(
 
 
 def goal_cost(objective: ObjectObjective) -> PlanCost:
-    """How far imagined objects are from the goal's after matching, plus the node of proprioception if there is one."""
+    """Distance of predicted objects to the goal's after matching, plus the proprioception node if there is one."""
     return PlanCost(GoalDistance(distance=MatchedGap(extra=objective.predictor.num_extra)), reduction=last)
 
 

@@ -1,4 +1,4 @@
-"""Points that follow the hand in any camera, learned from logs without labels (ours)."""
+"""Hand keypoints in any camera, learned from logs without labels (ours)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class KeypointSizes:
 
     Args:
         widths: Channels of the trunk at 1/2, 1/4, 1/8 and 1/16 of the resolution.
-        points: Heat maps.
-        sizes: Sizes of the pictures (px), a different one for every step; none takes them as logged.
+        points: Number of heat maps.
+        sizes: Image sizes (px), a different one for every step; none uses the logged size.
     """
 
     widths: Sequence[int] = (16, 32, 64, 96)
@@ -43,11 +43,11 @@ def build(
     """The objective with its encoder.
 
     Args:
-        preset: "lab", "tiny", or sizes of your own.
-        widths: In place of the preset's, see `KeypointSizes`.
-        points: Likewise.
-        sizes: Likewise.
-        generator: Draws the first weights; by default the global stream does.
+        preset: "lab", "tiny", or custom sizes.
+        widths: Replaces the preset's, see `KeypointSizes`.
+        points: Replaces the preset's.
+        sizes: Replaces the preset's.
+        generator: Draws the initial weights; by default the global stream is used.
 
     Raises:
         UnknownName: If there is no such preset.

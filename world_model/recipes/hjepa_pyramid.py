@@ -1,11 +1,11 @@
-"""H-JEPA as an image pyramid: hidden blocks are filled in at three levels, from patches to quarters of the picture.
+"""H-JEPA as an image pyramid: masked blocks are predicted at three levels, from patches to quarters of the image.
 
     loss = sum_l w_l mean over blocks of |g(f(x seen), cells of level l) - LN(mean of f_ema(x) over each cell)|^2  + w R
 
-A cell of level l is a square of 2^l x 2^l tokens, w_l = 1 / 2^l; each level has masks of its own.  The community system
-of J. Wiggins (github.com/jonwiggins/H-JEPA, no paper, no benchmark), not the planning system of the same name.  Unlike
-the public code, which `hjepa_legacy` repeats: hidden tokens are dropped, not zeroed; cells are squares of the picture,
-not runs of masked tokens; all levels are masked; no learned heads on targets; the target follows after the step.
+A cell of level l is a square of 2^l x 2^l tokens, w_l = 1 / 2^l; each level has its own masks.  The community system of
+J. Wiggins (github.com/jonwiggins/H-JEPA, no paper, no benchmark), not the planning system of the same name.  Unlike the
+public code, which `hjepa_legacy` reproduces: masked tokens are dropped, not zeroed; cells are squares of the image, not
+runs of masked tokens; all levels are masked; targets have no learned heads; the target is updated after the step.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class LevelSizes(PretrainingSizes):
     """Sizes of the pyramid.
 
     Args:
-        levels: How many levels.
-        fusion: How answers of coarser levels join those of finer ones: "none", "add" or "concat".
+        levels: Number of levels.
+        fusion: How coarser predictions join finer ones: "none", "add" or "concat".
         fusion_width: Width of the joined features.
     """
 
@@ -81,16 +81,16 @@ def build(
     """Assemble the training loss; its `published` encoder gives the tokens of the finest level.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
+        preset: A name of `PRESETS`, or custom sizes.
         image, momentum: See `ijepa.build`.
-        apart: What keeps seen tokens apart beside the target rule, by its name in `APART`.
-        augment: Changes raw frames `B 1 C h w` in training, or None.
-        generator: Draws all initial weights; by default the global stream does.
+        apart: Name of a regulariser in `APART` against collapse, in addition to the target rule.
+        augment: Augments raw frames `B 1 C h w` in training, or None.
+        generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `MaskedObjective`.
 
     Raises:
         UnknownName: If there is no such preset or regulariser.
-        ValueError: If patches do not fill the picture, or its grid is too small for the levels.
+        ValueError: If the image is not divisible into patches, or its grid is too small for the levels.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
     sizes = sizes.with_clips(image=image, frames=1, momentum=momentum)

@@ -1,11 +1,11 @@
-"""I-JEPA: an image encoder that learns by filling in hidden blocks of a picture.
+"""I-JEPA: an image encoder trained to predict masked blocks of an image.
 
     loss = mean over 4 target blocks of smooth L1(g(f(x seen), places of the block), LN(f_ema(x))[block])
 
-Reference: Assran et al. 2023, arXiv:2301.08243.  The presets "base" to "giant" have the published sizes; "small" learns
-on one processor core from pictures of 64 px.  The distance is that of the released code; the paper's text says L2, the
-preset "small_l2" takes it.  Masks come from our own sampler, which reaches the last row and column, draws area and
-aspect independently and cuts lists at random; masks="legacy_blocks" draws those of the published training.
+Reference: Assran et al. 2023, arXiv:2301.08243.  The presets "base" to "giant" have the published sizes; "small" trains
+on one CPU core on images of 64 px.  The distance is that of the released code; the paper's text says L2, which the
+preset "small_l2" uses.  Masks come from our own sampler, which reaches the last row and column, draws area and aspect
+independently and truncates lists at random; masks="legacy_blocks" reproduces the published training.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from jepa_mpc.world_model.recipes.vjepa2 import PretrainingSizes, pretraining
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSizes(PretrainingSizes):
-    """Sizes of a masked pretraining on single pictures.
+    """Sizes of a masked pretraining on single images.
 
     Args:
-        least_seen: Tokens that every sample must see.
+        least_seen: Minimum number of visible tokens per sample.
         distance: Between predicted and true tokens.
     """
 
@@ -86,22 +86,22 @@ def build(
     generator: Generator | None = None,
     **parts: Any,
 ) -> MaskedObjective:
-    """Assemble the training loss; its `published` encoder is what other systems build on.
+    """Assemble the training loss; other systems use its `published` encoder.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        image: Side of the pictures in pixels, if not the preset's.
-        momentum: Of the target at the start and at the end of the training, if not the preset's.
-        masks: Which sampler, by its name in `BLOCKS`.
-        augment: Changes raw frames `B 1 C h w` in training, or None.
-        mean: Mean of the pixels' colours on the scale 0 to 1.
-        std: Their spread.
-        generator: Draws all initial weights; by default the global stream does.
+        preset: A name of `PRESETS`, or custom sizes.
+        image: Side of the images in pixels, if not the preset's.
+        momentum: Momentum of the target at the start and at the end of the training, if not the preset's.
+        masks: Name of the sampler in `BLOCKS`.
+        augment: Augments raw frames `B 1 C h w` in training, or None.
+        mean: Mean of the pixel colours on the scale 0 to 1.
+        std: Their standard deviation.
+        generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `MaskedObjective`: distance, regularisers.
 
     Raises:
         UnknownName: If there is no such preset or sampler.
-        ValueError: If patches do not fill the picture.
+        ValueError: If the image is not divisible into patches.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
     sizes = sizes.with_clips(image=image, frames=1, momentum=momentum)

@@ -1,11 +1,11 @@
-"""3D-JEPA: an encoder of point clouds that learns by filling in balls of neighbourhoods.
+"""3D-JEPA: a point-cloud encoder trained to predict masked balls of neighbourhoods.
 
     loss = 1 - cos(g(wanted places | f(x seen)), LN(f_ema(x))[places])          the context enters every layer of g
 
 A re-implementation from the description in Hu et al. 2024, arXiv:2409.15803; no code or weights were published, and the
-hyper-parameters are ours.  It differs from Point-JEPA in its masks (balls in space, not runs along a walk), in its
-decoder and in its distance; neighbourhoods and encoder are the same.  Meta's scene encoder of the same name (Locate 3D)
-is another system.
+hyper-parameters are ours.  It differs from Point-JEPA in its masks (balls in space, not runs along an ordering), its
+decoder and its distance; neighbourhoods and encoder are the same.  Meta's scene encoder of the same name (Locate 3D) is
+another system.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jepa_mpc.world_model.recipes import point_jepa
 
 
 def _without_walk(sizes: CloudSizes, *, depth: int) -> CloudSizes:
-    """The sizes of Point-JEPA with neighbourhoods as they were sampled, and a decoder of another depth."""
+    """The sizes of Point-JEPA without its token ordering, and with a decoder of another depth."""
     return replace(sizes, encoder=replace(sizes.encoder, order=None), predictor=replace(sizes.predictor, depth=depth))
 
 
@@ -46,14 +46,14 @@ def build(
     generator: Generator | None = None,
     **parts: Any,
 ) -> CloudObjective:
-    """Assemble the training loss; its `published` encoder is what other systems build on.
+    """Assemble the training loss; other systems use its `published` encoder.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        target: Smallest and largest share of the tokens in one hidden ball.
-        context: Smallest and largest share of the ball that is seen, of which hidden tokens are taken out.
+        preset: A name of `PRESETS`, or custom sizes.
+        target: Smallest and largest share of the tokens in one masked ball.
+        context: Smallest and largest share of the visible ball, from which masked tokens are removed.
         distance: Between predicted and true tokens; by default 1 - cos.
-        generator: Draws all initial weights; by default the global stream does.
+        generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `cloud_pretraining`.
 
     Raises:

@@ -1,11 +1,11 @@
-"""LeJEPA: views of a picture agree, and their projections look standard normal from every direction.
+"""LeJEPA: views of an image agree, and their projections are standard normal along every direction.
 
     loss = (1 - w) mean (z_v - mean_v z)^2 + w SIGReg(z_v)          no predictor, no teacher, no stop-gradient
 
 Reference: Balestriero and LeCun 2025, arXiv:2511.08544.  "paper" is the method's own small example (ViT-S/8, 128 px,
-four views), "imagenet" its large one (two global crops make the centre of eight views).  "small" and "tiny" are ours,
-for one processor core and pictures of a robot: their views change colours, add noise and cover parts, but never crop
-or mirror, since an encoder that is told to ignore where the picture was cut forgets where the hand is.
+four views), "imagenet" its large one (two global crops define the centre of eight views).  "small" and "tiny" are ours,
+for one CPU core and robot images: their views change colours, add noise and occlude parts, but never crop or mirror,
+since an encoder trained to ignore the crop position loses the hand position.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class ViewSizes:
     """Sizes and weights of a LeJEPA.
 
     Args:
-        encoder: Of the backbone.
+        encoder: Sizes of the backbone.
         hidden: Width of the projector's inner layers.
-        output: Width of what is compared.
+        output: Width of the projections.
         views: The kinds of views.
-        centre: Views that make the centre; None takes all of them.
-        weight: Of SIGReg; the agreement has one less this.
+        centre: Number of views that define the centre; None for all.
+        weight: Weight w of SIGReg; the agreement has 1 - w.
         directions: Random directions of SIGReg per step.
-        summary: Compare the summary token; else the mean of the patches, and there is none.
+        summary: Compare the summary token; otherwise the mean of the patches, without a summary token.
     """
 
     encoder: ViTSizes
@@ -53,7 +53,7 @@ class ViewSizes:
 
 
 def cropped(area: tuple[float, float], size: int) -> Augmentation:
-    """A random crop of some share of the picture, and what photographs usually get."""
+    """A random crop with this area range, and standard photometric augmentation."""
     colours = [Sometimes(0.8, StandardJitter()), Sometimes(0.2, Grey())]
     return Augmentation(
         [RandomCrop(area=area, size=size), *colours, Sometimes(0.5, Blur()), Sometimes(0.2, Solarise())]
@@ -61,7 +61,7 @@ def cropped(area: tuple[float, float], size: int) -> Augmentation:
 
 
 IN_PLACE = Augmentation([ColourJitter(), SensorNoise(), Patches()])
-"""Other colours, noise and covered parts; everything stays where it is."""
+"""Colour changes, noise and occlusions; no geometric changes."""
 
 PRESETS = {
     "paper": ViewSizes(
@@ -91,12 +91,12 @@ def build(
     generator: Generator | None = None,
     **parts: Any,
 ) -> ViewsObjective:
-    """Assemble the training loss; its `published` encoder is what other systems build on.
+    """Assemble the training loss; other systems use its `published` encoder.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        weight: Of SIGReg, if not the preset's; 0 leaves nothing that keeps the views of different pictures apart.
-        generator: Draws all initial weights; by default the global stream does.
+        preset: A name of `PRESETS`, or custom sizes.
+        weight: Weight of SIGReg, if not the preset's; with 0 nothing prevents collapse.
+        generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `ViewsObjective`: views, agreement, prepare.
 
     Raises:
@@ -106,7 +106,7 @@ def build(
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
     weight = sizes.weight if weight is None else weight
     if not 0 <= weight <= 1:
-        raise ValueError(f"the weight of SIGReg is a share from 0 to 1, got {weight}")
+        raise ValueError(f"the weight of SIGReg must be from 0 to 1, got {weight}")
     parts.setdefault("prepare", NormalisePixels(mean=IMAGENET_MEAN, std=IMAGENET_STD))
     parts.setdefault("views", sizes.views)
     parts.setdefault("agreement", ToCentre(first=sizes.centre))

@@ -3,10 +3,10 @@
     loss = |g(z_<=t, a_<=t) - z_t+1|^2 + w * SIGReg(z)         no EMA, no stop-gradient
 
 Reference: Maes et al. 2026, arXiv:2603.19312.  Presets "paper" and "tiny" have the published form; the weight 0.09 is
-that of the released training, the paper's text says 0.1.  Preset "lab" is our own form: rotations by the absolute frame
-number and a residual output, so that keys and values of a rollout can be kept exactly; half-open gates, since the runs
-are short; SIGReg over all frames of the batch at once, since the batches are small; optional proprioception and
-several tokens per state.
+that of the released training, the paper's text says 0.1.  Preset "lab" is our own form: rotary positions by the
+absolute frame index and a residual output, so that keys and values of a rollout can be cached exactly; gates that start
+half open, since the trainings are short; SIGReg over all frames of the batch at once, since the batches are small;
+optional proprioception and several tokens per state.
 """
 
 from __future__ import annotations
@@ -87,21 +87,21 @@ def build(
     """Assemble the training loss; `as_world_model` turns the trained result into a Dynamics.
 
     Args:
-        preset: "paper", "tiny", "lab", or sizes of your own.
+        preset: "paper", "tiny", "lab", or custom sizes.
         action_dim: Width of an action, or of a block of actions.
-        action_scale: Size of a usual action per axis, in its unit; without it, actions must come standardised.
-        action_mean: Usual action per axis, zero by default; counts with `action_scale` alone.
-        proprio_scale: Spread of each proprioceptive entry; without it, proprioception is not used.
-        encoder: The encoder; by default the preset's. It gets a projection head, save in our own form if it is as wide
-            as the latent.
-        num_tokens: Tokens of one state that the encoder gives.
-        sigreg_weight: Factor on SIGReg.
-        generator: Draws all initial weights; by default the global stream does.
+        action_scale: Typical action size per axis, in its unit; without it, actions must be standardised.
+        action_mean: Mean action per axis, zero by default; used only with `action_scale`.
+        proprio_scale: Spread of each proprioception entry; without it, proprioception is not used.
+        encoder: The encoder; by default the preset's. It gets a projection head, except in our own form if it is as
+            wide as the latent.
+        num_tokens: Number of tokens of one state.
+        sigreg_weight: Weight of SIGReg.
+        generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `DynamicsObjective`: preprocess, augment, target, distance, extra, open_loop.
 
     Raises:
         UnknownName: If there is no such preset.
-        ValueError: If the preset's form has no place for proprioception.
+        ValueError: If the preset's form does not support proprioception.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
     encoder = VisionTransformer(sizes.encoder) if encoder is None else encoder

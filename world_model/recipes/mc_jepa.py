@@ -1,12 +1,12 @@
-"""MC-JEPA: one pyramid encoder that learns motion (self-supervised flow) and content (VICReg) in the same step.
+"""MC-JEPA: one pyramid encoder that learns motion (self-supervised flow) and content (VICReg) jointly.
 
     loss = VICReg(two views) + alpha * (reconstruction + smooth + regression + cycle + variance-covariance)
 
-Reference: Bardes et al. 2023, arXiv:2307.12698.  No code or weights were published, so this is written from the paper's
-description, at small scale and without a claim to its figures.  Ours: how the strides are shared between the stem's two
-convolutions ("paper"), the weights of the terms, features that are normed before they are compared; pairs are
-neighbouring frames of one log, and both branches see the same pictures where the paper has two data sets.  "small" is
-for one processor core and pictures of 64 px.
+Reference: Bardes et al. 2023, arXiv:2307.12698.  No code or weights were published; this follows the paper's
+description at small scale and claims none of its figures.  Ours: how the stem's two convolutions split the stride
+("paper"), the weights of the terms, and the normalisation of features before comparison.  Pairs are neighbouring frames
+of one log, and both branches use the same images where the paper has two data sets.  "small" is for one CPU core and
+images of 64 px.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class MotionSizes:
     """Sizes and weights of an MC-JEPA.
 
     Args:
-        encoder: Of the pyramid.
-        radii: Of the correlation at each level, in cells, the finest first.
+        encoder: Sizes of the pyramid.
+        radii: Radius of the correlation at each level, in cells, the finest first.
         hidden: Channels of the layers of the flow estimators.
-        skip: Fine levels without a flow of their own.
-        expander: Width of the projection that VICReg sees.
+        skip: Number of fine levels without their own flow.
+        expander: Width of VICReg's projection.
         alpha: Weight of the motion branch.
-        weights: Of the motion terms.
+        weights: Weights of the motion terms.
         content: Weights of VICReg: invariance, variance, covariance.
-        relax: Share of the roughness' weight that is left at the end of the training.
+        relax: Share of the smoothness weight at the end of the training.
     """
 
     encoder: PyramidSizes
@@ -101,16 +101,16 @@ def build(
     generator: Generator | None = None,
     **parts: Any,
 ) -> MotionContentObjective:
-    """Assemble the training loss; its `published` encoder is what other systems build on.
+    """Assemble the training loss; other systems use its `published` encoder.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
+        preset: A name of `PRESETS`, or custom sizes.
         alpha: Weight of the motion branch, if not the preset's; the paper found about 0.1.
-        level: Whose cells are the encoder's tokens.
-        num_cameras: Cameras whose channels are stacked in what `encode` takes.
-        content_only: Share of the training in which content is learned alone, at its start; the paper's is a tenth.
-        relax: Course of the roughness' weight, if not the preset's; a number is the share to which it fades.
-        generator: Draws all initial weights; by default the global stream does.
+        level: Pyramid level of the encoder's tokens.
+        num_cameras: Number of cameras whose channels are stacked in the input of `encode`.
+        content_only: Share of the training, at its start, with the content loss alone; a tenth in the paper.
+        relax: Schedule of the smoothness weight, if not the preset's; a number is its final share.
+        generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `MotionContentObjective`: views, weights, content, spread, prepare.
 
     Raises:

@@ -1,11 +1,11 @@
-"""Point-JEPA: an encoder of point clouds that learns by filling in neighbourhoods along a walk through the cloud.
+"""Point-JEPA: a point-cloud encoder trained to predict masked neighbourhoods along an ordering of the cloud.
 
-    loss = smooth L1(g(f(x seen), places), LN(f_ema(x))[places])          per run of hidden neighbourhoods
+    loss = smooth L1(g(f(x seen), places), LN(f_ema(x))[places])          per run of masked neighbourhoods
 
 Reference: Saito et al. 2024, arXiv:2404.16432.  "paper" has the released sizes and scales clouds to the unit sphere;
-"small" and "tiny" are ours, for one processor core, and keep metric places (`Workspace`), which a planner needs.  One
-draw of masks serves the whole batch, as published; masks="legacy_runs" also shows a hidden token where nothing else is
-left.  The weights of the predictor begin as in V-JEPA 2, where the released code leaves them to the framework.
+"small" and "tiny" are ours, for one CPU core, and keep metric positions (`Workspace`), which a planner needs.  One draw
+of masks serves the whole batch, as published; masks="legacy_runs" also reveals a masked token if nothing else is
+visible.  The predictor is initialised as in V-JEPA 2, where the released code uses the framework's default.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jepa_mpc.world_model.parts.predictors.masked import MaskedPredictor, Masked
 from jepa_mpc.world_model.parts.targets import linear_momentum
 
 LAB = Workspace(centre=(0.6, 0.0, 0.2), half=0.6)
-"""The table of the lab in the frame of the robot's base, m."""
+"""Bounds of the lab's table in the base frame, m."""
 
 
 PRESETS = {
@@ -70,15 +70,15 @@ def build(
     generator: Generator | None = None,
     **parts: Any,
 ) -> CloudObjective:
-    """Assemble the training loss; its `published` encoder is what other systems build on.
+    """Assemble the training loss; other systems use its `published` encoder.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        masks: Which sampler, by its name in `POINT_RUNS`.
-        target: Smallest and largest share of the tokens in one hidden run.
-        context: Smallest and largest share of the others that is seen.
+        preset: A name of `PRESETS`, or custom sizes.
+        masks: Name of the sampler in `POINT_RUNS`.
+        target: Smallest and largest share of the tokens in one masked run.
+        context: Smallest and largest visible share of the others.
         distance: Between predicted and true tokens; by default smooth L1 with beta 2.
-        generator: Draws all initial weights; by default the global stream does.
+        generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `cloud_pretraining`.
 
     Raises:

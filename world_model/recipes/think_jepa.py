@@ -1,11 +1,11 @@
-"""ThinkJEPA: a dense, fast predictor of future tokens, told by a slow thinker what happened before.
+"""ThinkJEPA: a dense predictor of future tokens, guided by a slow model (the thinker) that saw the past.
 
-    loss = |p - sg(z_future)|^2 + w |path(p) - places|^2              mean squares; the places in metres
+    loss = |p - sg(z_future)|^2 + w |path(p) - places|^2              mean squares; positions in metres
 
 Reference: Zhang et al. 2026, arXiv:2603.22281.  Preset "paper" has the published sizes (V-JEPA 2 large at 256 px, 32
-frames seen and 32 foreseen, a thinker of 2048 channels) and needs a thinker's cached features in its batches.  "lab"
-and "tiny" are our own: the thinker is a stand-in, the house's frozen encoder at several depths over a sparse view of
-the same log.  Frames are encoded one by one, the path is that of the robot's hand.
+observed and 32 predicted frames, a thinker of 2048 channels) and needs a thinker's cached features in its batches.
+"lab" and "tiny" are our own: the thinker is a stand-in, our frozen encoder at several depths over a sparse view of the
+same log.  Frames are encoded one by one; the path is that of the robot's hand.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class ThinkSizes:
     """Sizes of a ThinkJEPA.
 
     Args:
-        encoder: Of the frozen encoder.
-        predictor: Of the predictor.
-        guidance: Of the guidance.
-        views: Which frames of a window are seen by whom.
+        encoder: Sizes of the frozen encoder.
+        predictor: Sizes of the predictor.
+        guidance: Sizes of the guidance.
+        views: Assignment of a window's frames to the views.
         side: Side of the square grid of a frame's tokens.
-        thinker: The stand-in, or None where batches bring a thinker's features.
-        path_hidden: Width inside the head for the path.
+        thinker: The stand-in, or None if batches bring a thinker's features.
+        path_hidden: Width inside the path head.
         path_heads: Its attention heads.
     """
 
@@ -56,7 +56,7 @@ class ThinkSizes:
     path_heads: int = 8
 
     def for_tokens(self, width: int) -> Self:
-        """The same for tokens of another width, which the stand-in's features share."""
+        """The same for tokens of another width; the stand-in's features have that width, too."""
         return replace(
             self,
             predictor=replace(self.predictor, inputs=width, outputs=width),
@@ -111,15 +111,15 @@ def build(
     """Assemble the training loss.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        guidance: How layers are told, a name of `GUIDANCE`; None builds the plain predictor, the honest control.
-        thinker: Makes features where the batch has none, if not the preset's.
-        views: Which frames of a window are seen by whom, if not the preset's.
-        encoder: The encoder that is frozen; by default one of the preset's sizes.
+        preset: A name of `PRESETS`, or custom sizes.
+        guidance: Kind of guidance, a name of `GUIDANCE`; None builds the unguided predictor, the control.
+        thinker: Makes features if the batch has none, if not the preset's.
+        views: Assignment of a window's frames to the views, if not the preset's.
+        encoder: The frozen encoder; by default one of the preset's sizes.
         state_dim: Width of the encoder's tokens, if not the preset's.
         grid: Their rows and columns, if not the preset's.
-        position: Which numbers of the proprioception (m) the path is made of.
-        generator: Draws all initial weights, the encoder's too; by default the global stream does.
+        position: Indices of the path in the proprioception (m).
+        generator: Draws all initial weights, including the encoder's; by default the global stream is used.
         **parts: Further parts of `ThinkObjective`: path_weight, preprocess, augment.
 
     Raises:

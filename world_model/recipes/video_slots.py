@@ -1,13 +1,13 @@
-"""Object slots learned from video: what each frame shows is rebuilt from a few slots, and so is where it goes next.
+"""Object slots learned from video: a few slots reconstruct each frame's features and predict their motion.
 
     loss = |d(s_t) - f_t|^2 + w * CE(d'(s_t), softmax(cos(f_t, f_t+1) / tau))
 
 Reference: Zadaianchuk et al. 2023, arXiv:2306.04829 (VideoSAUR); Kipf et al. 2022, arXiv:2111.12594 (SAVi).  Preset
-"videosaur" has VideoSAUR's sizes over a frozen vision Transformer of the size of DINOv2 ViT-S/14, which must be given
-with its weights; what moves is read off the same features (the paper: the keys of the last attention layer).  "lab" and
-"tiny" are our own: a small convolutional network that is trained along, and pixels of patches in place of features,
-since no trained features are at hand; learned first slots (lab), SAVi's transition.  Logits are divided by the root of
-the head's width; the released weights need `logit_scale="inverse"`.
+"videosaur" has VideoSAUR's sizes over a frozen vision Transformer of the size of DINOv2 ViT-S/14, whose weights must be
+supplied; motion targets come from the same features (in the paper: the keys of the last attention layer).  "lab" and
+"tiny" are our own: a small convolutional network trained jointly, and raw pixel patches as features, since no trained
+features are available; learned initial slots (lab), SAVi's transition.  Logits are divided by the root of the head's
+width; the released weights need `logit_scale="inverse"`.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ class VideoSlotSizes:
     """Sizes of a slot encoder and of the decoder that trains it.
 
     Args:
-        image: Side of the pictures in pixels.
-        cell: Side of the place of one token, in pixels.
+        image: Side of the images in pixels.
+        cell: Side of one token's cell, in pixels.
         num_slots: Slots N.
         slot_dim: Their width D.
         features: Width of the tokens.
-        hidden: Width inside the map of tokens.
+        hidden: Width of the token MLP.
         decoder: Widths of the decoder's last layers.
         depth: Blocks of the decoder.
-        heads: Of the blocks of decoder and transition.
+        heads: Attention heads of decoder and transition.
         form: Builds the encoder.
-        weight: Of the movement term.
-        temperature: Of the movement term.
+        weight: Weight of the motion term.
+        temperature: Temperature of the motion term.
     """
 
     image: int
@@ -65,12 +65,12 @@ class VideoSlotSizes:
 def over_patches(
     sizes: VideoSlotSizes, *, features: nn.Module | None = None, logit_scale: LogitScale = "standard"
 ) -> SlotEncoder:
-    """VideoSAUR's slots over a frozen picture encoder.
+    """VideoSAUR's slots over a frozen image encoder.
 
     Args:
         sizes: All sizes.
-        features: Maps pictures to tokens `(B, L, sizes.features)`; by default a vision Transformer without training.
-        logit_scale: Of the transition, see `SlotBlock`.
+        features: Maps images to tokens `(B, L, sizes.features)`; by default an untrained vision Transformer.
+        logit_scale: Logit scale of the transition, see `SlotBlock`.
     """
     vit = ViTSizes(image=sizes.image, patch=sizes.cell, width=sizes.features, depth=12, heads=6, mlp_dim=1536)
     seen = (features or VisionTransformer(vit, pool="patches")).requires_grad_(False).eval()
@@ -93,7 +93,7 @@ def over_pixels(
 
     Args:
         sizes: All sizes; a cell must be 2, 4 or 8 pixels wide.
-        start: Where slots begin.
+        start: Initial slots.
     """
     strides = {2: (2, 1, 1, 1), 4: (2, 2, 1, 1), 8: (2, 2, 2, 1)}[sizes.cell]
     attend = SlotAttention(sizes.slot_dim, slot_dim=sizes.slot_dim, hidden=2 * sizes.slot_dim, memory="plain", eps=1e-6)
@@ -126,7 +126,7 @@ PRESETS = {
 
 
 def slots_of(sizes: VideoSlotSizes, encoder: nn.Module | None) -> SlotEncoder:
-    """A slot encoder: the one that is given, slots over the tokens of another encoder, or those of these sizes."""
+    """A slot encoder: the given one, slots over the tokens of another encoder, or one of these sizes."""
     if encoder is None:
         return sizes.form(sizes)
     if getattr(encoder, "gives_slots", False):
@@ -147,12 +147,12 @@ def build(
     """Assemble the training loss; its `encoder` becomes that of a `causal_jepa` of the same preset.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
+        preset: A name of `PRESETS`, or custom sizes.
         encoder: The slot encoder; by default the preset's. Any other encoder of several tokens is frozen and gets the
             preset's slots over its tokens.
-        places: Tokens that are rebuilt, if not as many as the preset's cells.
-        decoder: What rebuilds; by default a slot mixer of the preset's sizes.
-        generator: Draws all initial weights; by default the global stream does.
+        places: Number of reconstructed tokens, if not the preset's.
+        decoder: The decoder; by default a slot mixer of the preset's sizes.
+        generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `SlotFeatureObjective`: features, keys, weight, temperature, preprocess.
 
     Raises:

@@ -1,12 +1,12 @@
-"""V-JEPA (the first): a video encoder that learns by filling in hidden tubes.
+"""V-JEPA (the first): a video encoder trained to predict masked tubes.
 
     loss = mean over {short, long} masks of |g(f(x seen), places) - LN(f_ema(x))[places]|
 
 Reference: Bardes et al. 2024, arXiv:2404.08471.  Presets "large", "huge" and "huge_384" have the released sizes;
-"small" learns on one core.  V-JEPA 2 differs by its rotary places, sizes and schedules.  The design document of this
+"small" trains on one core.  V-JEPA 2 differs by its rotary positions, sizes and schedules.  The design document of this
 project asks for four tubes of 15 to 20 % that last half the clip or more, and a squared distance: preset "small_tubes".
-Masks come from our own sampler, whose lists are cut without preference for early times; masks="legacy_tubes" draws
-those of the published training.
+Masks come from our own sampler, which truncates lists without preference for early times; masks="legacy_tubes"
+reproduces the published training.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Tasks = Callable[[tuple[int, int, int], type[Tubes]], list[MaskTask]]
 
 
 def published_tasks(grid: tuple[int, int, int], tubes: type[Tubes]) -> list[MaskTask]:
-    """Eight small and two large tubes through the whole clip, with a mask token each."""
+    """Eight small and two large tubes through the whole clip, each with its own mask token."""
     return clip_tasks(grid, tubes, own_tokens=True)
 
 
 def four_tubes(grid: tuple[int, int, int], tubes: type[Tubes]) -> list[MaskTask]:
-    """The design document's masks: four tubes of 15 to 20 % of the picture and half the clip to all of it."""
+    """The design document's masks: four tubes of 15 to 20 % of the image, lasting half the clip or more."""
     return [MaskTask(name="tubes", sampler=tubes(grid=grid, num_blocks=4, area=(0.15, 0.2), duration=(0.5, 1.0)))]
 
 
@@ -49,7 +49,7 @@ class ClipSizes(PretrainingSizes):
     """Sizes of the masked pretraining on clips.
 
     Args:
-        tasks: Makes the ways of hiding from the grid of tokens and the sampler.
+        tasks: Builds the mask tasks from the token grid and the sampler.
         distance: Between predicted and true tokens.
     """
 

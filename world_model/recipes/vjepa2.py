@@ -1,11 +1,11 @@
-"""V-JEPA 2: a video encoder that learns by filling in hidden tubes.
+"""V-JEPA 2: a video encoder trained to predict masked tubes.
 
     loss = mean over {short, long} masks of |g(f(x seen), places) - LN(f_ema(x))[places]|
 
 Reference: Assran et al. 2025, arXiv:2506.09985.  The presets "large", "huge", "giant" and "giant_384" have the released
-sizes; "small" learns on one processor core from pictures of 64 px, where heads have 32 channels and the target follows
-faster, since such runs have thousands of steps and not hundreds of thousands.  Masks come from our own sampler, whose
-lists are cut without preference for early times; masks="legacy_tubes" draws those of the published training.
+sizes; "small" trains on one CPU core on images of 64 px, with heads of 32 channels and a faster target, since such
+trainings have thousands of steps and not hundreds of thousands.  Masks come from our own sampler, which truncates lists
+without preference for early times; masks="legacy_tubes" reproduces the published training.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class PretrainingSizes:
     """Sizes of a masked pretraining on clips.
 
     Args:
-        encoder: Of the encoder.
-        predictor: Of the predictor.
-        image: Side of the square pictures in pixels.
-        frames: Frames of a clip.
-        momentum: Of the target, over the progress.
+        encoder: Sizes of the encoder.
+        predictor: Sizes of the predictor.
+        image: Side of the square images in pixels.
+        frames: Frames per clip.
+        momentum: Momentum of the target over the training progress.
     """
 
     encoder: VideoSizes
@@ -49,17 +49,17 @@ class PretrainingSizes:
     momentum: Momentum = constant_momentum()
 
     def with_clips(self, *, image: int | None, frames: int | None, momentum: tuple[float, float] | None = None) -> Self:
-        """The same for clips of another size, and with another momentum at start and end; None keeps what is here.
+        """The same for clips of another size, and with another momentum at start and end; None keeps the current value.
 
         Raises:
-            ValueError: If patches and tubelets do not fill them.
+            ValueError: If the clip is not divisible into patches and tubelets.
         """
         follow = self.momentum if momentum is None else linear_momentum(*momentum)
         sizes = replace(self, image=image or self.image, frames=frames or self.frames, momentum=follow)
         patch, tubelet = self.encoder.patch, self.encoder.tubelet
         if sizes.image % patch or sizes.frames % tubelet:
             raise ValueError(
-                f"clips of {sizes.frames} frames of {sizes.image} px are not filled by patches of {patch} px and "
+                f"clips of {sizes.frames} frames of {sizes.image} px are not divisible into patches of {patch} px and "
                 f"tubelets of {tubelet} frames"
             )
         return sizes
@@ -111,23 +111,23 @@ def build(
     generator: Generator | None = None,
     **parts: Any,
 ) -> MaskedObjective:
-    """Assemble the training loss; its `published` encoder is what other systems build on.
+    """Assemble the training loss; other systems use its `published` encoder.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        image: Side of the pictures in pixels, if not the preset's.
-        frames: Frames of a clip, if not the preset's.
-        momentum: Of the target at the start and at the end of the training, if not the preset's.
-        masks: Which sampler, by its name in `TUBES`.
-        augment: Changes raw frames `B T C h w` in training, or None.
-        mean: Mean of the pixels' colours on the scale 0 to 1.
-        std: Their spread.
-        generator: Draws all initial weights; by default the global stream does.
+        preset: A name of `PRESETS`, or custom sizes.
+        image: Side of the images in pixels, if not the preset's.
+        frames: Frames per clip, if not the preset's.
+        momentum: Momentum of the target at the start and at the end of the training, if not the preset's.
+        masks: Name of the sampler in `TUBES`.
+        augment: Augments raw frames `B T C h w` in training, or None.
+        mean: Mean of the pixel colours on the scale 0 to 1.
+        std: Their standard deviation.
+        generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `MaskedObjective`: distance, regularisers.
 
     Raises:
         UnknownName: If there is no such preset or sampler.
-        ValueError: If patches and tubelets do not fill the clip.
+        ValueError: If the clip is not divisible into patches and tubelets.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
     sizes = sizes.with_clips(image=image, frames=frames, momentum=momentum)
@@ -152,33 +152,33 @@ def pretraining(
     generator: Generator | None = None,
     **parts: Any,
 ) -> MaskedObjective:
-    """A masked loss whose target follows the encoder and is layer-normed without weights.
+    """A masked loss with an EMA target, layer-normed without weights.
 
     Args:
         encoder: The encoder.
-        predictor: Fills in what is hidden.
-        streams: What is shown, and how it is masked.
-        momentum: Of the target, over the progress.
-        levels: Depths whose tokens stand side by side in the target; each is normed by itself.
-        finish: What the target's tokens pass instead.
-        generator: Draws all initial weights; None leaves them as they are.
+        predictor: Predicts the masked tokens.
+        streams: Inputs and their masks.
+        momentum: Momentum of the target over the training progress.
+        levels: Depths whose tokens are concatenated in the target; each is normed separately.
+        finish: Replaces the normalisation of the target's tokens.
+        generator: Draws all initial weights; None keeps them.
         **parts: Further parts of `MaskedObjective`.
     """
     if generator is not None:
         draw_weights(encoder, generator)
         draw_weights(predictor, generator)
     finish = finish or LatentNorm(groups=levels)
-    target = EMATarget(encoder, momentum=momentum, finish=finish)  # a copy: after the drawing
+    target = EMATarget(encoder, momentum=momentum, finish=finish)  # copied after initialisation
     return MaskedObjective(encoder=encoder, predictor=predictor, streams=streams, target=target, **parts)
 
 
 def clip_tasks(grid: tuple[int, int, int], tubes: Callable[..., Tubes], *, own_tokens: bool = False) -> list[MaskTask]:
-    """The two ways of hiding of the published trainings: many small tubes, and two large ones.
+    """The two mask tasks of the published trainings: many small tubes, and two large ones.
 
     Args:
         grid: Times, rows and columns of the tokens of a clip.
         tubes: Builds a sampler.
-        own_tokens: Whether each way has a mask token of its own.
+        own_tokens: Whether each task has its own mask token.
     """
     short, long = ({"mask_token": index} if own_tokens else {} for index in range(2))
     return [

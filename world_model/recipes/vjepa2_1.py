@@ -1,12 +1,12 @@
-"""V-JEPA 2.1: V-JEPA 2 with dense features, learned from clips and pictures at once.
+"""V-JEPA 2.1: V-JEPA 2 with dense features, trained on clips and images jointly.
 
     loss = |g(seen) - y|[hidden] + lambda |g'(seen) - y|[seen] / sqrt(d)        y: four depths of f_ema, each LN'ed
-    d: distance of a seen token to the nearest hidden one;  lambda rises from 0 to 0.5 early in the training
+    d: distance of a visible token to the nearest masked one;  lambda rises from 0 to 0.5 early in the training
 
-Reference: V-JEPA 2.1, arXiv:2603.14482.  Presets "giant" and "gigantic" have the released sizes; "small" learns on one
-processor core.  Pictures are frames of the same batch unless it brings some of its own (`images`, `B 1 C h w`); the
-published training draws both from separate sets.  The released base and large encoders were distilled from a larger one
-and not trained this way.
+Reference: V-JEPA 2.1, arXiv:2603.14482.  Presets "giant" and "gigantic" have the released sizes; "small" trains on one
+CPU core.  Images are frames of the same batch unless it has its own (`images`, `B 1 C h w`); the published training
+draws both from separate sets.  The released base and large encoders were distilled from a larger one and not trained
+this way.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class DenseSizes(PretrainingSizes):
     """Sizes of a dense masked pretraining.
 
     Args:
-        ramp: Weight of the loss on seen tokens over the progress.
+        ramp: Weight of the loss on visible tokens over the progress.
     """
 
     ramp: Ramp = Ramp(start=15 / 135, stop=30 / 135, height=0.5)  # noqa: RUF009  frozen
@@ -80,25 +80,25 @@ def build(
     generator: Generator | None = None,
     **parts: Any,
 ) -> MaskedObjective:
-    """Assemble the training loss; its `published` encoder is what other systems build on.
+    """Assemble the training loss; other systems use its `published` encoder.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        image: Side of the pictures in pixels, if not the preset's.
-        frames: Frames of a clip, if not the preset's.
-        momentum: Of the target at the start and at the end of the training, if not the preset's.
-        masks: Which sampler, by its name in `TUBES`.
-        augment: Changes raw frames `B T C h w` in training, or None.
-        picture_weight: Weight of the pictures' loss beside the clips' weight of 1.
-        nearness: Weight of each seen token; by default the inverse root of its distance.
-        mean: Mean of the pixels' colours on the scale 0 to 1.
-        std: Their spread.
-        generator: Draws all initial weights; by default the global stream does.
+        preset: A name of `PRESETS`, or custom sizes.
+        image: Side of the images in pixels, if not the preset's.
+        frames: Frames per clip, if not the preset's.
+        momentum: Momentum of the target at the start and at the end of the training, if not the preset's.
+        masks: Name of the sampler in `TUBES`.
+        augment: Augments raw frames `B T C h w` in training, or None.
+        picture_weight: Weight of the image loss relative to the clip loss.
+        nearness: Weight of each visible token; by default the inverse root of its distance.
+        mean: Mean of the pixel colours on the scale 0 to 1.
+        std: Their standard deviation.
+        generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `MaskedObjective`: distance, regularisers.
 
     Raises:
         UnknownName: If there is no such preset or sampler.
-        ValueError: If patches and tubelets do not fill the clip.
+        ValueError: If the clip is not divisible into patches and tubelets.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
     sizes = sizes.with_clips(image=image, frames=frames, momentum=momentum)

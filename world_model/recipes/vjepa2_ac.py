@@ -1,12 +1,11 @@
-"""V-JEPA 2-AC: a frozen video encoder, and a block-causal predictor that learns what actions do.
+"""V-JEPA 2-AC: a frozen video encoder, and a block-causal predictor of the effects of actions.
 
     loss = |g(z_<=t, a_<=t, s_<=t) - z_t+1| + |g fed back - z|        mean L1 on layer-normed latents
 
 Reference: Assran et al. 2025, arXiv:2506.09985, section 3.  The preset "giant" has the released sizes; its targets are
-the frozen encoder's own view (`SharedTarget` of an encoder that does not change: the same numbers as a second copy, at
-half the cost).  "small" learns on one processor core from pictures of 64 px: motions and poses come standardised there,
-for a short training has no time to find their scale, heads have 32 channels, and the predictor says what changes
-(`ChangePredictor`).
+the output of the same frozen encoder (`SharedTarget`: equal to a second copy, at half the cost).  "small" trains on one
+CPU core on images of 64 px: motions and poses are standardised, since a short training cannot learn their scale, heads
+have 32 channels, and the predictor outputs changes (`ChangePredictor`).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalPredic
 
 POSE_MEAN = (0.45, 0.0, 0.25, 0.0, 0.0, 0.0, 0.5)
 POSE_SCALE = (0.15, 0.2, 0.15, 1.0, 1.0, 1.0, 0.5)
-"""Where an arm's hand usually is, and how far from there, in the units of a pose."""
+"""Mean and spread of an arm's hand pose, in the units of a pose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +40,8 @@ class ActionConditionedSizes:
     """Sizes of a V-JEPA 2-AC.
 
     Args:
-        encoder: Of the frozen encoder.
-        predictor: Of the predictor.
+        encoder: Sizes of the frozen encoder.
+        predictor: Sizes of the predictor.
         form: Builds the predictor.
     """
 
@@ -87,29 +86,27 @@ def build(
     """Assemble the training loss; `as_world_model` turns the trained result into a Dynamics.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        action_dim: Numbers of an action: 7.
-        action_scale: Size of a usual motion per axis; without it motions come in metres and radians, as released.
-        pose_scale: Spread of usual poses per axis; without it poses come as they are, as released.
-        pose_mean: Usual pose; counts with `pose_scale` alone.
-        encoder: The encoder that is frozen; by default one of the preset's sizes.
+        preset: A name of `PRESETS`, or custom sizes.
+        action_dim: Width of an action: 7.
+        action_scale: Typical motion per axis; without it motions are in metres and radians, as released.
+        pose_scale: Spread of poses per axis; without it poses are not standardised, as released.
+        pose_mean: Mean pose; used only with `pose_scale`.
+        encoder: The frozen encoder; by default one of the preset's sizes.
         state_dim: Width of the encoder's tokens, if not the preset's.
         grid: Their rows and columns, if not the preset's.
-        reader: Reads poses out of proprioception and motions out of actions; by default they come as they are.
+        reader: Reads poses from proprioception and motions from actions; by default they are used unchanged.
         steps: Steps of the roll-out loss.
         fed: See `Autoregression`; "second" is the published training of the released weights.
-        generator: Draws all initial weights, the encoder's too; by default the global stream does.
+        generator: Draws all initial weights, including the encoder's; by default the global stream is used.
         **parts: Further parts of `DynamicsObjective`: preprocess, augment, extra, open_loop.
 
     Raises:
         UnknownName: If there is no such preset.
-        ValueError: If actions have another width, or the encoder another one than the predictor expects.
+        ValueError: If actions have another width, or the encoder's tokens another one than the predictor expects.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
     if action_dim != POSE_DIM:
-        raise ValueError(
-            f"V-JEPA 2-AC takes actions of {POSE_DIM} numbers (x y z, rotation, gripper), got {action_dim}"
-        )
+        raise ValueError(f"V-JEPA 2-AC takes actions of width {POSE_DIM} (x y z, rotation, gripper), got {action_dim}")
     rows, columns = grid or (sizes.predictor.rows, sizes.predictor.columns)
     inner = replace(sizes.predictor, state_dim=state_dim or sizes.predictor.state_dim, rows=rows, columns=columns)
     frozen = FrozenFrames(VideoTransformer(sizes.encoder, pairing="tiled") if encoder is None else encoder)

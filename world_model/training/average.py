@@ -1,4 +1,4 @@
-"""A running average of weights, for evaluation and for what is shipped."""
+"""An exponential moving average of weights, for evaluation and publication."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from jepa_mpc.world_model.training.layouts import local
 
 
 class WeightAverage:
-    """Exponential average of the floating-point weights and buffers of a module; other buffers are copied.
+    """Exponential moving average of the floating-point weights and buffers of a module; other buffers are copied.
 
         average = d_k average + (1 - d_k) weights,   d_k = min(d, (1 + k) / (10 + k)) after k updates
 
-    The small d_k of the first steps lets the start be forgotten.
+    The small d_k of the first steps quickly forgets the initial weights.
 
     Args:
-        module: Whose weights are followed.
+        module: The module to average.
         decay: d, between 0 and 1.
     """
 
@@ -31,7 +31,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Take one step towards the module's present weights."""
+        """Take one step towards the module's current weights."""
         now = module.state_dict()
         names = [name for name, tensor in now.items() if tensor.is_floating_point()]
         count = self.tensors["num_updates"]
@@ -43,7 +43,7 @@ class WeightAverage:
         count.add_(1)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from saved averages.
+        """Restore saved averages.
 
         Raises:
             ValueError: If the names differ.
@@ -59,7 +59,7 @@ class WeightAverage:
 
     @contextmanager
     def in_place_of(self, module: nn.Module) -> Iterator[None]:
-        """Let the module have the averaged weights for the length of a block."""
+        """Give the module the averaged weights for the duration of a block."""
         own = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
         module.load_state_dict(self.weights())
         try:

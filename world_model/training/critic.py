@@ -1,10 +1,10 @@
-"""How a critic learns from courses that were taken: which states, which goals, which targets, which loss.
+"""Training of a critic from trajectories: states, goals, targets and loss.
 
-    loss = mean of w |tau - [target < TC]| huber(target - TC)           tau below 1/2 is optimistic about what comes
+    loss = mean of w |tau - [target < TC]| huber(target - TC)           tau below 1/2 is optimistic
 
-Goals are set in hindsight (a later state of the same episode; Andrychowicz et al. 2017, arXiv:1707.01495) or anywhere
-in the same place, and the frozen intrinsic cost is computed anew for them: a log without rewards is enough. A course
-that has arrived at its goal has ended there. Asymmetric loss: Kostrikov et al. 2021, arXiv:2110.06169.
+Goals are set in hindsight (a later state of the same episode; Andrychowicz et al. 2017, arXiv:1707.01495) or drawn from
+the same lab, and the frozen intrinsic cost is recomputed for them: a log without rewards is sufficient. A trajectory
+ends where it reaches its goal. Asymmetric loss: Kostrikov et al. 2021, arXiv:2110.06169.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Form = Literal["delayed", "sum", "td"]
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What the critic is to foretell: which cost, in which form, how far.
+    """The critic's prediction target: cost, form and horizon.
 
     Args:
         intrinsic: The frozen cost.
         weights: u of each term.
         form: "delayed", "sum" or "td" (`critic_targets`).
-        steps: Delay d, length n of the sum, or steps before the guess of the td form.
+        steps: Delay d, length n of the sum, or steps before the bootstrap of the td form.
         discount: gamma of the sum and td forms.
 
     Raises:
@@ -58,21 +58,21 @@ class Judgement:
 
     @torch.no_grad()
     def costs(self, states: Annotated[Tensor, "B H N D"], actions: Tensor, goal: Tensor) -> Annotated[Tensor, "B H"]:
-        """IC of states `B H N D` and the actions `B H A` that led there, on the way to goals `B N D`."""
+        """IC of states `B H N D` and the actions `B H A` that led to them, for goals `B N D`."""
         rollout = Rollout(latents=states[:, None], disagreement=states.new_zeros(states.shape[0], 1, states.shape[1]))
         return self.intrinsic(rollout, actions[:, None], Goal(latents=goal), weights=self.weights)[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CriticLessons:
-    """Draws batches for a critic from a log of latents (a recorded one, or a memory's `log()`).
+    """Draws batches for a critic from a log of latents (a recorded one, or a replay buffer's `log()`).
 
     Args:
-        log: Where states come from.
-        judgement: The cost that the critic predicts.
-        batch: Samples B.
-        later: Share of goals that are later states of the same episode; the others are any states of the same place.
-        max_steps: Most steps to a goal that is a later state.
+        log: Source of states.
+        judgement: The critic's prediction target.
+        batch: Batch size B.
+        later: Share of goals that are later states of the same episode; the others are any states of the same lab.
+        max_steps: Maximum number of steps to a later-state goal.
     """
 
     log: LatentLog
@@ -90,7 +90,7 @@ class CriticLessons:
         rows = torch.arange(len(self.log.latents))
         starts = rows[rows + self.judgement.steps <= last]
         if not len(starts):
-            raise ValueError(f"no episode is longer than the {self.judgement.steps} steps that the target looks ahead")
+            raise ValueError(f"no episode is longer than the {self.judgement.steps} steps of the target")
         object.__setattr__(self, "_rows", {"starts": starts, "last": last})
 
     def __call__(self, generator: Generator) -> dict[str, Tensor]:
@@ -113,7 +113,7 @@ class CriticLessons:
         }
 
     def _goals(self, start: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Rows of the goals that are later states (-1 for the others), and states of the same place."""
+        """Rows of the goals that are later states (-1 for the others), and states of the same lab."""
         room = (self._rows["last"][start] - start).clamp(max=self.max_steps)
         share = torch.rand(len(start), generator=generator)
         chosen = start + 1 + (share * room).long().clamp(max=room - 1)
@@ -121,24 +121,24 @@ class CriticLessons:
         return torch.where(is_later, chosen, -1), self._elsewhere(start, generator)
 
     def _elsewhere(self, start: Tensor, generator: Generator) -> Tensor:
-        """A state of the same place as each start `B N D`."""
+        """A state of the same lab for each start `B N D`."""
         first, count = self.log.span_of_place(start)
         there = first + (torch.rand(len(start), generator=generator) * count).long().clamp(max=count - 1)
         return self.log.latents[self.log.by_place[there]]
 
 
 class CriticObjective(nn.Module):
-    """The loss of a critic, for `fit` and for learning on the way.
+    """The loss of a critic, for `fit` and for online learning.
 
-    Nothing but the critic learns: states come without a history, the intrinsic cost is frozen, and the guess at the end
-    of a td target is that of a slow copy.
+    Only the critic is trained: states carry no gradient, the intrinsic cost is frozen, and a td target bootstraps from
+    an EMA copy.
 
     Args:
         critic: The critic.
         form: As in `Judgement`.
         discount: gamma, as there.
-        expectile: tau; below 1/2 high targets count less (the best of what was seen), 1/2 is the mean.
-        momentum: Of the slow copy, per step.
+        expectile: tau; below 1/2 high targets get less weight (optimistic), 1/2 is the mean.
+        momentum: Momentum of the EMA copy, per step.
 
     Raises:
         ValueError: If a number is out of range.
@@ -166,9 +166,9 @@ class CriticObjective(nn.Module):
         """The loss of a batch.
 
         Args:
-            batch: What `CriticLessons` draws; or state, goal `B N D` and `target` `B`. `weight` `B` is optional
-                (predicted states count at most half).
-            generator: Not needed.
+            batch: As drawn by `CriticLessons`; or state, goal `B N D` and `target` `B`. `weight` `B` is optional
+                (predicted states have at most half weight).
+            generator: Unused.
         """
         target = batch["target"] if "target" in batch else self._target(batch)
         guess = self.critic(batch["state"].detach(), batch["goal"].detach(), batch.get("proprio"), batch.get("delay"))
@@ -182,7 +182,7 @@ class CriticObjective(nn.Module):
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        """Move the slow copy."""
+        """Update the EMA copy."""
         for slow, own in zip(self.slow.parameters(), self.critic.parameters(), strict=True):
             slow.lerp_(own, 1 - self.momentum)
 

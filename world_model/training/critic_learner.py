@@ -1,4 +1,4 @@
-"""A critic that goes on learning while its agent acts, from what the agent remembers."""
+"""Online training of a critic while its agent acts, from the replay buffer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from jepa_mpc.world_model.training.critic import CriticLessons, CriticObjective,
 
 
 class CriticLearner:
-    """Every so many steps of the agent, some steps of gradient descent on the remembered courses.
+    """Takes a few gradient steps on stored trajectories every `every` steps of the agent.
 
-    Only what was seen teaches; predictions never do. Goals are set in hindsight.
+    Only observed states are used, never predictions. Goals are set in hindsight.
 
     Args:
         objective: The critic's loss; its form and discount are those of `judgement`.
-        judgement: The cost that the critic predicts.
+        judgement: The critic's prediction target.
         generator: Draws the batches.
-        every: Steps of the agent between two lessons (M).
-        steps: Gradient steps of a lesson.
-        batch: Samples of a gradient step.
+        every: Agent steps between two updates (M).
+        steps: Gradient steps per update.
+        batch: Batch size.
         later: Share of goals that are later states of the same episode.
-        learning_rate: Of Adam.
+        learning_rate: Learning rate of Adam.
 
     Raises:
         ValueError: If a count is below 1, or loss and judgement differ.
@@ -44,8 +44,8 @@ class CriticLearner:
             raise ValueError(f"need every, steps and batch from 1, got {every}, {steps} and {batch}")
         if (objective.form, objective.discount) != (judgement.form, judgement.discount):
             raise ValueError(
-                f"the loss learns {objective.form} at discount {objective.discount}, the judgement is "
-                f"{judgement.form} at {judgement.discount}"
+                f"the loss has form {objective.form} and discount {objective.discount}, the target has "
+                f"{judgement.form} and {judgement.discount}"
             )
         self.objective, self.judgement, self.generator = objective, judgement, generator
         self.every, self.steps, self.batch, self.later = every, steps, batch, later
@@ -53,7 +53,7 @@ class CriticLearner:
         self._ticks = 0
 
     def tick(self, experience: ReplayBuffer) -> dict[str, float]:
-        """Count one step of the agent; the numbers of a lesson if one was due and there is enough to learn from."""
+        """Count one step of the agent; returns the metrics of an update if one was due and there is enough data."""
         self._ticks += 1
         log = experience.log() if self._ticks % self.every == 0 else None
         if log is None or int(log.offsets.diff().max()) <= self.judgement.steps:

@@ -1,10 +1,10 @@
-"""What a critic is to predict, from the intrinsic costs IC_0..IC_{T-1} along a course.
+"""Targets of a critic, from the intrinsic costs IC_0..IC_{T-1} along a trajectory.
 
     delayed   IC_{t+d}
     sum       G_t = sum over k = 1..n of gamma^{k-1} IC_{t+k}
-    td        sum over k = 1..n of gamma^{k-1} IC_{t+k} + gamma^n TC(s_{t+n}),    nothing of it after the end
+    td        sum over k = 1..n of gamma^{k-1} IC_{t+k} + gamma^n TC(s_{t+n}),    no terms after the end
 
-Steps whose target would look past what was recorded have none: they are False in the mask.
+Steps whose target exceeds the recorded data have none: their mask is False.
 Reference: LeCun 2022, A path towards autonomous machine intelligence, section 3.2 (the delayed form is his).
 """
 
@@ -22,19 +22,19 @@ Course = Annotated[Tensor, "B T"]
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """Targets `B T`, and which of them exist `B T` (bool)."""
+    """Targets `B T`, and the mask of existing ones `B T` (bool)."""
 
     values: Course
     known: Course
 
 
 def delayed(costs: Course, *, delay: int, lengths: Annotated[Tensor, "B"] | None = None) -> Targets:
-    """The cost d steps on: IC_{t+d}.
+    """The cost d steps later: IC_{t+d}.
 
     Args:
         costs: IC of each step `B T`.
         delay: d, from 1.
-        lengths: Steps that each course really has; all T by default.
+        lengths: Actual length of each trajectory; T by default.
 
     Raises:
         ValueError: If the delay is below 1.
@@ -45,13 +45,13 @@ def delayed(costs: Course, *, delay: int, lengths: Annotated[Tensor, "B"] | None
 def discounted_sum(
     costs: Course, *, steps: int, discount: float, lengths: Annotated[Tensor, "B"] | None = None
 ) -> Targets:
-    """What n steps cost together: sum over k = 1..n of gamma^{k-1} IC_{t+k}.
+    """The discounted cost of n steps: sum over k = 1..n of gamma^{k-1} IC_{t+k}.
 
     Args:
         costs: IC of each step `B T`.
         steps: n, from 1.
         discount: gamma.
-        lengths: Steps that each course really has; all T by default.
+        lengths: Actual length of each trajectory; T by default.
 
     Raises:
         ValueError: If n is below 1.
@@ -66,15 +66,15 @@ def bootstrapped(
     discount: float,
     over: Annotated[Tensor, "... H"] | None = None,
 ) -> Tensor:
-    """Costs of the next n steps and the critic's guess after them, up to the end of the course.
+    """Costs of the next n steps plus the critic's bootstrap, up to the end of the trajectory.
 
         IC_{t+1} + gamma (1 - done_{t+1}) (IC_{t+2} + ... + gamma (1 - done_{t+n}) TC(s_{t+n}))
 
     Args:
         costs: IC_{t+1} .. IC_{t+n}, `... H` with H = n.
-        beyond: TC(s_{t+n}) `...`, of the slow copy of the critic.
+        beyond: TC(s_{t+n}) `...`, of the critic's EMA copy.
         discount: gamma.
-        over: Whether the course ended with that step `... H` (bool): nothing after it counts.
+        over: Whether the trajectory ended with that step `... H` (bool): later steps are excluded.
     """
     total = beyond
     for step in reversed(range(costs.shape[-1])):
@@ -84,14 +84,14 @@ def bootstrapped(
 
 
 def returns(costs: Annotated[Tensor, "... H"], *, discount: float) -> Tensor:
-    """Discounted sum over the last axis; its first entry counts fully."""
+    """Discounted sum over the last axis; the first entry has weight 1."""
     return (costs * discount ** torch.arange(costs.shape[-1], device=costs.device, dtype=costs.dtype)).sum(dim=-1)
 
 
 def _windowed(costs: Course, ahead: int, lengths: Tensor | None, reduce: Callable[[Tensor], Tensor]) -> Targets:
     """Reduce IC_{t+1} .. IC_{t+ahead} of each step t."""
     if ahead < 1:
-        raise ValueError(f"a target looks ahead by 1 step or more, got {ahead}")
+        raise ValueError(f"need at least 1 step, got {ahead}")
     batch, steps = costs.shape
     ends = torch.full((batch,), steps, device=costs.device) if lengths is None else lengths
     known = torch.arange(steps, device=costs.device) + ahead < ends[:, None]

@@ -1,4 +1,4 @@
-"""Which weights are pulled towards zero: parts that sort the parameters of a module into groups of an optimiser."""
+"""Weight-decay rules: split the parameters of a module into optimiser groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NamedWeights = Iterable[tuple[str, nn.Parameter]]
 
 
 class DecayRule(Protocol):
-    """Sorts parameters into optimiser groups by their weight decay."""
+    """Splits parameters into optimiser groups by their weight decay."""
 
     def __call__(self, named: NamedWeights, weight_decay: float) -> list[dict[str, Any]]:
         """Groups with `params` and `weight_decay`."""
@@ -32,13 +32,13 @@ class DecayMatrices:
     """Biases, norms and other vectors do not decay (V-JEPA 2, arXiv:2506.09985).
 
     Args:
-        spared: Further weights that do not decay: those with one of these words among the parts of their name.
+        spared: Further weights without decay: those with one of these words in their dotted name.
     """
 
     spared: tuple[str, ...] = ("bias",)
 
     def __call__(self, named: NamedWeights, weight_decay: float) -> list[dict[str, Any]]:
-        """A group of matrices and a group of the rest; empty groups are left out."""
+        """A group of matrices and a group of the rest; empty groups are omitted."""
         weights = list(named)
         free = [weight for name, weight in weights if weight.dim() < 2 or set(name.split(".")) & set(self.spared)]
         names = {id(weight) for weight in free}

@@ -1,7 +1,7 @@
-"""Signs of collapse: latents that stop telling one input from another.
+"""Signs of latent collapse: latents that no longer distinguish inputs.
 
-No single number shows it. The rank of the latents does not notice that they shrink, their deviation does not notice
-that they lie on a line, and neither notices a common offset that dwarfs the rest; so all of them are watched.
+No single number suffices. The rank does not detect shrinking, the standard deviation does not detect latents on a line,
+and neither detects a large common offset; so all of them are monitored.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ Samples = Annotated[Tensor, "G D"]
 
 
 class LatentCollapse(ArithmeticError):
-    """The latents have collapsed; the message says by which sign."""
+    """The latents have collapsed; the message names the sign."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """The state of the latents at one moment.
+    """Collapse statistics of latents.
 
     Args:
         std: Mean standard deviation over the dimensions.
-        std_ratio: Median over the dimensions of deviation / deviation at initialisation.
+        std_ratio: Median over the dimensions of standard deviation / standard deviation at initialisation.
         dead_share: Share of the dimensions whose ratio is below the monitor's bound.
         effective_rank: exp(entropy of the eigenvalues of the covariance), between 1 and D.
-        rankme: exp(entropy of the singular values of the latents as they are) (Garrido et al. 2023, arXiv:2210.02885).
-        cosine: Mean cosine between two latents; 1 if all point the same way.
-        signs: What is wrong, in words; empty if nothing is.
+        rankme: exp(entropy of the singular values of the raw latents) (Garrido et al. 2023, arXiv:2210.02885).
+        cosine: Mean cosine between two latents; 1 if all are parallel.
+        signs: Signs of collapse, in words; empty if there are none.
     """
 
     std: float
@@ -45,11 +45,11 @@ class Health:
 
     @property
     def collapsed(self) -> bool:
-        """Whether any sign of collapse was seen."""
+        """Whether there is any sign of collapse."""
         return bool(self.signs)
 
     def numbers(self) -> dict[str, float]:
-        """The figures for a log."""
+        """The metrics for a log."""
         return {
             "std": self.std,
             "std_ratio": self.std_ratio,
@@ -61,7 +61,7 @@ class Health:
         }
 
     def raise_if_collapsed(self) -> None:
-        """Stop a training that has nothing left to learn from.
+        """Stop a training whose latents have collapsed.
 
         Raises:
             LatentCollapse: If there is a sign of collapse.
@@ -71,13 +71,13 @@ class Health:
 
 
 class CollapseMonitor:
-    """Compares latents with those that the untrained encoder gave for the same inputs.
+    """Compares latents with those of the untrained encoder for the same inputs.
 
     Args:
         reference: Latents at initialisation, any shape `... D`.
-        least_std_ratio: A dimension below this ratio counts as dead; half of them dead is collapse.
-        least_rank: An effective rank below this is collapse (if D allows more).
-        largest_cosine: A mean cosine above this is collapse.
+        least_std_ratio: A dimension below this ratio is dead; collapse if half of them are dead.
+        least_rank: Collapse below this effective rank (if D allows more).
+        largest_cosine: Collapse above this mean cosine.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class CollapseMonitor:
 
     @torch.no_grad()
     def __call__(self, latents: Latents) -> Health:
-        """Judge latents `... D`."""
+        """Evaluate latents `... D`."""
         samples = _samples(latents)
         std = samples.std(dim=0)
         ratio = std / self.reference_std.to(std.device)
@@ -135,7 +135,7 @@ def effective_rank(samples: Samples) -> float:
 
 
 def rankme(samples: Samples) -> float:
-    """exp(entropy) of the singular values, as shares of their sum (arXiv:2210.02885, eq. 1); blind to shrinking."""
+    """exp(entropy) of the singular values, as shares of their sum (arXiv:2210.02885, eq. 1); invariant to scale."""
     return _exp_entropy(_singular_values(samples))
 
 
@@ -162,7 +162,7 @@ def _singular_values(samples: Samples) -> Tensor:
 
 
 def _exp_entropy(weights: Tensor) -> float:
-    """exp(entropy) of weights as shares of their sum; 0 if there is nothing to share."""
+    """exp(entropy) of weights as shares of their sum; 0 if the sum is 0."""
     if not bool(torch.isfinite(weights).all()):
         return float("nan")
     shares = weights.double() / weights.double().sum().clamp_min(1e-300)

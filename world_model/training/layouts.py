@@ -1,4 +1,4 @@
-"""Where the weights of a training lie: in one process, a copy in each (DDP), or a piece in each (FSDP2)."""
+"""Weight layouts of a training: one process, a copy per process (DDP), or shards (FSDP2)."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _OWN_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
     else "broadcast_buffers": False
 }  # fmt: skip
-"""Shared batch norms keep buffers equal; newer releases of PyTorch spell the option differently."""
+"""Synchronised batch norms keep buffers equal; newer PyTorch releases spell the option differently."""
 
 
 class Layout(Protocol):
-    """Spreads an objective over the processes and gathers its state again."""
+    """Distributes an objective over the processes and gathers its state."""
 
     fused: bool
 
     def spread(self, objective: nn.Module) -> nn.Module:
-        """Prepare an objective in place, on its device; the answer computes the loss."""
+        """Prepare an objective in place, on its device; returns the module that computes the loss."""
 
     def unfinished(self, loss_of: nn.Module) -> AbstractContextManager[Any]:
-        """Gradients of the block stay in their process: more of the same step follow."""
+        """Inside the block gradients are not synchronised: more batches of the same step follow."""
 
     def whole(self, objective: nn.Module) -> AbstractContextManager[nn.Module]:
-        """The objective in one piece, for an evaluation by the first process."""
+        """The complete objective, for an evaluation by the first process."""
 
 
 class Alone:
@@ -51,38 +51,38 @@ class Alone:
         return objective
 
     def unfinished(self, loss_of: nn.Module) -> AbstractContextManager[Any]:
-        """Nothing is sent anyway."""
+        """Nothing to do."""
         return nullcontext()
 
     def whole(self, objective: nn.Module) -> AbstractContextManager[nn.Module]:
-        """It is in one piece."""
+        """The objective itself."""
         return nullcontext(objective)
 
 
 class Copies:
-    """A copy of all weights in each process; gradients are averaged while they are computed (DDP)."""
+    """A copy of all weights in each process; gradients are averaged during the backward pass (DDP)."""
 
     fused = True
 
     def spread(self, objective: nn.Module) -> nn.Module:
-        """Let batch norms see all processes, and gradients be averaged."""
+        """Synchronise batch norms and gradients over all processes."""
         share_norms(objective)
         return DistributedDataParallel(objective, **_OWN_BUFFERS)
 
     def unfinished(self, loss_of: nn.Module) -> AbstractContextManager[Any]:
-        """Average nothing yet."""
+        """Do not average gradients yet."""
         assert isinstance(loss_of, DistributedDataParallel)
         return loss_of.no_sync()
 
     def whole(self, objective: nn.Module) -> AbstractContextManager[nn.Module]:
-        """Each copy is in one piece."""
+        """The local copy."""
         return nullcontext(objective)
 
 
 class Pieces:
-    """A piece of each weight in each process, joined for the time that it is needed (FSDP2).
+    """A shard of each weight in each process, gathered when needed (FSDP2).
 
-    The Transformer blocks of encoders are joined one at a time; all other weights for the length of a step.
+    The Transformer blocks of encoders are gathered one at a time; all other weights for the duration of a step.
     """
 
     fused = False
@@ -91,7 +91,7 @@ class Pieces:
         self.mirror: nn.Module | None = None
 
     def spread(self, objective: nn.Module) -> nn.Module:
-        """Cut all weights into pieces."""
+        """Shard all weights."""
         share_norms(objective)
         self.mirror = copy.deepcopy(objective)
         device = next(objective.parameters()).device
@@ -104,7 +104,7 @@ class Pieces:
 
     @contextmanager
     def unfinished(self, loss_of: nn.Module) -> Iterator[None]:
-        """Send no gradients yet."""
+        """Do not synchronise gradients yet."""
         assert isinstance(loss_of, FSDPModule)
         loss_of.set_requires_gradient_sync(False)
         try:
@@ -114,14 +114,14 @@ class Pieces:
 
     @contextmanager
     def whole(self, objective: nn.Module) -> Iterator[nn.Module]:
-        """A copy in one piece with the present weights; to be entered by all processes."""
+        """A complete copy with the current weights; all processes must enter."""
         assert self.mirror is not None
         self.mirror.load_state_dict(gathered(objective.state_dict()))
         yield self.mirror
 
 
 def gathered(state: Any) -> Any:
-    """A nested state with pieces joined; to be called by all processes."""
+    """A nested state with gathered shards; all processes must call."""
     match state:
         case DTensor():
             return state.full_tensor()
@@ -133,23 +133,23 @@ def gathered(state: Any) -> Any:
 
 
 def spread_like(whole: Tensor, model: Tensor) -> Tensor:
-    """A tensor cut into pieces as `model` is, if it is; every process has the whole one."""
+    """Shard a tensor as `model` is sharded, if it is; every process has the whole one."""
     if not isinstance(model, DTensor):
         return whole
     return distribute_tensor(whole.to(model.device), model.device_mesh, model.placements, src_data_rank=None)
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The piece of a tensor that lies in this process, sharing its memory."""
+    """The local shard of a tensor, sharing its memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def compile_blocks(objective: nn.Module, mode: str) -> None:
-    """Compile the repeated blocks of a network one by one, which takes seconds and not minutes.
+    """Compile the repeated blocks of a network one by one, which takes seconds instead of minutes.
 
     Args:
         objective: Compiled in place.
-        mode: Of `torch.compile`: "default", "reduce-overhead" or "max-autotune".
+        mode: Mode of `torch.compile`: "default", "reduce-overhead" or "max-autotune".
     """
     for part in objective.modules():
         if isinstance(part, nn.ModuleList):
@@ -158,6 +158,6 @@ def compile_blocks(objective: nn.Module, mode: str) -> None:
 
 
 def settle(device: torch.device) -> None:
-    """Make a GPU the present one of its process."""
+    """Make a GPU the current one of its process."""
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -1,8 +1,8 @@
-"""The one training loop: batch, loss, clip, step, schedule, log, evaluate, watch, save, resume.
+"""The training loop: batch, loss, clip, step, schedule, log, evaluate, check for collapse, save, resume.
 
-Step k draws its batch, its noise and its dropout from streams that depend on (seed, k) alone. A training that is
-resumed from any saved state therefore ends in the same bits (CPU, one number of threads) as one that ran through.
-Several processes share out the rows of the same batch, so that they train like one.
+Step k draws its batch, noise and dropout from streams that depend on (seed, k) alone. A training resumed from any saved
+state therefore ends in the same bits (on a CPU with the same number of threads) as an uninterrupted one. Several
+processes split the rows of the same batch and so match a single one.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ def fit(
 
     Args:
         objective: An Objective that is a module: the loss with its networks; moved to `device`.
-        batches: Draws a batch with the (CPU) generator that it is given; of all processes' rows, or of one share
-            where it has the method `part` (`fitting.processes.SharedBatches`).
-        settings: How to train.
+        batches: Draws a batch with the given (CPU) generator; the rows of all processes, or of one share if it has the
+            method `part` (`fitting.processes.SharedBatches`).
+        settings: Training settings.
         seed: Base seed of batches, noise and dropout.
-        device: Where to train.
-        callbacks: What to tell the outside.
-        start: A state to go on from, in one piece, whatever layout it was saved from.
-        layout: Where the weights lie; by default all in this one process.
+        device: Device to train on.
+        callbacks: Callbacks of the loop.
+        start: A complete state to resume from, saved from any layout.
+        layout: Layout of the weights; by default all in this process.
 
     Returns:
-        The state after the last step, in one piece.
+        The complete state after the last step.
 
     Raises:
-        TrainingDiverged: If loss or gradient is not finite; the last saved state is still a good one.
-        ValueError: If `start` is of a longer training, or a batch cannot be shared out evenly.
+        TrainingDiverged: If loss or gradient is not finite; the last saved state is still good.
+        ValueError: If `start` has more steps than the training, or a batch is not divisible.
     """
     training = Training(objective.to(device), settings, seed=seed, layout=layout or Alone())
     told = _Told(training, callbacks or Callbacks())
@@ -79,13 +79,13 @@ def _due(every: int, done: int) -> bool:
 
 
 class _Told:
-    """Tells the outside of a training, from the first process alone."""
+    """Runs the callbacks, on the first process only."""
 
     def __init__(self, training: Training, callbacks: Callbacks) -> None:
         self.training, self.callbacks, self.first = training, callbacks, process_index() == 0
 
     def stopping(self) -> bool:
-        """Whether any process was asked to stop; several of them ask each other at every entry of the log."""
+        """Whether any process was asked to stop; several processes synchronise this at every log entry."""
         training = self.training
         if num_processes() > 1 and training.done % training.settings.log_every:
             return False

@@ -1,4 +1,4 @@
-"""Batch norms whose statistics run over the samples of all processes, on processors and GPUs alike."""
+"""Batch norms with statistics over the samples of all processes, on CPUs and GPUs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jepa_mpc.processes import mean_over_processes, num_processes
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
-    """A batch norm that sees the batch of every process; weights and names are those of the plain one.
+    """A batch norm over the batch of all processes; weights and names are those of the plain one.
 
     mean, variance: over the rows of all processes, each process with the same number of rows
     """
@@ -36,7 +36,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
 
 
 def share_norms(module: nn.Module) -> None:
-    """Let every batch norm below a module see all processes; parameters and buffers stay the same objects."""
+    """Replace every batch norm in a module by a synchronised one; parameters and buffers stay the same objects."""
     for part in module.modules():
         if type(part) is nn.BatchNorm1d:
             part.__class__ = SharedBatchNorm

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the share of the peak rate at each step."""
+"""Learning-rate schedules: share of the peak rate at each step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Schedule(Protocol):
-    """A learning rate over the steps of a training."""
+    """A learning-rate schedule."""
 
     def __call__(self, step: int, steps: int) -> float:
         """Rate of step `step` (counted from 0) of `steps`, as a share of the peak."""
@@ -22,8 +22,8 @@ class WarmupCosine:
 
     Args:
         warmup: Share of the steps in which the rate rises.
-        final: Where the cosine ends, as a share of the peak.
-        initial: Where the rise begins, as a share of the peak.
+        final: Final rate, as a share of the peak.
+        initial: Initial rate, as a share of the peak.
 
     Raises:
         ValueError: If a share is out of range.
@@ -56,8 +56,8 @@ class WarmupHoldDecay:
     Args:
         warmup: Share of the steps in which the rate rises.
         decay: Share of the steps, at the end, in which it falls.
-        initial: Where the rise begins, as a share of the peak.
-        final: Where the fall ends.
+        initial: Initial rate, as a share of the peak.
+        final: Final rate, as a share of the peak.
 
     Raises:
         ValueError: If a share is out of range.
@@ -87,12 +87,12 @@ class WarmupHoldDecay:
 
 @dataclass(frozen=True)
 class CosineRise:
-    """Half a cosine from `initial` up to the whole, as the weight decay of I-JEPA and V-JEPA goes.
+    """Half a cosine from `initial` up to 1, the weight-decay schedule of I-JEPA and V-JEPA.
 
         share = 1 + (initial - 1) (1 + cos(pi x)) / 2,   x from 0 to 1
 
     Args:
-        initial: Where it begins.
+        initial: Initial share.
 
     Raises:
         ValueError: If it is out of range.
@@ -111,11 +111,11 @@ class CosineRise:
 
 @dataclass(frozen=True)
 class Restarted:
-    """A schedule that runs twice: over the first steps, and once more over what is left.
+    """A schedule that runs twice: over the first steps, and again over the rest.
 
     Args:
         schedule: The schedule.
-        at: Share of the steps after which it begins anew.
+        at: Share of the steps after which it restarts.
 
     Raises:
         ValueError: If the share is out of range.
@@ -126,9 +126,7 @@ class Restarted:
 
     def __post_init__(self) -> None:
         if not 0 < self.at < 1:
-            raise ValueError(
-                f"a schedule is restarted between the first and the last step: need 0 < at < 1, got {self.at}"
-            )
+            raise ValueError(f"need 0 < at < 1 to restart a schedule, got {self.at}")
 
     def __call__(self, step: int, steps: int) -> float:
         """Share at step `step` of `steps`."""
@@ -138,11 +136,11 @@ class Restarted:
 
 @dataclass(frozen=True)
 class Stretched:
-    """A schedule that is made for more steps than are taken, and so never reaches its end.
+    """A schedule made for more steps than are taken, so that it never reaches its end.
 
     Args:
         schedule: The schedule.
-        factor: How many times more steps it is made for (1.25 in V-JEPA).
+        factor: Ratio of its length to the number of steps (1.25 in V-JEPA).
 
     Raises:
         ValueError: If the factor is below 1.
@@ -153,7 +151,7 @@ class Stretched:
 
     def __post_init__(self) -> None:
         if self.factor < 1:
-            raise ValueError(f"a schedule can only be stretched: factor must be 1 or more, got {self.factor}")
+            raise ValueError(f"factor must be 1 or more, got {self.factor}")
 
     def __call__(self, step: int, steps: int) -> float:
         """Share at step `step` of `steps`."""

@@ -1,4 +1,4 @@
-"""How to train, what a training comes to, and what it tells the outside."""
+"""Settings, state and callbacks of a training."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from jepa_mpc.world_model.training.schedules import Schedule, WarmupCosine
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss or its gradient is not finite any more; nothing was saved since it was."""
+    """The loss or its gradient is not finite; nothing was saved since."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """How to train; the defaults are those of LeWorldModel (Maes et al. 2026, arXiv:2603.19312).
+    """Training settings; the defaults are those of LeWorldModel (Maes et al. 2026, arXiv:2603.19312).
 
     Args:
         steps: Optimiser steps.
         learning_rate: Peak of the schedule.
-        weight_decay: Of AdamW, on the weights that `decayed` names.
-        betas: Of AdamW.
-        epsilon: Of AdamW: gradients far below it count as none. At the usual 1e-8 a weight without any influence (a
-            bias before a norm) still wanders with the rounding of its gradient.
+        weight_decay: Weight decay of AdamW, on the weights selected by `decayed`.
+        betas: Betas of AdamW.
+        epsilon: Epsilon of AdamW: gradients far below it have no effect. At the usual 1e-8 a weight without any
+            influence (a bias before a norm) still drifts with the rounding of its gradient.
         warmup: Share of the steps in which the rate rises linearly; a cosine follows.
-        final_rate: Where the cosine ends, as a share of the peak.
-        clip_norm: Largest norm of the whole gradient.
-        precision: "bfloat16" runs the forward pass under autocast, "auto" does so where a measurement at the start
-            finds it faster (a training that goes on ends in the same bits only where the choice is the same).
-        average_decay: Keeps a running average of the weights with this decay, used for evaluation; None keeps none.
-        log_every: Steps between two entries of the log.
+        final_rate: Final rate of the cosine, as a share of the peak.
+        clip_norm: Maximum norm of the whole gradient.
+        precision: "bfloat16" runs the forward pass under autocast, "auto" does so if a measurement at the start finds
+            it faster (a resumed training ends in the same bits only if the choice is the same).
+        average_decay: Decay of an exponential moving average of the weights, used for evaluation; None keeps none.
+        log_every: Steps between two log entries.
         evaluate_every: Steps between two evaluations (and one at the end); 0 never evaluates.
-        save_every: Steps between two saved states (and one at the end); 0 saves at the end alone.
-        watch_every: Steps between two looks for signs of collapse (and one before each save); 0 never looks.
-        accumulate: Parts that a batch is worked on in, one after another; the gradient is that of their mean.
-        schedule: Another course of the learning rate than `warmup` and `final_rate` describe.
-        decayed: Which weights decay; all by default.
-        decay_schedule: Course of the weight decay as a share of `weight_decay`; None keeps it as it is.
+        save_every: Steps between two saved states (and one at the end); 0 saves only at the end.
+        watch_every: Steps between two collapse checks (and one before each save); 0 never checks.
+        accumulate: Number of parts of a batch that are processed one after another; the gradient is that of their mean.
+        schedule: Learning-rate schedule, replacing `warmup` and `final_rate`.
+        decayed: Weights with decay; all by default.
+        decay_schedule: Schedule of the weight decay as a share of `weight_decay`; None keeps it constant.
 
     Raises:
-        ValueError: If a number is out of range; says which.
+        ValueError: If a number is out of range; names it.
     """
 
     steps: int
@@ -82,12 +82,12 @@ class FitSettings:
             raise ValueError("warmup and final_rate belong to the schedule where one is given: set them there")
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of step `step`, counted from 0."""
+        """The learning rate of step `step`, from 0."""
         schedule = self.schedule or WarmupCosine(self.warmup, self.final_rate)
         return self.learning_rate * schedule(step, self.steps)
 
     def decay_share_at(self, step: int) -> float:
-        """The weight decay of step `step`, counted from 0, as a share of `weight_decay`."""
+        """The weight decay of step `step`, from 0, as a share of `weight_decay`."""
         return 1.0 if self.decay_schedule is None else self.decay_schedule(step, self.steps)
 
     def _rules(self) -> dict[str, bool]:
@@ -110,10 +110,10 @@ class FitSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FitState:
-    """All that a training needs to go on: steps done, weights, optimiser, and the average of the weights if kept.
+    """All state needed to resume a training: steps done, weights, optimiser, and the averaged weights if there are any.
 
-    Batches, noise and dropout of a step follow from the seed and the step's number, so no random stream and no position
-    in the data has to be kept.
+    Batches, noise and dropout of a step are determined by the seed and the step index, so no generator state and no
+    data position is stored.
     """
 
     step: int
@@ -124,16 +124,17 @@ class FitState:
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """What the loop tells the outside; steps are counted as done. Only the first of several processes tells anything.
+    """Callbacks of the loop; steps are counted after completion. Only the first of several processes calls them.
 
     Args:
-        log: Gets (step, numbers) each `log_every` steps and after each evaluation.
-        evaluate: Gets (step, objective with averaged weights if kept, in evaluation mode) and returns numbers to log.
-        watch: Gets (step, objective with its own weights, in evaluation mode) each `watch_every` steps and before each
-            save; it may raise to stop the training before anything is overwritten.
-        save: Gets the state each `save_every` steps and at the end; it must copy or write it before it returns.
-        tick: Gets the step after each step (a progress bar).
-        stop: Asked after each step; True saves the state and ends the training early.
+        log: Called with (step, metrics) each `log_every` steps and after each evaluation.
+        evaluate: Called with (step, objective with averaged weights if there are any, in evaluation mode); returns
+            metrics to log.
+        watch: Called with (step, objective with its own weights, in evaluation mode) each `watch_every` steps and
+            before each save; may raise to stop the training before anything is overwritten.
+        save: Called with the state each `save_every` steps and at the end; it must copy or write it before it returns.
+        tick: Called with the step after each step (a progress bar).
+        stop: Called after each step; True saves the state and ends the training early.
     """
 
     log: Callable[[int, Mapping[str, float]], None] = lambda step, numbers: None

@@ -1,4 +1,4 @@
-"""The moving parts of one training: objective, optimiser, running average, and the number of steps done."""
+"""State of one training: objective, optimiser, averaged weights, and the number of steps done."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Training:
     """One training.
 
     Args:
-        objective: On its device.
-        settings: How to train.
+        objective: The objective, on its device.
+        settings: Training settings.
         seed: Base seed of batches, noise and dropout.
-        layout: Where the weights lie.
+        layout: Layout of the weights.
     """
 
     def __init__(self, objective: nn.Module, settings: FitSettings, *, seed: int, layout: Layout) -> None:
@@ -48,16 +48,16 @@ class Training:
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
 
     def restore(self, start: FitState) -> None:
-        """Go on from a saved state."""
+        """Resume from a saved state."""
         if start.step > self.settings.steps:
-            raise ValueError(f"the saved state has {start.step} steps, more than the {self.settings.steps} to do")
+            raise ValueError(f"the saved state has {start.step} steps, more than steps={self.settings.steps}")
         own = self.objective.state_dict()
         weights = {name: spread_like(value, own.get(name, value)) for name, value in start.objective.items()}
         self.objective.load_state_dict(weights, strict=True)
         self.optimiser.load_state_dict(self._optimiser_like(start.optimiser))
         if self.average is not None:
             if start.average is None:
-                raise ValueError("the saved state has no average of the weights; train without average_decay")
+                raise ValueError("the saved state has no averaged weights: train without average_decay")
             kept = self.average.tensors
             self.average.load(
                 {name: spread_like(value, kept.get(name, value)) for name, value in start.average.items()}
@@ -65,7 +65,7 @@ class Training:
         self.done = start.step
 
     def step(self, batches: Batches) -> dict[str, Tensor]:
-        """One optimiser step; returns the numbers to log, still on the device."""
+        """One optimiser step; returns the metrics, still on the device."""
         self.objective.train()
         share = self.settings.decay_share_at(self.done)
         for group, decay in zip(self.optimiser.param_groups, self.decays, strict=True):
@@ -87,7 +87,7 @@ class Training:
         return {**losses, "gradient_norm": norm.detach(), "learning_rate": rate}
 
     def check(self) -> None:
-        """Stop here if anything was not finite since the start.
+        """Stop if anything was not finite since the start.
 
         Raises:
             TrainingDiverged: If so.
@@ -95,13 +95,13 @@ class Training:
         if not bool(self.finite):
             raise TrainingDiverged(
                 f"loss or gradient is not finite at or before step {self.done + 1}: the last saved state is good; "
-                "lower the learning rate or look at the data"
+                "lower the learning rate or check the data"
             )
 
     def judged(self, judge: Callable[[int, nn.Module], Any], *, averaged_weights: bool) -> Any:
-        """Let the outside look at the objective in evaluation mode; training is as before afterwards.
+        """Call a function with the objective in evaluation mode; training mode is restored afterwards.
 
-        In several processes the first one looks, at the objective in one piece, and the others get None.
+        With several processes the first one calls it, with the complete objective, and the others get None.
         """
         average = self.average if averaged_weights else None
         swapped = nullcontext() if average is None else average.in_place_of(self.objective)
@@ -112,7 +112,7 @@ class Training:
                 return judge(self.done, whole.eval())
 
     def state(self) -> FitState:
-        """What is needed to go on, in one piece; tensors may be shared with the training. All processes must ask."""
+        """The complete state for resuming; tensors may be shared with the training. All processes must call."""
         return FitState(
             step=self.done,
             objective=gathered(self.objective.state_dict()),
@@ -145,7 +145,7 @@ class Training:
         return {"loss": loss.total.detach(), **loss.terms}
 
     def _optimiser_like(self, saved: Mapping[str, Any]) -> dict[str, Any]:
-        """A saved optimiser's state, cut as the weights are."""
+        """A saved optimiser state, sharded as the weights are."""
         ordered = [weight for group in self.optimiser.param_groups for weight in group["params"]]
         state = {
             key: {
@@ -154,7 +154,7 @@ class Training:
             }
             for key, entries in saved["state"].items()
         }
-        # learning rates come from the schedule, and how the step is computed from the layout of today
+        # learning rates come from the schedule; how the step is computed comes from the current layout
         now = {"fused": self.optimiser.defaults["fused"], "foreach": self.optimiser.defaults["foreach"]}
         return {"state": state, "param_groups": [{**group, **now} for group in saved["param_groups"]]}
 
@@ -170,7 +170,7 @@ class Training:
 
 @contextmanager
 def _own_dropout(seed: int, device: torch.device) -> Iterator[None]:
-    """Give layers that know only the global stream one of their own, and leave the global one as it was."""
+    """Seed the global stream for layers that use it (dropout), and restore it afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.random.default_generator.manual_seed(seed)

@@ -1,8 +1,8 @@
-"""The far side of a bridge: makes an environment and does what it is told, in a Python that need not have this package.
+"""The child of a bridge: makes an environment and serves requests, in a Python that need not have this package.
 
     python child.py SOCKET MEMORY
 
-Both are numbers of open files that the parent has handed down. Needs gymnasium 1.x and numpy, and ends with the parent.
+Both are file descriptors inherited from the parent. Needs gymnasium 1.x and numpy, and ends with the parent.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 LONGEST_LIST = 64
-"""Numbers of an entry of `info` that is passed on."""
+"""Maximum length of an `info` entry that is passed on."""
 
 
 def beside(path: Path) -> ModuleType:
-    """A file of the parent's package as a module, without the package."""
+    """Load a file of the parent's package as a module, without the package."""
     spec = importlib.util.spec_from_file_location(f"bridge_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -37,11 +37,11 @@ wire: Any = beside(HERE / "wire.py")
 
 
 class Served:
-    """An environment and the memory that it shares.
+    """An environment and its shared memory.
 
     Args:
         told: Id and settings of the environment.
-        memory: The file of the shared memory.
+        memory: File descriptor of the shared memory.
     """
 
     def __init__(self, told: dict[str, Any], memory: int) -> None:
@@ -72,11 +72,11 @@ class Served:
 
     @property
     def env(self) -> Any:
-        """The environment as it is now."""
+        """The current environment."""
         return self.keeping.env
 
     def facts(self) -> dict[str, Any]:
-        """What the parent must know of it."""
+        """Facts about it for the parent."""
         space, inner = self.env.action_space, self.env.unwrapped
         box = isinstance(space, self.gymnasium.spaces.Box)
         seconds = getattr(inner, "dt", None) or 1 / (inner.metadata.get("render_fps") or 1)
@@ -90,7 +90,7 @@ class Served:
         }
 
     def answer(self, kind: int, asked: dict[str, Any]) -> dict[str, Any]:
-        """Do what is asked; large numbers are left in the shared memory."""
+        """Serve a request; arrays are left in the shared memory."""
         if kind == wire.STEP:
             space = self.env.action_space
             seen, reward, ended, _, info = self.env.step(self.action.reshape(space.shape).astype(space.dtype))
@@ -113,11 +113,11 @@ class Served:
             except ValueError as error:
                 return {"refused": str(error)}
         else:
-            raise ValueError(f"there is no request {kind}")
+            raise ValueError(f"unknown request {kind}")
         return {}
 
     def _row(self, seen: Any) -> Any:
-        """An observation as one row; a picture is none of it."""
+        """An observation as one row; images are excluded."""
         space = (self.keeping.env if hasattr(self, "keeping") else self.chosen).observation_space
         if isinstance(space, self.gymnasium.spaces.Box):
             return self.numpy.zeros(0) if len(space.shape) == 3 else self.numpy.array(seen, dtype="f8").ravel()
@@ -128,7 +128,7 @@ class Served:
 
 
 def plain(info: Any) -> dict[str, Any]:
-    """Those entries of an environment's info that are numbers, words, or short lists of numbers."""
+    """Entries of an environment's info that are numbers, strings, or short lists of numbers."""
     told = {}
     for name, value in info.items():
         value = value.tolist() if hasattr(value, "tolist") and getattr(value, "size", 1) <= LONGEST_LIST else value
@@ -139,7 +139,7 @@ def plain(info: Any) -> dict[str, Any]:
 
 
 def serve(line: socket.socket, memory: int) -> None:
-    """Answer requests until the parent is gone; what goes wrong is told."""
+    """Serve requests until the parent is gone; errors are reported to it."""
     served: Served | None = None
     while True:
         try:
@@ -162,15 +162,15 @@ def serve(line: socket.socket, memory: int) -> None:
 
 
 def leave_with(line: socket.socket) -> None:
-    """End this process when the other end of the line is closed, whatever the environment is busy with."""
+    """End this process when the other end of the line is closed, whatever the environment is doing."""
     watched = select.poll()
-    watched.register(line, 0)  # nothing but the end
+    watched.register(line, 0)  # only hang-up events
     watched.poll()
     os._exit(1)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that environments depend on."""
+    """Versions of Python and of the relevant packages."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": sys.version.split()[0]}
@@ -183,8 +183,8 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this folder: its files are no modules of the environment's
+    sys.path.pop(0)  # this folder, whose files must not shadow the environment's modules
     parent = socket.socket(fileno=int(sys.argv[1]))
     threading.Thread(target=leave_with, args=(parent,), daemon=True).start()
     serve(parent, int(sys.argv[2]))
-    os._exit(0)  # threads of the environment, if it has any, do not hold the process up
+    os._exit(0)  # remaining threads of the environment must not block the exit

@@ -1,8 +1,8 @@
-"""The near side of a bridge: an environment that runs in another Python, as gymnasium's own interface.
+"""The parent side of a bridge: an environment in another Python, with gymnasium's own interface.
 
     env = BridgedEnv("gymnasium_robotics:FetchPush-v4", python="/opt/robotics/bin/python")
 
-Nothing is pickled. A child that ends, hangs or answers in another tongue is killed and told of in one sentence.
+Nothing is pickled. A child that ends, hangs or sends invalid messages is killed, with a one-line error.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from jepa_mpc.envs.gym.states import Array
 from jepa_mpc.envs.gym.versions import version_advice
 
 BEGIN_S = 180.0
-"""Seconds that making an environment may take: some compile or load meshes."""
+"""Time limit for making an environment (s): some compile or load meshes."""
 
 
 class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
-    """An environment in a process of its own, run by another Python; its observations are one row `(n,)` float64.
+    """An environment in its own process, run by another Python; its observations are one row `(n,)` float64.
 
     Args:
-        env: Id of gymnasium there, as `module:id` where a module registers it.
-        python: The Python to run it with; it needs gymnasium 1.x and nothing of this package.
-        patience_s: Seconds that one step may take.
+        env: Gymnasium id there, as `module:id` if a module registers it.
+        python: The Python interpreter; it needs gymnasium 1.x and nothing of this package.
+        patience_s: Time limit of one step (s).
         render_mode: None or "rgb_array".
         **settings: Arguments of `gymnasium.make`, JSON values.
 
     Raises:
-        BrokenBridge: If there is no such Python, or it cannot make the environment.
-        ValueError: If its actions are no box.
+        BrokenBridge: If the interpreter does not exist, or cannot make the environment.
+        ValueError: If its action space is not a box.
     """
 
     def __init__(
@@ -76,22 +76,22 @@ class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
         return self._observation.copy(), float(told["reward"]), bool(told["ended"]), False, dict(told.get("info", {}))
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The environment's picture `(h, w, 3)`, None if it does not draw."""
+        """The environment's image `(h, w, 3)`, None if it does not render."""
         if not self._picture.size:
             return None
         self._ask(wire.RENDER, {})
         return self._picture.copy()
 
     def take(self, steps: int) -> Array:
-        """The present as one row `(D,)` (see `envs.gym.states`)."""
+        """The current state as one row `(D,)` (see `envs.gym.states`)."""
         self._ask(wire.TAKE, {"steps": steps})
         return self._state.copy()
 
     def put(self, row: Array) -> int:
-        """Go back to a row; answers its step count.
+        """Restore a row; returns its step count.
 
         Raises:
-            ValueError: If it is none of this environment's rows, or forgotten.
+            ValueError: If it is not a row of this environment, or is no longer stored.
         """
         if np.shape(row) != self._state.shape:
             raise ValueError(f"state must have shape {self._state.shape}, got {np.shape(row)}")
@@ -106,7 +106,7 @@ class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
         self._child.end()
 
     def _understand(self, facts: dict[str, Any]) -> None:
-        """Take over what the child says of the environment, and map the memory."""
+        """Read the child's facts about the environment, and map the memory."""
         if facts.get("version") != wire.VERSION:
             self._fail(f"speaks version {facts.get('version')} of the bridge, expected {wire.VERSION}")
         bounds = facts["actions"]
@@ -115,7 +115,7 @@ class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
         layout = wire.Layout.of(facts["layout"])
         action, observation, state, drawn, end = layout.starts
         if os.fstat(self._child.memory.fileno()).st_size != max(end, 1):
-            self._fail("shares memory of another size than it says")
+            self._fail("shares memory of another size than declared")
         view = memoryview(mmap.mmap(self._child.memory.fileno(), max(end, 1)))
         self._action, self._observation, self._state = (
             np.frombuffer(view[begin:stop], np.float64)
@@ -129,7 +129,7 @@ class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
         self.spec = EnvSpec(id=str(facts["id"]), max_episode_steps=facts["budget"])
 
     def _ask(self, kind: int, content: dict[str, Any], *, patience_s: float | None = None) -> dict[str, Any]:
-        """A request and its answer."""
+        """Send a request and return its answer."""
         if patience_s is not None:
             self._line.settimeout(patience_s)
         try:
@@ -140,7 +140,7 @@ class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
         except (EOFError, OSError):
             self._fail(f"ended{self._child.last_words()}")
         except wire.Garbled as error:
-            self._fail(f"does not speak the bridge's language: {error}")
+            self._fail(f"does not follow the bridge protocol: {error}")
         if answer == wire.FAULT:
             self._child.end()
             versions = ", ".join(f"{name} {one}" for name, one in dict(told.get("versions", {})).items())
@@ -158,7 +158,7 @@ class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
 
 
 class BridgedStates:
-    """Moments of an environment behind a bridge: rows are those of the process there.
+    """States of an environment behind a bridge: the rows of the child process.
 
     Args:
         env: The environment.
@@ -169,15 +169,15 @@ class BridgedStates:
         self._nowhere: Array | None = None
 
     def take(self, steps: int) -> Array:
-        """The present as one row."""
+        """The current state as one row."""
         row: Array = self.env.take(steps)
         self._nowhere = np.full_like(row, -1.0)
         return row
 
     def passing(self, steps: int) -> Array:
-        """A row that cannot be gone back to."""
+        """A row that cannot be restored."""
         return self.take(steps) if self._nowhere is None else self._nowhere
 
     def put(self, row: Array) -> int:
-        """Go back to a row; answers its step count."""
+        """Restore a row; returns its step count."""
         return int(self.env.put(row))

@@ -1,4 +1,4 @@
-"""The process behind a bridge: started in a session of its own, killed with all that it has started."""
+"""The child process of a bridge: started in its own session, killed with all its children."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from typing import IO
 
 CHILD = Path(__file__).with_name("child.py")
 SHARED = Path("/dev/shm")
-"""Files here are memory; a file without a name elsewhere does as well."""
+"""Shared-memory folder; an anonymous file elsewhere works as well."""
 
 
 class BrokenBridge(OSError):
-    """The process behind a bridge is gone, hangs or does not understand; the message says which."""
+    """The child process of a bridge ended, hangs or sends invalid messages; the message says which."""
 
 
 class ChildProcess:
-    """The process of `child.py`, its line and the memory that it shares; nothing of them outlives this object.
+    """The process of `child.py`, its socket and its shared memory; all are released with this object.
 
     Args:
-        env: What it shall run, for messages.
+        env: Name of its environment, for messages.
         python: The Python that runs it.
 
     Raises:
-        BrokenBridge: If there is no such Python.
+        BrokenBridge: If the interpreter does not exist.
     """
 
     def __init__(self, env: str, python: Path) -> None:
         found = shutil.which(str(python))
         if found is None:
-            raise BrokenBridge(f"there is no Python {python} to run {env} with: give python=/path/of/venv/bin/python")
+            raise BrokenBridge(f"there is no Python {python} to run {env} with: pass python=/path/of/venv/bin/python")
         self.python = python
         self.memory: IO[bytes] = tempfile.TemporaryFile(dir=SHARED if SHARED.is_dir() else None)  # noqa: SIM115
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -54,7 +54,7 @@ class ChildProcess:
         self.end = weakref.finalize(self, _end, self.process, self.line)
 
     def last_words(self) -> str:
-        """The last line that a process wrote before it ended, and its exit status."""
+        """The last line of a process's output, and its exit status."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
         size = self._errors.seek(0, os.SEEK_END)
@@ -66,7 +66,7 @@ class ChildProcess:
 
 
 def _end(process: subprocess.Popen[bytes], line: socket.socket) -> None:
-    """Kill a process with all that it has started, and wait for it."""
+    """Kill a process with all its children, and wait for it."""
     line.close()
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

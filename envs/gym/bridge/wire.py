@@ -1,7 +1,7 @@
-"""What parent and child of a bridge say to each other; both load this file, the child in a Python of its own.
+"""The protocol between parent and child of a bridge; both load this file, the child in its own Python.
 
-A message is a header (magic, kind, length) and a JSON value of at most `MOST` bytes. Numbers that are many (action,
-observation, state, picture) lie in shared memory at places that the child tells once.
+A message is a header (magic, kind, length) and a JSON value of at most `MOST` bytes. Arrays (action, observation,
+state, image) are in shared memory at offsets that the child sends once.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ MAGIC = 0x4A4D
 HEADER = struct.Struct("<HHI")
 MOST = 1 << 16
 LARGEST_MEMORY = 1 << 28
-"""Bytes of shared memory at most."""
+"""Maximum size of the shared memory in bytes."""
 
 RENDERED_GOAL = "goal_rendered"
-"""The entry of a reset's info that shows the goal, as OGBench has it; it comes by the shared memory."""
+"""The entry of a reset's info with the goal image, as in OGBench; passed through shared memory."""
 
 MAKE, RESET, STEP, RENDER, TAKE, PUT, END = range(1, 8)
 DONE, FAULT = 100, 101
 
 
 class Garbled(ValueError):
-    """What came is no message of this protocol."""
+    """A received message violates this protocol."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How many numbers stand in the shared memory, in this order: action, observation and state (float64), picture.
+    """Array sizes in the shared memory, in this order: action, observation and state (float64), image.
 
     Args:
-        action: Numbers of an action.
-        observation: Numbers of an observation.
-        state: Numbers of a state.
-        picture: Height, width and colours of a picture; zeros where nothing is drawn.
+        action: Width of an action.
+        observation: Width of an observation.
+        state: Width of a state.
+        picture: Height, width and channels of an image; zeros without rendering.
     """
 
     action: int
@@ -48,7 +48,7 @@ class Layout:
 
     @property
     def starts(self) -> tuple[int, int, int, int, int]:
-        """First byte of action, observation, state and picture, and the number of all bytes."""
+        """Byte offsets of action, observation, state and image, and the total size."""
         action, observation, state = 8 * self.action, 8 * self.observation, 8 * self.state
         height, width, colours = self.picture
         picture = action + observation + state
@@ -60,19 +60,19 @@ class Layout:
 
     @classmethod
     def of(cls, told: dict[str, Any]) -> Layout:
-        """A layout that came over the wire.
+        """A layout from a received JSON value.
 
         Raises:
-            Garbled: If it is none, or asks for too much memory.
+            Garbled: If it is invalid, or asks for too much memory.
         """
         try:
             height, width, colours = map(int, told["picture"])
             action, observation, state = (int(told[name]) for name in ("action", "observation", "state"))
         except (KeyError, TypeError, ValueError) as error:
-            raise Garbled(f"a layout of the shared memory was expected, got {told}") from error
+            raise Garbled(f"expected a layout of the shared memory, got {told}") from error
         layout = cls(action, observation, state, (height, width, colours))
         if min(action, observation, state, height, width, colours) < 0 or layout.starts[-1] > LARGEST_MEMORY:
-            raise Garbled(f"a layout of at most {LARGEST_MEMORY} bytes was expected, got {told}")
+            raise Garbled(f"expected a layout of at most {LARGEST_MEMORY} bytes, got {told}")
         return layout
 
 
@@ -81,7 +81,7 @@ def send(line: socket.socket, kind: int, content: dict[str, Any]) -> None:
 
     Raises:
         Garbled: If it is too long.
-        OSError: If nobody listens.
+        OSError: If the connection is closed.
     """
     body = json.dumps(content).encode()
     if len(body) > MOST:
@@ -95,15 +95,15 @@ def receive(line: socket.socket) -> tuple[int, dict[str, Any]]:
     Raises:
         EOFError: If the other side is gone.
         TimeoutError: If it takes too long.
-        Garbled: If it is no message.
+        Garbled: If it is not a valid message.
     """
     magic, kind, length = HEADER.unpack(_exactly(line, HEADER.size))
     if magic != MAGIC or length > MOST:
-        raise Garbled(f"a message was expected, got a header of {magic:#x} with {length} bytes")
+        raise Garbled(f"expected a message, got a header of {magic:#x} with {length} bytes")
     try:
         content = json.loads(_exactly(line, length))
     except ValueError as error:
-        raise Garbled(f"a message was expected, got no JSON: {error}") from error
+        raise Garbled(f"expected a JSON message: {error}") from error
     if not isinstance(content, dict):
         raise Garbled(f"a message holds names and values, got a {type(content).__name__}")
     return kind, content

@@ -18,7 +18,7 @@ COLOURS = {"ACT-JEPA": BLUE, "behaviour cloning": RED}
 
 
 def markdown(trained: Sequence[Mapping[str, Any]], reached: Mapping[str, Mapping[str, Any]]) -> str:
-    """Two tables: what the chunks miss in labs kept out, and how often the goal was reached."""
+    """Two tables: the chunk errors in held-out labs, and how often the goal was reached."""
     keys = [key for key in trained[0] if key.startswith("end_cm") and not key.endswith("_95")]
     head = ["system", "episodes", "seed", *(f"missed within {key.rsplit('_', 1)[1]} steps (95 %)" for key in keys)]
     lines = []
@@ -38,7 +38,7 @@ def markdown(trained: Sequence[Mapping[str, Any]], reached: Mapping[str, Mapping
 
 
 def draw(trained: Sequence[Mapping[str, Any]], reached: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Left: error of a whole chunk over the episodes it was learned from. Right: where the episodes end."""
+    """Left: error of a whole chunk over the number of training episodes. Right: final distances of the episodes."""
     with rc_context(STYLE):
         figure = Figure(figsize=(10, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))

@@ -1,1 +1,1 @@
-"""The agent of two modes: behind a wall, in labs, and with one module taken away at a time."""
+"""The two-mode agent: behind a wall, in labs, and with one module removed at a time."""

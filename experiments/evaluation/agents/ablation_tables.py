@@ -48,7 +48,7 @@ def row_of(name: str, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def wall_row(name: str, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The numbers of the wall over its seeds."""
+    """The numbers of the wall task over its seeds."""
     rates = [float(np.mean(outcome["reached"])) for outcome in outcomes]
     count = sum(len(outcome["reached"]) for outcome in outcomes)
     hits = sum(sum(outcome["reached"]) for outcome in outcomes)
@@ -60,7 +60,7 @@ def wall_row(name: str, outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]
 
 
 def doubt_rows(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The ensemble's disagreement, split by split; the first split is the one in range."""
+    """The ensemble's disagreement, split by split; the first split is the in-distribution one."""
     arrays = {split: {key: np.array(values) for key, values in each.items()} for split, each in found.items()}
     inside = next(iter(arrays.values()))["disagreement"]
     return [
@@ -87,7 +87,7 @@ def doubt_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def draw_doubts(found: Mapping[str, Mapping[str, Any]], path: Path) -> float:
-    """Disagreement against error, frame by frame; returns their rank correlation."""
+    """Scatter plot of disagreement and error per frame; returns their rank correlation."""
     apart = np.concatenate([np.array(each["disagreement"]) for each in found.values()])
     error = np.concatenate([np.array(each["error_m"]) for each in found.values()])
     rank = calibration(apart, error)
@@ -131,7 +131,7 @@ def wall_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Success with its interval, and the time of a decision with the share of Mode-1."""
+    """Success with its interval, and decision time with the share of Mode-1."""
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 0.5 * len(rows) + 1.5), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
@@ -151,7 +151,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def draw_wall(outcomes: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """The ways that were taken around, or into, the wall."""
+    """The paths around, or into, the wall."""
     with rc_context(STYLE):
         figure = Figure(figsize=(4.2 * len(outcomes), 4.0), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, len(outcomes), sharex=True, sharey=True))
@@ -164,7 +164,7 @@ def draw_wall(outcomes: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 def _ways(panel: Axes, outcome: Mapping[str, Any]) -> None:
     across, along = torch.linspace(-0.4, 0.4, 81), torch.linspace(-0.7, 1.7, 241)
     places = torch.stack(torch.meshgrid(across, along, indexing="xy"), dim=-1)
-    taken = WALL.block(places)  # of a step, by the wall
+    taken = WALL.block(places)  # the movement of a step, limited by the wall
     panel.contourf(across, along, taken, levels=SHARES, colors=GREYS)
     for way, goal, reached in zip(outcome["places"], outcome["goals"], outcome["reached"], strict=False):
         x, y = zip(*way, strict=True)

@@ -1,4 +1,4 @@
-"""One module of the agent taken away at a time, on the same episodes: cells that are played once and kept."""
+"""Ablations of the agent, one module at a time, on the same episodes; each cell is played once and its result saved."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ def variants(full: TwoModeSettings) -> dict[str, TwoModeSettings | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class AblationCell:
-    """One episode of one variant, or the wall once.
+    """One episode of one variant, or one run of the wall task.
 
     Args:
         variant: Its name in the table.
-        full: What the agent is built of, as plain values; None for the simple agent.
-        settings: Planner, horizon and effort, as plain values; of the wall its sizes.
+        full: Parts of the agent, as plain values; None for the simple agent.
+        settings: Planner, horizon and effort, as plain values; for the wall task its sizes.
         checkpoint: Folder of the (first) world model.
         split, level, lab_seed, lab, episode: Which episode.
-        budget: Steps of it.
-        seed: Of the planner; of the wall also of the training.
+        budget: Number of steps.
+        seed: Of the planner; for the wall task also of the training.
     """
 
     variant: str
@@ -85,26 +85,26 @@ class AblationCell:
 
     @property
     def key(self) -> str:
-        """What tells this cell from all others."""
+        """A unique name of this cell."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def path(self, folder: Path) -> Path:
-        """Its file below a run folder."""
+        """Its file in a run folder."""
         name = re.sub(r"[^a-z0-9]+", "-", self.variant.lower()).strip("-")
         return folder / "cells" / f"{name}__{self.lab}_{self.episode}_{self.seed}__{self.key}.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AblationWork:
-    """A cell and the folder that its outcome goes to."""
+    """A cell and the folder for its result."""
 
     cell: AblationCell
     folder: Path
 
 
 def kept(cell: AblationCell, folder: Path) -> dict[str, Any] | None:
-    """What came of a cell earlier, or None if it has no file or a damaged one."""
+    """The saved result of a cell, or None if its file is missing or damaged."""
     path = cell.path(folder)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -178,7 +178,7 @@ def _agent(cell: AblationCell, checkpoint: Path, env: ReachEnv, plan: PlanSettin
 
 
 def _told(log: StepLog | None) -> dict[str, Any]:
-    """What the log of a step says, in plain numbers."""
+    """A step's log as plain numbers."""
     if not isinstance(log, TwoModeStepLog):
         return {}
     return {

@@ -1,4 +1,4 @@
-"""Whether an ensemble knows what it does not know: its disagreement inside and outside of the training's ranges."""
+"""Calibration of an ensemble: its disagreement inside and outside of the training distribution."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Doubts:
-    """Frames of one split: disagreement about the way to the goal (m^2), and how far that way is off in truth (m)."""
+    """Frames of one split: disagreement on the displacement to the goal (m^2), and its true error (m)."""
 
     disagreement: Floats
     error_m: Floats
@@ -32,7 +32,7 @@ def auroc(inside: Floats, outside: Floats) -> float:
 
 
 def doubts(model: WorldModel, *, split: str, labs: int, frames: int, seed: int, level: str = "held") -> Doubts:
-    """Look at starts and goals of so many labs of a split."""
+    """Disagreement and error on starts and goals of a number of labs of a split."""
     doubt, env = doubt_of(model), reach_env(model.interface, budget=1)
     apart: list[float] = []
     off: list[float] = []
@@ -51,5 +51,5 @@ def doubts(model: WorldModel, *, split: str, labs: int, frames: int, seed: int, 
 
 
 def calibration(disagreement: Floats, error_m: Floats) -> float:
-    """Spearman's correlation of disagreement and error."""
+    """Spearman correlation of disagreement and error."""
     return float(scipy.stats.spearmanr(disagreement, error_m).statistic)

@@ -1,8 +1,8 @@
-"""Reaching behind a wall: the straight way ends at it, and five steps of imagination do not see around it.
+"""Reaching behind a wall: the straight path is blocked, and a horizon of five steps is too short to find the detour.
 
-A point walks in the plane (`planners.walls`); the wall at x = 0 has a gap at y = 1. The latent is the place, so that
-the distance of latents is a perfect one, and greed still fails. What five steps cannot see, a critic learns from
-aimless walks, with goals set in hindsight.
+A point moves in the plane (`planners.walls`); the wall at x = 0 has a gap at y = 1. The latent is the position, so that
+the latent distance is exact, and greedy planning still fails. A critic learns what lies beyond five steps from
+random walks, with goals relabelled in hindsight.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ WALL = Wall(start=ORIGIN, goal=ORIGIN)
 
 @dataclass(frozen=True, kw_only=True)
 class WallSettings:
-    """How large the experiment is.
+    """The sizes of the experiment.
 
     Args:
-        walks: Aimless walks that the critic learns from.
+        walks: Random walks that the critic learns from.
         walk_steps: Steps of each.
         critic_steps: Gradient steps.
         episodes: Starts and goals on either side of the wall.
         budget: Steps of an episode.
-        horizon: Steps that a plan looks ahead.
+        horizon: Steps of a plan.
     """
 
     walks: int = 400
@@ -62,7 +62,7 @@ class WallSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class WallResult:
-    """What came of it: whether each episode ended at its goal, the places on the way `T B 2`, the goals `B 2`."""
+    """The result: whether each episode ended at its goal, the positions on the way `T B 2`, the goals `B 2`."""
 
     reached: Tensor
     places: Tensor
@@ -70,14 +70,14 @@ class WallResult:
 
 
 class Ripples(nn.Module):
-    """Waves of random length and direction over the plane, without which a smooth network looks through the wall.
+    """Random Fourier features of the plane; without them a smooth network cannot represent the jump at the wall.
 
         [p, sin(F p), cos(F p)]          (random Fourier features, Tancik et al. 2020, arXiv:2006.10739)
 
     Args:
-        stream: Draws the waves.
-        count: How many.
-        per_m: Standard deviation of their wave numbers in rad per metre.
+        stream: Source of randomness for the frequencies.
+        count: Number of frequencies.
+        per_m: Standard deviation of the wave numbers in rad per metre.
     """
 
     waves: Tensor
@@ -88,17 +88,17 @@ class Ripples(nn.Module):
         self.register_buffer("waves", per_m * torch.randn(2, count, generator=stream))
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Places `... 1 2` to features `... width`."""
+        """Positions `... 1 2` to features `... width`."""
         places = latents[..., 0, :]
         phase = places @ self.waves
         return torch.cat([places, phase.sin(), phase.cos()], dim=-1)
 
 
 class WallDynamics:
-    """The true motion, as a world model: latents are places `B T 1 2`."""
+    """The true motion, as a world model: latents are positions `B T 1 2`."""
 
     def rollout(self, context: Context, plans: Plans) -> Rollout:
-        """Imagine plans `B S H 2`."""
+        """Predict the positions for plans `B S H 2`."""
         place, places = context.latents[:, None, -1, 0].expand(-1, plans.shape[1], -1), []
         for action in plans.unbind(dim=2):
             place = WALL.move(place, action)
@@ -112,7 +112,7 @@ def intrinsic() -> IntrinsicCost:
 
 
 def aimless(settings: WallSettings, *, stream: Generator) -> LatentLog:
-    """Walks that keep their direction for a while and lead nowhere in particular."""
+    """Random walks that keep their direction for a while, without a goal."""
     count, steps = settings.walks, settings.walk_steps
     place = _somewhere(count, LOW, HIGH, stream)
     heading = torch.rand(count, generator=stream) * 2 * torch.pi
@@ -135,7 +135,7 @@ def aimless(settings: WallSettings, *, stream: Generator) -> LatentLog:
 
 
 def trained_critic(settings: WallSettings, *, seed: int) -> Critic:
-    """A critic of aimless walks: td targets, hindsight goals, optimistic."""
+    """A critic trained on random walks: TD targets, hindsight goals, optimistic."""
     look = Ripples(generator(seed, "wall ripples"))
     critic = Critic(width=look.width, hidden=192, unit=8.0, look=look)
     draw_weights(critic, generator(seed, "wall critic"))
@@ -154,7 +154,7 @@ def trained_critic(settings: WallSettings, *, seed: int) -> Critic:
 
 @torch.no_grad()
 def play(settings: WallSettings, critic: Critic | None, *, seed: int) -> WallResult:
-    """All episodes side by side: from left of the wall to right of it, below the gap."""
+    """All episodes in one batch: from left of the wall to right of it, below the gap."""
     stream = generator(seed, "wall episodes")
     place = _somewhere(settings.episodes, (-1.0, -0.4), (-0.4, 0.4), stream)
     goals = _somewhere(settings.episodes, (0.4, -0.4), (1.0, 0.4), stream)
@@ -187,7 +187,7 @@ def _look(places: Tensor) -> Observation:
 
 
 def _somewhere(count: int, low: tuple[float, float], high: tuple[float, float], stream: Generator) -> Tensor:
-    """Free places of a box, `count 2`: none inside of the wall."""
+    """Random positions in a box, `count 2`, outside of the wall."""
     start, width = torch.tensor(low), torch.tensor(high) - torch.tensor(low)
     places = start + width * torch.rand(4 * count + 16, 2, generator=stream)
     return places[WALL.block(places) < 0.01][:count]

@@ -1,4 +1,4 @@
-"""One picture of what bench_loading.py found."""
+"""The figure of bench_loading.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames ingested and clips read per busy second of one process."""
+"""Frames ingested and clips read per CPU second of one process."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from jepa_mpc.trajectories.windows import Windows
 
 
 def ingest_rate(log: Path, place: Path, *, image_size: int, rounds: int) -> dict[str, Any]:
-    """Frames per CPU second from a log to a finished cache, all checks and checksums among them.
+    """Frames per CPU second from a log to a finished cache, including all checks and checksums.
 
     Args:
         log: The log.
-        place: Where the cache goes; made anew in each round.
-        image_size: Size of the cached pictures, px.
-        rounds: How often; the median counts.
+        place: Folder of the cache; built anew in each round.
+        image_size: Size of the cached images, px.
+        rounds: Number of repetitions; the result is their median.
     """
     rates, walls = [], []
     for _ in range(rounds):
@@ -52,15 +52,15 @@ def ingest_rate(log: Path, place: Path, *, image_size: int, rounds: int) -> dict
 
 
 def cache_rate(cache: Path, *, length: int, batch: int, seconds: float, rounds: int, fresh: bool) -> dict[str, Any]:
-    """Clips per CPU second, drawn at random places, as batches `B T C h w` ready for a model.
+    """Clips per CPU second, read at random positions, as batches `B T C h w` ready for a model.
 
     Args:
         cache: A finished cache.
         length: Frames T of a clip.
         batch: Clips B of a batch.
         seconds: CPU time of one measurement.
-        rounds: Measurements; the median counts.
-        fresh: Whether each batch gets memory of its own instead of that of the one before.
+        rounds: Measurements; the result is their median.
+        fresh: Whether each batch gets new memory instead of that of the previous one.
     """
     bank = bank_of(Cache(cache), PoseDelta())
     stream, held = generator(0, "clips", length), None if fresh else Buffers()

@@ -1,4 +1,4 @@
-"""Made-up logs of pictures of a usual size: a camera that wanders over a textured plane, with noise of a sensor."""
+"""Synthetic logs with images of a usual size: a camera that moves over a textured plane, with sensor noise."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ KINDS: dict[str, tuple[str, str]] = {
     "mp4 av1 (LeRobot)": ("lerobot", "av1"),
     "HDF5 (robomimic)": ("robomimic", ""),
 }
-"""Name of a row -> format to write, and how frames are kept."""
+"""Name of a row -> format to write, and the storage of frames."""
 
 
 def write_logs(folder: Path, *, kinds: list[str], episodes: int, steps: int, size: tuple[int, int]) -> dict[str, Path]:
-    """The same episodes in several formats, by name of the row; those that exist already are kept.
+    """The same episodes in several formats, by name of the row; existing ones are kept.
 
     Args:
         folder: Where the logs go.
         kinds: Names in `KINDS`.
         episodes: Number of episodes.
         steps: Steps of each.
-        size: Height and width of the pictures, px.
+        size: Height and width of the images, px.
     """
     ours = folder / f"npz_{size[0]}x{size[1]}"
     if not (ours / "episode_000000.npz").exists():
@@ -49,7 +49,7 @@ def write_logs(folder: Path, *, kinds: list[str], episodes: int, steps: int, siz
 
 
 def wandering(index: int, *, steps: int, size: tuple[int, int]) -> Episode:
-    """One episode; the same arguments always give the same bits."""
+    """One episode; equal arguments give identical arrays."""
     generator = numpy_generator(0, "loading", index)
     plane = _texture(generator, 2 * max(size))
     room = np.array(plane.shape[:2]) - size

@@ -1,1 +1,1 @@
-"""Handling objects on true states: agents and controls, episodes and their scores, and the table of headroom."""
+"""Handling objects on true states: agents and controls, episodes and their scores, and the headroom table."""

@@ -25,7 +25,7 @@ from jepa_mpc.seeding import generator, seed_of
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What is played.
+    """The settings of one episode.
 
     Args:
         task: A name of `headroom_tasks.TASKS`.
@@ -33,7 +33,7 @@ class Cell:
         episode: Number of the episode, and of its lab.
         object: Kind of the object, or "mixed".
         split, level, lab_seed: Where the labs come from.
-        horizon, num_samples, num_iterations: How it plans; all 0 for agents that do not plan.
+        horizon, num_samples, num_iterations: Planner settings; all 0 for agents that do not plan.
         seed: Seed of starts, goals and searches.
     """
 
@@ -63,7 +63,7 @@ class Work:
 
 
 def load(cell: Cell, folder: Path) -> dict[str, Any] | None:
-    """What came of a cell, or None where it was not played with these settings."""
+    """The saved result of a cell, or None if it was not played with these settings."""
     path = cell.path(folder)
     if not path.exists():
         return None
@@ -72,7 +72,7 @@ def load(cell: Cell, folder: Path) -> dict[str, Any] | None:
 
 
 def work_one(work: Work) -> dict[str, Any]:
-    """Play a cell and save what came of it."""
+    """Play a cell and save its result."""
     torch.set_num_threads(1)
     outcome = play(work.cell)
     work.cell.path(work.folder).parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def work_one(work: Work) -> dict[str, Any]:
 
 
 def play(cell: Cell) -> dict[str, Any]:
-    """Play a cell: the same cell gives the same outcome, whatever was played before."""
+    """Play a cell: the same cell gives the same outcome, independent of other cells."""
     task = _task(cell.task, cell.object)
     lab = sample_lab(cell.episode, split=cell.split, seed=cell.lab_seed, level=cell.level)
     task.env.reset(seed=seed_of(cell.seed, "start", cell.task, cell.episode), options={"lab": lab})
@@ -94,7 +94,7 @@ def play(cell: Cell) -> dict[str, Any]:
 
 
 def run_episode(task: Task, policy: Any, *, watch: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Act until the steps are spent; what was reached. `watch` is called before every step, and at the end."""
+    """Run one episode and return its scores. `watch` is called before every step, and at the end."""
     env = task.env
     score = PickScore()
     place = False

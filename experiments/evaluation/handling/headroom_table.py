@@ -1,4 +1,4 @@
-"""The table of headroom: rates with intervals, and how far true dynamics leads each control on the same episodes."""
+"""The headroom table: success rates with intervals, and the lead of true dynamics over each control."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def summary(outcomes: Outcomes) -> dict[str, Any]:
 
 
 def leads(outcomes: Outcomes) -> list[dict[str, Any]]:
-    """Lead of true dynamics over each control in places, in points, on the episodes that both have played."""
+    """Lead of true dynamics over each control in placed objects, in points, on the episodes that both have played."""
     rows = []
     for task in dict.fromkeys(task for task, _ in outcomes):
         best = {cell["cell"]["episode"]: cell["place"] for cell in outcomes.get((task, TRUE), ())}
@@ -45,7 +45,7 @@ def leads(outcomes: Outcomes) -> list[dict[str, Any]]:
 def pick_rows(
     played: Mapping[str, Sequence[Mapping[str, Any]]], *, best: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Rates of each agent of `pick-v1`, and how far one leads the others in grasps and places on the same episodes.
+    """Rates of each agent of `pick-v1`, and the lead of one over the others in grasps and places on the same episodes.
 
     Args:
         played: Agent -> outcomes of its episodes.
@@ -68,7 +68,7 @@ def pick_rows(
 
 
 def markdown(tasks: Mapping[str, Any], ahead: Sequence[Mapping[str, Any]]) -> str:
-    """Both as tables for a page."""
+    """Both as Markdown tables."""
     played = []
     for task, agents in tasks.items():
         for agent, row in agents.items():
@@ -84,7 +84,7 @@ def markdown(tasks: Mapping[str, Any], ahead: Sequence[Mapping[str, Any]]) -> st
 def _paired(
     one: Sequence[Mapping[str, Any]], two: Sequence[Mapping[str, Any]], rate: str
 ) -> tuple[list[bool], list[bool]]:
-    """A rate's hits of two agents in the episodes that both have played."""
+    """Success of two agents in the episodes that both have played."""
     first, second = (
         {(cell["cell"]["lab"], cell["cell"]["episode"]): cell[rate] for cell in each} for each in (one, two)
     )

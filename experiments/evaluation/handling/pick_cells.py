@@ -1,4 +1,4 @@
-"""Episodes of `pick-v1` from pictures: one of one agent is a cell, with a file of its own."""
+"""Episodes of `pick-v1` from images: one episode of one agent is a cell, with a file of its own."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.dynamics.model import WorldModel
 
 STATED = {"oracle": "scripted", "random": "random", "do nothing": "do nothing", "true dynamics": "true dynamics"}
-"""Controls that see true states or nothing -> their names among the agents of the headroom table."""
+"""Controls that read true states or nothing -> their names among the agents of the headroom table."""
 FROM_PICTURES = {**SEEING, **ABLATIONS}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PickCell:
-    """What is played.
+    """The settings of one episode.
 
     Args:
         agent: A name of `FROM_PICTURES` or of `STATED`.
         lab, episode: Number of the lab, and of the episode in it.
         protocol, object, budget: See `PickEnv`.
         split, level, lab_seed: Where the labs come from; `lab_seed` also seeds starts and goals.
-        planning: How the agents plan.
+        planning: Planner settings of the agents.
         seed: Seed of the planner.
         fingerprint: Of the world model's weights.
     """
@@ -68,7 +68,7 @@ class PickCell:
 
 @dataclass(frozen=True, kw_only=True)
 class PickWork:
-    """A cell, its run folder, the world model's, and where the film goes, if there is one."""
+    """A cell, its run folder, that of the world model, and the path of the video, if there is one."""
 
     cell: PickCell
     folder: Path
@@ -77,13 +77,13 @@ class PickWork:
 
 
 def load_cell(cell: PickCell, folder: Path) -> dict[str, Any] | None:
-    """What came of a cell, or None where it was not played."""
+    """The saved result of a cell, or None if it was not played."""
     path = cell.path(folder)
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def work_cell(work: PickWork) -> dict[str, Any]:
-    """Play a cell and save what came of it."""
+    """Play a cell and save its result."""
     torch.set_num_threads(1)
     cell = work.cell
     model = model_at(work.checkpoint)
@@ -109,7 +109,7 @@ def work_cell(work: PickWork) -> dict[str, Any]:
 
 
 def agents_of(*, frozen: bool, ablations: bool, true_dynamics: bool) -> list[str]:
-    """Every agent that is asked for, the world model first."""
+    """Every requested agent, the world model first."""
     seeing = [name for name in SEEING if name != FROZEN or frozen]
     assert seeing[0] == WORLD_MODEL
     stated = [name for name in STATED if name != "true dynamics" or true_dynamics]
@@ -118,13 +118,13 @@ def agents_of(*, frozen: bool, ablations: bool, true_dynamics: bool) -> list[str
 
 @lru_cache(maxsize=2)
 def model_at(folder: Path) -> WorldModel:
-    """A published world model, read once per process."""
+    """A published world model, loaded once per process."""
     return load_world_model(folder)
 
 
 @lru_cache(maxsize=2)
 def _task(protocol: str, kind: str, cameras: tuple[str, ...], image_size: int, budget: int) -> Task:
-    """The task, once per process with pictures and once without."""
+    """The task, made once per process with images and once without."""
     task = task_at(protocol, kind=kind, cameras=cameras, image_size=image_size)
     task.env.budget = budget
     return task

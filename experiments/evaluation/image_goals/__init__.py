@@ -1,1 +1,1 @@
-"""Reaching image goals in unseen labs: the options, and what each system brings."""
+"""Reaching image goals in unseen labs: the options, and the defaults of each system."""

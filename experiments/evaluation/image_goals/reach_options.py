@@ -25,11 +25,11 @@ OTHERS = (
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse options that no run could use.
+    """Refuse invalid options.
 
     Raises:
         UnknownName: If split or dynamics are unknown.
-        ValueError: If an option is missing or has an unknown name, or has a value of another kind or out of range.
+        ValueError: If an option is missing or unknown, or its value has the wrong type or is out of range.
     """
     known = (*COUNTS, *SEEDS, *AMOUNTS, *SWITCHES, *OTHERS)
     for name in options:
@@ -62,7 +62,7 @@ def usable_device(name: str) -> torch.device:
     """The device of that name.
 
     Raises:
-        ValueError: If it is none, or is not to be had on this machine.
+        ValueError: If the name is invalid, or the device is not available on this machine.
     """
     try:
         device = torch.device(name)

@@ -1,4 +1,4 @@
-"""What a system other than the default brings to the reaching experiment: checkpoint, planner and settings."""
+"""Defaults of each system for the reaching experiment: checkpoint, planner and settings."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ SHIPPED = "shipped"
 
 
 def system_name(cfg: DictConfig) -> str | None:
-    """The system that was asked for with `system=NAME`, by the name of its recipe; None if none was."""
+    """The recipe name of the system in `system=NAME`; None without that option."""
     system = cfg.get("system")
     return None if system is None else str(system["_target_"])
 
 
 def given_options() -> list[str]:
-    """Names of the options that stand on the command line; empty where no command runs."""
+    """Names of the options on the command line; empty where no command runs."""
     if not HydraConfig.initialized():
         return []
     return [word.lstrip("+~").partition("=")[0] for word in HydraConfig.get().overrides.task]
 
 
 def adapted(cfg: DictConfig, checkpoints: Path, *, given: Collection[str]) -> DictConfig:
-    """The options with what the chosen system brings in place of those that were not given.
+    """The options, with the system's defaults for those that were not given.
 
     Args:
         cfg: The options.
-        checkpoints: Where shipped checkpoints lie.
-        given: Options that the command line names, which stay.
+        checkpoints: Folder of the shipped checkpoints.
+        given: Options on the command line, which stay.
 
     Raises:
-        UnknownName: If the experiment does not know how that system reaches.
+        UnknownName: If the experiment has no defaults for that system.
         ValueError: If no checkpoint is given and none is shipped.
     """
     name = system_name(cfg)

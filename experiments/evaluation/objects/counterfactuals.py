@@ -1,4 +1,4 @@
-"""What if that puck were gone, or stood elsewhere: the predictor's answers beside those of the simulator."""
+"""Counterfactuals (a puck removed or moved): predictions compared with the simulator."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ Change = Literal["removed", "moved"]
 Role = Literal["in the way", "far away"]
 SHIFT_M = 0.12
 STAYS_M, CHANGES_M = 0.002, 0.01
-"""Others that the simulator moves by less count as untouched; those that it moves by more, as touched."""
+"""A displacement below the first bound counts as untouched, above the second as touched."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One puck of one window, and what the simulator says of a world in which it is gone or stands elsewhere.
+    """One puck of one window, and the simulated result of removing or moving it.
 
     Args:
         window: Number of the window.
         slot: The puck.
-        change: What is done to it.
+        change: The kind of change.
         role: Whether it touches anything in the window.
-        offset_m: By how much it is moved; nothing if it is gone.
-        after_m: Where all slots' bodies are at the end, `(N, 2)`.
+        offset_m: Its displacement; zero if it is removed.
+        after_m: Final positions of all slots' bodies, `(N, 2)`.
     """
 
     window: int
@@ -46,7 +46,7 @@ class Case:
 
 
 def ask_simulator(episodes: Episodes, windows: SlotWindows, *, most: int, seed: int = 0) -> list[Case]:
-    """Cases of both changes and both roles, at most so many of each; the same actions are carried out again."""
+    """Cases of both changes and both roles, at most `most` of each, simulated with the same actions."""
     table, rng, cases = PuckTable(), numpy_generator(seed, "what if"), []
     left = {(change, role): most for change in ("removed", "moved") for role in ("in the way", "far away")}
     for window in rng.permutation(len(windows.known)):
@@ -71,7 +71,7 @@ def ask_simulator(episodes: Episodes, windows: SlotWindows, *, most: int, seed: 
 
 
 def _offset(windows: SlotWindows, window: int, slot: int, rng: np.random.Generator) -> NDArray[np.float64] | None:
-    """A shift to a place that was free in all known frames, if one is found."""
+    """A displacement to a position that is free in all known frames, or None."""
     times = windows.known.shape[1]
     places = windows.places_m[window, :times].double().numpy()
     radii = radii_m()[windows.bodies[window].numpy()]
@@ -96,7 +96,7 @@ def _again(
     *,
     gone: bool,
 ) -> NDArray[np.float64]:
-    """Carry the actions out again from the last known moment, with one puck changed."""
+    """Simulate the actions again from the last known frame, with one puck changed."""
     (episode, begin), times = windows.at[window].tolist(), windows.known.shape[1]
     state = episodes.states[episode, begin + times - 1].numpy().copy()
     body = int(windows.bodies[window, slot])
@@ -114,9 +114,9 @@ def _again(
 def ask_model(
     world: ObjectWorld, windows: SlotWindows, cases: list[Case], readout: Readout, network: TrueSlots
 ) -> dict[Change, tuple[Tensor, Tensor]]:
-    """Where all bodies are at the end, read from what is imagined `(G, N, 2)`: as it was, and after the change.
+    """Predicted final positions of all bodies `(G, N, 2)`, without and with the change.
 
-    A puck that was removed stands in its old place, as nothing.
+    A removed puck stays at its old position as an empty slot.
     """
     answers = {}
     for change in ("removed", "moved"):
@@ -141,7 +141,7 @@ def _ends(world: ObjectWorld, known: Tensor, actions: Tensor, readout: Readout) 
 
 
 def _shifted(windows: SlotWindows, rows: Tensor, slots: Tensor, offsets: Tensor, network: TrueSlots) -> Tensor:
-    """The history in which the puck always stood elsewhere."""
+    """The history with the puck displaced in all frames."""
     times = windows.known.shape[1]
     places = windows.places_m[rows, :times].clone()
     number = torch.arange(len(rows))

@@ -1,4 +1,4 @@
-"""Networks that are trained once: read where their weights are kept, else trained with a progress bar and kept."""
+"""Trains a network once: loads saved weights if they exist, else trains with a progress bar and saves them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 
 
 def trained_once(folder: Path, network: nn.Module, wanted: Mapping[str, Any], train: Callable[[], None]) -> float:
-    """Give a network its trained weights, and tell the CPU seconds of their training; it is left in evaluation mode.
+    """Give a network its trained weights, and return the CPU seconds of their training; it is left in evaluation mode.
 
     Args:
-        folder: Where they are kept.
-        network: Gets the weights.
-        wanted: How it is trained, as plain JSON values.
-        train: Trains it, where nothing is kept.
+        folder: Folder of the weights.
+        network: Receives the weights.
+        wanted: The training settings, as plain JSON values.
+        train: Trains it, where no weights are saved.
 
     Raises:
-        BadCheckpoint: If what is kept was made with other settings.
+        BadCheckpoint: If the saved weights have other settings.
     """
     if (folder / MANIFEST).exists():
         tensors, config = load_checkpoint(folder)
@@ -46,7 +46,7 @@ def trained_once(folder: Path, network: nn.Module, wanted: Mapping[str, Any], tr
 def fit_shown(
     objective: nn.Module, draw: Callable[[Generator], Batch], settings: FitSettings, *, seed: int, title: str
 ) -> None:
-    """Train an objective on drawn batches, with a bar that shows the loss."""
+    """Train an objective on sampled batches, with a progress bar that shows the loss."""
     with tqdm(total=settings.steps, desc=title, unit="step") as bar:
         show = lambda step, numbers: bar.set_postfix(loss=f"{numbers['loss']:.4f}")  # noqa: E731
         callbacks = Callbacks(tick=lambda step: bar.update(), log=show)

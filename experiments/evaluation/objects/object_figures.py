@@ -1,4 +1,4 @@
-"""Pictures of the benchmark: slots over frames, errors by mask, how pushes ended."""
+"""Figures of the benchmark: slots over frames, errors by mask, results of pushes."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ PANELS = (
 
 
 STILL = {"future_mm": "still_mm", "unseen_mm": "unseen_still_mm"}
-"""What one would miss who says that nothing moves: a dotted line."""
+"""Error of the static prediction: a dotted line."""
 
 
 def draw_slots(frames: Tensor, masks: Tensor, path: Path) -> None:
-    """Frames of some videos `B T 3 h w`, each row above the slots that win its pixels (`B T N h w`)."""
+    """Frames of some videos `B T 3 h w`, each row above the slots with the largest mask per pixel (`B T N h w`)."""
     colours = (255 * colormaps["tab10"](np.arange(masks.shape[2]))[:, :3]).astype(np.uint8)
     won = colours[masks.argmax(dim=2).numpy()]  # (B, T, h, w, 3)
     shown = frames.permute(0, 1, 3, 4, 2).numpy()
@@ -69,7 +69,7 @@ def draw_scores(rows: Sequence[Mapping[str, Any]], path: Path, *, source: str) -
 def draw_pushes(
     finals: NDArray[np.uint8], goals: NDArray[np.uint8], gaps_m: NDArray[np.float64], *, reached_m: float, path: Path
 ) -> None:
-    """Last picture beside the goal for every push, the worst first."""
+    """Last image beside the goal for every push, the worst first."""
     tiles = [
         Tile(
             lab=f"push {number + 1}",

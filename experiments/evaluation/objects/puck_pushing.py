@@ -1,4 +1,4 @@
-"""Pushing a puck to where a goal image shows it: the same agent over slots, over one vector per picture, or idle."""
+"""Pushing a puck to its position in a goal image: one agent over slots, over one vector per image, or idle."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ RESTS_M = 0.001
 
 @dataclass(frozen=True, kw_only=True)
 class Push:
-    """One task out of a recorded episode.
+    """One task from a recorded episode.
 
     Args:
         episode: Its number.
-        start: The frame in which the agent takes over.
-        goal: The frame that shows the goal.
+        start: The frame in which the agent starts.
+        goal: The goal frame.
         body: The puck that was pushed between them.
     """
 
@@ -45,14 +45,14 @@ class Push:
 
 @dataclass(frozen=True, kw_only=True)
 class PushSearch:
-    """How the agent plans, whatever it plans with.
+    """The planner settings of all agents.
 
     Args:
-        samples: Candidates of a round.
-        rounds: Rounds.
-        elites: The cheapest candidates, which the next round follows.
+        samples: Candidates per round.
+        rounds: Number of rounds.
+        elites: Number of elites.
         horizon: Steps of a plan.
-        execute: Steps of it that are carried out.
+        execute: Steps of it that are executed.
         budget: Steps of an episode.
     """
 
@@ -66,7 +66,7 @@ class PushSearch:
 
 @dataclass(frozen=True, kw_only=True)
 class Mind:
-    """What an agent sees, imagines and judges with."""
+    """Perception, world model and cost of an agent."""
 
     perception: Perception
     dynamics: Dynamics
@@ -75,12 +75,12 @@ class Mind:
 
 @dataclass(frozen=True, kw_only=True)
 class Played:
-    """How the episodes ended.
+    """The results of the episodes.
 
     Args:
-        gaps_m: Distance of the pushed puck from its goal at the end, `B`.
-        finals: Last picture of each, uint8 `B 3 h w`.
-        plan_s: Seconds of one plan of one world alone, the median of a few; 0 for idleness.
+        gaps_m: Final distance of the pushed puck from its goal, `B`.
+        finals: Last image of each, uint8 `B 3 h w`.
+        plan_s: Median seconds of one plan in a single world; 0 for the idle agent.
     """
 
     gaps_m: NDArray[np.float64]
@@ -89,11 +89,11 @@ class Played:
 
 
 class PlacesPerception:
-    """Slots of simulator truth: proprioception `B T N*2` holds the places of these bodies.
+    """Slots from simulator state: proprioception `B T N*2` holds the positions of these bodies.
 
     Args:
-        network: Makes the slots.
-        bodies: `B N`, of the episodes that are played side by side.
+        network: Computes the slots.
+        bodies: `B N`, of the episodes in the batch.
     """
 
     def __init__(self, network: TrueSlots, bodies: Tensor) -> None:
@@ -101,7 +101,7 @@ class PlacesPerception:
 
     @torch.no_grad()
     def __call__(self, observation: Observation) -> Latents:
-        """Places to slots `B T N D`."""
+        """Positions to slots `B T N D`."""
         assert observation.proprio is not None
         places = observation.proprio.unflatten(-1, (NUM_BODIES, 2))
         at = self.bodies[:, None, :, None].expand(-1, places.shape[1], -1, 2)
@@ -111,7 +111,7 @@ class PlacesPerception:
 def choose_pushes(
     episodes: Episodes, *, pucks: int, count: int, history: int, ahead: int, least_m: float
 ) -> list[Push]:
-    """The first episodes with so many pucks in which one, at rest so far, is pushed far enough; one task each."""
+    """The first episodes with that many pucks in which a puck at rest is pushed far enough; one task each."""
     tasks: list[Push] = []
     places = episodes.places_m
     for episode in episodes.counted(pucks).tolist():
@@ -132,7 +132,7 @@ def choose_pushes(
 def play(
     mind: Mind | None, episodes: Episodes, tasks: list[Push], search: PushSearch, *, history: int, size: int, title: str
 ) -> Played:
-    """Play all tasks side by side; None stands still. The history before the start is known to the agent."""
+    """Play all tasks in one batch; None is the idle agent. The agent knows the history before the start."""
     worlds = SideBySide(episodes, tasks, size=size)
     agent = None if mind is None else _briefed(mind, worlds, search, history)
     for _ in tqdm(range(search.budget), desc=title, unit="step"):
@@ -148,12 +148,12 @@ def play(
 
 
 class SideBySide:
-    """All tasks in one simulation, which takes up one state after the other.
+    """All tasks in one simulation, which restores one state after the other.
 
     Args:
         episodes: The recording.
-        tasks: Where each begins.
-        size: Side of the pictures in pixels.
+        tasks: Start of each episode.
+        size: Side of the images in pixels.
     """
 
     def __init__(self, episodes: Episodes, tasks: list[Push], *, size: int) -> None:
@@ -168,7 +168,7 @@ class SideBySide:
             self.states[number] = self.table.state()
 
     def seen(self) -> Observation:
-        """What all tasks show now. Proprioception holds all places; only `PlacesPerception` reads them."""
+        """Current observations of all tasks. Proprioception holds all positions; only `PlacesPerception` reads them."""
         frames = []
         for number in range(len(self.tasks)):
             self._take_up(number)
@@ -202,7 +202,7 @@ def _plan_seconds(
 
 
 def _briefed(mind: Mind, worlds: SideBySide, search: PushSearch, history: int) -> PlanningAgent:
-    """An agent that knows its goals and what happened before."""
+    """An agent that has its goals and the history before the start."""
     episodes, tasks = worlds.episodes, worlds.tasks
     memory = ReplayBuffer(capacity=history, window=history, action_dim=2)
     agent = PlanningAgent(

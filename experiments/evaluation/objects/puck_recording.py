@@ -1,4 +1,4 @@
-"""Episodes of pucks that a hand pushes about: pictures, places, meetings; segmentation where it is measured against."""
+"""Episodes of pucks that a hand pushes: images, positions, contacts, and segmentation for evaluation."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from jepa_mpc.files import atomic_file
 from jepa_mpc.seeding import numpy_generator
 
 AIMED = 0.8
-"""Share of the hand's ways that lead through a puck; the others lead anywhere."""
+"""Share of the hand's paths that lead through a puck; the others are random."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """What is recorded.
+    """The settings of a recording.
 
     Args:
         episodes: For every number of pucks in `counts`.
         counts: Numbers of pucks.
         steps: Frames of an episode; as many actions.
-        size: Side of the pictures in pixels.
+        size: Side of the images in pixels.
         split: Name of the part; episodes of different parts differ.
-        segmented: Frames per episode whose segmentation is kept, the first ones.
-        seed: Of everything.
+        segmented: Number of initial frames per episode with stored segmentation.
+        seed: Seed of all randomness.
     """
 
     episodes: int
@@ -51,7 +51,7 @@ class Episodes:
         frames: uint8 `B T 3 h w`.
         actions: float32 `B T 2` (m); action t leads from frame t to t + 1.
         states: float64 `B T 20`, full physics states.
-        met: bool `B T 5 5`: which bodies touched while action t was carried out.
+        met: bool `B T 5 5`: which bodies touched during action t.
         present: bool `B 5`.
         owners: uint8 `B t h w` of the first frames: 0 the table, 1 + n body n.
     """
@@ -68,25 +68,25 @@ class Episodes:
 
     @property
     def places_m(self) -> Tensor:
-        """Middle of every body, float32 `B T 5 2`; absent ones stand at 0."""
+        """Centre of every body, float32 `B T 5 2`; absent bodies are at 0."""
         return self.states[..., : 2 * NUM_BODIES].unflatten(-1, (NUM_BODIES, 2)).float()
 
     def first(self, steps: int) -> Episodes:
-        """The same episodes, cut off after so many frames."""
+        """The same episodes, cut to that many frames."""
         cut = {name: getattr(self, name)[:, :steps] for name in ("frames", "actions", "states", "met")}
         return replace(self, **cut)
 
     def counted(self, pucks: int) -> Tensor:
-        """Numbers of the episodes with so many pucks."""
+        """Numbers of the episodes with that many pucks."""
         return torch.nonzero(self.present.sum(dim=1) == 1 + pucks).flatten()
 
 
 def load_episodes(path: Path, recording: Recording) -> Episodes:
-    """The episodes of a recording: read if they are there, else recorded and kept.
+    """The episodes of a recording: loaded if the file exists, else recorded and saved.
 
     Raises:
         ValueError: If the file holds another recording.
-        NoOpenGL: If nothing can be drawn.
+        NoOpenGL: If rendering is not available.
     """
     if not path.exists():
         arrays = record(recording)
@@ -100,7 +100,7 @@ def load_episodes(path: Path, recording: Recording) -> Episodes:
 
 
 def record(recording: Recording) -> dict[str, NDArray[Any]]:
-    """Play all episodes; each has a random stream of its own."""
+    """Record all episodes; each has a random stream of its own."""
     jobs = [(count, number) for count in recording.counts for number in range(recording.episodes)]
     table, rows = PuckTable(size=recording.size), []
     try:
@@ -132,10 +132,10 @@ def _episode(table: PuckTable, recording: Recording, count: int, rng: np.random.
 
 
 class Wander:
-    """Ways of the hand: mostly straight through a puck, with a little noise, each at a speed of its own.
+    """Paths of the hand: mostly straight through a puck, with a little noise, each at its own speed.
 
     Args:
-        rng: Decides all of it.
+        rng: Source of randomness.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:

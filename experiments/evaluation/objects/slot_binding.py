@@ -1,4 +1,4 @@
-"""Slots found in pictures without a label: trained, measured against the simulator's segmentation, and drawn."""
+"""Slots learned from images without labels: training, comparison with the segmentation, and figures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from jepa_mpc.world_model.recipes.video_slots import VideoSlotSizes
 from jepa_mpc.world_model.training.loop import FitSettings
 
 SEEN, CELL = 2, 4
-"""Side of the patches that slots see, and of those that they draw, in pixels."""
+"""Side in pixels of the patches that the encoder reads, and of those that the decoder reconstructs."""
 CLUSTERED, SHARPNESS = 200, 8.0
 AT_ONCE = 512
 NOWHERE = 1.0
@@ -36,10 +36,10 @@ NOWHERE = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class SlotLesson:
-    """How slots are trained.
+    """The settings of the slot training.
 
     Args:
-        image: Side of the pictures in pixels.
+        image: Side of the images in pixels.
         num_slots: Slots N.
         slot_dim: Their width D.
         decoder: Widths of the decoder's layers.
@@ -58,7 +58,7 @@ class SlotLesson:
 
 
 def drawing(lesson: SlotLesson) -> SlotFeatureObjective:
-    """Slots over bare patches, each of which draws by itself, with a mask for every pixel."""
+    """Slots over raw patches, with a decoder that reconstructs each slot separately with a mask for every pixel."""
     sizes = VideoSlotSizes(
         image=lesson.image,
         cell=CELL,
@@ -82,12 +82,12 @@ def drawing(lesson: SlotLesson) -> SlotFeatureObjective:
 
 
 def trained_slots(folder: Path, lesson: SlotLesson, episodes: Episodes) -> tuple[SlotFeatureObjective, float]:
-    """The slots, and the CPU seconds of their training: read if they are there, else trained and kept.
+    """The slots, and the CPU seconds of their training: loaded if they exist, else trained and saved.
 
-    Each frame is seen by itself: the learned starts tell the slots apart, so that no tracking is needed.
+    Each frame is encoded by itself: the learned initial slots keep the slots apart, so that no tracking is needed.
 
     Raises:
-        BadCheckpoint: If what is there was made with other settings.
+        BadCheckpoint: If the existing one has other settings.
     """
     objective, all_frames = drawing(lesson), episodes.frames.flatten(0, 1)
 
@@ -104,7 +104,7 @@ def trained_slots(folder: Path, lesson: SlotLesson, episodes: Episodes) -> tuple
 
 
 def placed(objective: SlotFeatureObjective) -> PlacedSlots:
-    """The slots with their places, read off what they attend to."""
+    """The slots with their positions, computed from their attention."""
     encoder = objective.encoder
     count = encoder.start(1).shape[1]
     return PlacedSlots(encoder, num_slots=count, width=encoder.width, generator=generator(0, "placed slots"))
@@ -112,7 +112,7 @@ def placed(objective: SlotFeatureObjective) -> PlacedSlots:
 
 @torch.no_grad()
 def found(encoder: PlacedSlots, prepare: Callable[[Tensor], Tensor], frames: Frames) -> tuple[Tensor, Tensor]:
-    """Slots `B T N D` of frames, each seen by itself, and the middles of what they attend to `B T N 2` (m)."""
+    """Slots `B T N D` of frames, each encoded by itself, and the centres of their attention `B T N 2` (m)."""
     parts = frames.flatten(0, 1).split(AT_ONCE)
     places = torch.cat([middles(encoder.encoder.track(prepare(part)[:, None]).shares[:, 0]) for part in parts])
     times = frames.shape[:2]
@@ -121,7 +121,7 @@ def found(encoder: PlacedSlots, prepare: Callable[[Tensor], Tensor], frames: Fra
 
 @torch.no_grad()
 def attended(objective: SlotFeatureObjective, pictures: Tensor) -> Tensor:
-    """Each slot's share of every pixel `B N h w` of pictures `B 3 h w`."""
+    """Attention of each slot per pixel `B N h w` on images `B 3 h w`."""
     shares = objective.encoder.track(objective.preprocess(pictures)[:, None]).shares[:, 0]
     side = math.isqrt(shares.shape[2])
     grid = shares.unflatten(2, (side, side))
@@ -138,11 +138,11 @@ def agreement(masks: Tensor, owners: Tensor) -> dict[str, float]:
 
 
 def owners_of(middles: Tensor, places_m: Tensor, present: Tensor) -> Tensor:
-    """The body of each slot `B N`, -1 for none: the cheapest assignment of middles to places over the video.
+    """The body of each slot `B N`, -1 for none: the best assignment of attention centres to positions over time.
 
     Args:
-        middles: Of what slots attend to, `B T N 2` (m).
-        places_m: Of all bodies `B T 5 2`.
+        middles: Attention centres of the slots, `B T N 2` (m).
+        places_m: Positions of all bodies `B T 5 2`.
         present: `B 5`.
     """
     slots, bodies = middles.shape[2], places_m.shape[2]

@@ -1,4 +1,4 @@
-"""Episodes as slots: from the simulator's truth, or found in the pictures; and positions read back from slots."""
+"""Episodes as slots, from simulator state or learned from images; and positions read out from slots."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ KINDS = NUM_BODIES
 NOBODY = -1
 RIDGE = 1e-4
 FAINT = 0.5
-"""Who a body is, beside where it is: slots that differ mostly by place, so that places matter in the loss."""
+"""Weight of the identity of a body relative to its position, so that positions dominate the loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlotLog:
-    """Episodes whose pictures have become slots; all with the same number of slots.
+    """Episodes with slots instead of images; all with the same number of slots.
 
     Args:
         slots: `B T N D`.
         actions: `B T 2` (m).
         bodies: int64 `B N`: the body of each slot, -1 for none.
         places_m: `B T N 2` of those bodies.
-        met: bool `B T N N`: which of them touched while action t was carried out.
+        met: bool `B T N N`: which of them touched during action t.
         episodes: int64 `B`: numbers in the recording.
     """
 
@@ -43,7 +43,7 @@ class SlotLog:
     episodes: Annotated[Tensor, "B"]
 
     def windows(self, batch: int, length: int, stream: torch.Generator) -> dict[str, Tensor]:
-        """Windows drawn evenly: slots `B T N D` and actions `B T-1 2`."""
+        """Windows sampled uniformly: slots `B T N D` and actions `B T-1 2`."""
         rows = torch.randint(len(self.slots), (batch,), generator=stream)
         begin = torch.randint(self.slots.shape[1] - length + 1, (batch,), generator=stream)
         times = begin[:, None] + torch.arange(length)
@@ -52,7 +52,7 @@ class SlotLog:
 
 @dataclass(frozen=True, kw_only=True)
 class Readout:
-    """Positions read linearly from slots, fitted by ridge regression.
+    """A linear readout of positions from slots, fitted by ridge regression.
 
     Args:
         weight: `(D + 1, 2)`; the last row is the constant.
@@ -61,12 +61,12 @@ class Readout:
     weight: Tensor
 
     def __call__(self, slots: Annotated[Tensor, "... D"]) -> Annotated[Tensor, "... 2"]:
-        """Places in metres."""
+        """Positions in metres."""
         return slots @ self.weight[:-1] + self.weight[-1]
 
 
 def fitted(logs: dict[int, SlotLog]) -> Readout:
-    """The readout that fits all slots with a body."""
+    """The readout fitted to all slots with a body."""
     slots = torch.cat([log.slots[_owned(log)] for log in logs.values()]).double()
     places = torch.cat([log.places_m[_owned(log)] for log in logs.values()]).double()
     inputs = F.pad(slots, (0, 1), value=1.0)
@@ -76,13 +76,13 @@ def fitted(logs: dict[int, SlotLog]) -> Readout:
 
 
 def read_error_m(readout: Readout, log: SlotLog) -> float:
-    """Mean distance of what is read from where the bodies are."""
+    """Mean distance between the readout and the true positions."""
     owned = _owned(log)
     return float((readout(log.slots[owned]) - log.places_m[owned]).norm(dim=-1).mean())
 
 
 class TrueSlots(nn.Module):
-    """Slots of simulator truth: place and kind of each body through a fixed network, then brought to spread one.
+    """Slots from simulator state: position and kind of each body through a fixed network, scaled to unit deviation.
 
     Args:
         width: Width D of the slots.
@@ -101,18 +101,18 @@ class TrueSlots(nn.Module):
         self.register_buffer("std", usual.std(dim=0))
 
     def forward(self, places_m: Annotated[Tensor, "B T N 2"], bodies: Annotated[Tensor, "... N"]) -> Latents:
-        """Places of these bodies to slots `B T N D`."""
+        """Positions of these bodies to slots `B T N D`."""
         return (self.network(_told(places_m, bodies)) - self.mean) / self.std
 
 
 def _told(places_m: Annotated[Tensor, "... N 2"], bodies: Annotated[Tensor, "... N"]) -> Tensor:
-    """Places as shares of the table, and who it is."""
+    """Positions as shares of the table, and the identity of the body."""
     kinds = F.one_hot(bodies, KINDS).to(places_m.dtype)
     return torch.cat([places_m / WALL_M, FAINT * kinds.expand(*places_m.shape[:-1], KINDS)], dim=-1)
 
 
 def true_slots(episodes: Episodes, network: TrueSlots, counts: tuple[int, ...]) -> dict[int, SlotLog]:
-    """Slots of simulator truth, one log for every number of pucks: as many slots as there are bodies."""
+    """Slots from simulator state, one log for every number of pucks: as many slots as there are bodies."""
     logs = {}
     for count in counts:
         rows = episodes.counted(count)
@@ -129,7 +129,7 @@ def made(
     slots: Latents | None,
     network: TrueSlots | None = None,
 ) -> SlotLog:
-    """The log of some episodes whose slots belong to these bodies; without slots, the network makes them."""
+    """The log of some episodes whose slots belong to these bodies; without slots, the network computes them."""
     at = bodies.clamp(min=0)
     steps, count = episodes.actions.shape[1], bodies.shape[1]
     wide = at[:, None].expand(-1, steps, -1)

@@ -1,4 +1,4 @@
-"""Predictors over slots trained with different masks, and what they know: futures, unseen objects, who acts on whom."""
+"""Predictors over slots with different masks, and their scores: predictions, unseen objects, interaction graphs."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ MOVED_M = 0.01
 
 
 class ByNumber(nn.Module):
-    """One predictor, and an objective for every number of slots, since masks are made for a number of them.
+    """One predictor, with an objective for every number of slots, because masks depend on that number.
 
     Args:
         sizes: Of the predictor.
-        encoder: What made the slots (it is not called here).
+        encoder: The encoder of the slots (it is not called here).
         mask: A name of `MASKS`.
-        hidden: Objects that are hidden.
+        hidden: Number of masked objects.
         numbers: Numbers of slots.
-        action_m: Size of a usual action (m).
-        stream: Draws the weights.
+        action_m: Typical size of an action (m).
+        stream: Source of randomness for the weights.
     """
 
     def __init__(
@@ -81,19 +81,19 @@ class ByNumber(nn.Module):
         return self.kinds[str(batch["slots"].shape[2])](batch, generator)
 
     def after_step(self, progress: float) -> None:
-        """Nothing to follow."""
+        """Has no target network to update."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorLesson:
-    """How predictors are trained.
+    """The settings of the predictor training.
 
     Args:
         sizes: Of the predictor.
         fit: Of the training.
-        batch: SlotWindows of a step.
-        hidden: Objects that are hidden.
-        source: What the slots are, in words; kept with the weights.
+        batch: Windows per step.
+        hidden: Number of masked objects.
+        source: Description of the slots, saved with the weights.
     """
 
     sizes: SlotSizes
@@ -106,10 +106,10 @@ class PredictorLesson:
 def trained(
     folder: Path, lesson: PredictorLesson, logs: Mapping[int, SlotLog], *, mask: str, seed: int, encoder: nn.Module
 ) -> tuple[ObjectWorld, float]:
-    """The predictor of one mask and seed, and its CPU seconds: read if it is there, else trained and kept.
+    """The predictor of one mask and seed, and its CPU seconds: loaded if it exists, else trained and saved.
 
     Raises:
-        BadCheckpoint: If what is there was made with other settings.
+        BadCheckpoint: If the existing one has other settings.
     """
     wanted = {"lesson": str(lesson), "mask": mask, "seed": seed}
     numbers = tuple(sorted({log.slots.shape[2] for log in logs.values()}))
@@ -137,7 +137,7 @@ def trained(
 
 @dataclass(frozen=True, kw_only=True)
 class SlotWindows:
-    """Windows of known frames and of those that follow (G of them).
+    """Windows of known frames and the frames that follow (G of them).
 
     Args:
         known: Slots of the history `G T N D`.
@@ -162,7 +162,7 @@ class SlotWindows:
 
 
 def cut(log: SlotLog, *, history: int, horizon: int, every: int) -> SlotWindows:
-    """All windows that begin at every so many frames."""
+    """All windows that begin at every `every`-th frame."""
     total = log.slots.shape[1]
     parts = []
     for begin in range(0, total - history - horizon + 1, every):
@@ -184,7 +184,7 @@ def cut(log: SlotLog, *, history: int, horizon: int, every: int) -> SlotWindows:
 
 @torch.no_grad()
 def future_errors(world: ObjectWorld, windows: SlotWindows, readout: Readout) -> dict[str, float]:
-    """How far pucks are from where they are foreseen, from the step on at which they meet something, in mm."""
+    """Prediction errors of puck positions, from the first step with a contact on, in mm."""
     history = windows.known.shape[1]
     imagined = world.imagine(windows.known, windows.actions)[:, history:, : windows.known.shape[2]]
     truth, last = windows.places_m[:, history:], windows.places_m[:, history - 1 : history]
@@ -204,7 +204,7 @@ def future_errors(world: ObjectWorld, windows: SlotWindows, readout: Readout) ->
 
 @torch.no_grad()
 def unseen_errors(world: ObjectWorld, windows: SlotWindows, readout: Readout) -> dict[str, float]:
-    """One puck is seen in the first frame alone and moves meanwhile: how far it is from where it is thought, in mm."""
+    """Error in mm of a moving puck that is visible only in the first frame."""
     count, times = windows.known.shape[2], windows.known.shape[1]
     nodes = world.nodes(windows.known, windows.actions[:, :times])
     first, now = windows.places_m[:, 0], windows.places_m[:, times]
@@ -221,9 +221,9 @@ def unseen_errors(world: ObjectWorld, windows: SlotWindows, readout: Readout) ->
 
 
 def edges(world: ObjectWorld, windows: SlotWindows) -> float:
-    """Area under the ROC curve of the influence of removals against who touched whom in the step that is foreseen.
+    """Area under the ROC curve of influence (by removal) against the contacts in the predicted step.
 
-    The hand's drive gives way to nothing, so that nothing acts on it.
+    Edges towards the hand are excluded, because the hand is position-controlled and does not yield.
     """
     times, count = windows.known.shape[1], windows.known.shape[2]
     nodes = world.nodes(windows.known, windows.actions[:, :times])

@@ -1,4 +1,4 @@
-"""The parts of the benchmark that use trained predictors: questions, pushes, and the table of all that."""
+"""The evaluations with trained predictors: counterfactuals, pushes, and their table."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SCORES = ("future_mm", "future_last_mm", "untouched_mm", "unseen_mm", "edges_aur
 IDLE = "standing still"
 FEW = 5
 PAPER_PATCHES = (196, 384)
-"""Tokens of a picture of 196 px and their width, against which the paper counts."""
+"""Tokens of an image of 196 px and their width, the reference of the paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +49,10 @@ class TrialSource:
     """Slots of one kind.
 
     Args:
-        encoder: What made them.
+        encoder: The encoder of the slots.
         train: Logs to train on, by number of pucks.
-        held: Logs to be measured on, likewise.
-        readout: Reads positions.
+        held: Held-out logs, likewise.
+        readout: The readout of positions.
     """
 
     encoder: nn.Module
@@ -69,7 +69,7 @@ def ask(
     *,
     most: int,
 ) -> list[dict[str, Any]]:
-    """What-if rows of every mask and seed, all about the same cases."""
+    """Counterfactual rows of every mask and seed, all on the same cases."""
     assert isinstance(source.encoder, TrueSlots)
     cases = ask_simulator(episodes, windows, most=most)
     rows = []
@@ -83,7 +83,7 @@ def ask(
 
 
 def mind_of(source: TrialSource, world: ObjectWorld, episodes: Episodes, tasks: Sequence[Push], size: int) -> Mind:
-    """An agent's world of slots: of simulator truth, for the episodes of these tasks, or found in pictures."""
+    """An agent's slot world: from simulator state, for the episodes of these tasks, or learned from images."""
     dynamics, cost = AlignedDynamics(world), PlanCost(GoalDistance(distance=MatchedGap()), last)
     if isinstance(source.encoder, TrueSlots):
         present = episodes.present[[task.episode for task in tasks]]
@@ -95,7 +95,7 @@ def mind_of(source: TrialSource, world: ObjectWorld, episodes: Episodes, tasks: 
 
 
 def mind_of_pixels(objective: DynamicsObjective, size: int) -> Mind:
-    """An agent's world of one vector per picture."""
+    """An agent's world model with one vector per image."""
     return Mind(
         perception=ImagePerception(
             objective.encoder, cameras=CAMERAS, image_size=(size, size), prepare=objective.preprocess
@@ -115,7 +115,7 @@ def push_all(
     reached_m: float,
     out: Path,
 ) -> dict[str, dict[str, Any]]:
-    """Every agent on the same tasks; a contact sheet of each."""
+    """Every agent on the same tasks, with a contact sheet of each."""
     goals = np.stack([episodes.frames[task.episode, task.goal].numpy() for task in tasks])
     size, rows = goals.shape[-1], {}
     for name, mind in minds.items():
@@ -139,14 +139,14 @@ def _row(played: Played, reached_m: float) -> dict[str, Any]:
 
 
 def latent_sizes(slots: int, width: int) -> dict[str, float]:
-    """Numbers of one state: nodes of a slot world (slots, action), LeWorldModel's vector, and the paper's patches."""
+    """Size of one state: nodes of a slot world (slots, action), LeWorldModel's vector, and the paper's patches."""
     patches = PAPER_PATCHES[0] * PAPER_PATCHES[1]
     nodes = (slots + 1) * width
     return {"nodes": nodes, "leworldmodel": WIDTH, "paper_patches": patches, "share_of_patches": nodes / patches}
 
 
 def slug(name: str) -> str:
-    """A name for a file."""
+    """A file name from a name."""
     return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
@@ -169,7 +169,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """All tables."""
+    """All tables as Markdown."""
     lines = ["| slots | adjusted Rand index, bodies alone | with the table |", "|---|---|---|"]
     for count, row in result["slots"]["agreement"].items():
         lines.append(f"| {count} pucks | {row['ari_foreground']:.3f} | {row['ari_all']:.3f} |")
@@ -193,7 +193,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _asked(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Numbers of bodies, and means over the seeds; nothing is said of fewer than `FEW`."""
+    """Numbers of bodies, and means over the seeds; groups smaller than `FEW` stay empty."""
     stay, change = int(rows[0]["stay"]), int(rows[0]["change"])
     told = [f"{mean(row[key] for row in rows):.1f} mm" for key in ("change_true_mm", "change_said_mm", "change_gap_mm")]
     told.append(f"{mean(row['auroc'] for row in rows):.2f}")

@@ -1,4 +1,4 @@
-"""LeWorldModel on the same recording: one vector for each picture, for comparison."""
+"""LeWorldModel on the same recording: the baseline with one vector per image."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ CHANNELS = (8, 16, 32, 32)
 def trained_pixels(
     folder: Path, episodes: Episodes, settings: FitSettings, *, batch: int, seed: int
 ) -> DynamicsObjective:
-    """The trained model: read if it is there, else trained and kept.
+    """The trained model: loaded if it exists, else trained and saved.
 
     Raises:
-        BadCheckpoint: If what is there was made with other settings.
+        BadCheckpoint: If the existing one has other settings.
     """
     objective = leworldmodel.build(
         preset="lab",

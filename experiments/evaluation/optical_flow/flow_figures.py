@@ -1,4 +1,4 @@
-"""Pictures of flows: hue is the direction, strength of colour the length, white stands still."""
+"""Figures of optical flow: hue is the direction, saturation the length, white is no motion."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WHEEL = 65
 
 
 def colours(flow: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
-    """Colours `h w 3` of a flow `2 h w`; `longest` (pixels) has full colour."""
+    """Colours `h w 3` of a flow `2 h w`; `longest` (pixels) is fully saturated."""
     angle = np.arctan2(flow[1], flow[0]) / (2 * np.pi) % 1
     strength = np.clip(np.hypot(flow[0], flow[1]) / longest, 0, 1)
     return hsv_to_rgb(np.stack([angle, strength, np.ones_like(angle)], axis=-1))
 
 
 def choose_pairs(pairs: FlowPairs, count: int) -> list[int]:
-    """Pairs to show, the same for every network: the first ones of the labs, by turns with each kind of camera."""
+    """Pairs to show, the same for every network: the first ones of the labs, alternating between the camera kinds."""
     kinds = [torch.nonzero(pairs.camera == kind).flatten() for kind in range(len(CAMERAS))]
     chosen = []
     for number in range(count):

@@ -1,4 +1,4 @@
-"""Scores of a flow against the exact one, beside those of saying that nothing moves."""
+"""End-point errors of a flow, compared with those of zero flow."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ALL = "all"
 
 @torch.no_grad()
 def flows_of(flow: FlowOf, pairs: FlowPairs) -> Tensor:
-    """The answer for every pair `G 2 h w`."""
+    """The predicted flow of every pair `G 2 h w`."""
     return torch.cat([flow(*frames.unbind(1)) for frames in pairs.frames.split(CHUNK)])
 
 
 def judge(answers: Tensor, pairs: FlowPairs) -> Scores:
-    """Mean end-point errors in pixels over the pixels that both frames show, and their ratio to the zero flow's.
+    """Mean end-point errors in pixels over the pixels visible in both frames, and their ratio to the zero flow's.
 
     Args:
         answers: Flows `G 2 h w`.
-        pairs: What is true.
+        pairs: The exact flow.
 
     Returns:
         For all pairs, for those with a fixed and for those with a moved camera: `zero_px` (error of the zero flow),

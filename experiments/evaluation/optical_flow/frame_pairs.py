@@ -17,18 +17,18 @@ from jepa_mpc.seeding import numpy_generator
 
 FIXED, MOVED = "fixed", "moved"
 CAMERAS = (FIXED, MOVED)
-"""Whether the camera stands still between the two frames, or is moved a little as if held in a hand."""
+"""Whether the camera is fixed between the two frames, or moves a little as if handheld."""
 PARTS = ("frames", "flow", "valid", "moving", "lab", "camera")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowRecording:
-    """What is recorded.
+    """The settings of a recording.
 
     Args:
         labs: Numbers of the labs.
-        pairs: FlowPairs per lab.
-        size: Side of the pictures in pixels.
+        pairs: Pairs per lab.
+        size: Side of the images in pixels.
         split: Which labs, see `envs.labs.SPLITS`.
         seed: Of the motion.
     """
@@ -47,10 +47,10 @@ class FlowPairs:
     Args:
         frames: uint8 `G 2 3 h w`.
         flow: float32 `G 2 h w`, exact, in pixels.
-        valid: bool `G 1 h w`: seen in both frames.
+        valid: bool `G 1 h w`: visible in both frames.
         moving: bool `G 1 h w`: moved by more than the camera's motion.
         lab: int64 `G`.
-        camera: int64 `G`, place in `CAMERAS`.
+        camera: int64 `G`, index in `CAMERAS`.
     """
 
     frames: Tensor
@@ -64,17 +64,17 @@ class FlowPairs:
         return len(self.frames)
 
     def sample(self, batch: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Frames alone, drawn evenly: what an unsupervised training may see."""
+        """Frames alone, sampled uniformly, for unsupervised training."""
         at = torch.randint(len(self), (batch,), generator=generator)
         return {"frames": self.frames[at]}
 
 
 def load_pairs(path: Path, recording: FlowRecording) -> FlowPairs:
-    """The pairs of a recording: read if they are there, else recorded and kept.
+    """The pairs of a recording: loaded if the file exists, else recorded and saved.
 
     Raises:
         ValueError: If the file holds another recording.
-        NoOpenGL: If nothing can be drawn.
+        NoOpenGL: If rendering is not available.
     """
     if not path.exists():
         arrays = record(recording)
@@ -87,7 +87,7 @@ def load_pairs(path: Path, recording: FlowRecording) -> FlowPairs:
 
 
 def record(recording: FlowRecording) -> dict[str, NDArray[Any]]:
-    """Make pairs in one lab after the other; every second one with a camera that moves."""
+    """Record pairs in one lab after the other; every second one with a moving camera."""
     from jepa_mpc.envs.flow_pairs import Motions, PairStage
     from jepa_mpc.envs.labs import sample_lab
     from jepa_mpc.envs.reach import ReachEnv

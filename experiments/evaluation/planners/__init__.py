@@ -1,1 +1,1 @@
-"""The planner benchmark: cells of one planner on one start, what they cost, tables, figures, one page."""
+"""The planner benchmark: cells of one planner on one start, their costs, tables, figures, one page."""

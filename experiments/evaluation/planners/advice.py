@@ -1,4 +1,4 @@
-"""Which planner to use: what all tasks of a benchmark say together, and one sentence of advice."""
+"""A recommendation of a planner: the summary over all tasks of a benchmark, and one sentence of advice."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from jepa_mpc.experiments.evaluation.planners.cells import CLOSED
 from jepa_mpc.experiments.evaluation.planners.planner_table import Row
 
-NEARLY = 0.05  # of success and of regret share that a quicker choice may lose
-QUICKER = 0.6  # of the busy time that it may need at most
+NEARLY = 0.05  # success and regret share that a faster choice may lose
+QUICKER = 0.6  # its maximal share of the busy time
 FEW_STARTS = 20
 
 
@@ -35,10 +35,10 @@ def across(rows: Sequence[Row]) -> list[Row]:
 
 
 def advice(overall: Sequence[Row]) -> str:
-    """One or two sentences: what to take, what is nearly as good and quicker, and how much is known; "" of no row.
+    """One or two sentences: the best planner, a nearly as good and faster one, and the evidence; "" without rows.
 
     Args:
-        overall: The rows of `across`; only planners that played every task are advised.
+        overall: The rows of `across`; only planners that played every task are recommended.
     """
     tasks = max((row["tasks"] for row in overall), default=0)
     whole = [row for row in overall if row["tasks"] == tasks and row["regret_share"] is not None]

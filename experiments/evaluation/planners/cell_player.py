@@ -31,13 +31,13 @@ from jepa_mpc.types import Goal, Rollout
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """A cell and what it needs that does not change its result.
+    """A cell and inputs that do not change its result.
 
     Args:
         cell: The cell.
         folder: The run folder.
         checkpoint: The learned world model, if the cell plans in one.
-        commit: Commit of the code, to be written down.
+        commit: Commit of the code, to be recorded.
         code: Its fingerprint, likewise.
     """
 
@@ -49,7 +49,7 @@ class Work:
 
 
 def work_off(works: Sequence[Work], *, workers: int) -> Iterator[Outcome]:
-    """Play cells and save each as soon as it is done; with one worker in this process."""
+    """Play cells and save each as soon as it is finished; with one worker in this process."""
     return in_processes(work_one, works, workers=workers)
 
 
@@ -62,7 +62,7 @@ def work_one(work: Work) -> Outcome:
 
 
 def play(cell: Cell, checkpoint: Path | None = None) -> Outcome:
-    """Play one cell: the same cell gives the same course and cost, whatever was played before."""
+    """Play one cell: the same cell gives the same trajectory and cost, independent of other cells."""
     task = task_at(
         cell.task, checkpoint if cell.dynamics == LEARNED else None, dynamics=cell.dynamics, robot=cell.robot
     )
@@ -88,7 +88,7 @@ def play(cell: Cell, checkpoint: Path | None = None) -> Outcome:
 
 
 def course_cost(task: Task, sensors: NDArray[np.float64], actions: NDArray[np.float32], *, goal: Goal) -> float:
-    """The task's own cost of a course: sensors `(T, Q)` after each of the actions `(T, A)`."""
+    """The task's own cost of a trajectory: sensors `(T, Q)` after each of the actions `(T, A)`."""
     taken = torch.from_numpy(sensors)[None, None]
     rollout = Rollout(latents=torch.zeros(1, 1, len(sensors), 1, 1, dtype=torch.float64), sensors=taken)
     return float(task.cost(rollout, torch.from_numpy(actions)[None, None], goal)[0, 0])
@@ -117,7 +117,7 @@ def task_at(
 
 
 def agent_of(cell: Cell, task: Task, checkpoint: Path | None) -> tuple[Agent, list[Reading]]:
-    """Who plays a cell, at the start of its episode, and the list that its searches will be written to."""
+    """The agent of a cell, at the start of its episode, and the list that receives its search readings."""
     stream = seed_of(cell.seed, "search", cell.task, cell.start)
     if cell.baseline:
         policy = task.baselines[cell.kind](generator(stream, "policy"))

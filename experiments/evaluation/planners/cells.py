@@ -20,20 +20,20 @@ OPEN, CLOSED = "open", "closed"
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """The smallest piece of work.
+    """The smallest unit of work.
 
     Args:
         task: Name of the task.
-        dynamics: What is planned in: a name of `envs.true_dynamics.DYNAMICS`, or "learned".
+        dynamics: The planner's dynamics: a name of `envs.true_dynamics.DYNAMICS`, or "learned".
         world: Fingerprint of the learned world model, or an empty string.
-        mode: "open" carries out one plan as it is, "closed" plans anew along an episode.
-        planner: What the planner is called in the tables.
+        mode: "open" executes one plan open-loop, "closed" replans along an episode.
+        planner: Name of the planner in the tables.
         kind: Name of the planner's builder, or of a baseline.
-        arguments: What it is built with.
-        budget: Evaluations that it was sized for, or None for its own size; baselines have none.
-        horizon: Steps that a plan looks ahead.
+        arguments: Its arguments.
+        budget: Number of evaluations that it was sized for, or None for its own size; baselines have none.
+        horizon: Steps of a plan.
         steps: Actions of the episode.
-        execute: Actions of a plan that are carried out before planning anew.
+        execute: Actions of a plan that are executed before replanning.
         start: Number of the start.
         start_seed: Seed of the list of starts.
         seed: Seed of the search.
@@ -62,42 +62,42 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """What tells this cell from all others, in 16 letters."""
+        """A unique hash of this cell, 16 characters."""
         facts = asdict(self) if self.robot else {k: v for k, v in asdict(self).items() if k != "robot"}
-        text = json.dumps({"format": FORMAT, **facts}, sort_keys=True)  # as before arms could be chosen
+        text = json.dumps({"format": FORMAT, **facts}, sort_keys=True)  # unchanged since before arms could be chosen
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def place(self) -> tuple[Any, ...]:
-        """What two cells share whose costs may be compared."""
+        """The settings that cells with comparable costs share."""
         return (self.mode, self.task, self.horizon, self.steps, self.start_seed, self.start)
 
     @property
     def contest(self) -> tuple[Any, ...]:
-        """What the cells of one row of the table share."""
+        """The settings that the cells of one row of the table share."""
         return (self.mode, self.task, self.dynamics, self.planner, self.budget)
 
     def path(self, folder: Path) -> Path:
-        """The file of this cell below a run folder."""
+        """The file of this cell in a run folder."""
         name = re.sub(r"[^a-z0-9]+", "-", f"{self.task} {self.planner}".lower()).strip("-")
         return folder / "cells" / f"{name}__start{self.start}_seed{self.seed}__{self.key}.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a cell.
+    """The result of a cell.
 
     Args:
         cell: The cell.
-        cost: The task's cost of the course that was really taken; infinite if the simulation broke down.
-        success: Whether the goal was reached at the end.
+        cost: The task's cost of the executed trajectory; infinite if the simulation failed.
+        success: Whether the goal is reached at the end.
         ever: Whether it was reached at any time.
         solved_at_start: Whether it was reached before the first action.
-        evaluations: Plans scored by each search.
+        evaluations: Number of plans that each search scored.
         wall_s: Seconds of each search.
-        cpu_s: Busy seconds of each search.
-        statuses: How many searches ended how.
-        believed: Cost that the first search expected of its plan, in the unit of its own world, or None.
+        cpu_s: CPU seconds of each search.
+        statuses: Number of searches per final status.
+        believed: Predicted cost of the first search's plan, in the unit of its own world, or None.
         curve: Of the first search: plans scored, best cost so far, seconds.
         commit: Commit of the code.
         code: Fingerprint of the code (see `code_fingerprint`).

@@ -1,4 +1,4 @@
-"""What tells the code that played a cell from other code: cells of another fingerprint are played again."""
+"""Fingerprint of the code that played a cell; cells with another fingerprint are played again."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from jepa_mpc.runs.origin import git
 
 PLANNERS = ROOT / "planners"
 PLAYED_BY = ("planners", "envs", "world_model", "jepa_mpc", "experiments/evaluation/planners")
-"""Folders of the code that the result of a cell depends on."""
+"""Folders of the code that affects the result of a cell."""
 
 
 @lru_cache(maxsize=2)
 def fingerprint(*, baseline: bool = False) -> str:
     """The fingerprint of the present code.
 
-    The source of the planners counts for every cell that plans; changes that are not committed, in any of the packages
-    that play, count for all. Between commits, tasks whose results change get another name.
+    For cells with a planner it covers the source of the planners; uncommitted changes in any of the packages involved
+    affect every fingerprint. Between commits, a task whose results change gets another name.
 
     Args:
-        baseline: Whether nothing is planned, so that planners do not matter.
+        baseline: Whether there is no planner, so that its source does not matter.
     """
     planners = "" if baseline else f"planners {digest(sorted(PLANNERS.glob('*.py')))}"
     changed = uncommitted()
@@ -31,7 +31,7 @@ def fingerprint(*, baseline: bool = False) -> str:
 
 
 def digest(files: Iterable[Path]) -> str:
-    """A hash of names and contents, in 12 letters."""
+    """A hash of names and contents, 12 characters."""
     total = hashlib.sha256()
     for path in files:
         total.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -39,7 +39,7 @@ def digest(files: Iterable[Path]) -> str:
 
 
 def uncommitted() -> str:
-    """A hash of what differs from the commit in the packages that play, in 12 letters; "" for nothing."""
+    """A hash of uncommitted changes in the packages involved, 12 characters; "" for none."""
     changed = git("diff", "HEAD", "--", *PLAYED_BY)
     names = git("ls-files", "--others", "--exclude-standard", "-z", "--", *PLAYED_BY).decode().split("\0")
     new = [ROOT / name for name in names if name]

@@ -1,4 +1,4 @@
-"""The finished cells of a run folder, those of other commands included: which of them still count."""
+"""The finished cells of a run folder, including those of other commands, and which of them are still valid."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from jepa_mpc.experiments.evaluation.planners.cells import FORMAT, Cell, Outcome
 from jepa_mpc.experiments.evaluation.planners.code_fingerprint import fingerprint
 
-SHARED = ("mode", "start_seed")  # what all cells of a folder have in common,
-BY_TASK = ("horizon", "steps", "execute", "robot")  # those of one task,
-BY_PLANNERS = ("dynamics", "world", "effort")  # and those of one task that plan
+SHARED = ("mode", "start_seed")  # settings that all cells of a folder share
+BY_TASK = ("horizon", "steps", "execute", "robot")  # settings that the cells of one task share
+BY_PLANNERS = ("dynamics", "world", "effort")  # settings that the planning cells of one task share
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What is done in a folder.
+    """The finished cells of a folder.
 
     Args:
-        outcomes: What came of the cells that count, by their keys; those of wider studies in the folder included.
-        remarks: Which cells do not count any more and why, in sentences.
+        outcomes: Results of the valid cells, by their keys, including those of wider studies in the folder.
+        remarks: Which cells are no longer valid and why, in sentences.
     """
 
     outcomes: Mapping[str, Outcome]
@@ -32,7 +32,7 @@ class Finished:
 
 
 def finished(cells: Sequence[Cell], folder: Path) -> Finished:
-    """What is done in a folder, seen from a study with these cells.
+    """The finished cells of a folder that are valid for a study.
 
     Args:
         cells: All cells of the study.
@@ -57,7 +57,7 @@ def finished(cells: Sequence[Cell], folder: Path) -> Finished:
     remarks = [f"{count} runs of {name} were played by other code and do not count" for name, count in stale.items()]
     remarks += [f"{count} runs of {name} have other arguments and do not count" for name, count in replaced.items()]
     order = {cell.key: number for number, cell in enumerate(cells)}
-    ordered = sorted(counting, key=lambda key: order.get(key, len(order)))  # as the study has them, then the others
+    ordered = sorted(counting, key=lambda key: order.get(key, len(order)))  # in the study's order, then the others
     return Finished(outcomes={key: counting[key] for key in ordered}, remarks=tuple(remarks))
 
 
@@ -80,7 +80,7 @@ def check_conditions(known: Cell, cells: Sequence[Cell], folder: Path) -> None:
 
 
 def read(folder: Path) -> dict[str, Outcome]:
-    """What came of all cells that have a whole file, by their keys; a damaged file is told and left out."""
+    """Results of all cells with an intact file, by their keys; a damaged file is logged and skipped."""
     found = {}
     for path in sorted((folder / "cells").glob("*.json")):
         try:

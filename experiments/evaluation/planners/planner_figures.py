@@ -22,7 +22,7 @@ from jepa_mpc.reporting.saving import save_figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A6A00", "#262B33", "#8A5FBF", "#A0522D")
 MARKERS = "os^DvPX*<>"
-FLOOR = 1e-3  # of the largest cost above the best known: what is below it is drawn at it
+FLOOR = 1e-3  # of the largest cost above the best known; smaller values are drawn at it
 WIDTH_IN = 11.0  # the page's whole width, so that texts keep their size
 BASELINE_DASHES: Mapping[str, Any] = {"nothing": (0, (5, 2)), "random": (0, (1, 1.3)), "oracle": "-"}
 CAPTIONS = {
@@ -41,7 +41,7 @@ Plot = Callable[[Axes, str], None]
 
 
 def draw(rows: Sequence[Row], outcomes: Sequence[Outcome], folder: Path) -> dict[str, Path]:
-    """Draw all figures that there is data for, with panels for each task.
+    """Draw all figures for which there is data, with panels for each task.
 
     Returns:
         The path of each figure by its name, a key of `CAPTIONS`.
@@ -73,9 +73,9 @@ def draw(rows: Sequence[Row], outcomes: Sequence[Outcome], folder: Path) -> dict
 
 
 def believed_over_evaluations(axes: Axes, outcomes: Sequence[Outcome], looks: Looks) -> None:
-    """Believed cost of the best plan so far above the best that any search of the start found.
+    """Predicted cost of the best plan so far above the best that any search of the start found.
 
-    Median and middle half. Of each planner its largest budget is shown.
+    Median and middle half. Each planner is shown with its largest budget.
     """
     searched = [each for each in outcomes if each.curve and math.isfinite(each.curve[-1][1])]
     best: dict[tuple[Any, ...], float] = {}
@@ -120,7 +120,7 @@ def true_over_evaluations(axes: Axes, rows: Sequence[Row], looks: Looks) -> None
 
 
 def over_time(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
-    """Mean cost above the best known against the busy seconds of a search; the front that nothing beats in both."""
+    """Mean cost above the best known against the CPU seconds of a search, with the Pareto front."""
     floor = _floor(rows)
     _baselines(axes, rows, floor)
     points: list[tuple[float, float]] = []
@@ -155,7 +155,7 @@ def success_over_budget(axes: Axes, rows: Sequence[Row], looks: Looks) -> None:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those points that no other one beats in both numbers, from left to right."""
+    """The non-dominated points (both numbers minimised), from left to right."""
     front: list[tuple[float, float]] = []
     for point in sorted(points):
         if not front or point[1] < front[-1][1]:
@@ -168,7 +168,7 @@ def _floor(rows: Sequence[Row]) -> float:
 
 
 def _baselines(axes: Axes, rows: Sequence[Row], floor: float) -> None:
-    """Lines of what plans nothing, with their names where they do not overlap."""
+    """Lines of the baselines, with their names where they do not overlap."""
     places = {name: 0.34 * index for index, name in enumerate(BASELINE_DASHES)}
     for row in rows:
         if row["baseline"] and row["regret"] is not None:
@@ -181,7 +181,7 @@ def _baselines(axes: Axes, rows: Sequence[Row], floor: float) -> None:
 
 
 def _readable(axes: Axes) -> None:
-    """Plain numbers along both logarithmic axes, and some air at the sides."""
+    """Plain numbers along both logarithmic axes, and some margin at the sides."""
     axes.margins(x=0.12)
     _readable_axis(axes.xaxis, *axes.get_xlim())
     _readable_axis(axes.yaxis, *axes.get_ylim())
@@ -198,7 +198,7 @@ def _readable_axis(axis: Axis, low: float, high: float) -> None:
 
 
 def _steps(outcome: Outcome, grid: np.ndarray) -> np.ndarray:
-    """Best cost so far at numbers of plans; infinite before the first round is done."""
+    """Best cost so far at given numbers of plans; infinite before the first round is finished."""
     counts = np.array([count for count, _, _ in outcome.curve])
     costs = np.array([math.inf, *(cost for _, cost, _ in outcome.curve)])
     return costs[np.searchsorted(counts, grid, side="right")]

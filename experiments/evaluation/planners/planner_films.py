@@ -1,4 +1,4 @@
-"""Films of planners at work: the goal, each planner's picture with its imagined path, and the energies below."""
+"""Videos of planners: the goal, each planner's camera image with its predicted path, and the energies below."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class Take:
     Args:
         name: The planner's name.
         evaluations: Plans that each search scored, on average.
-        pictures: What the camera saw before each action, with the imagined path, and at the end.
-        energies: Cost of the present as the agent sees it, before each action.
-        planned: Cost that each search expected of its plan.
+        pictures: Camera images with the predicted path, before each action and at the end.
+        energies: The agent's energy of the current state, before each action.
+        planned: Predicted cost of each plan.
         reached: Whether the goal was reached, before each action and at the end.
-        broken: Whether the simulation broke down.
+        broken: Whether the simulation failed.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Take:
     broken: bool = False
 
     def state_at(self, index: int) -> str:
-        """Where the episode stands at a picture: reached as long as it holds, and how it ended."""
+        """State of the episode at an image: reached as long as it holds, and how it ended."""
         if index >= len(self.pictures) - 1 and self.broken:
             return "broke down"
         if index < len(self.reached) and self.reached[index]:
@@ -80,14 +80,14 @@ def take(
     colour: Colour,
     moved: Callable[[], object] = lambda: None,
 ) -> Take:
-    """Play one episode and photograph it.
+    """Play one episode and render it.
 
     Args:
-        cell: Who plays what.
+        cell: Planner and task.
         checkpoint: The learned world model, if the cell plans in one.
         camera: Name of the camera; None for the task's own.
-        size: Width and height of the pictures in pixels.
-        colour: Of the imagined path.
+        size: Width and height of the images in pixels.
+        colour: Of the predicted path.
         moved: Called after each step.
     """
     learned = cell.dynamics == LEARNED
@@ -120,7 +120,7 @@ def take(
 
 
 def goal_picture(cell: Cell, *, camera: str | None, size: int) -> Picture:
-    """The goal image of a cell's episode as a camera of the film's size takes it."""
+    """The goal image of a cell's episode, from a camera of the video's size."""
     name = camera_of(task_at(cell.task, None, robot=cell.robot).env, camera)
     task = task_at(cell.task, None, (name,), size, robot=cell.robot)
     task.reset(seed=seed_of(cell.start_seed, "start", cell.start))
@@ -128,20 +128,20 @@ def goal_picture(cell: Cell, *, camera: str | None, size: int) -> Picture:
 
 
 def compose(takes: Sequence[Take], goal: Picture, *, height: int, dt_s: float, world: str) -> list[Picture]:
-    """The frames of the film: goal and planners side by side, all energies below; a short take waits at its end.
+    """The frames of the video: goal and planners side by side, all energies below; a short take repeats its last frame.
 
     Args:
         takes: The episodes.
         goal: The goal image.
-        height: Height of each picture in pixels.
+        height: Height of each image in pixels.
         dt_s: Simulated seconds per step.
-        world: What was planned in, in words.
+        world: Description of the planning dynamics.
 
     Raises:
         ValueError: If there is no take.
     """
     if not takes:
-        raise ValueError("a film needs at least one planner")
+        raise ValueError("a video needs at least one planner")
     total = max(len(each.pictures) for each in takes)
     top = max((energy for each in takes for energy in each.energies if math.isfinite(energy)), default=1.0)
     tall = max(132, height // 2)
@@ -171,7 +171,7 @@ def energy_chart(
     world: str,
     height: int,
 ) -> Picture:
-    """Curves from 0 to `top` over `total` steps with both axes; each has its name and present value at its end."""
+    """Curves from 0 to `top` over `total` steps with both axes; each has its name and current value at its end."""
     room, left, head = min(170, width // 3), 48, 24
     right, base = width - room, height - 24
     sheet = Image.new("RGB", (SHARPNESS * width, SHARPNESS * height), PAPER)
@@ -209,12 +209,12 @@ def energy_chart(
 
 
 class View:
-    """A camera of an environment, and the ways that plans take in its picture.
+    """A camera of an environment, and the paths of plans in its image.
 
     Args:
         env: The environment.
         camera: Name of the camera.
-        size: Width and height of the pictures in pixels.
+        size: Width and height of the images in pixels.
     """
 
     def __init__(self, env: Any, camera: str, size: int) -> None:
@@ -222,7 +222,7 @@ class View:
         self.tracked: Tracked | None = getattr(env, "tracked", None)
 
     def picture(self, path: Sequence[Point], colour: Colour | None) -> Picture:
-        """What the camera sees; with the imagined path in a colour, unless that is None, and the goal's place."""
+        """The camera image; with the predicted path in a colour, unless that is None, and the position of the goal."""
         picture = self.env.picture(self.camera, self.size)
         if colour is not None:
             picture = draw_path(picture, path, colour=colour)
@@ -232,7 +232,7 @@ class View:
         return picture
 
     def simulated(self, log: StepLog) -> list[Point]:
-        """The way of a plan in the simulator; nothing where the task does not say what it moves."""
+        """The path of a plan in the simulator; empty where the task does not declare the moved body."""
         assert log.imagined is not None
         if self.tracked is None:
             return []
@@ -243,7 +243,7 @@ class View:
         )
 
     def believed(self, log: StepLog) -> list[Point]:
-        """The way of a plan in a learned world, as the position head reads it, from where the hand really is."""
+        """The path of a plan in a learned world, from the position head, starting at the true hand position."""
         here, imagined = believed_path(log)
         path_m = self.env.hand_m() + np.concatenate([np.zeros((1, 3)), imagined - here])
         return self._pixels(self.env.scene.project(path_m, self.camera))
@@ -253,12 +253,12 @@ class View:
 
 
 def camera_of(env: Any, camera: str | None) -> str:
-    """The camera that was named, or the one that shows the task best."""
+    """The named camera, or the default one of the task."""
     return camera or str(getattr(env, "view", None) or (env.cameras or ("left",))[0])
 
 
 def _spread(heights: Sequence[float], low: float, high: float) -> list[float]:
-    """Heights of labels, pushed apart to at least 14 pixels, inside of a range where they fit."""
+    """Heights of labels, moved apart to at least 14 pixels, within a range where they fit."""
     order, placed, at = sorted(range(len(heights)), key=lambda i: heights[i]), [0.0] * len(heights), low - 14
     for rank, index in enumerate(order):
         room = high - 14 * (len(order) - 1 - rank)

@@ -1,4 +1,4 @@
-"""One self-contained page that shows a benchmark: tables, figures, what was played and on which machine."""
+"""A self-contained page of a benchmark: tables, figures, settings and the machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def number(value: float | None, *, digits: int = 3) -> str:
 
 
 def budget_text(row: Row) -> str:
-    """What a planner was sized for, in words."""
+    """The budget of a planner, in words."""
     return "–" if row["baseline"] else "own size" if row["budget"] is None else f"{row['budget']:,}".replace(",", " ")
 
 
@@ -86,7 +86,7 @@ ACROSS: Cells = {
 
 
 def columns_for(rows: Sequence[Row]) -> Cells:
-    """The columns of a table: what was believed where it is not the truth, p99 and comparison where there are any."""
+    """The columns of a table: predicted cost where it is not the true one, p99 and comparison where available."""
     known = {
         "believed by the world model (its own unit)": any(row["dynamics"] == LEARNED for row in rows),
         "p99 per plan": any(row["p99_ms"] is not None for row in rows),
@@ -127,12 +127,12 @@ def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def write_page(rows: Sequence[Row], facts: Mapping[str, Any], path: Path, *, figures: Mapping[str, Path]) -> None:
-    """Write the page; figures are embedded, so that it can be sent as one file.
+    """Write the page; figures are embedded in the file.
 
     Raises:
         OSError: If a figure cannot be read or the page cannot be written.
     """
-    modes = {"open": "one plan per start, carried out as it is", "closed": "episodes, planned anew along the way"}
+    modes = {"open": "one plan per start, executed open-loop", "closed": "episodes with replanning"}
     lead = (
         f"{facts['done']} of {facts['cells']} runs; {modes[rows[0]['mode']]}. Costs are the task's own, of the course"
     )

@@ -1,4 +1,4 @@
-"""From the outcomes of cells to the rows of a table."""
+"""Computes the rows of a table from the outcomes of cells."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ENOUGH_FOR_P99 = 100
 
 
 def best_known(outcomes: Sequence[Outcome]) -> dict[tuple[Any, ...], float]:
-    """The lowest cost of anything that played a start, baselines included, by the place of its cells."""
+    """The lowest cost on each start, baselines included, by the `place` of the cells."""
     best: dict[tuple[Any, ...], float] = {}
     for each in outcomes:
         best[each.cell.place] = min(each.cost, best.get(each.cell.place, math.inf))
@@ -59,7 +59,7 @@ def table(outcomes: Sequence[Outcome], *, reference: str | None = None) -> list[
     """One row for each planner at each budget on each task; regrets are costs above the best known of each start.
 
     Args:
-        outcomes: What was played.
+        outcomes: The outcomes of the cells.
         reference: Name of the planner that the others are compared with, start by start and seed by seed, or None.
     """
     best = best_known(outcomes)
@@ -78,7 +78,7 @@ def table(outcomes: Sequence[Outcome], *, reference: str | None = None) -> list[
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """The table as comma-separated text; what is not known is left empty."""
+    """The table as comma-separated text; unknown values are left empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -125,13 +125,13 @@ def _row(group: Sequence[Outcome], best: Mapping[tuple[Any, ...], float]) -> Row
 
 
 def _believed(group: Sequence[Outcome]) -> float | None:
-    """Mean cost that first searches expected of their plans, in the unit of their world."""
+    """Mean predicted cost of the first plans, in the unit of their world."""
     known = [each.believed for each in group if each.believed is not None and math.isfinite(each.believed)]
     return float(np.mean(known)) if known and len(known) == len(group) else None
 
 
 def _against(group: Sequence[Outcome], other: Sequence[Outcome]) -> Row:
-    """The same starts and seeds, played by two planners; negative differences are in favour of the first."""
+    """Comparison of two planners on the same starts and seeds; negative differences favour the first."""
     theirs = {(each.cell.start, each.cell.seed): each for each in other}
     pairs = [(each, theirs[key]) for each in group if (key := (each.cell.start, each.cell.seed)) in theirs]
     gaps = np.array([mine.cost - their.cost for mine, their in pairs])

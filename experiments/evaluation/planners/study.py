@@ -1,4 +1,4 @@
-"""From the options to the list of cells; mistakes in them are told before any work begins."""
+"""Builds the list of cells from the options; errors in them are raised before any work begins."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ OWN_SIZE = "default"
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """A planner as it is called in the tables.
+    """A planner in the tables.
 
     Args:
         label: Its name there.
         kind: Name of its builder.
-        arguments: What it is built with.
+        arguments: Its arguments.
         budgets: Evaluations that it is sized for; None keeps its own size.
     """
 
@@ -46,12 +46,12 @@ class Contestant:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What is to be played.
+    """The planned cells of a benchmark.
 
     Args:
         cells: All cells, in order.
-        left_out: What cannot be played, in sentences.
-        checkpoint: The learned world model, if there are cells that plan in one.
+        left_out: Cells that cannot be played and why, in sentences.
+        checkpoint: The learned world model, if any cell plans in one.
     """
 
     cells: tuple[Cell, ...]
@@ -60,7 +60,7 @@ class Study:
 
 
 def task_name(given: str) -> str:
-    """The full name of a task; the version may be left out, which means the newest.
+    """The full name of a task; without a version the newest one.
 
     Raises:
         UnknownName: If there is no such task; lists what exists.
@@ -76,12 +76,12 @@ def task_name(given: str) -> str:
 def contestant(entry: str | Mapping[str, Any], configs: Path, budgets: Sequence[int | str]) -> Contestant:
     """A planner from an entry of the list: the name of a file in configs/planner, or a mapping.
 
-    A mapping has `label`, `planner` (the file's name), its own `budgets` if it likes, and arguments that differ from
-    the file's.
+    A mapping has `label`, `planner` (the file's name), optional `budgets`, and arguments that override those of the
+    file.
 
     Raises:
         UnknownName: If there is no such file; lists what exists.
-        ValueError: If a mapping has no planner, or an argument or a budget is not usable.
+        ValueError: If a mapping has no planner, or an argument or a budget is invalid.
     """
     from omegaconf import OmegaConf
 
@@ -106,11 +106,11 @@ def study_of(options: Mapping[str, Any], *, configs: Path, shipped: Path) -> Stu
     Args:
         options: The options of bench_planners.yaml.
         configs: Folder of the configuration files.
-        shipped: The world model that plans where no other checkpoint is named.
+        shipped: The default world model.
 
     Raises:
         UnknownName: If a task or planner is unknown.
-        ValueError: If an option is not usable, or nothing is left to play.
+        ValueError: If an option is invalid, or no cell remains.
     """
     _check(options)
     contestants = [contestant(entry, configs, options["budgets"]) for entry in options["planners"]]
@@ -123,7 +123,7 @@ def study_of(options: Mapping[str, Any], *, configs: Path, shipped: Path) -> Stu
     left_out: list[str] = []
     for name in dict.fromkeys(task_name(str(given)) for given in options["tasks"]):
         if learned and name != LEARNED_TASK:
-            left_out.append(f"{name}: no learned world model knows it (only {LEARNED_TASK})")
+            left_out.append(f"{name}: no learned world model supports it (only {LEARNED_TASK})")
             continue
         for each in contestants:
             try:
@@ -163,7 +163,7 @@ def _cells_of(each: Contestant, name: str, options: Mapping[str, Any], checkpoin
 
 
 def _baselines(name: str, options: Mapping[str, Any], checkpoint: Path | None) -> list[Cell]:
-    """Do nothing, random, oracle; those without chance play each start once."""
+    """The idle, random and oracle baselines; deterministic ones play each start once."""
     robot = _robot(checkpoint)
     task = task_at(name, checkpoint, robot=robot)
     common = {**_common(task, options, None), "dynamics": SIMULATOR, "effort": 0.0, "robot": robot}
@@ -196,7 +196,7 @@ def _common(task: Task, options: Mapping[str, Any], checkpoint: Path | None) -> 
 
 
 def _robot(checkpoint: Path | None) -> str:
-    """The arm of a learned world model, empty for the usual one."""
+    """The arm of a learned world model, empty for the default one."""
     robot = DEFAULT if checkpoint is None else robot_of(world_model_at(checkpoint, "cpu").interface)
     return "" if robot == DEFAULT else robot
 
@@ -219,7 +219,7 @@ def _budget(given: int | str) -> int | None:
 
 
 def _check_reference(reference: str | None, cells: Sequence[Cell]) -> None:
-    """See that there is one row of each task to compare with, before anything is played."""
+    """Check that the reference has one row per task, before anything is played."""
     if reference is None:
         return
     names = sorted({cell.planner for cell in cells})

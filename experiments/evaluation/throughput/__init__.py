@@ -1,1 +1,1 @@
-"""How fast rollouts, searches, the simulator and a control loop are."""
+"""Throughput of rollouts, searches, the simulator and a control loop."""

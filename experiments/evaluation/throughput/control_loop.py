@@ -1,4 +1,4 @@
-"""A control loop in real time: pictures in, actions out, with a world model of random weights."""
+"""A real-time control loop: images in, actions out, with a world model of random weights."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def make_agent(seed: int) -> tuple[PlanningAgent, int]:
 
 
 def drive(planning: str, *, count: int, period_s: float, seed: int) -> dict[str, Any]:
-    """Drive `count` control periods and tell how the loop kept time.
+    """Run `count` control periods and return timing statistics of the loop.
 
     Args:
-        planning: "sync" plans inside each period, "async" in a thread beside it.
+        planning: "sync" plans inside each period, "async" in a parallel thread.
         count: Control periods.
         period_s: Their length.
-        seed: Of weights, pictures and planner.
+        seed: Of weights, images and planner.
 
     Raises:
         ValueError: If `planning` is neither.
@@ -79,7 +79,7 @@ def drive(planning: str, *, count: int, period_s: float, seed: int) -> dict[str,
             timing=Timing(period_s=period_s, max_age_s=(HORIZON - 1) * period_s),
             pool=stack.enter_context(ThreadPoolExecutor(1)) if planning == "async" else None,
         )
-        for _ in range(3):  # the first searches set up what later ones find ready
+        for _ in range(3):  # warm-up: the first searches initialise caches
             executor.tick(looks[0])
         for beat in beats(count, period_s=period_s):
             began_s = time.monotonic()
@@ -96,7 +96,7 @@ def drive(planning: str, *, count: int, period_s: float, seed: int) -> dict[str,
 
 
 def _figures(cycles: np.ndarray, ages: np.ndarray, period_s: float) -> dict[str, Any]:
-    """A cycle runs from the time that its beat was due to the answer."""
+    """Timing statistics; a cycle runs from the scheduled time to the answer."""
     p50, p99 = np.percentile(cycles, [50, 99])
     return {
         "periods": len(cycles),

@@ -1,4 +1,4 @@
-"""The published rollout as one would first write it: each window anew, for each candidate, with nothing saved."""
+"""The published rollout in a direct implementation: each window anew, for each candidate, without a cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Rollout = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def plain(predictor: CausalPredictor) -> Rollout:
-    """A rollout over the predictor's weights: every frame of a window passes every layer for every candidate.
+    """A rollout with the predictor's weights: every frame of a window passes every layer for every candidate.
 
     Args:
         predictor: In the published form, one token per state.
@@ -28,7 +28,7 @@ def plain(predictor: CausalPredictor) -> Rollout:
         ValueError: If the predictor's positions do not restart with each window.
     """
     if not isinstance(predictor.positions, WindowPositions):
-        raise ValueError("the plain rollout knows the published form only")
+        raise ValueError("the plain rollout supports only the published form")
     table = predictor.positions.table[:, :, 0]
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Learned dynamics at work: rollouts in several ways, timed in turn."""
+"""Timing of learned dynamics: rollouts in several variants, in turn."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Imagine = Callable[[Plans], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What is measured; see configs/bench_speed.yaml."""
+    """Sizes of the measurement; see configs/bench_speed.yaml."""
 
     preset: str
     samples: int
@@ -48,7 +48,7 @@ class Sizes:
 
 
 def predictors(sizes: Sizes) -> dict[str, CausalPredictor]:
-    """The published form and our own, of the published size, with weights that let actions matter."""
+    """The published form and our own, of the published size, with weights that make actions matter."""
     made = {}
     for name, form, window in (
         ("published", published, sizes.window),
@@ -64,7 +64,7 @@ def predictors(sizes: Sizes) -> dict[str, CausalPredictor]:
 
 
 def variants(made: dict[str, CausalPredictor], context: Context, device: torch.device) -> dict[str, Imagine]:
-    """Each way to imagine: plans `(1, S, H, A)` in, latents `(1, S, H, 1, D)` out."""
+    """Each rollout variant: plans `(1, S, H, A)` in, latents `(1, S, H, 1, D)` out."""
 
     def through(dynamics: Dynamics) -> Imagine:
         return lambda plans: dynamics.rollout(context, plans).latents
@@ -82,7 +82,7 @@ def variants(made: dict[str, CausalPredictor], context: Context, device: torch.d
 
 
 def instructions() -> str:
-    """The processor's instructions that PyTorch uses, those for sixteen bits, and which number format is faster."""
+    """The processor's instruction set in PyTorch, its 16-bit instructions, and the faster number format."""
     path = Path("/proc/cpuinfo")
     flags = set(path.read_text(encoding="utf-8").split()) if path.exists() else set()
     short = ", ".join(name for name in SHORT_FLAGS if name in flags) or "none"
@@ -91,7 +91,7 @@ def instructions() -> str:
 
 
 def seconds(task: Callable[[], Any], device: torch.device) -> float:
-    """Busy time of the process, or time until the device is done."""
+    """CPU time of the process, or time until the device has finished."""
     if device.type == "cpu":
         start = time.process_time()
         task()
@@ -118,7 +118,7 @@ def search(imagine: Imagine, goal: Tensor, sizes: Sizes) -> None:
 
 
 def measure(frames: int, sizes: Sizes, device: torch.device) -> list[dict[str, Any]]:
-    """One row per variant, for a context of so many frames."""
+    """One row per variant, for a context of that many frames."""
     width, draw = PRESETS[sizes.preset].latent_dim, generator(sizes.seed, "data", frames)
     latents = torch.randn(1, frames, 1, width, generator=draw).to(device)
     actions = torch.randn(1, frames - 1, ACTION_DIM, generator=draw).to(device)
@@ -160,7 +160,7 @@ def operations(imagine: Imagine, plans: Plans) -> float:
 
 
 def product_rate(sizes: Sizes, dtype: torch.dtype) -> float:
-    """GFLOP per busy second of a plain matrix product of the rollout's size: a window of each plan to all heads."""
+    """GFLOP per CPU second of a plain matrix product of the rollout's size: a window of each plan to all heads."""
     trunk = PRESETS[sizes.preset].trunk
     rows, width, columns = sizes.samples * sizes.window, trunk.width, 3 * trunk.heads * trunk.head_dim
     left, right = torch.ones(rows, width, dtype=dtype), torch.ones(width, columns, dtype=dtype)

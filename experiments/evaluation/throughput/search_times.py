@@ -1,4 +1,4 @@
-"""What a planner itself costs: searches whose world is free, and many worlds in one call beside one call for each."""
+"""The overhead of a planner: searches with free dynamics, and many worlds in one call compared with one call each."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BOX = ActionBox(low=-torch.ones(ACTION_DIM), high=torch.ones(ACTION_DIM))
 
 
 def overhead(name: str, *, samples: int, rounds: int, iterations: int = 30) -> dict[str, Any]:
-    """Busy milliseconds per round of a search whose costs are read off the plans.
+    """CPU milliseconds per round of a search whose costs are computed from the plans alone.
 
     Args:
         name: Of the planner.
         samples: Plans per round.
-        rounds: Searches, of which the median counts.
+        rounds: Number of searches; the result is their median.
         iterations: Rounds of each search.
     """
     planner = PLANNERS[name](num_samples=samples, num_elites=samples // 10, num_iterations=iterations)
@@ -36,9 +36,9 @@ def overhead(name: str, *, samples: int, rounds: int, iterations: int = 30) -> d
 
 
 def side_by_side(name: str, *, worlds: int, samples: int, rounds: int, seed: int) -> dict[str, Any]:
-    """Plans per second of one call for all worlds against one call for each, with a small recurrent network as model.
+    """Plans per second of one call for all worlds against one call each, with a small recurrent network as model.
 
-    Each world has a random stream of its own, so that its plan is the same either way.
+    Each world has its own random stream, so that its plan is the same in both.
     """
     stream = generator(seed, "model")
     into, out = torch.randn(WIDTH + ACTION_DIM, 64, generator=stream) / 5, torch.randn(64, WIDTH, generator=stream) / 5

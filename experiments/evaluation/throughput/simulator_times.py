@@ -1,4 +1,4 @@
-"""True dynamics beside a plain `mujoco.rollout` of the same control signals: physics steps per busy second."""
+"""True dynamics compared with a plain `mujoco.rollout` of the same controls: physics steps per CPU second."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jepa_mpc.seeding import generator
 
 
 def simulate(name: str, *, rows: int, rounds: int, seed: int) -> dict[str, Any]:
-    """Thousands of physics steps per busy second, ours and plain, in turn.
+    """Thousands of physics steps per CPU second, ours and plain, in turn.
 
     Args:
         name: Of a task.
         rows: Candidate plans, each as long as the task's horizon.
-        rounds: Measurements, of which medians are given.
+        rounds: Measurements; the results are medians.
         seed: Of the start and the plans.
     """
     task = envs.make_task(name)

@@ -223,7 +223,7 @@ def test_what_is_missing_is_told_in_a_sentence(policy, tmp_path):
     policy.reset()
     with pytest.raises(BadObservation, match="there is no goal: send observation.images.goal_left"):
         policy.select_action(pictures(1, goals=False))
-    with pytest.raises(BadObservation, match="need one goal picture per camera"):
+    with pytest.raises(BadObservation, match="need one goal image per camera"):
         JepaMpcPolicy(JepaMpcConfig(goal=["left.png"], **given, **features()))
     with pytest.raises(BadObservation, match="cannot be read"):
         JepaMpcPolicy(JepaMpcConfig(goal=[str(tmp_path / "a"), str(tmp_path / "b")], **given, **features()))
@@ -235,7 +235,7 @@ def test_what_is_missing_is_told_in_a_sentence(policy, tmp_path):
         JepaMpcPolicy(JepaMpcConfig(**features()))
     meta = SimpleNamespace(fps=4, total_episodes=1, total_frames=5, repo_id="log/set")
     stats = {"action": {"std": np.ones(WIDTH), "min": -np.ones(WIDTH), "max": np.ones(WIDTH)}}
-    with pytest.raises(ValueError, match=r"the dataset has no pictures observation.images.NAME"):
+    with pytest.raises(ValueError, match=r"the dataset has no images observation.images.NAME"):
         JepaMpcPolicy(JepaMpcConfig(**features(cameras=())), dataset_stats=stats, dataset_meta=meta)
     with pytest.raises(ValueError, match="window must be 2 observations or more"):
         JepaMpcConfig(window=1, **features())

@@ -1,1 +1,1 @@
-"""Agents by name of their method, played in labs; probes of frozen features."""
+"""Agents by method name, episodes in labs, and probes of frozen features."""

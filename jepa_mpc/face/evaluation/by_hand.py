@@ -1,4 +1,4 @@
-"""One episode towards a goal picture of one's own: a file, or a frame of a log."""
+"""One episode to a goal image given by the user: a file, or a frame of a log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Picture = NDArray[np.uint8]
 
 
 class GivenGoal:
-    """An environment whose goal image is another than its own.
+    """An environment with a replaced goal image.
 
     Args:
         env: The environment.
@@ -38,7 +38,7 @@ class GivenGoal:
 
     @property
     def unwrapped(self) -> GivenGoal:
-        """Itself: the environment within has another goal."""
+        """Itself: the wrapped environment has another goal."""
         return self
 
     def goal(self) -> Observation:
@@ -47,18 +47,18 @@ class GivenGoal:
 
 
 def play_by_hand(job: LabJob, goal: Any, out: Path) -> Path:
-    """Play one episode of the world model in the job's lab, and leave pictures, numbers and the recording, if wanted.
+    """Play one episode of the world model in the job's lab and write images, results and, on request, a recording.
 
-    How far the hand is from such a goal nobody knows but the agent, so there is no score: `episode.json` holds how far
-    away it believed the goal to be.
+    The true distance to such a goal is unknown, so there is no score: `episode.json` holds the distance that the agent
+    estimates.
 
     Args:
         job: The lab and the methods.
-        goal: A picture file, one per camera in a list, or `log:episode:frame`.
+        goal: An image file, a list with one per camera, or `log:episode:frame`.
         out: The run folder.
 
     Raises:
-        BadObservation: If the goal cannot be read, or there is not one picture per camera.
+        BadObservation: If the goal cannot be read, or the number of images is not that of the cameras.
         BadEpisode: If the log is damaged.
     """
     env = ReachEnv(robot=job.robot, cameras=job.cameras, image_size=job.image_size, budget=job.budget)

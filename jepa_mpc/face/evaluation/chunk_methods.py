@@ -1,4 +1,4 @@
-"""Chunk policies on the reaching task: played alone, and as what a planner begins with."""
+"""Chunk policies on the reaching task: alone, and as proposals for a planner."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from jepa_mpc.world_model.agents.chunk import ChunkAgent, SeededAgent
 from jepa_mpc.world_model.checkpoints.policies import load_chunk_policy
 from jepa_mpc.world_model.policies.chunk import ChunkPolicy, ChunkProposal
 
-ASKED = (1, 3, 8)  # steps within which the planner's candidates arrive, the best guess first
+ASKED = (1, 3, 8)  # numbers of steps in which the planner's candidates reach the goal, the best guess first
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkMethod:
-    """One way of playing.
+    """How one method acts.
 
     Args:
         policy: Folder of the chunk policy, or None for the planner alone.
-        search: How the planner searches, or None for the policy alone.
-        execute: Actions of a chunk that the policy alone carries out before it asks again.
+        search: Planner settings, or None for the policy alone.
+        execute: Actions of a chunk that the policy alone executes before the next prediction.
     """
 
     policy: Path | None = None
@@ -40,25 +40,25 @@ class ChunkMethod:
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkMethods(Methods):
-    """Builds agents of chunk policies by the name of their method.
+    """Builds agents with chunk policies by method name.
 
     Args:
-        ways: Name -> way of playing.
+        ways: Method name -> how it acts.
     """
 
     ways: Mapping[str, ChunkMethod] = field(default_factory=dict)
 
     def names(self) -> tuple[str, ...]:
-        """Every method that can be played."""
+        """All method names."""
         return tuple(self.ways)
 
     def agent(self, name: str, env: ReachEnv, *, stream: int) -> Agent:
-        """An agent for one episode; `stream` tells its random numbers from other episodes'."""
+        """An agent for one episode; `stream` selects its random numbers."""
         way = choose(self.ways, name, "method")
         policy = None if way.policy is None else policy_for(env, way.policy, self.device)
         if way.search is None:
             if policy is None:
-                raise ValueError(f"{name!r} has neither a policy nor a search: nothing could act")
+                raise ValueError(f"{name!r} needs a policy or a search")
             return ChunkAgent(policy, execute=way.execute, budget=policy.max_steps)
         proposal = None if policy is None else ChunkProposal(policy, within=ASKED)
         model = world_model_at(self.checkpoint, self.device)
@@ -67,7 +67,7 @@ class ChunkMethods(Methods):
 
 
 def policy_for(env: ReachEnv, folder: Path, device: str) -> ChunkPolicy:
-    """A published chunk policy for a robot, read once per process.
+    """A published chunk policy for a robot, cached per process.
 
     Raises:
         BadCheckpoint: If it cannot be read, or was trained with other cameras.
@@ -76,7 +76,7 @@ def policy_for(env: ReachEnv, folder: Path, device: str) -> ChunkPolicy:
     policy = _policy_at(folder, device, tuple(box.low.tolist()), tuple(box.high.tolist()))
     known = tuple(getattr(policy.perception, "cameras", env.cameras))
     if known != tuple(env.cameras):
-        raise BadCheckpoint(f"the policy in {folder} knows the cameras {known}, the robot has {tuple(env.cameras)}")
+        raise BadCheckpoint(f"the policy in {folder} expects the cameras {known}, the robot has {tuple(env.cameras)}")
     return policy
 
 

@@ -1,4 +1,4 @@
-"""Probes: small maps from frozen tokens to a place, fitted on some labs and judged on others."""
+"""Probes: small maps from frozen tokens to a position, fitted on some labs and evaluated on others."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Predict = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Frames as an encoder sees them, and what is to be read.
+    """Encoded frames with their targets.
 
     Args:
         tokens: `G N D`.
-        places: `G 3`, m.
-        looks: Number of the lab that each frame comes from `G`: frames of one lab look alike.
+        places: Target positions `G 3`, m.
+        looks: Lab index of each frame `G`; frames of one lab look alike.
     """
 
     tokens: Tensor
@@ -31,12 +31,12 @@ class Samples:
     looks: Tensor
 
     def split(self, share: float) -> tuple[Samples, Samples]:
-        """The first and the last frames; they come in the order of their draw."""
+        """The first and the last frames; frames come in the order they were drawn."""
         cut = round((1 - share) * len(self.places))
         return self._part(slice(cut)), self._part(slice(cut, None))
 
     def first(self, share: float) -> Samples:
-        """The first frames, a share of all; at least ten, of which a probe can be fitted and chosen."""
+        """The first frames, a share of all; at least ten, the minimum for fitting and selecting a probe."""
         return self._part(slice(max(10, round(share * len(self.places)))))
 
     def _part(self, rows: slice) -> Samples:
@@ -44,11 +44,11 @@ class Samples:
 
 
 def linear(train: Samples, *, generator: Generator) -> Predict:
-    """Ridge regression from all tokens side by side; the penalty is the best of five on a fifth of the frames.
+    """Ridge regression on all tokens concatenated; selects the best of five penalties on a fifth of the frames.
 
     Args:
-        train: What it is fitted on.
-        generator: Not used: nothing is drawn.
+        train: Training frames.
+        generator: Unused: nothing is random.
     """
     fitted, judged = train.split(0.2)
     scores = [
@@ -71,14 +71,14 @@ def _ridge(train: Samples, penalty: float) -> Predict:
 
 
 class AttentiveReader(nn.Module):
-    """One learned query looks over all tokens, each marked with its place in the grid; a linear map follows.
+    """Attentive probe: one learned query attends to all tokens with positional embeddings; a linear map follows.
 
     Args:
         num_tokens: N.
         inputs: Width D of the tokens.
         width: Width of the probe.
         heads: Attention heads.
-        outputs: Numbers to read.
+        outputs: Number of outputs.
     """
 
     def __init__(self, num_tokens: int, inputs: int, *, width: int = 64, heads: int = 4, outputs: int = 3) -> None:
@@ -91,7 +91,7 @@ class AttentiveReader(nn.Module):
         self.mix = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, outputs))
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw marks and query: a normal distribution, of spread 0.02 and 1."""
+        """Draw positional embeddings (std 0.02) and the query (std 1) from normal distributions."""
         nn.init.normal_(self.marks, std=0.02, generator=generator)
         nn.init.normal_(self.query, generator=generator)
 
@@ -106,14 +106,14 @@ class AttentiveReader(nn.Module):
 def attentive(
     train: Samples, *, generator: Generator, steps: int = 600, batch: int = 128, rate: float = 2e-3
 ) -> Predict:
-    """An attentive probe, trained by AdamW on standardised tokens and places.
+    """An attentive probe, trained by AdamW on standardised tokens and positions.
 
     Args:
-        train: What it is fitted on.
+        train: Training frames.
         generator: Draws weights and batches.
         steps: Optimiser steps.
         batch: Frames per step.
-        rate: Peak of the learning rate; a cosine leads it to zero.
+        rate: Peak learning rate, with cosine decay to zero.
     """
     centre, spread = train.tokens.mean((0, 1)), train.tokens.std((0, 1)).clamp_min(1e-6)
     middle, scale = train.places.mean(0), train.places.std(0)
@@ -138,14 +138,14 @@ def attentive(
 
 
 READERS: dict[str, Callable[..., Predict]] = {"linear": linear, "attentive": attentive}
-"""Name -> how a probe is fitted."""
+"""Name -> fitting function of a probe."""
 
 
 def judge(predict: Predict, held: Samples) -> dict[str, float]:
-    """Median and mean error (cm) and R^2 on frames that it was not fitted on, and R^2 among frames that look alike.
+    """Median and mean error (cm) and R^2 on held-out frames, and R^2 within labs.
 
-    `r2_alike` compares with the mean place of each lab: features that know nothing but the look of a scene, which
-    hardly changes within an episode, cannot come above 0 there, however well they do across labs.
+    `r2_alike` compares with the mean position of each lab. Features that only encode the appearance of a scene, which
+    hardly changes within an episode, cannot exceed 0 there, however well they do across labs.
     """
     missed = predict(held.tokens) - held.places
     spread = (held.places - held.places.mean(0)).square().sum()
@@ -160,7 +160,7 @@ def judge(predict: Predict, held: Samples) -> dict[str, float]:
 
 
 def mean_of_look(samples: Samples) -> Tensor:
-    """The mean place `G 3` over the frames that look like each one."""
+    """Mean position `G 3` over the frames of the same lab."""
     _, number = samples.looks.unique(return_inverse=True)
     count = int(number.max()) + 1
     sums = torch.zeros(count, samples.places.shape[1]).index_add(0, number, samples.places)

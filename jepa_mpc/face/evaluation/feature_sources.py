@@ -1,4 +1,4 @@
-"""Where features come from: a trained system or a released encoder, the same with fresh weights, the bare input."""
+"""Sources of features: a trained system or released encoder, the same with fresh weights, and the raw input."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from jepa_mpc.world_model.checkpoints.restore import load_network
 Encode = Callable[[Tensor], Tensor]
 PATCH = 8
 CHUNK = 128
-"""Frames at a time."""
+"""Frames per batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSource:
-    """An encoder that is probed, and the same network before any training.
+    """An encoder to probe, and the same network untrained.
 
     Args:
-        name: What the report calls it.
-        sees: Its entry in a log: frames, or clouds.
-        trained: Frames `G C h w` or clouds `G points 3` to tokens `G N D`.
-        fresh: The same with the weights of a seed.
-        cameras: Those that it was trained with, in stacking order; None if it says nothing of them.
+        name: Name in the report.
+        sees: Its input field in a log: frames or clouds.
+        trained: Maps frames `G C h w` or clouds `G points 3` to tokens `G N D`.
+        fresh: The same with weights drawn from a seed.
+        cameras: Cameras of its training, in stacking order; None if unknown.
     """
 
     name: str
@@ -47,7 +47,7 @@ class FeatureSource:
 
 
 def of_checkpoint(folder: str | Path, *, device: torch.device) -> FeatureSource:
-    """The encoder of a training of ours.
+    """The encoder of a trained checkpoint.
 
     Raises:
         BadCheckpoint: If the folder holds no system that encodes frames.
@@ -68,24 +68,24 @@ def of_checkpoint(folder: str | Path, *, device: torch.device) -> FeatureSource:
 
 
 def released(options: Mapping[str, Any], *, image: int | None, cells: int, device: torch.device) -> FeatureSource:
-    """A released encoder of pictures, frozen.
+    """A released image encoder, frozen.
 
     Args:
         options: Arguments of `vjepa2_encoder`; `model` names the release.
-        image: Side (px) of the squares that it is shown; by default the one it was trained with at last.
-        cells: Its tokens are averaged to at most so many rows and columns, so that thousands of frames fit memory.
-        device: Where it computes.
+        image: Side (px) of the square input; by default that of its last training.
+        cells: Tokens are averaged to at most this many rows and columns, so that thousands of frames fit in memory.
+        device: Device to run on.
 
     Raises:
-        BadCheckpoint: If the weights cannot be had, or are others; says what to do.
-        ValueError: If patches do not fill the squares.
+        BadCheckpoint: If the weights cannot be obtained or are others; says what to do.
+        ValueError: If the image side is not a multiple of the patch size.
     """
     trained: Any = load_released(**options)
     model = str(options["model"])
     side = image or RELEASES[model].image
     if cells < 1 or side % trained.sizes.patch:
         raise ValueError(
-            f"need cells >= 1 and an image that patches of {trained.sizes.patch} px fill, got {cells}, {side}"
+            f"need cells >= 1 and an image side that is a multiple of {trained.sizes.patch} px, got {cells}, {side}"
         )
 
     def encode(encoder: nn.Module) -> Encode:
@@ -100,7 +100,7 @@ def released(options: Mapping[str, Any], *, image: int | None, cells: int, devic
 
 def _of_objective(objective: nn.Module, name: str, device: torch.device) -> Encode:
     if not hasattr(objective, "encode"):
-        raise BadCheckpoint(f"{name} is a {type(objective).__name__}, which encodes no frames")
+        raise BadCheckpoint(f"{name} is a {type(objective).__name__}, which does not encode frames")
     objective.eval().to(device)
     return _in_parts(lambda frames: objective.encode(frames[:, None])[:, 0], device)  # type: ignore[operator]
 
@@ -108,12 +108,12 @@ def _of_objective(objective: nn.Module, name: str, device: torch.device) -> Enco
 def _seen_by(objective: nn.Module, name: str) -> str:
     seen = str(getattr(objective, "main_input", "frames"))
     if seen not in PLAIN:
-        raise BadCheckpoint(f"{name} learns from {seen}, which tells of no place: a probe reads {' or '.join(PLAIN)}")
+        raise BadCheckpoint(f"{name} encodes {seen}, which has no position target: a probe reads {' or '.join(PLAIN)}")
     return seen
 
 
 def _of_pictures(encoder: nn.Module, *, image: int, cells: int, device: torch.device) -> Encode:
-    look = RobotPixels(image, ratio=(0.75, 1.35))  # the whole picture, where it is not too long
+    look = RobotPixels(image, ratio=(0.75, 1.35))  # the whole image, unless its aspect ratio is out of range
 
     def encode(frames: Tensor) -> Tensor:
         tokens = encoder(look(frames))
@@ -125,7 +125,7 @@ def _of_pictures(encoder: nn.Module, *, image: int, cells: int, device: torch.de
 
 
 def _in_parts(encode: Encode, device: torch.device) -> Encode:
-    """A chunk of frames at a time, on the device and back."""
+    """Encode batch by batch on the device, and move the result back."""
 
     @torch.no_grad()
     def all_of(frames: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def _in_parts(encode: Encode, device: torch.device) -> Encode:
 
 
 def pixels(frames: Tensor) -> Tensor:
-    """Patches of the picture as tokens `G N D`, as they are; black fills the last ones up."""
+    """Raw image patches as tokens `G N D`; zeros pad the border patches."""
     height, width = frames.shape[-2:]
     filled = F.pad(frames.float() / 255, (0, -width % PATCH, 0, -height % PATCH))
     boxes = F.pixel_unshuffle(filled, PATCH)  # (G, C patch^2, rows, columns)
@@ -143,10 +143,10 @@ def pixels(frames: Tensor) -> Tensor:
 
 
 def moments(clouds: Tensor) -> Tensor:
-    """Where the points of clouds `G points 3` lie, without any network: mean, spread and deciles as tokens `G 11 3`."""
+    """Statistics of clouds `G points 3` without a network: mean, spread and deciles as tokens `G 11 3`."""
     deciles = clouds.quantile(torch.linspace(0.1, 0.9, 9), dim=1).transpose(0, 1)
     return torch.cat([clouds.mean(1, keepdim=True), clouds.std(1, keepdim=True), deciles], dim=1)
 
 
 PLAIN: dict[str, Encode] = {"frames": pixels, "clouds": moments}
-"""What a log's entry says by itself: the plain baseline beside an encoder of it."""
+"""Raw features of a log field: the baseline for an encoder of it."""

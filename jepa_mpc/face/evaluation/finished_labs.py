@@ -1,4 +1,4 @@
-"""Labs that were played, kept on the disk one by one, so that a run that was killed goes on with the next one."""
+"""Results of finished labs, stored one by one, so that an interrupted run resumes with the next lab."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDER = "labs"
 
 
 class FinishedLabs:
-    """The results of a run, a file per lab, each written whole or not at all.
+    """The results of a run, one atomically written file per lab.
 
     Args:
         run: The run folder.
@@ -29,7 +29,7 @@ class FinishedLabs:
         self.folder = run / FOLDER
 
     def read(self, job: LabJob) -> LabResult | None:
-        """The result of a lab that was played to its end, with its film; None if it is still to be played."""
+        """The result of a finished lab, with its video; None if it has not been played."""
         path = self._path(job.split, job.index)
         if not path.exists() or (job.film is not None and not job.film.exists()):
             return None
@@ -40,7 +40,7 @@ class FinishedLabs:
             records = tuple(revive(EpisodeRecord, content) for content in facts["records"])
             tile = None if facts["tile"] is None else Tile(**_lost_again(facts["tile"]), **pictures)
         except (BadZipFile, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged ({error}): delete it, and the lab is played again") from error
+            raise ValueError(f"{path} is damaged ({error}): delete it to replay the lab") from error
         return LabResult(index=job.index, records=records, tile=tile)
 
     def keep(self, result: LabResult) -> None:
@@ -65,5 +65,5 @@ class FinishedLabs:
 
 
 def _lost_again(tile: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: the distance of a simulation that diverged is null there."""
+    """Restore the infinite distance of a diverged simulation, which JSON stores as null."""
     return {**tile, "distance_m": float("nan") if tile["distance_m"] is None else tile["distance_m"]}

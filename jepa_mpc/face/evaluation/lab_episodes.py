@@ -1,4 +1,4 @@
-"""Episodes of one lab: every method from the same starts to the same goals."""
+"""Episodes of one lab: all methods from the same starts to the same goals."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from jepa_mpc.seeding import seed_of
 
 @dataclass(frozen=True, kw_only=True)
 class LabJob:
-    """What one worker does in one go.
+    """The job of one worker.
 
     Args:
         lab: The lab.
-        index: Its number in the list of labs.
-        split: The split that it stands for in the report.
+        index: Its index in the list of labs.
+        split: The split that it represents in the report.
         episodes: Episodes per method.
         seed: Base seed of starts and goals.
         budget: Control steps per episode.
-        cameras, image_size: What the model sees.
+        cameras, image_size: Camera inputs of the model.
         methods: Builds the agents.
         names: The methods to play.
-        film: Where the film of the world model's episodes goes, or None.
+        film: Path of the video of the world model's episodes, or None.
         robot: The robot, a name of `envs.robots.ROBOTS`.
-        view: Where the recording of the world model's episodes goes, or None.
+        view: Path of the recording of the world model's episodes, or None.
     """
 
     lab: Lab
@@ -68,7 +68,7 @@ class LabResult:
 
 
 def play_lab(job: LabJob) -> LabResult:
-    """Play every episode of every method in one lab (in a worker process)."""
+    """Play all episodes of all methods in one lab (in a worker process)."""
     torch.set_num_threads(1)
     env = _environment(job.robot, job.cameras, job.image_size, job.budget)
     records: list[EpisodeRecord] = []
@@ -86,7 +86,7 @@ def play_lab(job: LabJob) -> LabResult:
 def play_episode(
     job: LabJob, name: str, episode: int, env: ReachEnv, film: Film | None, view: EpisodeView | None = None
 ) -> EpisodeRecord:
-    """Play one episode; start, goal and image noise depend on lab and episode alone, not on the method."""
+    """Play one episode; start, goal and image noise depend only on lab and episode, not on the method."""
     seed = seed_of(job.seed, job.lab.seed, job.lab.index, episode)
     env.reset(seed=seed, options={"lab": job.lab})
     agent = job.methods.agent(name, env, stream=seed)
@@ -124,11 +124,11 @@ def play_episode(
 
 
 def play_all(jobs: Sequence[LabJob], *, workers: int) -> Iterator[LabResult]:
-    """Play jobs in processes of their own, as they come; with one worker in this process."""
+    """Play jobs in worker processes and yield results as they finish; one worker runs in this process."""
     return in_processes(play_lab, jobs, workers=workers)
 
 
 @lru_cache(maxsize=1)
 def _environment(robot: str, cameras: tuple[str, ...], image_size: int, budget: int) -> ReachEnv:
-    """The one environment (and OpenGL context) of this process."""
+    """The environment (and OpenGL context) of this process."""
     return ReachEnv(robot=robot, cameras=cameras, image_size=image_size, budget=budget)

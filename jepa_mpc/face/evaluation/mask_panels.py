@@ -1,4 +1,4 @@
-"""What a masked system sees of a sample and what it has to predict, laid out to be drawn."""
+"""Panels of what a masked system sees of a sample and what it has to predict."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from jepa_mpc.types import Masks
 from jepa_mpc.world_model.parts.objectives.masked import MaskedObjective, Stream
 
 MOST_TIMES = 4
-"""Moments of a clip that are drawn."""
+"""Number of frames drawn of a clip."""
 
 
 def panels(objective: MaskedObjective, batch: dict[str, Tensor], stream_of: torch.Generator) -> list[list[Panel]]:
-    """A row of panels for each way of hiding, of the first sample of a batch.
+    """A row of panels for each masking scheme, for the first sample of a batch.
 
     Raises:
-        ValueError: If the batch holds nothing that the system takes.
+        ValueError: If the batch lacks the system's inputs.
     """
     rows = []
     for stream in objective.inputs:
@@ -36,12 +36,12 @@ def panels(objective: MaskedObjective, batch: dict[str, Tensor], stream_of: torc
             )
     if not rows:
         wanted = ", ".join(stream.key for stream in objective.inputs)
-        raise ValueError(f"the system masks {wanted}, and the log holds {', '.join(batch)}")
+        raise ValueError(f"the system masks {wanted}, but the log holds {', '.join(batch)}")
     return rows
 
 
 def _picture_panels(objective: MaskedObjective, stream: Stream, name: str, x: Tensor, masks: Masks) -> list[Panel]:
-    """Panels of a clip, picture or spectrogram `B (T) C h w`, prepared as the encoder takes it."""
+    """Panels of a clip, image or spectrogram `B (T) C h w`, prepared as the encoder's input."""
     clip = (x[:, None] if x.dim() == 4 else x)[0]  # (T, C, h, w)
     encoder = objective.encoder.encoder if isinstance(objective.encoder, AllLevels) else objective.encoder
     assert isinstance(encoder, VideoTransformer)
@@ -61,7 +61,7 @@ def _picture_panels(objective: MaskedObjective, stream: Stream, name: str, x: Te
 
 
 def _told(masks: Masks, count: int, pyramid: TokenPyramid | None) -> Tensor:
-    """What becomes of each of the finest tokens."""
+    """Class of each of the finest tokens: dark, seen, or its target block."""
     what = torch.full((count,), DARK)
     what[masks.context[0]] = SEEN
     for number, block in enumerate(masks.targets[0], start=1):

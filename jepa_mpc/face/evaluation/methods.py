@@ -1,4 +1,4 @@
-"""The methods that are compared: agents with a learned or the true world, and policies that plan nothing."""
+"""The compared methods: agents with learned or true dynamics, and policies without planning."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ POLICY = "policy alone"
 SEEDED = "seeded by the policy"
 SERVO = "servo"
 LEARNED = (WORLD_MODEL, FROZEN, SEEDED, POLICY, SERVO)
-"""Methods whose networks may not fit the robot."""
+"""Methods whose networks may be incompatible with the robot."""
 BASELINES = ("do nothing", "random", "oracle")
 
 
 @lru_cache(maxsize=4)
 def world_model_at(folder: Path, device: str) -> WorldModel:
-    """A published world model, or the authors' file of V-JEPA 2-AC (`.pt`), read once per process."""
+    """A published world model, or the authors' file of V-JEPA 2-AC (`.pt`), cached per process."""
     if folder.suffix == ".pt":
         return load_released(folder, cameras=("left",), dt_s=DT_S, device=device)
     return load_world_model(folder, device=device)
@@ -53,33 +53,33 @@ def world_model_at(folder: Path, device: str) -> WorldModel:
 
 @lru_cache(maxsize=4)
 def policy_at(folder: Path, checkpoint: Path, device: str) -> GoalPolicy:
-    """A published policy for the world model at `checkpoint`, read once per process."""
+    """A published policy for the world model at `checkpoint`, cached per process."""
     return load_policy(folder, world_model_at(checkpoint, device))
 
 
 @lru_cache(maxsize=2)
 def keypoints_at(folder: Path, device: str) -> HandPoints:
-    """Keypoints of the hand, read once per process."""
+    """The hand keypoint detector, cached per process."""
     return load_hand_points(folder, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Methods:
-    """Builds agents by the name of their method.
+    """Builds agents by method name.
 
     Args:
         checkpoint: Folder of the world model.
-        frozen: Folder of the control whose encoder was never trained, or None.
-        settings: How the agents plan.
-        sampling: How the agent with true dynamics plans.
-        device: Where the networks run.
+        frozen: Folder of the control with an untrained encoder, or None.
+        settings: Planner settings of the agents.
+        sampling: Planner settings with true dynamics.
+        device: Device of the networks.
         seed: Seed of planners and of the random policy.
         policy: Folder of a policy for the world model, or None.
-        seeded: How the agent plans that the policy proposes plans to; as the others by default.
-        full: What the agent of six modules is built of, if it is to play in place of the simple one.
-        calibrated: Likewise how the calibrated agent looks for the hand.
-        keypoints: Folder of its keypoints.
-        dynamics: Which simulator the agent with true dynamics plans in.
+        seeded: Planner settings of the agent that uses the policy's proposals; by default `settings`.
+        full: Settings of the full (two-mode) agent, if it plays instead of the simple one.
+        calibrated: Settings of the calibrated agent, if it plays instead of the simple one.
+        keypoints: Folder of the hand keypoint detector.
+        dynamics: Simulator of the agent with true dynamics.
     """
 
     checkpoint: Path
@@ -96,14 +96,14 @@ class Methods:
     dynamics: str = SIMULATOR
 
     def names(self) -> tuple[str, ...]:
-        """Every method that can be played, the world model first."""
+        """All method names, the world model first."""
         frozen = () if self.frozen is None else (FROZEN,)
         learned = () if self.policy is None else (SEEDED, POLICY)
         servo = (SERVO,) if world_model_at(self.checkpoint, self.device).position_head is not None else ()
         return (WORLD_MODEL, *learned, *frozen, *servo, TRUE_DYNAMICS, *BASELINES)
 
     def agent(self, name: str, env: ReachEnv, *, stream: int) -> Agent:
-        """An agent for one episode; `stream` tells its random numbers from other episodes'."""
+        """An agent for one episode; `stream` selects its random numbers."""
         seed = self.seed + stream
         match name:
             case "world model" if self.full is not None:
@@ -114,7 +114,7 @@ class Methods:
                 return planning_agent(world_model_at(self.checkpoint, self.device), env, self.settings, seed=seed)
             case "frozen random encoder":
                 if self.frozen is None:
-                    raise BadCheckpoint("no checkpoint of the control with a frozen random encoder was given")
+                    raise BadCheckpoint("the control with a frozen random encoder needs its checkpoint")
                 return planning_agent(world_model_at(self.frozen, self.device), env, self.settings, seed=seed)
             case "policy alone" | "seeded by the policy":
                 return self._with_policy(name, env, seed=seed)
@@ -133,7 +133,7 @@ class Methods:
 
     def _calibrated(self, calibrated: CalibratedSettings, env: ReachEnv, *, seed: int) -> Agent:
         if self.keypoints is None:
-            raise BadCheckpoint("agent=calibrated needs keypoints of the hand: train system=hand_points")
+            raise BadCheckpoint("agent=calibrated needs hand keypoints: train system=hand_points")
         return calibrated_agent(
             calibrated,
             world_model_at(self.checkpoint, self.device),
@@ -145,7 +145,7 @@ class Methods:
         )
 
     def _goals(self, model: WorldModel, env: ReachEnv) -> GoalReader | None:
-        """How the played agent reads goals, if it is not by encoding them."""
+        """The goal reader of the agent, or None for the default encoding."""
         if self.calibrated is None or self.keypoints is None:
             return None
         keypoints = keypoints_at(self.keypoints, self.device)
@@ -153,7 +153,7 @@ class Methods:
 
     def _with_policy(self, name: str, env: ReachEnv, *, seed: int) -> Agent:
         if self.policy is None:
-            raise BadCheckpoint(f"'{name}' needs a policy, and none was given: train one with train_policy.py")
+            raise BadCheckpoint(f"'{name}' needs a policy: train one with train_policy.py")
         model = world_model_at(self.checkpoint, self.device)
         policy = policy_at(self.policy, self.checkpoint, self.device)
         if name == POLICY:

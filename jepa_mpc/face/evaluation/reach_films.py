@@ -1,4 +1,4 @@
-"""Films of the world model at work: camera with the imagined path, goal, and what the imagined end looks like."""
+"""Videos of the world model in action: camera with the predicted path, goal, and the predicted end state."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Picture = NDArray[np.uint8]
 
 @lru_cache(maxsize=2)
 def album_at(folder: Path) -> Album | None:
-    """The album of a checkpoint, read once per process."""
+    """The frame album of a checkpoint, cached per process."""
     return load_album(folder)
 
 
 class Film:
-    """The film of one lab: its episodes one after another.
+    """The video of one lab, episode after episode.
 
     Attributes:
-        path: Where it will be published; a picture of the same name is its poster.
+        path: Destination; an image of the same name is its poster.
         finals: How each episode ended.
     """
 
@@ -46,7 +46,7 @@ class Film:
         self.poster: Picture | None = None
 
     def begin(self, env: ReachEnv, episode: int) -> None:
-        """Photograph the goal: the hand is put there for a moment, and back."""
+        """Render the goal: place the hand there and move it back."""
         self._episode = episode
         here = env.state()
         env.arm.place(env.goal_m)
@@ -56,7 +56,7 @@ class Film:
         self._goal = with_gamma(goal, self._gamma)
 
     def show(self, env: ReachEnv, played: PlayedEpisode) -> None:
-        """One frame: what the camera sees with the plan drawn in, the goal, the imagined end of the plan."""
+        """Add a frame: camera with the plan drawn in, the goal, the predicted end of the plan."""
         camera = env.cameras[0]
         here, imagined = believed_path(played.logs[-1])
         path_m = env.hand_m() + np.concatenate([np.zeros((1, 3)), imagined - here])
@@ -70,7 +70,7 @@ class Film:
         self._write(env, columns, played.distances)
 
     def end(self, env: ReachEnv, played: PlayedEpisode) -> None:
-        """The last frame, and the tile for the contact sheet."""
+        """Add the last frame, and the tile for the contact sheet."""
         final = self._seen(env)
         gone = float(played.distances[-1])
         blank = [] if self.album is None else [("", np.full_like(final, 255))]
@@ -80,7 +80,7 @@ class Film:
         )
 
     def _seen(self, env: ReachEnv) -> Picture:
-        """The scene as people shall see it: brightened if it is nearly black."""
+        """The scene for viewers: brightened if it is nearly black."""
         return with_gamma(env.picture(env.cameras[0], PANEL), self._gamma)
 
     def _write(self, env: ReachEnv, columns: list[tuple[str, Picture]], distances_m: Sequence[float]) -> None:
@@ -91,7 +91,7 @@ class Film:
 
 @contextmanager
 def open_film(path: Path | None, env: ReachEnv, checkpoint: Path) -> Iterator[Film | None]:
-    """A film that is published when the block ends well, or None where there is no path."""
+    """A video that is published when the block succeeds, or None without a path."""
     if path is None:
         yield None
         return
@@ -105,7 +105,7 @@ def open_film(path: Path | None, env: ReachEnv, checkpoint: Path) -> Iterator[Fi
 def believed_path(log: StepLog | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The agent's estimate of the hand position `(3,)` (m), and the predicted path of its plan `(H, 3)`.
 
-    An agent that stands still, plans nothing or has no position head stays where it is.
+    An agent that holds, does not plan or has no position head stays at its position.
     """
     if log is None or log.position is None:
         return np.zeros(3, np.float32), np.zeros((1, 3), np.float32)

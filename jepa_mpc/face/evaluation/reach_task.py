@@ -1,4 +1,4 @@
-"""The reaching task as a world model knows it: its robot, its cameras, its size of pictures."""
+"""The reaching task for a world model: its robot, cameras and image size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jepa_mpc.world_model.dynamics.model import Interface
 
 
 def robot_of(interface: Interface) -> str:
-    """Name of the arm that a world model was trained for (`envs.robots.ROBOTS`); the usual one if none is told."""
+    """Name of the arm that a world model was trained for (`envs.robots.ROBOTS`); the default if it has none."""
     return interface.embodiment or DEFAULT
 
 
@@ -18,10 +18,10 @@ def reach_env(interface: Interface, *, budget: int, image_size: int | None = Non
     Args:
         interface: Of the world model.
         budget: Steps of an episode.
-        image_size: Side of the pictures (px); the world model's own by default.
+        image_size: Side of the images (px); by default the world model's.
 
     Raises:
-        UnknownName: If there is no such arm; lists what exists.
+        UnknownName: If there is no such arm; lists the known ones.
     """
     return ReachEnv(
         robot=robot_of(interface),

@@ -1,1 +1,1 @@
-"""A training as a user runs it: logs, run folder, recorders, evaluation, checkpoints."""
+"""Training as a user runs it: logs, run folder, recorders, evaluation, checkpoints."""

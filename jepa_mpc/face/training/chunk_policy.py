@@ -1,4 +1,4 @@
-"""Training action chunks on a log whose pictures were encoded once, by an encoder that stays frozen."""
+"""Training of chunk policies on a log whose images are encoded once by a frozen encoder."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 
-ASKED = 3  # steps of the second judgement, beside those of a whole chunk
+ASKED = 3  # steps of the second evaluation, beside a whole chunk
 MOVED = 3  # first axes of an action: metres
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkLesson:
-    """A log to learn from and one to be judged on, their pictures encoded.
+    """Encoded training and validation logs.
 
     Args:
-        train: Tokens `N D` of each step stand where the frames stood, as `G N D 1`.
-        held: Likewise, of labs that are not in `train`.
-        image_size: Side of the pictures.
-        said: What it was made of, in words.
+        train: The training log; tokens `N D` of each step replace the frames, as `G N D 1`.
+        held: The same for labs that are not in `train`.
+        image_size: Side of the images.
+        said: Description of the data.
     """
 
     train: FrameBank
@@ -48,7 +48,7 @@ class ChunkLesson:
 
 
 class OnTokens(nn.Module):
-    """A chunk objective on batches whose pictures are encoded already.
+    """Applies a chunk objective to batches of encoded images.
 
     Args:
         objective: The objective.
@@ -66,12 +66,12 @@ class OnTokens(nn.Module):
         return networks.loss(lesson, lesson.frames[..., 0])
 
     def after_step(self, progress: float) -> None:
-        """Move the target."""
+        """Update the target."""
         self.objective.after_step(progress)
 
 
 class ChunkJudge:
-    """How far the displacement of a chunk is from what was done, in labs that were not trained on.
+    """Displacement error of predicted chunks on held-out labs.
 
         error = |sum_t a_hat_t - sum_t a_t|         over the k steps that led to the goal
 
@@ -93,7 +93,7 @@ class ChunkJudge:
 
     @torch.no_grad()
     def errors(self, objective: ChunkObjective, steps: int) -> Tensor:
-        """Error of each window `G` (cm), asked to arrive where it was after so many steps."""
+        """Error of each window `G` (cm) when asked to reach the final frame in this many steps."""
         tokens, states = self.windows["frames"][..., 0], self.windows["proprio"]
         told = torch.full((len(tokens),), steps)
         made = objective.chunk(told, states[:, 0], torch.stack([tokens[:, 0], tokens[:, steps]], dim=1))
@@ -109,12 +109,12 @@ def chunk_objective(system: Mapping[str, Any], *, seed: int, encoder: str) -> Ch
     """The objective with fresh weights around the frozen encoder of another checkpoint.
 
     Raises:
-        ValueError: If the system is no chunk objective.
+        ValueError: If the system is not a chunk objective.
         BadCheckpoint: If that encoder does not fit it.
     """
     objective = assemble(system, generator=generator(seed, "weights"))
     if not isinstance(objective, ChunkObjective):
-        raise ValueError(f"expected a system that answers action chunks, got {type(objective).__name__}")
+        raise ValueError(f"expected a system that predicts action chunks, got {type(objective).__name__}")
     begin_with_encoder(objective, encoder)
     objective.encoder.requires_grad_(False)
     return objective
@@ -123,7 +123,7 @@ def chunk_objective(system: Mapping[str, Any], *, seed: int, encoder: str) -> Ch
 def encoded_lesson(
     objective: ChunkObjective, bank: FrameBank, *, episodes: int, held: int, encoder: str, keep: Path
 ) -> ChunkLesson:
-    """Encode so many episodes of a log, spread evenly over its labs, once; kept in a folder for the next time."""
+    """Encode this many episodes of a log, spread evenly over its labs, once; cached in a folder."""
     train, rest = bank.split(0.1, generator=generator(0, "validation labs"))
     facts = {"encoder": checkpoint_hash(encoder), "log": list(bank.frames.shape)}
     return ChunkLesson(
@@ -144,7 +144,7 @@ def train_chunks(
     judge: ChunkJudge,
     title: str,
 ) -> dict[str, Any]:
-    """Train, and give what the judge says in the end: error and interval by steps asked (cm)."""
+    """Train; returns the final error and interval by number of steps (cm)."""
     window = objective.decoder.chunk + 1
     with tqdm(total=settings.steps, unit="step", desc=title) as bar:
         callbacks = Callbacks(evaluate=judge, tick=lambda step: bar.update())
@@ -172,7 +172,7 @@ def save_chunks(
     system: Mapping[str, Any],
     training: Mapping[str, Any],
 ) -> None:
-    """Save the trained networks in the form that `train.py` saves them in."""
+    """Save the trained networks in the format of `train.py`."""
     interface = Interface(
         cameras=lesson.train.cameras,
         image_size=lesson.image_size,

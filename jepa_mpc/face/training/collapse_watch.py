@@ -1,4 +1,4 @@
-"""A cheap, frequent look for signs that a training has nothing left to learn from; it stops the training in time."""
+"""A cheap, frequent check for latent collapse, which stops a training in time."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from jepa_mpc.world_model.training.health import CollapseMonitor, LatentCollapse
 LOGGER = logging.getLogger(__name__)
 LATENTS, PROJECTIONS = "latents", "projections"
 LEAST_MOTION = 1e-4
-LEAST_RANK = 1.1  # young latents of a healthy training may pass through 1.4
+LEAST_RANK = 1.1  # a healthy training may pass through 1.4 at the start
 REMEDY = (
-    "look at the pictures (inspect_logs.py), lower the learning rate or give the regulariser more weight; "
-    "on_collapse=warn goes on nevertheless"
+    "check the images (inspect_logs.py), lower the learning rate or increase the weight of the regulariser; "
+    "on_collapse=warn continues anyway"
 )
 
 
 class CollapseWatch:
-    """Stops a training whose latents collapse, before anything good is overwritten.
+    """Stops a training whose latents collapse, before a good checkpoint is overwritten.
 
-    Looked at are the signs of `CollapseMonitor` and the motion: how far latents move from one frame to the next, as a
-    share of their spread over all frames (a camera that stands still, or one picture logged over and over).
+    It checks the signs of `CollapseMonitor` and the motion: how far latents move between frames, as a share of their
+    spread over all frames (near zero for a static camera, or one image logged repeatedly).
 
     Args:
-        bank: Where the samples come from.
-        objective: The untrained objective; one without `encode`, or whose encoder is not trained, is not watched. What
-            its method `compared` gives, if it has one, is watched as well.
+        bank: Source of the samples.
+        objective: The untrained objective; one without `encode`, or with a frozen encoder, is not checked. The output
+            of its method `compared`, if it has one, is checked as well.
         window: Observations per sample.
-        frames: Frames that a look encodes.
-        every: Steps before the first look.
+        frames: Frames encoded per check.
+        every: Steps before the first check.
         seed: Base seed of the samples, which are the same each time.
-        action: What a sign leads to.
+        action: What to do on collapse: stop or warn.
     """
 
     def __init__(
@@ -66,30 +66,30 @@ class CollapseWatch:
             objective.train(mode)
 
     def __call__(self, step: int, objective: nn.Module) -> None:
-        """Look at an objective.
+        """Check an objective.
 
         Raises:
-            LatentCollapse: If there is a sign of collapse; says which, how far, and what to do.
+            LatentCollapse: If there is a sign of collapse; names it, its value and a remedy.
         """
         if not self.health or step < self.every:
             return
         looks = self._looks(objective)
         signs = [f"{name}: {sign}" for name, latents in looks.items() for sign in self.health[name](latents).signs]
         latents = looks[LATENTS]
-        share = motion(latents) if latents.shape[1] > 1 else 1.0  # single pictures do not move
+        share = motion(latents) if latents.shape[1] > 1 else 1.0  # single images have no motion
         if not share >= LEAST_MOTION:
             signs.append(f"motion {share:.1e} is below {LEAST_MOTION:.0e}: latents do not change from frame to frame")
         if not signs:
             return
         if self.action == "stop":
             raise LatentCollapse(
-                f"stopped at step {step}, since the latents collapse: {'; '.join(signs)}. The last good state is kept; "
+                f"stopped at step {step}: the latents collapse: {'; '.join(signs)}. The last good state is kept; "
                 f"{REMEDY}"
             )
         LOGGER.warning("step %d: the latents collapse: %s", step, "; ".join(signs))
 
     def _looks(self, objective: nn.Module) -> dict[str, Tensor]:
-        """Latents `B T ND` on the CPU, and what the loss compares where that is something else."""
+        """Latents `B T ND` on the CPU, and the tensors that the loss compares if they differ."""
         frames = self.frames.to(next(objective.parameters()).device)
         asked = {LATENTS: "encode", PROJECTIONS: "compared"}
         found = {name: getattr(objective, method, None) for name, method in asked.items()}
@@ -97,17 +97,17 @@ class CollapseWatch:
 
 
 def _reference(name: str, latents: Tensor) -> Tensor:
-    """What latents are judged by: those of the untrained network, and projections by what their loss wants of them."""
+    """The reference of the check: latents of the untrained network; for projections, what their loss demands."""
     return torch.randn(latents.shape, generator=generator(0, name)) if name == PROJECTIONS else latents
 
 
 def main_input(objective: nn.Module) -> str:
-    """Which entry of a batch an objective's `encode` takes: the frames, if it does not say."""
+    """The batch entry that an objective's `encode` takes; frames by default."""
     return str(getattr(objective, "main_input", "frames"))
 
 
 def motion(latents: Tensor) -> float:
-    """How far latents `B T D` move from one frame to the next, as a share of their spread over all frames."""
+    """Motion of latents `B T D` between frames, as a share of their spread over all frames."""
     steps = (latents[:, 1:] - latents[:, :-1]).square().mean()
     spread = (latents - latents.mean(dim=(0, 1))).square().mean()
     return float((steps / spread.clamp_min(1e-30)).sqrt().detach())

@@ -1,4 +1,4 @@
-"""Training a critic for a frozen world model: the intrinsic cost that is still to come, from a log in hindsight."""
+"""Trains a critic for a frozen world model: it predicts the future intrinsic cost, from a log in hindsight."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
 
 
 def judgement_of(cfg: DictConfig, model: WorldModel) -> Judgement:
-    """The cost that the critic predicts: distance from the goal (m^2) and the effort."""
+    """The cost that the critic predicts: distance to the goal (m^2) plus effort."""
     scale = torch.tensor([float(size) for size in cfg.largest_action])
     intrinsic = IntrinsicCost({"goal": GoalDistance(metric=model.position_head), "effort": Effort(scale=scale)})
     weights = {"goal": 1.0, "effort": float(cfg.effort)}
@@ -38,7 +38,7 @@ def judgement_of(cfg: DictConfig, model: WorldModel) -> Judgement:
 
 
 def train_critic(cfg: DictConfig) -> Path:
-    """Train as configured and return the folder of the critic."""
+    """Train as configured; returns the critic's folder."""
     torch.set_num_threads(int(cfg.threads))
     folder, seed, settings = Path(cfg.out), int(cfg.seed), FitSettings(**cfg.fit)
     claim_run(folder, "train_critic")

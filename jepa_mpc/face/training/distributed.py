@@ -1,4 +1,4 @@
-"""One training in several processes, as `torchrun` starts them; alone otherwise."""
+"""Training in several processes started by `torchrun`, or in one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PATIENCE = timedelta(hours=2)  # while the first process evaluates or reads a lo
 
 @contextmanager
 def joined(parallel: str, device: torch.device) -> Iterator[Layout]:
-    """Meet the other processes, if there are any, for the length of a block.
+    """Join the process group, if there is one, for the duration of a block.
 
     Args:
-        parallel: Name of `LAYOUTS`: how the weights lie if there are several processes.
+        parallel: Name of `LAYOUTS`: layout of the weights over several processes.
         device: Where this process trains.
 
     Raises:
@@ -43,7 +43,7 @@ def joined(parallel: str, device: torch.device) -> Iterator[Layout]:
 
 @contextmanager
 def first_alone() -> Iterator[bool]:
-    """The first process goes through the block before the others do; tells whether this is the first."""
+    """The first process runs the block before the others; yields whether this is the first."""
     many = distributed.is_available() and distributed.is_initialized()
     first = not many or distributed.get_rank() == 0
     if many and not first:
@@ -54,10 +54,10 @@ def first_alone() -> Iterator[bool]:
 
 
 def device_of(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU if there is one, and each process of a machine has its own.
+    """The device of that name; "auto" is a GPU if there is one, a different one for each local process.
 
     Raises:
-        ValueError: If there is no such device here.
+        ValueError: If the device does not exist here.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

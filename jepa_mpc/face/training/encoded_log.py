@@ -1,4 +1,4 @@
-"""Episodes of a log whose frames are encoded once: spread evenly over the log, and kept in a folder."""
+"""Episodes of a log whose frames are encoded once: spread evenly over the log and cached in a folder."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tqdm import tqdm
 from jepa_mpc.checkpoint import MANIFEST, load_checkpoint, save_checkpoint
 from jepa_mpc.trajectories.bank import FrameBank
 
-AT_ONCE = 64  # frames that are encoded between two ticks of the progress bar
+AT_ONCE = 64  # frames encoded per update of the progress bar
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenEpisodes:
-    """Some episodes of a bank, as rows of it.
+    """A selection of episodes of a replay buffer.
 
     Args:
-        episodes: Their numbers, int64 `E`.
-        spans: First row and the row behind the last one of each, int64 `E 2`.
+        episodes: Their indices, int64 `E`.
+        spans: First row and end row (exclusive) of each, int64 `E 2`.
     """
 
     episodes: Tensor
@@ -31,17 +31,17 @@ class ChosenEpisodes:
 
     @property
     def rows(self) -> Tensor:
-        """All of their rows, one episode after the other."""
+        """All of their rows, episode after episode."""
         return torch.cat([torch.arange(start, stop) for start, stop in self.spans.tolist()])
 
     @property
     def offsets(self) -> Tensor:
-        """Where each begins among `rows`, and where the last one ends: int64 `E + 1`."""
+        """Start of each episode among `rows`, and the end of the last one: int64 `E + 1`."""
         return torch.cat([torch.zeros(1, dtype=torch.int64), self.spans.diff(dim=1)[:, 0].cumsum(0)])
 
 
 def spread(bank: FrameBank, episodes: int) -> ChosenEpisodes:
-    """So many episodes of a bank, spread evenly; all if there are fewer."""
+    """This many episodes of a replay buffer, spread evenly; all if there are fewer."""
     places = torch.linspace(0, len(bank.episodes) - 1, min(episodes, len(bank.episodes))).round().long()
     chosen = bank.episodes[places]
     return ChosenEpisodes(episodes=chosen, spans=torch.stack([bank.offsets[chosen], bank.offsets[chosen + 1]], dim=1))
@@ -50,14 +50,14 @@ def spread(bank: FrameBank, episodes: int) -> ChosenEpisodes:
 def encoded_once(
     name: str, rows: Tensor, encode: Callable[[Tensor], Tensor], *, keep: Path, facts: Mapping[str, Any]
 ) -> Tensor:
-    """What an encoder makes of rows of a log: read if it is kept with the same facts, else made and kept.
+    """The encoding of log rows: read from the cache if its facts match, otherwise computed and cached.
 
     Args:
-        name: What the result is called in its folder.
+        name: Name of the result in its folder.
         rows: Rows of the log.
-        encode: Some of the rows to their latents.
-        keep: The folder.
-        facts: What tells this result from others; plain JSON values.
+        encode: Maps some rows to their latents.
+        keep: The cache folder.
+        facts: What identifies this result; plain JSON values.
     """
     if (keep / MANIFEST).exists():
         tensors, config = load_checkpoint(keep)

@@ -1,4 +1,4 @@
-"""The run folder of a training: settings, versions, numbers, one writer at a time."""
+"""The run folder of a training: settings, versions and metrics, with one writer at a time."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PACKAGES = ("torch", "numpy", "safetensors")
 
 
 class Journal:
-    """The numbers of a run, told to each of its recorders.
+    """Passes the metrics of a run to each of its recorders.
 
     Args:
         folder: The run folder.
-        done: Steps that were done before.
+        done: Steps finished before this process.
         recorders: Names of `RECORDERS`.
 
     Raises:
-        UnknownName: If there is no recorder of one of the names.
+        UnknownName: If a recorder is unknown.
         MissingPackage: If one needs a package that is not installed.
     """
 
@@ -35,19 +35,19 @@ class Journal:
         self.recorders = [kind(folder, done=done) for kind in kinds]
 
     def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Note the numbers of a step."""
+        """Record the metrics of a step."""
         if numbers:
             for recorder in self.recorders:
                 recorder(step, numbers)
 
     def close(self) -> None:
-        """Finish all."""
+        """Close all recorders."""
         for recorder in self.recorders:
             recorder.close()
 
 
 def note_origin(folder: Path, settings: str) -> None:
-    """Write what is needed to run it again: the resolved settings, the commit and the versions."""
+    """Write what is needed to reproduce the run: resolved settings, commit and versions."""
     write_text(folder / CONFIG, settings)
     versions = {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
     write_json(folder / "origin.json", {"commit": commit(), "versions": versions, "machine": platform.machine()})

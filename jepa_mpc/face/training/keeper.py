@@ -1,4 +1,4 @@
-"""What a run folder keeps: the state to go on from, the world model of now, and the best one so far."""
+"""What a run folder keeps: the state to resume from, the latest world model, and the best one so far."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.training.loop import FitSettings, FitState
 
 STATE, CHECKPOINT, BEST = "state", "checkpoint", "best"
-ALWAYS = {"skip": 1, "blocks": "joined"}  # what trainings did from before they could choose
-FREE = (  # may change when a training goes on
+ALWAYS = {"skip": 1, "blocks": "joined"}  # values of trainings older than these options
+FREE = (  # may change when a training resumes
     *("out", "device", "resume", "threads", "data", "ingest", "hydra"),
     *("parallel", "compile", "recorders", "on_collapse", "watch", "best", "evaluate"),
 )
@@ -27,17 +27,17 @@ USUAL_FIT = {field.name: field.default for field in fields(FitSettings) if isins
 
 
 class Keeper:
-    """Publishes the state of a training and the world model that it has come to.
+    """Publishes the state of a training and its world model.
 
     Args:
         folder: The run folder.
         settings: All options of the training.
-        system: What the network is built from.
-        objective: The network, for its form.
-        interface: What it sees and commands.
-        facts: Further facts for the checkpoint (what was read).
-        best: Name of the number that decides which world model is the best so far; lower is better.
-        protocol: How the numbers were measured.
+        system: Configuration of the network.
+        objective: The network, for its structure.
+        interface: Its inputs and actions.
+        facts: Further facts for the checkpoint (about the log).
+        best: Metric that selects the best world model; lower is better.
+        protocol: How the metrics were measured.
     """
 
     def __init__(
@@ -59,19 +59,19 @@ class Keeper:
         self.scores: Mapping[str, float] = {}
 
     def save(self, state: FitState) -> None:
-        """Write the state first, then the world model (with averaged weights if they are kept)."""
+        """Write the state first, then the world model (with averaged weights if there are any)."""
         tensors, layout = pack_state(vars(state))
         save_checkpoint(self.folder / STATE, tensors, {"layout": layout, "settings": self.settings})
         self.publish(state)
 
     def publish(self, state: FitState) -> None:
-        """Write the world model of now."""
+        """Write the latest world model."""
         weights = state.objective if state.average is None else state.average
         self.shown.load_state_dict({name: weights[name] for name in state.objective})
         self._publish(CHECKPOINT, self.shown, {"steps": state.step, **self.facts})
 
     def consider(self, step: int, objective: nn.Module, scores: Mapping[str, float]) -> None:
-        """Note how a world model was judged, and write it if it is the best so far."""
+        """Note the scores of a world model, and write it if it is the best so far."""
         self.scores = scores
         value = scores.get(self.best, float("nan"))
         if value < self.least:
@@ -81,7 +81,7 @@ class Keeper:
             self._publish(BEST, objective, {"steps": step, **self.facts, "evaluation": judged})
 
     def last(self) -> FitState | None:
-        """The last saved state, or None; the best world model so far is remembered with it.
+        """The last saved state, or None; also restores the best score so far.
 
         Raises:
             BadCheckpoint: If it is damaged.
@@ -101,16 +101,16 @@ class Keeper:
 
 
 def refuse_used(folder: Path, settings: Mapping[str, Any], *, resume: str) -> None:
-    """Refuse a folder with a training that must not be gone on with, before any work; reads no weights.
+    """Refuse a folder whose training cannot be resumed, before any work; reads no weights.
 
     Args:
         folder: The run folder.
         settings: All options of the training.
-        resume: "auto" goes on with a training of the same settings, "never" with none.
+        resume: "auto" resumes a training of the same settings, "never" resumes none.
 
     Raises:
         BadCheckpoint: If the saved state is damaged.
-        ValueError: If the training there was made with other settings, or nothing is to be gone on with.
+        ValueError: If the training there has other settings, or must not be resumed.
     """
     if not published(folder / STATE).exists():
         return
@@ -119,17 +119,17 @@ def refuse_used(folder: Path, settings: Mapping[str, Any], *, resume: str) -> No
     _refuse_other(folder, config["settings"], settings)
     if resume == "never":
         steps = dict(config["layout"]["mapping"])["step"]
-        raise ValueError(f"{folder} holds a training of {steps} steps: resume=auto, or name another folder")
+        raise ValueError(f"{folder} holds a training of {steps} steps: use resume=auto, or choose another folder")
 
 
 def _refuse_other(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     other = other_settings(then, now)
     if other:
-        raise ValueError(f"{folder} was trained with other settings of {', '.join(other)}: name another folder")
+        raise ValueError(f"{folder} was trained with other settings of {', '.join(other)}: choose another folder")
 
 
 def other_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of the settings that differ and must not; options that did not exist then had their usual values."""
+    """Names of the settings that differ and must not; options unknown at that time had their defaults."""
     then, now = ({**ALWAYS, **one, "fit": {**USUAL_FIT, **one["fit"]}} for one in (then, now))
     names = sorted((then.keys() | now.keys()) - set(FREE))
     return [str(name) for name in names if then.get(name) != now.get(name)]

@@ -1,4 +1,4 @@
-"""The logs of a training: one or several, of any format, read as the options say."""
+"""The logs of a training: one or several, of any format."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class LogSource:
 
     Args:
         path: The log, or a finished cache.
-        options: What is taken from it.
-        weight: Chance that a window comes from it, relative to the other logs.
-        place: Where its cache stands; beside the log by default.
+        options: Options of this log.
+        weight: Relative probability that a window comes from it.
+        place: Folder of its cache; beside the log by default.
     """
 
     path: Path
@@ -42,10 +42,10 @@ class LogSource:
 
 
 def sources_of(cfg: DictConfig) -> list[LogSource]:
-    """The logs that `data` names: a path, or a list of paths and of entries with a path and options of their own.
+    """The logs in `data`: a path, or a list of paths and of entries with a path and their own options.
 
     Raises:
-        ValueError: If an entry is of another form.
+        ValueError: If an entry has another form.
     """
     data: Any = OmegaConf.to_container(cfg, resolve=True)["data"]  # type: ignore[index, call-overload]
     entries = data if isinstance(data, list) else [data]
@@ -61,12 +61,12 @@ def sources_of(cfg: DictConfig) -> list[LogSource]:
 
 
 def open_sources(cfg: DictConfig) -> FrameBank | MixedBank:
-    """The bank of a training.
+    """Open the replay buffer of a training.
 
     Raises:
         BadEpisode: If a log is damaged.
         UnknownName: If an action part or a format is unknown.
-        ValueError: If a log does not have what is asked for, or logs do not go together.
+        ValueError: If a log lacks a requested field, or logs are incompatible.
     """
     part, sources = part_of(cfg.actions), sources_of(cfg)
     workers = int(cfg.ingest.workers)
@@ -76,21 +76,21 @@ def open_sources(cfg: DictConfig) -> FrameBank | MixedBank:
     ]
     height, width = banks[0].picture
     if height != width:
-        raise ValueError(f"{sources[0].path} has pictures of {height} x {width}: give image_size=... to make squares")
+        raise ValueError(f"{sources[0].path} has images of {height} x {width}: pass image_size=... to make them square")
     seen = [replace(bank, skip=int(cfg.skip), blocks=cfg.blocks) for bank in banks]
     return mixed(seen, [one.weight for one in sources])
 
 
 def check_sound(bank: FrameBank | MixedBank, rate: int, *, contiguous: bool) -> None:
-    """Refuse logs that a system cannot hear.
+    """Refuse logs whose sound does not fit a system.
 
     Args:
-        bank: The bank.
+        bank: The replay buffer.
         rate: Samples per second that the system takes.
-        contiguous: Whether the steps of a window follow each other.
+        contiguous: Whether the steps of a window are consecutive.
 
     Raises:
-        ValueError: If a log has no sound or another rate, or windows skip steps.
+        ValueError: If a log has no sound or another sample rate, or windows skip steps.
     """
     for one in bank.banks if isinstance(bank, MixedBank) else (bank,):
         if SOUND not in one.extras:
@@ -101,15 +101,15 @@ def check_sound(bank: FrameBank | MixedBank, rate: int, *, contiguous: bool) -> 
                 f"the log has {found:.0f} samples per second, the system takes {rate}: give system.rate={found:.0f}"
             )
     if not contiguous:
-        raise ValueError("sound has no gaps: give skip=1 max_stride=1")
+        raise ValueError("sound needs consecutive steps: pass skip=1 max_stride=1")
 
 
 def part_of(actions: Any) -> ActionPart:
-    """The action part of a name, or of a name with arguments.
+    """The action part by name, or by name with arguments.
 
     Raises:
-        UnknownName: If there is none of that name.
-        ValueError: If it does not take an argument.
+        UnknownName: If there is no such action part.
+        ValueError: If it does not accept an argument.
     """
     if isinstance(actions, str):
         return choose(ACTION_PARTS, actions, "action part")()
@@ -118,7 +118,7 @@ def part_of(actions: Any) -> ActionPart:
 
 
 def robot_entries(robot: Any) -> dict[str, Any]:
-    """What is said about a robot: a name of `ROBOTS`, a YAML file, or the entries themselves.
+    """The entries of a robot map: a name of `ROBOTS`, a YAML file, or the entries themselves.
 
     Raises:
         UnknownName: If it is neither a file nor a known robot.
@@ -130,7 +130,7 @@ def robot_entries(robot: Any) -> dict[str, Any]:
         if not robot.endswith((".yaml", ".yml")):
             return choose(ROBOTS, robot, "robot (or name a .yaml file)").to_dict()
         if not Path(robot).is_file():
-            raise ValueError(f"robot={robot}: there is no such file; inspect_logs.py writes one to begin with")
+            raise ValueError(f"robot={robot}: no such file; inspect_logs.py writes a template")
         robot = OmegaConf.to_container(OmegaConf.load(robot), resolve=True)
     if not isinstance(robot, Mapping):
         raise ValueError(f"a robot map is a list of entries such as position: ..., got {robot!r}")
@@ -138,7 +138,7 @@ def robot_entries(robot: Any) -> dict[str, Any]:
 
 
 def adapter_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> RobotAdapter:
-    """How the logs were read, for the checkpoint; of several logs the first one speaks."""
+    """The robot adapter for the checkpoint; of several logs the first one defines it."""
     return RobotAdapter(
         robot=robot_map(bank.origin["robot"]),
         actions=part_of(cfg.actions),

@@ -1,4 +1,4 @@
-"""Evaluation on labs that were kept out: loss, prediction against standing still, collapse, and where the hand is."""
+"""Evaluation on held-out labs: loss, prediction against no motion, collapse, and a linear probe of the hand."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ LOGGER = logging.getLogger(__name__)
 CHUNK = 64
 RIDGE = 1e-3
 HAND = slice(-6, -3)
-"""Where proprioception has the hand's position."""
+"""Index of the hand position in the proprioception."""
 
 
 class Monitor:
-    """Judges an objective that has `encode(frames)`; any other by its loss alone.
+    """Evaluates an objective that has `encode(frames)`; any other by its loss alone.
 
     Args:
-        train: Where the linear probe is fitted.
-        held: Where everything is judged.
+        train: Data for fitting the linear probe.
+        held: Data for evaluation.
         objective: The untrained objective: its latents are the reference of the collapse monitor.
         window: Observations per sample.
-        frames: Frames that are encoded of each side.
+        frames: Frames encoded from each set.
         seed: Base seed of the samples, which are the same each time.
     """
 
@@ -56,7 +56,7 @@ class Monitor:
             objective.train(mode)
 
     def __call__(self, step: int, objective: nn.Module) -> Mapping[str, float]:
-        """Numbers to log after `step` steps, under `held/`."""
+        """Metrics after `step` steps, under `held/`."""
         device = next(objective.parameters()).device
         numbers: dict[str, Tensor | float] = {}
         size = len(self.held["frames"])
@@ -93,32 +93,32 @@ class Monitor:
 
 
 def knows_hand(bank: FrameBank | MixedBank) -> bool:
-    """Whether the proprioception of a log ends in the pose of a hand: not where there are pictures alone, or no arm."""
+    """Whether the proprioception of a log ends in a hand pose: false without proprioception or without an arm."""
     arm = bank.origin.get("robot", {}).get("position", "unknown") != ""
     return arm and bank.proprio_dim >= -HAND.start
 
 
 def doubts(scores: Mapping[str, float]) -> list[str]:
-    """What an evaluation says against using a world model, in short sentences; empty if nothing.
+    """Reasons against using a world model, in short sentences; empty if there are none.
 
     Args:
-        scores: What `Monitor` answered last.
+        scores: The last output of `Monitor`.
     """
     standing, hand = scores.get("held/prediction_over_standing", 0.0), scores.get("probe/hand_r2", 1.0)
     found = []
     if not standing < 1:
         found.append(
-            f"it predicts worse than standing still (held/prediction_over_standing {standing:.3g}, not below 1)"
+            f"predictions are worse than no motion (held/prediction_over_standing {standing:.3g}, not below 1)"
         )
     if not hand > 0:
-        found.append(f"its latents do not tell where the hand is (probe/hand_r2 {hand:.3g}, not above 0)")
+        found.append(f"a linear probe does not find the hand (probe/hand_r2 {hand:.3g}, not above 0)")
     if scores.get("health/collapsed", 0.0):
-        found.append("its latents collapse (health/collapsed)")
+        found.append("the latents collapse (health/collapsed)")
     return found
 
 
 def probe(train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> dict[str, float]:
-    """How well a linear map finds the hand: R^2 and median error (cm) in labs that neither side was fitted on."""
+    """Linear probe of the hand position: R^2 and median error (cm) on labs that were not used for fitting."""
     inputs, places = (x.flatten(0, 1).double() for x in train)
     centre, middle = inputs.mean(0), places.mean(0)
     x, y = inputs - centre, places - middle
@@ -131,7 +131,7 @@ def probe(train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor]) -> dict[str
 
 
 def _ridge(x: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
-    """Ridge regression of `G Q` on `G D`; with more dimensions than samples it is solved among the samples."""
+    """Ridge regression of `G Q` on `G D`; solved in the dual with more dimensions than samples."""
     identity = torch.eye(min(x.shape), dtype=x.dtype)
     if x.shape[1] <= len(x):
         return torch.linalg.solve(x.T @ x + penalty * identity, x.T @ y)
@@ -139,5 +139,5 @@ def _ridge(x: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
 
 
 def _hand(batch: Mapping[str, Tensor]) -> Tensor:
-    """Positions of the hand `B T 3`, m."""
+    """Hand positions `B T 3`, m."""
     return batch["proprio"][..., HAND].cpu()

@@ -1,4 +1,4 @@
-"""What a policy is taught with: the latents of a log, and a planner's answers for pairs of them."""
+"""Training data of a policy: latents of a log, and a planner's plans for pairs of them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.memory.hindsight import LatentLog
 from jepa_mpc.world_model.policies.imitation import Imitation
 
-AT_ONCE = 64  # pairs that are planned between two ticks of the progress bar
-NOW = 1  # steps left that a planner's answers stand for: it hurries as much as its cost lets it
+AT_ONCE = 64  # pairs planned per update of the progress bar
+NOW = 1  # number of steps given with the planner's plans: it goes as fast as its cost allows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A planner in a world model, asked for plans between states.
+    """A planner in a world model, queried for plans between states.
 
     Args:
         model: The world model.
         planner: The planner.
-        box: The robot's actions.
-        effort: Weight of the actions' size in the cost.
-        horizon: Steps of a plan.
+        box: The robot's action box.
+        effort: Weight of the action size in the cost.
+        horizon: Planning horizon in steps.
     """
 
     model: WorldModel
@@ -43,7 +43,7 @@ class Teacher:
     horizon: int
 
     def lessons(self, state: State, goal: State, *, generator: Generator, title: str) -> dict[str, Tensor]:
-        """States and goals `B N D` with the planner's plan `B H A` for each: samples to imitate."""
+        """States and goals `B N D` with the planner's plan `B H A` for each: training samples for imitation."""
         starts = tqdm(range(0, len(state), AT_ONCE), desc=title, unit="batch")
         parts = [self._plans(state[i : i + AT_ONCE], goal[i : i + AT_ONCE], generator) for i in starts]
         steps = torch.full((len(state),), NOW)
@@ -51,7 +51,7 @@ class Teacher:
 
     @torch.no_grad()
     def cost(self, state: State, goal: State, plans: Plans) -> Costs:
-        """What the planner minimises: `B S`."""
+        """The planner's cost `B S`."""
         context = Context(latents=state[:, None], actions=plans[:, 0, :0])
         return self._cost()(self.model.dynamics.rollout(context, plans), plans, Goal(latents=goal))
 
@@ -73,16 +73,16 @@ class Teacher:
 
 
 class PolicyJudge:
-    """How much of the planner's gain over standing still a policy brings, for held pairs in held labs.
+    """Share of the planner's gain over standing still that a policy achieves, on held-out pairs and labs.
 
         gain = (cost(still) - cost(policy)) / (cost(still) - cost(planner)), costs averaged over the pairs
 
-    Where the planner itself gains nothing, there is no such number.
+    The metric is omitted where the planner itself gains nothing.
 
     Args:
         teacher: Planner and cost.
-        lessons: The planner's answers for the held pairs.
-        log: Samples of the held labs in hindsight.
+        lessons: The planner's plans for the held-out pairs.
+        log: Hindsight samples of the held-out labs.
     """
 
     def __init__(self, teacher: Teacher, lessons: Mapping[str, Tensor] | None, log: Mapping[str, Tensor]) -> None:
@@ -90,7 +90,7 @@ class PolicyJudge:
 
     @torch.no_grad()
     def __call__(self, step: int, objective: nn.Module) -> dict[str, float]:
-        """Numbers to log, under `held/`."""
+        """Metrics under `held/`."""
         assert isinstance(objective, Imitation)
         policy, scale = objective.policy, objective.policy.scale
         made = policy(self.log["state"], self.log["goal"], self.log["steps"])
@@ -109,13 +109,13 @@ class PolicyJudge:
 
 
 def encoded(model: WorldModel, bank: FrameBank, *, episodes: int, keep: Path) -> LatentLog:
-    """The latents of so many episodes of a log, spread evenly; kept in a folder and read again the next time.
+    """The latents of this many episodes of a log, spread evenly; cached in a folder.
 
     Args:
-        model: Whose perception sees the frames.
+        model: World model whose perception encodes the frames.
         bank: The log.
-        episodes: How many; all if there are fewer.
-        keep: Where they are kept.
+        episodes: Number of episodes; all if there are fewer.
+        keep: The cache folder.
     """
     chosen = spread(bank, episodes)
     rows = chosen.rows
@@ -137,30 +137,30 @@ def encoded(model: WorldModel, bank: FrameBank, *, episodes: int, keep: Path) ->
 
 
 def split(log: LatentLog, share: float, *, generator: Generator) -> tuple[LatentLog, LatentLog]:
-    """Two logs: to learn from, and about `share` of the places to judge by.
+    """Split a log into training and validation labs, about `share` of them for validation.
 
     Raises:
-        ValueError: If one of them would stay empty.
+        ValueError: If one of the two would be empty.
     """
     names = log.groups.unique()
     count = max(1, round(share * len(names)))
     if count >= len(names):
-        raise ValueError(f"cannot put {share:.0%} of {len(names)} labs aside and keep some to learn from")
+        raise ValueError(f"cannot hold out {share:.0%} of {len(names)} labs and keep some for training")
     held = torch.isin(log.groups, names[torch.randperm(len(names), generator=generator)[:count]])
     numbers = torch.arange(len(log.groups))
     return log.only(numbers[~held]), log.only(numbers[held])
 
 
 class Lessons:
-    """Draws batches from both sources: the log in hindsight, and the planner's answers.
+    """Draws training batches from both sources: the log in hindsight, and the planner's plans.
 
     Args:
-        log: To learn from.
-        planned: The planner's answers, or None.
-        batch: Samples of a batch.
-        share: How much of a batch comes from the planner, if it answered.
-        chunk: Actions of a sample.
-        max_steps: Most steps between a state of the log and its goal.
+        log: The training log.
+        planned: The planner's plans, or None.
+        batch: Samples per batch.
+        share: Share of a batch that comes from the planner, if it has plans.
+        chunk: Actions per sample.
+        max_steps: Maximum number of steps between a state of the log and its goal.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class Lessons:
         self.num_logged = batch - self.num_planned
 
     def __call__(self, generator: Generator) -> dict[str, Tensor]:
-        """One batch."""
+        """Draw one batch."""
         parts = []
         if self.num_logged:
             parts.append(

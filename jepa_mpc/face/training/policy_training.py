@@ -1,4 +1,4 @@
-"""Training a policy for a frozen world model, from a log in hindsight and from a planner's answers (DAgger)."""
+"""Trains a policy for a frozen world model, from a log in hindsight and from a planner (DAgger)."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ CHECKPOINT, LATENTS, HELD = "checkpoint", "latents", 256
 
 
 def box_of(cfg: DictConfig, model: WorldModel) -> ActionBox:
-    """The robot's actions.
+    """The robot's action box.
 
     Raises:
-        ValueError: If the world model knows actions of another length.
+        ValueError: If the world model's actions have another width.
     """
     high = torch.tensor([float(size) for size in cfg.largest_action])
     if len(high) != len(model.interface.actions):
@@ -47,27 +47,25 @@ def box_of(cfg: DictConfig, model: WorldModel) -> ActionBox:
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse options that no run could use.
+    """Refuse invalid options.
 
     Raises:
-        ValueError: With the option and what it may be.
+        ValueError: Names the option and its valid values.
     """
     counts = (("episodes", 2), ("pairs", 0), ("rounds", 1), ("walk", 1), ("max_steps", 1), ("batch", 2), ("threads", 1))
     for name, least in counts:
         if type(cfg[name]) is not int or cfg[name] < least:
             raise ValueError(f"{name} must be a whole number from {least}, got {cfg[name]!r}")
     if not 0 <= float(cfg.planned) <= 1 or not 0 < float(cfg.validation) < 1:
-        raise ValueError(
-            f"planned is a share from 0 to 1 and validation one between them, got {cfg.planned} and {cfg.validation}"
-        )
+        raise ValueError(f"need 0 <= planned <= 1 and 0 < validation < 1, got {cfg.planned} and {cfg.validation}")
     if cfg.pairs == 0 and float(cfg.planned) == 1:
         raise ValueError("planned=1 trains on planner targets only, but pairs=0 gives none; use pairs=1 or more")
     if cfg.rounds > 1 and cfg.pairs < cfg.walk:
-        raise ValueError(f"a later round has pairs / walk starts, which is none: {cfg.pairs} / {cfg.walk}")
+        raise ValueError(f"a later round has pairs / walk starts, which is 0 here: {cfg.pairs} / {cfg.walk}")
 
 
 def described(cfg: DictConfig, log: LatentLog) -> dict[str, Any]:
-    """The policy's configuration, completed by what the log says; a checkpoint carries exactly this."""
+    """The policy's configuration, completed from the log; the checkpoint stores exactly this."""
     sizes: dict[str, Any] = OmegaConf.to_container(cfg.policy, resolve=True)  # type: ignore[assignment]
     facts = {
         TARGET: "goal_policy",
@@ -78,7 +76,7 @@ def described(cfg: DictConfig, log: LatentLog) -> dict[str, Any]:
 
 
 def ask(teacher: Teacher, log: LatentLog, count: int, *, seed: int, title: str) -> dict[str, torch.Tensor] | None:
-    """The planner's answers for pairs of states drawn from the log; None if it is asked for none."""
+    """The planner's plans for `count` pairs of states drawn from the log; None if `count` is 0."""
     if count == 0:
         return None
     stream = generator(seed, "pairs", title)
@@ -86,7 +84,7 @@ def ask(teacher: Teacher, log: LatentLog, count: int, *, seed: int, title: str) 
 
 
 def take_turns(policy: GoalPolicy, teacher: Teacher, log: LatentLog, cfg: DictConfig, fit_round: Fit) -> None:
-    """Ask the planner in states of the log and train; then, round by round, in those where the policy leads."""
+    """Train on the planner's plans for states of the log; then, in rounds, for states that the policy visits."""
     stream, pairs = generator(int(cfg.seed), "pairs", "planning"), int(cfg.pairs)
 
     def starts(index: int) -> tuple[State, State]:
@@ -100,14 +98,14 @@ def take_turns(policy: GoalPolicy, teacher: Teacher, log: LatentLog, cfg: DictCo
 
 
 def train_policy(cfg: DictConfig) -> Path:
-    """Train as configured and return the folder of the policy."""
+    """Train as configured; returns the policy's folder."""
     check(cfg)
     torch.set_num_threads(int(cfg.threads))
     folder, seed, settings = Path(cfg.out), int(cfg.seed), FitSettings(**cfg.fit)
     claim_run(folder, "train_policy")
     model = load_world_model(cfg.model)
     if model.needs_proprio:
-        raise ValueError("the world model needs proprioception, which a policy on latents alone does not have")
+        raise ValueError("the world model needs proprioception, but the policy sees latents only")
     box = box_of(cfg, model)
     bank = load_bank(cfg.data, cameras=model.interface.cameras, progress=lambda all_: tqdm(all_, desc="log"))
     with only_writer(folder):
@@ -156,7 +154,7 @@ def run(
     judge: PolicyJudge,
     done: int,
 ) -> dict[str, float]:
-    """One round of training; the policy ends with the averaged weights. Returns the last scores."""
+    """One training round; the policy ends with the averaged weights. Returns the last scores."""
     scores: dict[str, float] = {}
     objective = Imitation(policy)
     bar = tqdm(total=settings.steps, unit="step", desc="training")

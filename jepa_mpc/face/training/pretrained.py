@@ -1,4 +1,4 @@
-"""Trainings that begin with an encoder of an earlier one, or with a released one."""
+"""Initialises trainings with the encoder of an earlier one, or with a released encoder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jepa_mpc.world_model.checkpoints.restore import load_network
 from jepa_mpc.world_model.dynamics.model import POSITION_HEAD
 
 RELEASED = "vjepa2_encoder"
-"""What the files in configs/encoder call a network with released weights."""
+"""Target of released weights in configs/encoder."""
 
 
 WRAPPERS: dict[type[nn.Module], str] = {
@@ -33,17 +33,17 @@ WRAPPERS: dict[type[nn.Module], str] = {
     HandEyeEncoder: "scene",
     Remembered: "encoder",
 }
-"""What systems put around an encoder -> where it stands in there."""
+"""Wrapper class of an encoder -> attribute that holds the encoder."""
 
 
 def published_encoder(source: str) -> nn.Module:
-    """The encoder of a checkpoint folder of any system of ours, or of a released file.
+    """The encoder of a checkpoint of ours, or of a released file.
 
     Args:
         source: A checkpoint folder; a released file, folder or Hugging Face name; or a name of `RELEASES`.
 
     Raises:
-        BadCheckpoint: If there is no such checkpoint, or its system has no encoder to give.
+        BadCheckpoint: If there is no such checkpoint, or its system has no encoder.
     """
     if source in RELEASES:
         return load(source)
@@ -59,16 +59,16 @@ def published_encoder(source: str) -> nn.Module:
 def with_encoder(
     system: Mapping[str, Any], encoder: Mapping[str, Any], *, picture: tuple[int, int, int]
 ) -> dict[str, Any]:
-    """A system's configuration with another encoder in place of its own; see `pairing.paired`.
+    """A system's configuration with its encoder replaced; see `pairing.paired`.
 
     Args:
         system: The configuration.
-        encoder: That of the encoder: a released one (`RELEASED`), or any that `assemble` knows.
-        picture: Channels, height and width of the log's pictures.
+        encoder: The encoder's configuration: a released one (`RELEASED`), or any that `assemble` accepts.
+        picture: Channels, height and width of the log's images.
 
     Raises:
         UnknownName: If there is no such encoder.
-        ValueError: If the two do not go together; says why, and what would.
+        ValueError: If the two are incompatible; says why, and what is compatible.
     """
     if is_released(encoder):
         encoder = {TARGET: "released_encoder", "model": str(encoder["model"])}
@@ -76,14 +76,14 @@ def with_encoder(
 
 
 def is_released(encoder: Mapping[Any, Any]) -> bool:
-    """Whether the configuration of an encoder names released weights."""
+    """Whether an encoder configuration names released weights."""
     return encoder.get(TARGET) == RELEASED
 
 
 def begin_with_encoder(objective: nn.Module, source: str) -> None:
-    """Give the encoder of a fresh objective the weights of an earlier one.
+    """Load an earlier encoder's weights into a fresh objective.
 
-    An encoder with an eye on the hand takes over its eyes on the scene, and with them the head that measures there.
+    For an encoder with an extra hand-camera branch, the scene branch and its displacement head are loaded.
 
     Args:
         objective: The objective, changed in place.
@@ -101,12 +101,12 @@ def begin_with_encoder(objective: nn.Module, source: str) -> None:
 
 
 def fill_encoder(objective: nn.Module, encoder: nn.Module, source: str) -> None:
-    """Give the encoder of an objective the weights of another of the same form.
+    """Load the weights of an encoder into the encoder of an objective.
 
     Args:
         objective: The objective, changed in place.
-        encoder: Has the weights.
-        source: Where they came from, for the error message.
+        encoder: Holds the weights; must have the same structure.
+        source: Origin of the weights, for the error message.
 
     Raises:
         BadCheckpoint: If the weights do not fit it.

@@ -1,4 +1,4 @@
-"""What a training shows while it runs, and how it is asked to end."""
+"""Progress display of a training, and its graceful stop."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jepa_mpc.face.training.recorders import SPEED
 
 
 class Display:
-    """Writes numbers to the journal and shows the most telling ones beside the progress bar, with the throughput.
+    """Writes metrics to the journal and shows the most important ones beside the progress bar, with the throughput.
 
     Args:
-        journal: Takes the numbers.
-        bar: The progress bar; it knows the time that is left.
+        journal: Records the metrics.
+        bar: The progress bar; it estimates the remaining time.
         batch: Samples per step.
-        clock: Tells the time in seconds.
+        clock: Returns the time in seconds.
     """
 
     SHOWN = ("loss", "held/loss", "probe/hand_median_cm", "reach/median_cm")
@@ -33,7 +33,7 @@ class Display:
         self.mark: tuple[int, float] | None = None
 
     def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Take the numbers of a step."""
+        """Record and show the metrics of a step."""
         speed = self._speed(step) if "loss" in numbers else {}
         self.journal(step, {**numbers, **speed})
         self.seen |= {name: f"{numbers[name]:.3g}" for name in self.SHOWN if name in numbers}
@@ -42,7 +42,7 @@ class Display:
         self.bar.set_postfix(self.seen, refresh=False)
 
     def _speed(self, step: int) -> dict[str, float]:
-        """Samples per second since the last entry, evaluations and saves in between included."""
+        """Samples per second since the last entry, including evaluations and saves."""
         now = self.clock()
         last, self.mark = self.mark, (step, now)
         if last is None or now <= last[1]:
@@ -51,7 +51,7 @@ class Display:
 
 
 class Stop:
-    """Turns a signal into a request to save and end; inside a `with` block only."""
+    """Turns a signal into a request to save and end; only inside a `with` block."""
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -60,7 +60,7 @@ class Stop:
         self.before: list[Any] = []
 
     def __call__(self) -> bool:
-        """Whether to end now."""
+        """Whether to stop now."""
         return self.asked
 
     def __enter__(self) -> Stop:
@@ -72,6 +72,6 @@ class Stop:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: object) -> None:
-        if self.asked:  # the second one does not wait
+        if self.asked:  # a second signal stops at once
             raise KeyboardInterrupt
         self.asked = True

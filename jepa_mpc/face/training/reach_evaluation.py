@@ -1,4 +1,4 @@
-"""Evaluation by planning: the world model of now reaches goals in simulated labs of the validation ranges."""
+"""Evaluation by planning: the current world model reaches goals in simulated labs of the validation ranges."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from jepa_mpc.world_model.recipes import as_world_model
 
 @dataclass(frozen=True)
 class LiveModel:
-    """Builds agents around a network that is still in training; stands where `Methods` stands in the experiment."""
+    """Builds agents around a network in training; replaces `Methods` of the experiment."""
 
     objective: DynamicsObjective
     interface: Interface
@@ -45,13 +45,13 @@ class LiveModel:
 
 
 class ReachEvaluation:
-    """Plays the same episodes each time.
+    """Plays the same episodes at each evaluation.
 
     Args:
         cfg: Labs, episodes, budget and planner (configs/evaluate/reach.yaml).
         objective: The world model in training.
-        interface: What it sees and commands.
-        stop: Asked between episodes; True leaves the rest out.
+        interface: Its inputs and actions.
+        stop: Called between episodes; True skips the rest.
 
     Raises:
         BadCheckpoint: If the world model was not trained for this robot.
@@ -84,12 +84,12 @@ class ReachEvaluation:
         )
 
     def protocol(self) -> dict[str, Any]:
-        """What is fixed before the first episode."""
+        """The fixed evaluation protocol."""
         settings: Any = OmegaConf.to_container(self.cfg, resolve=True)
         return {"task": "reach", "level": "validation", "labs_hash": labs_hash(self.labs), **settings}
 
     def __call__(self, step: int, objective: nn.Module) -> Mapping[str, float]:
-        """Success rate and median distance at the end, under `reach/`; empty if asked to stop in between."""
+        """Success rate and median final distance, under `reach/`; empty if stopped early."""
         assert isinstance(objective, DynamicsObjective)
         live: Any = LiveModel(objective, self.interface, self.settings, int(self.cfg.seed))
         records = []
@@ -111,5 +111,5 @@ class ReachEvaluation:
         }
 
     def close(self) -> None:
-        """Let the simulator go."""
+        """Close the simulator."""
         self.env.close()

@@ -1,4 +1,4 @@
-"""Where the numbers of a training go: lines of JSON, TensorBoard, Weights & Biases."""
+"""Recorders of training metrics: JSON lines, TensorBoard, Weights & Biases."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from jepa_mpc.files import write_text
 
 METRICS = "metrics.jsonl"
 SPEED = "speed/"
-"""Begins the names of numbers that depend on the machine and the hour; they are shown and not kept."""
+"""Prefix of metrics that depend on machine and time; they are shown and not stored."""
 
 
 class Recorder(Protocol):
-    """Takes the numbers of a step."""
+    """Records the metrics of a step."""
 
     def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Note them."""
+        """Record them."""
 
     def close(self) -> None:
-        """Finish."""
+        """Close the recorder."""
 
 
 class JsonLines:
-    """A line of JSON per entry; those after the step that a training goes on from are dropped, for they come again.
+    """One JSON line per entry; on resume, lines after the resumed step are dropped, since they are written again.
 
     Args:
         folder: The run folder.
-        done: Steps that were done before.
+        done: Steps finished before this process.
     """
 
     def __init__(self, folder: Path, *, done: int) -> None:
@@ -49,11 +49,11 @@ class JsonLines:
             self.stream.flush()
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the file."""
         self.stream.close()
 
     def _lines(self) -> list[str]:
-        """Whole lines of an earlier run; a line that a kill cut short is left out."""
+        """Complete lines of an earlier run; skips a line cut short by a kill."""
         if not self.path.exists():
             return []
         text = self.path.read_text(encoding="utf-8")
@@ -65,7 +65,7 @@ class TensorBoard:
 
     Args:
         folder: The run folder.
-        done: Steps that were done before.
+        done: Steps finished before this process.
     """
 
     def __init__(self, folder: Path, *, done: int) -> None:
@@ -77,16 +77,16 @@ class TensorBoard:
             self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the file."""
         self.board.close()
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases, named as the run folder; WANDB_MODE=offline keeps it on this machine.
+    """A run of Weights & Biases, named after the run folder; WANDB_MODE=offline keeps it on this machine.
 
     Args:
         folder: The run folder.
-        done: Steps that were done before.
+        done: Steps finished before this process.
 
     Raises:
         MissingPackage: If wandb is not installed.
@@ -107,7 +107,7 @@ class WeightsAndBiases:
         self.run.log(dict(numbers), step=step)
 
     def close(self) -> None:
-        """Finish the run."""
+        """Finish the W&B run."""
         self.run.finish()
 
 

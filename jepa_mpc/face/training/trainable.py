@@ -1,4 +1,4 @@
-"""World models in the hands of another training loop: built, described and filled, but trained elsewhere."""
+"""World models for external training loops: built, described, saved and loaded here, trained elsewhere."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.recipes import as_world_model
 
 STILL = 1e-3
-"""In an action's own unit; an axis that varies less counts as fixed."""
+"""In the action's own unit; an axis with a smaller spread counts as fixed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainableModel:
-    """A world model that another training loop trains.
+    """A world model to be trained by an external loop.
 
     Args:
         objective: Network and loss: `objective({"frames": B T C h w, "actions": B T-1 A}, generator)` gives a `Loss`.
-        system: The configuration that `assemble` builds it from.
-        interface: What it is trained to see and command.
+        system: The configuration from which `assemble` builds it.
+        interface: Its inputs and actions.
     """
 
     objective: DynamicsObjective
@@ -40,19 +40,19 @@ class TrainableModel:
     interface: Interface
 
     def world_model(self) -> WorldModel:
-        """Perception, dynamics and goal cost with the present weights.
+        """Perception, dynamics and goal cost with the current weights.
 
         Raises:
-            BadCheckpoint: If the system predicts no effects of actions.
+            BadCheckpoint: If the system does not predict the effects of actions.
         """
         return as_world_model(self.objective, self.interface)
 
     def describe(self) -> dict[str, Any]:
-        """Plain values from which `described_model` builds the same network."""
+        """Plain values from which `described_model` rebuilds the same network."""
         return {"system": dict(self.system), "interface": self.interface.to_dict()}
 
     def save(self, folder: str | Path) -> None:
-        """Publish it as a checkpoint of the present weights; an older one at the place is replaced as a whole."""
+        """Publish a checkpoint with the current weights; it replaces an older one at this path as a whole."""
         save_world_model(folder, self.objective, system=self.system, interface=self.interface)
 
 
@@ -67,13 +67,13 @@ def new_model(
 
     Args:
         system: The name of a file in configs/system.
-        interface: What it shall see and command; the number of cameras and the width of the actions follow from it.
-        spread: Standard deviation of the actions, one number per axis.
-        seed: Of the weights.
+        interface: Its inputs and actions; defines the number of cameras and the action width.
+        spread: Standard deviation of the actions per axis.
+        seed: Seed of the weights.
 
     Raises:
         UnknownName: If there is no such system.
-        ValueError: If the system takes no such pictures or actions, or is no world model.
+        ValueError: If the system does not accept such images or actions, or is not a world model.
     """
     files = {path.stem: path for path in (CONFIGS / "system").glob("*.yaml")}
     entries = yaml.safe_load(choose(files, system, "system").read_text(encoding="utf-8"))
@@ -84,10 +84,10 @@ def new_model(
 
 
 def described_model(value: Mapping[str, Any]) -> TrainableModel:
-    """The model that `TrainableModel.describe` described, its weights yet to be loaded.
+    """Rebuild a model from `TrainableModel.describe`; its weights must be loaded separately.
 
     Raises:
-        ValueError: If the description is not of this version.
+        ValueError: If the description has another version.
     """
     try:
         system, interface = value["system"], interface_of(value)
@@ -97,20 +97,20 @@ def described_model(value: Mapping[str, Any]) -> TrainableModel:
 
 
 def open_model(checkpoint: str | Path) -> TrainableModel:
-    """The world model of a checkpoint, to be trained on.
+    """Open the world model of a checkpoint for further training.
 
     Args:
         checkpoint: The name of a shipped one, a folder, or `hf://owner/name`.
 
     Raises:
-        BadCheckpoint: If it is missing or damaged, or not one world model (an ensemble is several).
+        BadCheckpoint: If it is missing or damaged, or is an ensemble.
     """
     objective, config = load_network(checkpoint, kind="world model", form=DynamicsObjective)
     return TrainableModel(objective=objective, system=config["system"], interface=interface_of(config))
 
 
 def usual_size(spread: Tensor) -> Tensor:
-    """Size of a usual action `(A,)` from the standard deviation of each axis; 1 for an axis that is fixed."""
+    """Typical action size `(A,)` from the standard deviation of each axis; 1 for a fixed axis."""
     return torch.where(spread > STILL, spread, torch.ones_like(spread)).float()
 
 
@@ -123,7 +123,7 @@ def _built(system: Mapping[str, Any], interface: Interface, *, seed: int, name: 
             model.world_model().try_out()
     except MISFITS as error:
         raise ValueError(
-            f"the system {name} is no world model of {len(interface.cameras)} pictures of {interface.image_size} px "
+            f"the system {name} is not a world model for {len(interface.cameras)} images of {interface.image_size} px "
             f"and actions of {len(interface.actions)} numbers: {error}"
         ) from error
     return model

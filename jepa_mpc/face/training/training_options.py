@@ -1,4 +1,4 @@
-"""The options of a training, checked before any work begins."""
+"""Validation of training options, before any work begins."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ CHOICES = {
 
 
 def check_options(cfg: DictConfig) -> None:
-    """Refuse options that no training could use.
+    """Refuse invalid options.
 
     Raises:
         UnknownName: If a layout or recorder is unknown.
-        ValueError: If an option has a value of another kind or out of range; names it.
+        ValueError: If an option has the wrong type or is out of range; names it.
     """
     for name, least in COUNTS.items():
         _count(name, cfg[name], least)
@@ -38,7 +38,7 @@ def check_options(cfg: DictConfig) -> None:
         if cfg[name] not in known:
             raise ValueError(f"{name} must be {', '.join(known[:-1])} or {known[-1]}, got {cfg[name]!r}")
     if type(cfg.validation) not in (int, float) or not 0 <= cfg.validation < 1:
-        raise ValueError(f"validation must be a share from 0 to 1, got {cfg.validation!r}")
+        raise ValueError(f"validation must be from 0 to 1, got {cfg.validation!r}")
     choose(LAYOUTS, str(cfg.parallel), "parallel")
     for name in ("recorders", "freeze"):
         if not OmegaConf.is_list(cfg[name]) or not all(isinstance(entry, str) for entry in cfg[name]):
@@ -54,10 +54,10 @@ def check_options(cfg: DictConfig) -> None:
 
 
 def fit_settings(cfg: DictConfig) -> FitSettings:
-    """How to train: `fit` with its parts built, and how often to watch.
+    """The fit settings: `fit` with its parts built, and the interval of the collapse check.
 
     Raises:
-        ValueError: If a setting or one of its parts is unknown, missing or out of range.
+        ValueError: If a setting or part is unknown, missing or out of range.
     """
     facts = {str(name): _part(str(name), value) for name, value in _plain(cfg.fit).items()}
     betas = facts.get("betas", (0.9, 0.999))

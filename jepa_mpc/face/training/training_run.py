@@ -1,4 +1,4 @@
-"""One training from its options to a world model: read the logs, build the system, train, evaluate, save."""
+"""A training run: read the logs, build the system, train, evaluate, save."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState,
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """The log as the training sees it."""
+    """The training and validation data."""
 
     train: FrameBank | MixedBank
     held: FrameBank | MixedBank
@@ -51,7 +51,7 @@ class Data:
     buffers: Buffers = field(default_factory=Buffers)
 
     def draw(self, stream: torch.Generator) -> dict[str, torch.Tensor]:
-        """One batch of windows; it is overwritten by the next one."""
+        """One batch of windows; the next call overwrites it."""
         bank = self.train
         shared: dict[str, Any] = {"generator": stream, "max_stride": self.max_stride}
         if isinstance(bank, MixedBank):
@@ -60,18 +60,18 @@ class Data:
 
 
 def load_data(cfg: DictConfig, device: torch.device) -> Data:
-    """Map the log and put some labs aside; on a GPU the whole log goes to its memory."""
+    """Map the log and hold out some labs; on a GPU the whole log is loaded into its memory."""
     bank = open_sources(cfg)
     train, held = bank.to(device).split(float(cfg.validation), generator=generator(0, "validation labs"))
     return Data(train=train, held=held, window=int(cfg.window), batch=int(cfg.batch), max_stride=int(cfg.max_stride))
 
 
 def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
-    """The system's configuration, completed by what the log says; a checkpoint carries exactly this."""
+    """The system's configuration, completed from the log; the checkpoint stores exactly this."""
     system: dict[str, Any] = OmegaConf.to_container(cfg.system, resolve=True)  # type: ignore[assignment]
     if "rate" in system:
         check_sound(bank, int(system["rate"]), contiguous=int(cfg.skip) == int(cfg.max_stride) == 1)
-    if "action_dim" not in system:  # it learns from pictures or sounds alone
+    if "action_dim" not in system:  # it takes no actions
         return system
     if system["action_dim"] is None:
         system["action_dim"] = bank.action_dim
@@ -79,7 +79,7 @@ def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
     if width != bank.action_dim or (scale is not None and len(scale) != bank.action_dim):
         scales = "" if scale is None else f" and action_scale of {len(scale)}"
         raise ValueError(
-            f"the system takes actions of {width} numbers{scales}, the log has {bank.action_dim}: give "
+            f"the system takes actions of width {width}{scales}, the log has {bank.action_dim}: pass "
             f"system.action_dim={bank.action_dim} system.action_scale=null (measured on the log) or its "
             f"{bank.action_dim} scales"
         )
@@ -89,10 +89,10 @@ def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
 
 
 def build_objective(system: Mapping[str, Any], *, seed: int, freeze: list[str]) -> nn.Module:
-    """The training loss with fresh weights; the named parts are not trained.
+    """The training loss with fresh weights; the parts in `freeze` are frozen.
 
     Raises:
-        ValueError: If the system does not take one of its entries, or a part to freeze does not exist.
+        ValueError: If the system rejects one of its entries, or a part to freeze does not exist.
     """
     try:
         objective: nn.Module = assemble(system, generator=generator(seed, "weights"))
@@ -111,7 +111,7 @@ def build_objective(system: Mapping[str, Any], *, seed: int, freeze: list[str]) 
 
 
 def interface_of(cfg: DictConfig, bank: FrameBank | MixedBank, *, acts: bool) -> Interface:
-    """What the world model is trained to see and, if it acts, to command."""
+    """Inputs and actions of the world model."""
     adapter = adapter_of(cfg, bank)
     return Interface(
         cameras=bank.cameras,
@@ -125,14 +125,14 @@ def interface_of(cfg: DictConfig, bank: FrameBank | MixedBank, *, acts: bool) ->
 
 
 def read_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
-    """Where the log came from, and its statistics."""
+    """Location and statistics of the log."""
     statistics = {name: stats.to_dict() for name, stats in adapter_of(cfg, bank).statistics.items()}
     return {"source": bank.origin["source"], "statistics": statistics}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workshop:
-    """All that one training needs, built and checked."""
+    """The components of one training, built and checked."""
 
     cfg: DictConfig
     data: Data
@@ -144,19 +144,19 @@ class Workshop:
 
     @property
     def done(self) -> int:
-        """Steps that were done before."""
+        """Steps finished before this process."""
         return 0 if self.start is None else self.start.step
 
 
 def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
-    """Read the log, build the network and find the state to go on from.
+    """Read the log, build the network and load the state to resume from.
 
     Raises:
-        ValueError: If the folder holds a training that must not be gone on with.
+        ValueError: If the folder holds a training that cannot be resumed.
     """
     data = load_data(cfg, device)
     if cfg.best == "hand" and not knows_hand(data.train):
-        raise ValueError(f"best=hand needs a log that knows the hand, {cfg.data} does not: best=loss")
+        raise ValueError(f"best=hand needs a log with hand poses, {cfg.data} has none: use best=loss")
     system = system_of(cfg, data.train)
     encoder: Any = OmegaConf.to_container(cfg.encoder, resolve=True) if cfg.get("encoder") else None
     if encoder:
@@ -182,11 +182,11 @@ def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a training has come to.
+    """Result of a training.
 
     Args:
         folder: The world model.
-        doubts: What speaks against using it, each a short sentence.
+        doubts: Reasons against using it, each a short sentence.
     """
 
     folder: Path
@@ -194,10 +194,10 @@ class Trained:
 
 
 def train(cfg: DictConfig) -> Path:
-    """Train as configured and return the folder of the world model.
+    """Train as configured; returns the world model's folder.
 
     Raises:
-        Stopped: If it was interrupted; the state is saved, unless it was interrupted twice.
+        Stopped: If interrupted; the state is saved, unless it was interrupted twice.
     """
     return run_training(cfg).folder
 
@@ -214,7 +214,7 @@ def run_training(cfg: DictConfig) -> Trained:
     except Stopped:
         raise
     except KeyboardInterrupt as stop:
-        saved = "goes on from the last saved state" if (folder / STATE).exists() else "begins again"
+        saved = "resumes from the last saved state" if (folder / STATE).exists() else "starts again"
         raise Stopped(f"at once; the same command {saved}") from stop
 
 
@@ -238,14 +238,14 @@ def _train(cfg: DictConfig, folder: Path, device: torch.device) -> Trained:
             shop.keeper.publish(state)
     if state.step < shop.settings.steps:
         raise Stopped(
-            f"at step {state.step} of {shop.settings.steps}, which is saved: the same command goes on from there; "
-            f"the world model of now is {folder / CHECKPOINT}"
+            f"at step {state.step} of {shop.settings.steps}, which is saved: the same command resumes there; "
+            f"the latest world model is {folder / CHECKPOINT}"
         )
     return Trained(folder=folder / CHECKPOINT, doubts=doubts(shop.keeper.scores))
 
 
 def told(shop: Workshop, held: ExitStack) -> Callbacks:
-    """What the first process does beside the training: evaluate, watch, save, and show the progress."""
+    """Callbacks of the first process: evaluation, collapse check, saving and progress."""
     cfg, data, keeper = shop.cfg, shop.data, shop.keeper
     sizes: dict[str, Any] = {"objective": shop.objective, "window": data.window, "seed": int(cfg.seed)}
     monitor = Monitor(data.train, data.held, frames=int(cfg.probe), **sizes)
@@ -276,7 +276,7 @@ def told(shop: Workshop, held: ExitStack) -> Callbacks:
 
 
 def reaching(shop: Workshop, held: ExitStack) -> Callable[[int, nn.Module], Mapping[str, float]]:
-    """Episodes in the simulator, which is imported here alone."""
+    """Episodes in the simulator; the only place here that imports it."""
     from jepa_mpc.face.training.reach_evaluation import ReachEvaluation
 
     judge = ReachEvaluation(

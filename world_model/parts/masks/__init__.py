@@ -1,4 +1,4 @@
-"""Mask samplers: what an encoder sees of its input, and what a predictor has to fill in."""
+"""Mask samplers: the visible tokens of an encoder and the masked tokens that a predictor has to predict."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TUBES: dict[str, type[Tubes]] = {"tubes": Tubes, "legacy_tubes": LegacyTubes}
 """Name -> sampler of tube masks."""
 
 BLOCKS: dict[str, type[MultiBlock]] = {"blocks": MultiBlock, "legacy_blocks": LegacyMultiBlock}
-"""Name -> sampler of multi-block masks of pictures."""
+"""Name -> sampler of multi-block image masks."""
 
 OBJECTS: dict[str, type[ObjectMask]] = {
     "object": ObjectMask,
@@ -19,7 +19,7 @@ OBJECTS: dict[str, type[ObjectMask]] = {
     "tube": TubeMask,
     "random_token": TokenMask,
 }
-"""Name -> sampler of masks over slots; `ObjectMask(hidden=0)` hides nothing."""
+"""Name -> sampler of slot masks; `ObjectMask(hidden=0)` masks nothing."""
 
 __all__ = [
     "BLOCKS",

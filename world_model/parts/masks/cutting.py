@@ -1,4 +1,4 @@
-"""Token lists of one length from masks that leave each sample another number of tokens."""
+"""Truncates token lists of different lengths to one length."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ Chosen = Annotated[Tensor, "B T h w"]
 
 
 def whole_tubes(chosen: Chosen, generator: Generator, *, most: int | None = None) -> Annotated[Tensor, "B K"]:
-    """Cut every sample to the size of the smallest by leaving out whole places of the picture, drawn at random.
+    """Truncate every sample to the size of the smallest by dropping whole spatial positions, drawn at random.
 
-    A place keeps or loses all of its times together, so no part of the clip is preferred.
+    All times of a position are kept or dropped together, so no part of the clip is preferred.
 
     Args:
-        chosen: bool masks `B T h w`; True tokens are wanted.
-        generator: Draws the order in which places are kept.
-        most: Tokens of a sample that are kept at most, or None.
+        chosen: bool masks `B T h w`; True for the listed tokens.
+        generator: Draws the order of the positions.
+        most: Maximum number of tokens per sample, or None.
 
     Returns:
         Token indices `B K` in increasing order.
     """
     batch, times, rows, columns = chosen.shape
     order = torch.rand(batch, 1, rows * columns, generator=generator, device=generator.device).to(chosen.device)
-    ramp = torch.arange(times, device=chosen.device)[:, None] / times  # within a place, early times first
+    ramp = torch.arange(times, device=chosen.device)[:, None] / times  # within a position, early times first
     rank = order.argsort(dim=-1).argsort(dim=-1) + ramp  # (B, T, h w)
     rank = rank.flatten(1).masked_fill(~chosen.flatten(1), torch.inf)
     return rank.argsort(dim=1)[:, : _smallest(chosen, most)].sort(dim=1).values
 
 
 def first_tokens(chosen: Chosen, *, most: int | None = None) -> Annotated[Tensor, "B K"]:
-    """Cut every sample to the size of the smallest by dropping its last tokens: late times go first.
+    """Truncate every sample to the size of the smallest by dropping its last tokens: late times first.
 
     Args:
-        chosen: bool masks `B T h w`; True tokens are wanted.
-        most: Tokens of a sample that are kept at most, or None.
+        chosen: bool masks `B T h w`; True for the listed tokens.
+        most: Maximum number of tokens per sample, or None.
 
     Returns:
         Token indices `B K` in increasing order.

@@ -1,4 +1,4 @@
-"""Masks that hide either whole moments of a clip or whole places of the picture."""
+"""Masks over whole time steps of a clip, or over whole spatial positions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Share = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class MomentMask:
-    """Hides whole moments: every token of some times, the same number of times in each sample.
+    """Masks whole time steps: every token of some times, the same number in each sample.
 
     Args:
         grid: Times, rows and columns of the tokens of a clip.
-        share: Smallest and largest share of the times that are hidden; drawn once per batch.
+        share: Smallest and largest share of masked times; drawn once per batch.
 
     Raises:
-        ValueError: If nothing could be hidden, or nothing seen.
+        ValueError: If nothing could be masked, or nothing would be visible.
     """
 
     grid: tuple[int, int, int]
@@ -31,7 +31,7 @@ class MomentMask:
         _check(self.share, self.grid[0], "times")
 
     def __call__(self, batch: int, generator: Generator) -> Masks:
-        """Masks for `batch` clips: one target block of all hidden tokens."""
+        """Masks for `batch` clips: one target block of all masked tokens."""
         times, rows, columns = self.grid
         number = _number(self.share, times, generator)
         tokens = torch.arange(times * rows * columns).view(times, rows * columns)
@@ -40,14 +40,14 @@ class MomentMask:
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceMask:
-    """Hides whole places: the tokens of some cells of the picture at every time, as many in each sample.
+    """Masks whole positions: the tokens of some cells at every time, the same number in each sample.
 
     Args:
         grid: Times, rows and columns of the tokens of a clip.
-        share: Smallest and largest share of the places that are hidden; drawn once per batch.
+        share: Smallest and largest share of masked positions; drawn once per batch.
 
     Raises:
-        ValueError: If nothing could be hidden, or nothing seen.
+        ValueError: If nothing could be masked, or nothing would be visible.
     """
 
     grid: tuple[int, int, int]
@@ -57,7 +57,7 @@ class PlaceMask:
         _check(self.share, self.grid[1] * self.grid[2], "places")
 
     def __call__(self, batch: int, generator: Generator) -> Masks:
-        """Masks for `batch` clips: one target block of all hidden tokens."""
+        """Masks for `batch` clips: one target block of all masked tokens."""
         times, rows, columns = self.grid
         number = _number(self.share, rows * columns, generator)
         tokens = torch.arange(times * rows * columns).view(times, rows * columns).T
@@ -66,14 +66,14 @@ class PlaceMask:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomTubes:
-    """Sees a fixed number of places, drawn at random, at every time: the other sampler of V-JEPA's code.
+    """A fixed number of visible positions, drawn at random, at every time: the other sampler of V-JEPA's code.
 
     Args:
         grid: Times, rows and columns of the tokens of a clip.
-        ratio: Share of the places that is hidden; int(places (1 - ratio)) are seen.
+        ratio: Share of masked positions; int(positions (1 - ratio)) are visible.
 
     Raises:
-        ValueError: If nothing could be hidden, or nothing seen.
+        ValueError: If nothing could be masked, or nothing would be visible.
     """
 
     grid: tuple[int, int, int]
@@ -82,15 +82,17 @@ class RandomTubes:
     def __post_init__(self) -> None:
         _check((self.ratio, self.ratio), self.grid[1] * self.grid[2], "places")
         if self.num_seen < 1:
-            raise ValueError(f"hiding {self.ratio:.0%} of {self.grid[1]} x {self.grid[2]} places leaves none to see")
+            raise ValueError(
+                f"hiding {self.ratio:.0%} of {self.grid[1]} x {self.grid[2]} positions leaves none visible"
+            )
 
     @property
     def num_seen(self) -> int:
-        """Places that are seen."""
+        """Number of visible positions."""
         return int(self.grid[1] * self.grid[2] * (1 - self.ratio))
 
     def __call__(self, batch: int, generator: Generator) -> Masks:
-        """Masks for `batch` clips: one target block of all hidden tokens."""
+        """Masks for `batch` clips: one target block of all masked tokens."""
         times, rows, columns = self.grid
         tokens = torch.arange(times * rows * columns).view(times, rows * columns).T
         return _cut(tokens, rows * columns - self.num_seen, batch, generator)
@@ -103,7 +105,7 @@ def _number(share: Share, count: int, generator: Generator) -> int:
 
 
 def _cut(tokens: torch.Tensor, number: int, batch: int, generator: Generator) -> Masks:
-    """Hide `number` rows of `tokens` (rows, tokens of a row), drawn for each sample; indices rise."""
+    """Mask `number` rows of `tokens` (rows, tokens of a row), drawn per sample; indices ascend."""
     order = torch.rand(batch, len(tokens), generator=generator, device=generator.device).argsort(dim=1).cpu()
     hidden, seen = (tokens[rows].flatten(1).sort(dim=1).values for rows in (order[:, :number], order[:, number:]))
     return Masks(context=seen, targets=hidden[:, None])
@@ -111,4 +113,4 @@ def _cut(tokens: torch.Tensor, number: int, batch: int, generator: Generator) ->
 
 def _check(share: Share, count: int, what: str) -> None:
     if not 0 < share[0] <= share[1] < 1 or count < 2:
-        raise ValueError(f"need 0 < share < 1 and at least two {what} to hide some of, got {share} of {count}")
+        raise ValueError(f"need 0 < share < 1 and at least two {what}, got {share} of {count}")

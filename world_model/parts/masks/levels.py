@@ -1,4 +1,4 @@
-"""Masks for the levels of a token pyramid: the blocks of a coarser level are larger."""
+"""Masks for the levels of a token pyramid: coarser levels have larger blocks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from jepa_mpc.world_model.parts.masks.cutting import first_tokens, whole_tubes
 from jepa_mpc.world_model.parts.masks.multiblock import MultiBlock, Range
 
 ATTEMPTS = 10
-"""Places that the published sampler tries before it takes what comes."""
+"""Positions that the published sampler tries before it accepts overlap."""
 SQUARE = (0.85, 1.15)
 
 
 class LevelBlocks:
-    """Multi-block masks in the cells of one level; the tokens of the finest level outside of them are seen.
+    """Multi-block masks in the cells of one level; the finest-level tokens outside of them are visible.
 
     Args:
-        pyramid: Numbers the cells.
-        level: Whose cells are to be predicted.
+        pyramid: Defines the cell indices.
+        level: Level of the predicted cells.
         blocks: The sampler in the cells of the level; its grid is set here.
 
     Raises:
@@ -37,7 +37,7 @@ class LevelBlocks:
         self.cells = pyramid.cells(level)
 
     def __call__(self, batch: int, generator: Generator) -> Masks:
-        """Masks: context `B K` of the finest level, targets `B M L` of this one, numbered as in the pyramid."""
+        """Masks: context `B K` of the finest level, targets `B M L` of this one, indexed as in the pyramid."""
         masks = self.blocks(batch, generator)
         rows, columns = self.blocks.grid
         at = masks.context.device
@@ -47,9 +47,9 @@ class LevelBlocks:
 
 
 def doubling(pyramid: TokenPyramid, level: int) -> LevelBlocks:
-    """Targets of 5 to 15 % at level 0 that are twice as large, and half as many, at each next level: 4, 2, 1, 1, ...
+    """Targets of 5 to 15 % at level 0; each next level has half as many, twice as large: 4, 2, 1, 1, ...
 
-    So each level hides about the same share of the picture.
+    Each level thus masks about the same share of the image.
     """
     area = (min(0.05 * 2**level, 0.4), min(0.15 * 2**level, 0.6))
     blocks = MultiBlock(grid=pyramid.grids[level], num_targets=max(4 >> level, 1), target_area=area, least_seen=1)
@@ -60,16 +60,16 @@ def doubling(pyramid: TokenPyramid, level: int) -> LevelBlocks:
 class LegacyLevelBlocks:
     """The masks of the public hierarchical code: all levels draw blocks of tokens, larger ones at coarser levels.
 
-        area of a target in (0.05, 0.15) 2^l, of the seen block in c .. c + 0.15 with c = 0.6 + 0.3 l / (levels - 1)
+        area of a target in (0.05, 0.15) 2^l, of the visible block in c .. c + 0.15 with c = 0.6 + 0.3 l / (levels - 1)
         height = round sqrt(area / r);   width = round(height r);   r in 0.75 .. 1.5, nearly square at level 0
 
-    Targets avoid each other for ten draws, then a block of a fixed size is taken wherever it falls. The seen block
-    loses what targets cover and may end up empty.
+    Targets avoid each other for ten draws, then a block of a fixed size is accepted anywhere. Targets are removed from
+    the visible block, which may end up empty.
 
     Args:
         grid: Rows and columns of the token grid.
-        level: Of the hierarchy, 0 is the finest.
-        levels: How many there are.
+        level: Level of the hierarchy, 0 is the finest.
+        levels: Number of levels.
         num_targets: Target blocks per sample.
         area: Smallest and largest share of a target at level 0.
         aspect: Smallest and largest ratio r of width to height.
@@ -83,20 +83,20 @@ class LegacyLevelBlocks:
     aspect: Range = (0.75, 1.5)
 
     def __call__(self, batch: int, generator: Generator) -> Masks:
-        """One target block: all that no one sees; lists are cut to the shortest."""
+        """One target block of all masked tokens; lists are truncated to the shortest."""
         _, targets = self.draw(batch, generator)
         hidden = targets.any(dim=1).view(batch, 1, *self.grid)
         return Masks(context=first_tokens(~hidden), targets=first_tokens(hidden)[:, None])
 
     def draw(self, batch: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """What is seen `B N` and each target `B M N`, bool."""
+        """Visible tokens `B N` and each target `B M N`, bool."""
         samples = [self._sample(generator) for _ in range(batch)]
         targets = torch.stack([torch.stack(blocks) for blocks, _ in samples]).flatten(2)
         seen = torch.stack([context for _, context in samples]).flatten(1)
         return seen & ~targets.any(dim=1), targets
 
     def areas(self) -> tuple[Range, Range]:
-        """Shares of the picture of a target and of the seen block."""
+        """Area shares of a target and of the visible block."""
         low, high = (min(0.95, bound * 2**self.level) for bound in self.area)
         context = 0.6 + 0.3 * self.level / max(1, self.levels - 1)
         return (low, high), (min(0.95, context), min(1.0, context + 0.15))

@@ -1,6 +1,6 @@
-"""Multi-block masks of pictures: one large block is seen, a few small ones inside it are to be predicted.
+"""Multi-block image masks: one large visible block, from which a few small target blocks are removed.
 
-The targets of a sample may overlap each other; what they cover is taken out of the seen block.
+The targets of a sample may overlap each other; they are removed from the visible block.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jepa_mpc.world_model.parts.masks.cutting import whole_tubes
 
 TRIES = 200
 PATIENCE = 20
-"""Failures after which the published sampler lets one more target be seen."""
+"""Failures after which the published sampler reveals one more target."""
 
 Range = tuple[float, float]
 Size = tuple[int, int]
@@ -25,21 +25,21 @@ Draws = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class MultiBlock:
-    """Draw multi-block masks: one block size per batch, places per sample.
+    """Multi-block masks: one block size per batch, positions per sample.
 
         area = int(h w s);  height = round sqrt(area r);  width = round sqrt(area / r)       s, r drawn independently
-        seen = one block of s from `context_area`, r = 1, without the union of the targets
+        visible = one block of s from `context_area`, r = 1, without the union of the targets
 
-    Any place where a block fits is equally likely. Lists of seen tokens are cut to the shortest of the batch by leaving
-    out tokens at random; a sample with fewer than `least_seen` is drawn again.
+    All positions where a block fits are equally likely. Lists of visible tokens are truncated to the shortest of the
+    batch by dropping random tokens; a sample with fewer than `least_seen` is redrawn.
 
     Args:
         grid: Rows and columns of the token grid.
         num_targets: Target blocks per sample.
-        target_area: Smallest and largest share s of the picture that a target covers.
-        context_area: The same for the seen block.
+        target_area: Smallest and largest share s of the image covered by a target.
+        context_area: The same for the visible block.
         aspect: Smallest and largest ratio r of height to width of a target.
-        least_seen: Tokens that every sample must see.
+        least_seen: Minimum number of visible tokens per sample.
 
     Raises:
         ValueError: If a number is out of range.
@@ -57,7 +57,7 @@ class MultiBlock:
     def __post_init__(self) -> None:
         if len(self.grid) != 2 or min(self.grid) < 2 or self.num_targets < 1 or self.least_seen < 1:
             raise ValueError(
-                "need a grid (rows, columns) of at least 2 x 2, one target block and one seen token, got "
+                "need a grid (rows, columns) of at least 2 x 2, one target block and one visible token, got "
                 f"{tuple(self.grid)}, {self.num_targets}, {self.least_seen}"
             )
         for name in ("target_area", "context_area", "aspect"):
@@ -69,7 +69,7 @@ class MultiBlock:
         """Masks for `batch` samples: context `B K`, targets `B M L`.
 
         Raises:
-            ValueError: If too little is left to see, again and again.
+            ValueError: If repeated draws leave too few visible tokens.
         """
         draws = torch.rand(3, generator=generator, device=generator.device).tolist()
         target = self.block_size(self.target_area, self.aspect, (draws[0], draws[1]))
@@ -91,7 +91,7 @@ class MultiBlock:
         return min(max(height, 1), self.grid[0]), min(max(width, 1), self.grid[1])
 
     def _places(self, batch: int, target: Size, context: Size, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Target blocks `B M h w` and what is seen `B h w`, bool."""
+        """Target blocks `B M h w` and visible tokens `B h w`, bool."""
         blocks = self._blocks((batch, self.num_targets), target, generator)
         return blocks, self._blocks((batch,), context, generator) & ~blocks.any(dim=1)
 
@@ -106,33 +106,33 @@ class MultiBlock:
     def _too_little(self) -> ValueError:
         return ValueError(
             f"{self.num_targets} targets of {self.target_area[0]:.0%} to {self.target_area[1]:.0%} leave fewer than "
-            f"{self.least_seen} tokens of a grid of {self.grid[0]} x {self.grid[1]} to see: use fewer or smaller "
+            f"{self.least_seen} visible tokens of a grid of {self.grid[0]} x {self.grid[1]}: use fewer or smaller "
             "targets, a smaller least_seen, or a finer grid"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LegacyMultiBlock(MultiBlock):
-    """The masks of the published training, draw for draw.
+    """The masks of the published training, reproduced draw for draw.
 
-    One draw per batch gives area and aspect alike, so large targets are tall. Blocks never reach the last row and
-    column. Block sizes come from a stream that is seeded with the number of the call, places from the passed one. A
-    sample that cannot see more than `least_seen` tokens may, after `PATIENCE` failures, see one target more each time,
-    so that seen and hidden tokens may overlap. Lists are cut from the end: the bottom of the picture is seldom seen in
-    large batches. Use it to repeat a published run, and `MultiBlock` for all else.
+    One draw per batch gives both area and aspect, so large targets are tall. Blocks never reach the last row and
+    column. Block sizes come from a stream seeded with the call index, positions from the passed one. A sample with at
+    most `least_seen` visible tokens may, after `PATIENCE` failures, see one more target each time, so visible and
+    masked tokens may overlap. Lists are truncated at the end: the bottom of the image is rarely visible in large
+    batches. Use it to reproduce a published training, and `MultiBlock` otherwise.
     """
 
     def __call__(self, batch: int, generator: Generator) -> Masks:
-        """Masks of a call whose number is drawn at random."""
+        """Masks of a call with a random index."""
         call = int(torch.randint(2**31, (), generator=generator, device=generator.device))
         contexts, targets = self.at(call, batch, generator=generator)
         return Masks(context=contexts[:, 0], targets=targets)
 
     def at(self, call: int, batch: int, *, generator: Generator, num_contexts: int = 1) -> tuple[Tensor, Tensor]:
-        """Seen tokens `B E K` (several seen blocks if wanted) and targets `B M L` of the call of that number.
+        """Visible tokens `B E K` (several visible blocks on request) and targets `B M L` of the call with this index.
 
         Raises:
-            ValueError: If no block can leave enough to see.
+            ValueError: If no block can leave enough visible tokens.
         """
         target, context = self.sizes(call)
         if target[0] * target[1] <= self.least_seen or context[0] * context[1] <= self.least_seen:
@@ -147,14 +147,14 @@ class LegacyMultiBlock(MultiBlock):
         return seen.view(batch, num_contexts, -1), torch.stack(targets).view(batch, self.num_targets, -1)
 
     def sizes(self, call: int) -> tuple[Size, Size]:
-        """Rows and columns of the targets and of the seen block in the call of that number."""
+        """Rows and columns of the targets and of the visible block in the call with this index."""
         stream = torch.Generator().manual_seed(call)
         first, second = (torch.rand(1, generator=stream).item() for _ in range(2))
         target = self.block_size(self.target_area, self.aspect, (first, first))
         return target, self.block_size(self.context_area, (1.0, 1.0), (second, second))
 
     def block_size(self, area: Range, aspect: Range, draws: Draws) -> Size:
-        """Rows and columns of a block; less than the grid's."""
+        """Rows and columns of a block; smaller than the grid."""
         height, width = sides(self.grid, area, aspect, draws)
         return min(height, self.grid[0] - 1), min(width, self.grid[1] - 1)
 
@@ -182,7 +182,7 @@ class LegacyMultiBlock(MultiBlock):
 
 
 def sides(grid: Size, area: Range, aspect: Range, draws: Draws) -> Size:
-    """Height and width of a block before it is fitted into the grid."""
+    """Height and width of a block before it is limited to the grid."""
     share, ratio = (low + draw * (high - low) for draw, (low, high) in zip(draws, (area, aspect), strict=True))
     tokens = int(grid[0] * grid[1] * share)
     return round(math.sqrt(tokens * ratio)), round(math.sqrt(tokens / ratio))

@@ -1,7 +1,7 @@
-"""Which slots a predictor has to infer: whole objects over time, seen at their first moment alone.
+"""Slot masks: whole objects over time, visible in the first frame only.
 
-Tokens are numbered time-major, `time * objects + object`. The first frame is always seen: it says who is who. A sampler
-names the seen tokens and one block of hidden ones; the frames are those of the history.
+Tokens are indexed time-major, `time * objects + object`. The first frame is always visible, as it identifies the
+objects. A sampler returns the visible tokens and one block of masked ones; the frames are those of the history.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Each = Literal["batch", "sample"]
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectMask:
-    """Hides objects at every moment but the first.
+    """Masks objects in every frame but the first.
 
     Args:
         frames: Frames of the history.
-        objects: Slots of a frame.
-        hidden: Objects that are hidden.
-        each: Whether a draw counts for the whole "batch" (as published) or one "sample".
+        objects: Slots per frame.
+        hidden: Number of masked objects.
+        each: Whether a draw is per "batch" (as published) or per "sample".
 
     Raises:
-        ValueError: If nothing would be left to hide, or to see.
+        ValueError: If nothing would be masked, or nothing visible.
 
     Reference: Nam et al. 2026, arXiv:2602.11389, section 3.
     """
@@ -43,8 +43,8 @@ class ObjectMask:
             raise ValueError(f"each must be 'batch' or 'sample', got {self.each!r}")
         if self.frames < 1 or not 0 <= self.hidden <= self.objects or (self.hidden and self.frames < 2):
             raise ValueError(
-                f"cannot hide {self.hidden} of {self.objects} objects in {self.frames} frames: need 0 to all of them, "
-                "and two frames or more, since the first one stays"
+                f"cannot mask {self.hidden} of {self.objects} objects in {self.frames} frames: need 0 to all of them, "
+                "and two frames or more, since the first one stays visible"
             )
 
     def __call__(self, batch: int, generator: Generator) -> Masks:
@@ -54,23 +54,23 @@ class ObjectMask:
         return _masks(hidden)
 
     def draw(self, rows: int, generator: Generator) -> Annotated[Tensor, "B T N"]:
-        """What is hidden, True there; as many tokens in each row."""
+        """Mask `B T N`, True for masked tokens; the same number in each row."""
         chosen = _choose(rows, self.objects, self.hidden, generator)
         return chosen[:, None, :] & _later(self.frames, chosen.device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LegacyObjectMask(ObjectMask):
-    """The mask of the released training: its stream begins anew at every batch, so it always hides the same slots.
+    """The mask of the released training: its stream restarts with every batch, so it always masks the same slots.
 
     Args:
-        seed: Of that stream.
+        seed: Seed of that stream.
     """
 
     seed: int = 42
 
     def draw(self, rows: int, generator: Generator) -> Annotated[Tensor, "B T N"]:
-        """What is hidden; the generator is not used."""
+        """The mask; the generator is not used."""
         again = Generator().manual_seed(self.seed)
         chosen = torch.zeros(rows, self.objects, dtype=torch.bool)
         chosen[:, torch.randperm(self.objects, generator=again)[: self.hidden]] = True
@@ -79,10 +79,10 @@ class LegacyObjectMask(ObjectMask):
 
 @dataclass(frozen=True, kw_only=True)
 class TubeMask(ObjectMask):
-    """Hides objects for a stretch of moments, which begins anywhere after the first one.
+    """Masks objects for a time interval that starts anywhere after the first frame.
 
     Args:
-        length: Moments of the stretch; by default half of those that may be hidden, at least one.
+        length: Length of the interval; by default half of the frames that may be masked, at least one.
     """
 
     length: int | None = None
@@ -90,10 +90,10 @@ class TubeMask(ObjectMask):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.length is not None and not 1 <= self.length < self.frames:
-            raise ValueError(f"a stretch of {self.length} moments does not fit after the first of {self.frames}")
+            raise ValueError(f"an interval of {self.length} frames does not fit after the first of {self.frames}")
 
     def draw(self, rows: int, generator: Generator) -> Annotated[Tensor, "B T N"]:
-        """What is hidden."""
+        """The mask."""
         length = self.length or max(1, (self.frames - 1) // 2)
         shape, device = (rows, 1, 1), generator.device
         begin = torch.randint(1, max(2, self.frames - length + 1), shape, generator=generator, device=device)
@@ -104,10 +104,10 @@ class TubeMask(ObjectMask):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenMask(ObjectMask):
-    """Hides as many tokens as `ObjectMask` would, wherever they are after the first moment."""
+    """Masks as many tokens as `ObjectMask`, anywhere after the first frame."""
 
     def draw(self, rows: int, generator: Generator) -> Annotated[Tensor, "B T N"]:
-        """What is hidden."""
+        """The mask."""
         later = self.frames - 1
         chosen = _choose(rows, later * self.objects, later * self.hidden, generator).view(rows, later, self.objects)
         first = torch.zeros(rows, 1, self.objects, dtype=torch.bool, device=chosen.device)
@@ -115,30 +115,30 @@ class TokenMask(ObjectMask):
 
 
 def hidden_grid(masks: Masks, *, frames: int, objects: int) -> Annotated[Tensor, "B T N"]:
-    """True where a token is hidden.
+    """True for masked tokens.
 
     Raises:
-        ValueError: If the masks are made for another number of tokens.
+        ValueError: If the masks are for another number of tokens.
     """
     tokens = masks.targets.flatten(1)
     if masks.context.shape[1] + tokens.shape[1] != frames * objects:
         raise ValueError(
-            f"these masks are for {masks.context.shape[1] + tokens.shape[1]} tokens, and {frames} frames of {objects} "
-            f"objects are {frames * objects}: make the sampler with frames={frames}, objects={objects}"
+            f"these masks are for {masks.context.shape[1] + tokens.shape[1]} tokens, but {frames} frames of {objects} "
+            f"objects have {frames * objects}: make the sampler with frames={frames}, objects={objects}"
         )
     flat = torch.zeros(len(tokens), frames * objects, dtype=torch.bool, device=tokens.device)
     return flat.scatter(1, tokens, True).view(-1, frames, objects)
 
 
 def given(hidden: Annotated[Tensor, "M"], *, batch: int, frames: int, objects: int) -> Masks:
-    """Masks that hide the objects of these numbers in every window."""
+    """Masks of the objects with these indices in every window."""
     chosen = torch.zeros(batch, objects, dtype=torch.bool, device=hidden.device)
     chosen[:, hidden] = True
     return _masks(chosen[:, None, :] & _later(frames, hidden.device))
 
 
 def _choose(rows: int, count: int, number: int, generator: Generator) -> Annotated[Tensor, "B N"]:
-    """`number` of `count`, drawn for each row; True for the chosen."""
+    """Draw `number` of `count` per row; True for the drawn ones."""
     order = torch.rand(rows, count, generator=generator, device=generator.device).argsort(dim=1)
     return order.argsort(dim=1) < number
 
@@ -148,8 +148,8 @@ def _later(frames: int, device: torch.device) -> Annotated[Tensor, "1 T 1"]:
 
 
 def _masks(hidden: Annotated[Tensor, "B T N"]) -> Masks:
-    """Seen and hidden tokens by number; every row hides as many."""
+    """Indices of visible and masked tokens; every row masks the same number."""
     flat = hidden.flatten(1)
     number = int(flat[0].sum()) if len(flat) else 0
-    order = (~flat).to(torch.uint8).argsort(dim=1, stable=True)  # the hidden ones first, numbers rising
+    order = (~flat).to(torch.uint8).argsort(dim=1, stable=True)  # masked tokens first, indices ascending
     return Masks(context=order[:, number:], targets=order[:, None, :number])

@@ -1,4 +1,4 @@
-"""Which neighbourhoods of a point cloud are hidden: runs along an order, or balls in space."""
+"""Masks over neighbourhoods of a point cloud: runs along an ordering, or balls in space."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ TRIES = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
-    """Runs of tokens that follow each other in the order of the cloud; one draw serves the whole batch.
+    """Runs of consecutive tokens in the ordering of the cloud; one draw serves the whole batch.
 
         k = int(N r);   M runs of k tokens with independent starts, which may overlap
-        context: one run of the tokens that are left, int(n r_c) of n; it may jump over a hidden run
+        context: one run of the remaining tokens, int(n r_c) of n; it may jump over a masked run
 
-    Each cloud has an order of its own, so one draw hides another part of each. A draw that leaves nothing to see is
-    made again.
+    Each cloud has its own ordering, so one draw masks a different part of each. A draw that leaves nothing visible is
+    repeated.
 
     Args:
         num_tokens: Tokens N of a cloud.
-        num_targets: Runs M that are hidden.
-        target: Smallest and largest share r of a hidden run; drawn once per batch.
-        context: Smallest and largest share r_c of what is left that is seen.
+        num_targets: Masked runs M.
+        target: Smallest and largest share r of a masked run; drawn once per batch.
+        context: Smallest and largest visible share r_c of the remaining tokens.
 
     Raises:
         ValueError: If there is no token or run, or a share is not between 0 and 1.
@@ -48,7 +48,7 @@ class Runs:
         """Masks for `batch` clouds.
 
         Raises:
-            ValueError: If the runs hide everything again and again.
+            ValueError: If repeated draws mask everything.
         """
         for _ in range(TRIES):
             runs = self.hidden(generator)
@@ -59,14 +59,14 @@ class Runs:
         raise _nothing_seen(self)
 
     def hidden(self, generator: Generator) -> Annotated[Tensor, "M L"]:
-        """The hidden runs."""
+        """The masked runs."""
         length = max(1, int(self.num_tokens * _within(self.target, generator)))
         starts = torch.randint(self.num_tokens - length + 1, (self.num_targets, 1), generator=generator,
                                device=generator.device)  # fmt: skip
         return starts + torch.arange(length, device=generator.device)
 
     def seen(self, left: Annotated[Tensor, "N"], generator: Generator) -> Annotated[Tensor, "K"]:
-        """A run of the tokens that are left."""
+        """A run of the remaining tokens."""
         count = max(1, int(_within(self.context, generator) * len(left)))
         begin = torch.randint(len(left) - count + 1, (), generator=generator, device=generator.device)
         return left[int(begin) : int(begin) + count]
@@ -74,9 +74,9 @@ class Runs:
 
 @dataclass(frozen=True, kw_only=True)
 class LegacyRuns(Runs):
-    """The runs of the published training: where nothing is left to see, one hidden token is shown.
+    """The runs of the published training: if nothing is left visible, one masked token is revealed.
 
-    Use it to repeat a published run, and `Runs` for all else.
+    Use it to reproduce a published training, and `Runs` otherwise.
     """
 
     def __call__(self, batch: int, generator: Generator) -> Masks:
@@ -87,23 +87,23 @@ class LegacyRuns(Runs):
         return Masks(context=seen.expand(batch, -1), targets=runs.expand(batch, -1, -1))
 
     def _shown(self, generator: Generator) -> Annotated[Tensor, "K"]:
-        _within(self.context, generator)  # drawn there as well
+        _within(self.context, generator)  # the published code draws it, too
         return torch.randint(self.num_tokens, (1,), generator=generator, device=generator.device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Balls:
-    """Balls in space: the tokens nearest to a random one; each cloud has its own.
+    """Balls in space: the tokens nearest to a random one; drawn per cloud.
 
-        k = int(N r);   M balls of k tokens;   context: a ball of int(N r_c) tokens without the hidden ones
+        k = int(N r);   M balls of k tokens;   context: a ball of int(N r_c) tokens without the masked ones
 
-    A cloud of which too little would be seen is drawn again. Contexts are cut at random to the size of the smallest.
+    A cloud with too few visible tokens is redrawn. Contexts are truncated at random to the size of the smallest.
 
     Args:
-        num_targets: Balls M that are hidden.
-        target: Smallest and largest share r of a hidden ball; drawn once per batch.
-        context: Smallest and largest share r_c of the ball that is seen.
-        least: Tokens that must be seen.
+        num_targets: Masked balls M.
+        target: Smallest and largest share r of a masked ball; drawn once per batch.
+        context: Smallest and largest share r_c of the visible ball.
+        least: Minimum number of visible tokens.
 
     Raises:
         ValueError: If there is no ball, or a share is not between 0 and 1.
@@ -120,12 +120,12 @@ class Balls:
         check_shares(self.least, self.num_targets, target=self.target, context=self.context)
 
     def __call__(self, centres: Annotated[Tensor, "B N 3"], generator: Generator) -> Masks:
-        """Masks for clouds whose tokens stand at `centres`, indices rising.
+        """Masks for clouds with token positions `centres`, indices ascending.
 
         Raises:
-            ValueError: If too little is left to see again and again.
+            ValueError: If repeated draws leave too few visible tokens.
         """
-        near = torch.cdist(centres, centres).argsort(dim=-1).to(generator.device)  # (B, N, N), each one's own first
+        near = torch.cdist(centres, centres).argsort(dim=-1).to(generator.device)  # (B, N, N), own index first
         batch, total = near.shape[:2]
         length = max(1, int(total * _within(self.target, generator)))
         balls, seen = self._draw(near, length, generator)
@@ -139,7 +139,7 @@ class Balls:
         raise _nothing_seen(self)
 
     def _draw(self, near: Tensor, length: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Hidden balls `B M L`, and where tokens are seen `B N`, True there."""
+        """Masked balls `B M L`, and visible tokens `B N`, bool."""
         batch, total = near.shape[:2]
         rows = torch.arange(batch, device=near.device)
         seeds = torch.randint(total, (batch, self.num_targets + 1), generator=generator, device=generator.device)
@@ -155,13 +155,13 @@ POINT_RUNS: dict[str, type[Runs]] = {"runs": Runs, "legacy_runs": LegacyRuns}
 
 
 def check_shares(tokens: int, targets: int, **shares: Share) -> None:
-    """Refuse shares and counts that no sampler can use.
+    """Refuse invalid shares and counts.
 
     Raises:
-        ValueError: With the name of the range that is out of bounds.
+        ValueError: Names the range that is out of bounds.
     """
     if tokens < 1 or targets < 1:
-        raise ValueError(f"need at least one token and one hidden block, got {tokens} and {targets}")
+        raise ValueError(f"need at least one token and one masked block, got {tokens} and {targets}")
     for name, (low, high) in shares.items():
         if not 0 < low <= high <= 1:
             raise ValueError(f"{name} must be a range (low, high) of shares above 0 and up to 1, got {(low, high)}")
@@ -179,10 +179,12 @@ def _left(runs: Tensor, total: int) -> Annotated[Tensor, "N"]:
 
 
 def _cut(seen: Annotated[Tensor, "B N"], generator: Generator) -> Annotated[Tensor, "B K"]:
-    """As many seen tokens of each as the smallest has, drawn at random, indices rising."""
+    """Truncate the visible tokens of each cloud to the smallest number, at random, indices ascending."""
     order = torch.rand(seen.shape, generator=generator, device=generator.device).masked_fill(~seen, torch.inf)
     return order.argsort(dim=1)[:, : int(seen.sum(dim=1).min())].sort(dim=1).values
 
 
 def _nothing_seen(sampler: Runs | Balls) -> ValueError:
-    return ValueError(f"hidden blocks leave too little to see in {TRIES} draws: hide fewer or smaller ones ({sampler})")
+    return ValueError(
+        f"masked blocks leave too few visible tokens in {TRIES} draws: mask fewer or smaller ones ({sampler})"
+    )

@@ -1,4 +1,4 @@
-"""Random masks: a share of the tokens is seen, all others are to be predicted."""
+"""Random masks: a share of the tokens is visible, all others are predicted."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from jepa_mpc.types import Masks
 
 @dataclass(frozen=True, kw_only=True)
 class RandomTokens:
-    """Draw random masks: one ratio per batch, a permutation per sample.
+    """Random masks: one ratio per batch, a permutation per sample.
 
-        K = int(N (1 - r)) tokens are seen, N - K are hidden        r ~ U(ratio)
+        K = int(N (1 - r)) tokens are visible, N - K are masked        r ~ U(ratio)
 
-    Seen and hidden tokens make up the whole, in the order of the permutation.
+    Visible and masked tokens together are all tokens, in the order of the permutation.
 
     Args:
         num_tokens: Tokens N of a sample.
-        ratio: Smallest and largest share r that is hidden.
+        ratio: Smallest and largest masked share r.
 
     Raises:
-        ValueError: If a share is out of range, or leaves nothing to see or to predict.
+        ValueError: If a share is out of range, or leaves nothing visible or nothing masked.
 
     Reference: Audio-JEPA, arXiv:2507.02915.
     """
@@ -34,10 +34,10 @@ class RandomTokens:
     def __post_init__(self) -> None:
         low, high = self.ratio
         if not 0 < low <= high < 1:
-            raise ValueError(f"the hidden share must be a range (low, high) between 0 and 1, got {(low, high)}")
+            raise ValueError(f"the masked share must be a range (low, high) between 0 and 1, got {(low, high)}")
         if not self._seen(high) or self._seen(low) == self.num_tokens:
             raise ValueError(
-                f"hiding a share of {low} to {high} of {self.num_tokens} tokens leaves nothing to see or nothing to "
+                f"masking a share of {low} to {high} of {self.num_tokens} tokens leaves nothing visible or nothing to "
                 "predict: use a finer grid"
             )
 

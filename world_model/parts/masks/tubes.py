@@ -1,7 +1,7 @@
-"""Multi-block tube masks: rectangles of the picture that are hidden through the whole clip.
+"""Multi-block tube masks: rectangles of the image that are masked through the whole clip.
 
-The hidden tokens are the union of several blocks of one size, the seen ones are all others. Released trainings use two
-kinds side by side: many small blocks ("short range") and a few large ones ("long range").
+The masked tokens are the union of several blocks of one size; all others are visible. Released trainings use two kinds:
+many small blocks ("short range") and a few large ones ("long range").
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ Block = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Tubes:
-    """Draw tube masks: one block size per batch, places per sample.
+    """Tube masks: one block size per batch, positions per sample.
 
         times = max(1, int(T s_t));  area = int(h w s);  height = round sqrt(area r);  width = round sqrt(area / r)
 
-    A sample of which nothing would be seen is drawn again. Lists are cut to the shortest of the batch by leaving out
-    whole tubes at random.
+    A sample without visible tokens is redrawn. Lists are truncated to the shortest of the batch by dropping random
+    whole tubes.
 
     Args:
         grid: Times, rows and columns of the token grid.
         num_blocks: Blocks per sample.
-        area: Smallest and largest share s of the picture that a block covers.
-        duration: Smallest and largest share s_t of the clip that it lasts.
+        area: Smallest and largest share s of the image covered by a block.
+        duration: Smallest and largest share s_t of the clip.
         aspect: Smallest and largest ratio r of height to width.
-        seen_duration: Share of the clip, from its begin, in which anything is seen.
-        most_seen: Tokens that a sample sees at most, or None.
+        seen_duration: Share of the clip, from its start, in which tokens are visible.
+        most_seen: Maximum number of visible tokens per sample, or None.
 
     Raises:
-        ValueError: If a size is not positive, a range is empty, or blocks can leave nothing to see.
+        ValueError: If a size is not positive, a range is empty, or blocks could mask everything.
 
     Reference: Bardes et al. 2024, arXiv:2404.08471, section 3.2; Assran et al. 2025, arXiv:2506.09985.
     """
@@ -70,7 +70,7 @@ class Tubes:
         """Masks for `batch` samples: context `B K`, targets `B 1 L`.
 
         Raises:
-            ValueError: If the blocks hide everything again and again.
+            ValueError: If repeated draws mask everything.
         """
         size = self._drawn_size(generator)
         hidden = self._hidden(batch, size, generator)
@@ -119,23 +119,23 @@ class Tubes:
 
 @dataclass(frozen=True, kw_only=True)
 class LegacyTubes(Tubes):
-    """The masks of the published trainings, draw for draw.
+    """The masks of the published trainings, reproduced draw for draw.
 
-    Block sizes come from a stream that is seeded with the number of the call, places from the passed one, one block
-    after the other (row, column, time); lists are cut from the end, so late times are seldom seen. Use it to repeat
-    a published run, and `Tubes` for all else.
+    Block sizes come from a stream seeded with the call index, positions from the passed one, block by block (row,
+    column, time); lists are truncated at the end, so late times are rarely visible. Use it to reproduce a published
+    training, and `Tubes` otherwise.
     """
 
     def __call__(self, batch: int, generator: Generator) -> Masks:
-        """Masks of a call whose number is drawn at random."""
+        """Masks of a call with a random index."""
         call = torch.randint(2**31, (), generator=generator, device=generator.device)
         return self.at(int(call), batch, generator=generator)
 
     def at(self, call: int, batch: int, *, generator: Generator) -> Masks:
-        """Masks of the call of that number.
+        """Masks of the call with this index.
 
         Raises:
-            ValueError: If the blocks hide everything again and again.
+            ValueError: If repeated draws mask everything.
         """
         sizes = torch.Generator().manual_seed(call)
         size = self.block_size(torch.cat([torch.rand(1, generator=sizes) for _ in range(3)]))
@@ -161,6 +161,6 @@ class LegacyTubes(Tubes):
 
 def _nothing_seen(masks: Tubes) -> ValueError:
     return ValueError(
-        f"{masks.num_blocks} blocks over {masks.area[0]:.0%} to {masks.area[1]:.0%} of a grid of {masks.grid} hide "
+        f"{masks.num_blocks} blocks over {masks.area[0]:.0%} to {masks.area[1]:.0%} of a grid of {masks.grid} mask "
         "everything: use fewer or smaller blocks, or a finer grid"
     )

@@ -1,1 +1,1 @@
-"""Training losses: the only thing that the training loop knows of a system."""
+"""Training losses: the interface between the training loop and a system."""

@@ -1,4 +1,4 @@
-"""The roll-out loss of V-JEPA 2-AC: predictions are fed back among true poses and actions."""
+"""The roll-out loss of V-JEPA 2-AC: predictions are fed back, with true poses and actions."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Fed = Literal["first", "second"]
 
 @dataclass(frozen=True, kw_only=True)
 class Autoregression:
-    """Feed predictions back, with the true poses, and compare all of them.
+    """Feeds predictions back, with the true poses, and compares all of them with the targets.
 
         z_1 = teacher-forced prediction of frame 1;   z_k+1 = g(h_0, z_1, ..., z_k; a_0..k, s_0..k)
         loss = distance([z_1 .. z_steps], [h_1 .. h_steps])
 
     Args:
-        weight: Factor on the loss.
-        steps: Predictions that are compared; 2 means that one prediction is fed back.
-        fed: Which teacher-forced prediction takes the place of frame 1. "first" is the prediction of that very frame.
-            "second" is the one after it, as the authors' trainer had it until June 2025; the released weights were
-            probably trained so.
+        weight: Weight of the loss.
+        steps: Number of compared predictions; 2 means that one prediction is fed back.
+        fed: Which teacher-forced prediction is fed back for frame 1. "first" is the prediction of that frame. "second"
+            is the one after it, as in the authors' trainer until June 2025; the released weights were probably trained
+            this way.
 
     Raises:
         ValueError: If there are fewer than two steps, or `fed` is unknown.

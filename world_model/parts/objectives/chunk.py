@@ -1,6 +1,6 @@
-"""The loss of an action chunk that is predicted together with the latent states that it passes.
+"""The loss of joint prediction of an action chunk and the latent states along it.
 
-loss = |a_hat - a| + w |z_hat - sg(z)|              mean L1 over the steps that are there
+loss = |a_hat - a| + w |z_hat - sg(z)|              mean L1 over the existing steps
 z = f_ema(states);   f_ema = m f_ema + (1 - m) f    after each step
 """
 
@@ -26,20 +26,21 @@ class ChunkObjective(nn.Module):
     """Imitation of action chunks, with or without the prediction of latent states.
 
     Args:
-        encoder: Maps prepared pictures `G C h w` to tokens `G N D`.
-        context: Joins task, state and pictures.
-        decoder: Answers actions.
+        encoder: Maps prepared images `G C h w` to tokens `G N D`.
+        context: Encodes task, state and images jointly.
+        decoder: Predicts actions.
         latents: Predicts the target's latents; None learns actions alone (behaviour cloning).
-        target: Copy of the context encoder that follows it; goes with `latents`.
-        latent_weight: Factor on the latent term.
-        lessons: Reads windows as lessons.
-        preprocess: Prepares frames for the encoder, in use as in training.
-        augment: Changes the raw frames in training mode, or None.
+        target: EMA copy of the context encoder; used with `latents`.
+        latent_weight: Weight of the latent term.
+        lessons: Turns windows into training samples.
+        preprocess: Prepares frames for the encoder, in training and at test time.
+        augment: Augments the raw frames in training mode, or None.
         state_map: Standardises states.
-        action_map: Standardises actions; has `scale` and `mean` `A`, None if they come standardised.
+        action_map: Standardises actions; has `scale` and `mean` `A`, None if they are already standardised.
 
     Raises:
-        ValueError: If only one of `latents` and `target` is given, or lessons and context differ in their pictures.
+        ValueError: If only one of `latents` and `target` is given, or samples and context have different numbers of
+            images.
 
     Reference: Vujinovic and Kovacevic 2025, arXiv:2501.14622.
     """
@@ -65,7 +66,7 @@ class ChunkObjective(nn.Module):
         self.lessons = lessons or HindsightGoals()
         if self.lessons.pictures != context.pictures:
             raise ValueError(
-                f"these lessons show {self.lessons.pictures} pictures and the context takes {context.pictures}"
+                f"the training examples have {self.lessons.pictures} images and the context takes {context.pictures}"
             )
         self.encoder, self.context, self.decoder = encoder, context, decoder
         self.latents, self.target, self.latent_weight = latents, target, latent_weight
@@ -88,7 +89,7 @@ class ChunkObjective(nn.Module):
         return self.loss(lesson, self.encode(frames))
 
     def loss(self, lesson: ChunkLesson, pictures: Annotated[Tensor, "B V N D"]) -> Loss:
-        """The loss of a lesson whose pictures are encoded already."""
+        """The loss of a training sample with encoded images."""
         check_shape(lesson.actions, "B H A", H=self.decoder.chunk, A=self.decoder.action_dim)
         self._check_tasks(lesson.num_tasks)
         check_shape(lesson.states, "B T P", P=self.context.state_dim)
@@ -110,7 +111,7 @@ class ChunkObjective(nn.Module):
         return total_of(weighted)
 
     def encode(self, frames: Frames) -> Latents:
-        """Tokens of frames as they come from a camera `(B, T, C, h, w)`, each by itself."""
+        """Tokens of camera frames `(B, T, C, h, w)`, each separately."""
         sizes = check_shape(frames, "B T C h w")
         return self.encoder(self.preprocess(frames.flatten(0, 1))).unflatten(0, (sizes["B"], sizes["T"]))
 
@@ -121,12 +122,12 @@ class ChunkObjective(nn.Module):
         state: Annotated[Tensor, "B P"],
         pictures: Annotated[Tensor, "B V N D"],
     ) -> Plan:
-        """The chunk of actions `B H A` from here, in physical units.
+        """The chunk of actions `B H A` from the current state, in physical units.
 
         Args:
-            task: Number of the task, or of the steps left.
-            state: The present state, in its units.
-            pictures: Tokens of the pictures, as `encode` gives them.
+            task: Index of the task, or number of remaining steps.
+            state: The current state, in its units.
+            pictures: Tokens of the images, from `encode`.
         """
         actions = self.decoder(self.context(task, self.state_map(state), pictures))
         scale = getattr(self.action_map, "scale", None)
@@ -136,18 +137,18 @@ class ChunkObjective(nn.Module):
         known = self.context.task.num_embeddings
         if wanted is not None and wanted > known:
             raise ValueError(
-                f"these windows of {wanted} observations name up to {wanted - 1} steps to a goal and the network knows "
+                f"windows of {wanted} observations have up to {wanted - 1} steps to a goal, the network supports "
                 f"{known - 1}: use window={known}, or a system with more tasks"
             )
 
     def after_step(self, progress: float) -> None:
-        """Move the target after an optimiser step; `progress` runs from 0 to 1."""
+        """Update the target after an optimiser step; `progress` runs from 0 to 1."""
         if self.target is not None:
             self.target.update(self.context, progress)
 
 
 def gap(prediction: Tensor, wanted: Tensor, visible: Annotated[Tensor, "B T"] | None) -> Tensor:
-    """Mean |prediction - wanted| over the steps `B T` that are there; 0 if there is none."""
+    """Mean |prediction - wanted| over the existing steps `B T`; 0 if there are none."""
     each = (prediction - wanted).abs().mean(dim=-1)  # (B, T)
     if visible is None:
         return each.mean()

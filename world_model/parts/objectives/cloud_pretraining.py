@@ -1,4 +1,4 @@
-"""What the masked pretrainings on point clouds have in common: their sizes, their target, their assembly."""
+"""Shared parts of masked pretrainings on point clouds: sizes, target, assembly."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class CloudSizes:
     """Sizes of a masked pretraining on clouds.
 
     Args:
-        encoder: Of the encoder.
-        predictor: Of the predictor.
-        momentum: Of the target, over the progress.
-        frame: Moves and scales clouds before they are cut into neighbourhoods.
-        augment: Changes clouds in training.
+        encoder: Sizes of the encoder.
+        predictor: Sizes of the predictor.
+        momentum: Momentum of the target over the training progress.
+        frame: Shifts and scales clouds before they are cut into neighbourhoods.
+        augment: Augments clouds in training.
     """
 
     encoder: PointSizes
@@ -48,16 +48,16 @@ def cloud_pretraining(
     augment: Change | None = None,
     **parts: Any,
 ) -> CloudObjective:
-    """A masked loss on clouds whose target is the last block of a copy that follows, normed without weights.
+    """A masked loss on clouds; the target is the last block of an EMA copy, normalised without weights.
 
     Args:
         sizes: All sizes.
-        predictor: Fills in what is hidden.
+        predictor: Predicts the masked tokens.
         sampler: Draws the masks.
-        stream: What the sampler is given.
-        generator: Draws all initial weights; None leaves them as they are.
-        frame: Moves and scales clouds, if not the preset's.
-        augment: Changes clouds in training, if not the preset's.
+        stream: Kind of stream; defines the input of the sampler.
+        generator: Draws all initial weights; None keeps them.
+        frame: Shifts and scales clouds, if not the preset's.
+        augment: Augments clouds in training, if not the preset's.
         **parts: Further parts of `MaskedObjective`: distance, regularisers.
     """
     tokens = PointTokens(sizes.encoder, frame=copy.deepcopy(frame or sizes.frame))
@@ -65,6 +65,6 @@ def cloud_pretraining(
     if generator is not None:
         for part in (tokens, trunk, predictor):
             draw_weights(part, generator)
-    target = EMATarget(trunk, momentum=sizes.momentum, look=mean_of_normed([-1]))  # a copy: after the drawing
+    target = EMATarget(trunk, momentum=sizes.momentum, look=mean_of_normed([-1]))  # copied after initialisation
     clouds = stream([MaskTask(name="hidden", sampler=sampler)], tokens=tokens, augment=augment or sizes.augment)
     return CloudObjective(encoder=trunk, predictor=predictor, streams=[clouds], target=target, **parts)

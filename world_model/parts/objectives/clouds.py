@@ -1,4 +1,4 @@
-"""The masked loss on point clouds: tokens are neighbourhoods, and their places are coordinates."""
+"""The masked loss on point clouds: tokens are neighbourhoods with coordinates as positions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CLOUDS = "clouds"
 
 
 class CloudStream(Stream):
-    """Clouds `B T G 3`, every moment by itself, cut into neighbourhoods by a network that learns with the encoder.
+    """Clouds `B T G 3`, every time step separately, cut into neighbourhoods by a network trained with the encoder.
 
     Args:
-        tasks: Every way of hiding; a sampler is given the number of clouds.
+        tasks: All mask tasks; a sampler gets the number of clouds.
         tokens: Cuts clouds into neighbourhoods.
-        augment: Changes clouds `B G 3` in training mode, or None.
+        augment: Augments clouds `B G 3` in training mode, or None.
     """
 
     def __init__(self, tasks: Sequence[MaskTask], *, tokens: PointTokens, augment: Change | None = None) -> None:
@@ -36,12 +36,12 @@ class CloudStream(Stream):
         return clouds
 
     def places(self, x: CloudTokens, at: Tensor) -> Annotated[Tensor, "B L 3"]:
-        """Coordinates of the tokens of numbers `B L`."""
+        """Coordinates of the tokens with indices `B L`."""
         return picked(x.centres, at)
 
 
 class BallStream(CloudStream):
-    """The same, with samplers that are given the centres of the neighbourhoods `B N 3`."""
+    """The same, with samplers that get the centres of the neighbourhoods `B N 3`."""
 
     def hide(self, task: MaskTask, x: CloudTokens, generator: Generator) -> Masks:
         """The masks of a task for the neighbourhoods x."""
@@ -52,11 +52,11 @@ class CloudObjective(MaskedObjective):
     """The masked loss with a stream of clouds; its arguments are those of `MaskedObjective`."""
 
     main_input = CLOUDS
-    """What `encode` takes, by its name in the log."""
+    """Input of `encode`, by its name in the log."""
 
     @property
     def published(self) -> nn.Module:
-        """Clouds to the target's tokens; the cutting into neighbourhoods is the online one, as in the training."""
+        """Clouds to the target's tokens; the neighbourhood network is the online one, as in training."""
         tokens, trunk = self.inputs[0].prepare, super().published
         assert isinstance(tokens, PointTokens) and isinstance(trunk, PointTransformer)
         return PointEncoder(tokens, trunk)
@@ -71,10 +71,10 @@ class CloudObjective(MaskedObjective):
 
 
 def flat_clouds(clouds: Annotated[Tensor, "B T G 3"]) -> Annotated[Tensor, "B G 3"]:
-    """All moments as samples of their own.
+    """All time steps as separate samples.
 
     Raises:
-        BadObservation: If these are no clouds.
+        BadObservation: If these are not clouds.
     """
     if clouds.dim() != 4 or clouds.shape[-1] != 3:
         raise BadObservation(f"expected point clouds (B, T, G, 3), got {tuple(clouds.shape)}")
@@ -82,7 +82,7 @@ def flat_clouds(clouds: Annotated[Tensor, "B T G 3"]) -> Annotated[Tensor, "B G 
 
 
 def mean_of_normed(layers: Sequence[int]) -> _Layers:
-    """What a target is asked for: the mean of some blocks' outputs, each layer-normed without weights.
+    """A target readout: the mean of some blocks' outputs, each layer-normed without weights.
 
     Args:
         layers: Blocks, counted from 0; negative ones from the end.

@@ -1,4 +1,4 @@
-"""The dynamics loss: predict the next latent state from the present one and the action."""
+"""The dynamics loss: predict the next latent state from the current one and the action."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ExtraTerm = Callable[[Latents, Tensor, Generator], Tensor]
 
 
 class Reading(Protocol):
-    """A loss on what is read from latents."""
+    """A loss on head outputs."""
 
     def __call__(self, latents: Latents, batch: Batch, *, first: int = 0, seen: Latents | None = None) -> Tensor:
-        """One number for latents B T N D of the batch's observations from `first` on.
+        """A scalar for latents B T N D of the batch's observations from `first` on.
 
         For predicted latents, `seen` are the encoded latents of the same observations.
         """
@@ -34,15 +34,15 @@ Augment = Callable[[Frames, Generator], Frames]
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """A batch as a loss on fed-back predictions sees it.
+    """Input of a loss on fed-back predictions.
 
     Args:
         predictor: The predictor.
         latents: True latents `B T N D`.
-        targets: What must be matched `B T N D`.
+        targets: Targets `B T N D`.
         actions: `B T-1 A`.
         proprio: `B T P`, or None.
-        predicted: What the predictor made of the first T - 1 true latents `B T-1 N D`.
+        predicted: Predictions from the first T - 1 true latents `B T-1 N D`.
         distance: Between prediction and target.
     """
 
@@ -60,18 +60,18 @@ class FedBack(Protocol):
 
     @property
     def weight(self) -> float:
-        """Factor on the loss."""
+        """Weight of the loss."""
 
     def __call__(self, course: Course) -> Tensor:
-        """One number."""
+        """A scalar."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenLoop:
-    """A loss on a rollout as a planner sees it: poses and latents are those that the predictor itself imagines.
+    """A loss on a rollout as in planning: the predictor's own poses and latents are fed back.
 
     Args:
-        weight: Factor on the loss.
+        weight: Weight of the loss.
         steps: Number of steps, or None for as many as the batch holds.
         context: True frames at the start.
     """
@@ -81,11 +81,11 @@ class OpenLoop:
     context: int = 1
 
     def __call__(self, course: Course) -> Tensor:
-        """Distance of the imagined latents from the targets."""
+        """Distance of the predicted latents from the targets."""
         return self.gap(self.imagine(course), course)
 
     def imagine(self, course: Course) -> Latents:
-        """Latents `B S N D` of the observations from number `context` on."""
+        """Predicted latents `B S N D` of the observations from number `context` on."""
         start, count = self.context, course.actions.shape[1]
         steps = min(self.steps or count, count - start + 1)
         plans = course.actions[:, None, start - 1 : start - 1 + steps]
@@ -99,28 +99,28 @@ class OpenLoop:
 
 
 class DynamicsObjective(nn.Module):
-    """Encoder and predictor trained together on windows of frames and actions.
+    """Encoder and predictor trained jointly on windows of frames and actions.
 
         loss = |g(z_<=t, a_<=t) - target_t+1| + w * |open loop| + sum w_i * regulariser_i(z) + sum w_j * extra_j(z, a)
              + sum w_k * (reading_k(z, batch) + reading_k(g(z, a), batch) + reading_k(open loop, batch))
 
-    With a shared target both sides receive gradient; no stop-gradient stands anywhere. Batches hold `frames` B T C h w,
+    With a shared target both sides receive gradient; there is no stop-gradient. Batches hold `frames` B T C h w,
     `actions` B T-1 A in physical units, and `proprio` B T P if the predictor uses it.
 
     Args:
         encoder: Maps prepared images `(B T, C, h, w)` to tokens `(B T, N, D)`.
         predictor: Predicts the next states.
-        preprocess: Prepares frames for the encoder, in use as in training.
-        augment: Changes the raw frames in training mode, or None.
-        target: What must be matched.
+        preprocess: Prepares frames for the encoder, in training and at test time.
+        augment: Augments the raw frames in training mode, or None.
+        target: Makes the targets.
         distance: Between prediction and target.
-        regularisers: (name, weight, part); each sees one sample set over the worlds per time step and token
-            `(T N, B, D)`.
+        regularisers: (name, weight, part); each gets one sample set over the worlds per time step and token `(T N, B,
+            D)`.
         extra: (name, weight, part); parts get latents B T N D, actions B T-1 A and a generator, and may have weights.
         open_loop: The loss on fed-back predictions, or None.
-        readings: (name, weight, part); parts get latents B T N D and the batch, for labels of the log: the true
-            latents, those that are predicted of the next observations (loss term `<name>_foreseen`), and those of the
-            open loop (`<name>_imagined`).
+        readings: (name, weight, part); parts get latents B T N D and the batch, which holds labels from the log. They
+            are applied to the true latents, to the predicted latents of the next observations (loss term
+            `<name>_foreseen`), and to those of the open loop (`<name>_imagined`).
 
     Reference: Maes et al. 2026, arXiv:2603.19312.
     """
@@ -198,13 +198,13 @@ class DynamicsObjective(nn.Module):
         return total_of(weighted)
 
     def encode(self, frames: Frames) -> Latents:
-        """Latents of frames as they come from a camera `(B, T, C, h, w)`, uint8 or float 0..255."""
+        """Latents of camera frames `(B, T, C, h, w)`, uint8 or float 0..255."""
         sizes = check_shape(frames, "B T C h w")
         tokens = self.encoder(self.preprocess(frames.flatten(0, 1)))
         return tokens.unflatten(0, (sizes["B"], sizes["T"]))
 
     def after_step(self, progress: float) -> None:
-        """Move the target after an optimiser step; `progress` runs from 0 to 1."""
+        """Update the target after an optimiser step; `progress` runs from 0 to 1."""
         self.target.update(self.encoder, progress)
 
     def _encode(self, frames: Frames, generator: Generator) -> tuple[Latents, Latents]:
@@ -217,7 +217,7 @@ class DynamicsObjective(nn.Module):
 
 
 def total_of(weighted: dict[str, tuple[float, Tensor]]) -> Loss:
-    """The weighted sum of named terms, and each term by itself for the log."""
+    """The weighted sum of named terms, and each unweighted term for the log."""
     total = sum((weight * term for weight, term in weighted.values() if weight), start=0.0)
     assert isinstance(total, Tensor)
     terms = {name: term.detach() for name, (_, term) in weighted.items()}

@@ -1,11 +1,11 @@
-"""The public hierarchical JEPA as it is, for comparison: hidden tokens zeroed, levels over runs of masked tokens.
+"""The public hierarchical JEPA code, for comparison: masked tokens are zeroed, levels are runs of masked tokens.
 
     seen = f(patches * (1 - mask));   predicted = g(seen, mask tokens);   wanted = f_ema(x)[mask]
     level l of both: head_l, then means of 2^l neighbours in the list of masked tokens (or a feature pyramid over them)
     loss = sum_l w_l d(predicted_l, wanted_l)
 
-Lists are filled up to the longest of the batch with token 0; whether these count is a choice of the caller. Targets
-pass the same learned heads as predictions, without a gradient of their own.
+Lists are padded to the longest of the batch with token 0; the caller chooses whether padding enters the loss. Targets
+pass the same learned heads as predictions, without a gradient.
 
 Reference: J. Wiggins, github.com/jonwiggins/H-JEPA (no paper).
 """
@@ -33,10 +33,10 @@ LegacyFusion = Literal["none", "add", "concat"]
 
 
 class BorrowedPlaces(MaskedPredictor):
-    """The predictor of that code: as wide as the encoder, whose places it adds to its mask tokens.
+    """The predictor of that code: as wide as the encoder, whose positional embeddings it adds to its mask tokens.
 
     Args:
-        sizes: All sizes; tokens enter as they are.
+        sizes: All sizes; tokens enter without a projection.
     """
 
     def __init__(self, sizes: MaskedSizes) -> None:
@@ -56,8 +56,8 @@ class RunPyramid(nn.Module):
 
     Args:
         width: Width D of the tokens.
-        levels: How many levels.
-        fusion: "none": head, then means; else means, a feature pyramid that adds or joins, then heads.
+        levels: Number of levels.
+        fusion: "none": head, then means; otherwise means, a feature pyramid that adds or concatenates, then heads.
         fusion_width: Width of the feature pyramid.
     """
 
@@ -92,15 +92,15 @@ class LegacyPyramidObjective(nn.Module):
     """The training loss of that code.
 
     Args:
-        encoder: Has a summary token, and learned places that the predictor borrows.
-        predictor: Fills in what is hidden.
+        encoder: Has a summary token, and learned positional embeddings that the predictor uses, too.
+        predictor: Predicts the masked tokens.
         pyramid: Makes the levels of predictions and targets.
-        target: Follows the encoder.
-        sampler: Draws what is hidden; only its targets count, as there.
+        target: EMA copy of the encoder.
+        sampler: Draws the masks; only its targets are used, as in that code.
         distance: Between the tokens of a level.
-        weights: Of the levels.
+        weights: Weights of the levels.
         still: Prepares single frames `G C h w` for the encoder.
-        normed: Whether tokens are brought to unit length before they are compared.
+        normed: Whether tokens are normalised to unit length before comparison.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class LegacyPyramidObjective(nn.Module):
         self.still, self.normed = still, normed
 
     def forward(self, batch: Batch, generator: Generator) -> Loss:
-        """The loss of one batch: each frame of `frames` `B T C h w` is a picture."""
+        """The loss of one batch: each frame of `frames` `B T C h w` is a sample."""
         images = self.still(batch["frames"].flatten(0, 1))
         _, targets = self.sampler.draw(len(images), generator)
         predicted, wanted, _ = self.levels(images, targets.any(dim=1).to(images.device))
@@ -130,11 +130,11 @@ class LegacyPyramidObjective(nn.Module):
         return total_of({f"level_{level}": pair for level, pair in enumerate(terms)})
 
     def levels(self, images: Tensor, hidden: Tensor) -> tuple[list[State], list[State], Tensor]:
-        """Predictions and targets of each level, and which of the finest are no filling `(B, L)`.
+        """Predictions and targets of each level, and the mask of the finest ones that are not padding `(B, L)`.
 
         Args:
-            images: Prepared pictures `(B, C, h, w)`.
-            hidden: `(B, N)`, True where a token is hidden.
+            images: Prepared images `(B, C, h, w)`.
+            hidden: `(B, N)`, True for masked tokens.
         """
         at, real = listed(hidden)
         seen = self.seen(images, hidden)[:, 1:]
@@ -144,7 +144,7 @@ class LegacyPyramidObjective(nn.Module):
         return self.pyramid(predicted), [level.detach() for level in self.pyramid(wanted)], real
 
     def seen(self, images: Tensor, hidden: Tensor) -> State:
-        """All tokens of pictures whose hidden patches are zero, the summary token first."""
+        """All tokens of images whose masked patches are zero, the summary token first."""
         return self.encoder.through(self.encoder.embed(images) * ~hidden[:, :, None])
 
     def compare(
@@ -154,9 +154,9 @@ class LegacyPyramidObjective(nn.Module):
 
         Args:
             predicted: Tokens of each level.
-            wanted: What they should be.
-            real: `(B, L)`: only these tokens of the finest level count, and a distance is then a sum over channels, as
-                in the public code; by default all count, which its trainer does.
+            wanted: Their targets.
+            real: `(B, L)`: only these tokens of the finest level are used, and the distance is a sum over channels, as
+                in the public code; by default all are used, as in its trainer.
         """
         distances = []
         for level, (one, other) in enumerate(zip(predicted, wanted, strict=True)):
@@ -170,24 +170,24 @@ class LegacyPyramidObjective(nn.Module):
         return list(zip(self.weights, distances, strict=True))
 
     def encode(self, frames: Frames) -> Latents:
-        """The target's patch tokens of each frame by itself: uint8 `B T C h w` to `B T N D`."""
+        """The target's patch tokens of each frame separately: uint8 `B T C h w` to `B T N D`."""
         return self.published(self.still(frames.flatten(0, 1))).unflatten(0, frames.shape[:2])
 
     @property
     def published(self) -> nn.Module:
-        """The encoder that others shall use: the target's."""
+        """The encoder for other systems: the target's."""
         return self.target.encoder
 
     def after_step(self, progress: float) -> None:
-        """Move the target after an optimiser step (the public code moves it before)."""
+        """Update the target after an optimiser step (the public code does so before it)."""
         self.target.update(self.encoder, progress)
 
 
 def listed(hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers of hidden tokens `(B, L)`, rising and filled up with 0, and which are no filling.
+    """Indices of masked tokens `(B, L)`, ascending and padded with 0, and the mask of entries that are not padding.
 
     Args:
-        hidden: `(B, N)`, True where a token is hidden.
+        hidden: `(B, N)`, True for masked tokens.
     """
     counts = hidden.sum(dim=1, keepdim=True)
     order = (~hidden).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(counts.max())]
@@ -196,7 +196,7 @@ def listed(hidden: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shortened(tokens: Tensor, level: int) -> Tensor:
-    """Means of 2^level neighbours of `(B, L, D)`; what does not fill a run is left out."""
+    """Means of 2^level neighbours of `(B, L, D)`; an incomplete run is dropped."""
     return F.avg_pool1d(tokens.transpose(1, 2), 2**level).transpose(1, 2) if level else tokens
 
 

@@ -1,4 +1,4 @@
-"""What an action chunk is learned from: windows of a log, read as demonstrations or towards a goal in hindsight."""
+"""Training samples of chunk policies: windows of a log, as demonstrations or with goals in hindsight."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from jepa_mpc.shapes import check_shape
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkLesson:
-    """What is seen, and what was done and passed from there on.
+    """Inputs and targets of a chunk policy.
 
     Args:
-        task: Number of the task `B`.
-        frames: Pictures that are shown together `B V C h w`, the present one first.
-        states: The present state and those that follow `B T P`, in their units.
+        task: Index of the task `B`.
+        frames: Input images `B V C h w`, the current one first.
+        states: The current state and the following ones `B T P`, in their units.
         actions: The actions between them `B H A`, in physical units.
         padded_states: Steps without a state `B T` (bool), or None.
         padded_actions: Steps without an action `B H` (bool), or None.
-        num_tasks: Tasks that the network must know, if the rule can tell.
+        num_tasks: Number of tasks that the network must support, if known.
     """
 
     task: Annotated[Tensor, "B"]
@@ -36,18 +36,18 @@ class ChunkLesson:
 
 
 class LessonRule(Protocol):
-    """Reads windows as lessons."""
+    """Turns windows into training samples."""
 
     @property
     def pictures(self) -> int:
-        """Pictures V that a lesson shows."""
+        """Number of images V per sample."""
 
     def __call__(self, batch: Batch, generator: Generator, *, chunk: int, horizon: int) -> ChunkLesson:
-        """A lesson of `chunk` actions and `horizon` states from windows: frames, actions and proprio."""
+        """A sample of `chunk` actions and `horizon` states from windows: frames, actions and proprio."""
 
 
 class Demonstrations:
-    """The windows as they are, for logs of demonstrations.
+    """Unmodified windows, for logs of demonstrations.
 
     A batch may contain `task` `B` (0 otherwise) and `padded` `B T` (bool). Steps
     beyond the window count as padded.
@@ -56,7 +56,7 @@ class Demonstrations:
     pictures = 1
 
     def __call__(self, batch: Batch, generator: Generator, *, chunk: int, horizon: int) -> ChunkLesson:
-        """The lesson of a batch; nothing is drawn.
+        """The samples of a batch; deterministic.
 
         Raises:
             ValueError: If the batch holds no states, or shapes that do not fit each other.
@@ -76,12 +76,12 @@ class Demonstrations:
 
 
 class HindsightGoals:
-    """A later observation of the window is the goal, its picture is shown beside the present one.
+    """Goals in hindsight: a later observation of the window is the goal, its image is an input beside the current one.
 
-        k ~ uniform{1, ..., T - 1};   task = k;   after k steps one stands still: a_t = 0, s_t = s_k
+        k ~ uniform{1, ..., T - 1};   task = k;   zero actions after k steps: a_t = 0, s_t = s_k
 
-    A log without tasks teaches how its states were reached from earlier ones. The number of steps left takes the place
-    of the task, since the same goal was reached slowly and fast.
+    A log without tasks shows how its states were reached from earlier ones. The number of remaining steps replaces the
+    task, since the same goal is reached at different speeds.
 
     Reference: Andrychowicz et al. 2017, arXiv:1707.01495.
     """
@@ -89,7 +89,7 @@ class HindsightGoals:
     pictures = 2
 
     def __call__(self, batch: Batch, generator: Generator, *, chunk: int, horizon: int) -> ChunkLesson:
-        """The lesson of a batch; the generator draws the goals.
+        """The samples of a batch; the generator draws the goals.
 
         Raises:
             ValueError: If the batch holds no states, shapes that do not fit each other, or windows of one observation.
@@ -123,7 +123,7 @@ def _check(batch: Batch) -> tuple[int, int]:
 
 
 def _filled(x: Annotated[Tensor, "B T ..."], length: int, *, value: float = 0.0) -> Tensor:
-    """The first steps; where there are fewer, more of `value`."""
+    """The first steps, padded with `value` if there are fewer."""
     missing = length - x.shape[1]
     if missing <= 0:
         return x[:, :length]

@@ -1,4 +1,4 @@
-"""The masked loss: encode what is seen, predict what is hidden, compare with a target's view of the whole."""
+"""The masked loss: encode visible tokens, predict masked ones, compare with a target encoding of the whole input."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Change = Callable[[Tensor, Generator], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class MaskTask:
-    """One way of hiding tokens.
+    """One masking scheme.
 
     Args:
-        name: Names its term in the log.
+        name: Name of its term in the log.
         sampler: Draws the masks.
         hints: Further arguments of the predictor, e.g. which mask token to use.
-        weight: Share of the task in the loss of its stream, relative to the other tasks.
+        weight: Weight of the task in the loss of its stream, relative to the other tasks.
     """
 
     name: str
@@ -42,12 +42,12 @@ class MaskTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Keeps the predicted tokens of a sample apart.
+    """Prevents collapse of the predicted tokens of a sample.
 
         loss = mean over channels of max(0, 1 - mean over tasks of sqrt(variance over the predicted tokens + 1e-4))
 
     Args:
-        weight: In the loss; 0 only logs it.
+        weight: Weight of the loss; 0 only logs it.
 
     Reference: the regulariser in the released code of V-JEPA (arXiv:2404.08471), whose trainings have weight 0.
     """
@@ -55,25 +55,25 @@ class Spread:
     weight: float = 0.0
 
     def __call__(self, predicted: Sequence[Tensor]) -> Tensor:
-        """One number for the predicted tokens `(B, L, D)` of each task."""
+        """A scalar for the predicted tokens `(B, L, D)` of each task."""
         spreads = torch.stack([(tokens.var(dim=1) + 1e-4).sqrt() for tokens in predicted])
         return (1 - spreads.mean(dim=0)).relu().mean()
 
 
 class Stream(nn.Module):
-    """One kind of input and the ways in which it is masked.
+    """One kind of input and its mask tasks.
 
     Args:
         key: Its entry in the batch.
-        tasks: Every way of hiding; their losses are averaged by weight.
-        prepare: Turns the entry into what the encoder takes.
-        augment: Changes the raw entry in training mode, or None.
-        weight: Share of the stream in the loss.
-        otherwise: Makes the entry out of others where the batch has none; by default the stream is skipped then.
-        num_tokens: Tokens of one sample that the masks are made for, if the stream shall check it.
+        tasks: All mask tasks; their losses are averaged by weight.
+        prepare: Maps the entry to the encoder's input.
+        augment: Augments the raw entry in training mode, or None.
+        weight: Weight of the stream in the loss.
+        otherwise: Computes the entry from others if the batch lacks it; by default the stream is then skipped.
+        num_tokens: Expected number of tokens of one sample, if the stream checks it.
 
     Raises:
-        ValueError: If there is no task or two have one name.
+        ValueError: If there is no task or names repeat.
     """
 
     def __init__(
@@ -98,14 +98,14 @@ class Stream(nn.Module):
         self.num_tokens = num_tokens
 
     def finds(self, batch: Batch) -> bool:
-        """Whether the batch has something for this stream."""
+        """Whether the batch has an input for this stream."""
         return self.key in batch or (self.otherwise is not None and "frames" in batch)
 
     def check(self, targets: Tensor) -> None:
-        """Refuse inputs that give other tokens `B N D` than the masks are made for.
+        """Refuse inputs whose tokens `B N D` do not fit the masks.
 
         Raises:
-            ValueError: With both numbers.
+            ValueError: Names both numbers.
         """
         if self.num_tokens not in (None, targets.shape[1]):
             raise ValueError(
@@ -118,7 +118,7 @@ class Stream(nn.Module):
         return task.sampler(len(x), generator)
 
     def places(self, x: Any, at: Tensor) -> Tensor:
-        """Where the tokens of numbers `B L` stand, as the predictor takes it: by default the numbers themselves."""
+        """Positions of the tokens with indices `B L`, as input of the predictor: by default the indices themselves."""
         return at
 
     def take(self, batch: Batch, generator: Generator) -> Any:
@@ -130,23 +130,24 @@ class Stream(nn.Module):
 
 
 class MaskedObjective(nn.Module):
-    """Encoder and predictor trained together to fill in what is hidden.
+    """Encoder and predictor trained jointly to predict masked tokens.
 
         loss = mean over tasks of d(g(f(x seen), places), target(x)[places]) + seen tokens + sum w_i R_i(f(x seen))
 
-    Each target block of a mask is predicted by itself. With several streams (video and images, say) their losses are
-    averaged by weight.
+    Each target block of a mask is predicted separately. With several streams (such as video and images) their losses
+    are averaged by weight.
 
     Args:
-        encoder: `(x, keep)` to the tokens that are kept `B K D`.
-        predictor: Seen tokens and places to wanted tokens; with `seen_loss`, its method `both` gives the seen ones too.
+        encoder: `(x, keep)` to the visible tokens `B K D`.
+        predictor: Maps visible tokens and positions to masked tokens; with `seen_loss`, its method `both` also predicts
+            the visible ones.
         streams: The inputs and their masks.
-        target: What must be matched, for all tokens of x.
+        target: Makes the targets, for all tokens of x.
         distance: Between predicted and true tokens.
-        seen_loss: A further loss on the tokens that were seen, or None.
-        regularisers: (name, weight, part) on all seen tokens as samples `G D`.
-        spread: Keeps predicted tokens apart, or None.
-        still: Prepares single frames `G C h w` for the encoder, for `encode`; None without pictures.
+        seen_loss: A further loss on the visible tokens, or None.
+        regularisers: (name, weight, part) on all visible tokens as samples `G D`.
+        spread: Prevents collapse of the predicted tokens, or None.
+        still: Prepares single frames `G C h w` for `encode`; None for systems without images.
 
     Reference: Assran et al. 2023, arXiv:2301.08243; Bardes et al. 2024, arXiv:2404.08471.
     """
@@ -200,24 +201,24 @@ class MaskedObjective(nn.Module):
         return total_of(weighted)
 
     def encode(self, frames: Frames) -> Latents:
-        """The target's tokens of each frame by itself: uint8 `B T C h w` to `B T N D`.
+        """The target's tokens of each frame separately: uint8 `B T C h w` to `B T N D`.
 
         Raises:
-            ValueError: If the system takes no pictures.
+            ValueError: If the system takes no images.
         """
         if self.still is None:
-            raise ValueError("this system takes no pictures: it cannot encode frames")
+            raise ValueError("this system takes no images: it cannot encode frames")
         sizes = check_shape(frames, "B T C h w")
         return self.published(self.still(frames.flatten(0, 1))).unflatten(0, (sizes["B"], sizes["T"]))
 
     @property
     def published(self) -> nn.Module:
-        """The encoder that others shall use: the target's, where it has its own; of several levels the last."""
+        """The encoder for other systems: the target's, if it has its own; of several levels the last."""
         encoder = self.target.encoder if isinstance(self.target, FrozenTarget) else self.encoder
         return encoder.encoder if isinstance(encoder, AllLevels) else encoder
 
     def after_step(self, progress: float) -> None:
-        """Move the target after an optimiser step; `progress` runs from 0 to 1."""
+        """Update the target after an optimiser step; `progress` runs from 0 to 1."""
         self.progress.fill_(progress)
         self.target.update(self.encoder, progress)
 
@@ -254,7 +255,7 @@ class MaskedObjective(nn.Module):
     def _predict(
         self, seen: Tensor, seen_at: Tensor, wanted_at: Tensor, hints: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor | None]:
-        """Predicted target blocks `B M L D`, and the seen tokens `B M K D` where they are asked for."""
+        """Predicted target blocks `B M L D`, and predicted visible tokens `B M K D` if requested."""
         blocks = wanted_at.shape[1]
         at, wanted_at = seen_at.repeat_interleave(blocks, dim=0), wanted_at.flatten(0, 1)  # (B M, K), (B M, L)
         seen = seen.repeat_interleave(blocks, dim=0)  # (B M, K, D)
@@ -264,7 +265,7 @@ class MaskedObjective(nn.Module):
         return wanted.unflatten(0, (-1, blocks)), again.unflatten(0, (-1, blocks))
 
     def _seen(self, again: Tensor, targets: Tensor, masks: Masks) -> Tensor:
-        """The loss on seen tokens, each block judged by its own distance to them."""
+        """The loss on visible tokens, weighted for each block by its distance to them."""
         assert self.seen_loss is not None
         wanted = gather_tokens(targets, masks.context)
         each = [
@@ -275,7 +276,7 @@ class MaskedObjective(nn.Module):
 
 
 def each_frame(batch: Batch) -> Frames:
-    """Every frame of each clip as a clip of its own, `BT 1 C h w`."""
+    """Every frame of each clip as a separate clip, `BT 1 C h w`."""
     return batch["frames"].flatten(0, 1)[:, None]
 
 
@@ -285,5 +286,5 @@ def first_frames(batch: Batch) -> Frames:
 
 
 def gather_tokens(tokens: Tensor, at: Tensor) -> Tensor:
-    """Tokens `(B, N, D)` at the places `(B, L)`: `(B, L, D)`."""
+    """Tokens `(B, N, D)` at the indices `(B, L)`: `(B, L, D)`."""
     return tokens.gather(1, at[..., None].expand(-1, -1, tokens.shape[-1]))

@@ -1,4 +1,4 @@
-"""Motion and content learned together: one encoder, a flow between frames, and agreement between views of a frame."""
+"""Joint learning of motion and content: one encoder, flow between frames, and agreement between views of a frame."""
 
 from __future__ import annotations
 
@@ -32,40 +32,40 @@ from jepa_mpc.world_model.parts.targets import SharedTarget
 
 
 class MotionContentObjective(nn.Module):
-    """The loss of MC-JEPA: self-supervised flow and VICReg on one encoder, in one step.
+    """The loss of MC-JEPA: self-supervised flow and VICReg on one encoder, jointly.
 
         loss = content + alpha * (reconstruction + coarse + smooth + regression + cycle + spread)
 
         reconstruction   l1 |I_a - w(I_b)| + l2 (I_a - w(I_b))^2 + ssim (1 - SSIM(I_a, w(I_b))) / 2
-        coarse           the same on pictures shrunk to each level that has a flow
+        coarse           the same on images downsampled to each level that has a flow
         smooth           edge-aware steps of the flow                          w(x)(p) = x(p + flow(p))
         regression       |X_a - w(X_b)|^2            at every level of the pyramid X
         cycle            |w_ba(w_ab(X_b)) - X_b|^2   at the finest level that has a flow
         spread           variance-covariance         at every level
-        content          VICReg between the expanded means of the coarsest level for two views of a picture
+        content          VICReg between the expanded means of the coarsest level for two views of an image
 
-    All motion terms are taken in both orders. Pixels that leave the picture are left out, and so are those that fail
-    the round trip, as hidden ones do; in a picture where most of them fail, the flow is wrong rather than the scene
-    hidden, and all are kept to learn from.
+    All motion terms are computed in both directions. Pixels that leave the image are excluded, and so are those that
+    fail the round-trip check (occlusions). If most pixels of an image fail it, the flow is wrong rather than the scene
+    occluded, and all are kept.
 
-    Batches hold `frames` B T C h w with T >= 2; every sample gives one pair of neighbouring frames of every camera.
+    Batches hold `frames` B T C h w with T >= 2; every sample gives one pair of neighbouring frames per camera.
 
     Args:
-        encoder: Gives the pyramid, and the tokens for others.
-        head: Two pyramids to flows.
-        expander: Means of the coarsest level to what VICReg compares, or None to leave the content branch out.
-        views: Changes raw frames `B T C h w` into another view of them; drawn twice for each picture.
+        encoder: Computes the pyramid, and the tokens for other systems.
+        head: Maps two pyramids to flows.
+        expander: Maps means of the coarsest level to VICReg's projections, or None for no content branch.
+        views: Augments raw frames `B T C h w` into another view; drawn twice per image.
         prepare: Scales frames 0..255 for the encoder.
         alpha: Weight of the motion branch.
-        weights: Of its terms.
+        weights: Weights of its terms.
         content: The loss between two views.
         spread: The regulariser of every level.
-        content_only: Share of the training in which content is learned alone, at its start.
-        relax: Share of the weight of roughness over the training: the flow is first learned in the large and then gets
-            its edges. Ours; by default the weight stays.
+        content_only: Share of the training, at its start, with the content loss alone.
+        relax: Schedule of the smoothness weight over the training: large motions are learned first, then edges. Ours;
+            by default constant.
 
     Raises:
-        ValueError: If there is an expander and nothing that makes views.
+        ValueError: If there is an expander but no `views`.
 
     Reference: Bardes et al. 2023, arXiv:2307.12698.
     """
@@ -89,7 +89,7 @@ class MotionContentObjective(nn.Module):
     ) -> None:
         super().__init__()
         if expander is not None and views is None:
-            raise ValueError("the content branch compares two views of a picture: give the part that makes them")
+            raise ValueError("the content branch compares two views of an image: pass the part that makes them")
         self.encoder, self.head, self.expander = encoder, head, expander
         self.target = SharedTarget()
         self.prepare = prepare
@@ -101,7 +101,7 @@ class MotionContentObjective(nn.Module):
 
     @property
     def published(self) -> PyramidEncoder:
-        """The encoder that others shall use."""
+        """The encoder for other systems."""
         return self.encoder
 
     def forward(self, batch: Batch, generator: Generator) -> Loss:
@@ -122,22 +122,22 @@ class MotionContentObjective(nn.Module):
         return total_of(weighted)
 
     def encode(self, frames: Frames) -> Latents:
-        """Tokens of frames as they come from a camera `B T C h w`, uint8 or float 0..255."""
+        """Tokens of camera frames `B T C h w`, uint8 or float 0..255."""
         sizes = check_shape(frames, "B T C h w")
         return self.encoder(self.prepare(frames.flatten(0, 1))).unflatten(0, (sizes["B"], sizes["T"]))
 
     def flow(self, frame_a: Pictures, frame_b: Pictures) -> Flow:
-        """Where every pixel of one frame is in another.
+        """The optical flow from one frame to another.
 
         Args:
-            frame_a: Pictures of one camera `B 3 h w`, uint8 or float 0..255.
-            frame_b: The same camera's, a moment later.
+            frame_a: Images of one camera `B 3 h w`, uint8 or float 0..255.
+            frame_b: Later images of the same camera.
 
         Returns:
-            `B 2 h w`: pixels to the right, pixels down, on the pixels of `frame_a`.
+            `B 2 h w`: pixels to the right, pixels down, for the pixels of `frame_a`.
 
         Raises:
-            BadObservation: If the two differ in shape or are no pictures of one camera.
+            BadObservation: If the two differ in shape or are not images of one camera.
         """
         if frame_a.shape != frame_b.shape or frame_a.dim() != 4 or frame_a.shape[1] != CHANNELS_PER_CAMERA:
             raise BadObservation(
@@ -150,7 +150,7 @@ class MotionContentObjective(nn.Module):
         return resize_flow(flows[0], (frame_a.shape[-2], frame_a.shape[-1]))
 
     def after_step(self, progress: float) -> None:
-        """Note how far the training is; `progress` runs from 0 to 1."""
+        """Store the progress of the training; `progress` runs from 0 to 1."""
         self.progress.fill_(progress)
 
     def _motion(self, first: Tensor, second: Tensor, generator: Generator) -> Terms:
@@ -174,13 +174,13 @@ class MotionContentObjective(nn.Module):
 
 
 def expander(width: int, *, hidden: int, depth: int = 3, output: int | None = None) -> nn.Sequential:
-    """A projection in front of a loss on views: linear layers with batch norm and ReLU between them.
+    """A projection for a loss on views: linear layers with batch norm and ReLU between them.
 
-    No layer before a batch norm has a bias, which the norm would remove; nor has the last one without `output`, where
-    the loss of VICReg removes it.
+    Layers before a batch norm have no bias, which the norm would remove; neither has the last one without `output`,
+    since VICReg is invariant to it.
 
     Args:
-        width: Width that comes in.
+        width: Input width.
         hidden: Width of the inner layers.
         depth: Number of linear layers.
         output: Width of the last layer, which then has a bias; by default `hidden`, without one.
@@ -194,7 +194,7 @@ def expander(width: int, *, hidden: int, depth: int = 3, output: int | None = No
 
 
 def _neighbours(frames: Frames, generator: Generator) -> tuple[Tensor, Tensor]:
-    """A frame of each sample and the one after it, drawn evenly, every camera by itself: float `B 3 h w` twice."""
+    """A random frame of each sample and the next one, every camera separately: float `B 3 h w` twice."""
     sizes = check_shape(frames, "B T C h w")
     if sizes["T"] < 2 or sizes["C"] % CHANNELS_PER_CAMERA:
         raise ValueError(f"motion needs two frames and 3 channels per camera, got {tuple(frames.shape)} as B T C h w")

@@ -1,4 +1,4 @@
-"""What MC-JEPA's motion branch asks of a flow: to rebuild pictures and features, to be smooth, to lead back."""
+"""Terms of MC-JEPA's motion branch: reconstruction of images and features, smoothness, cycle consistency."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Pyramid = Sequence[Tensor]
 Terms = dict[str, tuple[float, Tensor]]
 
 TRUSTED = 0.5
-"""Share of a picture that must pass the round trip before failing it counts as being hidden."""
+"""Minimum share of an image that must pass the round-trip check for failures to count as occlusions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +36,15 @@ class MotionWeights:
     """Weights of the terms of the motion branch.
 
     Args:
-        l1: Absolute difference between a picture and the other one, warped.
+        l1: Absolute difference between an image and the other one, warped.
         l2: Squared difference.
-        ssim: Difference of local structure.
-        coarse: The same three on pictures shrunk to each level of the pyramid, mean over the levels: a motion of many
-            pixels is felt there, and not by windows of 3 pixels of the full picture.
-        smooth: Roughness of the flow.
-        regression: Squared difference of features, mean over the levels.
-        cycle: Squared difference between features and themselves, warped there and back.
-        spread: Variance-covariance regulariser, mean over the levels.
+        ssim: Structural dissimilarity.
+        coarse: The same three on images downsampled to each level of the pyramid, averaged over the levels: captures
+            motions of many pixels, unlike windows of 3 pixels at full resolution.
+        smooth: Smoothness penalty of the flow.
+        regression: Squared difference of features, averaged over the levels.
+        cycle: Squared difference between features and themselves after a warped round trip.
+        spread: Variance-covariance regulariser, averaged over the levels.
     """
 
     l1: float = 0.15
@@ -58,7 +58,7 @@ class MotionWeights:
 
 
 class Relaxing(Protocol):
-    """The weight of roughness over a training, as a share of what `MotionWeights` says."""
+    """Schedule of the smoothness weight, as a share of that in `MotionWeights`."""
 
     def __call__(self, progress: Tensor) -> Tensor:
         """The share; `progress` runs from 0 to 1."""
@@ -66,10 +66,10 @@ class Relaxing(Protocol):
 
 @dataclass(frozen=True)
 class Fading:
-    """The weight falls all the way: end^progress.
+    """The weight decays exponentially: end^progress.
 
     Args:
-        end: Share that is left at the end.
+        end: Share at the end.
 
     Raises:
         ValueError: If it is not above 0.
@@ -88,11 +88,11 @@ class Fading:
 
 @dataclass(frozen=True, kw_only=True)
 class Dropping:
-    """The whole weight, and a weaker one from some moment on: motion in the large first, then its edges.
+    """The full weight, then a smaller one from some progress on: large motions first, then edges.
 
     Args:
-        at: Progress from which the weight is weaker; the rate should begin anew there (`schedules.Restarted`).
-        to: Share that is left then.
+        at: Progress at which the weight drops; the learning rate should restart there (`schedules.Restarted`).
+        to: Share after the drop.
 
     Raises:
         ValueError: If `at` is outside 0 to 1 or `to` is not above 0.
@@ -112,15 +112,15 @@ class Dropping:
 
 @dataclass(frozen=True, kw_only=True)
 class FramePairs:
-    """Pairs of pictures in both orders: the second half of the batch holds the first half's pairs, turned round.
+    """Image pairs in both directions: the second half of the batch holds the first half's pairs, swapped.
 
     Args:
-        first: Pictures on the scale 0 to 1.
-        second: The other picture of each pair.
+        first: Images on the scale 0 to 1.
+        second: The other image of each pair.
         features_first: Their features, every level, the finest first.
-        features_second: Those of the other pictures.
+        features_second: Those of the other images.
         flows: From first to second, one per level from `skip` on, each in its own cells.
-        skip: Fine levels without a flow.
+        skip: Number of fine levels without a flow.
     """
 
     first: Pictures
@@ -145,10 +145,10 @@ def motion_terms(pairs: FramePairs, weights: MotionWeights, spread: Regulariser,
 
 @torch.no_grad()
 def visible(flow: Flow) -> Mask:
-    """1 where a pixel stays in the picture and passes the round trip, or where too few of its picture pass.
+    """1 where a pixel stays in the image and passes the round-trip check, or where too few of its image pass.
 
     Args:
-        flow: `B 2 h w`, the second half of the batch in the other order.
+        flow: `B 2 h w`, the second half of the batch in the other direction.
     """
     passes = consistent(flow, turned(flow))
     trusted = passes.mean(dim=(1, 2, 3), keepdim=True) >= TRUSTED
@@ -156,7 +156,7 @@ def visible(flow: Flow) -> Mask:
 
 
 def turned(batch: Tensor) -> Tensor:
-    """What belongs to the other order of each pair: the halves of the batch change places."""
+    """The other direction of each pair: swaps the halves of the batch."""
     forward, backward = batch.chunk(2)
     return torch.cat([backward, forward])
 
@@ -175,7 +175,7 @@ def _reconstruction(pairs: FramePairs, weights: MotionWeights) -> Terms:
 
 
 def _coarse(pairs: FramePairs, masks: Sequence[Mask], weights: MotionWeights) -> Tensor:
-    """Differences at the levels themselves, weighted as those of the full picture; 0 if it has no weight."""
+    """The differences at all levels, weighted as at full resolution; 0 if the weight is 0."""
     if not weights.coarse:
         return pairs.first.new_zeros(())
     terms = []
@@ -187,19 +187,19 @@ def _coarse(pairs: FramePairs, masks: Sequence[Mask], weights: MotionWeights) ->
 
 
 def _differences(rebuilt: Tensor, picture: Tensor, mask: Mask) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean absolute and squared difference, and difference of structure, of the pixels that count."""
+    """Mean absolute difference, squared difference and structural dissimilarity over the valid pixels."""
     gap = rebuilt - picture
     structure = dissimilarity(rebuilt, picture)
     return masked_mean(gap.abs(), mask), masked_mean(gap.square(), mask), masked_mean(structure, mask)
 
 
 def _shrunk(picture: Tensor, flow: Flow) -> Tensor:
-    """The picture on the grid of a flow, each cell the mean of its pixels."""
+    """The image downsampled to the grid of a flow by averaging."""
     return functional.adaptive_avg_pool2d(picture, (flow.shape[-2], flow.shape[-1]))
 
 
 def _regression(pairs: FramePairs, masks: Sequence[Mask]) -> Tensor:
-    """Squared difference of features and warped features, mean over the levels that have a flow."""
+    """Squared difference of features and warped features, averaged over the levels with a flow."""
     terms = []
     for level, (flow, mask) in enumerate(zip(pairs.flows, masks, strict=True), start=pairs.skip):
         gap = (warp(pairs.features_second[level], flow) - pairs.features_first[level]).square()
@@ -208,13 +208,13 @@ def _regression(pairs: FramePairs, masks: Sequence[Mask]) -> Tensor:
 
 
 def _cycle(pairs: FramePairs, mask: Mask) -> Tensor:
-    """Squared difference between features and themselves after going there and back, at the finest flow."""
+    """Squared difference between features and themselves after a round trip, at the finest flow."""
     there = pairs.features_second[pairs.skip]
     back = warp(warp(there, pairs.flows[0]), turned(pairs.flows[0]))
     return masked_mean((back - there).square(), turned(mask))
 
 
 def _spread(features: Pyramid, spread: Regulariser, generator: Generator) -> Tensor:
-    """The regulariser of every level, each place a sample; mean over the levels."""
+    """The regulariser of every level, each position a sample; mean over the levels."""
     terms = [spread(level.permute(0, 2, 3, 1).flatten(0, 2), generator) for level in features]
     return torch.stack(terms).mean()

@@ -1,15 +1,15 @@
-"""Points of the picture that move as the hand moves, learned without a label and without a calibrated camera.
+"""Hand keypoints learned without labels and without a calibrated camera.
 
-    u_t = W_t^-1 point(W_t(picture_t));     loss = share of u_1..u_T's scatter that no camera explains by x_1..x_T
+    u_t = W_t^-1 point(W_t(image_t));     loss = share of the variance of u_1..u_T that no camera explains by x_1..x_T
 
-Every picture of a window is shifted, scaled and turned by a map W_t of its own and the point found in it is mapped
-back, so only a point that is tied to something in the picture follows; and only what is fixed to the hand follows the
-hand's measured motion through *one* projective camera, whichever that is.  Beside each picture the network is shown
-another one of the window, moved alike: what differs is the arm.  The camera is solved for in closed form:
+Every image of a window is warped by its own map W_t (shift, scale, rotation), and the detected point is mapped back, so
+that only a point attached to image content is consistent. Only content fixed to the hand follows the hand's measured
+motion through *one* projective camera.  The network gets a second image of the window, warped alike: the difference is
+the arm.  The camera is solved for in closed form:
 
     u_x (1 + b . x) = a . x + c,     u_y (1 + b . x) = d . x + e          (direct linear transform, ridge on b)
 
-The share of the points' scatter that is left is the loss: 1 for a point that knows nothing of the hand.
+The unexplained share of the points' variance is the loss: 1 for a point unrelated to the hand.
 
 Reference for the camera: Hartley and Zisserman, Multiple View Geometry, 2nd ed., section 7.1.
 """
@@ -31,18 +31,18 @@ from jepa_mpc.world_model.parts.objectives.dynamics import total_of
 
 UNIT_M = 0.1
 LEAST_PX = 16
-FEWEST = 8  # frames that a camera of eleven numbers, most of them held by a ridge, can be told from
+FEWEST = 8  # minimum number of frames for fitting a camera of eleven parameters with a ridge penalty
 LEAST_SCATTER = 1e-4
 RIDGE = (1e-2, 1e-2, 1e-2, 1e-4)
 RIDGE_TILT = 2.0
 
 
 def unexplained(points: Annotated[Tensor, "B T 2"], places: Annotated[Tensor, "B T 3"]) -> Annotated[Tensor, "B"]:
-    """The share `B`, from 0 to about 1, of the points' scatter that no projective camera explains by the places.
+    """Share `B`, from 0 to about 1, of the points' variance that no projective camera explains by the positions.
 
     Args:
-        points: In the picture, any scale.
-        places: Of the hand (m).
+        points: Image coordinates, any scale.
+        places: Hand positions (m).
     """
     count = points.shape[1]
     where = (places - places.mean(dim=1, keepdim=True)) / UNIT_M
@@ -63,22 +63,22 @@ def unexplained(points: Annotated[Tensor, "B T 2"], places: Annotated[Tensor, "B
 
 
 class HandPointsObjective(nn.Module):
-    """The loss above, for every camera and every heat map by itself.
+    """The loss above, for every camera and heat map separately.
 
     Args:
-        encoder: Finds the points.
-        bends: Changes what windows show, as other cameras would show it; in training.
-        colours: Changes single pixels, in a picture and its companion alike; in training.
-        moves: Moves every picture, with its companion, by itself; in training.
-        disturbs: Changes the moved pictures; in training.
+        encoder: Detects the points.
+        bends: Augments windows like a change of camera; in training.
+        colours: Augments pixels, equally in an image and its pair; in training.
+        moves: Warps every image together with its pair; in training.
+        disturbs: Augments the warped images; in training.
         axes: The leading action axes that are displacements of the hand.
-        ramp: Share of the training over which the moves grow from nothing to their full strength. With full moves from
-            the start the points learn nothing for a thousand steps.
-        sizes: Sizes (px) that the pictures are brought to, another one for every step; none leaves them as logged. The
-            larger the size, the fewer windows of the batch are looked at, for the same work per step.
+        ramp: Share of the training over which the warps grow to full strength. At full strength from the start, nothing
+            is learned for a thousand steps.
+        sizes: Image sizes (px), a different one for every step; none keeps the logged size. Batch size shrinks with
+            resolution so that the cost per step is constant.
 
     Raises:
-        ValueError: If the ramp is no share above 0, or a size is below what the network can see.
+        ValueError: If `ramp` is not in (0, 1], or a size is below the minimum of the network.
     """
 
     progress: Tensor
@@ -109,7 +109,7 @@ class HandPointsObjective(nn.Module):
         """The loss of windows: frames `B T C h w` and the actions `B T-1 A` between them (m).
 
         Raises:
-            ValueError: If the windows are too short to tell a camera from, or the pictures smaller than the sizes.
+            ValueError: If the windows are too short for fitting a camera, or the images smaller than the sizes.
         """
         sizes = check_shape(batch["frames"], "B T C h w")
         if sizes["T"] < FEWEST:
@@ -121,22 +121,22 @@ class HandPointsObjective(nn.Module):
         return total_of({"unexplained": (1.0, share.mean()), "best_point": (0.0, share.mean(dim=(0, 1)).min())})
 
     def after_step(self, progress: float) -> None:
-        """Note how far the training is; `progress` runs from 0 to 1."""
+        """Store the progress of the training; `progress` runs from 0 to 1."""
         self.progress.fill_(progress)
 
     @property
     def published(self) -> HandPoints:
-        """What finds the points."""
+        """The keypoint detector."""
         return self.encoder
 
     def _sized(self, frames: Tensor, actions: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Frames of one of the sizes, and their actions."""
+        """Frames in one of the sizes, and their actions."""
         if not self.training or not self.sizes:
             return frames, actions
         largest = max(self.sizes)
         if frames.shape[-1] < largest:
             raise ValueError(
-                f"sizes up to {largest} px need pictures of {largest} px, the log has {frames.shape[-1]}: collect with "
+                f"sizes up to {largest} px need images of {largest} px, the log has {frames.shape[-1]}: collect with "
                 f"image_size={largest}, or name smaller system.sizes"
             )
         drawn = int(torch.randint(len(self.sizes), (), generator=generator, device=generator.device))
@@ -146,7 +146,7 @@ class HandPointsObjective(nn.Module):
         return pictures.unflatten(0, (kept, -1)), actions[:kept]
 
     def _found(self, frames: Tensor, generator: Generator) -> Annotated[Tensor, "B V K T 2"]:
-        """The points of all frames, in the plane of the pictures as they were logged."""
+        """The points of all frames, in the coordinates of the logged images."""
         places = (len(frames), frames.shape[1], frames.shape[2] // CHANNELS_PER_CAMERA)
         if not self.training:
             both = _apart(torch.stack([frames, another(frames, generator)], dim=2).flatten(0, 1).float() / 255)
@@ -175,7 +175,7 @@ def _apart(frames: Annotated[Tensor, "B T C h w"]) -> Annotated[Tensor, "B T V 3
 
 
 def another(frames: Annotated[Tensor, "B T C h w"], generator: Generator) -> Annotated[Tensor, "B T C h w"]:
-    """For each frame another one of its window."""
+    """Another frame of the same window for each frame."""
     batch, count = frames.shape[:2]
     ahead = torch.randint(1, count, (batch, count), generator=generator, device=generator.device).to(frames.device)
     chosen = (torch.arange(count, device=frames.device) + ahead) % count

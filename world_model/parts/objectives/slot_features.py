@@ -1,4 +1,4 @@
-"""Training slots on video: rebuild each frame's features, and say where each place goes in the next frame."""
+"""Training of slots on video: reconstruct each frame's features, and predict their motion to the next frame."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Reader = Callable[[Tensor], Tensor]
 
 
 class PixelPatches(nn.Module):
-    """Pictures as the numbers of their patches: what slots rebuild where there is no trained feature network.
+    """Raw pixel patches as features, used without a trained feature network.
 
     Args:
         patch: Side of a patch in pixels.
@@ -35,22 +35,22 @@ class PixelPatches(nn.Module):
         self.patch = patch
 
     def forward(self, x: Tensor) -> Annotated[Tensor, "G L C"]:
-        """Pictures `(G, C, h, w)` to patches `(G, L, C patch patch)`, row-major."""
+        """Images `(G, C, h, w)` to patches `(G, L, C patch patch)`, row-major."""
         return F.unfold(x, self.patch, stride=self.patch).transpose(1, 2)
 
 
 class SlotFeatureObjective(nn.Module):
-    """Slots that rebuild features, and with them the movement of every place.
+    """Slots that reconstruct features and predict the motion of every position.
 
         loss = |d(s_t) - f_t|^2 + w * CE(logits of d(s_t), softmax(cos(k_t, k_t+1) / tau))
 
     Args:
-        encoder: Pictures to slots.
-        decoder: Slots to features and, if `weight` is not 0, one logit per place of the next frame.
-        features: Reads what is rebuilt off prepared pictures: `(G, C, h, w)` to `(G, L, C')`; gets no gradient. By
-            default the encoder's own features, which must be frozen then.
-        keys: Reads what is compared over time; by default the features.
-        weight: w; 0 leaves the second term out.
+        encoder: Images to slots.
+        decoder: Slots to features and, if `weight` is not 0, one logit per position of the next frame.
+        features: Computes the reconstruction targets from prepared images: `(G, C, h, w)` to `(G, L, C')`; gets no
+            gradient. By default the encoder's own features, which must be frozen then.
+        keys: Computes the features compared over time; by default `features`.
+        weight: w; 0 omits the second term.
         temperature: tau.
         preprocess: Prepares frames for the encoder.
 
@@ -88,13 +88,13 @@ class SlotFeatureObjective(nn.Module):
         return self.loss(rebuilt.unflatten(0, times), wanted.unflatten(0, times), keys.unflatten(0, times))
 
     def loss(self, rebuilt: FrameFeatures, wanted: FrameFeatures, keys: FrameFeatures) -> Loss:
-        """The loss of what the decoder rebuilt, features `B T L C'` first and logits after them."""
+        """The loss of the decoder's output `B T L C'`, features first and logits after them."""
         target = similarity(keys, temperature=self.temperature) if self.weight else None
         return self.combine(rebuilt, wanted=wanted, target=target, weight=self.weight)
 
     @staticmethod
     def combine(rebuilt: FrameFeatures, *, wanted: FrameFeatures, target: Tensor | None, weight: float) -> Loss:
-        """Both terms; `target` says where places go `B T-1 L L`, None leaves that term out."""
+        """Both terms; `target` gives the motion of positions `B T-1 L L`, None omits that term."""
         width = wanted.shape[-1]
         weighted = {"features": (1.0, F.mse_loss(rebuilt[..., :width], wanted))}
         if target is not None:
@@ -102,19 +102,19 @@ class SlotFeatureObjective(nn.Module):
         return total_of(weighted)
 
     def encode(self, frames: Frames) -> Latents:
-        """Slots of frames as they come from a camera `(B, T, C, h, w)`, followed through time."""
+        """Slots of camera frames `(B, T, C, h, w)`, tracked over time."""
         sizes = check_shape(frames, "B T C h w")
         images = self.preprocess(frames.flatten(0, 1))
         return self.encoder.track(images.unflatten(0, (sizes["B"], sizes["T"]))).slots
 
     def after_step(self, progress: float) -> None:
-        """Nothing to follow."""
+        """Does nothing."""
 
 
 def similarity(keys: FrameFeatures, *, temperature: float, threshold: float = 0.0) -> Annotated[Tensor, "B T-1 L L"]:
-    """Where each place of a frame goes in the next: softmax over places of the cosine of their keys.
+    """Motion of positions to the next frame: softmax over positions of the cosine similarity of their keys.
 
-    Cosines below the threshold are left out; a place that resembles nothing may go anywhere.
+    Cosines below the threshold are masked; a position similar to none may go anywhere.
     """
     unit = F.normalize(keys, dim=-1)
     cosines = unit[:, :-1] @ unit[:, 1:].transpose(-2, -1)  # (B, T-1, L, L)

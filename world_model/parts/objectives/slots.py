@@ -23,21 +23,21 @@ Gap = Callable[[Tensor, Tensor], Tensor]
 class ObjectObjective(DynamicsObjective):
     """Masked history and future of object slots.
 
-        loss = mean over hidden objects, all of the history  |p - sg(x)|^2
+        loss = mean over masked objects, all of the history  |p - sg(x)|^2
              + mean over all objects of the future           |p - sg(x)|^2
              + mean over the future's proprioception nodes   |p - sg(x)|^2
 
-    The encoder is frozen; it follows the slots through each window. Batches hold `frames` B T C h w (or `slots`
-    B T N D that were made before), `actions` B T-1 A if somebody acts, and `proprio` B T P for its node. Windows have
-    as many observations as the predictor's history and future together.
+    The encoder is frozen and tracks the slots through each window. Batches hold `frames` B T C h w (or precomputed
+    `slots` B T N D), `actions` B T-1 A for worlds with actions, and `proprio` B T P for its node. Windows have as many
+    observations as the predictor's history and future together.
 
     Args:
-        encoder: Pictures to slots.
-        predictor: The world of objects.
-        masks: Draws hidden objects; its frames are the predictor's history.
-        future_gap: Distance of predicted and true future objects `B T N D`; by default the mean squared one
+        encoder: Images to slots.
+        predictor: The object predictor.
+        masks: Draws masked objects; its frames are the predictor's history.
+        future_gap: Distance of predicted and true future objects `B T N D`; by default mean squared
             (`world_model.parts.matching.matching_loss` matches them first).
-        **parts: preprocess and augment, as of every dynamics objective.
+        **parts: preprocess and augment, as in every dynamics objective.
 
     Reference: Nam et al. 2026, arXiv:2602.11389, section 3.
     """
@@ -88,9 +88,9 @@ class ObjectObjective(DynamicsObjective):
         """The loss of known nodes.
 
         Args:
-            nodes: Of the history, with actions: `(B, T, N + 1, D)`.
-            states: Of history and future, `(B, T + future, N, D)`.
-            hidden: Objects that are hidden in the history, `(B, T, n)`.
+            nodes: Nodes of the history, with actions: `(B, T, N + 1, D)`.
+            states: States of history and future, `(B, T + future, N, D)`.
+            hidden: Mask of the objects masked in the history, `(B, T, n)`.
         """
         history, objects, count = hidden.shape[1], hidden.shape[2], states.shape[2]
         spare = hidden.new_zeros(*hidden.shape[:2], nodes.shape[2] - objects)
@@ -111,11 +111,11 @@ class ObjectObjective(DynamicsObjective):
         return total_of(weighted)
 
     def encode(self, frames: Frames) -> Latents:
-        """Slots of frames as they come from a camera `(B, T, C, h, w)`, followed through time."""
+        """Slots of camera frames `(B, T, C, h, w)`, tracked over time."""
         return self.follow(frames)
 
     def follow(self, frames: Frames, begin: State | None = None, *, generator: Generator | None = None) -> Latents:
-        """As `encode`, beginning at slots of an earlier moment, so that a goal's slots line up with the present's."""
+        """As `encode`, starting at slots of an earlier time, so that a goal's slots align with the current ones."""
         sizes = check_shape(frames, "B T C h w")
         images = self.preprocess(frames.flatten(0, 1)).unflatten(0, (sizes["B"], sizes["T"]))
         with torch.no_grad():
@@ -128,6 +128,6 @@ class ObjectObjective(DynamicsObjective):
 
 
 def mean_gap(predicted: Latents, wanted: Latents, judged: Annotated[Tensor, "B T N"]) -> Tensor:
-    """Mean squared difference over the judged tokens and the width; 0 if none is judged."""
+    """Mean squared difference over the selected tokens and the width; 0 if none is selected."""
     each = (predicted - wanted).square().mean(dim=-1)
     return torch.where(judged, each, 0.0).sum() / judged.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""The loss of ThinkJEPA: future tokens, and the path of the hand, predicted from a short dense view and a thinker.
+"""The loss of ThinkJEPA: predict future tokens and the path of the hand from a short dense view and a thinker.
 
 loss = mean |p - sg(z_future)|^2 + w mean |path(p) - places|^2
 """
@@ -26,34 +26,33 @@ from jepa_mpc.world_model.parts.predictors.masked import RotaryMaskedPredictor
 from jepa_mpc.world_model.parts.targets import SharedTarget
 
 HAND = (-6, -5, -4)
-"""Where logs keep the position of the hand (m) in their proprioception."""
+"""Indices of the hand position (m) in the proprioception of logs."""
 
 FEATURES = ("old", "old_mask", "new", "new_mask", "frames")
 
 
 class ThinkObjective(nn.Module):
-    """A masked predictor that fills in the future of a window, guided by what a thinker saw of its past.
+    """A masked predictor of the future of a window, guided by a thinker's features of its past.
 
-    The encoder is frozen and sees every frame by itself, so that nothing of the future reaches the observed tokens and
-    the targets cannot collapse. Batches hold `frames` B T C h w (or `latents` B T N D that were made before) and, with
-    a head, `proprio` B T P. They may bring a thinker's features as `thinker_old`, `thinker_old_mask`, `thinker_new`,
-    `thinker_new_mask` and `thinker_frames` (see `ThinkerFeatures`; frames count from the window's first); otherwise
-    `thinker` makes them.
+    The encoder is frozen and encodes every frame separately, so that the observed tokens contain no future information
+    and the targets cannot collapse. Batches hold `frames` B T C h w (or precomputed `latents` B T N D) and, with a
+    head, `proprio` B T P. They may contain a thinker's features as `thinker_old`, `thinker_old_mask`, `thinker_new`,
+    `thinker_new_mask` and `thinker_frames` (see `ThinkerFeatures`; frame indices count from the window's first);
+    otherwise `thinker` computes them.
 
     Args:
-        encoder: Prepared pictures to tokens.
-        predictor: The guided predictor, or a plain one without guidance.
-        views: Which frames are seen by whom.
-        thinker: Makes features where the batch has none.
-        head: Reads the path off predicted tokens, or None.
-        position: Which numbers of the proprioception are the path.
-        path_weight: Factor on the loss of the path, in m^2.
+        encoder: Prepared images to tokens.
+        predictor: The guided predictor, or an unguided one.
+        views: Assignment of frames to the views.
+        thinker: Computes features if the batch has none.
+        head: Reads the path from predicted tokens, or None.
+        position: Indices of the path in the proprioception.
+        path_weight: Weight of the path loss, in m^2.
         preprocess: Prepares frames for the encoder.
-        augment: Changes the raw frames in training mode, or None.
+        augment: Augments the raw frames in training mode, or None.
 
     Raises:
-        ValueError: If the head reads another number of places than `position` names, or a plain predictor is given a
-            thinker.
+        ValueError: If the head's outputs do not match `position`, or an unguided predictor gets a thinker.
 
     Reference: Zhang et al. 2026, arXiv:2603.22281.
     """
@@ -86,8 +85,8 @@ class ThinkObjective(nn.Module):
         """The loss of one batch.
 
         Raises:
-            ValueError: If the batch's shapes do not fit the views or the network, there is nothing to guide with, or
-                the thinker's features come from the future.
+            ValueError: If the batch's shapes do not fit the views or the network, there is no guidance, or the
+                thinker's features come from the future.
         """
         frames = batch.get("frames")
         if frames is not None and self.training and self.augment is not None:
@@ -108,7 +107,7 @@ class ThinkObjective(nn.Module):
         wanted = future.detach()
         weighted = {
             "latent": (1.0, self.distance(predicted, wanted)),
-            "standing": (0.0, self.distance(dense[:, -1:].expand_as(wanted), wanted)),  # nothing moves
+            "standing": (0.0, self.distance(dense[:, -1:].expand_as(wanted), wanted)),  # no motion
             "predicted_spread": (0.0, spread(predicted) / spread(wanted).clamp_min(1e-12)),  # near zero: collapsed
         }
         if self.head is not None and places is not None:
@@ -123,14 +122,14 @@ class ThinkObjective(nn.Module):
         """Predicted tokens `B H N D` of the future, from those of the dense view `B k N D`.
 
         Raises:
-            ValueError: If a guided predictor gets no features, or some that come from the future.
+            ValueError: If a guided predictor gets no features, or features from the future.
         """
         if features is not None:
             features.check_observed(self.views.last_observed)
         return self._foreseen(dense, features)
 
     def path(self, predicted: Latents) -> Path:
-        """Places `B H Q` (m) that predicted tokens `B H N D` tell.
+        """Positions `B H Q` (m) read from predicted tokens `B H N D`.
 
         Raises:
             ValueError: If there is no head.
@@ -140,10 +139,10 @@ class ThinkObjective(nn.Module):
         return self.head(predicted)
 
     def features(self, batch: Batch, frames: Frames | None) -> ThinkerFeatures | None:
-        """What the thinker has to say: as the batch brings it, or made from the sparse view of its frames.
+        """The thinker's features: from the batch, or computed from the sparse view of its frames.
 
         Raises:
-            ValueError: If the batch brings some of the features and not all, or such that come from the future.
+            ValueError: If the batch has only some of the features, or they come from the future.
         """
         brought = [name for name in FEATURES if f"thinker_{name}" in batch]
         if brought and isinstance(self.predictor, GuidedPredictor):
@@ -151,7 +150,7 @@ class ThinkObjective(nn.Module):
             if missing:
                 raise ValueError(f"the batch brings a thinker's features without {', '.join(missing)}")
             features = ThinkerFeatures(**{name: batch[f"thinker_{name}"] for name in FEATURES})
-            features.check_observed(self.views.last_observed)  # waits for the device: strangers made them
+            features.check_observed(self.views.last_observed)  # synchronises; needed for external features
             return features
         if self.thinker is None or frames is None:
             return None
@@ -160,12 +159,12 @@ class ThinkObjective(nn.Module):
         return self.thinker(self.encoder.encoder, images, self.views.sparse)  # type: ignore[arg-type]
 
     def encode(self, frames: Frames) -> Latents:
-        """Tokens of frames as they come from a camera `(B, T, C, h, w)`, each by itself."""
+        """Tokens of camera frames `(B, T, C, h, w)`, each separately."""
         sizes = check_shape(frames, "B T C h w")
         return self.encoder(self.preprocess(frames.flatten(0, 1))).unflatten(0, (sizes["B"], sizes["T"]))
 
     def after_step(self, progress: float) -> None:
-        """Nothing moves beside the weights; `progress` runs from 0 to 1."""
+        """Does nothing; `progress` runs from 0 to 1."""
 
     def _foreseen(self, dense: Latents, features: ThinkerFeatures | None) -> Latents:
         size = check_shape(dense, "B T N D", T=len(self.views.dense))
@@ -176,13 +175,13 @@ class ThinkObjective(nn.Module):
             return self.predictor(*asked).unflatten(1, (horizon, size["N"]))
         if features is None:
             raise ValueError(
-                "this predictor is guided and nobody thinks: let the batch bring thinker_old, thinker_new, their masks "
-                "and thinker_frames, give a thinker, or take a plain predictor"
+                "this predictor is guided and has no thinker: add thinker_old, thinker_new, their masks and "
+                "thinker_frames to the batch, pass a thinker, or use a plain predictor"
             )
         return self.predictor(*asked, features=features).unflatten(1, (horizon, size["N"]))
 
     def _places(self, batch: Batch) -> Path | None:
-        """The path that the head must read."""
+        """The target path of the head."""
         if self.head is None:
             return None
         if "proprio" not in batch:
@@ -190,9 +189,7 @@ class ThinkObjective(nn.Module):
         proprio = batch["proprio"]
         size = check_shape(proprio, "B T P", T=self.views.length)
         if not all(-size["P"] <= index < size["P"] for index in self.position):
-            raise ValueError(
-                f"the path stands in the numbers {self.position} of the proprioception, which has {size['P']}"
-            )
+            raise ValueError(f"the path is read from axes {self.position} of the proprioception, which has {size['P']}")
         return proprio[:, list(self.views.future)][..., list(self.position)]
 
     def _tokens(self, latents: Latents | None, frames: Frames | None) -> tuple[Latents, Latents]:
@@ -211,5 +208,5 @@ class ThinkObjective(nn.Module):
 
 
 def spread(latents: Latents) -> Tensor:
-    """Standard deviation of each number over the worlds, averaged."""
+    """Standard deviation of each entry over the worlds, averaged."""
     return latents.detach().std(dim=0, correction=0).mean()

@@ -1,4 +1,4 @@
-"""Where the hand goes: a path in metres, read off predicted tokens."""
+"""The path head: hand positions in metres, read from predicted tokens."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Path = Annotated[Tensor, "B H Q"]
 
 
 class PathHead(nn.Module):
-    """Reads a place out of the tokens of each frame.
+    """Reads a position from the tokens of each frame.
 
         y = MLP(LN(pool(tokens + marks)));   y = y + MLP_t(LN(y));   place = W y
 
-    One learned query pools the tokens of a frame; each token bears a learned mark of its place in the picture, since
-    tokens with rotary places know it from their content alone.
+    One learned query pools the tokens of a frame; each token gets a learned positional embedding, since tokens with
+    rotary positions encode their position only in their content.
 
     Args:
         num_tokens: Tokens N of a frame.
         inputs: Width D of the tokens; `heads` divides it.
-        outputs: Numbers Q of a place.
-        hidden: Width behind the pooling.
+        outputs: Entries Q of a position.
+        hidden: Width after the pooling.
         heads: Attention heads of the pooling.
 
     Reference: Zhang et al. 2026, arXiv:2603.22281 (there: 52 hand joints).
@@ -46,15 +46,15 @@ class PathHead(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw query and marks: a normal distribution of spread 0.02."""
+        """Draw query and positional embeddings from a normal distribution with std 0.02."""
         nn.init.normal_(self.query, std=0.02, generator=generator)
         nn.init.normal_(self.marks, std=0.02, generator=generator)
 
     def forward(self, latents: Latents) -> Path:
-        """Tokens `B H N D` of H frames to places `B H Q`.
+        """Tokens `B H N D` of H frames to positions `B H Q`.
 
         Raises:
-            ValueError: If a frame has other tokens than the head was made for.
+            ValueError: If the number or width of the tokens differs from the head's.
         """
         size = check_shape(latents, "B H N D", N=len(self.marks), D=self.marks.shape[1])
         tokens = (latents + self.marks).flatten(0, 1)  # (B H, N, D)
@@ -64,6 +64,6 @@ class PathHead(nn.Module):
 
 
 def path_errors(predicted: Path, true: Path) -> dict[str, Tensor]:
-    """Mean and final distance of two paths, each in the path's own unit."""
+    """Mean and final distance of two paths, in the path's unit."""
     missed = (predicted - true).detach().norm(dim=-1)  # (B, H)
     return {"ade_m": missed.mean(), "fde_m": missed[:, -1].mean()}

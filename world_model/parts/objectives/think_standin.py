@@ -1,4 +1,4 @@
-"""Stand-ins for a thinker: a sparse view, encoded by our own frozen encoder. They contain no language model."""
+"""Stand-ins for a thinker: features of a sparse view from our own frozen encoder, without a language model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jepa_mpc.world_model.parts.predictors.guidance import ThinkerFeatures
 
 
 class Thinker(Protocol):
-    """Looks at some observed frames and says what it made of them."""
+    """Computes features of some observed frames."""
 
     def __call__(self, encoder: VideoTransformer, images: Frames, frames: Sequence[int]) -> ThinkerFeatures:
         """Features of prepared images `B K C h w`, which are the window's `frames`."""
@@ -25,15 +25,15 @@ class Thinker(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DepthTokens:
-    """Tokens of every sparse frame at several depths of a frozen encoder, in place of a language model's hidden states.
+    """Tokens of every sparse frame at several depths of a frozen encoder, instead of a language model's hidden states.
 
-    `old` are the normed tokens of all frames plus a sine code of the frame's number; `new`, which a language model
-    would have said, are the mean changes from each sparse frame to the next. This is visual memory: it knows nothing
-    that the frames do not show.
+    `old` are the normalised tokens of all frames plus a sine embedding of the frame index; `new`, in place of a
+    language model's output, are the mean changes between sparse frames. This is visual memory: it contains no
+    information beyond the frames.
 
     Args:
-        at: Blocks of the encoder, counted from 0; the first one speaks to the first layer of the predictor. None for an
-            encoder that gives the tokens of its end alone.
+        at: Blocks of the encoder, from 0; the first one guides the first layer of the predictor. None for an encoder
+            that only outputs its last tokens.
     """
 
     at: Sequence[int] | None
@@ -57,16 +57,16 @@ class DepthTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class OthersThoughts:
-    """The control: every world is told what was thought about another one of the batch.
+    """The control: every world gets the features of another world in the batch.
 
     Args:
-        thinker: Whose features are passed on.
+        thinker: Computes the features.
     """
 
     thinker: Thinker
 
     def __call__(self, encoder: VideoTransformer, images: Frames, frames: Sequence[int]) -> ThinkerFeatures:
-        """Features of the neighbour's images."""
+        """Features of another world's images."""
         return self.thinker(encoder, images.roll(1, dims=0), frames)
 
 

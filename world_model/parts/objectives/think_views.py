@@ -1,4 +1,4 @@
-"""Which frames of a window the fast branch sees, which the thinker, and which are to come."""
+"""The views of a window: frames for the dense branch, for the thinker, and for prediction."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class ClipViews:
-    """A window cut in time: a dense view, a sparse one with wider steps, and the future of both.
+    """A window split in time: a dense view, a sparse one with larger steps, and the future.
 
     Args:
-        dense: Numbers of the frames that the predictor sees, one after the other up to the last observed one.
-        sparse: Numbers of the frames that the thinker sees, rising.
-        future: Numbers of the frames that are predicted, one after the other behind the observed ones.
+        dense: Indices of the predictor's input frames, consecutive up to the last observed one.
+        sparse: Indices of the thinker's frames, ascending.
+        future: Indices of the predicted frames, consecutive after the observed ones.
 
     Raises:
         ValueError: If a view is empty or not in order, or an observed frame lies in the future.
@@ -40,21 +40,21 @@ class ClipViews:
 
     @property
     def last_observed(self) -> int:
-        """Number of the last frame before the future."""
+        """Index of the last frame before the future."""
         return self.future[0] - 1
 
 
 def cut(*, observed: int, future: int, dense: int, sparse: int) -> ClipViews:
-    """Views of a window of `observed + future` frames, of which the thinker sees a longer stretch of time.
+    """Views of a window of `observed + future` frames, of which the thinker sees a longer time span.
 
     Args:
-        observed: Frames that were seen.
-        future: Frames that are to come.
-        dense: How many of the last observed frames the predictor sees.
-        sparse: How many frames the thinker sees, evenly from the first to the last observed one.
+        observed: Number of observed frames.
+        future: Number of future frames.
+        dense: Number of last observed frames for the predictor.
+        sparse: Number of frames for the thinker, evenly spaced from the first to the last observed one.
 
     Raises:
-        ValueError: If the numbers do not fit each other, or the dense view reaches back as far as the sparse one.
+        ValueError: If the numbers are inconsistent, or the dense view spans as much time as the sparse one.
     """
     if not (1 <= dense < observed and 2 <= sparse <= observed and future >= 1):
         raise ValueError(

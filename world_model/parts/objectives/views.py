@@ -1,4 +1,4 @@
-"""Several views of one picture that should look alike, while the views of all pictures together stay spread out."""
+"""View-based learning: views of one image should agree, while views of all images stay spread out."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Views:
     """Views of one kind.
 
     Args:
-        change: Makes one from raw pictures `G 1 3 h w` with values 0..255; may give another size.
-        count: How many.
+        change: Makes a view from raw images `G 1 3 h w` with values 0..255; may change the size.
+        count: Number of views.
 
     Raises:
         ValueError: If there is none.
@@ -43,19 +43,19 @@ class Views:
             raise ValueError(f"need at least one view of each kind, got {self.count}")
 
     def __call__(self, pictures: Pictures, generator: Generator) -> Tensor:
-        """`count G` pictures, view by view."""
+        """`count G` images, view by view."""
         changed = [self.change(pictures[:, None], generator)[:, 0] for _ in range(self.count)]
         return torch.cat(changed)
 
 
 class ToCentre(nn.Module):
-    """How far views are from their centre.
+    """Distance of views from their centre.
 
         mean over views, samples and channels of (z_v - c)^2,   c = mean of the first views
 
     Args:
-        first: Views that make the centre; None takes all of them.
-        others: Judge the other views alone.
+        first: Number of views that define the centre; None uses all of them.
+        others: Average only over the other views.
 
     Raises:
         ValueError: If the centre has no view, or no other view is left.
@@ -66,32 +66,32 @@ class ToCentre(nn.Module):
     def __init__(self, *, first: int | None = None, others: bool = False) -> None:
         super().__init__()
         if (first is not None and first < 1) or (others and first is None):
-            raise ValueError(f"a centre needs at least one view, and others besides to judge them, got first={first}")
+            raise ValueError(f"a centre needs at least one view, and further views, got first={first}")
         self.first, self.others = first, others
 
     def forward(self, projected: Projected) -> Tensor:
-        """One number for projections `V G D`."""
+        """A scalar for projections `V G D`."""
         centre = projected[: self.first].mean(dim=0)
         judged = projected[self.first :] if self.others else projected
         return (judged - centre).square().mean()
 
 
 class ViewsObjective(nn.Module):
-    """The loss of LeJEPA: views agree, and each view's projections over the batch are spread as the regulariser asks.
+    """The loss of LeJEPA: views agree, and each view's projections over the batch are regularised.
 
         loss = w agreement(h(f(views))) + sum_i w_i R_i(h(f(views)))         no predictor, no teacher, no stop-gradient
 
-    Batches hold `frames` B T C h w; every picture of every camera is a sample.
+    Batches hold `frames` B T C h w; every image of every camera is a sample.
 
     Args:
-        encoder: Pictures `G 3 h w` to tokens `G N D`.
-        projector: One vector per picture to what is compared.
+        encoder: Images `G 3 h w` to tokens `G N D`.
+        projector: Maps one vector per image to its projection.
         views: The kinds of views; those of the first kind come first.
         agreement: Distance between the views `V G D`.
-        weight: Of the agreement.
+        weight: Weight of the agreement.
         regularisers: (name, weight, part) on the projections of each view `V G D`.
-        prepare: Scales pictures 0..255 for the encoder.
-        pool: Encoder and pictures to one vector per picture; by default the mean of the tokens.
+        prepare: Scales images 0..255 for the encoder.
+        pool: Maps encoder and images to one vector per image; by default the mean of the tokens.
 
     Raises:
         ValueError: If there are fewer than two views in all.
@@ -125,14 +125,14 @@ class ViewsObjective(nn.Module):
 
     @property
     def published(self) -> nn.Module:
-        """The encoder that others shall use: the backbone, without the projector."""
+        """The encoder for other systems: the backbone, without the projector."""
         return self.encoder
 
     def forward(self, batch: Batch, generator: Generator) -> Loss:
         """The loss of one batch.
 
         Raises:
-            BadObservation: If the pictures do not have three channels per camera.
+            BadObservation: If the images do not have three channels per camera.
         """
         projected = self.project(each_picture(batch["frames"]), generator)
         return total_of(self.terms(projected, generator))
@@ -143,23 +143,23 @@ class ViewsObjective(nn.Module):
         return terms | {name: (weight, part(projected, generator)) for name, weight, part in self.regularisers}
 
     def project(self, pictures: Pictures, generator: Generator) -> Projected:
-        """Projections of fresh views `V G D`; views of one kind pass the encoder together."""
+        """Projections of fresh views `V G D`; views of one kind are encoded together."""
         looks = [self.pool(self.encoder, self.prepare(kind(pictures, generator))) for kind in self.views]
         return self.projector(torch.cat(looks)).unflatten(0, (-1, len(pictures)))
 
     def encode(self, frames: Frames) -> Latents:
-        """The encoder's tokens of each frame by itself: uint8 `B T C h w` to `B T N D`."""
+        """The encoder's tokens of each frame separately: uint8 `B T C h w` to `B T N D`."""
         sizes = check_shape(frames, "B T C h w")
         return self.encoder(self.prepare(frames.flatten(0, 1))).unflatten(0, (sizes["B"], sizes["T"]))
 
     def compared(self, frames: Frames) -> Annotated[Tensor, "B T N D"]:
-        """Projections of the pictures as they are, one per camera: what collapses first where nothing spreads it."""
+        """Projections of the raw images, one per camera: they collapse first without regularisation."""
         sizes = check_shape(frames, "B T C h w")
         projected = self.projector(self.pool(self.encoder, self.prepare(each_picture(frames))))
         return projected.unflatten(0, (sizes["B"], sizes["T"], -1))
 
     def after_step(self, progress: float) -> None:
-        """Nothing follows the encoder."""
+        """Does nothing."""
 
 
 def mean_of_tokens(encoder: nn.Module, pictures: Tensor) -> Annotated[Tensor, "G D"]:
@@ -175,12 +175,12 @@ def summary_token(encoder: nn.Module, pictures: Tensor) -> Annotated[Tensor, "G 
 
 
 def each_picture(frames: Frames) -> Pictures:
-    """Frames `B T C h w` as float pictures `G 3 h w` of every sample, moment and camera.
+    """Frames `B T C h w` as float images `G 3 h w` of every sample, time and camera.
 
     Raises:
         BadObservation: If there are not three channels per camera.
     """
     sizes = check_shape(frames, "B T C h w")
     if sizes["C"] % 3:
-        raise BadObservation(f"views are made of pictures with 3 channels per camera, got {sizes['C']} channels")
+        raise BadObservation(f"views are made of images with 3 channels per camera, got {sizes['C']} channels")
     return frames.unflatten(2, (-1, 3)).flatten(0, 2).float()

@@ -1,4 +1,4 @@
-"""Predictors: from what is known to what is not seen or not yet."""
+"""Predictors: from known tokens to masked or future ones."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from jepa_mpc.types import Actions, Imagined, Latents, Plans
 
 
 class ProprioPart(Protocol):
-    """What a predictor does with proprioception."""
+    """A predictor's part for proprioception."""
 
     @property
     def width(self) -> int:
-        """Numbers P that it reads, at least."""
+        """Minimum width P of the proprioception."""
 
     def gap(self, predicted: Tensor, true: Tensor) -> Tensor:
-        """How far a predicted proprioception is from the true one, one number."""
+        """Distance of a predicted proprioception from the true one, a scalar."""
 
 
 class RollingPredictor(Protocol):
-    """A step predictor that can also feed its predictions back."""
+    """A one-step predictor with rollouts."""
 
     @property
     def proprio(self) -> ProprioPart | None:
@@ -29,17 +29,17 @@ class RollingPredictor(Protocol):
 
     @property
     def window(self) -> int:
-        """Frames that one prediction looks back on, its own included."""
+        """Number of context frames of one prediction, including the current one."""
 
     def __call__(
         self, latents: Latents, actions: Actions, proprio: Annotated[Tensor, "B T P"] | None = None
     ) -> Latents:
-        """T latents and the T actions that leave them in, the T latents that follow out."""
+        """T latents and the T actions after them in, the T next latents out."""
 
     def predict(
         self, latents: Latents, actions: Actions, proprio: Annotated[Tensor, "B T P"] | None = None
     ) -> tuple[Latents, Annotated[Tensor, "B T P"] | None]:
-        """The same, with the proprioception that follows."""
+        """The same, with the next proprioception."""
 
     def rollout(
         self,
@@ -51,4 +51,4 @@ class RollingPredictor(Protocol):
         """Latents `B S H N D` and proprioception `B S H P` of each plan."""
 
     def bytes_per_candidate(self, num_tokens: int, horizon: int) -> int:
-        """About how many bytes one candidate of one world needs."""
+        """Approximate memory in bytes of one candidate of one world."""

@@ -1,4 +1,4 @@
-"""The block-causal predictor of V-JEPA 2-AC: action, pose and patch tokens of each step see those of no later step."""
+"""The block-causal predictor of V-JEPA 2-AC: tokens attend to the same and earlier steps."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class BlockCausalSizes:
         depth: Number of blocks.
         heads: Attention heads; a head needs at least 12 channels.
         mlp_dim: Width inside the feed-forward parts.
-        cameras: Whether each step also has a token for the place of the camera.
-        window: Context frames that a plan looks back on.
+        cameras: Whether each step also has a token for the camera pose.
+        window: Maximum number of context frames of a plan.
         eps: Constant of the layer norms.
         qkv_bias: Whether queries, keys and values have a bias.
     """
@@ -53,24 +53,25 @@ class BlockCausalSizes:
 
 
 class BlockCausalPredictor(nn.Module):
-    """Predicts each next frame's patches from the patches, poses and motions up to now.
+    """Predicts each next frame's patches from the patches, poses and motions so far.
 
-        step i:      [motion_i, pose_i, (camera_i), patch_i,1 ... patch_i,N]     see each other and all steps before
+        step i:      [motion_i, pose_i, (camera_i), patch_i,1 ... patch_i,N]     attend to each other and all earlier
+        steps
         next patches = normalise(W norm(blocks(...)) on the patches of step i)
 
-    Rotary positions are those of the absolute step, so keys and values of a rollout can be kept without changing a
-    number; the tokens of motion, pose and camera turn with time alone.
+    Rotary positions are those of the absolute step, so keys and values of a rollout can be cached exactly; the tokens
+    of motion, pose and camera are rotated by time only.
 
     Args:
         sizes: All sizes.
-        reader: Reads poses out of proprioception and motions out of actions; by default both come as they are.
-        motion_map: Standardises motions `(..., 7)` before they are embedded; by default nothing does.
-        pose_map: Likewise for poses.
-        normalise: What a prediction passes before it is compared or fed back; by default a layer norm without weights,
-            which the latents that come in must have passed, too.
+        reader: Reads poses from proprioception and motions from actions; by default both are used unchanged.
+        motion_map: Standardises motions `(..., 7)` before they are embedded; by default none.
+        pose_map: Standardises poses; by default none.
+        normalise: Normalises predictions before they are compared or fed back; by default a layer norm without weights,
+            which the input latents must have passed, too.
 
     Raises:
-        ValueError: If the heads are too narrow for the rotations.
+        ValueError: If the heads are too narrow for the rotary positions.
 
     Reference: Assran et al. 2025, arXiv:2506.09985, section 3.
     """
@@ -108,7 +109,7 @@ class BlockCausalPredictor(nn.Module):
 
     @property
     def window(self) -> int:
-        """Context frames that a plan looks back on."""
+        """Maximum number of context frames of a plan."""
         return self.sizes.window
 
     @property
@@ -118,11 +119,11 @@ class BlockCausalPredictor(nn.Module):
 
     @property
     def num_leading(self) -> int:
-        """Tokens of a step before its patches: motion, pose, and perhaps the camera."""
+        """Tokens of a step before its patches: motion, pose, and possibly the camera."""
         return 2 + int(self.camera is not None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw the weights: a cut normal distribution of spread 0.02, last maps of block i smaller by sqrt(2 i)."""
+        """Initialise the weights: truncated normal with std 0.02, last maps of block i smaller by sqrt(2 i)."""
         for part in self.modules():
             if isinstance(part, nn.Linear):
                 nn.init.trunc_normal_(part.weight, std=0.02, generator=generator)
@@ -135,7 +136,7 @@ class BlockCausalPredictor(nn.Module):
                     part.weight.div_((2 * number) ** 0.5)
 
     def forward(self, latents: Latents, actions: Actions, proprio: Annotated[Tensor, "B T P"] | None = None) -> Latents:
-        """T latents, the T actions that leave them and T proprioceptions in, the T latents that follow out."""
+        """T latents, the T actions after them and T proprioceptions in, the T next latents out."""
         return self.predict(latents, actions, proprio)[0]
 
     def predict(
@@ -146,16 +147,17 @@ class BlockCausalPredictor(nn.Module):
         *,
         cameras: Annotated[Tensor, "B T 6"] | None = None,
     ) -> tuple[Latents, None]:
-        """As `forward`; poses are integrated, not predicted, so that the second entry is None.
+        """As `forward`; poses are integrated, not predicted, so the second entry is None.
 
         Args:
             latents: `(B, T, N, D)`, normalised.
             actions: `(B, T, 7)`.
             proprio: `(B, T, P)`.
-            cameras: Place and Euler angles of the camera in the base `(B, T, 6)`, for a predictor that takes them.
+            cameras: Positions and Euler angles of the camera in the base frame `(B, T, 6)`, if the predictor takes
+                them.
 
         Raises:
-            ValueError: If shapes do not fit, the number of patches is another one, or poses or cameras are missing.
+            ValueError: If shapes do not fit, the number of patches differs, or poses or cameras are missing.
         """
         sizes = check_shape(latents, "B T N D", D=self.sizes.state_dim)
         check_shape(actions, "B T A", B=sizes["B"], T=sizes["T"], A=POSE_DIM)
@@ -177,7 +179,7 @@ class BlockCausalPredictor(nn.Module):
         plans: Plans,
         proprio: Annotated[Tensor, "B T P"] | None = None,
     ) -> tuple[Imagined, Annotated[Tensor, "B S H 7"]]:
-        """Imagine what plans lead to: predictions are fed back, poses are integrated.
+        """Roll out plans: predictions are fed back, poses are integrated.
 
         Args:
             latents: Context `(B, T, N, D)`, normalised.
@@ -189,7 +191,7 @@ class BlockCausalPredictor(nn.Module):
             Latents `(B, S, H, N, D)` and poses `(B, S, H, 7)`.
 
         Raises:
-            ValueError: If shapes do not fit, the number of patches is another one, or poses are missing.
+            ValueError: If shapes do not fit, the number of patches differs, or poses are missing.
         """
         sizes = check_shape(latents, "B T N D", D=self.sizes.state_dim)
         plan_sizes = check_shape(plans, "B S H A", B=sizes["B"], A=POSE_DIM)
@@ -202,10 +204,10 @@ class BlockCausalPredictor(nn.Module):
         return torch.stack([state for state, _ in steps], dim=2), torch.stack([pose for _, pose in steps], dim=2)
 
     def bytes_per_candidate(self, num_tokens: int, horizon: int) -> int:
-        """About how many bytes a rollout needs for one candidate of one world, when no gradient is kept.
+        """Approximate memory in bytes of a rollout for one candidate of one world, without gradients.
 
-        Keys and values of all steps and blocks, those of one block joined, the stream and the widest layer of one step,
-        and what is returned.
+        Keys and values of all steps and blocks, those of one block concatenated, the stream and the widest layer of one
+        step, and the output.
         """
         sizes, tokens = self.sizes, num_tokens + self.num_leading
         frames = self.window - 1 + horizon
@@ -219,7 +221,7 @@ class BlockCausalPredictor(nn.Module):
         """The poses in the proprioception.
 
         Raises:
-            ValueError: If there is none, or it has another width than the reader knows.
+            ValueError: If there is none, or its width does not fit the reader.
         """
         if proprio is None:
             raise ValueError("this predictor needs the pose of the hand at every frame, and no proprioception came")
@@ -229,11 +231,11 @@ class BlockCausalPredictor(nn.Module):
         """Patches at the width of the predictor.
 
         Raises:
-            ValueError: If a frame has another number of patches than this predictor's grid.
+            ValueError: If the number of patches per frame is not that of this predictor's grid.
         """
         if latents.shape[-2] != self.num_patches:
             raise ValueError(
-                f"this predictor knows {self.sizes.rows} x {self.sizes.columns} = {self.num_patches} patches a frame, "
+                f"expected {self.sizes.rows} x {self.sizes.columns} = {self.num_patches} patches per frame, "
                 f"got {latents.shape[-2]}: encode frames of the size it was trained with"
             )
         return self.patches(latents.to(self.patches.weight.dtype))
@@ -258,7 +260,7 @@ class BlockCausalPredictor(nn.Module):
         return torch.cat([torch.stack(leading, dim=2), patches], dim=2)
 
     def angles(self, first: int, steps: int, *, device: torch.device) -> Angles:
-        """By how much the tokens of `steps` steps from number `first` turn."""
+        """Rotation angles of the tokens of `steps` steps from index `first`."""
         places = grid_places(1, self.sizes.rows, self.sizes.columns, device=device)
         places = places * places.new_tensor([1.0, 1.0, self.sizes.rows / self.sizes.columns])
         places = torch.cat([places.new_zeros(self.num_leading, 3), places])
@@ -269,7 +271,7 @@ class BlockCausalPredictor(nn.Module):
     def finish(
         self, x: Annotated[Tensor, "G T M W"], before: Annotated[Tensor, "G T N D"]
     ) -> Annotated[Tensor, "G T N D"]:
-        """From the stream after the last block to the latents that follow; `before` are those that went in."""
+        """From the output of the last block to the next latents; `before` are the input latents."""
         return self.normalise(self._told(x))
 
     def _told(self, x: Annotated[Tensor, "G T M W"]) -> Annotated[Tensor, "G T N D"]:
@@ -277,20 +279,20 @@ class BlockCausalPredictor(nn.Module):
 
 
 class ChangePredictor(BlockCausalPredictor):
-    """The same, but what the blocks say is the change of each patch: what does not move need not be learned by heart.
+    """Predicts the change of each patch instead, so that static content need not be learned.
 
-        next patches = normalise(patches + W norm(blocks(...)))      W begins at zero: nothing moves
+        next patches = normalise(patches + W norm(blocks(...)))      W starts at zero: no motion
 
-    Ours, for short trainings; the published predictor spends its first part on passing patches on.
+    Ours, for short trainings; the published predictor first has to learn the identity.
     """
 
     def draw(self, generator: Generator | None) -> None:
-        """As usual, but for the last map."""
+        """As the parent, except for the last map."""
         super().draw(generator)
         nn.init.zeros_(self.output.weight)
 
     def finish(
         self, x: Annotated[Tensor, "G T M W"], before: Annotated[Tensor, "G T N D"]
     ) -> Annotated[Tensor, "G T N D"]:
-        """The latents that went in, changed."""
+        """The input latents plus their change."""
         return self.normalise(before + self._told(x))

@@ -1,4 +1,4 @@
-"""The causal predictor: from states and actions up to now to the state that comes next."""
+"""The causal predictor: from states and actions so far to the next state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jepa_mpc.world_model.parts.predictors.unrolling import CachedUnrolling, Win
 
 
 class DirectOutput(nn.Module):
-    """The next state is what a head makes of the trunk's output.
+    """The next state is the output of a head on the trunk.
 
     Args:
         head: Row-wise part; by default the identity.
@@ -31,14 +31,14 @@ class DirectOutput(nn.Module):
         self.head = head or nn.Identity()
 
     def forward(self, raw: Tensor, states: Tensor) -> Tensor:
-        """Raw output `(..., N, D')` and the states it followed from; the next states `(..., N, D)` out."""
+        """Raw output `(..., N, D')` and the input states; the next states `(..., N, D)` out."""
         return self.head(raw)
 
 
 class ResidualOutput(nn.Module):
-    """The next state is the present one plus a change.
+    """The next state is the current one plus a change.
 
-        z' = z + W raw           with W drawn `scale` times smaller than usual, so that nothing moves at first
+        z' = z + W raw           with W initialised `scale` times smaller than usual: no motion at first
 
     Args:
         width: Width of the trunk's output.
@@ -59,17 +59,17 @@ class ResidualOutput(nn.Module):
         nn.init.zeros_(self.change.bias)
 
     def forward(self, raw: Tensor, states: Tensor) -> Tensor:
-        """Raw output `(..., N, width)` and the states it followed from; the next states `(..., N, D)` out."""
+        """Raw output `(..., N, width)` and the input states; the next states `(..., N, D)` out."""
         return states + self.change(raw)
 
 
 class ProprioStream(nn.Module):
-    """Proprioception as part of the condition, carried on by a predicted change.
+    """Proprioception as part of the condition, with a predicted change.
 
         condition += W (p / scale);      p' = p + scale * V mean_N(raw)
 
     Args:
-        scale: Spread of each entry `(P)`, in its unit; travels with the weights.
+        scale: Spread of each entry `(P)`, in its unit; stored with the weights.
         cond_dim: Width of the condition.
         raw_dim: Width of the trunk's output.
     """
@@ -84,15 +84,15 @@ class ProprioStream(nn.Module):
 
     @property
     def width(self) -> int:
-        """Numbers P of the proprioception."""
+        """Width P of the proprioception."""
         return len(self.scale)
 
     def embed(self, proprio: Tensor) -> Tensor:
-        """What proprioception `(..., P)` adds to the condition `(..., W)`."""
+        """Embedding of proprioception `(..., P)`, added to the condition `(..., W)`."""
         return self.to_condition((proprio / self.scale).to(self.to_condition.weight.dtype))
 
     def advance(self, proprio: Tensor, raw: Tensor) -> Tensor:
-        """The next proprioception `(..., P)` from the present one and the trunk's output `(..., N, raw_dim)`."""
+        """The next proprioception `(..., P)` from the current one and the trunk's output `(..., N, raw_dim)`."""
         return proprio + self.scale * self.change(raw.mean(dim=-2))
 
     def gap(self, predicted: Tensor, true: Tensor) -> Tensor:
@@ -101,17 +101,17 @@ class ProprioStream(nn.Module):
 
 
 class CausalPredictor(nn.Module):
-    """Predicts each next state from the states and actions before it; frames see no later frame.
+    """Predicts each next state from the states and actions before it, with causal attention over frames.
 
     Args:
         trunk: The Transformer: conditioned by adaptive norms, or by channels of its tokens.
         action_encoder: Maps actions `(..., A)` to conditions `(..., W)`.
-        positions: How tokens are marked with their frame.
-        output: Maps the trunk's output and the present states to the next states; by default the output itself.
-        proprio: Brings proprioception in, or None if there is none.
+        positions: Positional embedding of the frames.
+        output: Maps the trunk's output and the current states to the next states; by default the output itself.
+        proprio: Handles proprioception, or None if there is none.
 
-    Reference: Maes et al. 2026, arXiv:2603.19312, for the published form; our own form (rotations by the absolute frame
-    number, residual output, half-open gates) allows keys and values to be kept.
+    Reference: Maes et al. 2026, arXiv:2603.19312, for the published form; our own form (rotary positions by the
+    absolute frame index, residual output, half-open gates) allows key-value caching.
     """
 
     def __init__(
@@ -132,20 +132,20 @@ class CausalPredictor(nn.Module):
 
     @property
     def window(self) -> int:
-        """Frames that one prediction looks back on, its own included."""
+        """Number of context frames of one prediction, including the current one."""
         return self.positions.window
 
     def forward(self, latents: Latents, actions: Actions, proprio: Annotated[Tensor, "B T P"] | None = None) -> Latents:
-        """T latents and the T actions that leave them in, the T latents that follow out."""
+        """T latents and the T actions after them in, the T next latents out."""
         return self.predict(latents, actions, proprio)[0]
 
     def predict(
         self, latents: Latents, actions: Actions, proprio: Annotated[Tensor, "B T P"] | None = None
     ) -> tuple[Latents, Annotated[Tensor, "B T P"] | None]:
-        """As `forward`, with the proprioception that follows, too.
+        """As `forward`, with the next proprioception, too.
 
         Raises:
-            ValueError: If the shapes do not fit each other, or proprioception is missing or not expected.
+            ValueError: If the shapes do not fit each other, or proprioception is missing or unexpected.
         """
         sizes = check_shape(latents, "B T N D")
         check_shape(actions, "B T A", B=sizes["B"], T=sizes["T"])
@@ -154,10 +154,10 @@ class CausalPredictor(nn.Module):
         return self.output(raw, latents), after
 
     def condition(self, actions: Annotated[Tensor, "... A"], proprio: Tensor | None = None) -> Tensor:
-        """What the blocks are conditioned on: actions `(..., A)` and proprioception `(..., P)` in, `(..., W)` out.
+        """The condition of the blocks: actions `(..., A)` and proprioception `(..., P)` in, `(..., W)` out.
 
         Raises:
-            ValueError: If proprioception is missing or not expected.
+            ValueError: If proprioception is missing or unexpected.
         """
         if (proprio is None) != (self.proprio is None):
             raise ValueError(
@@ -177,7 +177,7 @@ class CausalPredictor(nn.Module):
         return self.trunk(self.positions.embed(latents), self.trunk.modulations(condition), ways)
 
     def bytes_per_candidate(self, num_tokens: int, horizon: int) -> int:
-        """About how many bytes a rollout needs for one candidate of one world, when no gradient is kept."""
+        """Approximate memory in bytes of a rollout for one candidate of one world, without gradients."""
         sizes, frames = self.trunk.sizes, self.positions.window
         inner = sizes.heads * sizes.head_dim
         looked_back_on = frames if self.positions.restarts else min(2 * frames, frames + horizon)
@@ -195,7 +195,7 @@ class CausalPredictor(nn.Module):
         proprio: Annotated[Tensor, "B T P"] | None = None,
         horizon: int | None = None,
     ) -> CachedUnrolling | WindowedUnrolling:
-        """Stand ready for `candidates` futures of a context: call `step(action)` on the result (`horizon` times)."""
+        """Prepare `candidates` futures of a context: call `step(action)` on the result (`horizon` times)."""
         unrolling = WindowedUnrolling if self.positions.restarts else CachedUnrolling
         return unrolling(self, latents, actions, candidates=candidates, proprio=proprio, horizon=horizon)
 
@@ -206,7 +206,7 @@ class CausalPredictor(nn.Module):
         plans: Plans,
         proprio: Annotated[Tensor, "B T P"] | None = None,
     ) -> tuple[Imagined, Annotated[Tensor, "B S H P"] | None]:
-        """Imagine what plans lead to, feeding predictions back.
+        """Roll out plans by feeding predictions back.
 
         Args:
             latents: Context `(B, T, N, D)`, T >= 1.

@@ -1,4 +1,4 @@
-"""Several masked predictors behind one call: a hint says which one fills in."""
+"""Several masked predictors behind one call: a hint selects one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jepa_mpc.errors import choose
 
 
 class ChosenPredictor(nn.Module):
-    """Hands each call to the predictor that is named.
+    """Passes each call to the named predictor.
 
     Args:
         predictors: Masked predictors by name.

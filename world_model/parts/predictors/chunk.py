@@ -1,7 +1,7 @@
-"""What happens over the next steps, asked all at once: an action chunk and the latent states that it passes.
+"""One-pass prediction of the next steps: an action chunk and the latent states along it.
 
-    context = norm(blocks([task, state_0, pictures]))                  encoder of the present
-    targets = norm(blocks([task, state_t + place_t]))[1:]              the same network over states, without pictures
+    context = norm(blocks([task, state_0, images]))                    encoder of the current state
+    targets = norm(blocks([task, state_t + place_t]))[1:]              the same network over states, without images
     latents = W_out decoder(queries, W_in context)                     narrow
     actions = W_a decoder(queries, context)                            as wide as the context
 
@@ -36,10 +36,10 @@ class ChunkSizes:
         narrow_depth: Its blocks.
         narrow_hidden: Width inside its feed-forward parts.
         decoder_depth: Blocks of the action decoder.
-        chunk: Actions H that are answered at once.
-        horizon: States T that are predicted, the present one among them.
-        num_tasks: Tasks that have a token of their own.
-        dropout: Share of entries dropped in training.
+        chunk: Actions H predicted at once.
+        horizon: Predicted states T, including the current one.
+        num_tasks: Number of tasks with a token.
+        dropout: Dropout rate in training.
     """
 
     width: int = 512
@@ -57,14 +57,13 @@ class ChunkSizes:
 
 
 class ContextEncoder(nn.Module):
-    """The present as tokens that have seen each other; over states alone it makes the targets.
+    """Encodes the current state as tokens; applied to states alone it makes the targets.
 
     Args:
         sizes: All sizes.
-        state_dim: Numbers P of a state.
-        picture_width: Width of the pictures' tokens; they pass a linear map unless it is the context's own.
-        pictures: Pictures V that are shown together (the present, a goal); each has a learned mark if there are
-            several.
+        state_dim: Width P of a state.
+        picture_width: Width of the images' tokens; projected by a linear map unless equal to the context's.
+        pictures: Number of input images V (current, goal); each has a learned embedding if there are several.
     """
 
     def __init__(self, sizes: ChunkSizes, *, state_dim: int, picture_width: int, pictures: int = 1) -> None:
@@ -83,7 +82,7 @@ class ContextEncoder(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw task tokens and marks from a standard normal distribution."""
+        """Draw task tokens and embeddings from a standard normal distribution."""
         nn.init.normal_(self.task.weight, generator=generator)
         if self.marks is not None:
             nn.init.normal_(self.marks, generator=generator)
@@ -94,15 +93,15 @@ class ContextEncoder(nn.Module):
         state: Annotated[Tensor, "B P"],
         pictures: Annotated[Tensor, "B V N D"],
     ) -> Annotated[Tensor, "B K D"]:
-        """Encode the present: tokens of task, state and every picture, K = 2 + V N.
+        """Encode the current state: tokens of task, state and every image, K = 2 + V N.
 
         Args:
-            task: Number of the task.
+            task: Index of the task.
             state: Standardised state.
-            pictures: Tokens of the pictures.
+            pictures: Tokens of the images.
 
         Raises:
-            ValueError: If there are other pictures, or a state of another length, than the network was made for.
+            ValueError: If the number of images or the width of the state differs from the network's.
         """
         check_shape(pictures, "B V N D", V=self.pictures)
         check_shape(state, "B P", P=self.state_dim)
@@ -114,7 +113,7 @@ class ContextEncoder(nn.Module):
     def over_time(
         self, task: Annotated[Tensor, "B"], states: Annotated[Tensor, "B T P"], visible: Visible | None = None
     ) -> Annotated[Tensor, "B T D"]:
-        """Encode a course of states, which see each other where `visible`; what the predictor must match."""
+        """Encode a sequence of states, which attend to `visible` ones; the predictor's target."""
         places = alternating(torch.arange(states.shape[1], device=states.device), self.width).to(states.dtype)
         tokens = torch.cat([self.task(task)[:, None], self.state(states) + places], dim=1)
         if visible is not None:
@@ -128,7 +127,7 @@ class ContextEncoder(nn.Module):
 
 
 class QueryDecoder(nn.Module):
-    """Learned queries, one per step, that look at each other and at a memory.
+    """Learned queries, one per step, with attention to each other and to a memory.
 
     Args:
         width: Width of queries and memory.
@@ -136,7 +135,7 @@ class QueryDecoder(nn.Module):
         depth: Blocks.
         heads: Attention heads.
         hidden: Width inside the feed-forward parts.
-        dropout: Share of entries dropped in training.
+        dropout: Dropout rate in training.
     """
 
     def __init__(self, width: int, *, queries: int, depth: int, heads: int, hidden: int, dropout: float = 0.0) -> None:
@@ -153,7 +152,7 @@ class QueryDecoder(nn.Module):
         nn.init.normal_(self.queries, generator=generator)
 
     def forward(self, memory: Annotated[Tensor, "B K D"], visible: Visible | None = None) -> Annotated[Tensor, "B T D"]:
-        """Answer each query; steps that are not `visible` are looked at by no other."""
+        """Output of each query; steps that are not `visible` are not attended to."""
         x = self.queries.expand(len(memory), -1, -1)
         for block in self.blocks:
             x = block(x, memory, visible)
@@ -161,7 +160,7 @@ class QueryDecoder(nn.Module):
 
 
 class LatentChunk(nn.Module):
-    """Predicts the target's latents of the present state and of those that follow, through a narrow network.
+    """Predicts the target's latents of the current and following states through a narrow network.
 
     Args:
         sizes: All sizes.
@@ -184,16 +183,16 @@ class LatentChunk(nn.Module):
     def forward(
         self, context: Annotated[Tensor, "B K D"], visible: Visible | None = None
     ) -> Annotated[Tensor, "B T D"]:
-        """Latents of T states from the tokens of the present."""
+        """Latents of T states from the tokens of the current state."""
         return self.leave(self.decoder(self.enter(context), visible))
 
 
 class ActionChunk(nn.Module):
-    """Answers a chunk of actions, in standardised units.
+    """Predicts a chunk of actions, in standardised units.
 
     Args:
         sizes: All sizes.
-        action_dim: Numbers A of an action.
+        action_dim: Width A of an action.
     """
 
     def __init__(self, sizes: ChunkSizes, *, action_dim: int) -> None:
@@ -212,5 +211,5 @@ class ActionChunk(nn.Module):
     def forward(
         self, context: Annotated[Tensor, "B K D"], visible: Visible | None = None
     ) -> Annotated[Tensor, "B H A"]:
-        """Actions of H steps from the tokens of the present."""
+        """Actions of H steps from the tokens of the current state."""
         return self.head(self.decoder(context, visible))

@@ -1,4 +1,4 @@
-"""Places of neighbourhoods in a point cloud, as a masked predictor takes them: coordinates, not numbers of a grid."""
+"""Positional embeddings of point-cloud neighbourhoods for a masked predictor: coordinates instead of grid indices."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jepa_mpc.encoders.points import place_net
 
 
 class CloudPlaces(nn.Module):
-    """Encodes the coordinates of tokens and adds them; nothing is turned.
+    """Embeds the coordinates of tokens and adds them; no rotation.
 
     Args:
         width: Width of the tokens.
-        hidden: Width inside the small network that encodes coordinates.
+        hidden: Width inside the small embedding network.
 
     Reference: Saito et al. 2024, arXiv:2404.16432, section 3.4.
     """

@@ -1,4 +1,4 @@
-"""A masked predictor that shows the context to every layer: the encoder need not remember what is hidden."""
+"""A masked predictor with cross-attention to the context in every layer, so the encoder need not encode the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jepa_mpc.world_model.parts.predictors.masked import MaskedSizes, Places
 
 
 class ContextBlock(TransformerBlock):
-    """Wanted tokens look at each other, then at the context, then feed forward.
+    """Masked tokens attend to each other, then to the context, then feed forward.
 
         x = x + attention(norm(x));   x = x + cross(norm(x), norm(context));   x = x + mlp(norm(x))
 
@@ -26,20 +26,20 @@ class ContextBlock(TransformerBlock):
         self.cross = CrossAttention(sizes.width, heads=sizes.heads)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
-        """Transform wanted tokens `(B, L, width)` in view of the context `(B, K, width)`."""
+        """Transform masked tokens `(B, L, width)` given the context `(B, K, width)`."""
         x = x + self.attention(self.norm_attention(x))
         x = x + self.cross(self.norm_wanted(x), self.norm_context(context))
         return x + self.mlp(self.norm_mlp(x))
 
 
 class ContextAwarePredictor(nn.Module):
-    """Wanted tokens alone pass the blocks; the context enters each of them, and none changes it.
+    """Only masked tokens pass the blocks; the context enters each of them unchanged.
 
         x = mask + p(wanted_at);   out = W_out norm(blocks(x, W_in seen))
 
     Args:
         sizes: All sizes.
-        places: Adds places `(B, L, ...)` to tokens `(B, L, width)`, as of a `MaskedPredictor`.
+        places: Adds positions `(B, L, ...)` to tokens `(B, L, width)`, as in a `MaskedPredictor`.
 
     Written from the description in Hu et al. 2024, arXiv:2409.15803; the sizes are ours.
     """
@@ -55,17 +55,17 @@ class ContextAwarePredictor(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Mask tokens begin at zero."""
+        """Initialise mask tokens to zero."""
         nn.init.zeros_(self.mask_tokens)
 
     def forward(self, seen: Tensor, seen_at: Places, wanted_at: Places, *, mask_token: int = 0) -> Tensor:
         """Predict tokens `(B, L, outputs)`, in the order of `wanted_at`.
 
         Args:
-            seen: Encoded tokens `(B, K, inputs)`, which carry their places already.
-            seen_at: Their places, which are not read again.
-            wanted_at: Places of the wanted tokens, as `places` takes them.
-            mask_token: Which mask token stands for them; counted around if there are fewer.
+            seen: Encoded tokens `(B, K, inputs)`, which already contain their positions.
+            seen_at: Their positions, unused.
+            wanted_at: Positions of the masked tokens, as input of `places`.
+            mask_token: Index of the mask token, modulo their number.
 
         Raises:
             ValueError: If the tokens have another width.

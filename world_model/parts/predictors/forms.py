@@ -1,4 +1,4 @@
-"""The predictors of LeWorldModel put together: the published form, and our own."""
+"""Assembly of LeWorldModel's predictors: the published form, and our own."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class LeWMSizes:
     """Sizes of a LeWorldModel.
 
     Args:
-        encoder: The encoder, if none is given.
+        encoder: Sizes of the encoder, if none is given.
         latent_dim: Width D of the states.
         projector_dim: Width inside the projector.
         output_head_dim: Width inside the head after the predictor (published form).
-        trunk: The predictor.
-        window: Frames that one prediction looks back on.
+        trunk: Sizes of the predictor.
+        window: Number of context frames of one prediction.
         form: Builds the predictor.
         sigreg: Builds the regulariser.
         smoothed: Width after the action encoder's first map.
@@ -74,7 +74,7 @@ def published_sizes(**sizes: Any) -> LeWMSizes:
 def rotary(
     sizes: LeWMSizes, *, action_dim: int, action_map: nn.Module | None, proprio_scale: Tensor | None, num_tokens: int
 ) -> CausalPredictor:
-    """Our predictor: rotary frame numbers, half-open gates, residual output, optional proprioception."""
+    """Our predictor: rotary frame positions, half-open gates, residual output, optional proprioception."""
     state, width = sizes.latent_dim, sizes.trunk.width
     trunk = ConditionedTransformer(
         state, sizes=sizes.trunk, cond_dim=width, output_dim=width, modulation_init=GatedModulation()

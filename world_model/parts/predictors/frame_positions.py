@@ -1,4 +1,4 @@
-"""How a causal predictor knows which frame a token belongs to; each scheme is a part."""
+"""Positional embeddings of frames in a causal predictor; each scheme is a part."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ Turn = Callable[[Tensor], Tensor]
 
 
 class FramePositions(Protocol):
-    """Marks tokens with their frame: by adding to them, or by turning queries and keys.
+    """Encodes the frame of a token: by addition, or by rotating queries and keys.
 
     Attributes:
-        window: Frames that one prediction may look back on, its own included.
-        restarts: Whether frames are numbered anew in each window; then keys and values cannot be kept.
+        window: Maximum number of context frames of one prediction, including the current one.
+        restarts: Whether positions restart in each window, which rules out key-value caching.
     """
 
     window: int
     restarts: bool
 
     def embed(self, x: Tensor, *, first: int = 0) -> Tensor:
-        """Mark states `(G, T, N, D)` of consecutive frames, the first of which stands at place `first`."""
+        """Embed states `(G, T, N, D)` of consecutive frames, the first of which has position `first`."""
 
     def turner(self, first: int, num_frames: int, num_tokens: int) -> Turn:
-        """What to do with queries and keys `(G, heads, T N, head_dim)` of the frames from number `first` on."""
+        """The map of queries and keys `(G, heads, T N, head_dim)` for the frames from index `first` on."""
 
 
 class WindowPositions(nn.Module):
-    """A learned vector per place in the window, drawn from N(0, 1); the numbering restarts with each window.
+    """A learned vector per position in the window, drawn from N(0, 1); positions restart with each window.
 
     Args:
         window: Number of frames.
         width: Width D of the states.
         num_tokens: Tokens N of one state.
-        room: Channels that are added to the states, for what is concatenated to them later.
+        room: Channels appended to the states, for later concatenation.
     """
 
     restarts = True
@@ -54,7 +54,7 @@ class WindowPositions(nn.Module):
         nn.init.normal_(self.table, generator=generator)
 
     def embed(self, x: Tensor, *, first: int = 0) -> Tensor:
-        """Add the table, from place `first` of the window on, to states `(G, T, N, D)` with their room.
+        """Add the table, from position `first` of the window on, to states `(G, T, N, D)` with appended channels.
 
         Raises:
             ValueError: If there are more frames than the window holds.
@@ -65,19 +65,19 @@ class WindowPositions(nn.Module):
         return nn.functional.pad(x, (0, self.room)) + self.table[:, first:end]
 
     def turner(self, first: int, num_frames: int, num_tokens: int) -> Turn:
-        """Queries and keys stay as they are."""
+        """Leaves queries and keys unchanged."""
         return _stay
 
 
 class RotaryPositions(nn.Module):
-    """Rotations by the absolute number of the frame: attention sees time differences alone, so keys and values keep.
+    """Rotary positions by the absolute frame index: attention depends on time differences only, so caching is exact.
 
     Args:
-        window: Frames that one prediction may look back on.
+        window: Maximum number of context frames of one prediction.
         head_dim: Width of one attention head.
         width: Width D of the states.
-        num_tokens: Tokens N of one state; more than one get a learned vector each.
-        base: Slowest wave length, in frames, roughly.
+        num_tokens: Tokens N of one state; several tokens get a learned vector each.
+        base: Longest wavelength, in frames, approximately.
     """
 
     restarts = False
@@ -95,11 +95,11 @@ class RotaryPositions(nn.Module):
             nn.init.normal_(self.tokens, std=0.2, generator=generator)
 
     def embed(self, x: Tensor, *, first: int = 0) -> Tensor:
-        """Tell the tokens of a state `(G, T, N, D)` apart."""
+        """Add the token embeddings to states `(G, T, N, D)`."""
         return x if self.tokens is None else x + self.tokens
 
     def turner(self, first: int, num_frames: int, num_tokens: int) -> Turn:
-        """Turn by the frame's number."""
+        """Rotate by the frame index."""
         places = torch.arange(first, first + num_frames, device=self.rotary.frequencies.device)
         table = self.rotary.table(places.repeat_interleave(num_tokens))
         return lambda x: self.rotary.turn(x, table)

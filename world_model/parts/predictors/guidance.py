@@ -1,4 +1,4 @@
-"""What a slow thinker says to a fast predictor: hidden states of another network, and three ways to be told them.
+"""Guidance of a predictor by a thinker: hidden states of another network, and three ways to inject them.
 
     o = masked mean of W_old old[l];   n = masked mean of W_new new[l];   u = [o, n, |o - n|, o n]
     (scale, shift) = MLP_l(u);   g_l = tanh(gate_l), zero at first
@@ -26,17 +26,17 @@ Visible = Annotated[Tensor, "B S"]
 
 @dataclass(frozen=True, kw_only=True)
 class ThinkerFeatures:
-    """Hidden states of a thinker that looked at some observed frames, one set for each world.
+    """Hidden states of a thinker for some observed frames, one set per world.
 
     Args:
-        old: States of what it was shown `B L S D`, from L of its layers.
-        old_mask: `B S`, True where there is a token and not padding.
-        new: States of what it said `B L S' D`; S' may be 0.
+        old: States of its input `B L S D`, from L of its layers.
+        old_mask: `B S`, True for tokens, False for padding.
+        new: States of its output `B L S' D`; S' may be 0.
         new_mask: `B S'`.
-        frames: Numbers `B K` of the frames that it saw, counted as those of the window that is predicted.
+        frames: Indices `B K` of its input frames, in the predicted window.
 
     Raises:
-        ValueError: If the shapes do not fit each other or a mask is not made of booleans.
+        ValueError: If the shapes do not fit each other or a mask is not bool.
     """
 
     old: Annotated[Tensor, "B L S D"]
@@ -58,17 +58,17 @@ class ThinkerFeatures:
 
     @property
     def layers(self) -> int:
-        """How many of its layers L are kept."""
+        """Number of stored layers L."""
         return self.old.shape[1]
 
     def check_observed(self, last: int) -> None:
-        """Refuse what was thought about the future.
+        """Refuse features from the future.
 
         Args:
-            last: Number of the last frame that may have been seen.
+            last: Index of the last observed frame.
 
         Raises:
-            ValueError: If the thinker saw a later frame, or does not say what it saw.
+            ValueError: If the thinker saw a later frame, or the frames are unknown.
         """
         if not self.frames.numel():
             raise ValueError(
@@ -84,7 +84,7 @@ class ThinkerFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class Thought:
-    """What one layer of the predictor is told, in its own width; padding is zero.
+    """The guidance input of one predictor layer, in the predictor's width; padding is zero.
 
     Args:
         old: `B S d`.
@@ -104,7 +104,7 @@ class Thought:
         return torch.cat([old, new, (old - new).abs(), old * new], dim=-1)
 
     def memory(self) -> tuple[Annotated[Tensor, "B S d"], Visible]:
-        """All tokens `B S + S' + 1 d` and which of them count: a zero token stands in for those who have no other."""
+        """All tokens `B S + S' + 1 d` and their mask; a zero token replaces missing ones."""
         present = torch.cat([self.old_mask, self.new_mask], dim=1)
         alone = ~present.any(dim=1, keepdim=True)
         tokens = torch.cat([self.old, self.new, self.old.new_zeros(len(self.old), 1, self.old.shape[2])], dim=1)
@@ -112,7 +112,7 @@ class Thought:
 
 
 class ThoughtPyramid(nn.Module):
-    """Layer l of the thinker speaks to layer l of the predictor; a layer that nobody speaks to hears zeros.
+    """Layer l of the thinker guides layer l of the predictor; further predictor layers get zeros.
 
     Args:
         inputs: Width of the thinker's states.
@@ -126,10 +126,10 @@ class ThoughtPyramid(nn.Module):
         self.inputs = inputs
 
     def forward(self, features: ThinkerFeatures, depth: int) -> list[Thought]:
-        """A thought for each of `depth` layers; further layers of the thinker are not listened to.
+        """A guidance input for each of `depth` layers; further thinker layers are unused.
 
         Raises:
-            ValueError: If the states have another width than the pyramid was made for.
+            ValueError: If the width of the states differs from the pyramid's.
         """
         check_shape(features.old, "B L S D", D=self.inputs)
         used = min(depth, features.layers)
@@ -160,19 +160,19 @@ class GuidanceSizes:
 
 
 class Guidance(nn.Module, ABC):
-    """One layer's ear: a gate that is shut at first, g = tanh(gate)."""
+    """Guidance of one layer, with a gate that starts closed: g = tanh(gate)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.gate = nn.Parameter(torch.zeros(()))
 
     def draw(self, generator: Generator | None) -> None:
-        """Shut the gate."""
+        """Close the gate."""
         nn.init.zeros_(self.gate)
 
     @abstractmethod
     def forward(self, x: Annotated[Tensor, "B L d"], thought: Thought) -> Annotated[Tensor, "B L d"]:
-        """Change the tokens that enter a block by what the layer is told."""
+        """Modify the input tokens of a block by the guidance input."""
 
 
 class FilmGuidance(Guidance):
@@ -195,13 +195,13 @@ class FilmGuidance(Guidance):
         return scale, shift
 
     def forward(self, x: Annotated[Tensor, "B L d"], thought: Thought) -> Annotated[Tensor, "B L d"]:
-        """Scale and shift every token of a world alike."""
+        """Scale and shift all tokens of a world equally."""
         scale, shift = self.modulation(thought)
         return x * (1 + scale[:, None]) + shift[:, None]
 
 
 class AdaNormGuidance(FilmGuidance):
-    """h <- LN(h) (1 + g scale) + g shift; not the plain predictor at gate 0, since the norm stays.
+    """h <- LN(h) (1 + g scale) + g shift; with gate 0 the norm remains, unlike in the unguided predictor.
 
     Args:
         width: Width d of the tokens.
@@ -213,12 +213,12 @@ class AdaNormGuidance(FilmGuidance):
         self.prenorm = nn.LayerNorm(width)
 
     def forward(self, x: Annotated[Tensor, "B L d"], thought: Thought) -> Annotated[Tensor, "B L d"]:
-        """Normalise, then scale and shift every token of a world alike."""
+        """Normalise, then scale and shift all tokens of a world equally."""
         return super().forward(self.prenorm(x), thought)
 
 
 class AttentionGuidance(Guidance):
-    """h <- h + g attention(LN(h), memory): each token asks the thinker's tokens itself.
+    """h <- h + g attention(LN(h), memory): each token attends to the thinker's tokens.
 
     Args:
         width: Width d of the tokens.
@@ -231,7 +231,7 @@ class AttentionGuidance(Guidance):
         self.reader = CrossAttention(width, heads=sizes.heads)
 
     def forward(self, x: Annotated[Tensor, "B L d"], thought: Thought) -> Annotated[Tensor, "B L d"]:
-        """Add what each token reads."""
+        """Add the attention output to each token."""
         return x + self.gate.tanh() * self.reader(self.query_norm(x), *thought.memory())
 
 
@@ -240,11 +240,11 @@ GUIDANCE: dict[str, type[FilmGuidance] | type[AdaNormGuidance] | type[AttentionG
     "adaln": AdaNormGuidance,
     "crossattn": AttentionGuidance,
 }
-"""Name -> how a layer is told."""
+"""Name -> kind of guidance."""
 
 
 def _kept(states: Tensor, mask: Tensor) -> Tensor:
-    """States `(..., S, D)` with zeros where there is no token, whatever stood there."""
+    """States `(..., S, D)` with padding set to zero."""
     return torch.where(mask[..., None], states, states.new_zeros(()))
 
 

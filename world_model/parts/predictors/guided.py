@@ -1,4 +1,4 @@
-"""A masked predictor that listens: before each of its blocks stands a guidance."""
+"""A masked predictor with a guidance before each block."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ MakeGuidance = Callable[..., Guidance]
 
 
 class GuidedPredictor(nn.Module):
-    """The plain masked predictor with one guidance in front of each block.
+    """The masked predictor with one guidance in front of each block.
 
-    With all gates shut it is the plain predictor, bit for bit up to `AdaNormGuidance`, whose norm stays. Positions are
-    those of the plain predictor, time, row and column; the released code counts on a grid as wide as a frame has
-    tokens, so that time falls on the rows: `grid=(N, N)` does the same.
+    With all gates closed it equals the unguided predictor bit for bit, except with `AdaNormGuidance`, whose norm
+    remains. Positions are those of the unguided predictor: time, row and column. The released code uses a grid as wide
+    as a frame has tokens, so that time becomes the row: `grid=(N, N)` does the same.
 
     Args:
-        predictor: The plain predictor.
-        sizes: Of the guidance.
+        predictor: The unguided predictor.
+        sizes: Sizes of the guidance.
         guidance: Makes the guidance of a layer from its width; a class of `GUIDANCE`.
 
     Reference: Zhang et al. 2026, arXiv:2603.22281.
@@ -47,7 +47,7 @@ class GuidedPredictor(nn.Module):
 
     @property
     def gates(self) -> Annotated[Tensor, "L"]:
-        """How far the gate of each layer is open, from -1 to 1."""
+        """Opening of the gate of each layer, from -1 to 1."""
         return torch.stack([guide.get_parameter("gate") for guide in self.guides]).tanh()
 
     def forward(
@@ -59,14 +59,14 @@ class GuidedPredictor(nn.Module):
         features: ThinkerFeatures,
         mask_token: int = 0,
     ) -> Annotated[Tensor, "B L D"]:
-        """Predict the tokens at `wanted_at`, guided; `self.predictor` gives them unguided.
+        """Predict the tokens at `wanted_at` with guidance; `self.predictor` predicts without.
 
         Args:
             seen: Encoded tokens `(B, K, inputs)`.
-            seen_at: Their numbers in the grid.
-            wanted_at: Numbers of the wanted tokens.
-            features: What the thinker has to say about each world.
-            mask_token: Which mask token stands for wanted ones.
+            seen_at: Their indices in the grid.
+            wanted_at: Indices of the masked tokens.
+            features: The thinker's features of each world.
+            mask_token: Index of the mask token.
 
         Raises:
             ValueError: If the shapes do not fit each other or the network.

@@ -1,4 +1,4 @@
-"""Keys and values that are kept while a rollout goes on."""
+"""Key-value cache of a rollout."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ KeyValue = tuple[Tensor, Tensor]
 
 
 class Kept:
-    """The last keys and values of one attention layer, at most `limit` tokens of them; it never grows beyond.
+    """The last keys and values of one attention layer, at most `limit` tokens.
 
-    Without gradients they are written into memory that was set aside, so that nothing old is copied from step to step;
-    when it is full, what is still looked back on moves to new memory. With gradients they are joined anew each time.
+    Without gradients they are written into preallocated memory, so that old entries are not copied at each step; when
+    it is full, the entries still in use move to new memory. With gradients they are concatenated at each step.
 
     Args:
-        limit: Tokens that are looked back on, the newest included.
-        room: Tokens to set memory aside for; 0 if nothing will follow what comes next.
+        limit: Maximum number of attended tokens, including the newest.
+        room: Tokens to preallocate; 0 if nothing follows the next step.
     """
 
     def __init__(self, *, limit: int, room: int = 0) -> None:
@@ -27,7 +27,7 @@ class Kept:
         self._end = 0
 
     def extend(self, key: Tensor, value: Tensor) -> KeyValue:
-        """Append `(G, heads, L, head_dim)` and give back all that the new tokens look back on, and they themselves."""
+        """Append `(G, heads, L, head_dim)`; returns all keys and values that the new tokens attend to."""
         past = self._old(key.shape[2])
         graph = key.requires_grad or (past is not None and past[0].requires_grad)
         known = 0 if past is None else past[0].shape[2]
@@ -38,14 +38,14 @@ class Kept:
         return self.pair
 
     def _old(self, new: int) -> KeyValue | None:
-        """What is left of the past when `new` tokens come."""
+        """The cached entries still in use when `new` tokens arrive."""
         stays = self.limit - new
         if self.pair is None or stays < 1:
             return None
         return self.pair[0][:, :, -stays:], self.pair[1][:, :, -stays:]
 
     def shared(self, candidates: int, *, room: int) -> Kept:
-        """The same for each candidate, with room for what follows: `(B, ...)` inside here, `(B S, ...)` there."""
+        """The same for each candidate, with room for the following steps: `(B, ...)` here, `(B S, ...)` there."""
         copy = Kept(limit=self.limit, room=room)
         if self.pair is not None:
             key, value = (x[:, None].expand(-1, candidates, *x.shape[1:]).flatten(0, 1) for x in self.pair)
@@ -64,7 +64,7 @@ class Kept:
         return key, value
 
     def _set_aside(self, like: Tensor, past: KeyValue | None) -> None:
-        """New memory, with the past at its beginning."""
+        """Allocate new memory, starting with the past."""
         rows, heads, new, head_dim = like.shape
         self._end = 0 if past is None else past[0].shape[2]
         room = max(self.room, self._end + new)

@@ -1,4 +1,4 @@
-"""Masked prediction: from the tokens that were seen, and the places of others, to those others."""
+"""Masked prediction: from visible tokens and the positions of masked ones to these tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jepa_mpc.encoders.video import BRANCH_ENDS
 from jepa_mpc.shapes import check_shape
 
 Places = Annotated[Tensor, "B L"]
-"""Numbers of tokens in a grid; where tokens stand in space, their coordinates `B L 3`."""
+"""Indices of tokens in a grid; for tokens in space, their coordinates `B L 3`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +24,13 @@ class MaskedSizes:
     """Sizes of a masked predictor.
 
     Args:
-        inputs: Width of the tokens that come in (all levels of the encoder side by side).
-        outputs: Width of the tokens that go out.
+        inputs: Width of the input tokens (all levels of the encoder concatenated).
+        outputs: Width of the output tokens.
         width: Width of the predictor itself.
         depth: Number of blocks.
         heads: Attention heads.
         mlp_dim: Width inside the feed-forward parts.
-        mask_tokens: Learned tokens that stand for hidden ones; a hint at the call picks one.
+        mask_tokens: Number of learned mask tokens; a hint at the call selects one.
         hidden: Width of a second layer before the predictor, or None for a single linear map.
         eps: Constant of the layer norms.
     """
@@ -47,13 +47,13 @@ class MaskedSizes:
 
 
 class GridPlaces(nn.Module):
-    """Rotation angles of tokens that are named by their number in a grid (time, row, column).
+    """Rotation angles of tokens given by their index in a grid (time, row, column).
 
     Args:
         grid: Rows and columns of one time step.
         head_dim: Width of one attention head.
-        pairing: Which frequency each channel of a pair has.
-        span: Stretch rows and columns to run from 0 to span - 1; None counts them.
+        pairing: Assignment of frequencies to the channels of a pair.
+        span: Stretch rows and columns to run from 0 to span - 1; None uses integer indices.
 
     Raises:
         ValueError: If the grid is empty.
@@ -68,7 +68,7 @@ class GridPlaces(nn.Module):
         self.rotary = AxialRotary(head_dim, pairing=pairing)
 
     def forward(self, x: Tensor, at: Places) -> tuple[Tensor, Angles | None]:
-        """Tokens `(B, L, width)` as they are, and cosines and sines `(B, L, head_dim)` for their numbers `(B, L)`."""
+        """Tokens `(B, L, width)` unchanged, and cosines and sines `(B, L, head_dim)` for their indices `(B, L)`."""
         in_frame = at % (self.rows * self.columns)
         row, column = in_frame // self.columns, in_frame % self.columns
         rows = (row * self._stretch(self.rows), column * self._stretch(self.columns))
@@ -80,10 +80,10 @@ class GridPlaces(nn.Module):
 
 
 class TablePlaces(nn.Module):
-    """A fixed vector for each place, added to the tokens there.
+    """A fixed vector for each position, added to the tokens there.
 
     Args:
-        table: `(N, width)`, by the number of the token.
+        table: `(N, width)`, by the index of the token.
     """
 
     table: Tensor
@@ -93,21 +93,21 @@ class TablePlaces(nn.Module):
         self.register_buffer("table", table)
 
     def forward(self, x: Tensor, at: Places) -> tuple[Tensor, Angles | None]:
-        """Tokens `(B, L, width)` with their places `(B, L)` added; nothing is to be turned."""
+        """Tokens `(B, L, width)` with the vectors of their positions `(B, L)` added; no rotation."""
         return x + self.table[at], None
 
 
 class MaskedPredictor(nn.Module):
-    """A narrow Transformer over seen tokens and mask tokens, each told its own place.
+    """A narrow Transformer over visible tokens and mask tokens, each with its position.
 
-        out = W_out norm(blocks([W_in seen, mask, ..., mask]))        read off at the wanted places
+        out = W_out norm(blocks([W_in seen, mask, ..., mask]))        read at the masked positions
 
-    Attention knows places by these alone, so the order of the tokens does not matter.
+    Positions are encoded only in this way, so the order of the tokens does not matter.
 
     Args:
         sizes: All sizes.
-        places: From tokens `(B, L, width)` and their numbers `(B, L)` to the tokens that enter the first block, and
-            the angles by which blocks turn them, or None.
+        places: Maps tokens `(B, L, width)` and their indices `(B, L)` to the tokens that enter the first block, and the
+            rotation angles of the blocks, or None.
 
     Reference: Assran et al. 2023, arXiv:2301.08243, section 3.
     """
@@ -126,7 +126,7 @@ class MaskedPredictor(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw the weights with a rule of their own: spread 0.02, thinner into the residual stream with depth."""
+        """Initialise the weights with a special rule: std 0.02, smaller for the residual outputs of deeper blocks."""
         for part in self.modules():
             if isinstance(part, nn.Linear):
                 nn.init.trunc_normal_(part.weight, std=0.02, generator=generator)
@@ -142,9 +142,9 @@ class MaskedPredictor(nn.Module):
 
         Args:
             seen: Encoded tokens `(B, K, inputs)`.
-            seen_at: Their numbers in the grid `(B, K)`.
-            wanted_at: Numbers of the wanted tokens `(B, L)`.
-            mask_token: Which mask token stands for them; counted around if there are fewer.
+            seen_at: Their indices in the grid `(B, K)`.
+            wanted_at: Indices of the masked tokens `(B, L)`.
+            mask_token: Index of the mask token, modulo their number.
 
         Raises:
             ValueError: If the shapes do not fit each other.
@@ -154,14 +154,14 @@ class MaskedPredictor(nn.Module):
     def look(
         self, seen: Tensor, seen_at: Places, wanted_at: Places, *, mask_token: int = 0, tag: Tensor | None = None
     ) -> Tensor:
-        """All tokens after the last norm `(B, K + L, width)`: the seen ones, then the wanted ones.
+        """All tokens after the last norm `(B, K + L, width)`: the visible ones, then the masked ones.
 
         Args:
             seen: `(B, K, inputs)`.
             seen_at: `(B, K)`.
             wanted_at: `(B, L)`.
             mask_token: As in `forward`.
-            tag: A vector `(width)` that is added to every token, or None.
+            tag: A vector `(width)` added to every token, or None.
 
         Raises:
             ValueError: If the shapes do not fit each other.
@@ -175,7 +175,7 @@ class MaskedPredictor(nn.Module):
     def enter(
         self, seen: Tensor, seen_at: Places, wanted_at: Places, *, mask_token: int = 0
     ) -> tuple[Tensor, Angles | None]:
-        """What the first block gets: all tokens `(B, K + L, width)`, and the angles of their places, if any.
+        """Input of the first block: all tokens `(B, K + L, width)`, and their rotation angles, if any.
 
         Raises:
             ValueError: If the shapes do not fit each other.
@@ -193,12 +193,12 @@ class MaskedPredictor(nn.Module):
 
 
 class RotaryMaskedPredictor(MaskedPredictor):
-    """The predictor of V-JEPA 2: tokens are turned by their places.
+    """The predictor of V-JEPA 2, with rotary positions.
 
     Args:
         sizes: All sizes.
         grid: Rows and columns of the token grid of one time step.
-        pairing: Of the rotary positions: "tiled" for V-JEPA 2, "interleaved" for V-JEPA 2.1.
+        pairing: Pairing of the rotary positions: "tiled" for V-JEPA 2, "interleaved" for V-JEPA 2.1.
         span: See `GridPlaces`.
 
     Reference: Assran et al. 2025, arXiv:2506.09985, section 2.1.
@@ -211,13 +211,13 @@ class RotaryMaskedPredictor(MaskedPredictor):
 
 
 class DenseMaskedPredictor(RotaryMaskedPredictor):
-    """The predictor of V-JEPA 2.1: it also predicts the tokens that it was shown, and knows images from video.
+    """The predictor of V-JEPA 2.1: also predicts the visible tokens, and distinguishes images from video.
 
     Args:
-        sizes: All sizes; `inputs` and `outputs` count every level.
+        sizes: All sizes; `inputs` and `outputs` include every level.
         grid: Rows and columns of the token grid of one time step.
         modalities: Names of the kinds of input, each with a learned vector; none for a predictor without them.
-        pairing: Of the rotary positions.
+        pairing: Pairing of the rotary positions.
         span: See `GridPlaces`; the released trainings stretch to 16.
 
     Reference: V-JEPA 2.1, arXiv:2603.14482.
@@ -241,20 +241,20 @@ class DenseMaskedPredictor(RotaryMaskedPredictor):
     def draw(self, generator: Generator | None) -> None:
         """As the parent, and small random tags."""
         super().draw(generator)
-        tags = getattr(self, "tags", None)  # the parent draws before they are made
+        tags = getattr(self, "tags", None)  # the parent initialises before they exist
         if tags is not None:
             nn.init.normal_(tags, std=1e-6, generator=generator)
 
     def forward(
         self, seen: Tensor, seen_at: Places, wanted_at: Places, *, mask_token: int = 0, modality: str = "video"
     ) -> Tensor:
-        """Predict the wanted tokens alone, `(B, L, outputs)`."""
+        """Predict only the masked tokens, `(B, L, outputs)`."""
         return self.both(seen, seen_at, wanted_at, mask_token=mask_token, modality=modality)[0]
 
     def both(
         self, seen: Tensor, seen_at: Places, wanted_at: Places, *, mask_token: int = 0, modality: str = "video"
     ) -> tuple[Tensor, Tensor]:
-        """Predictions of the wanted tokens `(B, L, outputs)` and of the seen ones `(B, K, outputs)`.
+        """Predictions of the masked tokens `(B, L, outputs)` and of the visible ones `(B, K, outputs)`.
 
         Raises:
             ValueError: If the shapes do not fit each other or the modality is unknown.

@@ -1,7 +1,7 @@
-"""A world of objects behind the rolling interface: slots, an optional node of proprioception, a node for the action.
+"""An object predictor with the rolling interface: slots, an optional proprioception node, an action node.
 
-A state is `N` tokens: the object slots, then the node of proprioception if there is one. The action that leaves a frame
-is one more node of that frame, which stays inside the predictor.
+A state has `N` tokens: the object slots, then the proprioception node if there is one. The action after a frame is one
+more node of that frame, internal to the predictor.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from jepa_mpc.world_model.parts.predictors.unrolling import share
 
 
 class NumbersNode(nn.Module):
-    """A vector of each frame as one node: standardised, what is not known set to zero, then one linear map.
+    """A vector of each frame as one node: standardised, unknown entries set to zero, then one linear map.
 
     Args:
-        inputs: Numbers that come in.
+        inputs: Width of the vector.
         width: Width D of the node.
-        scaling: Standardises the numbers first; by default they come standardised.
+        scaling: Standardises the vector first; by default it is already standardised.
     """
 
     def __init__(self, inputs: int, *, width: int, scaling: nn.Module | None = None) -> None:
@@ -37,7 +37,7 @@ class NumbersNode(nn.Module):
         """Embed `(..., inputs)`.
 
         Raises:
-            ValueError: If another number of entries comes.
+            ValueError: If the width differs.
         """
         if numbers.shape[-1] != self.inputs:
             raise ValueError(f"this node takes {self.inputs} numbers, got {numbers.shape[-1]}")
@@ -45,20 +45,20 @@ class NumbersNode(nn.Module):
 
 
 class ObjectWorld(nn.Module):
-    """Rolls a slot predictor out under actions.
+    """Rolls out a slot predictor under actions.
 
-    Each round predicts from the last frames, keeps the next frame, puts its objects into the order of the frame before
-    (one assignment per round), and writes the planned action over the predicted one.
+    Each round predicts from the last frames, keeps the next frame, aligns its objects with the previous frame (one
+    assignment per round), and overwrites the predicted action by the planned one.
 
     Args:
         slots: The predictor over nodes.
-        action: Embeds actions; None for a world that nobody acts in.
+        action: Embeds actions; None for a world without actions.
         felt: Embeds proprioception as a node of the state, or None.
-        per_round: Predicted frames that a round keeps; more than one is faster, but only the first of them knows the
-            action that leads to it.
+        per_round: Predicted frames kept per round; more than one is faster, but only the first of them uses the true
+            action.
 
     Raises:
-        ValueError: If more frames are kept than are predicted.
+        ValueError: If `per_round` exceeds the number of predicted frames.
     """
 
     proprio: None = None  # it is part of the state
@@ -79,16 +79,16 @@ class ObjectWorld(nn.Module):
 
     @property
     def window(self) -> int:
-        """Frames that one prediction looks back on."""
+        """Number of context frames of one prediction."""
         return self.slots.sizes.history
 
     @property
     def num_extra(self) -> int:
-        """Tokens of a state that are no objects; they stand last."""
+        """Number of trailing tokens of a state that are not objects."""
         return 0 if self.felt is None else 1
 
     def states(self, slots: Latents, proprio: Annotated[Tensor, "B T P"] | None = None) -> Latents:
-        """Join slots `(B, T, n, D)` and proprioception to the tokens of a state `(B, T, N, D)`.
+        """Concatenate slots `(B, T, n, D)` and proprioception to the tokens of a state `(B, T, N, D)`.
 
         Raises:
             ValueError: If proprioception is needed and missing.
@@ -102,15 +102,15 @@ class ObjectWorld(nn.Module):
         return torch.cat([slots, self.felt(proprio)[:, :, None]], dim=2)
 
     def nodes(self, states: Latents, actions: Actions) -> Latents:
-        """States and the actions that leave them, one node each: `(B, T, N + 1, D)`; without actions, the states."""
+        """States and the actions after them, one node each: `(B, T, N + 1, D)`; without actions, the states."""
         return states if self.action is None else torch.cat([states, self.action(actions)[:, :, None]], dim=2)
 
     def forward(self, latents: Latents, actions: Actions, proprio: Tensor | None = None) -> Latents:
-        """T states and the T actions that leave them in, the T states that follow out."""
+        """T states and the T actions after them in, the T next states out."""
         return self.predict(latents, actions, proprio)[0]
 
     def predict(self, latents: Latents, actions: Actions, proprio: Tensor | None = None) -> tuple[Latents, None]:
-        """The state after each frame, from that frame and those before it; slots in the order of the frame left."""
+        """The state after each frame, from that frame and earlier ones; slots in the order of that frame."""
         nodes = self.nodes(latents, actions)
         count, after = latents.shape[2], []
         for time in range(latents.shape[1]):
@@ -132,14 +132,14 @@ class ObjectWorld(nn.Module):
         return nodes[:, times:, :count].unflatten(0, plans.shape[:2]), None
 
     def imagine(self, states: Latents, actions: Actions) -> Latents:
-        """All nodes of known and imagined frames.
+        """All nodes of known and predicted frames.
 
         Args:
             states: Known states `(G, T, N, D)`.
-            actions: `(G, n, A)`, n >= T: the action that leaves each known state, then those that follow.
+            actions: `(G, n, A)`, n >= T: the action after each known state, then the following ones.
 
         Returns:
-            `(G, n + 1, N, D)`, or N + 1 with a node of action; that of the last frame is the predicted one.
+            `(G, n + 1, N, D)`, or N + 1 with an action node; that of the last frame is the predicted one.
 
         Raises:
             ValueError: If there are fewer actions than known states.
@@ -157,12 +157,12 @@ class ObjectWorld(nn.Module):
         return nodes
 
     def _ahead(self, nodes: Latents, *, objects: int) -> Latents:
-        """The next frames, their objects in the order of the last known frame."""
+        """The next frames, with objects aligned to the last known frame."""
         ahead = self.slots.ahead(nodes)
         return reorder(ahead, assign(gaps(nodes[:, -1, :objects], ahead[:, 0, :objects])))
 
     def bytes_per_candidate(self, num_tokens: int, horizon: int) -> int:
-        """About how many bytes one candidate of one world needs."""
+        """Approximate memory in bytes of one candidate of one world."""
         sizes, nodes = self.slots.sizes, num_tokens + 1
         frames = self.window + sizes.future
         numbers = nodes * (frames * (5 * sizes.width + sizes.mlp_dim) + horizon * sizes.width)
@@ -170,7 +170,7 @@ class ObjectWorld(nn.Module):
 
 
 def _acted(ahead: Latents, planned: Annotated[Tensor, "B T D"]) -> Latents:
-    """Write the planned actions, as far as there are any, over the predicted ones (the last node of each frame)."""
+    """Overwrite the predicted actions (the last node of each frame) by the planned ones, where there are any."""
     count = min(ahead.shape[1], planned.shape[1])
     nodes = torch.cat([planned[:, :count], ahead[:, count:, -1]], dim=1)
     return torch.cat([ahead[:, :, :-1], nodes[:, :, None]], dim=2)

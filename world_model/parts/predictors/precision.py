@@ -1,4 +1,4 @@
-"""Predictors with short numbers: half the memory, and faster where the processor knows them."""
+"""Predictors in reduced precision: half the memory, and faster on hardware that supports it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import nn
 Network = TypeVar("Network", bound=nn.Module)
 
 SIZE, ROUNDS = 256, 5
-WORTH = 0.8  # of the time: sixteen bits that gain less are not worth their digits
+WORTH = 0.8  # maximum time ratio: a smaller gain does not justify 16-bit precision
 
 
 @cache
 def fast_dtype(device: str = "cpu") -> torch.dtype:
-    """The number format in which this machine multiplies faster, measured once per process and device.
+    """The faster dtype for matrix products on this machine, measured once per process and device.
 
-    Processors without instructions for bfloat16 emulate it, several times slower than float32. Measured is a product of
-    two matrices of 256 x 256, the fastest of five; bfloat16 has to take less than 0.8 of float32's time.
+    CPUs without bfloat16 instructions emulate it, several times slower than float32. The measurement is the fastest of
+    five products of 256 x 256 matrices; bfloat16 must take less than 0.8 of float32's time.
 
     Args:
         device: "cpu", or a name such as "cuda:0".
@@ -34,29 +34,29 @@ def fast_dtype(device: str = "cpu") -> torch.dtype:
 
 
 def _fastest_s(dtype: torch.dtype, device: str) -> float:
-    """Seconds of one product; the first round, which warms up, does not count."""
+    """Seconds of one product, excluding a warm-up round."""
     matrix = torch.ones(SIZE, SIZE, dtype=dtype, device=device)
     times = []
     for _ in range(1 + ROUNDS):
         start = time.perf_counter()
-        float((matrix @ matrix)[0, 0])  # waits for the device
+        float((matrix @ matrix)[0, 0])  # synchronises with the device
         times.append(time.perf_counter() - start)
     return min(times[1:])
 
 
 def lowered(network: Network, dtype: torch.dtype = torch.bfloat16) -> Network:
-    """A copy whose linear maps and layer norms have weights of another type.
+    """A copy whose linear maps and layer norms have weights of another dtype.
 
-    All else stays as it is: norms over batches, and constants such as action scales and rotation frequencies, which
-    would lose digits that matter. A predictor brings what comes in to the type of its weights, and gives back the type
-    that came in; a residual output adds its short changes to the states as they came.
+    Everything else is unchanged: batch norms, and constants such as action scales and rotation frequencies, which need
+    full precision. A predictor casts its input to the dtype of its weights, and its output back to the input dtype; a
+    residual output adds its low-precision change to the unmodified states.
 
     Args:
-        network: What to copy, a predictor say.
-        dtype: The type, `torch.bfloat16` by default.
+        network: The network to copy, such as a predictor.
+        dtype: The dtype, `torch.bfloat16` by default.
 
     Raises:
-        ValueError: If the type is not a floating one.
+        ValueError: If the dtype is not a floating-point type.
     """
     if not dtype.is_floating_point:
         raise ValueError(f"weights need a floating type such as torch.bfloat16, got {dtype}")

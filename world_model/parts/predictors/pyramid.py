@@ -15,11 +15,11 @@ Fusion = Literal["add", "concat"]
 
 
 class LevelPlaces(TablePlaces):
-    """A fixed vector for each cell of a pyramid, the mean of those of its tokens, and a learned one for each level.
+    """A fixed vector for each cell of a pyramid, the mean over its tokens, and a learned one for each level.
 
     Args:
         pyramid: The levels.
-        table: Places of the tokens of the finest level `(h w, width)`.
+        table: Positional embeddings of the tokens of the finest level `(h w, width)`.
     """
 
     level: Tensor
@@ -31,16 +31,16 @@ class LevelPlaces(TablePlaces):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw the marks: a normal distribution of spread 0.02."""
+        """Draw the level embeddings from a normal distribution with std 0.02."""
         nn.init.normal_(self.marks, std=0.02, generator=generator)
 
     def forward(self, x: Tensor, at: Places) -> tuple[Tensor, Angles | None]:
-        """Tokens `(B, L, width)` with place and level of `at` `(B, L)` added."""
+        """Tokens `(B, L, width)` with position and level embeddings of `at` `(B, L)` added."""
         return super().forward(x + self.marks[self.level[at]], at)
 
 
 class TopDownPredictor(nn.Module):
-    """A feature pyramid over the answers of a masked predictor: what is said of a cell joins what is said above it.
+    """A feature pyramid over a masked predictor's outputs: the prediction of a cell is joined with that of its parent.
 
         p_l = lateral_l(g(seen, cell_l));    f_top = p_top;    answer = out_l(f_l)
         f_l = p_l + down_l(f_l+1)    or    fuse_l([p_l, down_l(f_l+1)])
@@ -48,7 +48,7 @@ class TopDownPredictor(nn.Module):
     where cell_l+1 is the cell of the next coarser level in which cell_l lies.
 
     Args:
-        predictor: Answers for single cells of any level.
+        predictor: Predicts single cells of any level.
         pyramid: The levels.
         width: Width of the features.
         fusion: "add" or "concat".

@@ -1,4 +1,4 @@
-"""Imagining step by step with kept keys and values: exact, for a predictor whose positions are absolute."""
+"""Step-by-step rollouts with a key-value cache: exact, for a predictor with absolute positions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Remembering:
-    """A course of candidates under way: what is kept of the past, and the newest frame and pose of each.
+    """A rollout in progress: the cached past, and the newest frame and pose of each candidate.
 
-    Frames before the newest one are read once per world and stand once in memory, whatever the number of candidates; a
-    block joins them with a candidate's own keys and values for the length of its attention. The newest frame is
-    embedded once per world; its tokens see the candidate's action, so that from there on each candidate has its own.
+    Frames before the newest one are encoded and stored once per world, for any number of candidates; a block
+    concatenates them with a candidate's own keys and values during attention. The newest frame is embedded once per
+    world; its tokens attend to the candidate's action, so each candidate has its own from there on.
 
     Args:
         predictor: The predictor.
@@ -45,14 +45,14 @@ class Remembering:
         self.pose = poses[:, -1:].expand(-1, candidates, -1)  # (B, S, 7), a view
 
     def step(self, motions: Tensor, *, last: bool = False) -> tuple[Tensor, Tensor]:
-        """Go on by one motion per candidate.
+        """Take one step with one motion per candidate.
 
         Args:
             motions: `(B, S, 7)`.
-            last: Keep nothing for a further step.
+            last: Do not cache for a further step.
 
         Returns:
-            The latents `(B, S, N, D)` and poses `(B, S, 7)` that follow.
+            The next latents `(B, S, N, D)` and poses `(B, S, 7)`.
         """
         predictor = self.predictor
         x = predictor.tokens(self.patches, motions, self.pose).flatten(0, 1)  # (B S, M, W)
@@ -71,7 +71,7 @@ class Remembering:
         return self.state, self.pose
 
     def _joined(self, number: int, newest: KeyValue) -> KeyValue:
-        """All keys and values that one block's newest queries see, oldest first."""
+        """All keys and values for one block's newest queries, oldest first."""
         if self.shared is None and not self.own[number]:
             return newest
         worlds = (-1, self.candidates)

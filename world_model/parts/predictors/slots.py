@@ -1,11 +1,11 @@
-"""The predictor of Causal-JEPA: object slots over time, some hidden but for their first moment, all nodes side by side.
+"""The predictor of Causal-JEPA: object slots over time, partly masked after their first frame, all nodes in parallel.
 
     input(t, n) = x[t, n] + time[t]                          seen
-                = mask + time[t] + W x[0, n]                 hidden, and every node of the future
+                = mask + time[t] + W x[0, n]                 masked, and every node of the future
     blocks:       x = x + attention(x);   x = x + mlp(LN(x))
     prediction  = W_o LN(x)
 
-Nothing tells the number of a slot: what a hidden node is, only its anchor, the node at time 0, says.
+Slot indices are not encoded: a masked node is identified only by its anchor, the node at time 0.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class SlotSizes:
         depth: Number of blocks.
         heads: Attention heads.
         mlp_dim: Width inside the feed-forward parts.
-        history: Frames that are seen, at most.
-        future: Frames that are predicted at once.
-        dropout: Share of entries dropped in training, after attention and in the feed-forward parts.
+        history: Maximum number of observed frames.
+        future: Number of frames predicted at once.
+        dropout: Dropout rate in training, after attention and in the feed-forward parts.
 
     Raises:
-        ValueError: If there is no frame to see or to predict.
+        ValueError: If `history` or `future` is less than 1.
     """
 
     width: int
@@ -69,12 +69,12 @@ class NodeBlock(nn.Module):
         self.mlp = FeedForward(sizes.width, hidden=sizes.mlp_dim, norm=norm, dropout=sizes.dropout)
 
     def forward(self, x: Annotated[Tensor, "B L D"], mask: Tensor | None = None) -> Annotated[Tensor, "B L D"]:
-        """Transform tokens; `mask` broadcasts to `(B, heads, L, L)`, True where looking is allowed."""
+        """Transform tokens; `mask` broadcasts to `(B, heads, L, L)`, True where attention is allowed."""
         x = x + self.attention(x, mask)
         return x + self.mlp(x)
 
     def shares(self, x: Annotated[Tensor, "B L D"], mask: Tensor | None = None) -> Annotated[Tensor, "B L L"]:
-        """How much each token looks at each other one, mean over the heads."""
+        """Attention weights between tokens, mean over the heads."""
         query, key, _ = self.attention.project(x)
         scores = query @ key.transpose(-2, -1) * self.attention.head_dim**-0.5
         if mask is not None:
@@ -83,10 +83,10 @@ class NodeBlock(nn.Module):
 
 
 class SlotPredictor(nn.Module):
-    """Predicts hidden nodes of the past and all nodes of the next frames.
+    """Predicts masked nodes of the past and all nodes of the next frames.
 
-    Any number of nodes is welcome, and their order does not matter. A history shorter than `sizes.history` takes the
-    last rows of the time table, so that the future always has the same ones.
+    Works for any number of nodes, in any order. A history shorter than `sizes.history` uses the last rows of the time
+    table, so that the future always has the same ones.
 
     Args:
         sizes: All sizes.
@@ -107,7 +107,7 @@ class SlotPredictor(nn.Module):
         self.draw(None)
 
     def draw(self, generator: Generator | None) -> None:
-        """Draw the weights with a rule of their own: times from a standard normal, the mask token narrowly."""
+        """Initialise the weights with a special rule: times from a standard normal, the mask token with a small std."""
         nn.init.normal_(self.times, generator=generator)
         nn.init.trunc_normal_(self.mask_token, std=0.02, generator=generator)
 
@@ -116,8 +116,8 @@ class SlotPredictor(nn.Module):
 
         Args:
             nodes: The past, `(B, T, N, D)`, T at most `sizes.history`.
-            hidden: Nodes of the past that are not seen `(B, T, N)`; the first frame's are seen always.
-            gone: Nodes of past and future that do not exist `(B, T + future, N)`: no node looks at them.
+            hidden: Mask of masked nodes of the past `(B, T, N)`; the first frame's are always visible.
+            gone: Mask of removed nodes of past and future `(B, T + future, N)`: no node attends to them.
 
         Returns:
             `(B, T + future, N, D)`.
@@ -132,16 +132,16 @@ class SlotPredictor(nn.Module):
         return self.output(self.norm(x)).view_as(grid)
 
     def ahead(self, nodes: Latents) -> Latents:
-        """The next frames `(B, future, N, D)` of nodes that are all seen, by the last of them that count."""
+        """The next frames `(B, future, N, D)` from fully visible nodes, of which the last ones are used."""
         recent = nodes[:, -self.sizes.history :]
         return self(recent)[:, recent.shape[1] :]
 
     def grid(self, nodes: Latents, hidden: Hidden | None = None) -> Latents:
-        """What goes into the blocks `(B, T + future, N, D)`: seen nodes and queries, with their times."""
+        """Input of the blocks `(B, T + future, N, D)`: visible nodes and queries, with their times."""
         sizes = check_shape(nodes, "B T N D", D=self.sizes.width)
         past, count = sizes["T"], sizes["N"]
         if not 1 <= past <= self.sizes.history:
-            raise ValueError(f"this predictor looks at 1 to {self.sizes.history} frames, got {past}")
+            raise ValueError(f"this predictor takes 1 to {self.sizes.history} frames, got {past}")
         total = past + self.sizes.future
         times = self.times[:, -total:]
         queries = self.mask_token[:, :, None] + times + self.anchor(nodes[:, :1])  # (B, T + future, N, D)
@@ -155,7 +155,7 @@ class SlotPredictor(nn.Module):
     def attention_probe(
         self, nodes: Latents, hidden: Hidden | None = None, *, layer: int = -1
     ) -> Annotated[Tensor, "B T N T N"]:
-        """Who looks at whom in one layer: shares of query (time, node) over key (time, node), mean over the heads.
+        """Attention in one layer: weights of query (time, node) over key (time, node), mean over the heads.
 
         Raises:
             IndexError: If there is no such layer.
@@ -170,5 +170,5 @@ class SlotPredictor(nn.Module):
 
 
 def _visible(gone: Hidden | None) -> Tensor | None:
-    """Which tokens may be looked at `(B, 1, 1, L)`; a token that is gone itself looks at the others."""
+    """Mask of the tokens that may be attended to `(B, 1, 1, L)`; a removed token itself attends to the others."""
     return None if gone is None else ~gone.flatten(1)[:, None, None, :]

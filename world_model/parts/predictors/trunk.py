@@ -1,4 +1,4 @@
-"""The conditioned Transformer over frames, and the ways in which its attention can run."""
+"""The conditioned Transformer over frames, and its attention modes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
     "frame_causal_mask",
 ]
 
-FEW = 16  # keys up to which the fused attention of processors is slower in 16 bits than explicit products
+FEW = 16  # number of keys up to which fused 16-bit attention on CPUs is slower than explicit products
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class TrunkSizes:
         heads: Attention heads.
         head_dim: Width of one head; heads * head_dim may differ from `width`.
         mlp_dim: Width inside the feed-forward parts.
-        dropout: Share of entries dropped in training, after attention and in the feed-forward parts.
+        dropout: Dropout rate in training, after attention and in the feed-forward parts.
     """
 
     width: int
@@ -50,15 +50,15 @@ class TrunkSizes:
 class ConditionedTransformer(nn.Module):
     """Adaptive-layer-norm blocks between optional projections, with a last layer norm.
 
-    Projections exist only where widths differ. Attention and feed-forward parts have a norm of their own after the
-    modulated one, and no attention output map exists for a single head as wide as the tokens, as published.
+    Projections exist only where widths differ. Attention and feed-forward parts have a second norm after the modulated
+    one, and a single head as wide as the tokens has no attention output map, as published.
 
     Args:
-        state_dim: Width of the states that come in.
+        state_dim: Width of the input states.
         sizes: Sizes inside.
         cond_dim: Width of the conditions; by default `state_dim`.
-        output_dim: Width of what comes out; by default `state_dim`.
-        modulation_init: Sets the first weights of the modulations; by default zero.
+        output_dim: Width of the output; by default `state_dim`.
+        modulation_init: Initialises the modulations; by default zero.
         inner_norm: Builds the second norm from its width.
 
     Reference: Maes et al. 2026, arXiv:2603.19312, section 3.
@@ -100,7 +100,7 @@ class ConditionedTransformer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that its weights have; states and conditions are brought to it."""
+        """The dtype of its weights; states and conditions are cast to it."""
         return self.norm.weight.dtype
 
     def modulations(self, condition: Tensor) -> list[Tensor]:
@@ -109,10 +109,10 @@ class ConditionedTransformer(nn.Module):
         return [block.modulation(condition) for block in self.blocks]
 
     def forward(self, states: Tensor, modulations: Sequence[Tensor], ways: Sequence[Attend | AttendLast]) -> Tensor:
-        """Run all blocks: states `(G, T, N, D)`, a modulation and a way to attend per block.
+        """Run all blocks: states `(G, T, N, D)`, a modulation and an attention mode per block.
 
         Returns:
-            `(G, T', N, output_dim)`; T' frames are left over by the ways to attend.
+            `(G, T', N, output_dim)`; the attention modes determine the T' remaining frames.
         """
         x = self.input_proj(states.to(self.dtype))
         for block, modulation, attend in zip(self.blocks, modulations, ways, strict=True):
@@ -121,7 +121,7 @@ class ConditionedTransformer(nn.Module):
 
 
 class ConcatenatedBlock(nn.Module):
-    """Pre-norm attention and feed-forward part with residuals; the attention is run by whoever calls.
+    """Pre-norm attention and feed-forward part with residuals; the caller runs the attention.
 
     Args:
         sizes: Sizes of the Transformer.
@@ -141,14 +141,14 @@ class ConcatenatedBlock(nn.Module):
         self.mlp = FeedForward(width, hidden=sizes.mlp_dim, norm=nn.LayerNorm(width), dropout=sizes.dropout)
 
     def forward(self, x: Tensor, attend: Attend | AttendLast) -> Tensor:
-        """Transform `(G, T, N, width)`; the frames that `attend` gives back are left over."""
+        """Transform `(G, T, N, width)`; returns the frames that `attend` returns."""
         mixed = attend(self.attention, x)
         x = x[:, x.shape[1] - mixed.shape[1] :] + mixed
         return x + self.mlp(x)
 
 
 class ConcatenatedTransformer(nn.Module):
-    """A Transformer that finds the condition in the last channels of every token, as DINO-WM does.
+    """A Transformer with the condition in the last channels of every token, as in DINO-WM.
 
         x = [state | condition] + position;   out = LN(blocks(x)), the channels of the state
 
@@ -169,18 +169,18 @@ class ConcatenatedTransformer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type that its weights have; states and conditions are brought to it."""
+        """The dtype of its weights; states and conditions are cast to it."""
         return self.norm.weight.dtype
 
     def modulations(self, condition: Tensor) -> list[Tensor]:
-        """The condition `(..., width - state_dim)`, once: no block but the first one looks at it."""
+        """The condition `(..., width - state_dim)`, once: it enters before the first block only."""
         return [condition.to(self.dtype)]
 
     def forward(self, states: Tensor, modulations: Sequence[Tensor], ways: Sequence[Attend | AttendLast]) -> Tensor:
-        """Run all blocks: states `(G, T, N, width)` with room for the condition, and a way to attend per block.
+        """Run all blocks: states `(G, T, N, width)` with room for the condition, and an attention mode per block.
 
         Returns:
-            `(G, T', N, state_dim)`; T' frames are left over by the ways to attend.
+            `(G, T', N, state_dim)`; the attention modes determine the T' remaining frames.
         """
         (condition,) = modulations
         room = nn.functional.pad(condition, (self.state_dim, 0))  # (G, T, width)
@@ -192,12 +192,12 @@ class ConcatenatedTransformer(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Attend:
-    """Attention over the tokens of all frames, after those of kept keys and values.
+    """Attention over the tokens of all frames, after cached keys and values.
 
     Args:
-        turn: Marks queries and keys with their frame.
-        mask: `(L, L' + L)`, True where looking is allowed, or None for everywhere.
-        kept: Keys and values of earlier frames, to which the new ones are added; None keeps none.
+        turn: Encodes the frame positions in queries and keys.
+        mask: `(L, L' + L)`, True where attention is allowed, or None for everywhere.
+        kept: Cache of earlier keys and values, to which the new ones are appended; None caches nothing.
     """
 
     turn: Turn
@@ -215,7 +215,7 @@ class Attend:
 
 @dataclass(frozen=True, kw_only=True)
 class AttendLast:
-    """Attention of the last frame's tokens alone, over all frames (no positions in queries and keys).
+    """Attention of only the last frame's tokens, over all frames (no positions in queries and keys).
 
     Args:
         kept: As in `Attend`.
@@ -224,7 +224,7 @@ class AttendLast:
     kept: Kept | None = None
 
     def __call__(self, attention: Attention, x: Tensor) -> Tensor:
-        """Attend over `(G, T, N, width)`; gives `(G, 1, N, width)` back."""
+        """Attend over `(G, T, N, width)`; returns `(G, 1, N, width)`."""
         query, key, value = attention.project_last(x.flatten(1, 2), x.shape[2])
         if self.kept is not None:
             key, value = self.kept.extend(key, value)
@@ -232,14 +232,14 @@ class AttendLast:
 
 
 def mix(attention: Attention, query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Attend and join the heads, as `Attention.mix`; over few keys, processors do short numbers by explicit products.
+    """Attend and join the heads, as `Attention.mix`; for few keys, CPUs compute 16-bit attention by explicit products.
 
     Args:
         attention: The layer.
         query: `(G, heads, L, head_dim)`.
         key: `(G, heads, L', head_dim)`, and `value` likewise.
         value: As `key`.
-        mask: `(L, L')`, True where looking is allowed.
+        mask: `(L, L')`, True where attention is allowed.
     """
     if query.device.type != "cpu" or query.dtype.itemsize >= 4 or key.shape[2] > FEW:
         return attention.mix(query, key, value, mask)
@@ -250,10 +250,10 @@ def mix(attention: Attention, query: Tensor, key: Tensor, value: Tensor, *, mask
 
 
 def frame_causal_mask(num_frames: int, num_tokens: int, *, window: int, device: torch.device) -> Tensor | None:
-    """Which token sees which, frame-major: all tokens of its own frame and of the `window` - 1 frames before.
+    """Causal mask, frame-major: tokens attend to all tokens of their own frame and of the `window` - 1 frames before.
 
     Returns:
-        `(T N, T N)` bool, or None when there is nothing to hide.
+        `(T N, T N)` bool, or None if nothing is masked.
     """
     if num_frames == 1:
         return None

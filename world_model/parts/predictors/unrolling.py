@@ -1,4 +1,4 @@
-"""Imagining step by step from a shared past: with kept keys and values, or window by window."""
+"""Step-by-step rollouts from a shared past: with a key-value cache, or window by window."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Unrolling(ABC):
-    """What both ways share: the newest state of each candidate, worlds and candidates flattened to one axis.
+    """Shared parts of both modes: the newest state of each candidate, worlds and candidates flattened to one axis.
 
     Args:
         predictor: The predictor.
@@ -24,7 +24,7 @@ class _Unrolling(ABC):
         actions: `(B, T-1, A)` between them, in the predictor's units.
         candidates: Number of plans S per world.
         proprio: `(B, T, P)`, or None.
-        horizon: Steps that will be taken, if known; memory for them is set aside.
+        horizon: Number of steps, if known; memory for them is preallocated.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class _Unrolling(ABC):
         self.room = frames * self.num_tokens
 
     def step(self, actions: Tensor) -> Tensor:
-        """Go on by one action per candidate: `(B, S, A)` in, the states `(B, S, N, D)` that follow out."""
+        """Take one step with one action per candidate: `(B, S, A)` in, the next states `(B, S, N, D)` out."""
         condition = self.predictor.condition(actions.flatten(0, 1), self.proprio)  # (B S, W)
         return self.advance(self.predictor.trunk.modulations(condition[:, None]))
 
     def advance(self, modulations: list[Tensor]) -> Tensor:
-        """Go on by one step whose modulations `(B S, 1, 6 width)` are known."""
+        """Take one step with known modulations `(B S, 1, 6 width)`."""
         raw = self._look(modulations)  # (B S, N, D)
         if self.proprio is not None and self.predictor.proprio is not None:
             self.proprio = self.predictor.proprio.advance(self.proprio, raw)
@@ -66,10 +66,10 @@ class _Unrolling(ABC):
 
     @abstractmethod
     def _look(self, modulations: list[Tensor]) -> Tensor:
-        """What the trunk says of the newest frame, `(B S, N, D)`."""
+        """The trunk's output for the newest frame, `(B S, N, D)`."""
 
     def _read_past(self, first: int, *, room: int) -> list[Kept]:
-        """The keys and values of each block for the context's frames from `first` on, made once per world."""
+        """The keys and values of each block for the context's frames from `first` on, computed once per world."""
         limit = self.predictor.positions.window * self.num_tokens
         kept = [Kept(limit=limit) for _ in self.predictor.trunk.blocks]
         past = self.past[:, first:]
@@ -85,7 +85,7 @@ class _Unrolling(ABC):
 
 
 class CachedUnrolling(_Unrolling):
-    """One new frame per step over kept keys and values; equal to running all frames anew, for absolute positions."""
+    """One new frame per step over cached keys and values; equal to recomputing all frames, for absolute positions."""
 
     kept: list[Kept] | None = None
     frame = 0
@@ -100,11 +100,11 @@ class CachedUnrolling(_Unrolling):
 
 
 class WindowedUnrolling(_Unrolling):
-    """The last window anew in each step, as positions that restart demand, with all that need not be done left out.
+    """Recomputes the last window in each step, as restarting positions require, without redundant work.
 
-    Exact savings: modulations depend on the action alone and are made once; while the window still grows, its first
-    frame stays the first and one new frame per step is enough; the context's frames whose actions are past are the same
-    for all candidates of a world; after the last block's attention only the newest frame matters.
+    Exact savings: modulations depend on the action alone and are computed once; while the window grows, its first frame
+    is fixed and one new frame per step is sufficient; the context's frames with past actions are shared by all
+    candidates of a world; after the last block's attention only the newest frame is needed.
 
     Reference: Maes et al. 2026, arXiv:2603.19312.
     """
@@ -133,7 +133,7 @@ class WindowedUnrolling(_Unrolling):
         return self._run(fresh, first=end - fresh - first)
 
     def _run(self, fresh: int, *, first: int) -> Tensor:
-        """Run the newest `fresh` frames, which stand at place `first` of the window and look back on the kept ones."""
+        """Run the newest `fresh` frames, from position `first` of the window on, with attention to cached ones."""
         assert self.kept is not None
         states = torch.stack(self.frames[-fresh:], dim=1)  # (B S, fresh, N, D)
         modulations = [torch.cat(of_block, dim=1) for of_block in zip(*self.modulations[-fresh:], strict=True)]
@@ -145,5 +145,5 @@ class WindowedUnrolling(_Unrolling):
 
 
 def share(x: Tensor, candidates: int) -> Tensor:
-    """Give each candidate a copy of its world's tensor: `(B, ...)` in, `(B S, ...)` out."""
+    """Repeat each world's tensor for its candidates: `(B, ...)` in, `(B S, ...)` out."""
     return x[:, None].expand(-1, candidates, *x.shape[1:]).flatten(0, 1)

@@ -1,1 +1,1 @@
-"""What keeps latents apart from each other."""
+"""Regularisers that prevent collapse."""

@@ -1,6 +1,6 @@
-"""Statistics of normality that standardise each direction first, as the public hierarchical JEPA does.
+"""Normality statistics that standardise each direction first, as in the public hierarchical JEPA.
 
-They cannot see scale or mean, so they do not stop latents from shrinking: `SIGReg` does.
+They are invariant to scale and mean, so they do not prevent shrinking latents: `SIGReg` does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class KernelNormality(nn.Module):
 
     Args:
         num_directions: Random directions per call.
-        num_points: How many quantiles.
+        num_points: Number of quantiles.
     """
 
     points: Tensor
@@ -62,7 +62,7 @@ class KernelNormality(nn.Module):
 
 
 def standardised(projected: Annotated[Tensor, "... G M"]) -> Tensor:
-    """Each column with mean 0 and spread 1."""
+    """Each column standardised to mean 0 and std 1."""
     centred = projected - projected.mean(dim=-2, keepdim=True)
     return centred / (projected.std(dim=-2, keepdim=True) + 1e-6)
 

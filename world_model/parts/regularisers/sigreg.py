@@ -1,4 +1,4 @@
-"""SIGReg: latents seen along random directions should look standard normal."""
+"""SIGReg: random projections of the latents should be standard normal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SIGReg(nn.Module):
         num_directions: Random directions per call.
         num_knots: Points of the integration rule on [0, span].
         span: End of the integration range.
-        chunk: Directions handled at once, which bounds memory.
+        chunk: Directions per batch, which bounds memory.
 
     Raises:
         ValueError: If a number is too small.
@@ -80,10 +80,10 @@ class SIGReg(nn.Module):
 
 
 class PooledOverTime(nn.Module):
-    """Treats the samples of all time steps and tokens as one set.
+    """Pools the samples of all time steps and tokens into one set.
 
     Args:
-        regulariser: Judges the one set `(1, G, D)`.
+        regulariser: Applied to the one set `(1, G, D)`.
     """
 
     def __init__(self, regulariser: Callable[[Tensor, Generator], Tensor]) -> None:
@@ -91,5 +91,5 @@ class PooledOverTime(nn.Module):
         self.regulariser = regulariser
 
     def forward(self, latents: Annotated[Tensor, "... G D"], generator: Generator) -> Tensor:
-        """One number for all sample sets together."""
+        """A scalar for all sample sets together."""
         return self.regulariser(latents.flatten(0, -2)[None], generator)

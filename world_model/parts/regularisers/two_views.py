@@ -1,4 +1,4 @@
-"""VICReg between two views: the same samples should look alike in both, and each view should keep its spread."""
+"""VICReg between two views: views of a sample agree, and each view keeps its spread."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TwoViews(nn.Module):
         self.apart = VICReg(eps=eps)
 
     def forward(self, first: Annotated[Tensor, "G D"], second: Annotated[Tensor, "G D"]) -> Tensor:
-        """One number for two views of G samples."""
+        """A scalar for two views of G samples."""
         return sum((weight * term for weight, term in self.terms(first, second).values()), start=first.new_zeros(()))
 
     def terms(self, first: Tensor, second: Tensor) -> dict[str, tuple[float, Tensor]]:

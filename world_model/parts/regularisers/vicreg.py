@@ -1,4 +1,4 @@
-"""VICReg's two regularising terms: each dimension keeps its spread, and no two tell the same."""
+"""VICReg's two regularising terms: each dimension keeps its variance, and dimensions are decorrelated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class VICReg(nn.Module):
     Args:
         variance_weight: Factor on V.
         covariance_weight: Factor on C.
-        spread: Deviation that each dimension shall keep.
+        spread: Target standard deviation of each dimension.
         eps: Added to the variance.
 
     Raises:
@@ -50,7 +50,7 @@ class VICReg(nn.Module):
         self.spread, self.eps = spread, eps
 
     def forward(self, latents: Annotated[Tensor, "... G D"], generator: Generator) -> Tensor:
-        """The cost of sample sets `(..., G, D)`, averaged over the sets; nothing is drawn.
+        """The cost of sample sets `(..., G, D)`, averaged over the sets; deterministic.
 
         Raises:
             ValueError: If there are fewer than two samples.

@@ -1,1 +1,1 @@
-"""Variants of systems that have a recipe of their own: H-JEPA as the public code has it, MC-JEPA with two factors."""
+"""Variants of systems with their own recipe: H-JEPA as in the public code, MC-JEPA with factored masks."""

@@ -2,10 +2,11 @@
 
     loss = sum_l w_l mean |head_l(g(f(x * seen)))_l - head_l(f_ema(x)[hidden])_l|^2          w = 1, 1/2, 1/4
 
-Reference: J. Wiggins, github.com/jonwiggins/H-JEPA (community code, no paper, no benchmark).  Differences from it: the
-target starts as a copy of the encoder (there both are drawn anew afterwards) and follows after the optimiser's step;
-the momentum ends with the training and not after a fixed number of steps.  All else is as there: hidden patches are
-zeroed and still attend, levels are means over runs of masked tokens, only masks of level 0 count, filling counts too.
+Reference: J. Wiggins, github.com/jonwiggins/H-JEPA (community code, no paper, no benchmark).  Differences: the target
+starts as a copy of the encoder (the public code reinitialises both) and is updated after the optimiser step; the
+momentum ends with the training and not after a fixed number of steps.  As in the public code: masked patches are zeroed
+and still attended to, levels are means over runs of masked tokens, only masks of level 0 are used, and padding enters
+the loss.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ class LegacySizes:
     """Sizes of the public system.
 
     Args:
-        encoder: Of the encoder.
+        encoder: Sizes of the encoder.
         depth: Blocks of the predictor, which is as wide as the encoder.
-        weights: Of the levels, the finest first.
+        weights: Weights of the levels, the finest first.
         fusion: "none", "add" or "concat".
         fusion_width: Width of the feature pyramid.
     """
@@ -69,9 +70,9 @@ def build(
     """Assemble the training loss.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        momentum: Of the target at the start and at the end of the training.
-        generator: Draws all initial weights; by default the global stream does.
+        preset: A name of `PRESETS`, or custom sizes.
+        momentum: Momentum of the target at the start and at the end of the training.
+        generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `LegacyPyramidObjective`: distance, normed.
 
     Raises:

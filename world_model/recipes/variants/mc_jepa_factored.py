@@ -1,11 +1,11 @@
-"""Factored masks: a video encoder, one predictor for hidden moments, another for hidden places.
+"""Factored masks: a video encoder, one predictor for masked time steps, another for masked positions.
 
     loss = 1/2 |motion(f(x seen), places) - LN f_ema(x)|^2 + 1/2 |content(f(x seen), places) - LN f_ema(x)|^2
                whole frames hidden                               the same cells hidden in every frame
 
 This is the factored-mask variant of this project's design document, which calls it MC-JEPA.  It is *not* the method of
-the paper of that name (Bardes et al. 2023, arXiv:2307.12698; see `mc_jepa`), and no published evidence stands behind
-it: it is a V-JEPA (Bardes et al. 2024, arXiv:2404.08471) with other masks, two predictors and a squared distance.
+the paper of that name (Bardes et al. 2023, arXiv:2307.12698; see `mc_jepa`), and there is no published evidence for it:
+it is a V-JEPA (Bardes et al. 2024, arXiv:2404.08471) with other masks, two predictors and a squared distance.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ PRESETS = {
         momentum=linear_momentum(0.99, 1.0),
     ),
 }
-"""Tubelets of one frame, so that a hidden moment is a frame and nothing else."""
+"""Tubelets of one frame, so that a masked time step is exactly one frame."""
 
 
 def build(
@@ -66,21 +66,21 @@ def build(
     generator: Generator | None = None,
     **parts: Any,
 ) -> MaskedObjective:
-    """Assemble the training loss; its `published` encoder is what other systems build on.
+    """Assemble the training loss; other systems use its `published` encoder.
 
     Args:
-        preset: A name of `PRESETS`, or sizes of your own.
-        image: Side of the pictures in pixels, if not the preset's.
-        frames: Frames of a clip, if not the preset's.
-        moments: Smallest and largest share of the frames that the motion task hides.
-        places: Smallest and largest share of the cells that the content task hides.
-        augment: Changes raw frames `B T C h w` in training, or None.
-        generator: Draws all initial weights; by default the global stream does.
+        preset: A name of `PRESETS`, or custom sizes.
+        image: Side of the images in pixels, if not the preset's.
+        frames: Frames per clip, if not the preset's.
+        moments: Smallest and largest share of masked frames in the motion task.
+        places: Smallest and largest share of masked cells in the content task.
+        augment: Augments raw frames `B T C h w` in training, or None.
+        generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `MaskedObjective`: distance, regularisers.
 
     Raises:
         UnknownName: If there is no such preset.
-        ValueError: If patches do not fill the picture, or a mask would leave nothing.
+        ValueError: If the image is not divisible into patches, or a mask would leave nothing.
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
     sizes = sizes.with_clips(image=image, frames=frames)

@@ -23,7 +23,7 @@ class JepaMpcEnv(EnvConfig):
         task: "reach-v1", "push-v1" or "pick-v1".
         fps: Frames per second of recordings; a step lasts 0.24 s.
         cameras: Names of the cameras; empty for those that the task has.
-        image_size: Width and height of the pictures (px).
+        image_size: Width and height of the images (px).
         episode_length: Steps per episode; 0 for as many as the task has.
         split: Which labs are drawn: "in" as in the training logs, "look", "camera" ... (docs/environments.md).
         robot: Name of the arm.

@@ -17,7 +17,7 @@ Observation = dict[str, Any]
 class LabEnv(gymnasium.Env[Observation, Array]):
     """An arm at its table in a lab that is drawn anew for each episode.
 
-    Observations: `pixels`, one picture `(size, size, 3)` uint8 per camera and, as `goal_<camera>`, the goal picture of
+    Observations: `pixels`, one image `(size, size, 3)` uint8 per camera and, as `goal_<camera>`, the goal image of
     each; `agent_pos`, the proprioception. The goal of a task with sub-goals changes under way. An episode is truncated
     after its steps. `info["is_success"]` tells in the last step whether the goal is reached then, and is False before.
 
@@ -55,7 +55,7 @@ class LabEnv(gymnasium.Env[Observation, Array]):
         return self._shown(observation), reward, terminated, truncated, {**info, "is_success": success}
 
     def render(self) -> Array:
-        """A picture of the scene `(384, 384, 3)`."""
+        """An image of the scene `(384, 384, 3)`."""
         return self.env.render()
 
     def close(self) -> None:

@@ -14,12 +14,12 @@ GOAL = "goal_"
 
 
 def camera_key(camera: str) -> str:
-    """The feature of a camera's pictures."""
+    """The feature of a camera's images."""
     return f"{OBS_IMAGES}.{camera}"
 
 
 def goal_key(camera: str) -> str:
-    """The feature of a camera's goal pictures, where the environment shows them."""
+    """The feature of a camera's goal images, where the environment shows them."""
     return camera_key(GOAL + camera)
 
 
@@ -29,20 +29,20 @@ class JepaMpcConfig(PreTrainedConfig):
     """Settings of `JepaMpcPolicy`.
 
     Args:
-        checkpoint: World model to begin with: the name of a shipped one, a folder, or `hf://owner/name`; "" for fresh
+        checkpoint: Initial world model: the name of a shipped one, a folder, or `hf://owner/name`; "" for random
             weights.
-        system: Without a checkpoint, which system is trained: the name of a file in configs/system of jepa-mpc.
-        image_size: Without a checkpoint, width and height to which pictures are brought (px).
+        system: Without a checkpoint, the system to train: the name of a file in configs/system of jepa-mpc.
+        image_size: Without a checkpoint, width and height of the images after resizing (px).
         window: Observations per sample of the training.
-        goal: Where to go: one picture file per camera, or one `FOLDER:EPISODE:FRAME` of a dataset on disk. Empty: the
-            pictures `observation.images.goal_<camera>` of each batch.
+        goal: The goal: one image file per camera, or one `FOLDER:EPISODE:FRAME` of a dataset on disk. Empty: the
+            images `observation.images.goal_<camera>` of each batch.
         kind: "calibrated" or "simple" agent; "" for what fits the world model (`jepa_mpc.load_agent`).
         planner: The name of a file in configs/planner of jepa-mpc.
-        horizon: Steps that a plan looks ahead.
+        horizon: Planning horizon, steps.
         effort: Weight of the actions' size against the distance from the goal.
-        hold_m: Stand still while the goal seems nearer than this (m).
+        hold_m: Do not move while the estimated distance to the goal is below this (m).
         deadline_s: Seconds that one decision may take; 0 for no limit.
-        seed: Of fresh weights, of the planner and of the training's noise.
+        seed: Of initial weights, of the planner and of the training's noise.
         action_low: Lower bounds of an action; empty for those that the dataset or the checkpoint's log has seen.
         action_high: Upper bounds, likewise.
         optimizer_lr: Learning rate.
@@ -129,7 +129,7 @@ class JepaMpcConfig(PreTrainedConfig):
         if missing:
             raise ValueError(
                 f"the world model sees the cameras {', '.join(sees['cameras'])}, and {camera_key(missing[0])} is not "
-                f"among the pictures offered ({', '.join(offered) or 'none'}): take another checkpoint or other cameras"
+                f"among the images offered ({', '.join(offered) or 'none'}): take another checkpoint or other cameras"
             )
         action, width = self.action_feature, len(sees["actions"])
         if action is None or tuple(action.shape) != (width,):

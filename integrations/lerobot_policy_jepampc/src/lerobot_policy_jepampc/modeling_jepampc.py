@@ -79,7 +79,7 @@ class JepaMpcPolicy(PreTrainedPolicy):
         """The world model's loss on windows of a dataset.
 
         Args:
-            batch: Pictures `B T 3 h w` from 0 to 1 and `action` `B T-1 A`, and `observation.state` `B T P` where the
+            batch: Images `B T 3 h w` from 0 to 1 and `action` `B T-1 A`, and `observation.state` `B T P` where the
                 world model needs it. Windows that reach beyond the end of their episode are left out.
 
         Returns:
@@ -105,15 +105,15 @@ class JepaMpcPolicy(PreTrainedPolicy):
         """One decision: the next action `B A`, in the units of the dataset's actions.
 
         Args:
-            batch: Pictures `B 3 h w` from 0 to 1 of any size, one environment per row.
+            batch: Images `B 3 h w` from 0 to 1 of any size, one environment per row.
 
         Raises:
-            BadObservation: If a picture or the goal is missing.
+            BadObservation: If an image or the goal is missing.
         """
         return self._decided(batch, "actions")[:, 0]
 
     def predict_action_chunk(self, batch: Batch, **_: Any) -> Tensor:
-        """One decision: the whole plan `B H A`. The first action of it counts as carried out."""
+        """One decision: the whole plan `B H A`. Its first action counts as executed."""
         return self._decided(batch, "plan")
 
     def _decided(self, batch: Batch, what: str) -> Tensor:
@@ -136,7 +136,7 @@ class JepaMpcPolicy(PreTrainedPolicy):
         return torch.from_numpy(np.stack(found)).to(self.config.device)
 
     def _plan(self, answer: dict[str, Any]) -> Numbers:
-        """The plan `H A`; what stands still goes on standing still."""
+        """The plan `H A`; a hold action is repeated."""
         if "plan" in answer and answer.get("plan/status") != "hold":
             return answer["plan"]
         return np.repeat(answer["actions"], self.config.horizon, axis=0)
@@ -175,7 +175,7 @@ class JepaMpcPolicy(PreTrainedPolicy):
         ]
 
     def _sight(self) -> dict[str, Any]:
-        """Cameras and size of the pictures that an agent gets."""
+        """Cameras and size of the images that an agent gets."""
         model = self._model.world_model()
         calibrated = (self.config.kind or usual_kind(model)) == "calibrated"
         size = model.interface.image_size
@@ -210,7 +210,7 @@ def _model_of(config: JepaMpcConfig, stats: Any, meta: Any) -> TrainableModel:
     start = camera_key("")
     cameras = tuple(name.removeprefix(start) for name in config.image_features if name.startswith(start))
     if not cameras:
-        raise ValueError(f"the dataset has no pictures {start}NAME, only {', '.join(config.input_features or {})}")
+        raise ValueError(f"the dataset has no images {start}NAME, only {', '.join(config.input_features or {})}")
     width = math.prod(config.action_feature.shape)
     names = config.action_feature_names or []
     interface = Interface(
@@ -236,7 +236,7 @@ def _bounds(config: JepaMpcConfig, stats: Any) -> tuple[list[float], list[float]
 
 def _pictures(batch: Batch, key: str) -> Tensor:
     if key not in batch:
-        raise ValueError(f"the batch lacks the pictures {key}; it has {', '.join(batch)}")
+        raise ValueError(f"the batch lacks the images {key}; it has {', '.join(batch)}")
     return batch[key]
 
 
@@ -245,7 +245,7 @@ def _uint8(pictures: Tensor) -> Tensor:
 
 
 def _fitted(pictures: Tensor, fit: PictureFit) -> Tensor:
-    """Pictures `B T 3 h w` from 0 to 1 as uint8 of the world model's size."""
+    """Images `B T 3 h w` from 0 to 1 as uint8 of the world model's size."""
     raw = _uint8(pictures)
     if fit.shape(*raw.shape[-2:]) == tuple(raw.shape[-2:]):
         return raw

@@ -17,5 +17,5 @@ Pipelines = tuple[
 def make_jepampc_pre_post_processors(
     config: JepaMpcConfig, dataset_stats: dict[str, dict[str, Tensor]] | None = None
 ) -> Pipelines:
-    """LeRobot's own steps, with the identity for each kind of feature: the world model scales pictures and actions."""
+    """LeRobot's own steps, with the identity for each kind of feature: the world model scales images and actions."""
     return make_default_pre_post_processors(config, dataset_stats)
