@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import hydra
 import torch
@@ -40,6 +40,7 @@ from jepa_mpc.face.handling.seeing_agents import FROZEN, WORLD_MODEL
 from jepa_mpc.face.handling.state_agents import Planning
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
+from jepa_mpc.planners.sampling import Answer
 from jepa_mpc.reporting.handling_page import write_handling_page
 from jepa_mpc.reporting.record import plain
 from jepa_mpc.runs import origin
@@ -64,6 +65,7 @@ def check_options(cfg: DictConfig) -> None:
     choose(dict.fromkeys((*KINDS, "mixed")), str(cfg.object), "object")
     choose(SPLITS, str(cfg.split), "split")
     choose(SHIPPED, str(cfg.cameras), "cameras")
+    choose(dict.fromkeys(get_args(Answer)), str(cfg.answer), "answer")
     for name in COUNTS:
         if type(cfg[name]) is not int or cfg[name] < 1:
             raise ValueError(f"{name} must be a whole number from 1, got {cfg[name]!r}")
@@ -86,7 +88,9 @@ def works_of(cfg: DictConfig) -> list[PickWork]:
         BadCheckpoint: If a checkpoint cannot be read.
     """
     model, control = checkpoints_of(cfg)
-    planning = Planning(horizon=cfg.horizon, num_samples=cfg.num_samples, num_iterations=cfg.num_iterations)
+    planning = Planning(
+        horizon=cfg.horizon, num_samples=cfg.num_samples, num_iterations=cfg.num_iterations, answer=cfg.answer
+    )
     asked = {"frozen": control is not None, "ablations": cfg.ablate, "true_dynamics": cfg.true_dynamics}
     names = agents_of(**asked) if cfg.baselines else [WORLD_MODEL]
     options: Any = {name: cfg[name] for name in OWN}

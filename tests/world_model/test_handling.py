@@ -121,6 +121,7 @@ def test_plans_become_motion_and_openings_within_the_workspace():
     dynamics = ReadOutDynamics(
         world,
         lambda latents: latents[..., 0, :3],
+        lambda latents: torch.ones(latents.shape[:-2]),
         lambda latents: torch.ones(*latents.shape[:-2], 1),
         low=LOW,
         high=HIGH,
@@ -143,11 +144,38 @@ def test_plans_become_motion_and_openings_within_the_workspace():
 def test_only_what_the_hand_is_near_and_holds_goes_where_it_is_read_to_be():
     hand = torch.tensor([[0.0, 0.0, 0.0], [0.05, 0.0, 0.0], [0.1, 0.0, 0.0]])[None, None]
     at_hand, away = torch.zeros(1, 1, 3), torch.tensor([[[0.0, 0.3, 0.0]]])
-    held, empty = torch.ones(1, 1, 2), torch.zeros(1, 1, 2)
-    assert torch.allclose(followed(at_hand, hand[:, :, 1:], hand, held), hand[:, :, 1:])
-    assert torch.equal(followed(at_hand, hand[:, :, 1:], hand, empty), at_hand[:, :, None].expand(1, 1, 2, 3))
+    held, empty, unsure = torch.ones(1, 1, 2), torch.zeros(1, 1, 2), torch.full((1, 1, 2), 1e6)
+    assert torch.allclose(followed(at_hand, hand[:, :, 1:], hand, held, unsure), hand[:, :, 1:])
+    stays = at_hand[:, :, None].expand(1, 1, 2, 3)
+    assert torch.allclose(followed(at_hand, hand[:, :, 1:], hand, empty, unsure), stays, atol=1e-6)
     stays = away[:, :, None].expand(1, 1, 2, 3)
-    assert torch.allclose(followed(away, hand[:, :, 1:], hand, held), stays, atol=1e-6)
+    assert torch.allclose(followed(away, hand[:, :, 1:], hand, held, unsure), stays, atol=1e-6)
+
+
+def test_what_the_hand_only_touches_goes_as_far_as_the_reading_is_sure():
+    hand, start = torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 3)
+    read, empty = torch.tensor([[[[0.02, 0.0, 0.0]]]]), torch.zeros(1, 1, 1)
+    ways = [
+        float(followed(start, read, hand, empty, torch.full((1, 1, 1), doubt))[..., 0]) for doubt in (0.0, 0.02, 1.0)
+    ]
+    assert ways == pytest.approx([0.02, 0.01, 0.0], abs=1e-4)
+    far = followed(start + 0.3, read, hand, empty, torch.full((1, 1, 1), 0.02))
+    assert torch.allclose(far, start[:, :, None] + 0.3)
+
+
+def test_a_prediction_without_a_label_must_read_what_the_frame_reads():
+    reading = HindsightReading("felt", width=4, axes=1, unit=1.0, bend=1.0, trusted=10.0)
+    seen, predicted = torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2, requires_grad=True)
+    batch = {"felt": torch.full((1, 2, 1), float("nan"))}
+    assert float(reading(predicted, batch)) == 0.0
+    apart = reading(predicted, batch, seen=seen)
+    with torch.no_grad():
+        together = reading(seen, batch, seen=seen)
+    assert float(apart) > float(together)
+    apart.backward()
+    assert predicted.grad is not None and predicted.grad.abs().sum() > 0
+    doubtful = HindsightReading("felt", width=4, axes=1, unit=1.0, trusted=1e-6)
+    assert float(doubtful(predicted, batch, seen=seen)) == 0.0  # a frame that is not sure teaches nothing
 
 
 def test_a_place_is_the_mean_of_its_readings_weighted_by_their_precision():

@@ -67,8 +67,10 @@ class HandlingEyes:
                 f"{', '.join([*missing, *([] if model.position_head else ['displacement'])])}: train system=handling"
             )
         self.model, self._position = model, model.position_head
-        place, held = model.readings[OBJECT].read, model.readings[HELD].read
-        self.dynamics = ReadOutDynamics(model.dynamics, place, held, low=low, high=high, widest_m=widest_m)
+        thing, held = model.readings[OBJECT], model.readings[HELD]
+        self.dynamics = ReadOutDynamics(
+            model.dynamics, thing.read, thing.doubt, held.read, low=low, high=high, widest_m=widest_m
+        )
         self._goal = self._latents = self._hand = self._told = torch.zeros(0)
         self._target, self._object = Track(), Track()
 

@@ -1,14 +1,15 @@
 """A world model of handling as a plant with sensors: hand, object and grip along imagined plans.
 
     hand_h   = hand + a_1 + ... + a_h, kept within the workspace        (the model's action is the measured motion)
-    object_h = object_h-1 + w_h r_held(z_h) (hand_h + r_object(z_h) - object_h-1)     (z_h is imagined, r_* are heads)
-    grip_h   = told opening - widest * (shares so far), within [0, widest]
-    w_h      = exp(-(d_h / 6 cm)^2),   d_h the distance of the object from the nearer end of the hand's step
+    object_h = object_h-1 + k_h (hand_h + r_object(z_h) - object_h-1)         (z_h is predicted, r_* and s_* are heads)
+    k_h      = max(w_h r_held(z_h),  v_h / (v_h + s_object(z_h)^2)),          v_h = (2 cm w_h)^2
+    grip_h   = commanded opening - widest * (shares so far), within [0, widest]
+    w_h      = exp(-(d_h / 4 cm)^2),   d_h the distance of the object from the nearer end of the hand's step
 
-What the hand is not near, or does not hold, stays where it is: there the readings are poor. r_held, within [0, 1], has
-seen grasps that missed, so that a plan that closes beside the object is not believed to lift it. So costs that
-are written for a simulator's sensors judge a learned world, too, and whatever the hand does to the object was imagined
-in latents.
+What the hand is not near stays where it is: there the readings are poor. What the hand holds (r_held, within [0, 1])
+goes where it is read to be. What it merely touches is filtered as observations are (`HandlingEyes`): the more, the
+surer the head is of its reading. So costs that are written for a simulator's sensors judge a learned world, too, and
+whatever the hand does to the object was predicted in latents.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Context, Plans, Rollout
 
 KNOWN_DIM = 7  # places of hand and object, and the opening that was last told, m
-REACH_M = 0.06
+REACH_M, PUSHED_M = 0.04, 0.02  # so near, the hand acts on the object; so far, it pushes it in one step
 GRIPPER = 6
 
 
@@ -34,6 +35,7 @@ class ReadOutDynamics:
     Args:
         dynamics: The world model's; its actions are those of `trajectories.actions.HandAndGrip`.
         read_object: Maps latents `... N D` to the object's place seen from the hand `... 3`, m.
+        doubt_m: Maps latents `... N D` to the expected error of that reading `...`, m.
         read_held: Maps latents `... N D` to whether something is in the hand `... 1`, 0 to 1.
         low: Lowest corner `3` of where the hand is kept, m.
         high: Highest corner.
@@ -44,13 +46,14 @@ class ReadOutDynamics:
         self,
         dynamics: Dynamics,
         read_object: Callable[[Tensor], Tensor],
+        doubt_m: Callable[[Tensor], Tensor],
         read_held: Callable[[Tensor], Tensor],
         *,
         low: Annotated[Tensor, "3"],
         high: Annotated[Tensor, "3"],
         widest_m: float,
     ) -> None:
-        self.dynamics, self.read_object, self.read_held = dynamics, read_object, read_held
+        self.dynamics, self.read_object, self.doubt_m, self.read_held = dynamics, read_object, doubt_m, read_held
         self.low, self.high, self.widest_m = low, high, widest_m
 
     @torch.no_grad()
@@ -76,7 +79,8 @@ class ReadOutDynamics:
         imagined = self.dynamics.rollout(Context(latents=context.latents, actions=context.actions), actions)
         read = places + self.read_object(imagined.latents)
         held = self.read_held(imagined.latents)[..., 0].clamp(0.0, 1.0)
-        objects = followed(found, read, torch.cat([felt[:, :, None, :3], places], dim=2), held)
+        hand = torch.cat([felt[:, :, None, :3], places], dim=2)
+        objects = followed(found, read, hand, held, self.doubt_m(imagined.latents))
         return Rollout(latents=imagined.latents, sensors=sensors(places, objects, openings))
 
     def _led(self, felt: Annotated[Tensor, "B S 4"], plans: Plans) -> tuple[Tensor, Tensor]:
@@ -96,12 +100,16 @@ def followed(
     read: Annotated[Tensor, "B S H 3"],
     hand: Annotated[Tensor, "B S H+1 3"],
     held: Annotated[Tensor, "B S H"],
+    doubt_m: Annotated[Tensor, "B S H"],
 ) -> Annotated[Tensor, "B S H 3"]:
-    """Where an object goes that is read to be somewhere along a plan, and moves only in a hand that is near it (m)."""
+    """Where an object goes that is read to be somewhere along a plan (m), and moves only where a hand is near it."""
     place, places = start, []
     for step, there in enumerate(read.unbind(dim=2)):
         away = torch.minimum((hand[:, :, step] - place).norm(dim=-1), (hand[:, :, step + 1] - place).norm(dim=-1))
-        place = place + (near(away) * held[:, :, step])[..., None] * (there - place)
+        share = near(away)
+        pushed = (PUSHED_M * share) ** 2
+        gain = torch.maximum(share * held[:, :, step], pushed / (pushed + doubt_m[:, :, step] ** 2))
+        place = place + gain[..., None] * (there - place)
         places.append(place)
     return torch.stack(places, dim=2)
 

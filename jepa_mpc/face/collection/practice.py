@@ -15,7 +15,7 @@ from jepa_mpc.face.handling.seeing_agents import SEEING, WORLD_MODEL, Looking
 from jepa_mpc.face.handling.state_agents import Planning
 from jepa_mpc.world_model.dynamics.model import WorldModel
 
-PLANNING = Planning(horizon=4, num_samples=32, num_iterations=2)
+PLANNING = Planning(horizon=4, num_samples=32, num_iterations=2)  # fast, and less sure of itself
 NOISE_M, FREE_GRIP = 0.01, 0.15  # largest noise of an episode's steps; share of steps with a random gripper command
 GRIPPER = 6
 

@@ -16,6 +16,7 @@ from jepa_mpc.envs.task import Task
 from jepa_mpc.face.handling.handling_tasks import without_object
 from jepa_mpc.interfaces import Planner
 from jepa_mpc.planners import icem
+from jepa_mpc.planners.sampling import Answer
 from jepa_mpc.types import ActionBox, Costs, PlanRequest, Plans
 
 TRUE, STILL, BLIND = "true dynamics", "still world", "blind"
@@ -32,16 +33,20 @@ class Planning:
         horizon: Steps that a plan looks ahead.
         num_samples: Plans in a round.
         num_iterations: Rounds.
+        answer: What is carried out: the "best" plan, or the "mean" of the last elites, which errors of a learned cost
+            mislead less.
     """
 
     horizon: int
     num_samples: int
     num_iterations: int
+    answer: Answer = "best"
 
     def planner(self) -> Planner:
         """The search."""
         elites = max(4, self.num_samples // 6)
-        return icem(num_samples=self.num_samples, num_elites=elites, num_iterations=self.num_iterations)
+        search = icem(num_samples=self.num_samples, num_elites=elites, num_iterations=self.num_iterations)
+        return replace(search, answer=self.answer, try_mean="end") if self.answer == "mean" else search
 
 
 class Plannable(Protocol):
