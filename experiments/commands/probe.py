@@ -25,8 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, MissingPackage, UnknownName, choose
-from jepa_mpc.face.evaluation.feature_probes import READERS, Samples, judge
-from jepa_mpc.face.evaluation.feature_sources import PLAIN, Encode, FeatureSource, of_checkpoint, released
+from jepa_mpc.face.evaluation.feature_probes import READERS, judge, samples
+from jepa_mpc.face.evaluation.feature_sources import PLAIN, FeatureSource, of_checkpoint, released
 from jepa_mpc.face.training.distributed import device_of
 from jepa_mpc.face.training.pretrained import is_released
 from jepa_mpc.files import write_json
@@ -34,38 +34,14 @@ from jepa_mpc.places import CONFIGS
 from jepa_mpc.reporting.saving import save_figure
 from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.seeding import generator
-from jepa_mpc.trajectories.bank import FrameBank, load_bank
-from jepa_mpc.trajectories.episode import OBJECT
+from jepa_mpc.trajectories.bank import load_bank
 
 MISTAKES = (BadCheckpoint, BadEpisode, MissingPackage, UnknownName, ValueError, OSError)
 FREE = ("out", "threads", "device")  # may differ within one folder
-HAND = slice(-6, -3)
-"""Position of the hand in the proprioception."""
-
 KIND = ("what", "probe", "labels", "encoder")
 """The columns that identify a row of the table."""
 
 Row = dict[str, str | int | float]
-
-
-def samples(
-    bank: FrameBank, encode: Encode, count: int, *, seed: int, side: str, sees: str = "frames"
-) -> dict[str, Samples]:
-    """Frames sampled uniformly from a bank, each encoded by itself, the same for every encoder; by the target to read.
-
-    Raises:
-        ValueError: If the log has no position, or no input for the encoder.
-    """
-    drawn = bank.sample(count, 1, generator=generator(seed, "probe frames", side))
-    places = {"object": drawn[OBJECT][:, 0]} if OBJECT in drawn else {}
-    if bank.proprio_dim >= -HAND.start:
-        places = {"hand": drawn["proprio"][:, 0, HAND], **places}
-    if not places:
-        raise ValueError("this log has neither hand nor object positions, so there is nothing to probe")
-    if sees not in drawn:
-        raise ValueError(f"the encoder sees {sees}, and the log holds {', '.join(drawn)}")
-    tokens, looks = encode(drawn[sees][:, 0]), bank.groups[drawn["episode"]]
-    return {name: Samples(tokens=tokens, places=place, looks=looks) for name, place in places.items()}
 
 
 def source_of(cfg: DictConfig) -> FeatureSource:

@@ -39,7 +39,7 @@ def collect(**options: Any) -> Path:
 
 
 def composed(command: str, options: dict[str, Any]) -> Any:
-    """The configuration of a command with some options overridden, composed by hydra.
+    """The configuration of a command with some options overridden, composed by hydra; also inside a hydra program.
 
     Raises:
         ValueError: If there is no such option.
@@ -47,13 +47,17 @@ def composed(command: str, options: dict[str, Any]) -> Any:
     import json
 
     from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
     words = [
         f"{name}={value if isinstance(value, str | Path) else json.dumps(value)}" for name, value in options.items()
     ]
+    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
     try:
         with initialize_config_dir(str(CONFIGS), version_base=None):
             return compose(command, words)
     except HydraException as error:
         raise ValueError(f"{command}: {' '.join(str(error).split())}") from error
+    finally:
+        GlobalHydra.instance().hydra = running

@@ -11,6 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from jepa_mpc.experiments.commands import (
+    bench_encoders,
     bench_flow,
     bench_loading,
     bench_objects,
@@ -24,6 +25,7 @@ from jepa_mpc.face.training.policy_training import train_policy
 from jepa_mpc.places import CONFIGS
 
 RUNS: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
+    "bench_encoders": (bench_encoders.bench, []),
     "bench_flow": (bench_flow.bench, []),
     "bench_loading": (bench_loading.bench, []),
     "bench_objects": (bench_objects.bench, []),

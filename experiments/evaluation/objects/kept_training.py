@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Generator, nn
 from tqdm import tqdm
 
@@ -44,10 +45,16 @@ def trained_once(folder: Path, network: nn.Module, wanted: Mapping[str, Any], tr
 
 
 def fit_shown(
-    objective: nn.Module, draw: Callable[[Generator], Batch], settings: FitSettings, *, seed: int, title: str
+    objective: nn.Module,
+    draw: Callable[[Generator], Batch],
+    settings: FitSettings,
+    *,
+    seed: int,
+    title: str,
+    device: torch.device | str = "cpu",
 ) -> None:
     """Train an objective on sampled batches, with a progress bar that shows the loss."""
     with tqdm(total=settings.steps, desc=title, unit="step") as bar:
         show = lambda step, numbers: bar.set_postfix(loss=f"{numbers['loss']:.4f}")  # noqa: E731
         callbacks = Callbacks(tick=lambda step: bar.update(), log=show)
-        fit(objective, draw, settings=settings, seed=seed, callbacks=callbacks)
+        fit(objective, draw, settings=settings, seed=seed, device=device, callbacks=callbacks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,14 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from jepa_mpc.encoders.layers.weights import draw_weights
+from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.bank import FrameBank
+from jepa_mpc.trajectories.episode import OBJECT
 
 PENALTIES = (1e-2, 1e-1, 1.0, 10.0, 100.0)
+HAND = slice(-6, -3)
+"""Position of the hand in the proprioception."""
+
 Predict = Callable[[Tensor], Tensor]
 
 
@@ -41,6 +47,46 @@ class Samples:
 
     def _part(self, rows: slice) -> Samples:
         return Samples(tokens=self.tokens[rows], places=self.places[rows], looks=self.looks[rows])
+
+
+def places_of(drawn: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Positions of hand and object in the first observation of each window: `B 3` (m) by name.
+
+    Args:
+        drawn: Windows sampled from a log.
+
+    Raises:
+        ValueError: If the log has no position.
+    """
+    places = {"object": drawn[OBJECT][:, 0]} if OBJECT in drawn else {}
+    if drawn["proprio"].shape[-1] >= -HAND.start:
+        places = {"hand": drawn["proprio"][:, 0, HAND], **places}
+    if not places:
+        raise ValueError("this log has neither hand nor object positions, so there is nothing to probe")
+    return places
+
+
+def samples(
+    bank: FrameBank, encode: Predict, count: int, *, seed: int, side: str, sees: str = "frames"
+) -> dict[str, Samples]:
+    """Frames sampled uniformly from a bank, each encoded by itself, the same for every encoder; by the target to read.
+
+    Args:
+        bank: The bank.
+        encode: Frames `G C h w` to tokens `G N D`.
+        count: Frames G.
+        seed, side: What the sample depends on.
+        sees: Entry of the log that is encoded.
+
+    Raises:
+        ValueError: If the log has no position, or no input for the encoder.
+    """
+    drawn = bank.sample(count, 1, generator=generator(seed, "probe frames", side))
+    places = places_of(drawn)
+    if sees not in drawn:
+        raise ValueError(f"the encoder sees {sees}, and the log holds {', '.join(drawn)}")
+    tokens, looks = encode(drawn[sees][:, 0]), bank.groups[drawn["episode"]]
+    return {name: Samples(tokens=tokens, places=place, looks=looks) for name, place in places.items()}
 
 
 def linear(train: Samples, *, generator: Generator) -> Predict:
