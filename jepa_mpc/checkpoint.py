@@ -33,6 +33,7 @@ from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.files import atomic_folder, keep
 from jepa_mpc.packing import pack_state as pack_state
 from jepa_mpc.packing import unpack_state as unpack_state
+from jepa_mpc.plain_json import parse_json
 from jepa_mpc.reading import CONFIG as CONFIG
 from jepa_mpc.reading import FORMAT_VERSION as FORMAT_VERSION
 from jepa_mpc.reading import LARGEST_FILE, OURS, from_json, is_plain_name, manifest_of
@@ -66,7 +67,8 @@ def save_checkpoint(
 
     Raises:
         TypeError: If `config` holds something that JSON does not know.
-        ValueError: If `config` holds NaN or an infinity, or a further file is too long or has no plain name of its own.
+        ValueError: If `config` holds NaN, an infinity or what could not be read again, or a further file is too long
+            or has no plain name of its own.
         Busy: If another writer is at the same folder.
         FileExistsError: If `folder` holds other files than a checkpoint, or one of the name of a further file.
         OSError: If the disk is full or the place cannot be written.
@@ -145,6 +147,10 @@ def _to_json(value: Any) -> bytes:
     data = (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
     if len(data) > LARGEST_FILE:
         raise ValueError(f"a configuration of {len(data)} bytes is too long: at most {LARGEST_FILE} are kept")
+    try:
+        parse_json(data)
+    except ValueError as error:
+        raise ValueError(f"a configuration that nobody could read again: {error}") from error
     return data
 
 

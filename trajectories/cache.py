@@ -24,6 +24,7 @@ import numpy as np
 
 from jepa_mpc.files import published
 from jepa_mpc.interfaces import Field
+from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.trajectories.checksums import file_sha256
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats.base import fault
@@ -233,11 +234,11 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     where = f"{folder}/{INDEX}"
     try:
-        index = json.loads((folder / INDEX).read_bytes())
+        index = read_json_file(folder / INDEX)
         noted = index.pop("sha256")
     except FileNotFoundError as error:
         raise fault(where, field="file", problem="is missing", remedy="name a finished cache") from error
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OSError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         raise fault(where, field="file", problem=f"is unreadable ({error})", remedy=REMEDY) from error
     if canonical_sha256(index) != noted:
         raise fault(where, field="sha256", problem="differs from the content", remedy=REMEDY)

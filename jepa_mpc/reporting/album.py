@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.files import write_bytes
+from jepa_mpc.plain_json import read_json_file
 
 SHEET, PLACES = "album.jpg", "album.json"
 COLUMNS = 16
@@ -62,7 +63,7 @@ def load_album(folder: Path) -> Album | None:
     if not (folder / SHEET).exists():
         return None
     try:
-        notes = json.loads((folder / PLACES).read_text())
+        notes = read_json_file(folder / PLACES)
         size, places = int(notes["size"]), np.array(notes["places_m"], dtype=np.float64)
         sheet = np.asarray(Image.open(folder / SHEET).convert("RGB"))
         tiles = sheet.reshape(sheet.shape[0] // size, size, COLUMNS, size, 3).transpose(0, 2, 1, 3, 4)

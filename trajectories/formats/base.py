@@ -11,10 +11,11 @@ import numpy as np
 
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.interfaces import EpisodeStore, Field
+from jepa_mpc.plain_json import parse_json
 from jepa_mpc.trajectories.checksums import Checksums
 from jepa_mpc.trajectories.episode import FRAME_INDEX, IMAGES, TIMESTAMP
 from jepa_mpc.trajectories.guards import fault as fault
-from jepa_mpc.trajectories.guards import parse_json, plain_file, read_plain
+from jepa_mpc.trajectories.guards import plain_file, read_plain
 
 MAX_SIDE = 8192  # px; a picture that claims more is a damaged header
 MAX_JSON = 64 << 20

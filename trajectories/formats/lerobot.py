@@ -15,12 +15,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from jepa_mpc.errors import BadEpisode
+from jepa_mpc.plain_json import parse_json_lines
 from jepa_mpc.trajectories.episode import EPISODE_INDEX, TASK_INDEX
 from jepa_mpc.trajectories.formats.base import fault, read_json
 from jepa_mpc.trajectories.formats.lerobot_base import Entry, LeRobotReader
 from jepa_mpc.trajectories.formats.lerobot_features import INFO
 from jepa_mpc.trajectories.formats.tables import Table
-from jepa_mpc.trajectories.guards import parse_json_lines, plain_file, read_plain
+from jepa_mpc.trajectories.guards import plain_file, read_plain
 
 
 class LeRobotV3(LeRobotReader):

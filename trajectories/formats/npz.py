@@ -23,6 +23,7 @@ import numpy as np
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.files import atomic_file
 from jepa_mpc.interfaces import Field
+from jepa_mpc.plain_json import parse_json
 from jepa_mpc.trajectories.checksums import Checksums
 from jepa_mpc.trajectories.episode import (
     EPISODE_INDEX,
@@ -34,7 +35,7 @@ from jepa_mpc.trajectories.episode import (
     validate,
 )
 from jepa_mpc.trajectories.formats.base import check_pace, check_sound
-from jepa_mpc.trajectories.guards import parse_json, plain_file, read_plain, time_step
+from jepa_mpc.trajectories.guards import plain_file, read_plain, time_step
 
 FORMAT_VERSION = 1
 METADATA = "metadata.json"

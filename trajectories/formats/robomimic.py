@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 from jepa_mpc.errors import MissingPackage
 from jepa_mpc.files import atomic_file
+from jepa_mpc.plain_json import parse_json
 from jepa_mpc.trajectories.checksums import write_checksums
 from jepa_mpc.trajectories.episode import ACTION, DONE, IMAGES
 from jepa_mpc.trajectories.formats.base import Log, fault
 from jepa_mpc.trajectories.formats.h5 import READ_ERRORS, attribute, member_of, names_of, noted_count, open_h5
 from jepa_mpc.trajectories.formats.h5log import H5Episode, H5Log, episode_at, numbered
-from jepa_mpc.trajectories.guards import parse_json, time_step
+from jepa_mpc.trajectories.guards import time_step
 
 THEIRS = {"actions": ACTION, "dones": DONE, "rewards": "reward"}
 OURS = {ours: theirs for theirs, ours in THEIRS.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -21,6 +20,7 @@ from jepa_mpc.face.handling.pick_films import filming
 from jepa_mpc.face.handling.seeing_agents import ABLATIONS, FROZEN, SEEING, WORLD_MODEL
 from jepa_mpc.face.handling.state_agents import AGENTS, Planning
 from jepa_mpc.files import write_json
+from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.seeding import generator, seed_of
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.dynamics.model import WorldModel
@@ -79,7 +79,7 @@ class PickWork:
 def load_cell(cell: PickCell, folder: Path) -> dict[str, Any] | None:
     """What came of a cell, or None where it was not played."""
     path = cell.path(folder)
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json_file(path) if path.exists() else None
 
 
 def work_cell(work: PickWork) -> dict[str, Any]:
