@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jepa_mpc.errors import BadEpisode
-from jepa_mpc.trajectories.formats.image_codec import opened_picture
+from jepa_mpc.trajectories.formats.image_codec import STRIP, opened_picture
 
 HIGHEST = 4095
 MILLIMETRE = 0.001
@@ -114,10 +114,13 @@ def decode_depth(data: Any, shape: Sequence[int], *, unit: str | None) -> np.nda
             raise BadEpisode(f"a picture of {image.height} x {image.width} where {shape[0]} x {shape[1]} is declared")
         if len(image.getbands()) != 1:
             raise BadEpisode(f"a picture with the channels {'/'.join(image.getbands())} where depth is declared")
-        values = np.asarray(image)
-    unit = unit or ("m" if values.dtype.kind == "f" else "mm")
-    metres = values.astype(np.float64) * (MILLIMETRE if unit == "mm" else 1.0)
-    return np.nan_to_num(metres, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+        metres = np.empty(tuple(shape), np.float32)
+        for top in range(0, image.height, STRIP):
+            strip = np.asarray(image.crop((0, top, image.width, min(top + STRIP, image.height))))
+            in_mm = (unit or ("m" if strip.dtype.kind == "f" else "mm")) == "mm"
+            exact = strip.astype(np.float64) * (MILLIMETRE if in_mm else 1.0)
+            metres[top : top + STRIP] = np.nan_to_num(exact, nan=0.0, posinf=0.0, neginf=0.0)
+    return metres
 
 
 def encode_depth(depth_m: np.ndarray) -> bytes:
