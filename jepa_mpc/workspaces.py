@@ -6,10 +6,12 @@ What a killed writer left in one is cleared by the next writer who takes it.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,6 +57,19 @@ def clear_workspaces(folder: Path) -> None:
             _clear_abandoned(place)
 
 
+def open_lock(path: Path) -> int:
+    """A file to lock, which is made if need be; a link is not followed and a pipe not waited for.
+
+    Raises:
+        OSError: If something else than a plain file stands there.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"{path} is no plain file: remove it")
+    return handle
+
+
 def lock(handle: int) -> bool:
     """Lock an open file for this writer alone; False if another one has locked it."""
     try:
@@ -88,8 +103,10 @@ def _claim(place: Path) -> int | None:
     while True:
         with suppress(FileExistsError):  # a test of what is there could come after its holder has removed it
             place.mkdir()
+        if place.is_symlink():  # what it leads to is not ours to empty
+            raise OSError(errno.ELOOP, f"{place.name} is a link: remove it")
         try:
-            handle = os.open(place / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = open_lock(place / LOCK)
         except FileNotFoundError:  # its last holder has just removed the folder
             continue
         try:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jepa_mpc.files import write_json
+from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.trajectories.cache import (
     CACHE_VERSION,
     EPISODES,
@@ -48,6 +49,8 @@ class Job:
 
 def begin(draft: Path, plan: Plan) -> None:
     """A draft with all files at their full size."""
+    if draft.is_symlink():
+        draft.unlink()
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     needed = sum(plan.sizes().values())
@@ -67,7 +70,9 @@ def begin(draft: Path, plan: Plan) -> None:
 def resume(draft: Path, plan: Plan) -> dict[int, dict[str, Any]] | None:
     """The episodes of a draft that are sound, or None if it is of another plan (or there is none)."""
     try:
-        if json.loads((draft / PLAN).read_bytes())["sha256"] != plan.sha256():
+        if draft.is_symlink() or any(entry.is_symlink() or not entry.is_file() for entry in draft.iterdir()):
+            return None
+        if read_json_file(draft / PLAN)["sha256"] != plan.sha256():
             return None
         lines = (draft / EPISODES).read_text().splitlines()
         if any((draft / name).stat().st_size != size for name, size in plan.sizes().items()):
@@ -79,7 +84,7 @@ def resume(draft: Path, plan: Plan) -> dict[int, dict[str, Any]] | None:
         try:
             entry = json.loads(line)
             sums = _sums_on_disk(draft, plan, int(entry["place"]))
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
             continue  # the line that was being written
         if sums == {"frames": entry["frames"], "rows": entry["rows"]}:
             found[entry["place"]] = entry

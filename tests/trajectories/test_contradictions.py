@@ -239,3 +239,31 @@ def test_windows_of_a_log_with_a_damaged_episode_say_so(ours):
     with pytest.raises(BadEpisode, match=r"episode_000001.npz.*leave_out=\[1\]"):
         Windows(NpzStore(ours))
     assert len(Windows(NpzStore(ours), episodes=[0, 2]))
+
+
+MANIFESTS = {
+    "a length of a half": {"length": 8.5}, "a length in words": {"length": "8"},
+    "a length without end": {"length": 10**400}, "another file": {"file": "episode_000001.npz"},
+    "a file outside": {"file": "../a.npz"}, "no sum": {"sha256": None}, "a sum in capitals": {"sha256": "A" * 64},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_that_contradicts_its_files_is_refused(ours, name):
+    lengths = NpzStore(ours).lengths
+    write_manifest(ours, dict(enumerate(lengths)), {})
+    noted = json.loads((ours / MANIFEST).read_text())
+    noted["episodes"][0] |= MANIFESTS[name]
+    if MANIFESTS[name] == {"sha256": None}:
+        noted["episodes"][0].pop("sha256")
+    changed(ours, MANIFEST, episodes=noted["episodes"])
+    with pytest.raises(BadEpisode, match=MANIFEST) as told:
+        NpzStore(ours).read(0, 0, lengths[0], ["action"])
+    assert len(str(told.value)) < 400
+
+
+def test_a_manifest_of_a_later_format_is_refused(ours):
+    write_manifest(ours, dict(enumerate(NpzStore(ours).lengths)), {})
+    changed(ours, MANIFEST, format_version=99)
+    with pytest.raises(BadEpisode, match="format_version is 99, this program reads 1"):
+        NpzStore(ours)

@@ -330,10 +330,18 @@ def check_manifest(folder: Path, lengths: Sequence[int], damaged: Mapping[int, s
     if not path.exists() and not path.is_symlink():
         return {}
     try:
-        entries = parse_json(read_plain(path, folder))["episodes"]
-        listed = [int(entry["length"]) for entry in entries]
+        noted = parse_json(read_plain(path, folder))
+        if noted.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+            raise ValueError(f"format_version is {noted['format_version']!r}, this program reads {FORMAT_VERSION}")
+        entries = noted["episodes"]
+        listed = [_length_of(entry) for entry in entries]
         files = {episode_path(folder, index).name: entry for index, entry in enumerate(entries)}
+        other = next((name for name, entry in files.items() if entry.get("file", name) != name), None)
+        if other is not None:
+            raise ValueError(f"{str(files[other]['file'])[:80]!r} stands in the place of {other}")
         sums = {name: {"sha256": str(entry["sha256"])} for name, entry in files.items() if "sha256" in entry}
+        if sums and len(sums) < len(files):
+            raise ValueError("some episodes have no sha256")
     except BadEpisode:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -345,6 +353,13 @@ def check_manifest(folder: Path, lengths: Sequence[int], damaged: Mapping[int, s
             f"{len(lengths)} episodes, {sum(lengths)} steps"
         )
     return dict(sums)
+
+
+def _length_of(entry: Mapping[str, Any]) -> int:
+    length = entry["length"]
+    if type(length) is not int or not 0 < length < 2**40:
+        raise ValueError(f"the length {str(length)[:80]!r}")
+    return length
 
 
 def _time_step(metadata: Mapping[str, Any], where: str) -> float:
