@@ -138,7 +138,7 @@ def write_episode(job: Job) -> dict[str, Any]:
     group = metadata.get("lab_index", episode)
     return {
         "place": job.place, "episode": episode, "frames": digest.hexdigest(), "rows": sha256_of(whole.values()),
-        "group": int(group) if isinstance(group, int | float) else episode, "metadata": metadata,
+        "group": group if type(group) is int and abs(group) < 2**31 else episode, "metadata": metadata,
     }  # fmt: skip
 
 

@@ -6,7 +6,6 @@ Here depth is float32 in m, and 0 where nothing was measured.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from jepa_mpc.trajectories.formats.image_codec import STRIP, opened_picture
 
 HIGHEST = 4095
 MILLIMETRE = 0.001
+FARTHEST_M = 1e6
 WORDS = {"low_m": "video.depth_min", "high_m": "video.depth_max", "shift_m": "video.shift",
          "logarithmic": "video.use_log"}  # fmt: skip
 
@@ -48,8 +48,8 @@ class DepthCodes:
 
     def __post_init__(self) -> None:
         numbers = (self.low_m, self.high_m, self.shift_m)
-        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-            raise ValueError(f"depth codes need finite numbers, got {numbers}")
+        if not all(isinstance(number, int | float) and abs(number) <= FARTHEST_M for number in numbers):
+            raise ValueError(f"depth codes need numbers up to {FARTHEST_M:g} m, got {str(numbers)[:200]}")
         if not self.low_m < self.high_m or (self.logarithmic and self.low_m + self.shift_m <= 0):
             raise ValueError(f"depth codes need low < high and low + shift > 0, got {numbers}")
 

@@ -166,7 +166,12 @@ class LeRobotV21(LeRobotReader):
             return {}
         try:
             rows = parse_json_lines(read_plain(self.check_file(path), self.path))
-            return {int(row[TASK_INDEX]): str(row["task"]) for row in rows}
+            wrong = next(
+                (row for row in rows if type(row[TASK_INDEX]) is not int or type(row["task"]) is not str), None
+            )
+            if wrong is not None:
+                raise ValueError(f"a task is {str(wrong)[:80]}")
+            return {row[TASK_INDEX]: row["task"] for row in rows}
         except BadEpisode:
             raise
         except (ValueError, KeyError, TypeError) as error:

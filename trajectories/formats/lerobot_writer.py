@@ -144,7 +144,8 @@ class _Writer:
 
     def _number_tasks(self, index: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
         """The texts of an episode, and the number of the text for each step."""
-        texts = [str(text) for text in self.log.metadata(index).get("tasks") or [NO_TASK]]
+        listed = self.log.metadata(index).get("tasks") or [NO_TASK]
+        texts = [str(text) for text in (listed if isinstance(listed, list | tuple) else [listed])]
         order = list(dict.fromkeys(rows.tolist()))
         if len(order) == 1:
             texts = texts[:1]
