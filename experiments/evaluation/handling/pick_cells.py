@@ -22,6 +22,7 @@ from jepa_mpc.face.handling.state_agents import AGENTS, Planning
 from jepa_mpc.files import write_json
 from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.seeding import generator, seed_of
+from jepa_mpc.world_model.agents.handling_eyes import check_heads
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.dynamics.model import WorldModel
 
@@ -118,8 +119,14 @@ def agents_of(*, frozen: bool, ablations: bool, true_dynamics: bool) -> list[str
 
 @lru_cache(maxsize=2)
 def model_at(folder: Path) -> WorldModel:
-    """A published world model, read once per process."""
-    return load_world_model(folder)
+    """A published world model, read once per process.
+
+    Raises:
+        BadCheckpoint: If it cannot be read, or cannot handle.
+    """
+    model = load_world_model(folder)
+    check_heads(model)
+    return model
 
 
 @lru_cache(maxsize=2)
