@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -14,6 +13,7 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("h5py")
 
 from jepa_mpc.errors import BadEpisode
+from jepa_mpc.trajectories.checksums import file_sha256
 from jepa_mpc.trajectories.episode import make_episode
 from jepa_mpc.trajectories.formats import WRITERS, open_log
 from jepa_mpc.trajectories.formats import base as formats_base
@@ -27,7 +27,7 @@ def written(log, kind, place, **options):
     """SHA-256 of every file of a conversion."""
     place = WRITERS[kind](log, place / ("log.hdf5" if kind == "robomimic" else "log"), **options)
     files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {file.name: file_sha256(file) for file in files}
 
 
 def peak_mb():
