@@ -32,6 +32,7 @@ from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.files import atomic_folder, keep
 from jepa_mpc.packing import pack_state as pack_state
 from jepa_mpc.packing import unpack_state as unpack_state
+from jepa_mpc.plain_json import parse_json
 from jepa_mpc.reading import CONFIG as CONFIG
 from jepa_mpc.reading import FORMAT_VERSION as FORMAT_VERSION
 from jepa_mpc.reading import LARGEST_FILE, OURS, from_json, is_plain_name, manifest_of
@@ -65,8 +66,8 @@ def save_checkpoint(
 
     Raises:
         TypeError: If `config` holds a value that JSON cannot represent.
-        ValueError: If `config` holds NaN or an infinity, or a further file is too large or its name is taken or not
-            plain.
+        ValueError: If `config` holds NaN, an infinity or what could not be read again, or a further file is too large
+            or its name is taken or not plain.
         Busy: If another writer holds the folder.
         FileExistsError: If `folder` holds files other than a checkpoint, or one with the name of a further file.
         OSError: If the disk is full or the path cannot be written.
@@ -147,6 +148,10 @@ def _to_json(value: Any) -> bytes:
     data = (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
     if len(data) > LARGEST_FILE:
         raise ValueError(f"the configuration has {len(data)} bytes, the limit is {LARGEST_FILE}")
+    try:
+        parse_json(data)
+    except ValueError as error:
+        raise ValueError(f"the configuration could not be read again: {error}") from error
     return data
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from jepa_mpc.errors import Busy
 from jepa_mpc.exchange import exchange
-from jepa_mpc.workspaces import free_workspace, lock, workspace
+from jepa_mpc.workspaces import free_workspace, lock, open_lock, workspace
 
 Json = Mapping[str, "Json"] | Sequence["Json"] | str | int | float | bool | None
 
@@ -79,12 +79,12 @@ def only_writer(folder: str | os.PathLike[str], *, what: str = "training") -> It
 
     Raises:
         Busy: If another process holds it.
+        OSError: If it cannot be made or locked.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    with os.fdopen(open_lock(folder / ".lock"), "r+") as file:
         if not lock(file.fileno()):
-            file.seek(0)
             holder = file.read().strip()
             who = f" (process {holder})" if holder else ""
             raise Busy(f"another {what}{who} writes to {folder}: wait for it or choose another folder")

@@ -7,7 +7,6 @@ the hash identifies exactly what was opened.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.files import published
 from jepa_mpc.hub import fetch, hub_name
 from jepa_mpc.places import FILES, folder_of
+from jepa_mpc.plain_json import parse_json
 from jepa_mpc.weights import Header, from_bytes, part_hashes, read_header
 
 FORMAT_VERSION = 2  # 1: weights and configuration did not contain each other's hash
@@ -108,11 +108,16 @@ def place_of(folder: str | Path) -> Path:
         folder: A folder, the name of a shipped checkpoint (`reach_wide`), or `hf://owner/name` of the Hugging Face Hub.
 
     Raises:
-        BadCheckpoint: If a Hub repository cannot be fetched.
+        BadCheckpoint: If the name is not valid, or a Hub repository cannot be fetched.
         MissingPackage: If huggingface_hub is not installed.
     """
     name = hub_name(folder)
-    return folder_of(published(folder)) if name is None else fetch(name)
+    if name is not None:
+        return fetch(name)
+    try:
+        return folder_of(published(folder))
+    except (OSError, ValueError) as error:  # an empty or endless name
+        raise BadCheckpoint(f"{str(folder)[:80]!r} names no folder: {_reason(error)}") from error
 
 
 def manifest_of(contents: Mapping[str, bytes]) -> dict[str, Any]:
@@ -130,8 +135,8 @@ def from_json(data: bytes, path: Path) -> dict[str, Any]:
         BadCheckpoint: If it is not a JSON object.
     """
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(data)
+    except ValueError as error:
         raise BadCheckpoint(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise BadCheckpoint(f"{path} is damaged: it holds no JSON object")
@@ -266,10 +271,8 @@ def _check_entry(name: str, size: int, sha256: str | None, noted: Any, place: Pa
 
 
 def _check_format(version: Any, place: Path) -> int:
-    if not isinstance(version, int) or version < 1:
-        raise BadCheckpoint(
-            f"{place / CONFIG} names no format version (got {version!r}): it is not a checkpoint of jepa-mpc"
-        )
+    if type(version) is not int or version < 1:
+        raise BadCheckpoint(f"{place / CONFIG} names no format version (got {version!r}): not a checkpoint of jepa-mpc")
     if version > FORMAT_VERSION:
         raise BadCheckpoint(
             f"{place} was written in checkpoint format {version}, and this program reads up to format "

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from jepa_mpc.errors import choose
 from jepa_mpc.files import write_json
+from jepa_mpc.plain_json import read_json_file
 
 DRAFT, PROGRESS = "draft.safetensors", "progress.json"
 DTYPES = {"float32": ("F32", torch.float32), "float16": ("F16", torch.float16), "bfloat16": ("BF16", torch.bfloat16)}
@@ -93,13 +94,13 @@ class RowFile:
         """Number of finished rows and the shape of one, from the draft if there is one."""
         if not (self.folder / PROGRESS).is_file():
             return 0, None
-        known = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
+        known = _noted(self.folder / PROGRESS)
         changed = sorted(name for name in self.settings if known["settings"].get(name) != self.settings[name])
         if changed:
             raise ValueError(
                 f"{self.folder} was started with other settings ({', '.join(changed)}): delete it or use another path"
             )
-        return int(known["done"]), tuple(known["row_shape"])
+        return known["done"], tuple(known["row_shape"])
 
     def _begin(self, row_shape: tuple[int, ...]) -> None:
         """Create a draft with its header and full size."""
@@ -138,3 +139,17 @@ class RowFile:
         assert self.row_shape is not None
         known: dict[str, Any] = {"settings": self.settings, "done": self.done, "row_shape": list(self.row_shape)}
         write_json(self.folder / PROGRESS, known)
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """What is done of a draft.
+
+    Raises:
+        ValueError: If the note is damaged.
+    """
+    match read_json_file(path):
+        case {"settings": dict(), "done": int(done), "row_shape": list(shape)} as noted if done >= 0 and all(
+            type(size) is int and size >= 0 for size in shape
+        ):
+            return dict(noted)
+    raise ValueError(f"{path} is not the note of a draft: delete {path.parent}, or name another place")

@@ -15,6 +15,7 @@ Wave = Annotated[np.ndarray, "G"]
 
 SUFFIXES = (".wav",)
 MOST_BYTES = 1 << 30
+RATES_HZ = (100, 1_000_000)
 WHOLE, FLOATING, EXTENSIBLE = 1, 3, 0xFFFE
 KINDS = {
     (WHOLE, 8): "u1", (WHOLE, 16): "<i2", (WHOLE, 24): "<i3", (WHOLE, 32): "<i4", (FLOATING, 32): "<f4",
@@ -38,12 +39,14 @@ def read_sound(file: str | Path, *, rate: int | None = None) -> tuple[Wave, int]
     path = Path(file)
     if path.suffix.lower() not in SUFFIXES:
         raise BadObservation(f"{path.name}: expected a sound in a .wav file")
-    if not path.is_file():
-        raise BadObservation(f"there is no file {path}")
-    if path.stat().st_size > MOST_BYTES:
-        raise BadObservation(f"{path.name} has {path.stat().st_size} bytes: the limit for a sound is {MOST_BYTES}")
     try:
+        if not path.is_file():
+            raise BadObservation(f"there is no file {path}")
+        if path.stat().st_size > MOST_BYTES:
+            raise BadObservation(f"{path.name} has {path.stat().st_size} bytes: the most for a sound is {MOST_BYTES}")
         samples, found = _riff(path.read_bytes())
+    except BadObservation:
+        raise
     except (OSError, ValueError, struct.error) as error:
         raise BadObservation(f"{path.name} cannot be read as a .wav sound (cut short?): {error}") from error
     if rate is not None and found != rate:
@@ -79,7 +82,9 @@ def _riff(raw: bytes) -> tuple[np.ndarray, int]:
     kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", head)
     if kind == EXTENSIBLE:
         kind = struct.unpack_from("<H", head, 24)[0]
-    if (kind, bits) not in KINDS or not channels or not rate:
+    if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
+        raise ValueError(f"expected {RATES_HZ[0]} to {RATES_HZ[1]} samples per second, got {rate}")
+    if (kind, bits) not in KINDS or not channels:
         raise ValueError(f"expected integer or floating-point samples, got {bits} bits of format {kind}")
     samples = _numbers(data[: len(data) // (channels * bits // 8) * (channels * bits // 8)], KINDS[kind, bits])
     return (samples if channels == 1 else samples.reshape(-1, channels)), int(rate)

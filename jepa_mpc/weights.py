@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -14,9 +13,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from jepa_mpc.plain_json import parse_json
 from jepa_mpc.strict import kind_of
 
 LARGEST_HEADER = 64 * 2**20
+MOST_AXES = 64
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.complex64,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "BOOL": torch.bool,
@@ -53,10 +54,7 @@ def read_header(file: IO[bytes], size: int) -> Header:
     length = int.from_bytes(file.read(8), "little")
     if not 0 < length <= min(LARGEST_HEADER, size - 8):
         raise ValueError(f"its header declares {length} bytes, the file has {size}")
-    try:
-        content = json.loads(file.read(length))
-    except RecursionError as error:
-        raise ValueError("its header is nested too deeply") from error
+    content = parse_json(file.read(length))
     if not isinstance(content, dict):
         raise ValueError("its header is not a JSON object")
     notes = content.pop("__metadata__", {})
@@ -98,7 +96,6 @@ def part_hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 def _entry(name: str, entry: Any) -> tuple[str, int]:
     """A tensor's shape and dtype as text, and its size in bytes."""
-    name.encode()  # fails on a lone surrogate
     match entry:
         case {"dtype": str(dtype), "shape": list(shape)} if dtype in _DTYPES and _are_sizes(shape):
             kind = _DTYPES[dtype]
@@ -106,5 +103,5 @@ def _entry(name: str, entry: Any) -> tuple[str, int]:
     raise ValueError(f"its header has no valid entry for the tensor {name[:80]!r}")
 
 
-def _are_sizes(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values)
+def _are_sizes(values: Sequence[Any]) -> bool:
+    return len(values) <= MOST_AXES and all(type(value) is int and 0 <= value < 2**63 for value in values)

@@ -6,10 +6,12 @@ writer clears what a killed writer left.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -56,6 +58,19 @@ def clear_workspaces(folder: Path) -> None:
             _clear_abandoned(place)
 
 
+def open_lock(path: Path) -> int:
+    """A file to lock, which is made if need be; a link is not followed and a pipe not waited for.
+
+    Raises:
+        OSError: If something else than a plain file stands there.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"{path} is no plain file: remove it")
+    return handle
+
+
 def lock(handle: int) -> bool:
     """Lock an open file for this writer; False if another one has locked it."""
     try:
@@ -89,8 +104,10 @@ def _claim(place: Path) -> int | None:
     while True:
         with suppress(FileExistsError):  # a prior existence check could race with removal by its holder
             place.mkdir()
+        if place.is_symlink():  # what it leads to is not ours to empty
+            raise OSError(errno.ELOOP, f"{place.name} is a link: remove it")
         try:
-            handle = os.open(place / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = open_lock(place / LOCK)
         except FileNotFoundError:  # its previous holder has just removed the folder
             continue
         try:

@@ -13,7 +13,6 @@ It is an EpisodeStore like any log, and does not need the log to open.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -24,7 +23,11 @@ import numpy as np
 
 from jepa_mpc.files import published
 from jepa_mpc.interfaces import Field
-from jepa_mpc.trajectories.checksums import file_sha256
+from jepa_mpc.trajectories.cache_index import EPISODES as EPISODES
+from jepa_mpc.trajectories.cache_index import FRAMES as FRAMES
+from jepa_mpc.trajectories.cache_index import INDEX as INDEX
+from jepa_mpc.trajectories.cache_index import REMEDY, check_files, parse_index, read_episodes, read_index
+from jepa_mpc.trajectories.cache_index import canonical_sha256 as canonical_sha256
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats.base import fault
 from jepa_mpc.trajectories.guards import no_log
@@ -32,8 +35,6 @@ from jepa_mpc.trajectories.resizing import Aspect, PictureFit
 from jepa_mpc.trajectories.robots import RobotMap, robot_map
 
 CACHE_VERSION = 1
-INDEX, EPISODES, FRAMES = "cache.json", "episodes.jsonl", "frames.bin"
-REMEDY = "delete the cache folder; it is made again from the log"
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
@@ -85,14 +86,6 @@ def told(robot: RobotMap | Mapping[str, Any] | None) -> tuple[tuple[str, Any], .
     return tuple(sorted((key, tuple(value) if isinstance(value, list) else value) for key, value in given.items()))
 
 
-@dataclass(frozen=True, kw_only=True)
-class CachedColumn:
-    """One column: its file, and the `Field` of a step."""
-
-    file: str
-    declared: Field
-
-
 class Cache:
     """An open cache.
 
@@ -113,29 +106,27 @@ class Cache:
         if index.get("version") != CACHE_VERSION:
             problem = f"is {index.get('version')!r}, this program reads {CACHE_VERSION}"
             raise fault(f"{self.path}/{INDEX}", field="version", problem=problem, remedy=REMEDY)
-        self.index = index
-        self.lengths: Sequence[int] = list(index["lengths"])
-        self.groups: Sequence[int] = list(index["groups"])
-        self.cameras: tuple[str, ...] = tuple(index["cameras"])
+        described = parse_index(index, self.path)
+        check_files(described, index["files"], self.path)
+        self.index, self.picture = index, described.picture
+        self.lengths: Sequence[int] = list(described.lengths)
+        self.groups: Sequence[int] = list(described.groups)
+        self.cameras, self.dt_s, self.columns = described.cameras, described.dt_s, described.columns
+        self.robot, self.fit = described.robot, described.fit
         self.damaged: dict[int, str] = {}
-        self.dt_s = float(index["dt_s"])
-        self.robot: RobotMap = robot_map(index["robot"])
-        self.fit = PictureFit(**index["fit"])
-        self.columns = {name: _column(entry) for name, entry in index["columns"].items()}
-        height, width = index["picture"]
+        height, width = self.picture
         hz = 1 / self.dt_s if self.dt_s > 0 else None
         pictures = {IMAGES + camera: Field((height, width, 3), "uint8", "RGB", hz) for camera in self.cameras}
         self.fields: Mapping[str, Field] = pictures | {name: one.declared for name, one in self.columns.items()}
         self.offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
-        self._check_files()
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """All images `G C h w`. The mapping is writable because torch requires it, but nothing is written back."""
-        height, width = self.index["picture"]
+        """All pictures `G C h w`; writable for torch's sake, yet nothing is ever written back."""
+        height, width = self.picture
         return self._map(FRAMES, np.uint8, (3 * len(self.cameras), height, width))
 
     def rows(self, name: str) -> np.ndarray:
@@ -194,7 +185,7 @@ class Cache:
 
     @cached_property
     def _episodes(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.path / EPISODES).read_text().splitlines()]
+        return read_episodes(self.path, len(self.lengths))
 
     def _pictures(self, name: str) -> np.ndarray:
         """One camera of all steps, `G h w 3`."""
@@ -208,40 +199,10 @@ class Cache:
     def _map(self, file: str, dtype: np.dtype | type, step: tuple[int, ...]) -> np.ndarray:
         return np.memmap(self.path / file, dtype, "c", shape=(int(self.offsets[-1]), *step))
 
-    def _check_files(self) -> None:
-        """Compare the sizes of all files, and the checksums of all but the image file."""
-        for name, entry in self.index["files"].items():
-            path = self.path / name
-            found = path.stat().st_size if path.exists() else -1
-            if found != entry["bytes"]:
-                problem = "is missing" if found < 0 else f"has {found} bytes, noted are {entry['bytes']}"
-                raise fault(f"{self.path}/{name}", field="file", problem=problem, remedy=REMEDY)
-            if "sha256" in entry and file_sha256(path) != entry["sha256"]:
-                raise fault(f"{self.path}/{name}", field="file", problem="differs from its checksum", remedy=REMEDY)
-
 
 def is_cache(path: str | Path) -> bool:
     """Whether a path is a finished cache."""
     return (published(path) / INDEX).exists()
-
-
-def read_index(folder: Path) -> dict[str, Any]:
-    """The index of a cache, checked against its own checksum.
-
-    Raises:
-        BadEpisode: If it is missing or damaged.
-    """
-    where = f"{folder}/{INDEX}"
-    try:
-        index = json.loads((folder / INDEX).read_bytes())
-        noted = index.pop("sha256")
-    except FileNotFoundError as error:
-        raise fault(where, field="file", problem="is missing", remedy="name a finished cache") from error
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError, OSError) as error:
-        raise fault(where, field="file", problem=f"is unreadable ({error})", remedy=REMEDY) from error
-    if canonical_sha256(index) != noted:
-        raise fault(where, field="sha256", problem="differs from the content", remedy=REMEDY)
-    return dict(index)
 
 
 def source_fingerprint(path: Path) -> str:
@@ -264,20 +225,9 @@ def source_fingerprint(path: Path) -> str:
     return canonical_sha256(facts)
 
 
-def canonical_sha256(value: Any) -> str:
-    """SHA-256 of a JSON value, independent of its whitespace and key order."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def sha256_of(arrays: Iterable[np.ndarray]) -> str:
     """SHA-256 of the bytes of several arrays, one after another."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _column(entry: Mapping[str, Any]) -> CachedColumn:
-    declared = Field(tuple(entry["shape"]), entry["dtype"], entry["unit"], entry["hz"])
-    return CachedColumn(file=entry["file"], declared=declared)

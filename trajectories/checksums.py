@@ -6,13 +6,15 @@ A folder carries `checksums.json`; a log that is one file carries `<file>.checks
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.files import Json, write_json
-from jepa_mpc.trajectories.guards import fault, parse_json, read_plain
+from jepa_mpc.plain_json import parse_json
+from jepa_mpc.trajectories.guards import fault, plain_file, read_plain
 
 NAME = "checksums.json"
 CHUNK = 1 << 20
@@ -97,9 +99,11 @@ class Checksums:
         """Compare all listed files, or only those named.
 
         Raises:
-            BadEpisode: At the first mismatch.
+            BadEpisode: At the first that differs, or that is no plain file of the log.
         """
         for name in self.noted if names is None else names:
+            if ".." in Path(name).parts or os.path.lexists(self.root / name):
+                plain_file(self.root / name, self.root)
             self.check(self.root / name)
 
 
@@ -115,7 +119,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _noted(path: Path) -> dict[str, Mapping[str, Any]]:
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
         entries = parse_json(read_plain(path, path.parent))["files"]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jepa_mpc.files import write_json
+from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.trajectories.cache import (
     CACHE_VERSION,
     EPISODES,
@@ -47,7 +48,9 @@ class Job:
 
 
 def begin(draft: Path, plan: Plan) -> None:
-    """Create a draft with all files at their full size."""
+    """A draft with all files at their full size."""
+    if draft.is_symlink():
+        draft.unlink()
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     needed = sum(plan.sizes().values())
@@ -67,7 +70,9 @@ def begin(draft: Path, plan: Plan) -> None:
 def resume(draft: Path, plan: Plan) -> dict[int, dict[str, Any]] | None:
     """The intact episodes of a draft, or None if it follows another plan or does not exist."""
     try:
-        if json.loads((draft / PLAN).read_bytes())["sha256"] != plan.sha256():
+        if draft.is_symlink() or any(entry.is_symlink() or not entry.is_file() for entry in draft.iterdir()):
+            return None
+        if read_json_file(draft / PLAN)["sha256"] != plan.sha256():
             return None
         lines = (draft / EPISODES).read_text().splitlines()
         if any((draft / name).stat().st_size != size for name, size in plan.sizes().items()):
@@ -79,8 +84,8 @@ def resume(draft: Path, plan: Plan) -> dict[int, dict[str, Any]] | None:
         try:
             entry = json.loads(line)
             sums = _sums_on_disk(draft, plan, int(entry["place"]))
-        except (ValueError, KeyError, TypeError, IndexError):
-            continue  # an incomplete last line
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
+            continue  # the line that was being written
         if sums == {"frames": entry["frames"], "rows": entry["rows"]}:
             found[entry["place"]] = entry
     (draft / EPISODES).write_text("".join(json.dumps(entry) + "\n" for entry in found.values()))
@@ -133,7 +138,7 @@ def write_episode(job: Job) -> dict[str, Any]:
     group = metadata.get("lab_index", episode)
     return {
         "place": job.place, "episode": episode, "frames": digest.hexdigest(), "rows": sha256_of(whole.values()),
-        "group": int(group) if isinstance(group, int | float) else episode, "metadata": metadata,
+        "group": group if type(group) is int and abs(group) < 2**31 else episode, "metadata": metadata,
     }  # fmt: skip
 
 

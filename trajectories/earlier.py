@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.trajectories.actions import ACTION_PARTS, ActionPart
 from jepa_mpc.trajectories.cache import CacheOptions
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats.npz import FILE_NAME, read_episode
+from jepa_mpc.trajectories.guards import plain_file
 from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.trajectories.robots import ROBOTS
 
@@ -40,14 +42,19 @@ def earlier_bank(log: Path, options: CacheOptions, part: ActionPart) -> dict[str
     place = log / ".bank" / hashlib.sha256(text.encode()).hexdigest()[:16]
     if not (place / "bank.json").exists():
         return None
-    facts = json.loads((place / "bank.json").read_text())
-    # copy-on-write: torch requires a writable array, but pages stay shared until someone writes
-    arrays = {name: torch.from_numpy(np.load(place / f"{name}.npy", mmap_mode="c")) for name in PARTS}
+    try:
+        facts = read_json_file(plain_file(place / "bank.json", log))
+        cameras, dt_s = tuple(facts["cameras"]), float(facts["dt_s"])
+        # copy-on-write: writable for torch's sake, yet the pages stay shared as long as nobody writes
+        held = {name: np.load(plain_file(place / f"{name}.npy", log), mmap_mode="c") for name in PARTS}
+        arrays = {name: torch.from_numpy(array) for name, array in held.items()}
+    except (OSError, LookupError, TypeError, ValueError):  # damaged: what is in the log counts
+        return None
     origin = {
         "robot": ROBOTS["house"].to_dict(), "picture": PictureFit().to_dict(),
         "source": {"path": str(log), "format": "npz"},
     }  # fmt: skip
     return {
-        **arrays, "episodes": torch.arange(len(arrays["groups"])), "cameras": tuple(facts["cameras"]),
-        "dt_s": facts["dt_s"], "joined": part.joined, "origin": origin,
+        **arrays, "episodes": torch.arange(len(arrays["groups"])), "cameras": cameras,
+        "dt_s": dt_s, "joined": part.joined, "origin": origin,
     }  # fmt: skip

@@ -6,13 +6,11 @@ on hostile files with `Patience`. One read takes at most 2 x file + 256 MB.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import struct
 import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,7 @@ from jepa_mpc.errors import BadEpisode
 
 GRACE_BYTES = 96 << 20
 GRACE_S = 3.0
-MAX_DEPTH = 64
 MAX_WORDS = 1000
-JSON_VALUE_BYTES = 64  # least memory of a parsed value in Python
 RATES_HZ = (1e-3, 1e5)
 # what third-party parsers raise on malformed bytes; MissingPackage is an ImportError and passes
 DECODER_ERRORS = (
@@ -144,60 +140,6 @@ class Patience:
         if time.thread_time() > self.until:
             problem = f"takes more than {self.seconds:.0f} s for {self.path.stat().st_size} bytes"
             raise fault(self.path, field="file", problem=problem, remedy="write it anew, in smaller files")
-
-
-def parse_json(raw: bytes) -> Any:
-    """A JSON value with valid text, limited depth, and a limited number of values for its size.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if JSON_VALUE_BYTES * sum(raw.count(mark) for mark in (b"[", b"{", b",", b":")) > len(raw) + 2 * GRACE_BYTES:
-        raise ValueError("it holds too many values for a header")
-    text = raw.decode("utf-8-sig")
-    try:
-        value = json.loads(text, object_pairs_hook=_once)
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
-    for depth, level in enumerate(_levels(value)):
-        if depth > MAX_DEPTH:
-            raise ValueError("it is nested too deep")
-        if "\\u" in text:
-            "".join(one for one in level if isinstance(one, str)).encode()  # raises on a lone surrogate
-    return value
-
-
-def parse_json_lines(raw: bytes) -> list[Any]:
-    """The JSON values of a file with one per line.
-
-    Raises:
-        ValueError: If a line is not JSON, or there are too many values.
-    """
-    values = parse_json(b"[" + b",".join(line for line in raw.splitlines() if line.strip()) + b"]")
-    assert isinstance(values, list)
-    return values
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are unique."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
-
-
-def _levels(value: Any) -> Iterator[list[Any]]:
-    """The values of a JSON value level by level, including keys."""
-    level = [value]
-    while level:
-        yield level
-        level = [inner for one in level for inner in _inside(one)]
-
-
-def _inside(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return [*value, *value.values()]
-    return value if isinstance(value, list) else []
 
 
 def time_step(value: Any, *, where: str | Path, field: str, rate: bool = True) -> float:

@@ -26,6 +26,7 @@ from jepa_mpc.trajectories.cache import EPISODES, Cache, CacheOptions, is_cache,
 from jepa_mpc.trajectories.draft import Job, begin, finish, resume, write_episode
 from jepa_mpc.trajectories.formats.base import fault
 from jepa_mpc.trajectories.plan import make_plan
+from jepa_mpc.workspaces import open_lock
 
 LOGGER = logging.getLogger(__name__)
 Progress = Callable[[Iterable[int]], Iterable[int]]
@@ -63,8 +64,8 @@ def ingest(
     if isinstance(found, Cache):
         return found
     place.parent.mkdir(parents=True, exist_ok=True)
-    with place.with_name(f".{place.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system releases it even if this process is killed
+    with os.fdopen(open_lock(place.with_name(f".{place.name}.lock")), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # freed by the system even if this process is killed
         found = look_up(place, options, fingerprint)
         if isinstance(found, Cache):
             return found

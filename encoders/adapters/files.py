@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from torch import Tensor
 from jepa_mpc.encoders.adapters.names import from_hugging_face, without_prefixes
 from jepa_mpc.encoders.adapters.plain import is_table, read_plain
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.reading import is_plain_name
 
 logger = logging.getLogger(__name__)
@@ -131,8 +131,8 @@ def _weight_files(path: Path) -> list[Path]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text())
-    except (OSError, RecursionError, ValueError) as error:
+        value = read_json_file(file)
+    except (OSError, ValueError) as error:
         raise BadCheckpoint(f"{file} is not readable JSON: {error}") from error
     if not isinstance(value, dict):
         raise BadCheckpoint(f"{file} should hold a JSON object, got {type(value).__name__}")

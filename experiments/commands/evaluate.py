@@ -28,6 +28,7 @@ from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.scoring import POLICY, TRUE, WORLD_MODEL, Scoring, markdown, summary
 from jepa_mpc.files import only_writer, write_json, write_text
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.planners import planner_choice
 from jepa_mpc.reporting.record import plain
 from jepa_mpc.runs import origin
@@ -125,7 +126,7 @@ def play(jobs: list[Job], *, workers: int) -> None:
 
 def report(jobs: list[Job], options: Mapping[str, Any]) -> str:
     """Write report.json and table.md of all finished episodes; returns the table."""
-    found = [json.loads(job.path().read_text()) for job in jobs if job.path().exists()]
+    found = [read_json_file(job.path()) for job in jobs if job.path().exists()]
     names = dict.fromkeys(job.method for job in jobs)
     rows = {name: summary(mine) for name in names if (mine := [one for one in found if one["method"] == name])}
     facts = {

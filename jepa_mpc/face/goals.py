@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from jepa_mpc.errors import BadEpisode, BadObservation
 from jepa_mpc.trajectories.episode import IMAGES
 from jepa_mpc.trajectories.formats import open_log
-from jepa_mpc.trajectories.formats.image_codec import opened_picture
+from jepa_mpc.trajectories.formats.image_codec import opened_picture, pixels_of
 from jepa_mpc.trajectories.guards import read_plain
 from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.types import Observation
@@ -76,4 +76,4 @@ def _pictures(files: Sequence[str], cameras: Sequence[str]) -> list[Picture]:
 def _decoded(file: Path) -> Picture:
     """A PNG or JPEG `h w 3` of bounded size; only regular files are opened."""
     with opened_picture(read_plain(file, file)) as picture:
-        return np.asarray(picture.convert("RGB"))
+        return pixels_of(picture)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from jepa_mpc.encoders.adapters.hub import resolve
 from jepa_mpc.errors import BadCheckpoint, choose
+from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.trajectories.actions import ActionPart, PoseDelta, action_names
 from jepa_mpc.trajectories.checksums import file_sha256
 from jepa_mpc.trajectories.episode import EE_POSE, GRIPPER
@@ -141,7 +141,7 @@ def statistics_in(file: str | Path) -> Stats:
         BadCheckpoint: If it cannot be read or the lengths differ.
     """
     try:
-        value = json.loads(Path(file).read_text(encoding="utf-8"))
+        value = read_json_file(file)
         mean, std = (torch.tensor(value[name], dtype=torch.float32) for name in ("mean", "std"))
         low = torch.tensor(value["low"], dtype=torch.float32) if "low" in value else mean - SPREAD * std
         high = torch.tensor(value["high"], dtype=torch.float32) if "high" in value else mean + SPREAD * std

@@ -12,18 +12,19 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from jepa_mpc import cloud_files, sound_files
 from jepa_mpc.cloud_files import read_cloud
 from jepa_mpc.encoders.mel import MelSizes
-from jepa_mpc.errors import BadObservation
+from jepa_mpc.errors import BadEpisode, BadObservation
 from jepa_mpc.face.encoders import EncoderChoice, FeatureEncoder, cloud_encoder, frame_encoder, sound_encoder
 from jepa_mpc.sound_files import read_sound
 from jepa_mpc.trajectories.formats.folders import files_below
+from jepa_mpc.trajectories.formats.image_codec import opened_picture, pixels_of
 from jepa_mpc.trajectories.formats.picture_folder import PictureFolderReader
 from jepa_mpc.trajectories.formats.videos import VideoFile
+from jepa_mpc.trajectories.guards import read_plain
 
 Frames = NDArray[np.uint8]
 
@@ -245,7 +246,7 @@ def _channels_first(clip: Frames) -> Tensor:
 
 def _picture(path: Path) -> Frames:
     try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError) as error:
+        with opened_picture(read_plain(path, path)) as picture:
+            return pixels_of(picture)
+    except (BadEpisode, OSError) as error:
         raise BadObservation(f"{path} cannot be read as an image: {error}") from error

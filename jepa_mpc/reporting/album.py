@@ -17,9 +17,11 @@ from PIL import Image, UnidentifiedImageError
 
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.files import write_bytes
+from jepa_mpc.plain_json import read_json_file
 
 SHEET, PLACES = "album.jpg", "album.json"
 COLUMNS = 16
+MOST_PIXELS = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,15 @@ def load_album(folder: Path) -> Album | None:
     Raises:
         BadCheckpoint: If it is damaged.
     """
-    if not (folder / SHEET).exists():
+    if not (folder / SHEET).is_file():
         return None
     try:
-        notes = json.loads((folder / PLACES).read_text())
+        notes = read_json_file(folder / PLACES)
         size, places = int(notes["size"]), np.array(notes["places_m"], dtype=np.float64)
-        sheet = np.asarray(Image.open(folder / SHEET).convert("RGB"))
+        with Image.open(folder / SHEET, formats=("JPEG",)) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"a picture of {image.width} x {image.height}")
+            sheet = np.asarray(image.convert("RGB"))
         tiles = sheet.reshape(sheet.shape[0] // size, size, COLUMNS, size, 3).transpose(0, 2, 1, 3, 4)
         frames = tiles.reshape(-1, size, size, 3)
         if places.ndim != 2 or not 0 < len(places) <= len(frames):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jepa_mpc.files import write_text
+from jepa_mpc.plain_json import read_json_file
 
 FORMAT = "reach-report-v1"
 HELD_STEPS = 3
@@ -191,7 +192,7 @@ class Report:
             ValueError: If the file is damaged, of another format or lacks a field; the message names the file.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = read_json_file(path)
             if content.pop("format", None) != FORMAT:
                 raise ValueError(f"format is not {FORMAT}")
             content["protocol"] = revive(Protocol, content["protocol"])

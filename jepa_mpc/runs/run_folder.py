@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_mpc.files import write_json
+from jepa_mpc.plain_json import read_json_file
 
 RUN = "run.json"
 
@@ -80,9 +81,10 @@ def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _noted(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json_file(path)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}; choose a new folder") from error
-    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict) or "command" not in found:
-        raise ValueError(f"{path} is not the note of a run: choose a new folder")
-    return found
+        raise ValueError(f"{error}: choose a new folder") from error
+    match found:
+        case {"settings": dict(), "command": str()}:
+            return dict(found)
+    raise ValueError(f"{path} is not the note of a run: choose a new folder")

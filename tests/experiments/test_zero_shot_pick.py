@@ -84,6 +84,15 @@ def made_up(places: list[bool]):
     ]
 
 
+@pytest.mark.parametrize("option", ["checkpoint", "control"])
+def test_a_checkpoint_without_the_heads_is_refused_before_anything_is_played_or_written(tmp_path, checkpoint, option):
+    reach = tiny.save(tmp_path / "reach")
+    options = {"checkpoint": checkpoint} | {option: reach}
+    done = pick(tmp_path / "run", *(f"{name}={place}" for name, place in options.items()), *TINY)
+    assert done.returncode == 1 and "picking:" not in done.stderr and not (tmp_path / "run").exists()
+    assert "this world model lacks object, grip, held" in done.stderr and "train system=handling" in done.stderr
+
+
 def test_leads_are_counted_on_the_episodes_that_both_have_played():
     rows, ahead = pick_rows(
         {"world model": made_up([True, True, False]), "blind": made_up([False, True])}, best="world model"

@@ -17,9 +17,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from jepa_mpc.envs.robots import UR5E
-from jepa_mpc.errors import BadCheckpoint, UnknownName
+from jepa_mpc.errors import BadCheckpoint, Busy, UnknownName
 from jepa_mpc.face.collection.lab_recording import Collection, record, record_one, settle
-from jepa_mpc.files import write_json
+from jepa_mpc.face.collection.lab_recording import collect as collect_log
+from jepa_mpc.files import only_writer, write_json
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.formats.npz import NpzStore
@@ -226,3 +227,23 @@ def test_handling_and_pushing_are_chosen_on_the_command_line(tmp_path):
         assert done.returncode == 0, done.stderr
         metadata = NpzStore(folder).metadata(0)
         assert metadata["env"] == env and len(metadata["cameras"]) == cameras
+
+
+def test_a_second_recording_into_the_same_folder_is_refused(tmp_path):
+    with only_writer(tmp_path, what="recording"), pytest.raises(Busy, match="another recording .* writes to"):
+        collect_log(PLAN, tmp_path, workers=1)
+    assert not (tmp_path / "collect.json").exists()
+
+
+def test_a_folder_with_other_files_is_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "letter").write_text("dear")
+    with pytest.raises(ValueError, match="holds other files than a log"):
+        collect_log(PLAN, tmp_path, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter"]
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"labs": "many"}', "labs: &a [*a, *a]"])
+def test_settings_that_are_none_are_refused(tmp_path, text):
+    (tmp_path / "collect.json").write_text(text)
+    with pytest.raises(ValueError, match="another folder|is not JSON"):
+        settle(PLAN, tmp_path)

@@ -130,6 +130,9 @@ def raced(folder: Path, reads: int, *, size: int = 100_000) -> None:
     numbers = [_start(lambda version=version: _publish_on(place, version, size)) for version in (1, 2)]
     try:
         seen = {read_checkpoint(folder) for _ in range(reads)}
+        patience = time.monotonic() + 60  # a machine that is busy may not have let both writers come yet
+        while not {1, 2} <= seen and time.monotonic() < patience:
+            seen.add(read_checkpoint(folder))
     finally:
         (folder / "stop").touch()
         ended = [os.WEXITSTATUS(os.waitpid(number, 0)[1]) for number in numbers]

@@ -230,6 +230,9 @@ HEADERS: dict[str, Any] = {
     "an unknown dtype": {"x": {"dtype": "F1", "shape": [0], "data_offsets": [0, 0]}},
     "half a surrogate pair": {"\ud800": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}},
     "no header": b"",
+    "a name twice": b'{"x":{"dtype":"F32","shape":[0]},"x":{"dtype":"F32","shape":[0]}}',
+    "sizes without end": b'{"x":{"dtype":"F32","shape":[' + b",".join([b"9"] * 1_000_000) + b"]}}",
+    "values without end": b'{"x":[' + b",".join([b"[]"] * 7_000_000) + b"]}",
 }
 
 
@@ -264,11 +267,25 @@ def strange_place(kind: str, folder: Path) -> Path:
         case "manifest of lists":
             (folder / MANIFEST).write_text(json.dumps({name: [] for name in (MODEL, CONFIG)}))
         case "configuration 900 lists deep":
-            described(folder, lambda config: config.update(system=json.loads("[" * 900 + "]" * 900)))
+            text = (
+                (folder / CONFIG)
+                .read_text()
+                .replace('"system": {', '"deep": ' + "[" * 900 + "]" * 900 + ', "system": {')
+            )
+            (folder / CONFIG).write_text(text)
+            noted_again(folder)
         case "path with a zero byte":
             return Path("a\0b")
         case "path that is no text":
             return Path("\ud800")
+        case "path of 5000 letters":
+            return Path("a" * 5000)
+        case "configuration of twenty million lists":
+            (folder / CONFIG).write_bytes(b'{"config": [' + b",".join([b"[]"] * 20_000_000) + b"]}")
+            noted_again(folder)
+        case "manifest that names a file twice":
+            text = (folder / MANIFEST).read_text().strip()
+            (folder / MANIFEST).write_text(text[:-1] + "," + text[1:])
     return folder
 
 
@@ -276,6 +293,7 @@ PLACES = (
     *("folder in a circle", "weights in a circle", "pipe in place of the manifest", "pipe in place of the weights"),
     *("surrogate in the manifest", "name of 300 letters in the manifest", "sizes that are words"),
     *("manifest of lists", "configuration 900 lists deep", "path with a zero byte", "path that is no text"),
+    *("path of 5000 letters", "configuration of twenty million lists", "manifest that names a file twice"),
 )
 
 
@@ -284,6 +302,15 @@ def test_what_cannot_be_read_is_told_in_one_sentence(copied, kind):
     place = strange_place(kind, copied)
     said = refusal(lambda: load_world_model(place))
     assert "raised" not in said and "nothing was refused" not in said, said
+
+
+def test_a_configuration_that_nobody_could_read_again_is_not_written(copied):
+    before = checkpoint_hash(copied)
+    with pytest.raises(ValueError, match="nobody could read again: it is nested too deep"):
+        described(copied, lambda config: config.update(system=json.loads("[" * 900 + "]" * 900)))
+    with pytest.raises(ValueError, match="nobody could read again"):
+        described(copied, lambda config: config.update(note="\ud800"))
+    assert checkpoint_hash(copied) == before
 
 
 @pytest.mark.usefixtures("copied")

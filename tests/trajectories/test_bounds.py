@@ -18,8 +18,10 @@ pytest.importorskip("zstandard")
 
 import pyarrow
 import zstandard
+from PIL import Image
 from pyarrow import parquet
 
+from jepa_mpc.trajectories.formats import open_log
 from jepa_mpc.trajectories.formats.layouts import LAYOUTS
 from jepa_mpc.trajectories.formats.mcap_file import MAGIC
 from jepa_mpc.trajectories.formats.npz import NpzStore
@@ -149,8 +151,76 @@ def many_frames(place):
     (place / "a.mp4").write_bytes(data[:at] + struct.pack(">I", 2**31 - 1) + data[at + 4 :])
 
 
+def swollen_chunk(place, packed, **how):
+    """A chunk that unpacks to far more than its dataset claims."""
+    with h5py.File(place / "a.h5", "w") as file:
+        file["action"] = np.zeros((64, 3), np.float32)
+        column = file.create_dataset("state", (64, 3), np.float32, chunks=(64, 3), **how)
+        column.id.write_direct_chunk((0, 0), packed)
+
+
+def swollen_gzip(place):
+    swollen_chunk(place, zlib.compress(bytes(400 << 20), 9), compression="gzip")
+
+
+def swollen_lzf(place):
+    repeated = bytes([0, 0, 0xE0, 0xFF, 0x00])
+    swollen_chunk(place, repeated[:2] + repeated[2:] * 1_500_000, compression="lzf")
+
+
+def packed_twice(place):
+    with h5py.File(place / "a.h5", "w") as file:
+        file["action"] = np.zeros((64, 3), np.float32)
+        created = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        created.set_chunk((64, 3))
+        created.set_deflate(9)
+        created.set_deflate(9)
+        space = h5py.h5s.create_simple((64, 3))
+        column = h5py.h5d.create(file.id, b"state", h5py.h5t.NATIVE_FLOAT, space, created)
+        column.write_direct_chunk((0, 0), zlib.compress(zlib.compress(bytes(400 << 20), 9), 9))
+
+
+def number(value):
+    """Thrift's compact form of a whole number."""
+    value, found = 2 * value, b""
+    while value > 127:
+        value, found = value >> 7, found + bytes([value & 127 | 128])
+    return found + bytes([value])
+
+
+def swollen_page(place):
+    """A page that unpacks to 400 MB in a column of ten numbers, as the footer has it."""
+    film(place / "a.mp4", frames=10)
+    packed = zstandard.ZstdCompressor().compress(bytes(400 << 20))
+    page = b"\x15\0\x15" + number(400 << 20) + b"\x15" + number(len(packed))
+    page += b"\x2c\x15" + number(10) + b"\x15\0\x15\x06\x15\x06\0\0" + packed
+    facts = b"\x15\x0a\x19\x15\0\x19\x18\x05speed\x15\x0c\x16" + number(10) + b"\x16" + number(100)
+    facts += b"\x16" + number(len(page)) + b"\x26" + number(4) + b"\0"
+    group = b"\x19\x1c\x26" + number(4) + b"\x1c" + facts + b"\0\x16" + number(100) + b"\x16" + number(10) + b"\0"
+    schema = b"\x19\x2c\x48\x06schema\x15\x02\0\x15\x0a\x25\0\x18\x05speed\0"
+    footer = b"\x15\x02" + schema + b"\x16" + number(10) + b"\x19\x1c" + group + b"\0"
+    whole = b"PAR1" + page + footer + struct.pack("<I", len(footer)) + b"PAR1"
+    (place / "a.parquet").write_bytes(whole)
+
+
+def flat_picture(place):
+    """A picture of one bit a pixel: half a gigabyte from 8 kB."""
+    Image.new("1", (8192, 8192)).save(place / "a.png")
+
+
+def cloud_of_zeros(place):
+    with (
+        zipfile.ZipFile(place / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("points.npy", "w") as file,
+    ):
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10_000_000, 3)})
+        for _ in range(240):
+            file.write(bytes(1_000_000))
+
+
 BOMBS = [long_table, long_texts, wide_csv, endless_line, zeros_in_mcap, small_claim_in_mcap, many_chunks_in_mcap,
-         heavy_json, packed_zeros, looped_groups, long_names, wide_picture, many_members, many_frames]  # fmt: skip
+         heavy_json, packed_zeros, looped_groups, long_names, wide_picture, many_members, many_frames,
+         swollen_gzip, swollen_lzf, packed_twice, swollen_page, flat_picture, cloud_of_zeros]  # fmt: skip
 
 
 @pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb.__name__)
@@ -178,8 +248,6 @@ def test_pictures_of_a_recording_are_decompressed_as_they_are_read(tmp_path):
                        "data": picture.tobytes()}  # fmt: skip
             writer.write_message("/top/image", kind, message, log_time=step * 50_000_000)
         writer.finish()
-    from jepa_mpc.trajectories.formats import open_log
-
     log = open_log(tmp_path)
     assert log.lengths == [120] and log.dt_s == pytest.approx(0.05)
     got = log.read(0, 97, 100, ["observation.images.top"])["observation.images.top"]
@@ -193,3 +261,27 @@ def test_sound_tables_of_pictures_and_texts_still_open(tmp_path):
     assert json.loads((path / "meta/info.json").read_text())["total_episodes"] == 2
     first, second = judge(path), judge(tmp_path / "copy")
     assert first[0] == second[0] and not first[0].startswith(("refused", "crash"))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"compression": "gzip"}, {"compression": "lzf"}, {"compression": "gzip", "shuffle": True, "fletcher32": True}],
+)
+def test_large_chunks_that_are_sound_are_read(tmp_path, how):
+    rows = np.random.default_rng(0).integers(0, 9, (40, 64, 64, 3), dtype=np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["action"] = np.zeros((40, 2))
+        file.create_dataset("images/top", data=np.repeat(rows, 4, 2), chunks=(40, 64, 256, 3), **how)
+    found = open_log(tmp_path).read(0, 3, 9, ["observation.images.top"])["observation.images.top"]
+    assert np.array_equal(found, np.repeat(rows, 4, 2)[3:9])
+
+
+def test_a_large_picture_is_read_like_a_small_one(tmp_path):
+    """Strips that are converted one after another are the picture."""
+    colours = np.random.default_rng(1).integers(0, 256, (1100, 1000), dtype=np.uint8)
+    for index, picture in enumerate([Image.fromarray(colours), Image.fromarray(colours).convert("P")]):
+        picture.save(tmp_path / f"{index}.png")
+    log = open_log(tmp_path)
+    for index in range(2):
+        found = log.read(index, 0, 1, list(log.fields))["observation.images.camera"][0]
+        assert np.array_equal(found, np.repeat(colours[..., None], 3, 2))

@@ -92,6 +92,35 @@ def test_what_is_no_plain_file_of_the_log_is_refused(name, pattern, kind, copy, 
     refused(path, r"is a (link|pipe|folder)|holds no|is missing|is no file|no steps|none that is known|is nowhere")
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "loop"])
+@pytest.mark.parametrize("name", ["a.png", "a.npy", "a.ply", "a.wav", "a.mp4"])
+def test_what_is_no_plain_file_of_a_folder_of_files_is_refused(name, kind, tmp_path):
+    place = tmp_path / "log"
+    place.mkdir()
+    (tmp_path / name).write_bytes(b"secret")
+    if kind == "pipe":
+        os.mkfifo(place / name)
+    elif kind == "folder":
+        (place / name).mkdir()
+    else:
+        (place / name).symlink_to(tmp_path / name if kind == "link" else name)
+    refused(place, "is a (link|pipe|folder)|holds no film|none that is known")
+
+
+def test_sums_are_compared_for_plain_files_of_the_log_only(tmp_path, logs):
+    path = shutil.copytree(logs["hdf5"], tmp_path / "log")
+    (tmp_path / "secret").write_text("secret")
+    os.mkfifo(path / "pipe")
+    for name, said in (("../secret", "leads out"), ("pipe", "is a pipe")):
+        entry = {"bytes": 0, "sha256": "0" * 64}
+        (path / "checksums.json").write_text(json.dumps({"files": {name: entry}}))
+        with pytest.raises(BadEpisode, match=said):
+            open_log(path).checksums.check_all()
+    (path / "checksums.json").unlink()
+    (path / "checksums.json").symlink_to("nowhere")
+    refused(path, "is a link")
+
+
 @pytest.mark.parametrize("folder", ["meta", "meta/episodes", "meta/episodes/chunk-000", "data", "data/chunk-000"])
 def test_a_linked_folder_of_a_log_is_refused(folder, copy, tmp_path):
     path = copy("lerobot")

@@ -24,6 +24,7 @@ from jepa_mpc.trajectories.formats.lerobot_writer import write_lerobot
 from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, episode_path, read_episode, write_episode
 from jepa_mpc.trajectories.formats.npz_writer import write_manifest
 from jepa_mpc.trajectories.formats.tables import Table, write_table
+from jepa_mpc.trajectories.formats.videos import VideoEncoder
 from jepa_mpc.trajectories.ingest import ingest
 from jepa_mpc.trajectories.synthetic import synthetic_episode, synthetic_log
 
@@ -239,3 +240,107 @@ def test_windows_of_a_log_with_a_damaged_episode_say_so(ours):
     with pytest.raises(BadEpisode, match=r"episode_000001.npz.*leave_out=\[1\]"):
         Windows(NpzStore(ours))
     assert len(Windows(NpzStore(ours), episodes=[0, 2]))
+
+
+MANIFESTS = {
+    "a length of a half": {"length": 8.5}, "a length in words": {"length": "8"},
+    "a length without end": {"length": 10**400}, "another file": {"file": "episode_000001.npz"},
+    "a file outside": {"file": "../a.npz"}, "no sum": {"sha256": None}, "a sum in capitals": {"sha256": "A" * 64},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_that_contradicts_its_files_is_refused(ours, name):
+    lengths = NpzStore(ours).lengths
+    write_manifest(ours, dict(enumerate(lengths)), {})
+    noted = json.loads((ours / MANIFEST).read_text())
+    noted["episodes"][0] |= MANIFESTS[name]
+    if MANIFESTS[name] == {"sha256": None}:
+        noted["episodes"][0].pop("sha256")
+    changed(ours, MANIFEST, episodes=noted["episodes"])
+    with pytest.raises(BadEpisode, match=MANIFEST) as told:
+        NpzStore(ours).read(0, 0, lengths[0], ["action"])
+    assert len(str(told.value)) < 400
+
+
+def test_a_manifest_of_a_later_format_is_refused(ours):
+    write_manifest(ours, dict(enumerate(NpzStore(ours).lengths)), {})
+    changed(ours, MANIFEST, format_version=99)
+    with pytest.raises(BadEpisode, match="format_version is 99, this program reads 1"):
+        NpzStore(ours)
+
+
+TABLES = {
+    "a mark of a third": ("done,speed", "0.3,1", "field 'done' holds other numbers; expected 0 or 1"),
+    "a counter of a half": ("frame_index,speed", "0.5,1", "field 'frame_index' holds other numbers; expected whole"),
+    "a counter without end": ("frame_index,speed", "1e300,1", "field 'frame_index' holds other numbers"),
+    "two columns of times": ("time,t", "0,1", "field 'timestamp' stands in two columns"),
+    "an axis twice": ("speed_0,speed.0", "0,1", "field 'speed' stands in two columns"),
+    "a number and a vector": ("actions_0,action", "0,1", "field 'action' stands in two columns"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_that_says_one_thing_twice_or_by_halves_is_refused(tmp_path, name):
+    header, row, said = TABLES[name]
+    (tmp_path / "a.csv").write_text("\n".join([header, *[row] * 4]) + "\n")
+    with VideoEncoder(tmp_path / "a.mp4", fps=10, codec="h264_lossless") as film:
+        film.write(np.zeros((4, 16, 16, 3), np.uint8))
+    with pytest.raises(BadEpisode, match=said):
+        open_log(tmp_path)
+
+
+def test_the_mark_at_the_beginning_of_a_table_of_a_spreadsheet_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftime,speed\n0,1\n.2,2\n.4,3\n")
+    with VideoEncoder(tmp_path / "a.mp4", fps=5, codec="h264_lossless") as film:
+        film.write(np.zeros((3, 16, 16, 3), np.uint8))
+    log = open_log(tmp_path)
+    assert TIMESTAMP in log.fields and log.dt_s == pytest.approx(0.2)
+
+
+def test_two_datasets_of_one_meaning_are_both_kept(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["actions"] = np.zeros((5, 2))
+        file["qpos"], file["state"] = np.full((5, 2), 1.0), np.full((5, 2), 2.0)
+    log = open_log(tmp_path)
+    read = log.read(0, 0, 5, list(log.fields))
+    assert (read["observation.state"] == 2).all() and (read["qpos"] == 1).all()
+
+
+HEADERS = {
+    "a length in words": {"trajectory_length": "9"}, "a length of a half": {"trajectory_length": 8.5},
+    "a film in numbers": {"left_mp4_path": 5}, "a film with a zero byte": {"left_mp4_path": "a\0b"},
+    "a film without a name": {"left_mp4_path": "/"}, "an endless name": {"left_mp4_path": "a" * 400 + ".mp4"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_of_droid_with_wrong_types_is_refused(ours, tmp_path, name):
+    path = LAYOUTS["droid"](NpzStore(ours), tmp_path / "droid")
+    header = next(path.rglob("metadata_*.json"))
+    header.write_text(json.dumps(json.loads(header.read_text()) | HEADERS[name]))
+    assert list(open_log(path).damaged) == [0]
+
+
+@pytest.mark.parametrize("row", [{"task_index": float("inf")}, {"task_index": 0.5}, {"task": ["a"]}])
+def test_tasks_of_v21_with_wrong_types_are_refused(ours, tmp_path, row):
+    path = LAYOUTS["lerobot_v21"](NpzStore(ours), tmp_path / "v21")
+    (path / "meta/tasks.jsonl").write_text(json.dumps({"task_index": 0, "task": "a"} | row) + "\n")
+    with pytest.raises(BadEpisode, match="tasks.jsonl: field 'file' is unreadable"):
+        open_log(path)
+
+
+@pytest.mark.parametrize("value", [10**400, float("nan"), "far"])
+def test_a_depth_without_end_does_not_block_the_colours(lerobot, value):
+    info = json.loads((lerobot / "meta/info.json").read_text())
+    camera = next(name for name in info["features"] if "images" in name)
+    info["features"][camera] |= {"shape": [16, 16, 1], "info": {"is_depth_map": True, "video.depth_max": value}}
+    changed(lerobot, "meta/info.json", features=info["features"])
+    log = open_log(lerobot)
+    assert len(log.cameras) == 1 and any("depth codes need" in said for said in log.remarks)
+
+
+@pytest.mark.parametrize("lab", [float("inf"), 10**400, "here", 2.5])
+def test_a_lab_that_is_no_number_makes_a_group_of_its_own(lerobot, lab):
+    changed(lerobot, "meta/origin.json", episodes=[{"lab_index": lab}] * 3)
+    assert list(ingest(lerobot, place=lerobot.parent / "cache").groups) == [0, 1, 2]

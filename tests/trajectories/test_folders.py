@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import wavfile
 
+from jepa_mpc.cloud_files import read_cloud
 from jepa_mpc.clouds import farthest_points
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.seeding import generator
@@ -70,20 +73,26 @@ def test_pictures_of_several_sizes_become_squares_of_the_shortest_side(tmp_path)
     assert load_bank(tmp_path, actions=NoActions()).sample(2, 1, generator=generator(0))["frames"].shape[-1] == 16
 
 
+def read_all(path):
+    log = open_log(path)
+    for index in range(len(log.lengths)):
+        log.read(index, 0, max(log.lengths[index], 1), list(log.fields))
+
+
 def test_damaged_files_are_named_with_their_remedy(tmp_path):
     write_clouds(tmp_path / "clouds")
     (tmp_path / "clouds/cloud_1.npz").write_bytes(b"PK no archive")
     with pytest.raises(
         BadEpisode, match=r"cloud_1.npz: episode 0?1?.*'clouds' is damaged .*restore it or move it away"
     ):
-        open_log(tmp_path / "clouds")
+        read_all(tmp_path / "clouds")
     np.savez(tmp_path / "clouds/cloud_1.npz", points=np.full((40, 3), np.nan))
     with pytest.raises(BadEpisode, match="40 of 40 points that are not finite"):
-        open_log(tmp_path / "clouds")
+        read_all(tmp_path / "clouds")
     write_pictures(tmp_path / "pictures")
     (tmp_path / "pictures/picture_2.png").write_bytes(b"\x89PNG")
     with pytest.raises(BadEpisode, match=r"picture_2.png: episode 2: field 'picture' is damaged"):
-        open_log(tmp_path / "pictures")
+        read_all(tmp_path / "pictures")
     (tmp_path / "empty").mkdir()
     for name in ("clouds", "pictures"):
         with pytest.raises(BadEpisode, match="has no file; looked for"):
@@ -138,7 +147,38 @@ def test_sounds_that_do_not_go_together_name_the_file(tmp_path):
     write_sounds(tmp_path)
     wavfile.write(tmp_path / "tone_1.wav", 8000, np.zeros(9, np.int16))
     with pytest.raises(BadEpisode, match=r"tone_1.wav: .*'sound' is damaged .*8000 samples per second, expected 2000"):
-        open_log(tmp_path)
+        read_all(tmp_path)
     wavfile.write(tmp_path / "tone_1.wav", 2000, np.zeros((9, 2), np.int16))
     with pytest.raises(BadEpisode, match=r"tone_1.wav .*has 2 channels, expected mono"):
+        read_all(tmp_path)
+
+
+def wave(rate, samples=64):
+    head = struct.pack("<HHIIHH", 1, 1, rate, 0, 0, 16)
+    chunks = b"fmt " + struct.pack("<I", 16) + head + b"data" + struct.pack("<I", 2 * samples) + bytes(2 * samples)
+    return b"RIFF" + bytes(4) + b"WAVE" + chunks
+
+
+PLY = b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+STRANGE = {
+    "a.ply": (b"ply\n\nformat\nelement vertex\nend_header\n", "out of range"),
+    "b.ply": (PLY + b"1_0 0 0\n", "underscore"),
+    "c.ply": (PLY.replace(b"vertex 1", b"vertex 999999999") + b"1 0 0\n", "1 are there"),
+    "d.wav": (wave(1), "expected 100 to 1000000 samples"),
+    "e.wav": (wave(2**32 - 1), "expected 100 to 1000000 samples"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strange_files_are_told_in_one_sentence(tmp_path, name):
+    data, said = STRANGE[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(BadEpisode, match=f"{name}: .* is damaged .*{said}"):
         open_log(tmp_path)
+
+
+def test_a_text_of_points_is_read_in_blocks(tmp_path):
+    points = np.random.default_rng(3).standard_normal((5000, 3)).astype(np.float32)
+    lines = "".join(f"{x!r} {y!r} {z!r}\n" for x, y, z in points.tolist())
+    (tmp_path / "a.ply").write_bytes(PLY.replace(b"vertex 1", b"vertex 5000") + lines.encode())
+    assert np.array_equal(read_cloud(tmp_path / "a.ply"), points)

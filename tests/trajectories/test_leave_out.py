@@ -5,6 +5,8 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
+from scipy.io import wavfile
 
 pytest.importorskip("av")
 pytest.importorskip("pyarrow")
@@ -56,12 +58,31 @@ DAMAGES = {
     "films": ("episode_1/table.parquet", cut),
     "clips": ("film_1.mp4", cut),
     "mcap": ("episode_1.mcap", cut),
+    "pictures": ("file_1.png", cut),
+    "clouds": ("file_1.npy", cut),
+    "sounds": ("file_1.wav", cut),
 }
+
+
+def one_file(name, place, index):
+    """A file of a folder whose files are episodes."""
+    place.mkdir(exist_ok=True)
+    draws = np.random.default_rng(index)
+    if name == "pictures":
+        Image.fromarray(draws.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(place / f"file_{index}.png")
+    elif name == "clouds":
+        np.save(place / f"file_{index}.npy", draws.standard_normal((40, 3)))
+    else:
+        wavfile.write(place / f"file_{index}.wav", 1000, draws.standard_normal(500).astype(np.float32))
 
 
 def make(name, ours, place):
     if name == "npz":
         return ours
+    if name in ("pictures", "clouds", "sounds"):
+        for index in range(3):
+            one_file(name, place, index)
+        return place
     if name != "clips":
         return LAYOUTS[name](NpzStore(ours), place)
     for index in range(3):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -11,15 +12,17 @@ import numpy as np
 
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.interfaces import EpisodeStore, Field
+from jepa_mpc.plain_json import parse_json
 from jepa_mpc.trajectories.checksums import Checksums
 from jepa_mpc.trajectories.episode import FRAME_INDEX, IMAGES, TIMESTAMP
 from jepa_mpc.trajectories.guards import fault as fault
-from jepa_mpc.trajectories.guards import parse_json, plain_file, read_plain
+from jepa_mpc.trajectories.guards import plain_file, read_plain
 
 MAX_SIDE = 8192  # px; a larger image means a damaged header
 MAX_JSON = 64 << 20
-PACE = 0.2  # share by which the median step may differ from the declared one
-FEW = 8  # too few steps for a reliable median
+BLOCK_BYTES = 32 << 20  # of an episode that are in memory at a time while it is written
+PACE = 0.2  # share by which the usual step may differ from the declared one
+FEW = 8  # steps whose median says nothing yet
 
 Made = TypeVar("Made")
 
@@ -238,6 +241,23 @@ def image_shape(shape: Sequence[Any], *, where: str | Path, field: str) -> tuple
     if len(sizes) != 3 or not all(type(size) is int and 0 < size <= MAX_SIDE for size in sizes) or sizes[2] != 3:
         raise fault(where, field=field, problem=f"has the image shape {sizes}", remedy="expected (height, width, 3)")
     return sizes
+
+
+def blocks(log: Log, episode: int, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+    """An episode from its first step to its last, as many steps at a time as memory should hold (at least one).
+
+    Args:
+        log: The log.
+        episode: Number of the episode.
+        names: Fields that are read; nothing comes where there are none.
+
+    Raises:
+        BadEpisode: If the episode is damaged.
+    """
+    sizes = [np.dtype(log.fields[name].dtype).itemsize * math.prod(log.fields[name].shape) for name in names]
+    each = max(BLOCK_BYTES // max(sum(sizes), 1), 1)
+    for start in range(0, log.lengths[episode] if names else 0, each):
+        yield log.read(episode, start, min(start + each, log.lengths[episode]), names)
 
 
 def camera_name(field: str) -> str:

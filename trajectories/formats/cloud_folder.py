@@ -34,7 +34,7 @@ class CloudFolderReader(FolderReader):
         path: The folder.
 
     Raises:
-        BadEpisode: If there is no cloud, or one is damaged; names it.
+        BadEpisode: If there is no cloud, or all are damaged.
     """
 
     format: ClassVar[str] = "clouds"
@@ -42,8 +42,8 @@ class CloudFolderReader(FolderReader):
     held: ClassVar[str] = CLOUDS
 
     def __init__(self, path: str | Path) -> None:
+        self.points = MOST_POINTS
         super().__init__(path)
-        self.points = min(MOST_POINTS, min(len(self._cloud(index)) for index in range(len(self.files))))
         self.cameras = (CAMERA,)
         self.fields = {
             IMAGES + CAMERA: Field((SIDE, SIDE, 3), "uint8", "RGB", None),
@@ -55,6 +55,11 @@ class CloudFolderReader(FolderReader):
         cloud = self._cloud(episode)
         thin = cloud[farthest_points(cloud, self.points)] if len(cloud) > self.points else cloud
         return {name: (thin if name == CLOUDS else from_above(thin))[None] for name in names}
+
+    def count(self, index: int) -> int:
+        """Note how many points a cloud has."""
+        self.points = min(self.points, len(self._cloud(index)))
+        return 1
 
     def _cloud(self, index: int) -> Cloud:
         try:

@@ -6,7 +6,6 @@ Decoded depth is float32 in m, and 0 where nothing was measured.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from jepa_mpc.errors import BadEpisode
-from jepa_mpc.trajectories.formats.image_codec import opened_picture
+from jepa_mpc.trajectories.formats.image_codec import STRIP, opened_picture
 
 HIGHEST = 4095
 MILLIMETRE = 0.001
+FARTHEST_M = 1e6
 WORDS = {"low_m": "video.depth_min", "high_m": "video.depth_max", "shift_m": "video.shift",
          "logarithmic": "video.use_log"}  # fmt: skip
 
@@ -49,8 +49,8 @@ class DepthCodes:
 
     def __post_init__(self) -> None:
         numbers = (self.low_m, self.high_m, self.shift_m)
-        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-            raise ValueError(f"depth codes need finite numbers, got {numbers}")
+        if not all(isinstance(number, int | float) and abs(number) <= FARTHEST_M for number in numbers):
+            raise ValueError(f"depth codes need numbers up to {FARTHEST_M:g} m, got {str(numbers)[:200]}")
         if not self.low_m < self.high_m or (self.logarithmic and self.low_m + self.shift_m <= 0):
             raise ValueError(f"depth codes need low < high and low + shift > 0, got {numbers}")
 
@@ -114,11 +114,14 @@ def decode_depth(data: Any, shape: Sequence[int], *, unit: str | None) -> np.nda
         if (image.height, image.width) != tuple(shape):
             raise BadEpisode(f"an image of {image.height} x {image.width} where {shape[0]} x {shape[1]} is declared")
         if len(image.getbands()) != 1:
-            raise BadEpisode(f"an image with the channels {'/'.join(image.getbands())} where depth is declared")
-        values = np.asarray(image)
-    unit = unit or ("m" if values.dtype.kind == "f" else "mm")
-    metres = values.astype(np.float64) * (MILLIMETRE if unit == "mm" else 1.0)
-    return np.nan_to_num(metres, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+            raise BadEpisode(f"a picture with the channels {'/'.join(image.getbands())} where depth is declared")
+        metres = np.empty(tuple(shape), np.float32)
+        for top in range(0, image.height, STRIP):
+            strip = np.asarray(image.crop((0, top, image.width, min(top + STRIP, image.height))))
+            in_mm = (unit or ("m" if strip.dtype.kind == "f" else "mm")) == "mm"
+            exact = strip.astype(np.float64) * (MILLIMETRE if in_mm else 1.0)
+            metres[top : top + STRIP] = np.nan_to_num(exact, nan=0.0, posinf=0.0, neginf=0.0)
+    return metres
 
 
 def encode_depth(depth_m: np.ndarray) -> bytes:

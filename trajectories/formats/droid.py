@@ -20,6 +20,7 @@ from jepa_mpc.trajectories.formats.h5 import datasets, field_of, member_of, open
 from jepa_mpc.trajectories.formats.videos import VideoFile
 
 HZ = 15.0
+MAX_NAME = 255
 TABLE, FILMS = "trajectory.h5", "recordings/MP4"
 STATES = "observation/robot_state/"
 UNITS = {"cartesian_position": "m, rad", "joint_positions": "rad", "joint_velocities": "rad/s", "gripper_position": "",
@@ -112,13 +113,21 @@ class DroidReader(LogReader):
         """Camera name -> video, only for videos in the episode's own folder."""
         place = self.folders[index] / FILMS
         named = {
-            key.removesuffix("_mp4_path"): place / Path(str(value).replace("\\", "/")).name
+            key.removesuffix("_mp4_path"): place / self._film_name(value, key, index)
             for key, value in self._header(index).items()
             if key.endswith("_mp4_path") and value
         }
         there = {camera: film for camera, film in named.items() if os.path.lexists(film)}
         plain = sorted(film for film in place.glob("*.mp4") if "stereo" not in film.name)
         return there or {film.stem: film for film in plain}
+
+    def _film_name(self, value: Any, key: str, index: int) -> str:
+        """The name of a film, out of a path on another machine."""
+        name = Path(value.replace("\\", "/")).name if isinstance(value, str) else ""
+        if not name or "\0" in name or len(name) > MAX_NAME:
+            header = f"{self.folders[index].name}/metadata"
+            raise fault(header, field=key, problem=f"is {str(value)[:80]!r}", remedy="expected the path of a film")
+        return name
 
     def _header(self, index: int) -> dict[str, Any]:
         found = sorted(self.folders[index].glob("metadata_*.json"))
@@ -136,8 +145,8 @@ class DroidReader(LogReader):
             dataset = member_of(file, name, where=path, field=name)
             length = int(dataset.shape[0]) if getattr(dataset, "shape", None) else 0
         noted = self._header(index).get("trajectory_length")
-        if length < 1 or (isinstance(noted, int) and noted != length):
-            problem = f"has {length} steps" + ("" if noted is None else f", the header notes {noted}")
+        if length < 1 or noted not in (None, length) or isinstance(noted, bool | float):
+            problem = f"has {length} steps" + ("" if noted is None else f", the header notes {str(noted)[:80]}")
             raise fault(self.where(index), field=name, problem=problem, remedy="restore the episode", episode=index)
         return length
 

@@ -30,6 +30,7 @@ VECTOR = re.compile(r"(.+?)[._\[](\d{1,5})\]?")
 KNOWN = {"actions": ACTION, "state": STATE, "time": TIMESTAMP, "time_s": TIMESTAMP, "t": TIMESTAMP, "done": DONE}
 FILM_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm")
 MAX_LINE = 1 << 20
+LARGEST = 1 << 53  # whole number that a float64 tells from its neighbours
 
 
 class FilmsReader(LogReader):
@@ -163,12 +164,13 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for name, column in columns.items():
         match = VECTOR.fullmatch(name)
-        if match and column.ndim == 1:
-            grouped.setdefault(_house_name(match[1]), {})[int(match[2])] = column
-        else:
-            found[_house_name(name)] = _house_dtype(_house_name(name), column, path)
-    for name, axes in grouped.items():
-        found[name] = _house_dtype(name, _side_by_side(name, axes, path), path)
+        field, axis = (_house_name(match[1]), int(match[2])) if match and column.ndim == 1 else (_house_name(name), -1)
+        axes = grouped.setdefault(field, {})
+        if axis in axes or (axes and -1 in (axis, *axes)):
+            raise fault(path, field=field, problem="stands in two columns", remedy="keep one of them")
+        axes[axis] = column
+    for name, axes in sorted(grouped.items(), key=lambda item: -1 not in item[1]):  # vectors come last
+        found[name] = _house_dtype(name, axes[-1] if -1 in axes else _side_by_side(name, axes, path), path)
     return found
 
 
@@ -185,7 +187,7 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
     """The columns of a text table, parsed line by line into preallocated arrays."""
     plain_file(path, path)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(_lines(file, path))
             header = [name.strip() for name in next(rows, [])]
             if len(set(header)) != len(header) or not header:
@@ -238,11 +240,22 @@ def _house_dtype(name: str, column: np.ndarray, path: Path) -> np.ndarray:
     if COLUMNS.get(name, ("",))[0].startswith("float") and str(column.dtype) not in ("float32", "float64"):
         remedy = "use float32 or float64: the rest has lost digits"
         raise fault(path, field=name, problem=f"has dtype {column.dtype}", remedy=remedy)
+    if column.dtype.kind == "f" and np.isfinite(column).all():
+        _check_whole(name, column, path)
     if name in COLUMNS and name != TIMESTAMP and column.dtype.kind in "fiub":
         return column.astype(COLUMNS[name][0]) if np.isfinite(column).all() else column
     if name in (TIMESTAMP, FRAME_INDEX):
         return column.astype(COLUMNS[name][0])
     return column.astype(np.float32) if column.dtype == np.float64 else column
+
+
+def _check_whole(name: str, column: np.ndarray, path: Path) -> None:
+    """Counters are whole numbers, marks 0 or 1."""
+    kind = np.dtype(COLUMNS[name][0]).kind if name in COLUMNS else "f"
+    whole = (column == np.rint(column)) & (np.abs(column) < LARGEST)
+    if (kind == "i" and not whole.all()) or (kind == "b" and not np.isin(column, (0, 1)).all()):
+        expected = "0 or 1" if kind == "b" else "whole numbers"
+        raise fault(path, field=name, problem="holds other numbers", remedy=f"expected {expected}")
 
 
 def _unit(name: str) -> str:

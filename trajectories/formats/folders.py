@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -16,11 +17,13 @@ DT_S = 1.0
 class FolderReader(LogReader):
     """Files of a folder and its subfolders, in the order of their paths; hidden files are skipped.
 
+    Damaged files are noted in `damaged`, and reading them raises.
+
     Args:
         path: The folder.
 
     Raises:
-        BadEpisode: If it holds no file of this kind.
+        BadEpisode: If it holds no file of this kind, or all are damaged.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -33,7 +36,16 @@ class FolderReader(LogReader):
         if not self.files:
             looked = f"looked for {', '.join(self.suffixes)}"
             raise fault(self.path, field=self.held, problem="has no file", remedy=looked)
-        self.lengths, self.dt_s = [1] * len(self.files), DT_S
+        self.dt_s = DT_S
+        self.lengths = self.count_steps(len(self.files), self._opened)
+
+    @abstractmethod
+    def count(self, index: int) -> int:
+        """Look at a file, certainly plain, for the first time; returns its steps.
+
+        Raises:
+            BadEpisode: If it is damaged.
+        """
 
     def sources(self, index: int) -> tuple[Path, ...]:
         """The file of one episode."""
@@ -42,6 +54,10 @@ class FolderReader(LogReader):
     def metadata(self, index: int) -> dict[str, str]:
         """The path of the file, for the metadata."""
         return {"file": self.files[index].relative_to(self.path).as_posix()}
+
+    def _opened(self, index: int) -> int:
+        self.check_file(self.files[index])
+        return self.count(index)
 
     def complaint(self, index: int, error: Exception) -> BadEpisode:
         """The error for an unreadable file."""

@@ -12,6 +12,7 @@ import numpy as np
 from jepa_mpc.errors import BadEpisode, MissingPackage
 from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.formats.base import fault
+from jepa_mpc.trajectories.formats.h5_filters import check_chunks, check_filters
 from jepa_mpc.trajectories.guards import Patience, check_room, plain_file, room
 
 MAX_MEMBERS = 100_000
@@ -174,6 +175,12 @@ def check_claim(dataset: Any, where: Path, field: str) -> None:
         raise fault(where, field=field, problem=f"claims shape {shape} but {stored} bytes are stored")
     if piece > min(room(where), MAX_RATIO * stored + (64 << 20)):
         raise fault(where, field=field, problem=f"claims chunks of {piece} bytes, {stored} bytes are stored")
+    try:
+        check_filters(dataset, where, field)
+    except BadEpisode:
+        raise
+    except READ_ERRORS as error:
+        raise fault(where, field=field, problem=f"has a damaged header ({error})", remedy="restore it") from error
 
 
 def read_rows(dataset: Any, start: int, stop: int, *, where: Path, field: str) -> np.ndarray:
@@ -187,7 +194,10 @@ def read_rows(dataset: Any, start: int, stop: int, *, where: Path, field: str) -
         raise fault(where, field=field, problem=f"has shape {dataset.shape}, expected at least {stop} steps")
     check_room((stop - start) * row_bytes(dataset), where, field=field)
     try:
+        check_chunks(dataset, start, stop, where=where, field=field)
         rows = np.asarray(dataset[start:stop])
+    except BadEpisode:
+        raise
     except READ_ERRORS as error:
         raise fault(where, field=field, problem=f"is damaged ({error})", remedy="restore the file") from error
     return rows.astype(rows.dtype.newbyteorder("="), copy=False)

@@ -136,6 +136,8 @@ class H5Log(LogReader):
                     declared = self._declare(field, dataset, first)
                     if declared is not None:
                         final = IMAGES + field.rpartition(".")[2] if declared.unit == "RGB" else field
+                        if final in fields:
+                            self._set_aside(final, name, fields, first)
                         fields[final] = declared
                         self.paths_in_group[final] = name
                         for marked in (self.encoded, self.channels_first):
@@ -144,6 +146,15 @@ class H5Log(LogReader):
         if not fields:
             raise fault(first.path, field=first.group, problem="holds no dataset with time as first axis", episode=0)
         return fields
+
+    def _set_aside(self, field: str, dataset: str, fields: dict[str, Field], episode: H5Episode) -> None:
+        """Two datasets would have one name: the former keeps that of its own."""
+        former = self.paths_in_group.pop(field)
+        own = former.replace("/", ".")
+        if field.startswith(IMAGES) or own in fields:
+            problem = f"stands in two datasets, {former} and {dataset}"
+            raise fault(episode.path, field=field, problem=problem, remedy="rename or delete one of them", episode=0)
+        fields[own], self.paths_in_group[own] = fields.pop(field), former
 
     def _check_rows(self, rows: int, episode: H5Episode, dataset: str) -> None:
         """Refuse a dataset without one row per step; datasets that span several episodes are longer."""

@@ -13,6 +13,11 @@ from jepa_mpc.errors import BadEpisode
 from jepa_mpc.trajectories.formats.base import MAX_SIDE
 from jepa_mpc.trajectories.guards import DECODER_ERRORS
 
+STRIP = 64  # rows
+SMALL = 1 << 20  # pixels
+PLAIN, PROGRESSIVE = 7, 13  # bytes for a pixel while it is decoded
+MOST_BYTES = 240 << 20
+
 
 def decode_picture(data: Any, shape: Sequence[int]) -> np.ndarray:
     """Decode to uint8 `h w 3`.
@@ -27,7 +32,18 @@ def decode_picture(data: Any, shape: Sequence[int]) -> np.ndarray:
     with opened_picture(data) as image:
         if (image.height, image.width) != tuple(shape[:2]):
             raise BadEpisode(f"an image of {image.height} x {image.width} where {shape[0]} x {shape[1]} is declared")
+        return pixels_of(image)
+
+
+def pixels_of(image: Any) -> np.ndarray:
+    """Pixels of an opened image, uint8 `h w 3`; a large one is read in strips, so that it is in memory once."""
+    if image.height * image.width <= SMALL:
         return np.asarray(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, STRIP):
+        bottom = min(top + STRIP, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert("RGB"))
+    return pixels
 
 
 def picture_size(data: Any) -> tuple[int, int, int]:
@@ -57,6 +73,10 @@ def opened_picture(data: Any, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Ite
         with Image.open(io.BytesIO(data), formats=formats) as image:
             if max(image.size) > MAX_SIDE:
                 raise BadEpisode(f"an image of {image.height} x {image.width}, expected at most {MAX_SIDE} px a side")
+            held = PROGRESSIVE if image.info.get("progressive") else PLAIN
+            if held * image.width * image.height > 2 * len(data) + MOST_BYTES:
+                problem = f"an image of {image.height} x {image.width}, too large for a file of {len(data)} bytes"
+                raise BadEpisode(problem)
             yield image
     except BadEpisode:
         raise

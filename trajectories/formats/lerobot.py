@@ -15,12 +15,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from jepa_mpc.errors import BadEpisode
+from jepa_mpc.plain_json import parse_json_lines
 from jepa_mpc.trajectories.episode import EPISODE_INDEX, TASK_INDEX
 from jepa_mpc.trajectories.formats.base import fault, read_json
 from jepa_mpc.trajectories.formats.lerobot_base import Entry, LeRobotReader
 from jepa_mpc.trajectories.formats.lerobot_features import INFO
 from jepa_mpc.trajectories.formats.tables import Table
-from jepa_mpc.trajectories.guards import parse_json_lines, plain_file, read_plain
+from jepa_mpc.trajectories.guards import plain_file, read_plain
 
 
 class LeRobotV3(LeRobotReader):
@@ -165,7 +166,12 @@ class LeRobotV21(LeRobotReader):
             return {}
         try:
             rows = parse_json_lines(read_plain(self.check_file(path), self.path))
-            return {int(row[TASK_INDEX]): str(row["task"]) for row in rows}
+            wrong = next(
+                (row for row in rows if type(row[TASK_INDEX]) is not int or type(row["task"]) is not str), None
+            )
+            if wrong is not None:
+                raise ValueError(f"a task is {str(wrong)[:80]}")
+            return {row[TASK_INDEX]: row["task"] for row in rows}
         except BadEpisode:
             raise
         except (ValueError, KeyError, TypeError) as error:

@@ -72,6 +72,8 @@ def read_features(info: Mapping[str, Any], *, fps: float) -> tuple[dict[str, Fea
             name, one = key, f"{key}: has the dtype {kind}, known are {', '.join(sorted(NUMERIC))}"
         if name.endswith("_depth") and key.removesuffix("_depth") in declared:  # the depth of that camera
             name = name.removesuffix("_depth")
+        if name in found:
+            one = f"{key}: {found[name].key} has its name, {name}"
         if isinstance(one, str):
             remarks.append(f"{one}; it is left out")
         else:

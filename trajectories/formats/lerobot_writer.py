@@ -16,12 +16,12 @@ from jepa_mpc import __version__
 from jepa_mpc.files import atomic_folder
 from jepa_mpc.trajectories.checksums import NAME, write_checksums
 from jepa_mpc.trajectories.episode import DEPTH, EPISODE_INDEX, FRAME_INDEX, IMAGES, TASK_INDEX, TIMESTAMP
-from jepa_mpc.trajectories.formats.base import Log, fault
+from jepa_mpc.trajectories.formats.base import Log, blocks, fault
 from jepa_mpc.trajectories.formats.depth import DepthCodes, encode_depth
 from jepa_mpc.trajectories.formats.image_codec import encode_png
 from jepa_mpc.trajectories.formats.lerobot_base import ORIGIN
 from jepa_mpc.trajectories.formats.lerobot_features import INFO, THEIR_NAMES
-from jepa_mpc.trajectories.formats.summary import depth_summary, merge, picture_summary, summary
+from jepa_mpc.trajectories.formats.summary import DepthSummary, PictureSummary, merge, summary
 from jepa_mpc.trajectories.formats.tables import image_column, write_table
 from jepa_mpc.trajectories.formats.videos import DEPTH_CODEC, ENCODERS, GREY, VideoEncoder
 
@@ -91,7 +91,7 @@ class _Writer:
     def _episode(self, index: int) -> None:
         length = self.log.lengths[index]
         clock = [name for name in (TIMESTAMP, TASK_INDEX) if name in self.log.fields]
-        columns = self.log.read(index, 0, length, [*self.rows, *self.films, *clock])
+        columns = self.log.read(index, 0, length, [*self.rows, *clock])
         self._check_clock(columns, index)
         tasks, task_index = self._number_tasks(index, columns.get(TASK_INDEX, np.zeros(length, np.int64)))
         part: dict[str, Any] = {self.keys[name]: _flat(columns[name]) for name in self.rows}
@@ -103,22 +103,13 @@ class _Writer:
             TASK_INDEX: task_index,
         }
         found = {name: summary(values) for name, values in part.items()}
-        found |= {self.keys[name]: picture_summary(columns[name]) for name in self.images}
-        found |= {self.keys[name]: depth_summary(columns[name]) for name in self.depths}
         entry: dict[str, Any] = {
             "episode_index": index, "tasks": tasks, "length": length,
             "dataset_from_index": self.first, "dataset_to_index": self.first + length,
             "data/chunk_index": self.data_file // CHUNK, "data/file_index": self.data_file % CHUNK,
             "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0,
         }  # fmt: skip
-        for name, film in self.films.items():
-            if self.frames == "image":
-                encode = encode_depth if name in self.depths else encode_png
-                cells = [encode(picture) for picture in columns[name]]
-                self.part_bytes += sum(map(len, cells))
-                part[self.keys[name]] = image_column(cells)
-            else:
-                entry |= film.add(self._levels(columns[name], name, index))
+        found |= self._pictures(index, part, entry)
         entry |= {f"stats/{name}/{key}": value for name, facts in found.items() for key, value in facts.items()}
         self.entries.append(entry)
         self.summaries.append(found)
@@ -127,6 +118,27 @@ class _Writer:
         self.first += length
         if self.part_bytes > DATA_MB << 20:
             self._flush()
+
+    def _pictures(self, index: int, part: dict[str, Any], entry: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Write the pictures of an episode block by block, note where they lie, and sum them up."""
+        length = self.log.lengths[index]
+        sums = {name: (DepthSummary if name in self.depths else PictureSummary)(length) for name in self.films}
+        cells: dict[str, list[bytes]] = {name: [] for name in self.films}
+        begins = {} if self.frames == "image" else {name: film.begin() for name, film in self.films.items()}
+        for block in blocks(self.log, index, list(self.films)):
+            for name, film in self.films.items():
+                sums[name].add(block[name])
+                if self.frames == "image":
+                    cells[name] += map(encode_depth if name in self.depths else encode_png, block[name])
+                else:
+                    film.write(self._levels(block[name], name, index))
+        for name, film in self.films.items():
+            if self.frames == "image":
+                self.part_bytes += sum(map(len, cells[name]))
+                part[self.keys[name]] = image_column(cells.pop(name))
+            else:
+                entry |= film.end(begins[name])
+        return {self.keys[name]: sums[name].result() for name in (*self.images, *self.depths)}
 
     def _key(self, name: str) -> str:
         """LeRobot's name of a field: depth is listed among the cameras."""
@@ -144,7 +156,8 @@ class _Writer:
 
     def _number_tasks(self, index: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
         """The task texts of an episode, and the index of the text for each step."""
-        texts = [str(text) for text in self.log.metadata(index).get("tasks") or [NO_TASK]]
+        listed = self.log.metadata(index).get("tasks") or [NO_TASK]
+        texts = [str(text) for text in (listed if isinstance(listed, list | tuple) else [listed])]
         order = list(dict.fromkeys(rows.tolist()))
         if len(order) == 1:
             texts = texts[:1]
@@ -225,20 +238,27 @@ class _Films:
         self.folder, self.key, self.fps, self.codec, self.number = folder, key, fps, codec, -1
         self.film: VideoEncoder | None = None
 
-    def add(self, pictures: Iterable[np.ndarray]) -> dict[str, Any]:
+    def begin(self) -> dict[str, Any]:
+        """Where the next episode lies, and when it begins there."""
         if self.film is None or self.film.written_bytes() > VIDEO_MB << 20:
             self.close()
             self.number += 1
             numbers = {"chunk_index": self.number // CHUNK, "file_index": self.number % CHUNK}
             path = self.folder / VIDEO_PATH.format(video_key=self.key, **numbers)
             self.film = VideoEncoder(path, fps=self.fps, codec=self.codec).__enter__()  # type: ignore[arg-type]
-        begins = self.film.count / self.fps
+        numbers = {"chunk_index": self.number // CHUNK, "file_index": self.number % CHUNK}
+        return {**numbers, "from_timestamp": self.film.count / self.fps}
+
+    def write(self, pictures: Iterable[np.ndarray]) -> None:
+        """Append some of its pictures."""
+        assert self.film is not None
         self.film.write(pictures)
-        facts = {"chunk_index": self.number // CHUNK, "file_index": self.number % CHUNK, "from_timestamp": begins}
-        return {
-            f"videos/{self.key}/{name}": value
-            for name, value in {**facts, "to_timestamp": self.film.count / self.fps}.items()
-        }
+
+    def end(self, begun: Mapping[str, Any]) -> dict[str, Any]:
+        """All that is noted of the episode."""
+        assert self.film is not None
+        facts = {**begun, "to_timestamp": self.film.count / self.fps}
+        return {f"videos/{self.key}/{name}": value for name, value in facts.items()}
 
     def close(self) -> None:
         if self.film is not None:

@@ -6,15 +6,11 @@ under their final name only when they are complete.
 
 from __future__ import annotations
 
-import ast
-import io
 import json
-import math
 import re
-import struct
 import zipfile
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,9 +19,11 @@ import numpy as np
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.files import atomic_file
 from jepa_mpc.interfaces import Field
+from jepa_mpc.plain_json import parse_json
 from jepa_mpc.trajectories.checksums import Checksums
 from jepa_mpc.trajectories.episode import (
     EPISODE_INDEX,
+    IMAGES,
     TIMESTAMP,
     Episode,
     check_column,
@@ -34,16 +32,13 @@ from jepa_mpc.trajectories.episode import (
     validate,
 )
 from jepa_mpc.trajectories.formats.base import check_pace, check_sound
-from jepa_mpc.trajectories.guards import parse_json, plain_file, read_plain, time_step
+from jepa_mpc.trajectories.formats.npz_members import FORMAT_VERSION as FORMAT_VERSION
+from jepa_mpc.trajectories.formats.npz_members import METADATA as METADATA
+from jepa_mpc.trajectories.formats.npz_members import Pictures, read_members
+from jepa_mpc.trajectories.guards import plain_file, read_plain, time_step
 
-FORMAT_VERSION = 1
-METADATA = "metadata.json"
 MANIFEST = "manifest.json"
 FILE_NAME = re.compile(r"episode_(\d{6,})\.npz")
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, struct.error, RuntimeError,
-              NotImplementedError, OverflowError, IndexError)  # fmt: skip
-MAX_HEADER = 4096
-MAX_DIRECTORY = 1 << 17  # bytes of a zip directory: hundreds of members
 LOST_STEPS = 4.0  # allowed gap between two rows: camera recordings use this format, too
 
 
@@ -60,13 +55,38 @@ def write_episode(path: Path, episode: Episode) -> None:
         OSError: If the disk is full or the folder cannot be written.
     """
     validate(episode, path.name)
-    text = json.dumps({"format_version": FORMAT_VERSION, **episode.metadata}, sort_keys=True, allow_nan=False)
+    with episode_file(path, episode.metadata) as write:
+        for name, array in episode.arrays.items():
+            write(name, array.shape, array.dtype, [array])
 
+
+@contextmanager
+def episode_file(path: Path, metadata: Mapping[str, Any]) -> Iterator[Callable[..., None]]:
+    """Write the arrays of an episode one after another; the file appears when the block ends without an error.
+
+    Args:
+        path: Where it shall appear.
+        metadata: JSON values.
+
+    Yields:
+        `write(name, shape, dtype, blocks)`, which writes an array whose rows come in blocks.
+
+    Raises:
+        ValueError: If the metadata hold NaN or an infinity.
+        OSError: If the disk is full or the folder cannot be written.
+    """
+    text = json.dumps({"format_version": FORMAT_VERSION, **metadata}, sort_keys=True, allow_nan=False)
     with atomic_file(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(METADATA), text)
-        for name, array in episode.arrays.items():
+
+        def write(name: str, shape: tuple[int, ...], dtype: np.dtype, blocks: Iterable[np.ndarray]) -> None:
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
             with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+                np.lib.format.write_array_header_1_0(member, header)
+                for block in blocks:
+                    member.write(np.ascontiguousarray(block).data)
+
+        yield write
 
 
 def read_episode(path: Path) -> Episode:
@@ -79,114 +99,6 @@ def read_episode(path: Path) -> Episode:
     episode = Episode(arrays=arrays, metadata=metadata)
     validate(episode, path.name)
     return episode
-
-
-def read_members(path: Path, names: Iterable[str] | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read the named arrays (None: all) and the metadata of one file, checked against their checksums.
-
-    Raises:
-        BadEpisode: If the file or a member is damaged or missing.
-    """
-    plain_file(path, path.parent)
-    try:
-        with BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
-            file.most = file.total  # the directory has been parsed
-            _check_members(archive, path.name)
-            metadata = _metadata(archive, path.name)
-            if names is None:
-                names = [info.filename.removesuffix(".npy") for info in archive.infolist() if info.filename != METADATA]
-            return {name: _array(archive, name, where=path.name) for name in names}, metadata
-    except BadEpisode:
-        raise
-    except UNREADABLE as error:
-        raise BadEpisode(f"{path.name}: field 'file': damaged or cut short ({error})") from error
-
-
-class BoundedFile(io.FileIO):
-    """A file whose reads never request more bytes than the file has left, so that a false header cannot allocate.
-
-    While the zip directory is parsed, reads are limited to the size of an episode's directory.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "rb")
-        self.total = path.stat().st_size
-        self.most = MAX_DIRECTORY
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """At most that many bytes, and never more than remain."""
-        left = min(max(self.total - self.tell(), 0), self.most)
-        return super().read(left if size is None or size < 0 else min(size, left))
-
-
-def _bytes(archive: zipfile.ZipFile, member: str, *, field: str, where: str) -> bytes:
-    """The bytes of one member; an error names the field."""
-    try:
-        info = archive.getinfo(member)
-    except KeyError as error:
-        raise BadEpisode(f"{where}: field {field!r} is missing") from error
-    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-        raise BadEpisode(f"{where}: field {field!r} must be stored uncompressed")
-    if not 0 < info.file_size <= archive.fp.total:  # type: ignore[union-attr]
-        raise BadEpisode(f"{where}: field {field!r} claims {info.file_size} bytes, more than the file holds")
-    try:
-        return archive.read(info)
-    except UNREADABLE as error:
-        raise BadEpisode(f"{where}: field {field!r} is damaged ({error})") from error
-
-
-def _check_members(archive: zipfile.ZipFile, where: str) -> None:
-    names = [info.filename for info in archive.infolist()]
-    twice = next((name for at, name in enumerate(sorted(names)[1:]) if sorted(names)[at] == name), None)
-    if twice is not None:
-        raise BadEpisode(f"{where}: field {twice.removesuffix('.npy')!r} occurs twice: write the file again")
-
-
-def _metadata(archive: zipfile.ZipFile, where: str) -> dict[str, Any]:
-    raw = _bytes(archive, METADATA, field=METADATA, where=where)
-    try:
-        metadata = parse_json(raw)
-    except ValueError as error:
-        raise BadEpisode(f"{where}: field {METADATA!r} is not JSON ({error})") from error
-    if not isinstance(metadata, dict):
-        raise BadEpisode(f"{where}: field {METADATA!r} must be a JSON object")
-    version = metadata.pop("format_version", None)
-    if version != FORMAT_VERSION:
-        raise BadEpisode(
-            f"{where}: field {METADATA!r}: format_version is {version!r}, this program reads {FORMAT_VERSION}"
-        )
-    return metadata
-
-
-def _array(archive: zipfile.ZipFile, name: str, *, where: str) -> np.ndarray:
-    """Parse one .npy member without trusting its header: dtype from a short list, size equal to the bytes."""
-    raw = _bytes(archive, name + ".npy", field=name, where=where)
-    shape, dtype, end = npy_header(raw, name, where=where)
-    if math.prod(shape) * dtype.itemsize != len(raw) - end:
-        raise BadEpisode(f"{where}: field {name!r} claims shape {shape} but holds {len(raw) - end} bytes")
-    return np.frombuffer(raw, dtype, offset=end).reshape(shape)
-
-
-def npy_header(head: bytes, name: str, *, where: str) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape, dtype and length of the header of a .npy file, from its first bytes.
-
-    Raises:
-        BadEpisode: If it is not of version 1.0, or declares a type or shape that no log has.
-    """
-    if len(head) < 10 or head[:8] != b"\x93NUMPY\x01\x00":
-        raise BadEpisode(f"{where}: field {name!r} is not a .npy array of version 1.0")
-    end = 10 + int.from_bytes(head[8:10], "little")
-    if end > min(len(head), MAX_HEADER):
-        raise BadEpisode(f"{where}: field {name!r} has a header of {end} bytes")
-    try:
-        header = ast.literal_eval(head[10:end].decode("latin1").strip())
-        shape, descr, fortran = tuple(header["shape"]), header["descr"], header["fortran_order"]
-        sizes_sound = all(type(size) is int and size >= 0 for size in shape)
-    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
-        raise BadEpisode(f"{where}: field {name!r} has an unreadable header") from error
-    if not sizes_sound or fortran is not False or descr not in ("|u1", "|b1", "<f4", "<f8", "<i8", "<i4", "<f2"):
-        raise BadEpisode(f"{where}: field {name!r} has dtype {descr!r} or shape {shape!r} that no episode has")
-    return shape, np.dtype(descr), end
 
 
 class NpzStore:
@@ -216,6 +128,7 @@ class NpzStore:
             raise BadEpisode(f"{self.folder}: field 'episode_{gap:06d}.npz' is missing although later episodes exist")
         self.paths = [episode_path(self.folder, index) for index in indices]
         self.damaged: dict[int, str] = {}
+        self._summed: dict[Path, tuple[tuple[int, ...], set[str]]] = {}
         self.lengths: Sequence[int] = [self._length(index) for index in indices]
         self.checksums = Checksums(self.folder)
         noted = check_manifest(self.folder, self.lengths, self.damaged)
@@ -244,10 +157,11 @@ class NpzStore:
             raise IndexError(f"steps {start}..{stop} are not inside episode {episode} of {length} steps")
         path = self.paths[episode]
         self.checksums.check(path)
-        arrays, metadata = read_members(path, names)
+        arrays, metadata = read_members(path, names, pictures=self._pictures(path, start, stop, length))
         self._check_rate(metadata, path.name)
         for name, array in arrays.items():
-            check_column(name, array, length=length, where=path.name)
+            seen = stop - start if name.startswith(IMAGES) else length
+            check_column(name, array, length=seen, where=path.name)
             if array.shape[1:] != self.fields[name].shape:
                 raise BadEpisode(
                     f"{path.name}: field {name!r} has steps of shape {array.shape[1:]}, the log has "
@@ -256,7 +170,16 @@ class NpzStore:
         check_rising(arrays, path.name)
         if TIMESTAMP in arrays:
             check_pace(arrays[TIMESTAMP], self.dt_s, lost_steps=LOST_STEPS, where=path.name, episode=episode)
-        return {name: array[start:stop] for name, array in arrays.items()}
+        return {name: array if name.startswith(IMAGES) else array[start:stop] for name, array in arrays.items()}
+
+    def _pictures(self, path: Path, start: int, stop: int, steps: int) -> Pictures:
+        """The rows of pictures that are wanted; what was summed up of a file counts as long as it does not change."""
+        facts = plain_file(path, path.parent).stat()
+        state = (facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        known, summed = self._summed.get(path, (state, set()))
+        summed = summed if known == state else set()
+        self._summed[path] = (state, summed)
+        return Pictures(start, stop, steps, summed)
 
     def episode(self, index: int) -> Episode:
         """One whole episode with its metadata, checked.
@@ -329,10 +252,18 @@ def check_manifest(folder: Path, lengths: Sequence[int], damaged: Mapping[int, s
     if not path.exists() and not path.is_symlink():
         return {}
     try:
-        entries = parse_json(read_plain(path, folder))["episodes"]
-        listed = [int(entry["length"]) for entry in entries]
+        noted = parse_json(read_plain(path, folder))
+        if noted.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+            raise ValueError(f"format_version is {noted['format_version']!r}, this program reads {FORMAT_VERSION}")
+        entries = noted["episodes"]
+        listed = [_length_of(entry) for entry in entries]
         files = {episode_path(folder, index).name: entry for index, entry in enumerate(entries)}
+        other = next((name for name, entry in files.items() if entry.get("file", name) != name), None)
+        if other is not None:
+            raise ValueError(f"{str(files[other]['file'])[:80]!r} stands in the place of {other}")
         sums = {name: {"sha256": str(entry["sha256"])} for name, entry in files.items() if "sha256" in entry}
+        if sums and len(sums) < len(files):
+            raise ValueError("some episodes have no sha256")
     except BadEpisode:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -344,6 +275,13 @@ def check_manifest(folder: Path, lengths: Sequence[int], damaged: Mapping[int, s
             f"{len(lengths)} episodes, {sum(lengths)} steps"
         )
     return dict(sums)
+
+
+def _length_of(entry: Mapping[str, Any]) -> int:
+    length = entry["length"]
+    if type(length) is not int or not 0 < length < 2**40:
+        raise ValueError(f"the length {str(length)[:80]!r}")
+    return length
 
 
 def _time_step(metadata: Mapping[str, Any], where: str) -> float:

@@ -18,7 +18,7 @@ from jepa_mpc.errors import BadEpisode
 from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import ACTION, COLUMNS, IMAGES, STATE
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, image_shape
-from jepa_mpc.trajectories.formats.npz import MAX_HEADER, UNREADABLE, BoundedFile, npy_header
+from jepa_mpc.trajectories.formats.npz_members import MAX_HEADER, UNREADABLE, BoundedFile, npy_header
 from jepa_mpc.trajectories.guards import Patience, check_room
 
 TERMINALS, CAMERA = "terminals", "pixels"

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 from jepa_mpc.errors import MissingPackage
 from jepa_mpc.files import atomic_file
+from jepa_mpc.plain_json import parse_json
 from jepa_mpc.trajectories.checksums import write_checksums
 from jepa_mpc.trajectories.episode import ACTION, DONE, IMAGES
-from jepa_mpc.trajectories.formats.base import Log, fault
+from jepa_mpc.trajectories.formats.base import Log, blocks, fault
 from jepa_mpc.trajectories.formats.h5 import READ_ERRORS, attribute, member_of, names_of, noted_count, open_h5
 from jepa_mpc.trajectories.formats.h5log import H5Episode, H5Log, episode_at, numbered
-from jepa_mpc.trajectories.guards import parse_json, time_step
+from jepa_mpc.trajectories.guards import time_step
 
 THEIRS = {"actions": ACTION, "dones": DONE, "rewards": "reward"}
 OURS = {ours: theirs for theirs, ours in THEIRS.items()}
@@ -81,13 +82,24 @@ def write_robomimic(log: Log, path: Path, *, progress: Callable[[Iterable[int]],
         data.attrs["env_args"] = json.dumps({"env_name": log.format, "type": 2, "env_kwargs": kwargs})
         for index in progress(range(len(log.lengths))):
             demo = data.create_group(f"demo_{index}")
-            for name, column in log.read(index, 0, log.lengths[index], list(log.fields)).items():
-                demo.create_dataset(_their_name(name), data=column)
+            for name in log.fields:
+                _write_column(demo, log, index, name)
             demo.attrs["num_samples"] = log.lengths[index]
             demo.attrs["metadata"] = json.dumps(log.metadata(index))
         data.attrs["total"] = sum(log.lengths)
     write_checksums(path)
     return path
+
+
+def _write_column(demo: Any, log: Log, index: int, name: str) -> None:
+    """One field of an episode, block by block."""
+    column, at = None, 0
+    for block in blocks(log, index, [name]):
+        rows = block[name]
+        if column is None:
+            column = demo.create_dataset(_their_name(name), (log.lengths[index], *rows.shape[1:]), rows.dtype)
+        column[at : at + len(rows)] = rows
+        at += len(rows)
 
 
 def _their_name(name: str) -> str:

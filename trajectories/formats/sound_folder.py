@@ -33,7 +33,7 @@ class SoundFolderReader(FolderReader):
         path: The folder.
 
     Raises:
-        BadEpisode: If there is no sound, one is damaged or not mono, or their rates differ; names it.
+        BadEpisode: If there is no sound, or all are damaged, not mono or of other rates than the first.
     """
 
     format: ClassVar[str] = "sounds"
@@ -41,13 +41,10 @@ class SoundFolderReader(FolderReader):
     held: ClassVar[str] = SOUND
 
     def __init__(self, path: str | Path) -> None:
-        super().__init__(path)
         self.rate: int | None = None
-        sizes = [len(self._wave(index)) for index in range(len(self.files))]
+        super().__init__(path)
         assert self.rate is not None
-        self.step: int = round(STEP_S * self.rate)
         self.dt_s = self.step / self.rate
-        self.lengths = [-(-size // self.step) for size in sizes]
         self.cameras = (CAMERA,)
         self.fields = {
             IMAGES + CAMERA: Field((SIDE, SIDE, 3), "uint8", "RGB", 1 / self.dt_s),
@@ -59,6 +56,16 @@ class SoundFolderReader(FolderReader):
         wave = self._wave(episode)
         steps = np.pad(wave, (0, self.lengths[episode] * self.step - len(wave))).reshape(-1, self.step)[start:stop]
         return {name: steps if name == SOUND else loudness(steps) for name in names}
+
+    @property
+    def step(self) -> int:
+        """Samples of a step."""
+        assert self.rate is not None
+        return round(STEP_S * self.rate)
+
+    def count(self, index: int) -> int:
+        """Steps of a sound; the first sound decides the rate."""
+        return -(-len(self._wave(index)) // self.step)
 
     def _wave(self, index: int) -> Wave:
         try:

@@ -19,11 +19,70 @@ def summary(column: np.ndarray) -> dict[str, Any]:
     return {name: value.tolist() for name, value in found.items()} | {"count": [len(rows)]}
 
 
-def picture_summary(pictures: np.ndarray) -> dict[str, Any]:
-    """Statistics of images `T h w 3` per channel, in [0, 1], over at most a hundred evenly spaced ones."""
-    chosen = pictures[np.linspace(0, len(pictures) - 1, min(len(pictures), MAX_PICTURES)).astype(int)]
+class Spread:
+    """At most a hundred evenly spread rows of an episode, picked out of its blocks.
+
+    Args:
+        length: Steps of the episode.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.wanted = np.linspace(0, length - 1, min(length, MAX_PICTURES)).astype(int)
+        self.seen = 0
+
+    def pick(self, block: np.ndarray) -> np.ndarray:
+        """Those of the next rows that are wanted."""
+        inside = (self.wanted >= self.seen) & (self.wanted < self.seen + len(block))
+        picked: np.ndarray = block[self.wanted[inside] - self.seen]
+        self.seen += len(block)
+        return picked
+
+
+class PictureSummary:
+    """Statistics of pictures per channel, in [0, 1], over at most a hundred evenly spread ones.
+
+    Args:
+        length: Pictures of the episode.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.spread, self.counts = Spread(length), np.zeros((3, 256), dtype=np.int64)
+
+    def add(self, pictures: np.ndarray) -> None:
+        """Count the next pictures `T h w 3`."""
+        for picture in self.spread.pick(pictures):
+            self.counts += np.stack([np.bincount(picture[..., c].reshape(-1), minlength=256) for c in range(3)])
+
+    def result(self) -> dict[str, Any]:
+        """The statistics, as lists."""
+        return _of_levels(self.counts, len(self.spread.wanted))
+
+
+class DepthSummary:
+    """Statistics of depth in its own unit, over at most a hundred evenly spread maps.
+
+    Args:
+        length: Maps of the episode.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.spread, self.kept = Spread(length), list[np.ndarray]()
+
+    def add(self, maps: np.ndarray) -> None:
+        """Keep those of the next maps `T h w` that count."""
+        self.kept.append(self.spread.pick(maps))
+
+    def result(self) -> dict[str, Any]:
+        """The statistics, as lists."""
+        chosen = np.concatenate(self.kept)
+        found = summary(chosen.reshape(-1, 1))
+        return {name: [[value]] for name, value in found.items()} | {"count": [len(chosen)]}
+
+
+def _of_levels(counts: np.ndarray, pictures: int) -> dict[str, Any]:
+    """Statistics of colours, from how often each level occurs `3 256`."""
     levels = np.arange(256) / 255
-    shares = np.stack([np.bincount(chosen[..., c].reshape(-1), minlength=256) for c in range(3)]).astype(np.float64)
+    shares = counts.astype(np.float64)
     shares /= shares.sum(1, keepdims=True)
     mean = shares @ levels
     reached = shares.cumsum(1)
@@ -34,14 +93,7 @@ def picture_summary(pictures: np.ndarray) -> dict[str, Any]:
         "std": np.sqrt(np.maximum(shares @ levels**2 - mean**2, 0)),
     }
     found |= {name: levels[(reached >= share - 1e-12).argmax(1)] for name, share in QUANTILES.items()}
-    return {name: value.reshape(3, 1, 1).tolist() for name, value in found.items()} | {"count": [len(chosen)]}
-
-
-def depth_summary(maps: np.ndarray) -> dict[str, Any]:
-    """Statistics of depth `T h w` in its own unit, over at most a hundred evenly spaced maps."""
-    chosen = maps[np.linspace(0, len(maps) - 1, min(len(maps), MAX_PICTURES)).astype(int)]
-    found = summary(chosen.reshape(-1, 1))
-    return {name: [[value]] for name, value in found.items()} | {"count": [len(chosen)]}
+    return {name: value.reshape(3, 1, 1).tolist() for name, value in found.items()} | {"count": [pictures]}
 
 
 def merge(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:

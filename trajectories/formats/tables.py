@@ -13,6 +13,7 @@ import numpy as np
 from jepa_mpc.errors import BadEpisode, MissingPackage
 from jepa_mpc.files import atomic_file
 from jepa_mpc.trajectories.formats.base import fault
+from jepa_mpc.trajectories.formats.parquet_pages import unpacked_bytes
 from jepa_mpc.trajectories.guards import GRACE_BYTES, check_room, plain_file
 
 MAX_ROWS = 100_000_000
@@ -135,8 +136,8 @@ class Table:
             raise self._damaged(name, error) from error
 
     def _decoded(self, name: str, groups: Sequence[int], skip: int, count: int) -> Any:
-        """Rows skip..skip+count-1 of row groups; texts and images in batches, since equal values are stored once."""
-        chunks = [chunk for group in groups for chunk in self._chunks[group] if chunk.belongs_to(name)]
+        """Rows skip..skip+count-1 of row groups; texts and pictures in batches, since equal ones are stored once."""
+        chunks = [self._measured(group, at) for group in groups for at in self._parts_of(name, group)]
         check_room(sum(max(chunk.decoded, chunk.unpacked) for chunk in chunks), self.path, field=name)
         rows = sum(self._groups[group] for group in groups)
         if all(chunk.fixed for chunk in chunks):
@@ -148,6 +149,18 @@ class Table:
         longest = max((chunk.unpacked for chunk in chunks), default=1)
         size = max(1, min(MAX_BATCH, GRACE_BYTES // 2 // max(longest, 1)))
         return self._batched(name, groups, skip, count, size)
+
+    def _parts_of(self, name: str, group: int) -> list[int]:
+        return [at for at, chunk in enumerate(self._chunks[group]) if chunk.belongs_to(name)]
+
+    def _measured(self, group: int, at: int) -> _Chunk:
+        """A chunk with what its pages claim, where that is more than the footer says; looked at once."""
+        chunk = self._chunks[group][at]
+        if not chunk.measured:
+            claimed = unpacked_bytes(self.path, chunk.start, chunk.length)
+            chunk = chunk._replace(unpacked=max(chunk.unpacked, claimed), measured=True)
+            self._chunks[group][at] = chunk
+        return chunk
 
     def _batched(self, name: str, groups: Sequence[int], skip: int, count: int, size: int) -> Any:
         arrow, _ = _arrow()
@@ -190,13 +203,16 @@ class Table:
 
 
 class _Chunk(NamedTuple):
-    """One column of one row group as the footer declares it: path, number of values, their bytes."""
+    """One column of one row group as the footer declares it: path, number of values, their bytes, and its place."""
 
     path: str
     values: int
     decoded: int
     unpacked: int
     fixed: bool
+    start: int
+    length: int
+    measured: bool = False
 
     def belongs_to(self, name: str) -> bool:
         """Whether it is that column or a part of it."""
@@ -208,7 +224,13 @@ def _chunk(column: Any) -> _Chunk:
     if count < 0 or unpacked < 0:
         raise ValueError(f"a column of {count} values in {unpacked} bytes")
     width = WIDTHS.get(str(column.physical_type), 16)
-    return _Chunk(str(column.path_in_schema), count, width * count, unpacked, "BYTE" not in str(column.physical_type))
+    start, length = int(column.data_page_offset), int(column.total_compressed_size)
+    if column.has_dictionary_page and 0 < column.dictionary_page_offset < start:
+        start = int(column.dictionary_page_offset)
+    if start < 0 or length < 0 or column.file_path:
+        raise ValueError(f"a column of {length} bytes at {start} {column.file_path}")
+    fixed = "BYTE" not in str(column.physical_type)
+    return _Chunk(str(column.path_in_schema), count, width * count, unpacked, fixed, start, length)
 
 
 def _check_footer(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from jepa_mpc.checkpoint import save_checkpoint
 from jepa_mpc.encoders import ViTSizes
 from jepa_mpc.encoders.adapters.plain import read_table
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.strict import check_finite
 from jepa_mpc.world_model.adapters.lewm_names import NEWER_TO_RELEASED, OURS_TO_RELEASED
 from jepa_mpc.world_model.parts.actions import ActionScale
@@ -279,7 +279,7 @@ def weight_file(path: Path) -> Path:
 
 def _read_config(file: Path) -> Mapping[str, Any]:
     try:
-        config = json.loads(file.read_text())
+        config = read_json_file(file)
     except (OSError, ValueError) as error:
         raise BadCheckpoint(f"{file} is not a readable configuration: {error}") from error
     if not isinstance(config, dict):

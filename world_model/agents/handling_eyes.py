@@ -12,6 +12,7 @@ sensors have the order of a simulator's: every control that reads those can read
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -46,6 +47,21 @@ class Track:
         self.place, self.variance = self.place + gain * (place - self.place), gain * doubt_m**2
 
 
+def check_heads(model: WorldModel) -> Callable[[Tensor], Tensor]:
+    """Refuse a world model that cannot handle; returns its head for displacements.
+
+    Raises:
+        BadCheckpoint: If it lacks a head; names those that are missing.
+    """
+    missing = [name for name in (OBJECT, GRIP, HELD) if name not in model.readings]
+    if missing or model.position_head is None:
+        raise BadCheckpoint(
+            f"handling needs heads for displacement, {OBJECT}, {GRIP} and {HELD}, this world model lacks "
+            f"{', '.join([*missing, *([] if model.position_head else ['displacement'])])}: train system=handling"
+        )
+    return model.position_head
+
+
 class HandlingEyes:
     """Remembers one episode: what is seen now, and where the goal was read to be so far.
 
@@ -60,13 +76,7 @@ class HandlingEyes:
     """
 
     def __init__(self, model: WorldModel, *, low: Tensor, high: Tensor, widest_m: float) -> None:
-        missing = [name for name in (OBJECT, GRIP, HELD) if name not in model.readings]
-        if missing or model.position_head is None:
-            raise BadCheckpoint(
-                f"handling needs heads for displacement, {OBJECT}, {GRIP} and {HELD}, this world model lacks "
-                f"{', '.join([*missing, *([] if model.position_head else ['displacement'])])}: train system=handling"
-            )
-        self.model, self._position = model, model.position_head
+        self.model, self._position = model, check_heads(model)
         thing, held = model.readings[OBJECT], model.readings[HELD]
         self.dynamics = ReadOutDynamics(
             model.dynamics, thing.read, thing.doubt, held.read, low=low, high=high, widest_m=widest_m

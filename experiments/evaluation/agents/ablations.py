@@ -27,6 +27,7 @@ from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.files import write_json
 from jepa_mpc.interfaces import Agent
+from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.reporting.record import plain
 from jepa_mpc.seeding import seed_of
 from jepa_mpc.step_log import StepLog
@@ -107,7 +108,7 @@ def kept(cell: AblationCell, folder: Path) -> dict[str, Any] | None:
     """The saved result of a cell, or None if its file is missing or damaged."""
     path = cell.path(folder)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_file(path)
         if content["key"] != cell.key:
             raise ValueError("it is the file of another cell")
         return dict(content["outcome"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from jepa_mpc.envs.task import Task
 from jepa_mpc.face.handling.handling_tasks import task_at
 from jepa_mpc.face.handling.state_agents import AGENTS, Planning
 from jepa_mpc.files import write_json
+from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.seeding import generator, seed_of
 
 
@@ -67,7 +67,7 @@ def load(cell: Cell, folder: Path) -> dict[str, Any] | None:
     path = cell.path(folder)
     if not path.exists():
         return None
-    found: dict[str, Any] = json.loads(path.read_text())
+    found: dict[str, Any] = read_json_file(path)
     return found if found["cell"] == asdict(cell) else None
 
 

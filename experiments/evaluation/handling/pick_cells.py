@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -21,7 +20,9 @@ from jepa_mpc.face.handling.pick_films import filming
 from jepa_mpc.face.handling.seeing_agents import ABLATIONS, FROZEN, SEEING, WORLD_MODEL
 from jepa_mpc.face.handling.state_agents import AGENTS, Planning
 from jepa_mpc.files import write_json
+from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.seeding import generator, seed_of
+from jepa_mpc.world_model.agents.handling_eyes import check_heads
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.dynamics.model import WorldModel
 
@@ -79,7 +80,7 @@ class PickWork:
 def load_cell(cell: PickCell, folder: Path) -> dict[str, Any] | None:
     """The saved result of a cell, or None if it was not played."""
     path = cell.path(folder)
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json_file(path) if path.exists() else None
 
 
 def work_cell(work: PickWork) -> dict[str, Any]:
@@ -118,8 +119,14 @@ def agents_of(*, frozen: bool, ablations: bool, true_dynamics: bool) -> list[str
 
 @lru_cache(maxsize=2)
 def model_at(folder: Path) -> WorldModel:
-    """A published world model, loaded once per process."""
-    return load_world_model(folder)
+    """A published world model, loaded once per process.
+
+    Raises:
+        BadCheckpoint: If it cannot be read, or cannot handle.
+    """
+    model = load_world_model(folder)
+    check_heads(model)
+    return model
 
 
 @lru_cache(maxsize=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from jepa_mpc.experiments.evaluation.planners.cells import FORMAT, Cell, Outcome
 from jepa_mpc.experiments.evaluation.planners.code_fingerprint import fingerprint
+from jepa_mpc.plain_json import read_json_file
 
 SHARED = ("mode", "start_seed")  # settings that all cells of a folder share
 BY_TASK = ("horizon", "steps", "execute", "robot")  # settings that the cells of one task share
@@ -84,7 +84,7 @@ def read(folder: Path) -> dict[str, Outcome]:
     found = {}
     for path in sorted((folder / "cells").glob("*.json")):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json_file(path)
             cell = Cell(**content.pop("cell"))
             if content.pop("format") != FORMAT or content.pop("key") != cell.key:
                 raise ValueError("it is the file of another cell")

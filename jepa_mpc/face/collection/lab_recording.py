@@ -9,118 +9,43 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict
 from functools import cache, partial
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from jepa_mpc import envs
 from jepa_mpc.errors import choose
-from jepa_mpc.face.collection.gym_recording import is_gym, record_gym
-from jepa_mpc.files import write_json
-from jepa_mpc.runs.run_folder import refuse_strangers
+from jepa_mpc.face.collection.collection_settings import (
+    BY_FEEL,
+    POLICIES,
+    PRACTICE,
+    TASKS,
+    check_strangers,
+    collection_of,
+    has_labs,
+)
+from jepa_mpc.face.collection.collection_settings import Collection as Collection
+from jepa_mpc.face.collection.collection_settings import settle as settle
+from jepa_mpc.face.collection.gym_recording import record_gym
+from jepa_mpc.files import only_writer
 from jepa_mpc.seeding import numpy_generator, seed_of
 from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND, HEARD, OBJECT, SOUND, Episode
 from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
-from jepa_mpc.trajectories.handling import Handle, fumble, play
-from jepa_mpc.trajectories.motion import Motion, Reach, reward_free_motion
+from jepa_mpc.trajectories.motion import Reach
 from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
 
 LOGGER = logging.getLogger(__name__)
-SETTINGS = "collect.json"
-LATER = ("task", "policy", "robot", "env", "goal", "checkpoint")  # not named by older logs, which have the defaults
-TASKS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
-POLICIES: dict[str, Callable[[Reach], Motion]] = {
-    "wander": reward_free_motion, "handle": Handle, "fumble": fumble, "play": play,
-}  # fmt: skip
-PRACTICE = "practice"
-BY_FEEL = ("handle", "fumble", "play", PRACTICE)
-CAMERAS = {"reach": ("left", "right"), "push": ("left", "right"), "pick": ("left", "right", "wrist")}
-HANDED_OVER = {"handle": 0.8, "fumble": 0.8, "play": 0.95, PRACTICE: 0.0}
-"""Share of the episodes that begin with the object in the hand."""
-
-
-def has_labs(task: str) -> bool:
-    """Whether a task is played in labs; the others are environments of gymnasium and names of `envs.ENVS`.
-
-    Raises:
-        UnknownName: If there is no such task; lists what exists.
-    """
-    plain = [name for name in envs.ENVS if name not in TASKS.values()]
-    return not is_gym(task) and choose({**dict.fromkeys(TASKS, True), **dict.fromkeys(plain, False)}, task, "task")
-
-
-def usual_cameras(task: str) -> tuple[str, ...]:
-    """The cameras that a task is recorded with unless others are asked for: its own, where it has no labs."""
-    if is_gym(task):
-        return ("render",)
-    if has_labs(task):
-        return CAMERAS[task]
-    env = envs.make(task)
-    env.close()
-    cameras: tuple[str, ...] = env.cameras
-    return cameras
-
-
-@dataclass(frozen=True, kw_only=True)
-class Collection:
-    """What is recorded; see configs/collect.yaml for the meaning of each number."""
-
-    labs: int
-    episodes: int
-    steps: int
-    image_size: int
-    cameras: tuple[str, ...]
-    split: str
-    lab_seed: int
-    seed: int
-    task: str = "reach"
-    policy: str = "wander"
-    robot: str = "panda"
-    checkpoint: str = ""
-    clouds: Mapping[str, Any] | None = None
-    sound: Mapping[str, Any] | None = None
-    env: Mapping[str, Any] = field(default_factory=dict)
-    goal: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("labs", "episodes", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.goal and not is_gym(self.task):
-            raise ValueError("goal= is for environments of gymnasium: task=gym:ID")
-        if not has_labs(self.task):
-            return
-        if self.env:
-            raise ValueError("env= is for environments without labs: task=gym:ID, or a name of envs.ENVS")
-        choose({**POLICIES, PRACTICE: None}, self.policy, "policy")
-        if (self.policy == PRACTICE) != bool(self.checkpoint):
-            raise ValueError(
-                f"policy={PRACTICE} needs checkpoint=, the world model that practises, and no other policy takes one; "
-                f"got policy={self.policy} checkpoint={self.checkpoint or 'null'}"
-            )
-        if self.policy in BY_FEEL and self.task != "pick":
-            raise ValueError(f"policy={self.policy} needs an object and a gripper: task=pick, got task={self.task}")
-        if self.sound is not None and self.task != "push":
-            raise ValueError(f"sound comes from a block that is pushed about: task=push, got task={self.task}")
-        unknown = (self.sound or {}).keys() - HEARING
-        if unknown:
-            raise ValueError(f"sound takes {', '.join(HEARING)}, got {', '.join(sorted(unknown))}")
-
-    @property
-    def total(self) -> int:
-        """Number of episodes."""
-        return self.labs * self.episodes
-
-
-HEARING = ("rate", "noise", "materials")
 SIZES = (0.7, 1.4)
 """Smallest and largest block that is heard, in the size of `MATERIALS`."""
+
+HANDED_OVER = {"handle": 0.8, "fumble": 0.8, "play": 0.95, PRACTICE: 0.0}
+"""Share of the episodes that begin with the object in the hand."""
 
 
 def record_one(collection: Collection, folder: Path, index: int) -> int:
@@ -194,20 +119,24 @@ def collect(collection: Collection, folder: Path, *, workers: int) -> NpzStore:
     """Record what is still missing and write the manifest.
 
     Raises:
-        ValueError: If the folder holds a log that was made with other settings.
+        ValueError: If the folder holds a log that was made with other settings, or something else.
+        Busy: If another process records into it.
         Stopped: If a signal came; the log is in order.
         OSError: If the disk is full; the log is in order.
     """
-    settle(collection, folder)
-    good = repair(folder)
-    missing = [index for index in range(collection.total) if index not in good]
-    if missing or not (folder / MANIFEST).exists():
-        (folder / MANIFEST).unlink(missing_ok=True)
-        record_all(partial(record_one, collection, folder), missing, folder, workers=workers, total=collection.total)
-        publish_staged(folder, next(i for i in range(collection.total + 1) if not _is_there(folder, i)))
-        (folder / ".staging").rmdir()
-        write_manifest(folder, dict(enumerate(NpzStore(folder).lengths)), asdict(collection))
-    return NpzStore(folder)
+    check_strangers(folder)
+    with only_writer(folder, what="recording"):
+        settle(collection, folder)
+        good = repair(folder)
+        missing = [index for index in range(collection.total) if index not in good]
+        if missing or not (folder / MANIFEST).exists():
+            (folder / MANIFEST).unlink(missing_ok=True)
+            one = partial(record_one, collection, folder)
+            record_all(one, missing, folder, workers=workers, total=collection.total)
+            publish_staged(folder, next(i for i in range(collection.total + 1) if not _is_there(folder, i)))
+            (folder / ".staging").rmdir()
+            write_manifest(folder, dict(enumerate(NpzStore(folder).lengths)), asdict(collection))
+        return NpzStore(folder)
 
 
 def record_all(record: Callable[[int], int], missing: list[int], folder: Path, *, workers: int, total: int) -> None:
@@ -232,31 +161,6 @@ def record_all(record: Callable[[int], int], missing: list[int], folder: Path, *
         publish_staged(folder, done)
 
 
-def settle(collection: Collection, folder: Path) -> None:
-    """Note the settings beside a new log; refuse to mix other settings into an old one (more episodes may be added)."""
-    refuse_strangers(folder, "a log", lambda name: name in (SETTINGS, MANIFEST) or name.startswith("episode_"))
-    path = folder / SETTINGS
-    wanted = OmegaConf.to_container(OmegaConf.create(asdict(collection)))
-    assert isinstance(wanted, dict)
-    if path.exists():
-        known: Any = OmegaConf.to_container(OmegaConf.load(path))
-        found: dict[str, Any] = {**_defaults(), **known}  # older logs do not name them
-        more = "labs" if has_labs(collection.task) else "episodes"
-        other = [name for name in map(str, wanted) if name != more and found.get(name) != wanted[name]]
-        if other:
-            listed = ", ".join(f"{name}={found.get(name)} (asked for {wanted[name]})" for name in other)
-            raise ValueError(f"{folder} was recorded with {listed}: use these settings or another folder")
-        if found[more] > wanted[more]:
-            raise ValueError(f"{folder} holds {found[more]} {more}, asked for {wanted[more]}: use another folder")
-    write_json(path, wanted)  # type: ignore[arg-type]
-
-
-def _defaults() -> dict[str, Any]:
-    """What older logs have where they do not say."""
-    known = {one.name: one for one in fields(Collection)}
-    return {name: {} if known[name].default is MISSING else known[name].default for name in LATER}
-
-
 def _is_there(folder: Path, index: int) -> bool:
     return (folder / f"episode_{index:06d}.npz").exists()
 
@@ -264,8 +168,6 @@ def _is_there(folder: Path, index: int) -> bool:
 @cache
 def _environment(name: str, robot: str, cameras: tuple[str, ...], image_size: int, steps: int) -> Any:
     """The one environment (and OpenGL context) of this process."""
-    from jepa_mpc import envs
-
     return envs.make(TASKS[name], robot=robot, cameras=cameras, image_size=image_size, budget=steps)
 
 
@@ -336,19 +238,5 @@ def record(cfg: DictConfig) -> NpzStore:
         BadEpisode: If the log that is to be continued is damaged.
         OSError: If the log cannot be written.
     """
-    names = {field.name for field in fields(Collection)}
-    plain = {name: value for name, value in OmegaConf.to_container(cfg, resolve=True).items() if name in names}  # type: ignore[union-attr]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    task = plain["task"] or ("pick" if plain["policy"] in BY_FEEL else "reach")
-    labs = has_labs(task)
-    cameras = plain["cameras"] or usual_cameras(task)
-    usual: dict[str, Any] = {
-        "policy": "wander" if labs else "held",
-        "labs": 1000 if labs else 1,
-        "env": {},
-        "goal": {},
-        "checkpoint": "",
-    }
-    usual = {name: value for name, value in usual.items() if plain[name] is None}
-    collection = Collection(**{**plain, **usual, "task": task, "cameras": tuple(cameras)})
-    return collect(collection, Path(cfg.out), workers=int(cfg.workers))
+    return collect(collection_of(cfg), Path(cfg.out), workers=int(cfg.workers))

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from jepa_mpc.errors import choose
@@ -21,6 +23,7 @@ from jepa_mpc.trajectories.robot_adapter import RobotAdapter
 from jepa_mpc.trajectories.robots import ROBOTS, robot_map
 from jepa_mpc.trajectories.stats import action_stats, proprio_stats
 
+MAX_YAML = 1 << 20
 SOURCE = ("path", "weight", "robot", "cameras", "format", "leave_out", "place")
 
 
@@ -131,10 +134,24 @@ def robot_entries(robot: Any) -> dict[str, Any]:
             return choose(ROBOTS, robot, "robot (or name a .yaml file)").to_dict()
         if not Path(robot).is_file():
             raise ValueError(f"robot={robot}: no such file; inspect_logs.py writes a template")
-        robot = OmegaConf.to_container(OmegaConf.load(robot), resolve=True)
+        robot = _entries_in(Path(robot))
     if not isinstance(robot, Mapping):
         raise ValueError(f"a robot map is a list of entries such as position: ..., got {robot!r}")
     return {str(key): value for key, value in robot.items()}
+
+
+def _entries_in(path: Path) -> Any:
+    """What a small YAML file holds; aliases, which can grow without end, are refused."""
+    try:
+        if path.stat().st_size > MAX_YAML:
+            raise ValueError(f"it has more than {MAX_YAML} bytes")
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it repeats entries by aliases (*name)")
+        return OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"robot={path} is no list of entries of a robot map: {reason}") from error
 
 
 def adapter_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> RobotAdapter:
