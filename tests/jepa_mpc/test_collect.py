@@ -237,7 +237,7 @@ def test_a_second_recording_into_the_same_folder_is_refused(tmp_path):
 
 def test_a_folder_with_other_files_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "letter").write_text("dear")
-    with pytest.raises(ValueError, match="holds other files than a log"):
+    with pytest.raises(ValueError, match="holds files other than a log"):
         collect_log(PLAN, tmp_path, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["letter"]
 

@@ -28,7 +28,7 @@ def test_strange_json_is_told_in_one_sentence(tmp_path, name):
         file.write_bytes(data)
     with pytest.raises(ValueError, match=f"a.json is not JSON .*{said}"):
         read_json_file(tmp_path / "a.json")
-    with pytest.raises(ValueError, match="name a new folder"):
+    with pytest.raises(ValueError, match="choose a new folder"):
         claim_run(tmp_path, "probe")
 
 

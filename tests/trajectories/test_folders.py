@@ -163,7 +163,7 @@ PLY = b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty floa
 STRANGE = {
     "a.ply": (b"ply\n\nformat\nelement vertex\nend_header\n", "out of range"),
     "b.ply": (PLY + b"1_0 0 0\n", "underscore"),
-    "c.ply": (PLY.replace(b"vertex 1", b"vertex 999999999") + b"1 0 0\n", "1 are there"),
+    "c.ply": (PLY.replace(b"vertex 1", b"vertex 999999999") + b"1 0 0\n", "the file holds 1"),
     "d.wav": (wave(1), "expected 100 to 1000000 samples"),
     "e.wav": (wave(2**32 - 1), "expected 100 to 1000000 samples"),
 }

@@ -167,7 +167,7 @@ def test_a_prediction_without_a_label_must_read_what_the_frame_reads():
     reading = HindsightReading("felt", width=4, axes=1, unit=1.0, bend=1.0, trusted=10.0)
     seen, predicted = torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2, requires_grad=True)
     batch = {"felt": torch.full((1, 2, 1), float("nan"))}
-    assert float(reading(predicted, batch)) == 0.0
+    assert float(reading(predicted, batch).detach()) == 0.0
     apart = reading(predicted, batch, seen=seen)
     with torch.no_grad():
         together = reading(seen, batch, seen=seen)

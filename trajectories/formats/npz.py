@@ -209,13 +209,24 @@ class NpzStore:
         for index, path in enumerate(self.paths):
             try:
                 check_sound(self.damaged, index)
-                first = read_episode(path)
+                first = self._described(path, self.lengths[index])
                 _time_step(first.metadata, path.name)
                 return first
             except BadEpisode as error:
                 self.damaged.setdefault(index, str(error))
                 self.lengths = [*self.lengths[:index], 0, *self.lengths[index + 1 :]]
         raise BadEpisode(self.damaged[0])
+
+    def _described(self, path: Path, steps: int) -> Episode:
+        """A checked episode in which every image is the first one: for its fields, in little memory."""
+        arrays, metadata = read_members(path, None, pictures=self._pictures(path, 0, 1, steps))
+        whole = {
+            name: np.broadcast_to(array, (steps, *array.shape[1:])) if name.startswith(IMAGES) else array
+            for name, array in arrays.items()
+        }
+        episode = Episode(arrays=whole, metadata=metadata)
+        validate(episode, path.name)
+        return episode
 
     def _check_rate(self, metadata: Mapping[str, Any], where: str) -> None:
         dt_s = _time_step(metadata, where)
