@@ -65,7 +65,8 @@ def make(name: str, **settings: Any) -> Any:
     """Build a task by name.
 
     Args:
-        name: A name of `ENVS`, or "gym:" plus a gymnasium id (see `envs.gym.adapter.GymEnv`).
+        name: A name of `ENVS`, or "gym:" plus a gymnasium id (see `envs.gym.adapter.GymEnv`, and with `copies=`
+            `envs.gym.vector.GymVector`).
         **settings: Arguments of the task's class.
 
     Raises:
@@ -73,8 +74,9 @@ def make(name: str, **settings: Any) -> Any:
     """
     if name.startswith(GYM):
         from jepa_mpc.envs.gym.adapter import GymEnv
+        from jepa_mpc.envs.gym.vector import GymVector
 
-        return GymEnv(name.removeprefix(GYM), **settings)
+        return (GymVector if "copies" in settings else GymEnv)(name.removeprefix(GYM), **settings)
     return choose(ENVS, name, "env")(**settings)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Protocol
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jepa_mpc.interfaces import Agent
 from jepa_mpc.step_log import StepLog
 from jepa_mpc.types import ActionBox, Observation
 
@@ -54,6 +57,40 @@ class PolicyAgent:
         action = torch.from_numpy(self.policy.act(self.env))[None]
         self.last = StepLog(action=action)
         return action
+
+
+class SideBySideAgent:
+    """Agents of one world each as one agent of all these worlds; each decides by itself.
+
+    Args:
+        agents: One per world.
+    """
+
+    def __init__(self, agents: Sequence[Agent]) -> None:
+        self.agents = agents
+        self.last: StepLog | None = None
+
+    def reset(self, goal: Observation) -> None:
+        """Begin an episode in each world."""
+        for agent, own in zip(self.agents, _apart(goal), strict=True):
+            agent.reset(own)
+        self.last = None
+
+    def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
+        """Their actions `B A`."""
+        seen = zip(self.agents, _apart(observation), strict=True)
+        action = torch.cat([agent.act(own) for agent, own in seen])
+        self.last = StepLog(action=action)
+        return action
+
+
+def _apart(observation: Observation) -> list[Observation]:
+    """The observation of each world."""
+    felt, rows = observation.proprio, (slice(b, b + 1) for b in range(len(observation.frames)))
+    return [
+        replace(observation, frames=observation.frames[row], proprio=None if felt is None else felt[row])
+        for row in rows
+    ]
 
 
 class DoNothing:

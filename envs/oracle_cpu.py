@@ -29,7 +29,7 @@ class Simulated(Protocol):
         """The simulated plant."""
 
     def state(self) -> Array:
-        """The full state as one row (see `envs.plant`)."""
+        """The full state as one row (see `envs.plant`), or those of worlds side by side `(B, D)`."""
 
     def goal_sensors(self) -> Array:
         """The plant's sensors at the goal `(Q,)`."""
@@ -46,21 +46,23 @@ class SimulatorPerception:
         self.env = env
 
     def __call__(self, observation: Observation) -> Latents:
-        """The current state as latents `B=1 T=1 N=1 D`, float64.
+        """The current states as latents `B T=1 N=1 D`, float64.
 
         Raises:
-            ValueError: If the observation holds more than one world or time step.
+            ValueError: If the observation holds other worlds than the environment, or more than one time step.
         """
-        if observation.frames.shape[:2] != (1, 1):
+        states = np.atleast_2d(self.env.state())
+        if observation.frames.shape[:2] != (len(states), 1):
+            worlds = "one world" if len(states) == 1 else f"{len(states)} worlds"
             raise ValueError(
-                f"the true state needs one world and time step, got (B, T) = {tuple(observation.frames.shape[:2])}"
+                f"the true state needs {worlds} and one time step, got (B, T) = {tuple(observation.frames.shape[:2])}"
             )
-        return torch.from_numpy(self.env.state())[None, None, None]
+        return torch.from_numpy(states)[:, None, None]
 
 
 def true_goal(env: Simulated) -> Annotated[Tensor, "B Q"]:
-    """The sensors of `TrueDynamics` at the goal, `(1, Q)` float64."""
-    return torch.from_numpy(np.array(env.goal_sensors(), dtype=np.float64))[None]
+    """The sensors of `TrueDynamics` at the goal, `(B, Q)` float64."""
+    return torch.from_numpy(np.atleast_2d(np.array(env.goal_sensors(), dtype=np.float64)))
 
 
 class TrueDynamics:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jepa_mpc.envs.gym.stepping import SteppingDynamics
+from jepa_mpc.envs.gym.stepping import SideBySideDynamics, SteppingDynamics
 from jepa_mpc.envs.oracle_cpu import Simulated, TrueDynamics
 from jepa_mpc.envs.oracle_warp import WarpDynamics
 from jepa_mpc.errors import choose
 
 SIMULATOR, WARP, STEPPING = "simulator", "warp", "stepping"
 
-Truth = TrueDynamics | WarpDynamics | SteppingDynamics
+Truth = TrueDynamics | WarpDynamics | SteppingDynamics | SideBySideDynamics
 
 
 def _on_threads(env: Simulated, num_threads: int) -> TrueDynamics:
@@ -50,7 +50,7 @@ def true_dynamics(env: Any, kind: str | None = None, *, num_threads: int = 1) ->
     """The dynamics of the current task.
 
     Args:
-        env: The environment; its model is read, its state is not modified.
+        env: The environment, or several side by side; its model is read, its state is not modified.
         kind: "simulator" (MuJoCo on CPU threads, exact), "warp" (MuJoCo Warp on its default device, in float32) or
             "stepping" (a gymnasium environment executes plans itself and is restored); by default chosen by the
             environment.
@@ -60,6 +60,8 @@ def true_dynamics(env: Any, kind: str | None = None, *, num_threads: int = 1) ->
         UnknownName: If there is no such kind; lists the known ones.
         MissingPackage: If mujoco-warp is requested and not installed.
     """
+    if hasattr(env, "copies"):
+        return SideBySideDynamics([true_dynamics(one, kind, num_threads=num_threads) for one in env.copies])
     chosen = choose(DYNAMICS, usual_dynamics(env) if kind is None else kind, "dynamics")
     if chosen is _on_threads:
         _ = env.plant  # raises if there is none

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,6 +33,29 @@ class EpisodeEnv(Protocol):
         """Whether the goal is currently reached."""
 
 
+Outcome = tuple[Any, float, bool, bool, dict[str, Any]]
+"""What `step` of gymnasium returns: observation, reward, terminated, truncated, info."""
+
+
+class SideBySideEnv(Protocol):
+    """What B worlds side by side offer so that one agent can be played in all of them; begin episodes with `reset`."""
+
+    budget: int
+
+    @property
+    def playing(self) -> Sequence[EpisodeEnv]:
+        """The worlds whose episodes are played."""
+
+    def observation(self) -> Observation:
+        """What the worlds show now, as one batch."""
+
+    def goal(self) -> Observation:
+        """The goal images, as one batch."""
+
+    def step(self, actions: Sequence[NDArray[np.float32] | None]) -> Sequence[Outcome | None]:
+        """Execute an action `(A,)` in each world; None leaves a world alone."""
+
+
 @dataclass(kw_only=True)
 class PlayedEpisode:
     """The record of an episode, step by step.
@@ -41,9 +64,10 @@ class PlayedEpisode:
         actions: Executed actions, `(A,)` each.
         reached: Whether the goal was reached, before the first action and after each.
         distances: Distance to the goal in the environment's unit, at the same times; empty where it has none.
-        logs: The agent's log of each step (its last search, its path, its estimates), or None.
-        wall_ms: Wall-clock time per decision (ms).
-        busy_ms: CPU time per decision (ms).
+        logs: The agent's log of each step (its last search, its path, its estimates), or None; with worlds side
+            by side that of all of them.
+        wall_ms: Wall-clock time per decision (ms); with worlds side by side that of their common decision.
+        busy_ms: CPU time per decision (ms), likewise.
         broken: Whether the simulation diverged.
     """
 
@@ -62,6 +86,7 @@ class PlayedEpisode:
 
 
 Watcher = Callable[[PlayedEpisode], None]
+Watchers = Callable[[Sequence[PlayedEpisode]], None]
 
 
 def run_episode(
@@ -83,27 +108,82 @@ def run_episode(
         moved: Called after each action.
         keep: Selects what is kept of each step's log; by default all of it.
     """
-    played = PlayedEpisode()
-    inner: EpisodeEnv = getattr(env, "unwrapped", env)
-    agent.reset(inner.goal())
-    _judge(inner, played)
-    for _ in range(inner.budget if steps is None else steps):
-        observation = inner.observation()
-        clock, busy = time.perf_counter(), time.process_time()
-        action = agent.act(observation)[0].cpu().numpy().astype(np.float32)
-        played.busy_ms.append(1000 * (time.process_time() - busy))
-        played.wall_ms.append(1000 * (time.perf_counter() - clock))
-        played.actions.append(action)
-        played.logs.append(keep(agent.last))
-        if decided is not None:
-            decided(played)
-        _, _, played.broken, _, _ = env.step(action)
-        _judge(inner, played)
-        if moved is not None:
-            moved(played)
-        if played.broken:
-            break
+    first = _of_first(decided), _of_first(moved)
+    (played,) = run_episodes(Alone(env), agent, steps=steps, decided=first[0], moved=first[1], keep=keep)
     return played
+
+
+def run_episodes(
+    env: SideBySideEnv,
+    agent: Agent,
+    *,
+    steps: int | None = None,
+    decided: Watchers | None = None,
+    moved: Watchers | None = None,
+    keep: Callable[[StepLog | None], StepLog | None] = lambda log: log,
+) -> list[PlayedEpisode]:
+    """Play one episode in each of several worlds, with one decision of the agent per step for all of them.
+
+    The episode of a world whose simulation diverges ends there; the others go on.
+
+    Args:
+        env: The worlds, just reset.
+        agent: Is shown their goals as one batch, then their observations.
+        steps: Actions at most; the worlds' own budget by default.
+        decided: Called after each decision, before it is carried out, with all episodes.
+        moved: Called after each action.
+        keep: What is kept of each step's log; by default all of it.
+    """
+    episodes = [PlayedEpisode() for _ in env.playing]
+    agent.reset(env.goal())
+    for world, played in zip(env.playing, episodes, strict=True):
+        _judge(world, played)
+    for _ in range(env.budget if steps is None else steps):
+        observation = env.observation()
+        clock, busy = time.perf_counter(), time.process_time()
+        actions = agent.act(observation).cpu().numpy().astype(np.float32)
+        busy_ms, wall_ms = 1000 * (time.process_time() - busy), 1000 * (time.perf_counter() - clock)
+        log = keep(agent.last)
+        going = [None if played.broken else action for played, action in zip(episodes, actions, strict=True)]
+        for played, action in zip(episodes, going, strict=True):
+            if action is not None:
+                played.busy_ms.append(busy_ms)
+                played.wall_ms.append(wall_ms)
+                played.actions.append(action)
+                played.logs.append(log)
+        if decided is not None:
+            decided(episodes)
+        for world, played, outcome in zip(env.playing, episodes, env.step(going), strict=True):
+            if outcome is not None:
+                played.broken = outcome[2]
+                _judge(world, played)
+        if moved is not None:
+            moved(episodes)
+        if all(played.broken for played in episodes):
+            break
+    return episodes
+
+
+class Alone:
+    """One environment as the only one of a row; gymnasium's wrappers around it take part in its steps.
+
+    Args:
+        env: The environment.
+    """
+
+    def __init__(self, env: EpisodeEnv) -> None:
+        inner: EpisodeEnv = getattr(env, "unwrapped", env)
+        self.env, self.budget, self.playing = env, inner.budget, (inner,)
+        self.observation, self.goal = inner.observation, inner.goal
+
+    def step(self, actions: Sequence[NDArray[np.float32] | None]) -> Sequence[Outcome | None]:
+        """Carry out its action `(A,)`."""
+        return [None if action is None else self.env.step(action) for action in actions]
+
+
+def _of_first(watcher: Watcher | None) -> Watchers | None:
+    """A watcher of one episode as one of all."""
+    return None if watcher is None else lambda episodes: watcher(episodes[0])
 
 
 def _judge(env: EpisodeEnv, played: PlayedEpisode) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,6 +18,15 @@ def seed_of(seed: int, *names: str | int) -> int:
 def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator for the stream of these names: `generator(0, "planner")`."""
     return torch.Generator(device=device).manual_seed(seed_of(seed, *names))
+
+
+def generators(
+    seed: int | Sequence[int], *names: str | int, device: torch.device | str = "cpu"
+) -> torch.Generator | list[torch.Generator]:
+    """The generator of a seed, or one per seed: of worlds side by side each has its own, as if it were alone."""
+    if isinstance(seed, Sequence):
+        return [generator(one, *names, device=device) for one in seed]
+    return generator(seed, *names, device=device)
 
 
 def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:

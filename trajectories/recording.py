@@ -7,7 +7,7 @@ the log when all before it are there: the log is always a gapless sequence of wh
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +44,24 @@ class Recordable(Protocol):
         """Execute one action."""
 
 
+class RecordableSideBySide(Protocol):
+    """What a recorder needs of worlds side by side (`envs.gym.vector.GymVector`)."""
+
+    @property
+    def playing(self) -> Sequence[Recordable]:
+        """The worlds whose episodes are recorded."""
+
+    def reset(
+        self, *, seed: Sequence[int], options: dict[str, Any] | None = None
+    ) -> Sequence[tuple[dict[str, np.ndarray], dict[str, Any]]]:
+        """Begin an episode for each seed."""
+
+    def step(
+        self, actions: Sequence[np.ndarray | None]
+    ) -> Sequence[tuple[dict[str, np.ndarray], Any, bool, bool, dict[str, Any]] | None]:
+        """Carry out an action in each world; None leaves a world alone."""
+
+
 def record_episode(
     env: Recordable,
     make_motion: Callable[[], Motion],
@@ -75,38 +93,113 @@ def record_episode(
         hand: Whether the proprioception ends in the pose of a hand.
     """
     seen, _ = env.reset(seed=seed, options=dict(options))
-    motion = make_motion()
-    motion.start(seen["proprio"], generator)
-    frames, proprio, actions = [seen["frames"]], [seen["proprio"]], []
-    extras = {name: [read()] for name, read in (sensors or {}).items()}
-    facts = dict(metadata)
+    recording = _Recording(env, seen, make_motion(), generator, sensors or {})
     for _ in range(steps):
-        action = motion(proprio[-1], generator)
-        seen, _, terminated, truncated, info = env.step(action)
+        action = recording.act()
+        recording.take(action, *env.step(action))
+        if recording.over:
+            break
+    return recording.episode(index=index, metadata=metadata, seed=seed, hand=hand)
+
+
+def record_side_by_side(
+    env: RecordableSideBySide,
+    make_motion: Callable[[Recordable], Motion],
+    *,
+    indices: Sequence[int],
+    steps: int,
+    seeds: Sequence[int],
+    generators: Sequence[Generator],
+    metadata: Mapping[str, Any],
+) -> list[Episode]:
+    """Record an episode in each of several worlds at once; they are those that `record_episode` records.
+
+    Args:
+        env: The worlds.
+        make_motion: Gives the motion of a world's episode, after the reset.
+        indices: Numbers of the episodes.
+        steps: Actions to carry out at most.
+        seeds: Of the reset, one per episode.
+        generators: Randomness of each motion.
+        metadata: What to keep beside the arrays of each, JSON values.
+    """
+    begun = env.reset(seed=seeds)
+    recordings = [
+        _Recording(world, seen, make_motion(world), generator, {})
+        for world, (seen, _), generator in zip(env.playing, begun, generators, strict=True)
+    ]
+    for _ in range(steps):
+        actions = [None if recording.over else recording.act() for recording in recordings]
+        for recording, action, outcome in zip(recordings, actions, env.step(actions), strict=True):
+            if action is not None and outcome is not None:
+                recording.take(action, *outcome)
+        if all(recording.over for recording in recordings):
+            break
+    return [
+        recording.episode(index=index, metadata=metadata, seed=seed, hand=False)
+        for recording, index, seed in zip(recordings, indices, seeds, strict=True)
+    ]
+
+
+class _Recording:
+    """One episode while it is recorded: what was seen and done so far."""
+
+    def __init__(
+        self,
+        env: Recordable,
+        seen: dict[str, np.ndarray],
+        motion: Motion,
+        generator: Generator,
+        sensors: Mapping[str, Callable[[], np.ndarray]],
+    ) -> None:
+        motion.start(seen["proprio"], generator)
+        self.env, self.motion, self.generator, self.sensors = env, motion, generator, sensors
+        self.frames, self.proprio = [seen["frames"]], [seen["proprio"]]
+        self.actions: list[np.ndarray] = []
+        self.extras = {name: [read()] for name, read in sensors.items()}
+        self.facts: dict[str, Any] = {}
+        self.over = False
+
+    def act(self) -> np.ndarray:
+        """The motion's next action `(A,)`."""
+        return self.motion(self.proprio[-1], self.generator)
+
+    def take(
+        self,
+        action: np.ndarray,
+        seen: dict[str, np.ndarray],
+        reward: Any,
+        terminated: bool,
+        truncated: bool,
+        info: dict[str, Any],
+    ) -> None:
+        """Keep what an action led to."""
+        self.over = terminated or truncated
         if terminated:
-            facts["ended_by"] = str(info.get("sim_error", "terminated"))
-            break
-        frames.append(seen["frames"])
-        proprio.append(seen["proprio"])
-        for name, rows in extras.items():
-            rows.append((sensors or {})[name]())
-        actions.append(action)
-        if truncated:
-            break
-    actions.append(np.zeros_like(env.action_box.low.numpy()))
-    pictures = np.stack(frames)  # (T, C, h, w)
-    return make_episode(
-        frames={
-            name: pictures[:, 3 * i : 3 * i + 3].transpose(0, 2, 3, 1) for i, name in enumerate(env.cameras)
-        },
-        proprio=np.stack(proprio),
-        actions=np.stack(actions),
-        dt_s=float(env.dt_s),
-        index=index,
-        metadata={**facts, "seed": seed},
-        extras={name: np.stack(rows) for name, rows in extras.items()},
-        hand=hand,
-    )  # fmt: skip
+            self.facts["ended_by"] = str(info.get("sim_error", "terminated"))
+            return
+        self.frames.append(seen["frames"])
+        self.proprio.append(seen["proprio"])
+        for name, rows in self.extras.items():
+            rows.append(self.sensors[name]())
+        self.actions.append(action)
+
+    def episode(self, *, index: int, metadata: Mapping[str, Any], seed: int, hand: bool) -> Episode:
+        """The episode as a log holds it."""
+        actions = [*self.actions, np.zeros_like(self.env.action_box.low.numpy())]
+        pictures = np.stack(self.frames)  # (T, C, h, w)
+        return make_episode(
+            frames={
+                name: pictures[:, 3 * i : 3 * i + 3].transpose(0, 2, 3, 1) for i, name in enumerate(self.env.cameras)
+            },
+            proprio=np.stack(self.proprio),
+            actions=np.stack(actions),
+            dt_s=float(self.env.dt_s),
+            index=index,
+            metadata={**metadata, **self.facts, "seed": seed},
+            extras={name: np.stack(rows) for name, rows in self.extras.items()},
+            hand=hand,
+        )
 
 
 def staged_path(folder: Path, index: int) -> Path:

@@ -22,6 +22,7 @@ from jepa_mpc.envs.baselines import Policy
 from jepa_mpc.envs.gym.course import Course
 from jepa_mpc.envs.gym.episode_goal import EpisodeGoal
 from jepa_mpc.envs.gym.goals import GOALS, GymGoal
+from jepa_mpc.envs.gym.lanes import SharedStates
 from jepa_mpc.envs.gym.making import box_of, budget_of, kept, made, name_of
 from jepa_mpc.envs.gym.moments import Moment
 from jepa_mpc.envs.gym.physics import moves_alike, plant_of
@@ -165,7 +166,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         Raises:
             ValueError: If the environment does not reproduce the same future from a restored state.
         """
-        if not self.returns:
+        if not self.returns and not isinstance(self.states, SharedStates):
             raise ValueError(
                 f"{self.name} does not reproduce the same future from a copy of itself: its true dynamics cannot be "
                 "planned in; collect a log in it and plan in a learned model"
@@ -238,7 +239,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     def _try_myself(self) -> None:
         """Test whether states can be restored exactly, and whether a plant reproduces the environment."""
-        tried = self.course.tried()
+        tried = None if isinstance(self.states, SharedStates) else self.course.tried()
         if tried is None and isinstance(self.states, MujocoStates) and self.states.whole:
             self.course.states = CopiedStates(self.own)
             tried = self.course.tried()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from jepa_mpc.envs.gym.bridge.near_side import BridgedEnv, BridgedStates
+from jepa_mpc.envs.gym.lanes import Lane, SharedStates
 from jepa_mpc.envs.gym.states import Array, States, states_of
 from jepa_mpc.envs.gym.versions import version_advice
 from jepa_mpc.errors import UnknownName
@@ -44,7 +45,7 @@ def name_of(env: Any) -> str:
         ValueError: If it is not an environment, or a vector of environments.
     """
     if isinstance(env, gymnasium.vector.VectorEnv):
-        raise ValueError("a vector of environments cannot be planned in as one: make a single one")
+        raise ValueError("a vector of environments is adapted by GymVector(env): make a single one, or use that")
     if not isinstance(env, gymnasium.Env):
         raise ValueError(f"expected an id of gymnasium or an environment, got a {type(env).__name__}")
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
@@ -56,6 +57,8 @@ def kept(env: gymnasium.Env[Any, Any]) -> States:
 
     while isinstance(env, wrappers.TimeLimit | wrappers.OrderEnforcing | wrappers.PassiveEnvChecker):
         env = env.env
+    if isinstance(env, Lane):
+        return SharedStates(env)
     return BridgedStates(env) if isinstance(env, BridgedEnv) else states_of(env)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from jepa_mpc.envs.plant import Array
+from jepa_mpc.interfaces import Dynamics
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import ActionBox, Context, Plans, Rollout
 
@@ -64,3 +66,37 @@ class SteppingDynamics:
             sensors=torch.from_numpy(sensors).reshape(*shape, sensors.shape[-1]),
             valid=torch.from_numpy(np.isfinite(sensors).all(axis=(1, 2))).reshape(shape[:2]),
         )
+
+
+class SideBySideDynamics:
+    """True dynamics of environments side by side: each world's plans are carried out in its own.
+
+    Args:
+        worlds: The dynamics of each; the first B of them are asked.
+    """
+
+    def __init__(self, worlds: Sequence[Dynamics]) -> None:
+        self.worlds = worlds
+
+    def rollout(self, context: Context, plans: Plans) -> Rollout:
+        """Simulate candidate plans `B S H A` from the last states of the context.
+
+        Raises:
+            ValueError: If shapes do not fit.
+        """
+        check_shape(context.latents, "B T N D", B=len(plans))
+        parts = []
+        for b, world in enumerate(self.worlds[: len(plans)]):
+            own = slice(b, b + 1)
+            parts.append(world.rollout(Context(latents=context.latents[own], actions=context.actions[own]), plans[own]))
+        sensors, valid = ([getattr(part, name) for part in parts] for name in ("sensors", "valid"))
+        return Rollout(
+            latents=torch.cat([part.latents for part in parts]), sensors=torch.cat(sensors), valid=torch.cat(valid)
+        )
+
+    def close(self) -> None:
+        """End their threads."""
+        for world in self.worlds:
+            close = getattr(world, "close", None)
+            if close is not None:
+                close()

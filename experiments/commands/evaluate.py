@@ -35,7 +35,7 @@ from jepa_mpc.runs import origin
 from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.runs.worker_pool import in_processes
 
-FREE = ("out", "workers", "episodes", "films")  # may differ when a run is resumed
+FREE = ("out", "workers", "copies", "episodes", "films")  # may differ when a run is resumed
 FORMAT = "evaluation-v1"
 
 
@@ -77,19 +77,36 @@ def scoring_of(options: str) -> Scoring:
     cfg = json.loads(options)
     name, arguments = planner_choice(cfg["planner"])
     settings = PlanSettings(planner=name, arguments=arguments, effort=cfg["effort"], execute=cfg["execute"])
-    asked = {name: cfg[name] for name in ("task", "checkpoint", "horizon", "seed", "goal", "env", "policy", "device")}
+    asked = {
+        name: cfg[name]
+        for name in ("task", "checkpoint", "horizon", "seed", "goal", "env", "policy", "device", "copies")
+    }
     return Scoring(settings=settings, **asked)
 
 
-def work_one(job: Job) -> Mapping[str, Any]:
-    """Play a job and save its result."""
+def work_some(jobs: list[Job]) -> list[dict[str, Any]]:
+    """Play jobs of one method at once and save their results."""
     torch.set_num_threads(1)
-    film = job.film()
-    for place in (job.path(), *([film] if film else [])):
+    films = [job.film() for job in jobs]
+    for place in (*(job.path() for job in jobs), *(film for film in films if film)):
         place.parent.mkdir(parents=True, exist_ok=True)
-    outcome = scoring_of(job.options).play(job.method, job.episode, film=film)
-    write_json(job.path(), plain(outcome))
-    return outcome
+    outcomes = scoring_of(jobs[0].options).play(jobs[0].method, [job.episode for job in jobs], films)
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        write_json(job.path(), plain(outcome))
+    return outcomes
+
+
+def at_once(jobs: list[Job], copies: int) -> list[list[Job]]:
+    """Jobs in the order they came, with as many of one method in each group as there are copies."""
+    groups: list[list[Job]] = []
+    open_groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        group = open_groups.get(job.method, [])
+        if len(group) in (0, copies):
+            open_groups[job.method] = group = []
+            groups.append(group)
+        group.append(job)
+    return groups
 
 
 def methods_of(options: Mapping[str, Any]) -> list[str]:
@@ -107,7 +124,7 @@ def methods_of(options: Mapping[str, Any]) -> list[str]:
     return list(scoring.methods())
 
 
-def play(jobs: list[Job], *, workers: int) -> None:
+def play(jobs: list[Job], *, workers: int, copies: int = 1) -> None:
     """Play the unfinished jobs.
 
     Raises:
@@ -116,9 +133,9 @@ def play(jobs: list[Job], *, workers: int) -> None:
     missing = [job for job in jobs if not job.path().exists()]
     try:
         with tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="episode", desc="playing") as bar:
-            for outcome in in_processes(work_one, missing, workers=workers):
-                bar.set_postfix_str(outcome["method"])
-                bar.update()
+            for outcomes in in_processes(work_some, at_once(missing, copies), workers=workers):
+                bar.set_postfix_str(outcomes[0]["method"])
+                bar.update(len(outcomes))
     except KeyboardInterrupt as stop:
         done = sum(job.path().exists() for job in jobs)
         raise Stopped(f"after {done} of {len(jobs)} episodes: run the same command to resume") from stop
@@ -152,7 +169,7 @@ def options_of(cfg: DictConfig) -> dict[str, Any]:
     """
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     options |= {name: options[name] or {} for name in ("env", "goal")}
-    for name in ("episodes", "execute", "workers"):
+    for name in ("episodes", "execute", "workers", "copies"):
         if type(options[name]) is not int or options[name] < 1:
             raise ValueError(f"{name} must be a whole number from 1, got {options[name]!r}")
     if POLICY in (options["methods"] or ()) and options["policy"] is None:
@@ -172,7 +189,7 @@ def main(cfg: DictConfig) -> None:
         jobs = [Job(options=told, method=name, episode=i) for i in range(options["episodes"]) for name in methods]
         claim_run(folder, "evaluate", {name: value for name, value in options.items() if name not in FREE})
         with only_writer(folder, what="run"):
-            play(jobs, workers=options["workers"])
+            play(jobs, workers=options["workers"], copies=options["copies"])
             tqdm.write(report(jobs, options))
     except (BadCheckpoint, MissingPackage, UnknownName, ValueError, OSError) as error:
         sys.exit(f"evaluate: {error}")

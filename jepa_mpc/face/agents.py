@@ -16,7 +16,7 @@ from jepa_mpc.envs.oracle_cpu import SimulatorPerception, TrueDynamics, true_goa
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.interfaces import Cost, Dynamics, GoalReader, Perception, Planner, Proposal
-from jepa_mpc.seeding import generator
+from jepa_mpc.seeding import generators
 from jepa_mpc.types import ActionBox, Observation
 from jepa_mpc.world_model.agents.blocks import BlockAgent, BlockRobot
 from jepa_mpc.world_model.agents.goals import CalibratedGoal, EncodedGoal, measured_position, needs_position_head
@@ -59,7 +59,7 @@ def planning_agent(
     robot: RobotFacts,
     settings: PlanSettings,
     *,
-    seed: int,
+    seed: int | Sequence[int],
     policy: GoalPolicy | None = None,
     proposal: Proposal | None = None,
     goals: GoalReader | None = None,
@@ -72,7 +72,7 @@ def planning_agent(
         model: The world model.
         robot: The robot to act for.
         settings: Planner settings.
-        seed: Seed of the planner.
+        seed: Seed of the planner, or one per world; each world then gets the plans that it gets alone.
         policy: Proposes plans to the planner, if given.
         proposal: Any other source of candidate plans, if given.
         goals: Reads the goal; by default it encodes the goal image.
@@ -98,7 +98,7 @@ def planning_agent(
         planner=settings.build() if planner is None else planner,
         box=box,
         settings=settings.mpc(),
-        generator=generator(seed, "planner", device=model.device),
+        generator=generators(seed, "planner", device=model.device),
         proposal=proposal,
         goals=EncodedGoal(perception) if goals is None else goals,
         position_head=model.position_head,
@@ -159,7 +159,7 @@ def calibrated_agent(
     robot: RobotFacts,
     settings: PlanSettings,
     *,
-    seed: int,
+    seed: int | Sequence[int],
     position_axes: tuple[int, ...] | None = None,
 ) -> PlanningAgent | BlockAgent:
     """The agent that plans to a goal position, estimated from hand keypoints with online calibration.
@@ -232,7 +232,7 @@ def true_dynamics_agent(
     env: Any,
     settings: PlanSettings,
     *,
-    seed: int,
+    seed: int | Sequence[int],
     dynamics: Dynamics | None = None,
     cost: Cost | None = None,
     planner: Planner | None = None,
@@ -242,9 +242,9 @@ def true_dynamics_agent(
     Planners that need gradients cannot plan in a simulator; use a sampling planner in `settings`.
 
     Args:
-        env: The environment, at the start of an episode; its full state is read.
+        env: The environment, or several side by side; its full state is read.
         settings: Planner settings.
-        seed: Seed of the planner.
+        seed: Seed of the planner, or one per world; each world then gets the plans that it gets alone.
         dynamics: True dynamics of the environment; by default those on the CPU.
         cost: Cost to minimise in addition to the effort; by default the squared distance of the sensors to the goal's.
         planner: By default the planner named in `settings`.
@@ -258,7 +258,7 @@ def true_dynamics_agent(
         planner=settings.build() if planner is None else planner,
         box=box,
         settings=settings.mpc(),
-        generator=generator(seed, "planner"),
+        generator=generators(seed, "planner"),
         goals=EncodedGoal(perception, sensors=lambda: true_goal(env)),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -56,7 +56,7 @@ def load_agent(
     horizon: int = 2,
     effort: float = 0.05,
     hold_m: float = 0.0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     device: torch.device | str = "cpu",
 ) -> EnvironmentAgent:
     """Build an agent that plans in a trained world model, for one robot.
@@ -73,7 +73,7 @@ def load_agent(
         horizon: Planning horizon in steps.
         effort: Weight of the squared action size relative to the squared distance (m^2).
         hold_m: Hold still while the estimated distance to the goal is below this value (m).
-        seed: Seed of the planner.
+        seed: Seed of the planner, or one per world; each world then gets the plans that it gets alone.
         device: Device of the networks.
 
     Raises:
@@ -171,7 +171,7 @@ def true_dynamics_agent(
     effort: float = 0.0,
     dynamics: str | None = None,
     num_threads: int = 1,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
 ) -> PlanningAgent:
     """Build an agent that plans in the simulator: an upper bound for world models, and a first test of a task.
 
@@ -183,7 +183,7 @@ def true_dynamics_agent(
         dynamics: "simulator" (MuJoCo on the CPU), "warp" (MuJoCo Warp) or "stepping" (gymnasium environments); by
             default chosen by the task.
         num_threads: CPU threads of "simulator".
-        seed: Seed of the planner.
+        seed: Seed of the planner, or one per world; each world then gets the plans that it gets alone.
 
     Raises:
         UnknownName: If there is no such planner or dynamics.

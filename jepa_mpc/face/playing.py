@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa_mpc import envs
-from jepa_mpc.episode import PlayedEpisode, run_episode
+from jepa_mpc.episode import PlayedEpisode, run_episode, run_episodes
 from jepa_mpc.face.viewing import open_view
 from jepa_mpc.interfaces import Agent
 from jepa_mpc.trajectories.formats import Log
@@ -34,15 +34,28 @@ def evaluate(
     """Play one episode per seed.
 
     Args:
-        env: An environment of ours, or any that `run_episode` accepts.
+        env: An environment of ours, any that `run_episode` accepts, or copies side by side
+            (`envs.gym.vector.GymVector`): as many episodes as there are copies are played at once, with one decision of
+            the agent per step.
         agent: Receives the goal of each episode, then its observations.
         seeds: Seeds of the environment.
         view: Path of a Rerun recording (`.rrd`) of all episodes; none by default.
 
     Raises:
         MissingPackage: If a recording is requested and rerun-sdk is not installed.
+        ValueError: If a recording is requested of episodes that are played at once, or `env` is a vector environment
+            without an adapter.
     """
-    episodes = []
+    episodes: list[PlayedEpisode] = []
+    if hasattr(env, "num_envs"):
+        raise ValueError("a vector environment of gymnasium has no goal yet: evaluate GymVector(env, goal=...)")
+    if hasattr(env, "copies"):
+        if view is not None:
+            raise ValueError("a recording shows one episode after another: leave view= or copies= out")
+        for start in range(0, len(seeds), len(env.copies)):
+            env.reset(seed=seeds[start : start + len(env.copies)])
+            episodes += run_episodes(env, agent)
+        return episodes
     inner = getattr(env, "unwrapped", env)
     with open_view(view) as shown:
         for seed in seeds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from jepa_mpc import envs
-from jepa_mpc.envs.baselines import DoNothing, PolicyAgent, RandomActions
+from jepa_mpc.envs.baselines import DoNothing, Policy, PolicyAgent, RandomActions, SideBySideAgent
 from jepa_mpc.envs.true_dynamics import true_dynamics
-from jepa_mpc.episode import PlayedEpisode, run_episode
+from jepa_mpc.episode import Alone, PlayedEpisode, run_episodes
 from jepa_mpc.errors import choose
 from jepa_mpc.face.agents import planning_agent, true_dynamics_agent
 from jepa_mpc.face.collection.gym_recording import LARGEST_SEED, is_gym, make_gym, motion_of
@@ -47,6 +47,7 @@ class Scoring:
         env: Further arguments of the environment.
         policy: A further policy to evaluate (see `motion_of`), or None.
         device: Device of the networks.
+        copies: Copies of a gymnasium environment that are played side by side.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Scoring:
     env: Mapping[str, Any] = field(default_factory=dict)
     policy: str | None = None
     device: str = "cpu"
+    copies: int = 1
 
     @cached_property
     def model(self) -> WorldModel | None:
@@ -66,73 +68,106 @@ class Scoring:
 
     @cached_property
     def environment(self) -> Any:
-        """The environment, with the cameras of the world model."""
+        """The environment or its copies, with the cameras of the world model."""
         sees = None if self.model is None else self.model.interface
         seen: dict[str, Any] = {"cameras": ()} if sees is None else {
             "cameras": sees.cameras, "image_size": sees.image_size
         }  # fmt: skip
+        if "copies" in self.env:
+            raise ValueError("copies= is an option of its own and no entry of env=")
         if is_gym(self.task):
-            return make_gym(self.task, self.goal, **{**seen, **self.env})
-        if self.goal:
-            raise ValueError("goal= is for environments of gymnasium: task=gym:ID")
+            side_by_side = {} if self.copies == 1 else {"copies": self.copies}
+            return make_gym(self.task, self.goal, **{**seen, **self.env, **side_by_side})
+        if self.goal or self.copies > 1:
+            raise ValueError("goal= and copies= are for environments of gymnasium: task=gym:ID")
         return envs.make(self.task, **{**seen, **self.env})
 
-    def methods(self) -> Mapping[str, Callable[[int], Agent]]:
-        """Agent factories by method name; each takes the seed of an episode."""
+    @property
+    def worlds(self) -> Sequence[Any]:
+        """The environments that are played at once."""
+        return list(self.environment.copies) if self.copies > 1 else [self.environment]
+
+    def methods(self) -> Mapping[str, Callable[[Sequence[int]], Agent]]:
+        """Agent factories by method name; each takes the seeds of the episodes that are played at once."""
         env = self.environment
         settings = replace(self.settings, horizon=env.horizon if self.horizon is None else self.horizon)
-        known: dict[str, Callable[[int], Agent]] = {
-            TRUE: lambda seed: true_dynamics_agent(
-                env, settings, seed=seed, dynamics=true_dynamics(env), cost=env.cost()
+
+        def alone(policy: Callable[[Any, int], Policy]) -> Callable[[Sequence[int]], Agent]:
+            return lambda seeds: SideBySideAgent(
+                [PolicyAgent(policy(one, seed), one) for one, seed in zip(self.worlds, seeds, strict=False)]
+            )
+
+        known: dict[str, Callable[[Sequence[int]], Agent]] = {
+            TRUE: lambda seeds: true_dynamics_agent(
+                env, settings, seed=self._streams(seeds), dynamics=true_dynamics(env), cost=env.cost()
             ),
-            RANDOM: lambda seed: PolicyAgent(RandomActions(generator(seed, "random policy")), env),
-            NOTHING: lambda seed: PolicyAgent(DoNothing(), env),
+            RANDOM: alone(lambda env, seed: RandomActions(generator(seed, "random policy"))),
+            NOTHING: alone(lambda env, seed: DoNothing()),
         }
         model, policy = self.model, self.policy
         if policy is not None:
-            known = {POLICY: lambda seed: PolicyAgent(_Moved(motion_of(policy, env)(), seed), env), **known}
+            known = {POLICY: alone(lambda env, seed: _Moved(motion_of(policy, env)(), seed)), **known}
         if model is None:
             return known
-        return {WORLD_MODEL: lambda seed: planning_agent(model, env, settings, seed=seed), **known}
+        return {WORLD_MODEL: lambda seeds: planning_agent(model, env, settings, seed=self._streams(seeds)), **known}
 
-    def agent(self, method: str, seed: int) -> Agent:
-        """The agent of a method for the episode of a seed.
+    def agent(self, method: str, *seeds: int) -> Agent:
+        """The agent of a method for the episodes of some seeds.
 
         Raises:
             UnknownName: If there is no such method.
             ValueError: If true dynamics are requested and not available.
         """
-        return choose(self.methods(), method, "method")(seed)
+        return choose(self.methods(), method, "method")(seeds)
 
-    def play(self, method: str, episode: int, *, film: Path | None = None) -> dict[str, Any]:
-        """Play one episode; returns its results as plain values.
+    def _streams(self, seeds: Sequence[int]) -> int | Sequence[int]:
+        """The planner's seed: one per world where worlds are played side by side."""
+        return seeds if self.copies > 1 else seeds[0]
+
+    def play(self, method: str, episodes: Sequence[int], films: Sequence[Path | None]) -> list[dict[str, Any]]:
+        """Play some episodes at once; returns their results as plain values.
 
         Args:
             method: A name of `methods()`.
-            episode: Its index.
-            film: Path of its video, or None.
+            episodes: Their indices, at most `copies`.
+            films: Path of the video of each, or None.
 
         Raises:
             UnknownName: If there is no such method.
         """
-        seed, env = seed_of(self.seed, "episode", episode) % LARGEST_SEED, self.environment
-        env.reset(seed=seed)
-        with filmed(film, env) as watch:
-            played = run_episode(env, self.agent(method, seed), decided=watch, keep=lambda log: None)
-        told = getattr(env, "moment", None)
-        return {
-            "method": method,
-            "episode": episode,
-            "seed": seed,
-            "success": played.success,
-            "reached": any(played.reached),
-            "steps": len(played.actions),
-            "return": None if told is None else told.total,
-            "distances_m": played.distances,
-            "broken": played.broken,
-            "ms_per_decision": statistics.fmean(played.wall_ms) if played.wall_ms else 0.0,
-            "film": None if film is None else film.name,
-        }
+        seeds = [seed_of(self.seed, "episode", episode) % LARGEST_SEED for episode in episodes]
+        env, worlds = self.environment, self.worlds[: len(episodes)]
+        env.reset(seed=self._streams(seeds))
+        with ExitStack() as stack:
+            watches = [stack.enter_context(filmed(film, one)) for film, one in zip(films, worlds, strict=True)]
+
+            def watch(all_played: Sequence[PlayedEpisode]) -> None:
+                for shown, played in zip(watches, all_played, strict=True):
+                    if shown is not None and not played.broken:
+                        shown(played)
+
+            all_played = run_episodes(
+                env if self.copies > 1 else Alone(env),
+                self.agent(method, *seeds),
+                decided=watch,
+                keep=lambda log: None,
+            )
+        return [
+            {
+                "method": method,
+                "episode": episode,
+                "seed": seed,
+                "success": played.success,
+                "reached": any(played.reached),
+                "steps": len(played.actions),
+                "return": None if not hasattr(one, "moment") else one.moment.total,
+                "distances_m": played.distances,
+                "broken": played.broken,
+                "ms_per_decision": statistics.fmean(played.wall_ms) if played.wall_ms else 0.0,
+                "film": None if film is None else film.name,
+            }
+            for episode, seed, one, played, film in zip(episodes, seeds, worlds, all_played, films, strict=True)
+        ]
 
     def close(self) -> None:
         """Close the environment."""

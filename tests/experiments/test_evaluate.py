@@ -153,6 +153,7 @@ def test_a_policy_of_ones_own_is_recorded(module):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"env": {"copies": 2}}, "workers= in place of copies="),
         ({"policy": "walk"}, "unknown policy 'walk'; known: held, uniform, file.py:function"),
         ({"policy": "nowhere.py:f"}, "nowhere.py cannot be imported"),
         ({"policy": "dot_world:nothing"}, "dot_world has no function nothing"),
@@ -193,12 +194,39 @@ def test_all_methods_play_the_same_episodes_and_a_run_goes_on(module, log, check
     assert "| world model | 2 |" in (tmp_path / "run/table.md").read_text()
 
 
+def test_copies_play_the_episodes_that_are_played_one_by_one(module, checkpoint, tmp_path):
+    reports = []
+    for copies in (1, 3):
+        cfg = composed(
+            "evaluate", f"task={PLAN.task}", f"checkpoint={checkpoint}", f"policy={module}:homing", "films=2", "seed=3",
+            "episodes=4", f"copies={copies}", f"out={tmp_path}/{copies}", "planner=cem_short", "planner.num_samples=16",
+            "planner.num_iterations=2", "execute=2", "env={budget: 6}",
+            "goal={later: {steps: 6, tolerance: 0.15}, horizon: 4}",
+        )  # fmt: skip
+        evaluate.main.__wrapped__(cfg)
+        report = json.loads((tmp_path / str(copies) / "report.json").read_text())
+        for one in report["episodes"]:
+            one.pop("ms_per_decision")
+        reports.append({(one["method"], one["episode"]): one for one in report["episodes"]})
+    assert len(reports[0]) == 20 and reports[0].keys() == reports[1].keys()
+    for key, one in reports[0].items():
+        gained = one.pop("return"), reports[1][key].pop("return")
+        assert one == reports[1][key]
+        assert gained[0] == pytest.approx(gained[1], abs=1e-3 if key[0] == "world model" else 0)
+    assert sorted(path.name for path in (tmp_path / "3/videos").iterdir()) == [
+        "world_model-000.mp4", "world_model-001.mp4",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("words", "error", "match"),
     [
         (["methods=[dance]"], UnknownName, "unknown method 'dance'"),
         (["methods=[policy]"], ValueError, "needs policy=FILE.py:NAME"),
         (["episodes=0"], ValueError, "episodes must be a whole number from 1"),
+        (["copies=0"], ValueError, "copies must be a whole number from 1"),
+        (["task=cart-pole-v1", "copies=2"], ValueError, "are for environments of gymnasium"),
+        (["env={copies: 2}"], ValueError, "is an option of its own"),
         (["goal={colour: red}"], ValueError, "a goal takes observation, success"),
     ],
 )

@@ -8,12 +8,12 @@ from time import perf_counter
 from typing import Annotated, Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from jepa_mpc.errors import BadObservation
 from jepa_mpc.interfaces import Cost, Dynamics, GoalReader, Memory, Perception, Planner, Proposal
 from jepa_mpc.step_log import StepLog
-from jepa_mpc.types import ActionBox, Context, Goal, Latents, MpcSettings, Observation, Plan, PlanResult, State
+from jepa_mpc.types import ActionBox, Context, Goal, Latents, MpcSettings, Observation, Plan, PlanResult, State, Streams
 from jepa_mpc.world_model.agents.goals import EncodedGoal
 from jepa_mpc.world_model.agents.pace import Moment
 from jepa_mpc.world_model.agents.search import PlanSearch
@@ -39,7 +39,7 @@ class PlanningAgent:
         planner: Searches for plans.
         box: The actions that the robot accepts, in physical units; observations are moved to its device.
         settings: Horizon and replanning interval.
-        generator: Source of the planner's randomness, on the device of the box.
+        generator: Source of the planner's randomness, on the device of the box; or one per world.
         proposal: Proposes plans for every search (a policy), or None; see `PlanSearch`.
         goals: Reads the goal; by default it encodes the image once.
         position_head: Maps latents to positions (m), for the step log; or None.
@@ -61,7 +61,7 @@ class PlanningAgent:
         planner: Planner,
         box: ActionBox,
         settings: MpcSettings,
-        generator: Generator,
+        generator: Streams,
         proposal: Proposal | None = None,
         goals: GoalReader | None = None,
         position_head: Callable[[Tensor], Tensor] | None = None,

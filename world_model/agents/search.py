@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from jepa_mpc.actions import shifted
 from jepa_mpc.interfaces import Cost, Dynamics, Planner, Proposal
-from jepa_mpc.types import ActionBox, Context, Goal, MpcSettings, Plan, PlanRequest, PlanResult, Plans, Rollout
+from jepa_mpc.types import ActionBox, Context, Goal, MpcSettings, Plan, PlanRequest, PlanResult, Plans, Rollout, Streams
 from jepa_mpc.world_model.costs.constraints import costs_of
 from jepa_mpc.world_model.dynamics.evaluator import Evaluator
 from jepa_mpc.world_model.dynamics.step_model import known_steps
@@ -25,7 +25,7 @@ class PlanSearch:
         planner: Searches for plans.
         box: The actions that the robot accepts, in physical units.
         settings: The horizon.
-        generator: Source of the planner's randomness, on the device of the box.
+        generator: Source of the planner's randomness, on the device of the box; or one per world.
         proposal: Proposes plans (a policy): its best guess replaces the last plan as the initial plan, and the last
             plan becomes a candidate. None starts from the last plan alone.
     """
@@ -35,7 +35,7 @@ class PlanSearch:
     planner: Planner
     box: ActionBox
     settings: MpcSettings
-    generator: Generator
+    generator: Streams
     proposal: Proposal | None = None
 
     def still(self, batch: int) -> Plan:

@@ -130,6 +130,8 @@ def motion_of(policy: str, env: Any) -> Callable[[], Motion]:
 def _environment(task: str, told: str, cameras: tuple[str, ...], image_size: int, steps: int) -> Any:
     """The one environment of this process; goals are never looked at, so that none are sought."""
     goal, settings = json.loads(told)
+    if "copies" in settings:
+        raise ValueError("a process records one episode after another: workers= in place of copies= records several")
     if not is_gym(task):
         return envs.make(task, cameras=cameras, image_size=image_size, budget=steps, **settings)
     return make_gym(
