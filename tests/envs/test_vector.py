@@ -379,7 +379,7 @@ def over_the_limit(vector):
     ("make", "words"),
     [
         (lambda: refused(several("async", mode=AutoresetMode.SAME_STEP), budget=5), "so that the end is not seen"),
-        (lambda: refused(several("async")), "AsyncVectorEnv has no time limit: give budget="),
+        (lambda: refused(several("async")), "AsyncVectorEnv has no time limit: pass budget="),
         (
             lambda: refused(several("async"), budget=5, goal=GymGoal(later=Later(steps=2, tolerance=0.1))),
             "goals with later= and photograph= are sought in one environment after another",
