@@ -106,7 +106,7 @@ class Lanes:
         """Begin an episode in each copy; copies beyond the seeds repeat the last one."""
         padded = [*seeds, *[seeds[-1]] * (len(self.lanes) - len(seeds))]
         with self._unbroken():
-            observations, infos = self.vector.reset(seed=padded, options=options or None)
+            observations, infos = self.vector.reset(seed=padded, options=options or None)  # type: ignore[arg-type]  # one each
         self._over = np.zeros(len(self.lanes), dtype=bool)
         self._idle = self._over.copy()
         self._pictures: Sequence[Any] | None = None
@@ -114,7 +114,7 @@ class Lanes:
             lane.begun, lane.last_picture = (seen, of_copy(infos, lane.index)), None
             lane.waiting.clear()
 
-    def step(self, actions: Sequence[Array | None], *, repeat: int) -> None:
+    def step(self, actions: Sequence[NDArray[Any] | None], *, repeat: int) -> None:
         """Carry an action out in each copy so many times; without one a copy gets zeros and its answer is not read."""
         space: Any = self.vector.single_action_space
         batch = np.zeros((len(self.lanes), *space.shape))
@@ -154,7 +154,7 @@ class Lanes:
         answers = zip(self.lanes, self._apart(observations), rewards, ended, cut, strict=True)
         for lane, seen, reward, end, limit in answers:
             lane.waiting.append((seen, float(reward), bool(end), bool(limit), of_copy(infos, lane.index)))
-        for index in np.flatnonzero(self._idle & ~self._over) if self.shown else ():
+        for index in np.flatnonzero(self._idle & ~self._over).tolist() if self.shown else ():
             self.lanes[index].last_picture = np.array(self.pictures()[index])
         self._over |= self._idle
 
