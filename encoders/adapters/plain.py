@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from jepa_mpc.errors import BadCheckpoint
 
 UNREADABLE = (
     *(safetensors.SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, OSError),
-    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError),
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError, struct.error),
 )
 """Errors of PyTorch and safetensors for damaged files."""
 
