@@ -33,7 +33,7 @@ def fault(where: str | Path, *, field: str, problem: str, remedy: str = "", epis
     """The one form of every error: file, episode, field, problem and remedy on one line."""
     place = where.name if isinstance(where, Path) else where
     at = "" if episode is None else f"episode {episode}: "
-    told = " ".join(f"{at}field {field!r} {problem}".split())
+    told = " ".join(f"{at}field '{repr(field)[1:-1]}' {problem}".split())
     told = told if len(told) <= MAX_WORDS else told[:MAX_WORDS] + " ..."
     sentence = f"{place}: {told}" + (f"; {remedy}" if remedy else "")
     return BadEpisode(sentence.encode("utf-8", "backslashreplace").decode())

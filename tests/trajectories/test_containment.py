@@ -247,6 +247,24 @@ def test_a_name_that_is_no_text_is_refused_in_words_that_can_be_printed(tmp_path
     assert log.damaged[0].encode().isascii() and "bad_" in log.damaged[0]
 
 
+def test_members_of_hdf5_with_strange_names_or_shapes_are_refused(copy):
+    import h5py
+
+    path = copy("droid")
+    (table,) = sorted(path.rglob("trajectory.h5"))[:1]
+    with h5py.File(table, "a") as file:
+        group = file["observation/robot_state"]
+        joints = group["joint_positions"][:]
+        del group["joint_positions"]
+        group["joint_positions"] = joints[..., None]
+    log = open_log(path)
+    assert "expected a vector" in log.damaged[0] and len(log.damaged) == 1
+    with h5py.File(table, "a") as file:
+        group = file["observation/robot_state"]
+        group.id.links.create_hard(b"joint\x9a'", group["joint_positions"].parent.id, b"joint_positions")
+    assert "field 'joint" in open_log(path).damaged[0] and "no text" in open_log(path).damaged[0]
+
+
 def test_text_that_is_no_text_in_a_header_is_refused(copy):
     path = copy("lerobot")
     info = (path / "meta/info.json").read_text()

@@ -165,6 +165,9 @@ class DroidReader(LogReader):
             for name, dataset in datasets(file, path).items():
                 field = _rename(name)
                 if field is not None and dataset.dtype.kind in "fiub" and dataset.shape:
+                    if len(dataset.shape) > 2:
+                        problem = f"has steps of shape {dataset.shape[1:]}, expected a vector"
+                        raise fault(path, field=name, problem=problem, remedy="restore it", episode=index)
                     self.datasets[field] = name
                     unit = UNITS.get(field.rpartition(".")[2], "")
                     fields[field] = field_of(dataset, where=path, field=name, unit=unit, hz=HZ)

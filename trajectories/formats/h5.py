@@ -62,6 +62,7 @@ def datasets(group: Any, where: Path) -> dict[str, Any]:
             raise fault(where, field=prefix, problem="is nested too deep")
         for name in here:
             patience.check()
+            name = _sound_name(name, where)
             full = f"{prefix}{name}"
             member = member_of(here, name, where=where, field=full)
             if isinstance(member, h5py.Group):
@@ -84,7 +85,7 @@ def names_of(group: Any, start: str, where: Path) -> list[str]:
     """
     if len(group) > MAX_MEMBERS:
         raise fault(where, field=str(group.name), problem=f"holds more than {MAX_MEMBERS} members")
-    return [_sound_name(str(name), where) for name in group if str(name).startswith(start)]
+    return [name for name in (_sound_name(name, where) for name in group) if name.startswith(start)]
 
 
 def member_of(group: Any, name: str, *, where: Path, field: str) -> Any:
@@ -147,7 +148,11 @@ def _address(item: Any) -> int:
     return int(h5py.h5o.get_info(item.id).addr)
 
 
-def _sound_name(name: str, where: Path) -> str:
+def _sound_name(name: str | bytes, where: Path) -> str:
+    if isinstance(name, bytes):  # h5py's form of a name that is not UTF-8
+        raise fault(
+            where, field=name.decode("ascii", "replace")[:20], problem="is a name that is no text", remedy="rename it"
+        )
     if len(name) > MAX_NAME or not name.isprintable():
         problem = f"is a name of {len(name)} characters that is too long or no text"
         raise fault(where, field=name[:20], problem=problem, remedy="rename it")
