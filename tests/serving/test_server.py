@@ -44,7 +44,7 @@ def test_connections_are_episodes_of_their_own():
     [
         (b"\x01\x02", "expected a msgpack map"),
         ("hello", "expected a binary msgpack frame, got text"),
-        (pack({"prompt": "go"}), "lacks the picture observation/image"),
+        (pack({"prompt": "go"}), "lacks the image observation/image"),
     ],
 )
 def test_a_mistake_is_told_as_text_and_ends_the_connection(frame, words):

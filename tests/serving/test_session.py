@@ -76,11 +76,11 @@ def test_the_shorter_deadline_counts_and_waiting_is_part_of_it():
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ({"observation/image": None}, "lacks the picture observation/image"),
+        ({"observation/image": None}, "lacks the image observation/image"),
         ({"observation/image": picture().astype(np.float32)}, r"must be uint8 \(h, w, 3\), got float32"),
         ({"observation/image": picture()[..., :1]}, r"got uint8 \(8, 8, 1\)"),
         ({"observation/image": picture(size=0)}, r"got uint8 \(0, 0, 3\)"),
-        ({"goal/image": "goal.png"}, "lacks the picture goal/image"),
+        ({"goal/image": "goal.png"}, "lacks the image goal/image"),
         ({"plan/deadline_ms": -1}, "plan/deadline_ms must be a finite number from 0, got -1"),
         ({"plan/deadline_ms": math.nan}, "plan/deadline_ms must be a finite number"),
         ({"plan/deadline_ms": "soon"}, "plan/deadline_ms must be a finite number"),

@@ -165,13 +165,15 @@ def test_what_the_hand_only_touches_goes_as_far_as_the_reading_is_sure():
 
 def test_a_prediction_without_a_label_must_read_what_the_frame_reads():
     reading = HindsightReading("felt", width=4, axes=1, unit=1.0, bend=1.0, trusted=10.0)
+    with torch.no_grad():
+        reading.linear.weight.fill_(1.0), reading.log_scale.weight.zero_()
     seen, predicted = torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2, requires_grad=True)
     batch = {"felt": torch.full((1, 2, 1), float("nan"))}
     assert float(reading(predicted, batch).detach()) == 0.0
     apart = reading(predicted, batch, seen=seen)
     with torch.no_grad():
         together = reading(seen, batch, seen=seen)
-    assert float(apart) > float(together)
+    assert float(apart.detach()) > float(together)
     apart.backward()
     assert predicted.grad is not None and predicted.grad.abs().sum() > 0
     doubtful = HindsightReading("felt", width=4, axes=1, unit=1.0, trusted=1e-6)
