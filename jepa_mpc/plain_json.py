@@ -1,4 +1,4 @@
-"""JSON that others wrote: bounded in bytes, depth and memory, each name once, and text that is text."""
+"""JSON from foreign files: bounded in bytes, depth and memory, with unique keys and valid text."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 
 MAX_BYTES = 64 << 20
 MAX_DEPTH = 64
-VALUE_BYTES = 64  # what Python keeps at least for one value
+VALUE_BYTES = 64  # least memory of a parsed value in Python
 SPARE_BYTES = 192 << 20
 
 
 def read_json_file(path: str | Path) -> Any:
-    """The value in a file; nothing but a plain file is opened, a link is followed.
+    """Read the value in a file; only plain files are opened, links are followed.
 
     Raises:
         FileNotFoundError: If there is no file.
-        ValueError: If it is no plain file, cannot be read, is longer than 64 MiB or holds no JSON; names the file.
+        ValueError: If it is not a plain file, cannot be read, is longer than 64 MiB or is not JSON; names the file.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for else
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe must not block
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -40,10 +40,10 @@ def read_json_file(path: str | Path) -> Any:
 
 
 def parse_json(raw: bytes) -> Any:
-    """A JSON value whose texts are text, of limited depth, and not much heavier than its bytes.
+    """A JSON value with valid text, limited depth, and a limited number of values for its size.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not.
     """
     if VALUE_BYTES * sum(raw.count(mark) for mark in (b"[", b"{", b",", b":")) > len(raw) + SPARE_BYTES:
         raise ValueError("it holds too many values for a header")
@@ -56,15 +56,15 @@ def parse_json(raw: bytes) -> Any:
         if depth > MAX_DEPTH:
             raise ValueError("it is nested too deep")
         if "\\u" in text:
-            "".join(one for one in level if isinstance(one, str)).encode()  # half a pair of surrogates is no text
+            "".join(one for one in level if isinstance(one, str)).encode()  # raises on a lone surrogate
     return value
 
 
 def parse_json_lines(raw: bytes) -> list[Any]:
-    """The JSON values of a file that holds one a line.
+    """The JSON values of a file with one per line.
 
     Raises:
-        ValueError: If a line is none, or they are too many.
+        ValueError: If a line is not JSON, or there are too many values.
     """
     values = parse_json(b"[" + b",".join(line for line in raw.splitlines() if line.strip()) + b"]")
     assert isinstance(values, list)
@@ -72,7 +72,7 @@ def parse_json_lines(raw: bytes) -> list[Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are there once."""
+    """An object whose keys are unique."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key occurs twice")
@@ -80,7 +80,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _levels(value: Any) -> Iterator[list[Any]]:
-    """The values of a JSON value level by level, keys among them."""
+    """The values of a JSON value level by level, including keys."""
     level = [value]
     while level:
         yield level

@@ -21,7 +21,7 @@ from jepa_mpc.errors import BadCheckpoint, Busy, UnknownName
 from jepa_mpc.face.collection.lab_recording import Collection, record, record_one, settle
 from jepa_mpc.face.collection.lab_recording import collect as collect_log
 from jepa_mpc.files import only_writer, write_json
-from jepa_mpc.places import CONFIGS
+from jepa_mpc.places import CHECKPOINTS, CONFIGS
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.recording import publish_staged
@@ -206,6 +206,22 @@ def test_a_world_model_practises_towards_goals_of_each_protocol_in_turn(tmp_path
     record_one(plan, tmp_path / "repeated", 0)
     publish_staged(tmp_path / "repeated", 0)
     assert np.array_equal(NpzStore(tmp_path / "repeated").read(0, 0, 4, ["action"])["action"], first)
+    assert store.metadata(0)["practised_by"] == load_world_model(CHECKPOINTS / "pick").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["checkpoint=reach"], "needs heads for"),
+        (["checkpoint=nowhere"], "there is no checkpoint at nowhere"),
+        (["checkpoint=pick", "cameras=[wrist]"], "record what it sees"),
+        (["checkpoint=pick", "image_size=32"], "record what it sees"),
+    ],
+)
+def test_who_cannot_practise_is_refused_before_anything_is_written(tmp_path, options, words):
+    done = collect(tmp_path / "log", "policy=practice", *options, "labs=1")
+    assert done.returncode != 0 and words in done.stderr + done.stdout
+    assert not list((tmp_path / "log").glob("*.json"))
 
 
 @pytest.mark.parametrize("options", [{"policy": "practice"}, {"policy": "handle", "checkpoint": "pick"}])

@@ -66,9 +66,9 @@ def record_lab(collection: Collection, index: int) -> Episode:
     sensors: dict[str, Callable[[], Any]] = {}
     if collection.clouds is not None:
         sensors[CLOUDS] = partial(_cloud_sensor(env, collection), env.scene.data)
-    heard: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     if collection.sound is not None:
-        microphone, heard = _microphone(env, collection, lab_index, index)
+        microphone, facts = _microphone(env, collection, lab_index, index)
         sensors |= {SOUND: microphone.listen, HEARD: microphone.labels}
 
     if collection.task == "pick":
@@ -83,16 +83,18 @@ def record_lab(collection: Collection, index: int) -> Episode:
     if collection.policy in BY_FEEL:
         share = HANDED_OVER[collection.policy]
         options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < share)
-    if collection.policy == PRACTICE:
+    model = _practising(collection)
+    if model is not None:
         from jepa_mpc.face.collection.practice import Practice, vary_goals
 
         vary_goals(env, index)
+        facts["practised_by"] = model.fingerprint
 
     def motion() -> Any:
         if collection.task == "push":
             return env.motion()
-        if collection.policy == PRACTICE:
-            return Practice(env, _practising(collection.checkpoint))
+        if model is not None:
+            return Practice(env, model)
         low, high = env.arm.workspace()
         return POLICIES[collection.policy](Reach(box=env.action_box, low=low, high=high))
 
@@ -108,7 +110,7 @@ def record_lab(collection: Collection, index: int) -> Episode:
             "robot": collection.robot,
             "lab_index": lab_index,
             "lab": lab.to_dict(),
-            **heard,
+            **facts,
         },
         generator=numpy_generator(collection.seed, "motion", index),
         sensors=sensors,
@@ -119,12 +121,15 @@ def collect(collection: Collection, folder: Path, *, workers: int) -> NpzStore:
     """Record what is still missing and write the manifest.
 
     Raises:
-        ValueError: If the folder holds a log that was made with other settings, or something else.
+        ValueError: If the folder holds a log that was made with other settings, or something else, or if the world
+            model that is to practise sees other images.
+        BadCheckpoint: If that world model cannot be read or cannot handle.
         Busy: If another process records into it.
         Stopped: If a signal came; the log is in order.
         OSError: If the disk is full; the log is in order.
     """
     check_strangers(folder)
+    _practising(collection)  # refused before anything is written
     with only_writer(folder, what="recording"):
         settle(collection, folder)
         good = repair(folder)
@@ -171,13 +176,13 @@ def _environment(name: str, robot: str, cameras: tuple[str, ...], image_size: in
     return envs.make(TASKS[name], robot=robot, cameras=cameras, image_size=image_size, budget=steps)
 
 
-@cache
-def _practising(checkpoint: str) -> Any:
-    """The world model that practises."""
-    from jepa_mpc.checkpoint import place_of
-    from jepa_mpc.world_model.checkpoints.loader import load_world_model
+def _practising(collection: Collection) -> Any:
+    """The world model that practises, or None."""
+    if collection.policy != PRACTICE:
+        return None
+    from jepa_mpc.face.collection.practice import practising
 
-    return load_world_model(place_of(checkpoint))
+    return practising(collection.checkpoint, cameras=collection.cameras, image_size=collection.image_size)
 
 
 def _microphone(env: Any, collection: Collection, lab: int, index: int) -> tuple[Any, dict[str, Any]]:

@@ -6,13 +6,18 @@ Its log shows the states that its planner seeks out, which scripted motion does 
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from numpy.random import Generator
 
+from jepa_mpc.checkpoint import place_of
 from jepa_mpc.envs.pick import PROTOCOLS, PickEnv
 from jepa_mpc.face.handling.seeing_agents import SEEING, WORLD_MODEL, Looking
 from jepa_mpc.face.handling.state_agents import Planning
+from jepa_mpc.world_model.agents.handling_eyes import check_heads
+from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.dynamics.model import WorldModel
 
 PLANNING = Planning(horizon=4, num_samples=32, num_iterations=2)  # fast, and less sure of itself
@@ -53,3 +58,22 @@ class Practice:
 def vary_goals(env: PickEnv, index: int) -> None:
     """Show each episode the goals of another protocol, in turn; call it before the reset."""
     env.protocol = PROTOCOLS[index % len(PROTOCOLS)]
+
+
+@cache
+def practising(checkpoint: str, *, cameras: tuple[str, ...], image_size: int) -> WorldModel:
+    """The world model of a checkpoint, loaded once per process and checked against what is recorded.
+
+    Raises:
+        BadCheckpoint: If it cannot be read, or has no heads for handling.
+        ValueError: If it sees other cameras or another image size.
+    """
+    model = load_world_model(place_of(checkpoint))
+    check_heads(model)
+    sees = model.interface
+    if (tuple(sees.cameras), sees.image_size) != (cameras, image_size):
+        raise ValueError(
+            f"{checkpoint} sees {', '.join(sees.cameras)} at {sees.image_size} px, got cameras={list(cameras)} "
+            f"image_size={image_size}: record what it sees"
+        )
+    return model
