@@ -36,7 +36,7 @@ def test_a_run_leaves_a_report_and_a_film_and_goes_on_where_it_was_stopped(tmp_p
     assert {"servo", "relative servo", "still world", "blind", "frozen random encoder", "oracle", "random"} <= set(
         report["baselines"]
     )
-    assert {"object term off", "latent distance"} <= set(report["baselines"])
+    assert {"predictor off", "object term off", "latent distance"} <= set(report["baselines"])
     (film,) = (folder / "videos").glob("*.mp4")
     assert film.stat().st_size > 1000
     page = (folder / "report.html").read_text()

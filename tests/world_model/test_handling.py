@@ -14,7 +14,7 @@ from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context, Observation, Rollout
 from jepa_mpc.world_model.agents.handling_eyes import MOVED_M, HandlingEyes, Track
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
-from jepa_mpc.world_model.dynamics.read_out import ReadOutDynamics, followed
+from jepa_mpc.world_model.dynamics.read_out import ReadOutDynamics, StillLatents, followed
 from jepa_mpc.world_model.parts.augment import OfCameras
 from jepa_mpc.world_model.parts.readouts import HindsightReading
 from tests import tiny
@@ -139,6 +139,17 @@ def test_plans_become_motion_and_openings_within_the_workspace():
     assert torch.allclose(world.actions[0, 0, :, 2:], torch.tensor([[-0.02, 0.04, 0.0], [0.0, 0.0, 0.0]]))
     with pytest.raises(ValueError, match="proprio"):
         dynamics.rollout(Context(latents=context.latents, actions=context.actions), plans)
+
+
+def test_without_a_predictor_latents_stay_and_heads_read_them_still():
+    latents = torch.arange(64.0).reshape(2, 1, 2, 16)
+    context = Context(latents=latents, actions=torch.zeros(2, 0, 5), proprio=torch.zeros(2, 1, 7))
+    plans = torch.zeros(2, 3, 4, 7)
+    still = StillLatents().rollout(context, plans).latents
+    assert still.shape == (2, 3, 4, 2, 16) and torch.equal(still[:, 2, 3], latents[:, -1])
+    heads = (lambda z: z[..., 0, :3], lambda z: torch.zeros(z.shape[:-2]), lambda z: torch.ones(*z.shape[:-2], 1))
+    dynamics = ReadOutDynamics(Carrying(), *heads, low=LOW, high=HIGH, widest_m=0.04).over(StillLatents())
+    assert torch.equal(dynamics.rollout(context, plans).latents, still)
 
 
 def test_only_what_the_hand_is_near_and_holds_goes_where_it_is_read_to_be():

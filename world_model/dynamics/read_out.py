@@ -83,6 +83,11 @@ class ReadOutDynamics:
         objects = followed(found, read, hand, held, self.doubt_m(imagined.latents))
         return Rollout(latents=imagined.latents, sensors=sensors(places, objects, openings))
 
+    def over(self, dynamics: Dynamics) -> ReadOutDynamics:
+        """The same heads over other predictions of latents."""
+        heads = self.read_object, self.doubt_m, self.read_held
+        return ReadOutDynamics(dynamics, *heads, low=self.low, high=self.high, widest_m=self.widest_m)
+
     def _led(self, felt: Annotated[Tensor, "B S 4"], plans: Plans) -> tuple[Tensor, Tensor]:
         """Places `B S H 3` and openings `B S H 1` that plans lead to."""
         place, opening = felt[..., :3], felt[..., 3:]
@@ -93,6 +98,15 @@ class ReadOutDynamics:
             places.append(place)
             openings.append(opening)
         return torch.stack(places, dim=2), torch.stack(openings, dim=2)
+
+
+class StillLatents:
+    """A predictor that predicts nothing: the last latent state stays."""
+
+    def rollout(self, context: Context, plans: Plans) -> Rollout:
+        """The last state of the context `B T N D` at each step of plans `B S H A`."""
+        latents = context.latents[:, -1, None, None]
+        return Rollout(latents=latents.expand(-1, *plans.shape[1:3], -1, -1))
 
 
 def followed(

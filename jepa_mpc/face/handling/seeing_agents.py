@@ -23,6 +23,7 @@ from jepa_mpc.types import ActionBox, Costs, Plans
 from jepa_mpc.world_model.agents.handling_eyes import HandlingEyes
 from jepa_mpc.world_model.costs.goal import GoalDistance
 from jepa_mpc.world_model.dynamics.model import WorldModel
+from jepa_mpc.world_model.dynamics.read_out import StillLatents
 
 WORLD_MODEL, FROZEN = "world model", "frozen random encoder"
 
@@ -149,7 +150,9 @@ SEEING: Mapping[str, Maker] = {
 """Agents that see pictures alone, by name; `FROZEN` is given another world model."""
 
 ABLATIONS: Mapping[str, Maker] = {
+    "predictor off": planning(world=lambda seen: seen.eyes.dynamics.over(StillLatents())),
     "object term off": planning(cost=HANDS_ALONE),
     "latent distance": planning(cost=IN_LATENTS),
 }
-"""The world model with another cost: without the object, or the distance of latents without any head."""
+"""The world model without its predictor (heads and filter stay), or with another cost: without the object, or the
+distance of latents without any head."""
