@@ -16,7 +16,7 @@ from jepa_mpc.world_model.agents.handling_eyes import MOVED_M, HandlingEyes, Tra
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.dynamics.read_out import ReadOutDynamics, StillLatents, followed
 from jepa_mpc.world_model.parts.augment import OfCameras
-from jepa_mpc.world_model.parts.readouts import HindsightReading
+from jepa_mpc.world_model.parts.readouts import HindsightReading, PlaceReading
 from tests import tiny
 
 LOW, HIGH = torch.tensor([0.0, -1.0, 0.0]), torch.tensor([1.0, 1.0, 0.3])
@@ -80,6 +80,42 @@ def test_unknown_labels_count_for_nothing():
         head(latents, {})
 
 
+def resting(places, moved, held):
+    """The loss of readings `3` per frame, no labels, a hand that moved along x."""
+    head = PlaceReading("felt", width=3, held="held")
+    with torch.no_grad():
+        head.linear.weight.copy_(torch.eye(3) / head.unit), head.linear.bias.zero_()
+    read = torch.tensor(places)[None, :, None]
+    batch = {
+        "felt": torch.full((1, len(places), 3), torch.nan),
+        "held": torch.tensor(held)[None, :, None],
+        "actions": torch.tensor([[[step, 0.0, 0.0, 0.04, 0.04] for step in moved]]),
+    }
+    with torch.no_grad():
+        return float(head(read, batch))
+
+
+def test_what_the_hand_is_away_from_must_be_read_to_rest():
+    there, gone, nan = [0.15, 0.0, 0.0], [0.10, 0.0, 0.0], float("nan")
+    assert resting([there, gone], [0.05], [0.0, nan]) == pytest.approx(0.0, abs=1e-9)
+    far = resting([there, there], [0.05], [0.0, nan])
+    near = [0.01, 0.0, 0.0]
+    assert far > 0.1 and resting([near, near], [0.05], [0.0, 0.0]) < 0.01 * far  # may be pushed
+
+
+def test_what_is_held_must_be_read_to_stay_in_the_hand():
+    in_hand = [[0.01, 0.0, 0.0], [0.01, 0.0, 0.0]]
+    assert resting(in_hand, [0.05], [1.0, 1.0]) == 0.0
+    assert resting([in_hand[0], [-0.04, 0.0, 0.0]], [0.05], [1.0, 1.0]) > 0.1
+    assert resting([[0.15, 0.0, 0.0], [0.10, 0.0, 0.0]], [0.05], [1.0, 1.0]) > 0.1
+
+
+def test_a_place_reading_names_the_column_that_is_missing():
+    head = PlaceReading("felt", width=3, held="held")
+    with pytest.raises(ValueError, match="'held'"):
+        head(torch.zeros(1, 2, 1, 3), {"felt": torch.zeros(1, 2, 3), "actions": torch.zeros(1, 1, 5)})
+
+
 def test_a_reading_in_metres_is_learned():
     head = HindsightReading("object_felt", width=32, axes=3)
     latents = torch.randn(8, 4, 2, 16, generator=generator(0))
@@ -139,6 +175,23 @@ def test_plans_become_motion_and_openings_within_the_workspace():
     assert torch.allclose(world.actions[0, 0, :, 2:], torch.tensor([[-0.02, 0.04, 0.0], [0.0, 0.0, 0.0]]))
     with pytest.raises(ValueError, match="proprio"):
         dynamics.rollout(Context(latents=context.latents, actions=context.actions), plans)
+
+
+def test_an_error_of_the_present_reading_moves_nothing():
+    off = torch.tensor([0.02, 0.0, 0.0])  # what the object is read too far along x, now and in every prediction
+    still = ReadOutDynamics(
+        StillLatents(),
+        lambda latents: off.expand(*latents.shape[:-2], 3),
+        lambda latents: torch.zeros(latents.shape[:-2]),
+        lambda latents: torch.zeros(*latents.shape[:-2], 1),
+        low=LOW,
+        high=HIGH,
+        widest_m=0.04,
+    )
+    known = torch.tensor([[[0.5, 0.0, 0.1, 0.5, 0.0, 0.1, 0.04]]])  # the object is at the hand
+    context = Context(latents=torch.zeros(1, 1, 2, 16), actions=torch.zeros(1, 0, 5), proprio=known)
+    sensors = still.rollout(context, torch.zeros(1, 1, 2, 7)).sensors
+    assert torch.allclose(sensors[..., 3:6], known[..., 3:6].expand(1, 1, 2, 3))
 
 
 def test_without_a_predictor_latents_stay_and_heads_read_them_still():
