@@ -8,7 +8,7 @@ import torch
 from jepa_mpc.encoders.convnet import KeypointEncoder
 from jepa_mpc.encoders.hand_eye import HandEyeEncoder
 from jepa_mpc.encoders.remembered import Remembered
-from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.face.training.pretrained import begin_with_encoder
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context, Observation, Rollout
@@ -285,15 +285,44 @@ def test_the_goal_is_where_the_steps_read_it(tmp_path):
     eyes = HandlingEyes(model, low=LOW, high=HIGH, widest_m=0.04)
     frames = tiny.frames(1, 1, channels=9)
     proprio = torch.zeros(1, 1, 14)
-    proprio[..., -6:-3] = torch.tensor([0.4, 0.1, 0.2])
+    proprio[..., -7:-3] = torch.tensor([0.03, 0.4, 0.1, 0.2])
     now = Observation(frames=frames, cameras=("left", "right", "wrist"), proprio=proprio)
-    eyes.aim(now)
-    eyes.look(now, torch.tensor([0.03]))
-    seen, goal = eyes.now(), eyes.goal().sensors
+    eyes.reset(now)
+    goal = eyes.update(now, model.perception(now)[:, -1]).sensors
+    seen = eyes.now()
     assert seen.shape == goal.shape == (1, 10)
     assert torch.allclose(seen[:, :3], goal[:, :3]) and torch.allclose(seen[0, :3], torch.tensor([0.4, 0.1, 0.2]))
     assert torch.isclose(seen[0, 9], torch.tensor(0.03))
-    assert eyes.dynamics.rollout(eyes.context(), torch.zeros(1, 2, 3, 7)).sensors.shape == (1, 2, 3, 10)
+    context = Context(latents=model.perception(now), actions=torch.zeros(1, 0, 7), proprio=eyes.known(now)[:, None])
+    assert eyes.dynamics.rollout(context, torch.zeros(1, 2, 3, 7)).sensors.shape == (1, 2, 3, 10)
+    for share, opening in ((0.5, 0.01), (1.0, 0.0), (-1.0, 0.04)):
+        eyes.did(torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, share]]))
+        assert torch.isclose(eyes.known(now)[0, 6], torch.tensor(opening), atol=1e-6)
+
+
+def test_another_goal_image_leaves_the_object_where_it_was_seen(tmp_path):
+    model = load_world_model(tiny.save_handling(tmp_path / "handling"))
+    eyes = HandlingEyes(model, low=LOW, high=HIGH, widest_m=0.04)
+    now = Observation(
+        frames=tiny.frames(1, 1, channels=9), cameras=("left", "right", "wrist"), proprio=torch.ones(1, 1, 14)
+    )
+    eyes.reset(now)
+    eyes.update(now, model.perception(now)[:, -1])
+    tracked = eyes.known(now)
+    eyes.aim(now)
+    assert torch.equal(eyes.known(now), tracked)
+
+
+def test_what_handling_cannot_see_is_told(tmp_path):
+    model = load_world_model(tiny.save_handling(tmp_path / "handling"))
+    eyes = HandlingEyes(model, low=LOW, high=HIGH, widest_m=0.04)
+    two = Observation(frames=tiny.frames(2, 1, channels=9), cameras=("left", "right", "wrist"))
+    with pytest.raises(BadObservation, match="one world"):
+        eyes.reset(two)
+    one = Observation(frames=two.frames[:1], cameras=two.cameras)
+    eyes.reset(one)
+    with pytest.raises(BadObservation, match="proprioception"):
+        eyes.update(one, model.perception(one)[:, -1])
 
 
 def test_eyes_need_a_model_that_learned_to_handle(tmp_path):

@@ -60,7 +60,7 @@ class ReadOutDynamics:
 
     @torch.no_grad()
     def rollout(self, context: Context, plans: Plans) -> Rollout:
-        """Imagine plans `B S H 7`; the context's last proprioception is hand, object and told opening `7`.
+        """Imagine plans `B S H 7` from the newest state; its proprioception is hand, object and commanded opening `7`.
 
         Returns:
             Latents, and sensors `B S H 10`: hand, object, upright axis (always upright), grip.
@@ -78,7 +78,8 @@ class ReadOutDynamics:
         places, openings = self._led(felt, plans)
         before = torch.cat([felt[:, :, None], torch.cat([places, openings], dim=-1)[:, :, :-1]], dim=2)
         actions = torch.cat([places - before[..., :3], before[..., 3:], openings], dim=-1)
-        imagined = self.dynamics.rollout(Context(latents=context.latents, actions=context.actions), actions)
+        newest = Context(latents=context.latents[:, -1:], actions=actions[:, 0, :0])
+        imagined = self.dynamics.rollout(newest, actions)
         bias = found - felt[..., :3] - self.read_object(context.latents[:, -1, None])
         read = places + self.read_object(imagined.latents) + bias[:, :, None]
         held = self.read_held(imagined.latents)[..., 0].clamp(0.0, 1.0)
