@@ -14,7 +14,7 @@ from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context, Observation, Rollout
 from jepa_mpc.world_model.agents.handling_eyes import MOVED_M, HandlingEyes, Track
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
-from jepa_mpc.world_model.dynamics.read_out import ReadOutDynamics, StillLatents, followed
+from jepa_mpc.world_model.dynamics.read_out import PUSHED_M, ReadOutDynamics, StillLatents, followed
 from jepa_mpc.world_model.parts.augment import OfCameras
 from jepa_mpc.world_model.parts.readouts import HindsightReading, PlaceReading
 from tests import tiny
@@ -220,7 +220,8 @@ def test_what_the_hand_only_touches_goes_as_far_as_the_reading_is_sure():
     hand, start = torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, 3)
     read, empty = torch.tensor([[[[0.02, 0.0, 0.0]]]]), torch.zeros(1, 1, 1)
     ways = [
-        float(followed(start, read, hand, empty, torch.full((1, 1, 1), doubt))[..., 0]) for doubt in (0.0, 0.02, 1.0)
+        float(followed(start, read, hand, empty, torch.full((1, 1, 1), doubt))[..., 0])
+        for doubt in (0.0, PUSHED_M, 1.0)
     ]
     assert ways == pytest.approx([0.02, 0.01, 0.0], abs=1e-4)
     far = followed(start + 0.3, read, hand, empty, torch.full((1, 1, 1), 0.02))

@@ -3,9 +3,9 @@
     hand_h   = hand + a_1 + ... + a_h, kept within the workspace        (the model's action is the measured motion)
     object_h = object_h-1 + k_h (hand_h + r_object(z_h) + bias - object_h-1)  (z_h is predicted, r_* and s_* are heads)
     bias     = object_0 - hand_0 - r_object(z_0)
-    k_h      = max(w_h r_held(z_h),  v_h / (v_h + s_object(z_h)^2)),          v_h = (2 cm w_h)^2
+    k_h      = max(w_h r_held(z_h),  v_h / (v_h + s_object(z_h)^2)),          v_h = (5 cm w_h)^2
     grip_h   = commanded opening - widest * (shares so far), within [0, widest]
-    w_h      = exp(-(d_h / 4 cm)^2),   d_h the distance of the object from the nearer end of the hand's step
+    w_h      = exp(-(d_h / 4.5 cm)^2),   d_h the distance of the object from the nearer end of the hand's step
 
 Predicted readings are corrected by the error of the present one, so that no plan seems to move the object by that
 error. What the hand is not near stays where it is: there the readings are poor. What the hand holds (r_held, within
@@ -27,7 +27,7 @@ from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Context, Plans, Rollout
 
 KNOWN_DIM = 7  # places of hand and object, and the opening that was last told, m
-REACH_M, PUSHED_M = 0.04, 0.02  # so near, the hand acts on the object; so far, it pushes it in one step
+REACH_M, PUSHED_M = 0.045, 0.05  # so near, the hand acts on the object; so far, it pushes it in one step
 GRIPPER = 6
 
 
