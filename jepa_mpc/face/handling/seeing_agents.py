@@ -1,4 +1,4 @@
-"""Agents that handle from pictures: planning in the world model, and the headroom table's controls seeing alike."""
+"""Agents that pick from camera images: planning in the world model, and the controls of the headroom table."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ WORLD_MODEL, FROZEN = "world model", "frozen random encoder"
 
 
 class Seen:
-    """An episode as pictures show it, in the place of the task itself: planners and servos read it alike.
+    """Stands in for the task, for planners and servos, with everything estimated from pictures of one episode.
 
     Args:
         env: The task.
         model: The world model that reads the pictures.
-        cost: What plans cost; by default object, hand and grip to where the goal image shows them.
-        world: What plans are imagined in: by default the world model.
+        cost: Cost of plans; by default the distances of object, hand and grip from where the goal image shows them.
+        world: Makes the dynamics in which plans are rolled out; by default the world model's.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Seen:
         self.dynamics: Dynamics = self.eyes.dynamics if world is None else world(self)
 
     def look(self) -> None:
-        """Take in the present pictures, and the goal image if it is a new one."""
+        """Encode the present pictures, and the goal image when the sub-goal has changed."""
         if self.env.sub_goal().name != self._shown:
             self._shown = self.env.sub_goal().name
             self.eyes.aim(self.env.goal())
@@ -72,11 +72,11 @@ class Seen:
     action_box = box
 
     def plant_sensors(self) -> Array:
-        """What is read of the present."""
+        """The sensors as estimated from the present pictures."""
         return self.eyes.now()[0].double().numpy()
 
     def goal_sensors(self) -> Array:
-        """What is read of the goal image."""
+        """The sensors as estimated from the goal image."""
         found = self.eyes.goal().sensors
         assert found is not None
         return found[0].double().numpy()
@@ -92,7 +92,7 @@ class Seen:
 
 
 class Acting(Protocol):
-    """Acts on what was seen at the last look."""
+    """A policy that acts on the last pictures that were encoded."""
 
     def act(self) -> NDArray[np.float32]:
         """The next action `(7,)`."""
@@ -100,7 +100,7 @@ class Acting(Protocol):
 
 @dataclass(frozen=True)
 class Looking:
-    """A policy that looks before it acts."""
+    """A policy with its eyes: encodes the present pictures, then acts."""
 
     seen: Seen
     policy: Acting
@@ -115,7 +115,7 @@ Maker = Callable[[PickEnv, WorldModel, Planning, torch.Generator], Looking]
 
 
 def planning(*, cost: Cost | None = None, world: Callable[[Seen], Dynamics] | None = None) -> Maker:
-    """Agents that plan, with another cost or in another world."""
+    """Makes agents that plan, with the given cost and dynamics instead of the usual ones (see `Seen`)."""
 
     def make(env: PickEnv, model: WorldModel, settings: Planning, generator: torch.Generator) -> Looking:
         seen = Seen(env, model, cost=cost, world=world)
@@ -125,7 +125,7 @@ def planning(*, cost: Cost | None = None, world: Callable[[Seen], Dynamics] | No
 
 
 def following(kind: type[Servo]) -> Maker:
-    """Agents that take proportional steps."""
+    """Makes agents that take steps proportional to an error."""
 
     def make(env: PickEnv, model: WorldModel, settings: Planning, generator: torch.Generator) -> Looking:
         seen = Seen(env, model)
@@ -147,12 +147,12 @@ SEEING: Mapping[str, Maker] = {
     "servo": following(Servo),
     "relative servo": following(RelativeServo),
 }
-"""Agents that see pictures alone, by name; `FROZEN` is given another world model."""
+"""Agents that see only pictures, by name; the caller gives `FROZEN` a world model with a random encoder."""
 
 ABLATIONS: Mapping[str, Maker] = {
     "predictor off": planning(world=lambda seen: seen.eyes.dynamics.over(StillLatents())),
     "object term off": planning(cost=HANDS_ALONE),
     "latent distance": planning(cost=IN_LATENTS),
 }
-"""The world model without its predictor (heads and filter stay), or with another cost: without the object, or the
-distance of latents without any head."""
+"""The world model without its predictor (heads and filter stay), or with another cost: hand and grip alone, or the
+distance between latents, for which no head is needed."""
