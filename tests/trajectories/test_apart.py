@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import time
 
 import h5py
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.trajectories.formats import apart, open_log
-from jepa_mpc.trajectories.formats.apart import Crash, all_apart
+from jepa_mpc.trajectories.formats.apart import Crash, ForkedReader, all_apart
 from jepa_mpc.trajectories.formats.image_codec import encode_png
 
 
@@ -94,10 +96,61 @@ def test_refusals_are_told_and_mistakes_show_their_place(file):
         all_apart([(file, lambda send: 1 / 0)])
 
 
-def test_no_process_is_left_behind(file):
-    all_apart([(file, lambda send: 1)])
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+def number_of(request, send):
+    """The number of the process that answers."""
+    return os.getpid()
+
+
+def gone(number):
+    """Whether there is no such process, not even an ended one that nobody has waited for."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_one_process_answers_until_it_is_idle_or_closed(file, monkeypatch):
+    reader = ForkedReader(number_of)
+    first = reader.ask(file, None)[0]
+    assert first != os.getpid() and reader.ask(file, None)[0] == first
+    reader.close()
+    assert gone(first)
+    monkeypatch.setattr(apart, "IDLE_S", 0.01)
+    second = reader.ask(file, None)[0]
+    time.sleep(0.2)
+    third = reader.ask(file, None)[0]
+    assert third not in (first, second) and gone(second)
+    del reader
+    assert gone(third)
+
+
+def test_a_crash_starts_another_process_and_none_is_left_behind(file):
+    def serve(request, send):
+        if request == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return os.getpid()
+
+    reader = ForkedReader(serve)
+    first = reader.ask(file, "")[0]
+    with pytest.raises(Crash, match="SIGSEGV"):
+        reader.ask(file, "crash")
+    assert reader.ask(file, "")[0] != first and gone(first)
+
+
+def test_a_forked_program_and_an_unpickled_reader_have_processes_of_their_own(file):
+    reader = ForkedReader(number_of)
+    first = reader.ask(file, None)[0]
+    again = pickle.loads(pickle.dumps(reader))
+    assert again.ask(file, None)[0] != first
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, str(reader.ask(file, None)[0]).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert int(os.read(reading, 20)) != first
+    assert reader.ask(file, None)[0] == first
 
 
 def film(path, episodes=3):

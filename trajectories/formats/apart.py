@@ -12,12 +12,15 @@ import faulthandler
 import json
 import os
 import resource
+import select
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -30,6 +33,7 @@ from jepa_mpc.trajectories.guards import GRACE_S, fault
 
 MOST_S = 300.0  # CPU time for one file, however long it is
 SPARE_BYTES = 256 << 20
+IDLE_S, IDLE = 0.5, 3  # time without requests after which the process ends, and its exit status then
 KINDS = "fiub"
 Send = Callable[[str, np.ndarray], None]
 """Hands over an array of numbers by its name; called in the forked process, one array after the other."""
@@ -43,15 +47,77 @@ class Crash(BadEpisode):
     """A file ended the process that read it; it is better not tried again."""
 
 
-def all_apart(works: Sequence[tuple[Path, Work]]) -> list[Answer | BadEpisode]:
-    """What each of several pieces of work makes of its file, or why the file is refused.
+class ForkedReader:
+    """Answers requests in a forked process, which is a copy of this one at the first request.
 
-    One forked process does them in order; after a crash, another one goes on with the next piece. For each piece, the
-    process may use 4 s of CPU time and 1 s more for each MB of the file (at most 301 s), and 2 x file + 256 MB more
-    memory than this process. What the work changes in memory is lost.
+    The process serves further requests as well, since forking takes as long as reading some pictures; it ends after
+    half a second without any, and a crash or another fork starts a new one. What it changes in memory stays there.
+
+    For each request it may use 4 s of CPU time and 1 s more for each MB of the file (at most 301 s), and 2 x file +
+    256 MB more memory than this process.
 
     Args:
-        works: The file that a piece reads, and what to do with it. In its JSON value, tuples become lists.
+        serve: Called there with each request, a JSON value, and a function that sends arrays. Returns a JSON value.
+    """
+
+    def __init__(self, serve: Callable[[Any, Send], Any]) -> None:
+        self._serve = serve
+        self._reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_serve": self._serve}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_serve"])  # type: ignore[misc]
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _reset(self) -> None:
+        self._owner, self._lock = os.getpid(), threading.Lock()
+        self._process: _Process | None = None
+
+    def ask(self, where: Path, request: Any) -> Answer:
+        """The answer to a request that reads the file `where`; tuples in it become lists.
+
+        Raises:
+            BadEpisode: If `serve` raises it.
+            Crash: If the process crashes or exceeds its limits.
+            RuntimeError: If `serve` raises anything else; holds the traceback.
+        """
+        if self._owner != os.getpid():  # this process was forked, and the reader is that of its parent
+            self.close()
+            self._reset()
+        limits = {"seconds": _seconds(where), "bytes": 2 * _size(where) + SPARE_BYTES}
+        line = json.dumps({"request": request, **limits}).encode() + b"\n"
+        with self._lock:
+            while True:
+                self._process = self._process or _start(self._serve)
+                try:
+                    answer = self._process.ask(line)
+                except BaseException:  # an interrupt in the middle of an answer, or a mistake in `serve`
+                    self.close()
+                    raise
+                if answer is not None:
+                    break
+                status = self.close()
+                if not (os.WIFEXITED(status) and os.WEXITSTATUS(status) == IDLE):
+                    raise _crash(where, status)
+        if isinstance(answer, BadEpisode):
+            raise answer
+        return answer
+
+    def close(self) -> int:
+        """End the process, if there is one; its exit status."""
+        process, self._process = self._process, None
+        return process.end(kill=self._owner == os.getpid()) if process else 0
+
+
+def all_apart(works: Sequence[tuple[Path, Work]]) -> list[Answer | BadEpisode]:
+    """What each of several pieces of work makes of its file, or why the file is refused (see `ForkedReader`).
+
+    Args:
+        works: The file that a piece reads, and what to do with it.
 
     Returns:
         Value and arrays of each piece, or the BadEpisode that it raised; a Crash if the process ended.
@@ -60,38 +126,51 @@ def all_apart(works: Sequence[tuple[Path, Work]]) -> list[Answer | BadEpisode]:
         RuntimeError: If a piece raises anything but BadEpisode; holds the traceback.
     """
     found: list[Answer | BadEpisode] = []
-    while len(found) < len(works):
-        found += _from_one_process(works[len(found) :])
+    with contextlib.closing(ForkedReader(lambda number, send: works[number][1](send))) as process:
+        for number, (where, _) in enumerate(works):
+            try:
+                found.append(process.ask(where, number))
+            except BadEpisode as error:
+                found.append(error)
     return found
 
 
-def _from_one_process(works: Sequence[tuple[Path, Work]]) -> list[Answer | BadEpisode]:
-    """The answers of one forked process; if it crashes, the last one says so."""
-    found: list[Answer | BadEpisode] = []
-    reading, writing = os.pipe()
+@dataclass(frozen=True)
+class _Process:
+    """A forked process and the pipes to it."""
+
+    number: int
+    requests: int
+    answers: BinaryIO
+
+    def ask(self, line: bytes) -> Answer | BadEpisode | None:
+        """The answer to a request, or None if the process ended before it was complete."""
+        with contextlib.suppress(BrokenPipeError):
+            while line:
+                line = line[os.write(self.requests, line) :]
+        return _received(self.answers)
+
+    def end(self, *, kill: bool) -> int:
+        """Close the pipes, and end the process if it is ours; its status, 0 if the program ignores its children."""
+        os.close(self.requests)
+        self.answers.close()
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            if kill:
+                os.kill(self.number, signal.SIGKILL)  # no effect if it has already ended: the status tells how
+                return os.waitpid(self.number, 0)[1]
+        return 0
+
+
+def _start(serve: Callable[[Any, Send], Any]) -> _Process:
+    (requested, requests), (answers, answered) = os.pipe(), os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of other threads: the child needs none
         child = os.fork()
     if child == 0:
-        _serve(works, writing)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        try:
-            while len(found) < len(works) and (answer := _received(pipe)) is not None:
-                found.append(answer)
-        finally:
-            os.kill(child, signal.SIGKILL)  # it has nothing left to do, or nobody waits for it
-            status = _ended(child)
-    if len(found) < len(works):
-        found.append(_crash(works[len(found)][0], status))
-    return found
-
-
-def _ended(child: int) -> int:
-    """The status of an ended process; 0 where the program ignores what becomes of its children."""
-    with contextlib.suppress(ChildProcessError):
-        return os.waitpid(child, 0)[1]
-    return 0
+        os.close(requests), os.close(answers)
+        _run(serve, requested, answered)
+    os.close(requested), os.close(answered)
+    return _Process(child, requests, os.fdopen(answers, "rb"))
 
 
 def _crash(where: Path, status: int) -> Crash:
@@ -114,23 +193,28 @@ def _seconds(where: Path) -> int:
     return int(min(GRACE_S + _size(where) / 1e6, MOST_S)) + 1
 
 
-def _serve(works: Sequence[tuple[Path, Work]], writing: int) -> NoReturn:
-    """The forked process: work within limits, send the answers, and end without any of the parent's clean-up."""
+def _run(serve: Callable[[Any, Send], Any], requested: int, answered: int) -> NoReturn:
+    """The forked process: answer requests within limits, and end without any of the parent's clean-up."""
+    status = 1
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGXCPU, signal.SIGALRM):
+        for number in (signal.SIGTERM, signal.SIGXCPU, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
         faulthandler.disable()
         _lower(resource.RLIMIT_CORE, 0)
-        memory = _memory()
-        with os.fdopen(writing, "wb") as pipe:
-            for where, work in works:
-                _lower(resource.RLIMIT_CPU, ceil(time.process_time()) + _seconds(where))
+        memory, waiting = _memory(), select.poll()
+        waiting.register(requested, select.POLLIN)
+        with os.fdopen(requested, "rb") as requests, os.fdopen(answered, "wb") as pipe:
+            while waiting.poll(IDLE_S * 1000) and (line := requests.readline()):
+                told = json.loads(line)
+                _lower(resource.RLIMIT_CPU, ceil(time.process_time()) + told["seconds"])
                 if memory:
-                    _lower(resource.RLIMIT_AS, memory + 2 * _size(where) + SPARE_BYTES)
-                _say(pipe, _outcome(work, partial(_send, pipe)))
+                    _lower(resource.RLIMIT_AS, memory + told["bytes"])
+                _say(pipe, _outcome(partial(serve, told["request"]), partial(_send, pipe)))
                 pipe.flush()
+            status = IDLE
     finally:
-        os._exit(0)
+        os._exit(status)
 
 
 def _outcome(work: Work, send: Send) -> dict[str, Any]:

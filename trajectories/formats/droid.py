@@ -18,9 +18,9 @@ import numpy as np
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import IMAGES
-from jepa_mpc.trajectories.formats.apart import Answer, Send
+from jepa_mpc.trajectories.formats.apart import Answer, ForkedReader, Send
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, read_json
-from jepa_mpc.trajectories.formats.h5 import datasets, field_of, member_of, read_all_h5, read_h5, read_rows
+from jepa_mpc.trajectories.formats.h5 import datasets, field_of, member_of, open_h5, read_all_h5, read_h5, read_rows
 from jepa_mpc.trajectories.formats.videos import VideoFile
 
 HZ = 15.0
@@ -49,6 +49,7 @@ class DroidReader(LogReader):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
+        self._reader = ForkedReader(self._serve)
         self.folders = find_episodes(self.path)
         if not self.folders:
             raise fault(self.path, field=TABLE, problem="is nowhere below this folder", remedy="name a DROID folder")
@@ -77,17 +78,23 @@ class DroidReader(LogReader):
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Steps start..stop-1 of the named fields."""
         path = self.folders[episode] / TABLE
+        request = (int(episode), int(start), int(stop), [name for name in names if not name.startswith(IMAGES)])
+        frames = {n: self._frames(episode, start, stop, n) for n in names if n.startswith(IMAGES)}
+        return {**self._reader.ask(path, request)[1], **frames}
+
+    def _serve(self, request: tuple[int, int, int, list[str]], send: Send) -> None:
+        """Send the steps that `columns` asks for, but frames."""
+        episode, start, stop, names = request
+        path = self.folders[episode] / TABLE
 
         def read(file: Any, send: Send) -> None:
             self._compare(set(filter(_rename, datasets(file, path))), episode)
             for name in names:
-                if not name.startswith(IMAGES):
-                    dataset = member_of(file, self.datasets[name], where=path, field=self.datasets[name])
-                    self._check_length(dataset, episode, self.datasets[name])
-                    send(name, read_rows(dataset, start, stop, where=path, field=self.datasets[name]))
+                dataset = member_of(file, self.datasets[name], where=path, field=self.datasets[name])
+                self._check_length(dataset, episode, self.datasets[name])
+                send(name, read_rows(dataset, start, stop, where=path, field=self.datasets[name]))
 
-        frames = {n: self._frames(episode, start, stop, n) for n in names if n.startswith(IMAGES)}
-        return {**read_h5(path, read)[1], **frames}
+        open_h5(path, read, send)
 
     def _compare(self, found: set[str], episode: int) -> None:
         """Refuse an episode whose fields or cameras differ from the first."""

@@ -56,10 +56,15 @@ def read_all_h5(works: Sequence[tuple[Path, H5Work]]) -> list[Answer | BadEpisod
         import h5py  # noqa: F401  loaded here once, not in every process that is forked
     except ImportError as error:
         raise MissingPackage("h5py", "jepa_mpc.trajectories.formats.h5") from error
-    return all_apart([(path, partial(_opened, path, work)) for path, work in works])
+    return all_apart([(path, partial(open_h5, path, work)) for path, work in works])
 
 
-def _opened(path: Path, work: H5Work, send: Send) -> Any:
+def open_h5(path: Path, work: H5Work, send: Send) -> Any:
+    """What `work` makes of an HDF5 file; only for a process of its own.
+
+    Raises:
+        BadEpisode: If the file is missing or damaged.
+    """
     import h5py
 
     plain_file(path, path)

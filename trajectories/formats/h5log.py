@@ -16,9 +16,18 @@ import numpy as np
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import COLUMNS, FRAME_INDEX, IMAGES, TIMESTAMP
-from jepa_mpc.trajectories.formats.apart import Answer, Crash, Send
+from jepa_mpc.trajectories.formats.apart import Answer, Crash, ForkedReader, Send
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, image_shape
-from jepa_mpc.trajectories.formats.h5 import H5Work, datasets, field_of, member_of, read_all_h5, read_h5, read_rows
+from jepa_mpc.trajectories.formats.h5 import (
+    H5Work,
+    datasets,
+    field_of,
+    member_of,
+    open_h5,
+    read_all_h5,
+    read_h5,
+    read_rows,
+)
 from jepa_mpc.trajectories.formats.image_codec import decode_picture, picture_size
 
 NUMBERED = re.compile(r"(.*?)(\d+)")
@@ -61,6 +70,7 @@ class H5Log(LogReader):
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         self._crashed: dict[Path, str] = {}
+        self._reader = ForkedReader(self._serve)
         self.files = self._find_files()
         if not self.files:
             raise fault(self.path, field="file", problem="holds no HDF5 file", remedy="name the folder of the log")
@@ -83,28 +93,37 @@ class H5Log(LogReader):
 
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Steps start..stop-1 of the named fields."""
+        request = (int(episode), int(start), int(stop), list(names))
+        return dict(self._unless_crashed(self.episodes[episode].path, lambda path: self._reader.ask(path, request))[1])
+
+    def _read_h5(self, path: Path, work: H5Work) -> Answer:
+        """`read_h5`, unless the file has crashed before."""
+        return self._unless_crashed(path, lambda path: read_h5(path, work))
+
+    def _unless_crashed(self, path: Path, work: Callable[[Path], Answer]) -> Answer:
+        """Read a file unless it has crashed before: each of its episodes might take as long again."""
+        if path in self._crashed:
+            raise BadEpisode(self._crashed[path])
+        try:
+            return work(path)
+        except Crash as error:
+            self._crashed[path] = str(error)
+            raise
+
+    def _serve(self, request: tuple[int, int, int, list[str]], send: Send) -> None:
+        """Send the steps that `columns` asks for."""
+        episode, start, stop, names = request
         here = self.episodes[episode]
 
         def read(file: Any, send: Send) -> None:
             group = member_of(file, here.group, where=here.path, field=here.group)
             if episode not in self._compared:
                 self._compare(set(datasets(group, here.path)), here, episode)
+                self._compared.add(episode)
             for name in names:
                 send(name, self._column(group, here, start, stop, name))
 
-        columns = self._read_h5(here.path, read)[1]
-        self._compared.add(episode)
-        return dict(columns)
-
-    def _read_h5(self, path: Path, work: H5Work) -> Answer:
-        """`read_h5`, unless the file has crashed before: each of its episodes might take as long again."""
-        if path in self._crashed:
-            raise BadEpisode(self._crashed[path])
-        try:
-            return read_h5(path, work)
-        except Crash as error:
-            self._crashed[path] = str(error)
-            raise
+        open_h5(here.path, read, send)
 
     def _compare(self, found: set[str], here: H5Episode, episode: int) -> None:
         """Refuse an episode whose datasets differ from the first."""
