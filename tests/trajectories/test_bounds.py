@@ -297,7 +297,7 @@ HEADERS = {
 @pytest.mark.parametrize("name", HEADERS)
 def test_a_header_of_a_page_that_is_none_ends(tmp_path, name):
     (tmp_path / "a").write_bytes(HEADERS[name])
-    with pytest.raises((ValueError, OverflowError)):
+    with pytest.raises(ValueError):
         unpacked_bytes(tmp_path / "a", 0, 100)
 
 

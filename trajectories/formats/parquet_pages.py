@@ -16,6 +16,7 @@ STOP, TRUE, FALSE, BYTE, I16, I32, I64, DOUBLE, BINARY, LIST, SET, STRUCT = 0, 1
 INTEGERS = (I16, I32, I64)
 MAX_DEPTH = 8
 MAX_HEADER = 1 << 16  # bytes, not counting texts
+MAX_TEXT = (1 << 31) - 1  # bytes: Thrift counts them in 32 bits
 NUMBER_BITS = 63
 
 
@@ -38,7 +39,7 @@ def unpacked_bytes(path: Path, start: int, length: int) -> int:
             patience.check()
             sizes = _Header(file).sizes()
             unpacked, packed = sizes.get(UNPACKED, -1), sizes.get(PACKED, -1)
-            if unpacked < 0 or packed < 0:
+            if unpacked < 0 or not 0 <= packed <= length:
                 raise ValueError(f"a page of {packed} bytes that unpacks to {unpacked}")
             total += unpacked
             file.seek(packed, 1)
@@ -82,7 +83,10 @@ class _Header:
             for _ in range(8):
                 self._byte()
         elif kind == BINARY:
-            self.file.seek(self._unsigned(), 1)
+            count = self._unsigned()
+            if count > MAX_TEXT:
+                raise ValueError(f"a header with a text of {count} bytes")
+            self.file.seek(count, 1)
         elif kind in (LIST, SET) and depth <= MAX_DEPTH:
             head = self._byte()
             count, inner = head >> 4, head & 15
