@@ -33,7 +33,7 @@ from jepa_mpc.trajectories.guards import GRACE_S, fault
 
 MOST_S = 300.0  # CPU time for one file, however long it is
 SPARE_BYTES = 256 << 20
-IDLE_S, IDLE = 0.5, 3  # time without requests after which the process ends, and its exit status then
+IDLE_S = 0.5  # time without requests after which the process ends
 KINDS = "fiub"
 Send = Callable[[str, np.ndarray], None]
 """Hands over an array of numbers by its name; called in the forked process, one array after the other."""
@@ -45,6 +45,10 @@ Answer = tuple[Any, Mapping[str, np.ndarray]]
 
 class Crash(BadEpisode):
     """A file ended the process that read it; it is better not tried again."""
+
+
+class _Idle(Exception):
+    """The process has ended because nothing was asked for a while."""
 
 
 class ForkedReader:
@@ -95,14 +99,15 @@ class ForkedReader:
                 self._process = self._process or _start(self._serve)
                 try:
                     answer = self._process.ask(line)
+                except _Idle:
+                    self.close()
+                    continue
                 except BaseException:  # an interrupt in the middle of an answer, or a mistake in `serve`
                     self.close()
                     raise
-                if answer is not None:
-                    break
-                status = self.close()
-                if not (os.WIFEXITED(status) and os.WEXITSTATUS(status) == IDLE):
-                    raise _crash(where, status)
+                if answer is None:
+                    raise _crash(where, self.close())
+                break
         if isinstance(answer, BadEpisode):
             raise answer
         return answer
@@ -195,7 +200,6 @@ def _seconds(where: Path) -> int:
 
 def _run(serve: Callable[[Any, Send], Any], requested: int, answered: int) -> NoReturn:
     """The forked process: answer requests within limits, and end without any of the parent's clean-up."""
-    status = 1
     try:
         for number in (signal.SIGTERM, signal.SIGXCPU, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
@@ -212,9 +216,9 @@ def _run(serve: Callable[[Any, Send], Any], requested: int, answered: int) -> No
                     _lower(resource.RLIMIT_AS, memory + told["bytes"])
                 _say(pipe, _outcome(partial(serve, told["request"]), partial(_send, pipe)))
                 pipe.flush()
-            status = IDLE
+            _say(pipe, {"idle": True})
     finally:
-        os._exit(status)
+        os._exit(0)
 
 
 def _outcome(work: Work, send: Send) -> dict[str, Any]:
@@ -250,7 +254,12 @@ def _lower(kind: int, most: int) -> None:
 
 
 def _received(pipe: BinaryIO) -> Answer | BadEpisode | None:
-    """The next answer, or None if the process ended before it was complete."""
+    """The next answer, or None if the process ended before it was complete.
+
+    Raises:
+        _Idle: If it ended before it was asked.
+        RuntimeError: If the work failed by a mistake in the program.
+    """
     arrays: dict[str, np.ndarray] = {}
     while (line := pipe.readline()).endswith(b"\n"):
         match json.loads(line):
@@ -264,6 +273,8 @@ def _received(pipe: BinaryIO) -> Answer | BadEpisode | None:
                 return value, arrays
             case {"refused": sentence}:
                 return BadEpisode(sentence)
+            case {"idle": True}:
+                raise _Idle
             case {"failed": trace}:
                 raise RuntimeError(f"reading failed in a process of its own:\n{trace}")
     return None
