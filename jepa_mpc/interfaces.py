@@ -130,7 +130,10 @@ class GoalReader(Protocol):
     """Estimates the goal from the goal image, and from later observations."""
 
     def reset(self, goal: Observation) -> Goal:
-        """Read a new goal; only the last frame is used."""
+        """Begin an episode and read its goal; only the last frame is used."""
+
+    def aim(self, goal: Observation) -> Goal:
+        """Read another goal during an episode."""
 
     def update(self, observation: Observation, state: State) -> Goal:
         """The current goal estimate after an observation and its perceived state `B N D`."""

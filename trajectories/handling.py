@@ -25,9 +25,13 @@ RESISTED = 0.4  # a step that came less far than this share was stopped
 FUMBLED_M = 0.05
 PLAY_M = 0.08  # how far beside the object
 SIDE_M = (0.09, 0.12)  # where a push begins, seen from the object
+CIRCLE_M = (0.085, 0.13)  # beside the object, clear of it: the hand's place when it looks from low down
+STRIDE_RAD = 0.7  # longest stride around the object, so short that the straight way stays clear of it
 AHEAD_M = 0.035  # where the pushed object lies, seen from the hand
 GRIPPER = 6
-Mode = Literal["carry", "lower", "release", "leave", "play", "roam", "aside", "sweep", "approach", "descend", "close"]
+Mode = Literal[
+    "carry", "lower", "release", "leave", "play", "circle", "roam", "aside", "sweep", "approach", "descend", "close"
+]
 
 
 class Handle:
@@ -41,6 +45,8 @@ class Handle:
         off_m: How far at most, along x and y, half of the grasps are aimed beside the object.
         play: Chance that the hand plays with what it has left before it grasps again: short steps to random points
             around it and random gripper commands.
+        circle: Chance that the hand circles what it has left, low beside it and with random gripper commands, before it
+            goes back: it looks from where pushes and grasps begin, and does not touch.
 
     Raises:
         ValueError: If the action box holds the gripper still.
@@ -55,18 +61,20 @@ class Handle:
         noise_m: float = 0.003,
         off_m: float = 0.0,
         play: float = 0.0,
+        circle: float = 0.0,
     ) -> None:
         if reach.half_width[GRIPPER] <= 0:
             raise ValueError("handling needs an action box whose last axis, the gripper's, is free")
         self.reach, self.push, self.grope, self.noise_m = reach, push, grope, noise_m
-        self.off_m, self.play = off_m, play
+        self.off_m, self.play, self.circle = off_m, play, circle
         self.mode: Mode = "approach"
         self.place = self.target = np.zeros(3)
         self.spread_m, self.left, self.felt = 0.005, 0, 0
         self.closed = False
         self._side = self._beyond = np.zeros(3)  # where a push begins and ends
         self._before, self._sent = np.zeros(3), np.zeros(3)
-        self._squeeze = 0.0  # gripper command while playing
+        self._squeeze = 0.0  # gripper command while playing or circling
+        self._angle = 0.0  # from the object to the hand that circles it
 
     def start(self, proprio: np.ndarray, generator: Generator) -> None:
         """Begin with what is in the hand, or grope."""
@@ -111,7 +119,16 @@ class Handle:
                 self.mode, self.left = "play", int(generator.integers(6, 18))
                 self._play_on(generator)
         elif self.mode == "leave" and (arrived or self.left < -6):
-            self._go_back(generator)
+            if self.circle and generator.random() < self.circle:
+                self.mode, self.left = "circle", int(generator.integers(8, 18))
+                self._angle = generator.uniform(-np.pi, np.pi)
+                self._circle_on(generator)
+            else:
+                self._go_back(generator)
+        elif self.mode == "circle" and self.left <= 0:
+            self.mode, self.target = "leave", position + np.array([0.0, 0.0, CLEAR_M])
+        elif self.mode == "circle" and arrived:
+            self._circle_on(generator)
         elif self.mode == "play" and self.left > 0:
             self._play_on(generator)
         elif self.mode == "play":
@@ -145,7 +162,6 @@ class Handle:
 
     def _act(self, position: np.ndarray) -> tuple[np.ndarray, float]:
         """The step `3` (m) and the gripper's share of the present mode."""
-        longest = float(self.reach.half_width[:3].max())
         if self.mode in ("release", "close"):
             self.closed = self.mode == "close"
             return np.zeros(3), 1.0 if self.closed else -1.0
@@ -154,9 +170,11 @@ class Handle:
         if self.mode in ("aside", "sweep") and not self.closed:
             self.closed = True  # fingers closed on nothing: a pusher
             return np.zeros(3), 1.0
-        if self.mode == "play":
-            self.closed, gap = True, self.target - position  # to be opened before the next grasp
-            return gap * min(1.0, longest / max(float(np.linalg.norm(gap)), 1e-9)), self._squeeze
+        if self.mode == "circle" and self._is_high(position) and np.linalg.norm((self.target - position)[:2]) > 0.02:
+            return self._step(np.array([*self.target[:2], position[2]]) - position), 0.0
+        if self.mode in ("play", "circle"):
+            self.closed = True  # to be opened before the next grasp
+            return self._step(self.target - position), self._squeeze
         opening = -1.0 if self.mode in ("approach", "roam") and self.closed else 0.0
         self.closed = self.closed and opening == 0.0
         target = self.target
@@ -164,8 +182,12 @@ class Handle:
             target = np.array([*self.place[:2], max(position[2], self.place[2] + CLEAR_M)])
         if self.mode == "aside" and np.linalg.norm((target - position)[:2]) > 0.02:
             target = np.array([*target[:2], max(position[2], self.place[2] + CLEAR_M)])
-        gap = target - position
-        return gap * min(1.0, longest / max(float(np.linalg.norm(gap)), 1e-9)), opening
+        return self._step(target - position), opening
+
+    def _step(self, gap: np.ndarray) -> np.ndarray:
+        """As far along a gap `3` (m) as one action goes."""
+        longest = float(self.reach.half_width[:3].max())
+        return np.asarray(gap * min(1.0, longest / max(float(np.linalg.norm(gap)), 1e-9)))
 
     def _carry(self, generator: Generator) -> None:
         self.mode, self.left, self.target = "carry", int(generator.integers(2, 7)), self._somewhere(generator)
@@ -197,6 +219,20 @@ class Handle:
         self.target[2] = self.place[2] + generator.uniform(-0.02, CLEAR_M)
         self._squeeze = float(generator.uniform(-1.0, 1.0)) if generator.random() < 0.5 else 0.0
 
+    def _circle_on(self, generator: Generator) -> None:
+        """The next point around the object, within the workspace, and now and then a random gripper command."""
+        for stride in (generator.uniform(-STRIDE_RAD, STRIDE_RAD), -STRIDE_RAD, STRIDE_RAD):
+            angle, away = self._angle + stride, generator.uniform(*CIRCLE_M)
+            target = self.place + away * np.array([np.cos(angle), np.sin(angle), 0.0])
+            target[2] = self.place[2] + generator.uniform(-0.02, 0.6 * CLEAR_M)
+            if np.array_equal(target[:2], np.clip(target, self.reach.low, self.reach.high)[:2]):
+                break
+        else:
+            self.mode, self.target = "leave", self.place + np.array([0.0, 0.0, CLEAR_M])
+            return
+        self._angle, self.target = angle, target
+        self._squeeze = float(generator.uniform(-1.0, 1.0)) if generator.random() < 0.5 else 0.0
+
     def _grope(self, generator: Generator) -> None:
         """Try the next grasp somewhere on the table."""
         self.place = generator.uniform(self.reach.low, self.reach.high)
@@ -226,6 +262,9 @@ class Handle:
     def _is_above(self, position: np.ndarray) -> bool:
         return bool(np.linalg.norm((position - self.place)[:2]) < 0.015 and not self.closed)
 
+    def _is_high(self, position: np.ndarray) -> bool:
+        return bool(position[2] > self.place[2] + 0.7 * CLEAR_M)
+
     def _stopped(self, position: np.ndarray) -> bool:
         """Whether the last step went down and was held up."""
         return bool(self._sent[2] < -0.01 and (position - self._before)[2] > RESISTED * self._sent[2])
@@ -239,3 +278,8 @@ def fumble(reach: Reach) -> Handle:
 def play(reach: Reach) -> Handle:
     """Handling with many pushes, slips and half grasps, as a planner's candidates contain them."""
     return Handle(reach, push=0.1, grope=0.05, noise_m=0.01, off_m=0.02, play=0.9)
+
+
+def survey(reach: Reach) -> Handle:
+    """Handling with many looks at what was put down, from beside it and with all openings of the fingers."""
+    return Handle(reach, push=0.0, grope=0.0, circle=0.8)

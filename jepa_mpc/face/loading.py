@@ -14,22 +14,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_mpc.encoders.hand_points import HandPoints
+from jepa_mpc.envs.pick import PickEnv
 from jepa_mpc.envs.true_dynamics import true_dynamics
-from jepa_mpc.errors import BadObservation, choose
+from jepa_mpc.errors import BadCheckpoint, BadObservation, choose
 from jepa_mpc.face.agents import CalibratedSettings, RobotFacts, calibrated_agent, planning_agent
 from jepa_mpc.face.agents import true_dynamics_agent as simulator_agent
+from jepa_mpc.face.handling.seeing_agents import SEARCH, handling_agent
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.places import CONFIGS
+from jepa_mpc.seeding import generator
 from jepa_mpc.step_log import StepLog
 from jepa_mpc.trajectories.robot_adapter import RobotAdapter, RobotAgent, load_robot_adapter
 from jepa_mpc.types import ActionBox, Observation
 from jepa_mpc.world_model.agents.blocks import BlockAgent
+from jepa_mpc.world_model.agents.handling_eyes import OBJECT
 from jepa_mpc.world_model.agents.planning import PlanningAgent
 from jepa_mpc.world_model.checkpoints.keypoints import load_hand_points
 from jepa_mpc.world_model.checkpoints.loader import load_world_model as load_folder
 from jepa_mpc.world_model.dynamics.model import WorldModel
 
-AgentKind = Literal["calibrated", "simple"]
+AgentKind = Literal["calibrated", "simple", "handling"]
 GymObservation = Mapping[str, NDArray[Any]]
 
 
@@ -52,9 +56,9 @@ def load_agent(
     *,
     kind: AgentKind | None = None,
     keypoints: str | Path | HandPoints = "hand_points",
-    planner: str | Mapping[str, Any] = "cem_short",
-    horizon: int = 2,
-    effort: float = 0.05,
+    planner: str | Mapping[str, Any] | None = None,
+    horizon: int | None = None,
+    effort: float | None = None,
     hold_m: float = 0.0,
     seed: int | Sequence[int] = 0,
     device: torch.device | str = "cpu",
@@ -64,28 +68,42 @@ def load_agent(
     Args:
         robot: An environment, with or without gymnasium wrappers, or any object with `action_box`, `cameras`,
             `image_size` and `dt_s`.
-        checkpoint: The world model, or its location (see `load_world_model`); by default the shipped one for this
-            number of cameras.
-        kind: "calibrated" detects the hand in the images and corrects the goal online, "simple" only plans; by default
-            calibrated if the world model has a position head and the robot has two cameras.
+        checkpoint: The world model, or its location (see `load_world_model`); by default the shipped one for these
+            cameras.
+        kind: "calibrated" detects the hand in the images and corrects the goal online, "simple" only plans, "handling"
+            also tracks an object (`pick-v1`). By default handling if the world model reads objects, otherwise
+            calibrated if it has a position head and the robot has two cameras.
         keypoints: The hand keypoint detector of the calibrated agent, or its location.
-        planner: The name of a file in configs/planner, or a mapping with `_target_` and arguments.
-        horizon: Planning horizon in steps.
-        effort: Weight of the squared action size relative to the squared distance (m^2).
-        hold_m: Hold still while the estimated distance to the goal is below this value (m).
+        planner: The name of a file in configs/planner, or a mapping with `_target_` and arguments; by default
+            `cem_short`, for handling iCEM with 3 rounds of 128 plans.
+        horizon: Planning horizon in steps; by default 2, for handling 4.
+        effort: Weight of the squared action size relative to the squared distance (m^2), 0.05 by default; handling has
+            a cost of its own.
+        hold_m: Hold still while the estimated distance to the goal is below this value (m); not for handling.
         seed: Seed of the planner, or one per world; each world then gets the plans that it gets alone.
         device: Device of the networks.
 
     Raises:
         BadCheckpoint: If a checkpoint cannot be read, or was trained for another robot.
         UnknownName: If there is no such planner.
+        ValueError: If handling is given `effort` or `hold_m`.
     """
     robot = getattr(robot, "unwrapped", robot)
-    model = checkpoint or ("reach_wide" if len(robot.cameras) > 1 else "reach_one_camera")
+    model = checkpoint or shipped_for(robot.cameras)
     if not isinstance(model, WorldModel):
         model = load_world_model(model, device=device)
-    settings = plan_settings(planner, horizon=horizon, effort=effort, hold_m=hold_m)
-    if (kind or usual_kind(model)) == "simple":
+    kind = kind or usual_kind(model)
+    if kind == "handling":
+        if effort is not None or hold_m:
+            raise ValueError("an agent that handles has a cost of its own: leave out effort and hold_m")
+        return _handling(model, robot, planner=planner, horizon=horizon, seed=seed)
+    settings = plan_settings(
+        planner or "cem_short",
+        horizon=2 if horizon is None else horizon,
+        effort=0.05 if effort is None else effort,
+        hold_m=hold_m,
+    )
+    if kind == "simple":
         agent = planning_agent(model, robot, settings, seed=seed)
     else:
         agent = calibrated_agent(
@@ -99,8 +117,40 @@ def load_agent(
     return EnvironmentAgent(agent, cameras=robot.cameras)
 
 
+def shipped_for(cameras: Sequence[str]) -> str:
+    """Name of the shipped world model that sees these cameras."""
+    if "wrist" in cameras:
+        return "pick"
+    return "reach_wide" if len(cameras) > 1 else "reach_one_camera"
+
+
+def _handling(
+    model: WorldModel,
+    robot: RobotFacts,
+    *,
+    planner: str | Mapping[str, Any] | None,
+    horizon: int | None,
+    seed: int | Sequence[int],
+) -> EnvironmentAgent:
+    """The agent that handles objects; it plays one world, on the CPU."""
+    if not isinstance(robot, PickEnv):
+        raise BadCheckpoint(f"this world model handles objects in pick-v1, got {type(robot).__name__}")
+    if isinstance(seed, Sequence) or model.device.type != "cpu":
+        raise ValueError("an agent that handles plays one world on the CPU: give one seed and no other device")
+    agent = handling_agent(
+        model,
+        robot,
+        generator=generator(seed, "planner"),
+        planner=None if planner is None else plan_settings(planner).build(),
+        horizon=SEARCH.horizon if horizon is None else horizon,
+    )
+    return EnvironmentAgent(agent, cameras=robot.cameras)
+
+
 def usual_kind(model: WorldModel) -> AgentKind:
-    """The default agent of a world model: calibrated, if it has a position head and two cameras."""
+    """The default agent: handling, if the world model reads objects; calibrated, if it has a head and two cameras."""
+    if OBJECT in model.readings:
+        return "handling"
     return "calibrated" if len(model.interface.cameras) > 1 and model.position_head is not None else "simple"
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import jepa_mpc
 from jepa_mpc.cli import script
+from jepa_mpc.errors import BadCheckpoint
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +62,30 @@ def test_an_agent_fits_the_environment_of_gymnasium(tmp_path):
     (episode,) = jepa_mpc.evaluate(env, again, seeds=[0])
     assert len(episode.distances) == 3 and -reward == pytest.approx(episode.distances[-1])
     env.close()
+
+
+@pytest.mark.render
+def test_an_agent_that_handles_fits_its_environment(tmp_path):
+    checkpoint = tiny.save_handling(tmp_path / "model")
+    env = gymnasium.make("jepa_mpc.gym:pick-v1", image_size=tiny.SIZE, budget=2, protocol="final")
+    agent = jepa_mpc.load_agent(env, checkpoint, horizon=1, planner={"_target_": "random_shooting", "num_samples": 8})
+    observation, _ = env.reset(seed=0)
+    agent.reset(observation)
+    for _ in range(2):
+        observation, _, _, truncated, _ = env.step(agent.act(observation))
+    assert truncated and agent.last.goal.sensors.shape == (1, 10)
+    (episode,) = jepa_mpc.evaluate(env, agent, seeds=[0])
+    assert len(episode.distances) == 3
+    with pytest.raises(ValueError, match="cost of its own"):
+        jepa_mpc.load_agent(env, checkpoint, effort=0.1)
+    with pytest.raises(ValueError, match="one seed"):
+        jepa_mpc.load_agent(env, checkpoint, seed=[0, 1])
+    env.close()
+    smaller = jepa_mpc.make_env("pick-v1", image_size=tiny.SIZE // 2)
+    with pytest.raises(BadCheckpoint, match="px"):
+        jepa_mpc.load_agent(smaller, checkpoint)
+    with pytest.raises(BadCheckpoint, match="pick-v1"):
+        jepa_mpc.load_agent(jepa_mpc.make_env("reach-v1", image_size=tiny.SIZE), checkpoint)
 
 
 def test_another_python_than_the_one_it_was_installed_for_is_named(monkeypatch):

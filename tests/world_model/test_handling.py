@@ -8,7 +8,7 @@ import torch
 from jepa_mpc.encoders.convnet import KeypointEncoder
 from jepa_mpc.encoders.hand_eye import HandEyeEncoder
 from jepa_mpc.encoders.remembered import Remembered
-from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.face.training.pretrained import begin_with_encoder
 from jepa_mpc.seeding import generator
 from jepa_mpc.types import Context, Observation, Rollout
@@ -16,7 +16,7 @@ from jepa_mpc.world_model.agents.handling_eyes import MOVED_M, HandlingEyes, Tra
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.dynamics.read_out import ReadOutDynamics, StillLatents, followed
 from jepa_mpc.world_model.parts.augment import OfCameras
-from jepa_mpc.world_model.parts.readouts import HindsightReading
+from jepa_mpc.world_model.parts.readouts import HindsightReading, PlaceReading
 from tests import tiny
 
 LOW, HIGH = torch.tensor([0.0, -1.0, 0.0]), torch.tensor([1.0, 1.0, 0.3])
@@ -80,6 +80,42 @@ def test_unknown_labels_count_for_nothing():
         head(latents, {})
 
 
+def resting(places, moved, held):
+    """The loss of readings `3` per frame, no labels, a hand that moved along x."""
+    head = PlaceReading("felt", width=3, held="held")
+    with torch.no_grad():
+        head.linear.weight.copy_(torch.eye(3) / head.unit), head.linear.bias.zero_()
+    read = torch.tensor(places)[None, :, None]
+    batch = {
+        "felt": torch.full((1, len(places), 3), torch.nan),
+        "held": torch.tensor(held)[None, :, None],
+        "actions": torch.tensor([[[step, 0.0, 0.0, 0.04, 0.04] for step in moved]]),
+    }
+    with torch.no_grad():
+        return float(head(read, batch))
+
+
+def test_what_the_hand_is_away_from_must_be_read_to_rest():
+    there, gone, nan = [0.15, 0.0, 0.0], [0.10, 0.0, 0.0], float("nan")
+    assert resting([there, gone], [0.05], [0.0, nan]) == pytest.approx(0.0, abs=1e-9)
+    far = resting([there, there], [0.05], [0.0, nan])
+    near = [0.01, 0.0, 0.0]
+    assert far > 0.1 and resting([near, near], [0.05], [0.0, 0.0]) < 0.01 * far  # may be pushed
+
+
+def test_what_is_held_must_be_read_to_stay_in_the_hand():
+    in_hand = [[0.01, 0.0, 0.0], [0.01, 0.0, 0.0]]
+    assert resting(in_hand, [0.05], [1.0, 1.0]) == 0.0
+    assert resting([in_hand[0], [-0.04, 0.0, 0.0]], [0.05], [1.0, 1.0]) > 0.1
+    assert resting([[0.15, 0.0, 0.0], [0.10, 0.0, 0.0]], [0.05], [1.0, 1.0]) > 0.1
+
+
+def test_a_place_reading_names_the_column_that_is_missing():
+    head = PlaceReading("felt", width=3, held="held")
+    with pytest.raises(ValueError, match="'held'"):
+        head(torch.zeros(1, 2, 1, 3), {"felt": torch.zeros(1, 2, 3), "actions": torch.zeros(1, 1, 5)})
+
+
 def test_a_reading_in_metres_is_learned():
     head = HindsightReading("object_felt", width=32, axes=3)
     latents = torch.randn(8, 4, 2, 16, generator=generator(0))
@@ -139,6 +175,23 @@ def test_plans_become_motion_and_openings_within_the_workspace():
     assert torch.allclose(world.actions[0, 0, :, 2:], torch.tensor([[-0.02, 0.04, 0.0], [0.0, 0.0, 0.0]]))
     with pytest.raises(ValueError, match="proprio"):
         dynamics.rollout(Context(latents=context.latents, actions=context.actions), plans)
+
+
+def test_an_error_of_the_present_reading_moves_nothing():
+    off = torch.tensor([0.02, 0.0, 0.0])  # what the object is read too far along x, now and in every prediction
+    still = ReadOutDynamics(
+        StillLatents(),
+        lambda latents: off.expand(*latents.shape[:-2], 3),
+        lambda latents: torch.zeros(latents.shape[:-2]),
+        lambda latents: torch.zeros(*latents.shape[:-2], 1),
+        low=LOW,
+        high=HIGH,
+        widest_m=0.04,
+    )
+    known = torch.tensor([[[0.5, 0.0, 0.1, 0.5, 0.0, 0.1, 0.04]]])  # the object is at the hand
+    context = Context(latents=torch.zeros(1, 1, 2, 16), actions=torch.zeros(1, 0, 5), proprio=known)
+    sensors = still.rollout(context, torch.zeros(1, 1, 2, 7)).sensors
+    assert torch.allclose(sensors[..., 3:6], known[..., 3:6].expand(1, 1, 2, 3))
 
 
 def test_without_a_predictor_latents_stay_and_heads_read_them_still():
@@ -232,15 +285,44 @@ def test_the_goal_is_where_the_steps_read_it(tmp_path):
     eyes = HandlingEyes(model, low=LOW, high=HIGH, widest_m=0.04)
     frames = tiny.frames(1, 1, channels=9)
     proprio = torch.zeros(1, 1, 14)
-    proprio[..., -6:-3] = torch.tensor([0.4, 0.1, 0.2])
+    proprio[..., -7:-3] = torch.tensor([0.03, 0.4, 0.1, 0.2])
     now = Observation(frames=frames, cameras=("left", "right", "wrist"), proprio=proprio)
-    eyes.aim(now)
-    eyes.look(now, torch.tensor([0.03]))
-    seen, goal = eyes.now(), eyes.goal().sensors
+    eyes.reset(now)
+    goal = eyes.update(now, model.perception(now)[:, -1]).sensors
+    seen = eyes.now()
     assert seen.shape == goal.shape == (1, 10)
     assert torch.allclose(seen[:, :3], goal[:, :3]) and torch.allclose(seen[0, :3], torch.tensor([0.4, 0.1, 0.2]))
     assert torch.isclose(seen[0, 9], torch.tensor(0.03))
-    assert eyes.dynamics.rollout(eyes.context(), torch.zeros(1, 2, 3, 7)).sensors.shape == (1, 2, 3, 10)
+    context = Context(latents=model.perception(now), actions=torch.zeros(1, 0, 7), proprio=eyes.known(now)[:, None])
+    assert eyes.dynamics.rollout(context, torch.zeros(1, 2, 3, 7)).sensors.shape == (1, 2, 3, 10)
+    for share, opening in ((0.5, 0.01), (1.0, 0.0), (-1.0, 0.04)):
+        eyes.did(torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, share]]))
+        assert torch.isclose(eyes.known(now)[0, 6], torch.tensor(opening), atol=1e-6)
+
+
+def test_another_goal_image_leaves_the_object_where_it_was_seen(tmp_path):
+    model = load_world_model(tiny.save_handling(tmp_path / "handling"))
+    eyes = HandlingEyes(model, low=LOW, high=HIGH, widest_m=0.04)
+    now = Observation(
+        frames=tiny.frames(1, 1, channels=9), cameras=("left", "right", "wrist"), proprio=torch.ones(1, 1, 14)
+    )
+    eyes.reset(now)
+    eyes.update(now, model.perception(now)[:, -1])
+    tracked = eyes.known(now)
+    eyes.aim(now)
+    assert torch.equal(eyes.known(now), tracked)
+
+
+def test_what_handling_cannot_see_is_told(tmp_path):
+    model = load_world_model(tiny.save_handling(tmp_path / "handling"))
+    eyes = HandlingEyes(model, low=LOW, high=HIGH, widest_m=0.04)
+    two = Observation(frames=tiny.frames(2, 1, channels=9), cameras=("left", "right", "wrist"))
+    with pytest.raises(BadObservation, match="one world"):
+        eyes.reset(two)
+    one = Observation(frames=two.frames[:1], cameras=two.cameras)
+    eyes.reset(one)
+    with pytest.raises(BadObservation, match="proprioception"):
+        eyes.update(one, model.perception(one)[:, -1])
 
 
 def test_eyes_need_a_model_that_learned_to_handle(tmp_path):

@@ -41,6 +41,8 @@ class EncodedGoal:
         self._goal = Goal(latents=latents, sensors=None if self.sensors is None else self.sensors())
         return self._goal
 
+    aim = reset
+
     def update(self, observation: Observation, state: State) -> Goal:
         """The same goal as before."""
         assert self._goal is not None
@@ -93,6 +95,8 @@ class CalibratedGoal:
         self._walked = torch.zeros(3)
         self._estimator = GoalEstimator(cameras=goal.cameras)
         return Goal(latents=self._latents)
+
+    aim = reset
 
     def update(self, observation: Observation, state: State) -> Goal:
         """Process the images of a step; returns the goal with its position in the frame of the position head."""

@@ -1,4 +1,4 @@
-"""What pictures and proprioception say of hand, object and grip: now, and in the goal image.
+"""What images and proprioception say of hand, object and grip: now, and in the goal image.
 
     now:   hand felt;  object = hand + r_object(z), filtered over the steps;  grip = the opening that was told
     goal:  hand = felt + p(z_goal) - p(z), filtered likewise;                 object = hand + r_object(z_goal);
@@ -18,16 +18,17 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from jepa_mpc.errors import BadCheckpoint
-from jepa_mpc.types import Context, Goal, Observation
+from jepa_mpc.errors import BadCheckpoint, BadObservation
+from jepa_mpc.types import Goal, Observation, State
 from jepa_mpc.world_model.dynamics.model import WorldModel
-from jepa_mpc.world_model.dynamics.read_out import ReadOutDynamics, near, sensors
+from jepa_mpc.world_model.dynamics.read_out import GRIPPER, ReadOutDynamics, near, sensors
 
 OBJECT, GRIP, HELD = "object", "grip", "held"
 SURE_M, DOUBT = 0.01, 0.15  # the goal's place seen from the hand errs by 1 cm and 15 % of the way
 MET_M = 0.008  # fingers that are no farther apart than told, give or take, have met
 IN_HAND_M = 0.03  # what is read nearer is read to be in the hand
 CLOSED_M = 0.01  # fingers told to be closer would hold any object
+OPENING, HAND = -7, slice(-6, -3)  # of proprioception: measured opening and position of the hand, m
 MOVED_M = 0.05  # how far a hand may move what it is near, in one step
 
 
@@ -63,7 +64,10 @@ def check_heads(model: WorldModel) -> Callable[[Tensor], Tensor]:
 
 
 class HandlingEyes:
-    """Remembers one episode: what is seen now, and where the goal was read to be so far.
+    """The goal reader of handling: it also tracks the object. One world at a time.
+
+    Of an observation's proprioception it reads the measured opening and the position of the hand. The commanded opening
+    is summed up from the actions, beginning with the measured one.
 
     Args:
         model: A world model with heads for displacement, object and grip (`system=handling`).
@@ -81,45 +85,75 @@ class HandlingEyes:
         self.dynamics = ReadOutDynamics(
             model.dynamics, thing.read, thing.doubt, held.read, low=low, high=high, widest_m=widest_m
         )
-        self._goal = self._latents = self._hand = self._told = torch.zeros(0)
+        self._goal = torch.zeros(0)
+        self._hand: Tensor | None = None
+        self._commanded = torch.zeros(1, 1)
         self._target, self._object = Track(), Track()
 
-    def aim(self, goal: Observation) -> None:
-        """Take up a goal image."""
+    def reset(self, goal: Observation) -> Goal:
+        """Begin an episode with a goal image.
+
+        Raises:
+            BadObservation: If there is more than one world.
+        """
+        if goal.frames.shape[0] != 1:
+            raise BadObservation(f"handling supports one world, got {goal.frames.shape[0]}")
+        self._hand, self._object = None, Track()
+        return self.aim(goal)
+
+    def aim(self, goal: Observation) -> Goal:
+        """Take up another goal image; the object is still tracked."""
         self._goal, self._target = self.model.perception(goal)[:, -1], Track()
+        return Goal(latents=self._goal)
 
-    def look(self, observation: Observation, told_m: Annotated[Tensor, "1"]) -> None:
-        """Take in a moment: its pictures, the hand's place in its proprioception, and the opening last told."""
-        assert observation.proprio is not None
-        self._latents = self.model.perception(observation)[:, -1]
-        before, self._hand = self._hand, observation.proprio[:, -1, -6:-3].float()
-        self._told = told_m.float()[None]
-        way = self._position(self._goal) - self._position(self._latents)  # (1, 3)
+    @torch.no_grad()
+    def update(self, observation: Observation, state: State) -> Goal:
+        """The goal with sensors, after an observation with proprioception and its perceived state `1 N D`.
+
+        Raises:
+            BadObservation: If there is no proprioception.
+        """
+        if observation.proprio is None or observation.proprio.shape[-1] < -OPENING:
+            raise BadObservation("handling needs proprioception: the opening of the gripper and the pose of the hand")
+        felt = observation.proprio[:, -1].float()
+        if self._hand is None:
+            self._commanded = felt[:, [OPENING]].clamp(0.0, self.dynamics.widest_m)
+        before, self._hand = self._hand, felt[:, HAND]
+        way = self._position(self._goal) - self._position(state)  # (1, 3)
         self._target.add(self._hand + way, SURE_M + DOUBT * float(way.norm()))
-        step = torch.stack([before if len(before) else self._hand, self._hand])
+        step = torch.stack([self._hand if before is None else before, self._hand])
         self._object.stir(float((step - self._object.place).norm(dim=-1).min()))
-        self._find(float(observation.proprio[0, -1, -7]) - float(told_m))
+        self._find(state, float(felt[0, OPENING]) - float(self._commanded))
+        return self.goal()
 
-    def _find(self, apart_m: float) -> None:
-        """Follow the object by what is seen, unless fingers that have met say that it is not in the hand."""
-        head = self.model.readings[OBJECT]
-        seen, doubt_m = head.read(self._latents), float(head.doubt(self._latents))
-        met = apart_m <= MET_M and float(self._told) < CLOSED_M
-        if not (met and float(seen.norm()) < IN_HAND_M):
-            self._object.add(self._hand + seen, doubt_m)
+    def did(self, action: Annotated[Tensor, "1 A"]) -> None:
+        """Follow the commanded opening."""
+        closing = self.dynamics.widest_m * action[:, GRIPPER : GRIPPER + 1].cpu()
+        self._commanded = (self._commanded - closing).clamp(0.0, self.dynamics.widest_m)
 
-    def context(self) -> Context:
-        """The present, as the dynamics takes it."""
-        known = torch.cat([self._hand, self._object.place, self._told], dim=-1)
-        return Context(latents=self._latents[:, None], actions=known.new_zeros(1, 0, 5), proprio=known[:, None])
+    def known(self, observation: Observation) -> Annotated[Tensor, "1 7"]:
+        """What the dynamics starts from after `update`: hand, tracked object and commanded opening."""
+        assert self._hand is not None
+        return torch.cat([self._hand, self._object.place, self._commanded], dim=-1)
 
     def now(self) -> Annotated[Tensor, "1 10"]:
         """What is read of the present."""
-        return sensors(self._hand, self._object.place, self._told)
+        assert self._hand is not None
+        return sensors(self._hand, self._object.place, self._commanded)
 
+    @torch.no_grad()
     def goal(self) -> Goal:
         """The goal, with what is read of it."""
         place = self._target.place
         grip = self.model.readings[GRIP].read(self._goal).clamp(0.0, self.dynamics.widest_m)
         found = place + self.model.readings[OBJECT].read(self._goal)
         return Goal(latents=self._goal, sensors=sensors(place, found, grip))
+
+    def _find(self, state: State, apart_m: float) -> None:
+        """Follow the object by what is seen, unless fingers that have met say that it is not in the hand."""
+        assert self._hand is not None
+        head = self.model.readings[OBJECT]
+        seen, doubt_m = head.read(state), float(head.doubt(state))
+        met = apart_m <= MET_M and float(self._commanded) < CLOSED_M
+        if not (met and float(seen.norm()) < IN_HAND_M):
+            self._object.add(self._hand + seen, doubt_m)

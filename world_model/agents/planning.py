@@ -85,13 +85,13 @@ class PlanningAgent:
 
     def reset(self, goal: Observation) -> None:
         """Begin an episode: read the goal once and clear all other state. Only the last frame of the goal is used."""
-        self._take_up(goal)
+        self._take_up(self.goals.reset, goal)
         self.memory.begin(goal=self._known_goal().latents)
         self.last = None
 
     def aim(self, goal: Observation) -> None:
         """Continue towards another goal: keeps the memory, drops the plan."""
-        self._take_up(goal)
+        self._take_up(self.goals.aim, goal)
         self.memory.aim(goal=self._known_goal().latents)
 
     def limit(self, deadline_s: float) -> None:
@@ -153,8 +153,8 @@ class PlanningAgent:
         still = self.search.still(states[0].shape[0])
         return replace(result, actions=torch.where(held[:, None, None], still, result.actions))
 
-    def _take_up(self, goal: Observation) -> None:
-        self._goal = self.goals.reset(goal.to(self.search.box.low.device))
+    def _take_up(self, read: Callable[[Observation], Goal], goal: Observation) -> None:
+        self._goal = read(goal.to(self.search.box.low.device))
         self._forget_plan()
 
     def _perceive(self, observation: Observation) -> State:

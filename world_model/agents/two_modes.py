@@ -145,13 +145,13 @@ class TwoModeAgent:
 
     def reset(self, goal: Observation) -> None:
         """Begin an episode: read the goal once. Learned parameters and stored states stay; plans are dropped."""
-        self._take_up(goal)
+        self._take_up(self.goals.reset, goal)
         self.memory.begin(goal=self._known_goal().latents)
         self.last = None
 
     def aim(self, goal: Observation) -> None:
         """Continue towards another goal: keeps learned parameters and stored states, drops plans and predictions."""
-        self._take_up(goal)
+        self._take_up(self.goals.aim, goal)
         self.memory.aim(goal=self._known_goal().latents)
 
     def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
@@ -222,8 +222,8 @@ class TwoModeAgent:
         self._plan, self._steps = course, self._steps + 1
         return action
 
-    def _take_up(self, goal: Observation) -> None:
-        self._goal = self.goals.reset(goal.to(self.search.box.low.device))
+    def _take_up(self, read: Callable[[Observation], Goal], goal: Observation) -> None:
+        self._goal = read(goal.to(self.search.box.low.device))
         latents = self._goal.latents
         self._modes, self._steps = Modes.planning(len(latents), latents.device), 0
         self._forget_plan()

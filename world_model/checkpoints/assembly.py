@@ -43,7 +43,7 @@ from jepa_mpc.world_model.parts.position_head import FirstToken, HindsightDispla
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalSizes
 from jepa_mpc.world_model.parts.predictors.forms import published_sizes
 from jepa_mpc.world_model.parts.predictors.trunk import TrunkSizes
-from jepa_mpc.world_model.parts.readouts import HindsightReading
+from jepa_mpc.world_model.parts.readouts import HindsightReading, PlaceReading
 from jepa_mpc.world_model.parts.regularisers.sigreg import SIGReg
 from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
 from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
@@ -99,6 +99,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "open_loop": OpenLoop,
     "others_thoughts": OthersThoughts,
     "patches": Patches,
+    "place_reading": PlaceReading,
     "pyramid_encoder": PyramidEncoder,
     "pyramid_sizes": PyramidSizes,
     "random_crop": RandomCrop,

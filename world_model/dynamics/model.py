@@ -128,15 +128,17 @@ class WorldModel:
         return self.proprio_dim > 0
 
     def check_robot(
-        self, *, box: ActionBox, cameras: Sequence[str], image_size: int, dt_s: float, embodiment: str = ""
+        self, *, box: ActionBox | None, cameras: Sequence[str], image_size: int, dt_s: float, embodiment: str = ""
     ) -> None:
         """Refuse a robot that this model was not trained for; an unknown name is not compared.
+
+        Actions are not compared without `box`: for agents that translate them.
 
         Raises:
             BadCheckpoint: Names what the model expects and what the robot has.
         """
         known, facts = self.interface, []
-        if box.dim != len(known.actions):
+        if box is not None and box.dim != len(known.actions):
             facts.append(
                 f"actions of width {len(known.actions)} ({', '.join(known.actions)}), the robot takes {box.dim}"
             )

@@ -1,15 +1,17 @@
 """A world model of handling as a plant with sensors: hand, object and grip along imagined plans.
 
     hand_h   = hand + a_1 + ... + a_h, kept within the workspace        (the model's action is the measured motion)
-    object_h = object_h-1 + k_h (hand_h + r_object(z_h) - object_h-1)         (z_h is predicted, r_* and s_* are heads)
+    object_h = object_h-1 + k_h (hand_h + r_object(z_h) + bias - object_h-1)  (z_h is predicted, r_* and s_* are heads)
+    bias     = object_0 - hand_0 - r_object(z_0)
     k_h      = max(w_h r_held(z_h),  v_h / (v_h + s_object(z_h)^2)),          v_h = (2 cm w_h)^2
     grip_h   = commanded opening - widest * (shares so far), within [0, widest]
     w_h      = exp(-(d_h / 4 cm)^2),   d_h the distance of the object from the nearer end of the hand's step
 
-What the hand is not near stays where it is: there the readings are poor. What the hand holds (r_held, within [0, 1])
-goes where it is read to be. What it merely touches is filtered as observations are (`HandlingEyes`): the more, the
-surer the head is of its reading. So costs that are written for a simulator's sensors judge a learned world, too, and
-whatever the hand does to the object was predicted in latents.
+Predicted readings are corrected by the error of the present one, so that no plan seems to move the object by that
+error. What the hand is not near stays where it is: there the readings are poor. What the hand holds (r_held, within
+[0, 1]) goes where it is read to be. What it merely touches is filtered as observations are (`HandlingEyes`): the surer
+the head is of its reading, the more. So costs that are written for a simulator's sensors judge a learned world, too,
+and whatever the hand does to the object was predicted in latents.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class ReadOutDynamics:
 
     @torch.no_grad()
     def rollout(self, context: Context, plans: Plans) -> Rollout:
-        """Imagine plans `B S H 7`; the context's last proprioception is hand, object and told opening `7`.
+        """Imagine plans `B S H 7` from the newest state; its proprioception is hand, object and commanded opening `7`.
 
         Returns:
             Latents, and sensors `B S H 10`: hand, object, upright axis (always upright), grip.
@@ -76,8 +78,10 @@ class ReadOutDynamics:
         places, openings = self._led(felt, plans)
         before = torch.cat([felt[:, :, None], torch.cat([places, openings], dim=-1)[:, :, :-1]], dim=2)
         actions = torch.cat([places - before[..., :3], before[..., 3:], openings], dim=-1)
-        imagined = self.dynamics.rollout(Context(latents=context.latents, actions=context.actions), actions)
-        read = places + self.read_object(imagined.latents)
+        newest = Context(latents=context.latents[:, -1:], actions=actions[:, 0, :0])
+        imagined = self.dynamics.rollout(newest, actions)
+        bias = found - felt[..., :3] - self.read_object(context.latents[:, -1, None])
+        read = places + self.read_object(imagined.latents) + bias[:, :, None]
         held = self.read_held(imagined.latents)[..., 0].clamp(0.0, 1.0)
         hand = torch.cat([felt[:, :, None, :3], places], dim=2)
         objects = followed(found, read, hand, held, self.doubt_m(imagined.latents))

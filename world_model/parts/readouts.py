@@ -1,4 +1,4 @@
-"""Heads that read from latents what the log came to know in hindsight: the object seen from the hand, the grip.
+"""Heads that read from latents what hindsight knows of the log: the object seen from the hand, the grip.
 
     r_t = W z_t + b,   s_t = exp(v z_t + c)                                  z_t seen, or predicted
     loss = mean over known t of  smooth-L1(r_t - x_t) + sg(s_t) (sg|r_t - x_t| / s_t + log s_t)      in units
@@ -75,7 +75,7 @@ class HindsightReading(nn.Module):
             wanted = torch.where(known[..., None], wanted, self._scaled(seen).detach())
             weight = torch.where(known, weight, sure)
         found = self._scaled(latents)
-        gap = functional.smooth_l1_loss(found, wanted, reduction="none", beta=self.bend / self.unit).sum(-1)
+        gap = self._bent(found - wanted)
         log_scale = self._log_scale(latents)
         off = (found - wanted).norm(dim=-1).detach()
         doubt = log_scale.exp().detach() * (off * (-log_scale).exp() + log_scale)
@@ -90,8 +90,62 @@ class HindsightReading(nn.Module):
         """The distance that the reading is expected to be off, in the column's unit."""
         return self.unit * self._log_scale(latents).exp()
 
+    def _bent(self, gap: Tensor) -> Tensor:
+        """Smooth L1 `...` of gaps `... axes` in units."""
+        return functional.smooth_l1_loss(gap, torch.zeros_like(gap), reduction="none", beta=self.bend / self.unit).sum(
+            -1
+        )
+
     def _scaled(self, latents: Tensor) -> Tensor:
         return self.linear(latents.flatten(-2))
 
     def _log_scale(self, latents: Tensor) -> Tensor:
         return self.log_scale(latents.flatten(-2)).squeeze(-1).clamp(*LOG_SCALES)
+
+
+class PlaceReading(HindsightReading):
+    """The position of an object seen from the hand, learned from unlabelled frames, too: things rest unless handled.
+
+        loss + rest (mean_t u_t H(r_t+1 - r_t + a_t) + mean_t h_t H(r_t+1 - r_t))      H is smooth L1, in units
+        u_t = sg (1 - w_t) (1 - w_t+1) (1 - h_t),   w_t = exp(-(|r_t| / reach)^2),   h_t = 1 if held at t and at t+1
+
+    Where the hand (moved by a_t) is away, the object stays on the table; what is held stays in the hand. Few frames
+    have labels; this term makes the others agree with them.
+
+    Args:
+        column: As for `HindsightReading`, `B T 3`.
+        width: Width of a flattened state, N times D.
+        held: Column `B T 1` of 1 where something is known to be in the hand.
+        rest: Weight of the term.
+        reach: Distance at which the hand may move the object, in the unit of the column.
+        **options: Further ones of `HindsightReading`.
+    """
+
+    def __init__(
+        self, column: str, *, width: int, held: str, rest: float = 4.0, reach: float = 0.04, **options: float
+    ) -> None:
+        super().__init__(column, width=width, axes=3, **options)
+        self.held, self.rest, self.reach = held, rest, reach
+
+    def forward(
+        self, latents: Latents, batch: Mapping[str, Tensor], *, first: int = 0, seen: Latents | None = None
+    ) -> Tensor:
+        """As for `HindsightReading`; the batch also has the column `held` and actions `B T-1 A` (first the motion, m).
+
+        Raises:
+            ValueError: If the batch lacks a column.
+        """
+        loss = super().forward(latents, batch, first=first, seen=seen)
+        return loss if seen is not None else loss + self.rest * self._unrest(latents, batch)
+
+    def _unrest(self, latents: Latents, batch: Mapping[str, Tensor]) -> Tensor:
+        """How much the readings say that something moves by itself."""
+        if self.held not in batch:
+            raise ValueError(f"this head learns from {self.held!r}, which the log does not have: collect policy=handle")
+        read, moved = self._scaled(latents), batch["actions"][..., :3].to(latents.dtype) / self.unit
+        steps = read.diff(dim=1)  # (B, T-1, 3)
+        sure = (batch[self.held][..., 0] == 1).to(latents.dtype)
+        held = sure[:, 1:] * sure[:, :-1]
+        away = 1.0 - (-((read.detach().norm(dim=-1) * self.unit / self.reach) ** 2)).exp()
+        free = away[:, 1:] * away[:, :-1] * (1.0 - held)
+        return (free * self._bent(steps + moved) + held * self._bent(steps)).mean()

@@ -16,7 +16,7 @@ from jepa_mpc.files import write_json
 from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.runs.run_folder import refuse_strangers
 from jepa_mpc.trajectories.formats.npz import MANIFEST
-from jepa_mpc.trajectories.handling import Handle, fumble, play
+from jepa_mpc.trajectories.handling import Handle, fumble, play, survey
 from jepa_mpc.trajectories.motion import Motion, Reach, reward_free_motion
 
 SETTINGS = "collect.json"
@@ -24,9 +24,10 @@ LATER = ("task", "policy", "robot", "env", "goal", "checkpoint")  # not named by
 TASKS = {"reach": "reach-v1", "push": "push-v1", "pick": "pick-v1"}
 POLICIES: dict[str, Callable[[Reach], Motion]] = {
     "wander": reward_free_motion, "handle": Handle, "fumble": fumble, "play": play,
+    "survey": survey,
 }  # fmt: skip
 PRACTICE = "practice"
-BY_FEEL = ("handle", "fumble", "play", PRACTICE)
+BY_FEEL = ("handle", "fumble", "play", "survey", PRACTICE)
 CAMERAS = {"reach": ("left", "right"), "push": ("left", "right"), "pick": ("left", "right", "wrist")}
 HEARING = ("rate", "noise", "materials")
 

@@ -46,7 +46,7 @@ LOGGER = logging.getLogger(__name__)
 SIZES = (0.7, 1.4)
 """Smallest and largest block that is heard, in the size of `MATERIALS`."""
 
-HANDED_OVER = {"handle": 0.8, "fumble": 0.8, "play": 0.95}
+HANDED_OVER = {"handle": 0.8, "fumble": 0.8, "play": 0.95, "survey": 1.0}
 """Share of the episodes that begin with the object in the hand."""
 
 

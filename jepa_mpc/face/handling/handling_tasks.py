@@ -39,7 +39,7 @@ def task_at(name: str, *, kind: str, cameras: tuple[str, ...] = (), image_size: 
 
 
 def with_cost(task: Task, stage: Stage) -> Task:
-    """The task with another stage cost, summed over the plan like all costs of the table."""
+    """The task with another stage cost, reduced over the plan like all costs of the table."""
     return replace(task, cost=task_cost(stage, at_end=AT_END, effort=EFFORT))
 
 
