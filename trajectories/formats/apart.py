@@ -16,13 +16,11 @@ import select
 import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import ceil
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -181,8 +179,8 @@ def _start(serve: Callable[[Any, Send], Any]) -> _Process:
 def _crash(where: Path, status: int) -> Crash:
     name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "it exits"
     problem = f"crashes the library that reads it ({name})"
-    if name == "SIGXCPU":
-        problem = f"keeps the library that reads it busy for more than {_seconds(where)} s"
+    if name == "SIGPROF":
+        problem = f"keeps the library that reads it busy for more than {_seconds(where):.0f} s"
     return Crash(str(fault(where, field="file", problem=problem, remedy="restore it, or write it anew")))
 
 
@@ -193,15 +191,15 @@ def _size(where: Path) -> int:
     return 0
 
 
-def _seconds(where: Path) -> int:
-    """Granted CPU time: up to a second more than `Patience` grants, whose message says more."""
-    return int(min(GRACE_S + _size(where) / 1e6, MOST_S)) + 1
+def _seconds(where: Path) -> float:
+    """Granted CPU time: a second more than `Patience` grants, whose message says more."""
+    return min(GRACE_S + _size(where) / 1e6, MOST_S) + 1.0
 
 
 def _run(serve: Callable[[Any, Send], Any], requested: int, answered: int) -> NoReturn:
     """The forked process: answer requests within limits, and end without any of the parent's clean-up."""
     try:
-        for number in (signal.SIGTERM, signal.SIGXCPU, signal.SIGALRM):
+        for number in (signal.SIGTERM, signal.SIGPROF, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
         faulthandler.disable()
@@ -211,7 +209,7 @@ def _run(serve: Callable[[Any, Send], Any], requested: int, answered: int) -> No
         with os.fdopen(requested, "rb") as requests, os.fdopen(answered, "wb") as pipe:
             while waiting.poll(IDLE_S * 1000) and (line := requests.readline()):
                 told = json.loads(line)
-                _lower(resource.RLIMIT_CPU, ceil(time.process_time()) + told["seconds"])
+                signal.setitimer(signal.ITIMER_PROF, told["seconds"])
                 if memory:
                     _lower(resource.RLIMIT_AS, memory + told["bytes"])
                 _say(pipe, _outcome(partial(serve, told["request"]), partial(_send, pipe)))
