@@ -164,6 +164,13 @@ def film(path, episodes=3):
     return path
 
 
+def test_an_open_log_can_be_pickled(tmp_path):
+    log = open_log(film(tmp_path / "log.hdf5"))
+    want = log.read(1, 0, 4, ["observation.images.top"])["observation.images.top"]
+    again = pickle.loads(pickle.dumps(log)).read(1, 0, 4, ["observation.images.top"])["observation.images.top"]
+    assert np.array_equal(again, want) and want[3, 0, 0, 0] == 3
+
+
 def endless(path):
     """The heap's first object becomes a free one of size 0: libhdf5 looks for the next at the same place, for ever."""
     data = bytearray(path.read_bytes())

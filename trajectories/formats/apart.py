@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -206,7 +206,7 @@ def _run(serve: Callable[[Any, Send], Any], requested: int, answered: int) -> No
         _lower(resource.RLIMIT_CORE, 0)
         memory, waiting = _memory(), select.poll()
         waiting.register(requested, select.POLLIN)
-        with os.fdopen(requested, "rb") as requests, os.fdopen(answered, "wb") as pipe:
+        with os.fdopen(requested, "rb") as requests, os.fdopen(answered, "wb") as pipe, _mistakes_told(pipe):
             while waiting.poll(IDLE_S * 1000) and (line := requests.readline()):
                 told = json.loads(line)
                 signal.setitimer(signal.ITIMER_PROF, told["seconds"])
@@ -219,14 +219,22 @@ def _run(serve: Callable[[Any, Send], Any], requested: int, answered: int) -> No
         os._exit(0)
 
 
+@contextlib.contextmanager
+def _mistakes_told(pipe: BinaryIO) -> Iterator[None]:
+    """Send the traceback of an error in the program, which ends the process."""
+    try:
+        yield
+    finally:
+        if sys.exc_info()[0] is not None:
+            _say(pipe, {"failed": traceback.format_exc()})
+
+
 def _outcome(work: Work, send: Send) -> dict[str, Any]:
-    """What a piece of work returns or raises, as JSON."""
+    """What a piece of work returns, or why it refuses the file, as JSON."""
     try:
         return {"value": work(send)}
     except BadEpisode as error:
         return {"refused": str(error)}
-    except BaseException:  # noqa: BLE001  a mistake in the program, which must not run on in two processes
-        return {"failed": traceback.format_exc()}
 
 
 def _send(pipe: BinaryIO, name: str, array: np.ndarray) -> None:
