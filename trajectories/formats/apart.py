@@ -170,9 +170,11 @@ def _start(serve: Callable[[Any, Send], Any]) -> _Process:
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of other threads: the child needs none
         child = os.fork()
     if child == 0:
-        os.close(requests), os.close(answers)
+        os.close(requests)
+        os.close(answers)
         _run(serve, requested, answered)
-    os.close(requested), os.close(answered)
+    os.close(requested)
+    os.close(answered)
     return _Process(child, requests, os.fdopen(answers, "rb"))
 
 

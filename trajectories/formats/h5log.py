@@ -155,7 +155,7 @@ class H5Log(LogReader):
         refused = {path: error for path in self.files if (error := self._refused(path)) is not None}
         sound = [path for path in self.files if path not in refused]
         answers = read_all_h5([(path, partial(self._describe, path)) for path in sound])
-        told = {**refused, **dict(zip(sound, answers, strict=True))}
+        told: dict[Path, Answer | BadEpisode] = {**refused, **dict(zip(sound, answers, strict=True))}
         found: list[H5Episode] = []
         for path in self.files:
             answer = told[path]

@@ -143,8 +143,8 @@ class _Writer:
         for block in blocks(self.log, index, list(self.films)):
             for name, pictures in block.items():
                 sums[name].add(pictures)
-            for pictures in zip(*(block[name] for name in self.films), strict=True):
-                for name, picture in zip(self.films, pictures, strict=True):
+            for step_pictures in zip(*(block[name] for name in self.films), strict=True):
+                for name, picture in zip(self.films, step_pictures, strict=True):
                     cells[name].append((encode_depth if name in self.depths else encode_png)(picture))
                     size += len(cells[name][-1])
                 step += 1
