@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import mujoco
 import numpy as np
@@ -111,11 +111,9 @@ class PickEnv(TabletopEnv):
         appearance: Appearance = "primitives",
         robot: str = DEFAULT,
     ) -> None:
-        if protocol not in PROTOCOLS:
-            raise ValueError(f"protocol must be one of {PROTOCOLS}, got {protocol!r}")
+        self.protocol = self._usual_protocol = _known_protocol(protocol)
         if object not in (*KINDS, "mixed"):
             raise ValueError(f"object must be one of {(*KINDS, 'mixed')}, got {object!r}")
-        self.protocol: Protocol = protocol
         self.kinds: tuple[Kind, ...] = KINDS if object == "mixed" else (object,)
         arm = Arm(Scene(appearance, robot=robot, make_spec=physical_spec), heights_m=HEIGHTS_M)
         super().__init__(
@@ -200,7 +198,11 @@ class PickEnv(TabletopEnv):
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Begin an episode (see `TabletopEnv.reset`).
 
-        Further options: `object_m`, `thing` (a Thing), and `in_hand`: True hands the object over at the start.
+        Further options: `object_m`, `thing` (a Thing), `in_hand`: True hands the object over at the start, and
+        `protocol`: that of this episode alone.
+
+        Raises:
+            ValueError: If the protocol is unknown.
         """
         self._steps = 0
         return super().reset(seed=seed, options=options)
@@ -212,6 +214,7 @@ class PickEnv(TabletopEnv):
         make_physical(self.scene)
 
     def _choose(self, options: dict[str, Any]) -> None:
+        self.protocol = _known_protocol(options.get("protocol", self._usual_protocol))
         self.thing = options.get("thing") or sample_thing(self.np_random, self.lab, kinds=self.kinds)
         self.thing.shape(self.scene.model)
         mujoco.mj_setConst(self.scene.model, self.scene.data)
@@ -341,3 +344,9 @@ class PickEnv(TabletopEnv):
         data.qpos[self.arm.robot.grip] = opening_m
         data.qvel[:] = 0.0
         mujoco.mj_forward(scene.model, data)
+
+
+def _known_protocol(name: Any) -> Protocol:
+    if name not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {PROTOCOLS}, got {name!r}")
+    return cast(Protocol, name)

@@ -61,13 +61,15 @@ def parse_json(raw: bytes) -> Any:
 
 
 def parse_json_lines(raw: bytes) -> list[Any]:
-    """The JSON values of a file with one per line.
+    """The JSON values of a file with one per line; empty lines are skipped.
 
     Raises:
-        ValueError: If a line is not JSON, or there are too many values.
+        ValueError: If a line is not one JSON value, or there are too many values.
     """
-    values = parse_json(b"[" + b",".join(line for line in raw.splitlines() if line.strip()) + b"]")
-    assert isinstance(values, list)
+    lines = [line for line in raw.splitlines() if line.strip()]
+    values = parse_json(b"[" + b",".join(lines) + b"]")
+    if not isinstance(values, list) or len(values) != len(lines):
+        raise ValueError("a line holds more or less than one value")
     return values
 
 
@@ -80,7 +82,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _levels(value: Any) -> Iterator[list[Any]]:
-    """The values of a JSON value level by level, including keys."""
+    """The values inside a JSON value, level by level: itself, its members and their keys, those of its members, ..."""
     level = [value]
     while level:
         yield level

@@ -1,4 +1,4 @@
-"""The index of a cache, believed only as far as its own sums, sizes and files bear it out."""
+"""The index of a cache (`cache.json`): read, and compared with its own checksum and with the cache's files."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ INDEX, EPISODES, FRAMES = "cache.json", "episodes.jsonl", "frames.bin"
 REMEDY = "delete the cache folder; it is made again from the log"
 DTYPES = ("float32", "float64", "int64", "bool")
 MOST_STEPS = 1 << 40
+MOST_AXES = 8  # of a step; numpy knows no more than 64
 WRONG = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CachedColumn:
-    """Where one column lies: its file, and what `Field` says of a step."""
+    """One column: the file that holds it, and shape, dtype and unit of a step."""
 
     file: str
     declared: Field
@@ -38,17 +39,17 @@ class CachedColumn:
 
 @dataclass(frozen=True, kw_only=True)
 class CacheIndex:
-    """What the index of a cache says.
+    """The content of a cache's index.
 
     Args:
         lengths: Observations of each episode.
         groups: A number per episode; those of one group stay on one side of a split.
         cameras: Cameras in stacking order.
         dt_s: Seconds between two steps; 0 if unknown.
-        robot: What the log's columns mean.
-        fit: What was done to the pictures.
-        columns: Where the columns lie.
-        picture: Height and width, px.
+        robot: The meaning of the log's columns.
+        fit: How the pictures were resized.
+        columns: The columns by name.
+        picture: Height and width of the pictures, px.
     """
 
     lengths: tuple[int, ...]
@@ -61,7 +62,7 @@ class CacheIndex:
     picture: tuple[int, int]
 
     def sizes(self) -> dict[str, int]:
-        """Bytes that each file must have, by its name."""
+        """The size that each file must have in bytes, by its name."""
         steps, (height, width) = sum(self.lengths), self.picture
         found = {FRAMES: steps * 3 * len(self.cameras) * height * width}
         for one in self.columns.values():
@@ -81,20 +82,21 @@ def read_index(folder: Path) -> dict[str, Any]:
     try:
         index = read_json_file(folder / INDEX)
         noted = index.pop("sha256")
+        differs = canonical_sha256(index) != noted  # raises on numbers that are not finite
     except FileNotFoundError as error:
         raise fault(where, field="file", problem="is missing", remedy="name a finished cache") from error
     except (*WRONG, OSError) as error:
         raise fault(where, field="file", problem=f"is unreadable ({error})", remedy=REMEDY) from error
-    if canonical_sha256(index) != noted:
+    if differs:
         raise fault(where, field="sha256", problem="differs from the content", remedy=REMEDY)
     return dict(index)
 
 
 def parse_index(index: Mapping[str, Any], folder: Path) -> CacheIndex:
-    """What an index says, if all of it is there and of the right kind.
+    """Check that an index is complete and every value has the right type and range.
 
     Raises:
-        BadEpisode: If it is not.
+        BadEpisode: If not.
     """
     where = f"{folder}/{INDEX}"
     try:
@@ -110,6 +112,8 @@ def parse_index(index: Mapping[str, Any], folder: Path) -> CacheIndex:
             raise ValueError(f"lengths of {len(lengths)} episodes, {len(groups)} groups, {len(episodes)} numbers")
         if not isinstance(index["cameras"], list) or not all(isinstance(name, str) for name in (*cameras, *names)):
             raise ValueError("names that are no texts")
+        if not isinstance(index["files"], dict):
+            raise ValueError("files without sizes")
         if not cameras or len(set(cameras)) < len(cameras) or len(picture) != 2:
             raise ValueError(f"the cameras {cameras} with pictures of {picture}")
         if isinstance(index["dt_s"], str | bool) or not all(0 < side <= MAX_SIDE for side in picture):
@@ -127,10 +131,15 @@ def parse_index(index: Mapping[str, Any], folder: Path) -> CacheIndex:
 
 
 def check_files(described: CacheIndex, noted: Mapping[str, Any], folder: Path) -> None:
-    """Compare plain files of a cache with sizes and sums: all but the pictures', which are long.
+    """Compare the files of a cache with their sizes, and all but the pictures, which are long, with their checksums.
+
+    Args:
+        described: The index.
+        noted: Size and checksum of each file, by its name.
+        folder: The cache.
 
     Raises:
-        BadEpisode: If a file is missing, no plain file of the cache, not listed, or another.
+        BadEpisode: If a file is missing, is a link or no plain file, is not listed, or differs.
     """
     sizes = described.sizes()
     for name in sorted({*sizes, EPISODES, *noted}):
@@ -150,10 +159,10 @@ def check_files(described: CacheIndex, noted: Mapping[str, Any], folder: Path) -
 
 
 def read_episodes(folder: Path, count: int) -> list[dict[str, Any]]:
-    """A line per episode: the sums of its pictures and rows, and what the log says about it.
+    """The checksums of each episode's pictures and rows, and its metadata: a line of JSON each.
 
     Raises:
-        BadEpisode: If one is missing or none.
+        BadEpisode: If a line is missing or is not of this form.
     """
     where = f"{folder}/{EPISODES}"
     try:
@@ -171,7 +180,11 @@ def read_episodes(folder: Path, count: int) -> list[dict[str, Any]]:
 
 
 def canonical_sha256(value: Any) -> str:
-    """SHA-256 of a JSON value, however it is spaced and its keys are ordered."""
+    """SHA-256 of a JSON value that does not depend on white space and on the order of keys.
+
+    Raises:
+        ValueError: If it holds NaN or an infinity.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -186,6 +199,8 @@ def _column(name: str, entry: Mapping[str, Any]) -> CachedColumn:
     shape, file = _numbers(entry["shape"]), entry["file"]
     if not isinstance(file, str) or not is_plain_name(file) or file in (INDEX, EPISODES, FRAMES):
         raise ValueError(f"{name} lies in {file!r}")
-    if entry["dtype"] not in DTYPES or not all(0 <= size < 2**31 for size in shape):
-        raise ValueError(f"{name} has dtype {entry['dtype']!r} and shape {shape}")
+    if entry["dtype"] not in DTYPES or len(shape) > MOST_AXES or not all(0 <= size < 2**31 for size in shape):
+        raise ValueError(f"{name} has dtype {entry['dtype']!r} and shape {shape[: MOST_AXES + 1]}")
+    if entry["hz"] is not None and type(entry["hz"]) not in (int, float):
+        raise ValueError(f"{name} has {str(entry['hz'])[:80]!r} steps per second")
     return CachedColumn(file=file, declared=Field(shape, entry["dtype"], str(entry["unit"]), entry["hz"]))

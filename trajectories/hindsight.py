@@ -1,7 +1,7 @@
-"""Hindsight labels of handling: whether an object is in the hand, and its position, from proprioception alone.
+"""Labels for logs of handling, computed after the fact: whether the hand holds an object, and where the object is.
 
-The hand knows its own position, its commands and its opening. Fingers that stay wider apart than commanded are blocked
-by something; where they release it, it stays until the hand comes back.
+They come from proprioception alone: position of the hand, commands, and opening of the gripper. Fingers that stay wider
+apart than commanded are blocked by an object; where they release it, it stays until the hand comes back.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from typing import Annotated
 
 import numpy as np
 
-LAG, BLOCKED_M = 0.16, 0.003  # share of a closing command that free fingers still have to go; wider: blocked
-STOPPED_M = 0.004  # a step down that came so much less far was stopped
-HELD_FRAMES, HELD_M, RISE_M = 2, 0.02, 0.015  # a hold lasts, and moves or rises, or it was a hand that pressed
-AGREE_M = 0.03  # holds before and after a gap that are farther apart say nothing of the time between
-NEAR_M, BESIDE_M = 0.06, 0.025  # a hand so near, and so far beside, may have pushed the object
-DROPPED_M = 0.015  # what is released so much higher than it was taken falls
+LAG = 0.16  # share of a closing command that free fingers have not yet carried out at the end of the step
+BLOCKED_M = 0.003  # fingers that are this much wider apart than free ones are blocked
+STOPPED_M = 0.004  # a step down of at least this length was stopped if it fell short by more than this
+HELD_FRAMES = 2  # shortest hold
+HELD_M, RISE_M = 0.02, 0.015  # a blocked hand that moves or rises this far carries something; else it may only press
+AGREE_M = 0.03  # if the object's positions before and after a gap differ by more, it was moved in between
+NEAR_M, BESIDE_M = 0.06, 0.025  # a hand this near, and this far to the side, may have pushed the object
+DROPPED_M = 0.015  # an object released this much higher than it was grasped falls
 Flags = Annotated[np.ndarray, "T"]
 
 
@@ -38,12 +40,12 @@ def blocked(commanded_m: np.ndarray, opening_m: np.ndarray) -> Flags:
 
 
 def in_hand(commanded_m: np.ndarray, opening_m: np.ndarray, hand_m: np.ndarray, step_m: np.ndarray) -> np.ndarray:
-    """Whether something is in the hand, as far as it can be told.
+    """Whether the hand holds something, where that can be inferred.
 
-    Free fingers hold nothing. Blocked ones hold something if it was there from the start, or if it came along: the hand
-    rose by 1.5 cm with it, or moved by 2 cm without being pressed down as it closed. A hand that presses an object
-    against the table cannot close its fingers either: it holds nothing if they close later, and if they are opened
-    instead, it is not known.
+    Free fingers hold nothing. Blocked fingers hold something if they are blocked from the first frame on, or if the
+    object came along: the hand rose by 1.5 cm, or moved by 2 cm without pressing down as it closed. A hand that presses
+    an object against the table cannot close its fingers either. In that case it holds nothing if the fingers close
+    later; if they are opened instead, the label is unknown.
 
     Args:
         commanded_m: Commanded opening `T`, m.
@@ -65,11 +67,11 @@ def in_hand(commanded_m: np.ndarray, opening_m: np.ndarray, hand_m: np.ndarray, 
 
 
 def object_from_hand(held: np.ndarray, hand_m: np.ndarray) -> np.ndarray:
-    """Where the object is, seen from the hand, as far as it can be told.
+    """Position of the object relative to the hand, where that can be inferred.
 
-    What is held is at the hand. Before it was first held it lay where the fingers grasped it, back to the last time
-    that the hand may have pushed it. After the last hold it lies where it was released, unless it fell, until the hand
-    comes back. Between two holds it lies still if both positions agree.
+    A held object is at the hand. Before the first hold it lay where it was grasped, back to the last frame in which the
+    hand may have pushed it. After the last hold it lies where it was released, unless it fell, until the hand comes
+    back. Between two holds it lies still if the positions at both ends agree.
 
     Args:
         held: What `in_hand` says `T`.
@@ -98,13 +100,13 @@ def object_from_hand(held: np.ndarray, hand_m: np.ndarray) -> np.ndarray:
 
 
 def _stopped(height_m: np.ndarray, step_m: np.ndarray) -> Flags:
-    """Frames that a step down led to which was stopped."""
+    """Frames at the end of a downward step that was stopped on its way."""
     wanted, moved = np.concatenate([[0.0], step_m[:-1]]), np.diff(height_m, prepend=height_m[:1])
     return np.asarray((wanted < -STOPPED_M) & (moved - wanted > STOPPED_M))
 
 
 def _came_along(hand_m: np.ndarray, pressed: Flags) -> bool:
-    """Whether blocked fingers at these positions `R 3` carried what blocked them."""
+    """Whether a hand whose fingers were blocked at these positions `R 3` carried what blocked them."""
     if len(hand_m) < HELD_FRAMES:
         return False
     rise = float((hand_m[:, 2] - np.minimum.accumulate(hand_m[:, 2])).max())
@@ -112,7 +114,7 @@ def _came_along(hand_m: np.ndarray, pressed: Flags) -> bool:
 
 
 def _frames_untouched(hand_m: np.ndarray, place_m: np.ndarray) -> int:
-    """How many frames, seen from a hold, pass before the hand may have pushed what lies at that place."""
+    """Number of frames, counted away from a hold, until the hand may have pushed the object that lies at `place_m`."""
     apart = hand_m - place_m
     near, beside = np.linalg.norm(apart, axis=1) < NEAR_M, np.linalg.norm(apart[:, :2], axis=1) > BESIDE_M
     gone = np.flatnonzero(~near)
@@ -125,6 +127,6 @@ def _frames_untouched(hand_m: np.ndarray, place_m: np.ndarray) -> int:
 
 
 def _runs(flags: Flags) -> list[tuple[int, int]]:
-    """First frame and end of each stretch that is set."""
+    """First frame of each run of set flags, and the frame after its last."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
     return [(int(first), int(end)) for first, end in zip(edges[::2], edges[1::2], strict=True)]

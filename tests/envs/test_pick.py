@@ -145,6 +145,17 @@ def test_unknown_protocols_and_objects_are_refused(setting):
         envs.make("pick-v1", cameras=(), **setting)
 
 
+def test_a_reset_may_choose_the_protocol_of_its_episode_alone():
+    env = envs.make("pick-v1", cameras=())
+    shown = []
+    for options in ({"protocol": "final"}, None):
+        env.reset(seed=1, options=options)
+        shown.append([goal.name for goal in env.sub_goals])
+    assert shown == [["place"], ["grasp", "near", "place"]]
+    with pytest.raises(ValueError, match="protocol must be one of"):
+        env.reset(options={"protocol": "image"})
+
+
 @pytest.mark.render
 def test_the_wrist_sees_the_object_where_the_hand_holds_it():
     env = envs.make("pick-v1", cameras=("wrist",), object="box", image_size=32)

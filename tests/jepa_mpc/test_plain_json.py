@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from jepa_mpc.plain_json import read_json_file
+from jepa_mpc.plain_json import parse_json_lines, read_json_file
 from jepa_mpc.row_file import RowFile, draft_folder
 from jepa_mpc.runs.run_folder import RUN, claim_run
 
@@ -30,6 +30,13 @@ def test_strange_json_is_told_in_one_sentence(tmp_path, name):
         read_json_file(tmp_path / "a.json")
     with pytest.raises(ValueError, match="choose a new folder"):
         claim_run(tmp_path, "probe")
+
+
+def test_lines_hold_one_value_each():
+    assert parse_json_lines(b'{"a": 1}\n\n[2, 3]\r\n4') == [{"a": 1}, [2, 3], 4]
+    for text in (b"1, 2", b'"a\nb"', b"1],[2", b"]\n["):
+        with pytest.raises(ValueError):
+            parse_json_lines(text)
 
 
 def test_nothing_but_a_plain_file_is_opened(tmp_path):

@@ -21,10 +21,11 @@ import zstandard
 from PIL import Image
 from pyarrow import parquet
 
-from jepa_mpc.trajectories.formats import open_log
+from jepa_mpc.trajectories.formats import h5_filters, open_log
 from jepa_mpc.trajectories.formats.layouts import LAYOUTS
 from jepa_mpc.trajectories.formats.mcap_file import MAGIC
 from jepa_mpc.trajectories.formats.npz import NpzStore
+from jepa_mpc.trajectories.formats.parquet_pages import unpacked_bytes
 from jepa_mpc.trajectories.formats.videos import VideoEncoder
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from tests.trajectories.corruption import LIMIT_S, judge, size_of
@@ -274,6 +275,37 @@ def test_large_chunks_that_are_sound_are_read(tmp_path, how):
         file.create_dataset("images/top", data=np.repeat(rows, 4, 2), chunks=(40, 64, 256, 3), **how)
     found = open_log(tmp_path).read(0, 3, 9, ["observation.images.top"])["observation.images.top"]
     assert np.array_equal(found, np.repeat(rows, 4, 2)[3:9])
+
+
+def test_a_checksum_behind_a_packed_chunk_is_not_taken_for_data(tmp_path, monkeypatch):
+    """Read as a control byte, the first byte of some checksums stands for up to 264 bytes."""
+    monkeypatch.setattr(h5_filters, "GRACE_BYTES", 0)
+    rows = np.repeat(np.random.default_rng(0).integers(0, 9, (60, 64), dtype=np.int64), 4, axis=1)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("action", data=rows, chunks=(1, 256), compression="lzf", fletcher32=True)
+    assert np.array_equal(open_log(tmp_path).read(0, 0, 60, ["action"])["action"], rows)
+
+
+HEADERS = {
+    "numbers without an end": b"\x19\xf7" + b"\xff" * 8 + b"\x7f",
+    "nested lists": b"\x19" + b"\x19" * 40,
+    "a text behind the end": b"\x18" + b"\xff" * 8 + b"\x7f",
+    "another size": b"\x15\0\x16\0\x15\0\0",
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_of_a_page_that_is_none_ends(tmp_path, name):
+    (tmp_path / "a").write_bytes(HEADERS[name])
+    with pytest.raises(ValueError):
+        unpacked_bytes(tmp_path / "a", 0, 100)
+
+
+def test_a_size_of_a_page_counts_in_the_type_that_readers_accept(tmp_path):
+    """A second one of 64 bits, which readers skip, does not replace it."""
+    header = b"\x15\0\x15" + number(400 << 20) + b"\x06" + number(2) + number(0) + b"\x15" + number(0) + b"\0"
+    (tmp_path / "a").write_bytes(header)
+    assert unpacked_bytes(tmp_path / "a", 0, len(header)) == 400 << 20
 
 
 def test_a_large_picture_is_read_like_a_small_one(tmp_path):

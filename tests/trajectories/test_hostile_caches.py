@@ -55,6 +55,7 @@ CHANGES = [
     *[(("columns", STATE, "file"), value) for value in ("../outside", "/etc/hostname", "frames.bin", 5)],
     (("columns", STATE, "dtype"), "O"), (("groups",), [1]), (("fit", "more"), 1), (("robot",), [1]),
     (("files",), [1]), (("files", "../outside"), {"bytes": 7, "sha256": "0"}), (("files", "frames.bin"), None),
+    (("files",), ["frames.bin"]), (("columns", STATE, "hz"), "10"), (("columns", STATE, "shape"), [1] * 70),
     (("files", "column_00.bin", "sha256"), None), (("files", "column_00.bin"), {"bytes": "many"}),
 ]  # fmt: skip
 
@@ -68,6 +69,13 @@ def test_an_index_that_contradicts_its_files_is_refused(copied, keys, value):
     assert "\n" not in str(told.value)
 
 
+def test_an_index_with_a_number_that_is_not_finite_is_refused(copied):
+    text = (copied / "cache.json").read_text()
+    (copied / "cache.json").write_text(text.replace("{", '{"more": NaN, ', 1))
+    with pytest.raises(BadEpisode, match="cache.json: field 'file' is unreadable"):
+        Cache(copied)
+
+
 PLACES = [(file, kind) for file in ("frames.bin", "column_00.bin", "episodes.jsonl") for kind in ("link", "pipe")]
 
 
@@ -79,7 +87,7 @@ def test_only_plain_files_of_a_cache_are_read(copied, file, kind):
         Cache(copied)
 
 
-@pytest.mark.parametrize("text", ["", "{\n{\n{\n", "[]\n[]\n[]\n", '{"frames": 1}\n' * 3])
+@pytest.mark.parametrize("text", ["", "{\n{\n{\n", "[]\n[]\n[]\n", "{}, {}, {}\n", '{"frames": 1}\n' * 3])
 def test_lines_of_episodes_that_are_none_are_refused(copied, text):
     (copied / "episodes.jsonl").write_text(text)
     entry = {"bytes": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()}

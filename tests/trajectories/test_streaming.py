@@ -12,10 +12,12 @@ pytest.importorskip("av")
 pytest.importorskip("pyarrow")
 pytest.importorskip("h5py")
 
+from pyarrow import parquet
+
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.trajectories.checksums import file_sha256
 from jepa_mpc.trajectories.episode import make_episode
-from jepa_mpc.trajectories.formats import WRITERS, open_log
+from jepa_mpc.trajectories.formats import WRITERS, lerobot_writer, open_log
 from jepa_mpc.trajectories.formats import base as formats_base
 from jepa_mpc.trajectories.formats.npz import NpzStore, write_episode
 from jepa_mpc.trajectories.synthetic import synthetic_log
@@ -61,6 +63,19 @@ def test_blocks_leave_no_trace_in_what_is_written(tmp_path, monkeypatch, kind, o
     whole = written(log, kind, places[0], **options)
     monkeypatch.setattr(formats_base, "BLOCK_BYTES", 2000)  # one picture, or two
     assert written(log, kind, places[1], **options) == whole
+
+
+def test_images_of_a_long_episode_are_several_row_groups_of_one_file(tmp_path, monkeypatch):
+    log = NpzStore(synthetic_log(tmp_path / "npz", episodes=2, length=12, image_size=32))
+    monkeypatch.setattr(lerobot_writer, "GROUP_BYTES", 1000)  # a few pictures
+    path = WRITERS["lerobot"](log, tmp_path / "log", frames="image")
+    (table,) = (path / "data").rglob("*.parquet")
+    assert parquet.ParquetFile(table).metadata.num_row_groups > 4
+    again = open_log(path)
+    assert again.lengths == log.lengths
+    for index, length in enumerate(log.lengths):
+        for name in ("observation.images.left", "observation.images.right", "action"):
+            assert np.array_equal(again.read(index, 0, length, [name])[name], log.read(index, 0, length, [name])[name])
 
 
 @pytest.mark.parametrize("kind, options", TARGETS[:3], ids=str)

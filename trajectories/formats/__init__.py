@@ -6,15 +6,17 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jepa_mpc.errors import choose
+from jepa_mpc.trajectories.formats.apart import Send
 from jepa_mpc.trajectories.formats.base import Log, fault
 from jepa_mpc.trajectories.formats.clips import ClipsReader, find_clips
 from jepa_mpc.trajectories.formats.cloud_folder import CloudFolderReader
 from jepa_mpc.trajectories.formats.droid import TABLE, DroidReader, find_episodes
 from jepa_mpc.trajectories.formats.films import FilmsReader, find_tables
 from jepa_mpc.trajectories.formats.folders import files_below
-from jepa_mpc.trajectories.formats.h5 import member_of, names_of, open_h5
+from jepa_mpc.trajectories.formats.h5 import member_of, names_of, read_h5
 from jepa_mpc.trajectories.formats.hdf5 import Hdf5Reader
 from jepa_mpc.trajectories.formats.lerobot import open_lerobot
 from jepa_mpc.trajectories.formats.lerobot_features import INFO
@@ -64,8 +66,11 @@ def _file_or_folder(*suffixes: str) -> Callable[[Path], bool]:
 def _has_demonstrations(path: Path) -> bool:
     if not path.is_file() or path.suffix not in HDF5:
         return False
-    with open_h5(path) as file:
+
+    def read(file: Any, send: Send) -> bool:
         return "data" in file and bool(names_of(member_of(file, "data", where=path, field="data"), "demo", path))
+
+    return bool(read_h5(path, read)[0])
 
 
 def _below(path: Path, suffixes: Sequence[str]) -> bool:

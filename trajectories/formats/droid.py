@@ -7,22 +7,27 @@ angles in rad), `gripper_position` (0 open, 1 closed), joints; `action/*` holds 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from jepa_mpc.errors import BadEpisode
 from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import IMAGES
+from jepa_mpc.trajectories.formats.apart import Answer, ForkedReader, Send
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, read_json
-from jepa_mpc.trajectories.formats.h5 import datasets, field_of, member_of, open_h5, read_rows
+from jepa_mpc.trajectories.formats.h5 import datasets, field_of, member_of, open_h5, read_all_h5, read_h5, read_rows
 from jepa_mpc.trajectories.formats.videos import VideoFile
 
 HZ = 15.0
 MAX_NAME = 255
 TABLE, FILMS = "trajectory.h5", "recordings/MP4"
 STATES = "observation/robot_state/"
+POSES = STATES + "cartesian_position"
 UNITS = {"cartesian_position": "m, rad", "joint_positions": "rad", "joint_velocities": "rad/s", "gripper_position": "",
          "joint_position": "rad", "joint_velocity": "rad/s", "cartesian_velocity": "m/s, rad/s"}  # fmt: skip
 
@@ -44,12 +49,13 @@ class DroidReader(LogReader):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
+        self._reader = ForkedReader(self._serve)
         self.folders = find_episodes(self.path)
         if not self.folders:
             raise fault(self.path, field=TABLE, problem="is nowhere below this folder", remedy="name a DROID folder")
         self.dt_s = 1.0 / HZ
         self.films = [self.unless_damaged(index, self._films_of) or {} for index in range(len(self.folders))]
-        self.lengths = self.count_steps(len(self.folders), self._length)
+        self.lengths = self.count_steps(len(self.folders), partial(self._length, self._count_rows()))
         self._open: dict[Path, VideoFile] = {}
         self.datasets: dict[str, str] = {}
         self.fields = self.first_sound(self._read_fields)
@@ -72,15 +78,23 @@ class DroidReader(LogReader):
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Steps start..stop-1 of the named fields."""
         path = self.folders[episode] / TABLE
-        columns = {}
-        with open_h5(path) as file:
+        request = (int(episode), int(start), int(stop), [name for name in names if not name.startswith(IMAGES)])
+        frames = {n: self._frames(episode, start, stop, n) for n in names if n.startswith(IMAGES)}
+        return {**self._reader.ask(path, request)[1], **frames}
+
+    def _serve(self, request: tuple[int, int, int, list[str]], send: Send) -> None:
+        """Send the steps that `columns` asks for, but frames."""
+        episode, start, stop, names = request
+        path = self.folders[episode] / TABLE
+
+        def read(file: Any, send: Send) -> None:
             self._compare(set(filter(_rename, datasets(file, path))), episode)
             for name in names:
-                if not name.startswith(IMAGES):
-                    dataset = member_of(file, self.datasets[name], where=path, field=self.datasets[name])
-                    self._check_length(dataset, episode, self.datasets[name])
-                    columns[name] = read_rows(dataset, start, stop, where=path, field=self.datasets[name])
-        return columns | {n: self._frames(episode, start, stop, n) for n in names if n.startswith(IMAGES)}
+                dataset = member_of(file, self.datasets[name], where=path, field=self.datasets[name])
+                self._check_length(dataset, episode, self.datasets[name])
+                send(name, read_rows(dataset, start, stop, where=path, field=self.datasets[name]))
+
+        open_h5(path, read, send)
 
     def _compare(self, found: set[str], episode: int) -> None:
         """Refuse an episode whose fields or cameras differ from the first."""
@@ -136,18 +150,26 @@ class DroidReader(LogReader):
         self.check_file(found[0])
         return read_json(found[0])
 
-    def _length(self, index: int) -> int:
+    def _count_rows(self) -> dict[int, Answer | BadEpisode]:
+        """Rows of the poses of each episode whose files are sound, or why they cannot be counted."""
+        tables = {index: self.unless_damaged(index, self._table) for index in range(len(self.folders))}
+        sound = {index: table for index, table in tables.items() if table is not None}
+        counted = read_all_h5([(table, partial(_rows, table)) for table in sound.values()])
+        return dict(zip(sound, counted, strict=True))
+
+    def _table(self, index: int) -> Path:
+        return self.check_file(self.folders[index] / TABLE)
+
+    def _length(self, rows: Mapping[int, Answer | BadEpisode], index: int) -> int:
         """Steps of an episode, counted by its poses."""
-        path = self.folders[index] / TABLE
-        self.check_file(path)
-        name = STATES + "cartesian_position"
-        with open_h5(path) as file:
-            dataset = member_of(file, name, where=path, field=name)
-            length = int(dataset.shape[0]) if getattr(dataset, "shape", None) else 0
+        answer = rows[index]
+        if isinstance(answer, BadEpisode):
+            raise answer
+        length = int(answer[0])
         noted = self._header(index).get("trajectory_length")
         if length < 1 or noted not in (None, length) or isinstance(noted, bool | float):
             problem = f"has {length} steps" + ("" if noted is None else f", the header notes {str(noted)[:80]}")
-            raise fault(self.where(index), field=name, problem=problem, remedy="restore the episode", episode=index)
+            raise fault(self.where(index), field=POSES, problem=problem, remedy="restore the episode", episode=index)
         return length
 
     def _check_length(self, dataset: Any, episode: int, name: str) -> None:
@@ -161,22 +183,33 @@ class DroidReader(LogReader):
         self.datasets = {}
         for camera, film in sorted(films.items()):
             fields[IMAGES + camera] = Field((*VideoFile(self.check_file(film)).size, 3), "uint8", "RGB", HZ)
-        with open_h5(path) as file:
+
+        def read(file: Any, send: Send) -> dict[str, Any]:
+            vectors = {}
             for name, dataset in datasets(file, path).items():
                 field = _rename(name)
                 if field is not None and dataset.dtype.kind in "fiub" and dataset.shape:
                     if len(dataset.shape) > 2:
                         problem = f"has steps of shape {dataset.shape[1:]}, expected a vector"
                         raise fault(path, field=name, problem=problem, remedy="restore it", episode=index)
-                    self.datasets[field] = name
                     unit = UNITS.get(field.rpartition(".")[2], "")
-                    fields[field] = field_of(dataset, where=path, field=name, unit=unit, hz=HZ)
+                    vectors[field] = (name, asdict(field_of(dataset, where=path, field=name, unit=unit, hz=HZ)))
+            return vectors
+
+        for field, (name, told) in read_h5(path, read)[0].items():
+            self.datasets[field] = name
+            fields[field] = Field(**{**told, "shape": tuple(told["shape"])})
         return fields
 
 
 def find_episodes(path: Path) -> list[Path]:
     """The folders that hold a table, including broken links."""
     return sorted(table.parent for table in path.rglob(f"*{Path(TABLE).suffix}") if table.name == TABLE)
+
+
+def _rows(path: Path, file: Any, send: Send) -> int:
+    dataset = member_of(file, POSES, where=path, field=POSES)
+    return int(dataset.shape[0]) if getattr(dataset, "shape", None) else 0
 
 
 def _rename(name: str) -> str | None:

@@ -1,9 +1,9 @@
-"""Reads untrusted HDF5: no dataset is opened whose declared size exceeds what its stored bytes can hold."""
+"""Reads untrusted HDF5 in a process of its own: nothing is read that declares more than its stored bytes can hold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from jepa_mpc.errors import BadEpisode, MissingPackage
 from jepa_mpc.interfaces import Field
+from jepa_mpc.trajectories.formats.apart import Answer, Send, all_apart
 from jepa_mpc.trajectories.formats.base import fault
 from jepa_mpc.trajectories.formats.h5_filters import check_chunks, check_filters
 from jepa_mpc.trajectories.guards import Patience, check_room, plain_file, room
@@ -23,23 +24,54 @@ READ_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowE
 NUMERIC = ("|u1", "|b1", "<f4", "<f8", "<i8", "<i4", "<f2", "<u2", "<u4", "<u8", "<i2", "|i1")
 
 
-@contextmanager
-def open_h5(path: Path) -> Iterator[Any]:
-    """An HDF5 file opened for reading; errors inside the block are raised with the file's name.
+H5Work = Callable[[Any, Send], Any]
+"""Gets an opened file and a function that sends arrays; returns a JSON value."""
+
+
+def read_h5(path: Path, work: H5Work) -> Answer:
+    """What `work` makes of one HDF5 file (see `read_all_h5`).
 
     Raises:
         BadEpisode: If the file is missing or damaged.
         MissingPackage: If h5py is not installed.
     """
+    (answer,) = read_all_h5([(path, work)])
+    if isinstance(answer, BadEpisode):
+        raise answer
+    return answer
+
+
+def read_all_h5(works: Sequence[tuple[Path, H5Work]]) -> list[Answer | BadEpisode]:
+    """What is made of each of several HDF5 files, or why a file is refused.
+
+    All are opened and read in one forked process (see `all_apart`), since libhdf5 crashes and loops on damaged files.
+
+    Args:
+        works: The files, and what to do with each.
+
+    Raises:
+        MissingPackage: If h5py is not installed.
+    """
     try:
-        import h5py
+        import h5py  # noqa: F401  loaded here once, not in every process that is forked
     except ImportError as error:
         raise MissingPackage("h5py", "jepa_mpc.trajectories.formats.h5") from error
+    return all_apart([(path, partial(open_h5, path, work)) for path, work in works])
+
+
+def open_h5(path: Path, work: H5Work, send: Send) -> Any:
+    """What `work` makes of an HDF5 file; only for a process of its own.
+
+    Raises:
+        BadEpisode: If the file is missing or damaged.
+    """
+    import h5py
+
     plain_file(path, path)
     try:
         with h5py.File(path, "r", locking=False) as file:
-            yield file
-    except (BadEpisode, IndexError):
+            return work(file, send)
+    except BadEpisode:
         raise
     except READ_ERRORS as error:
         raise fault(path, field="file", problem=f"is damaged or no HDF5 file ({error})", remedy="restore it") from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,18 @@ import numpy as np
 from jepa_mpc.errors import BadEpisode
 from jepa_mpc.interfaces import Field
 from jepa_mpc.trajectories.episode import COLUMNS, FRAME_INDEX, IMAGES, TIMESTAMP
+from jepa_mpc.trajectories.formats.apart import Answer, Crash, ForkedReader, Send
 from jepa_mpc.trajectories.formats.base import LogReader, cameras_in, fault, image_shape
-from jepa_mpc.trajectories.formats.h5 import datasets, field_of, member_of, open_h5, read_rows
+from jepa_mpc.trajectories.formats.h5 import (
+    H5Work,
+    datasets,
+    field_of,
+    member_of,
+    open_h5,
+    read_all_h5,
+    read_h5,
+    read_rows,
+)
 from jepa_mpc.trajectories.formats.image_codec import decode_picture, picture_size
 
 NUMBERED = re.compile(r"(.*?)(\d+)")
@@ -57,10 +69,12 @@ class H5Log(LogReader):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
+        self._crashed: dict[Path, str] = {}
+        self._reader = ForkedReader(self._serve)
         self.files = self._find_files()
         if not self.files:
             raise fault(self.path, field="file", problem="holds no HDF5 file", remedy="name the folder of the log")
-        self.episodes = [episode for file in self.files for episode in self._opened(file)]
+        self.episodes = self._find_episodes()
         if not self.episodes:
             raise fault(self.files[0], field="file", problem="holds no episode", remedy="record one first")
         self.damaged |= {index: one.problem for index, one in enumerate(self.episodes) if one.problem}
@@ -79,12 +93,37 @@ class H5Log(LogReader):
 
     def columns(self, episode: int, start: int, stop: int, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Steps start..stop-1 of the named fields."""
+        request = (int(episode), int(start), int(stop), list(names))
+        return dict(self._unless_crashed(self.episodes[episode].path, lambda path: self._reader.ask(path, request))[1])
+
+    def _read_h5(self, path: Path, work: H5Work) -> Answer:
+        """`read_h5`, unless the file has crashed before."""
+        return self._unless_crashed(path, lambda path: read_h5(path, work))
+
+    def _unless_crashed(self, path: Path, work: Callable[[Path], Answer]) -> Answer:
+        """Read a file unless it has crashed before: each of its episodes might take as long again."""
+        if path in self._crashed:
+            raise BadEpisode(self._crashed[path])
+        try:
+            return work(path)
+        except Crash as error:
+            self._crashed[path] = str(error)
+            raise
+
+    def _serve(self, request: tuple[int, int, int, list[str]], send: Send) -> None:
+        """Send the steps that `columns` asks for."""
+        episode, start, stop, names = request
         here = self.episodes[episode]
-        with open_h5(here.path) as file:
+
+        def read(file: Any, send: Send) -> None:
             group = member_of(file, here.group, where=here.path, field=here.group)
             if episode not in self._compared:
                 self._compare(set(datasets(group, here.path)), here, episode)
-            return {name: self._column(group, here, start, stop, name) for name in names}
+                self._compared.add(episode)
+            for name in names:
+                send(name, self._column(group, here, start, stop, name))
+
+        open_h5(here.path, read, send)
 
     def _compare(self, found: set[str], here: H5Episode, episode: int) -> None:
         """Refuse an episode whose datasets differ from the first."""
@@ -93,11 +132,14 @@ class H5Log(LogReader):
             problem = "is missing" if name in self._first_names else "is not in the first episode"
             full, remedy = f"{here.group.strip('/')}/{name}".strip("/"), "all episodes of a log have the same fields"
             raise fault(here.path, field=full, problem=problem, remedy=remedy, episode=episode)
-        self._compared.add(episode)
 
     @abstractmethod
-    def _episodes_of(self, path: Path) -> list[H5Episode]:
-        """The episodes of one file, in order."""
+    def _episodes_of(self, file: Any, path: Path) -> list[H5Episode]:
+        """The episodes of one opened file, in order."""
+
+    def _time_step(self, file: Any, path: Path) -> float:
+        """Seconds between two steps, 0 if not declared; where the file does not tell, what is known of the log."""
+        return self.dt_s
 
     @abstractmethod
     def _rename(self, dataset: str) -> str | None:
@@ -108,14 +150,38 @@ class H5Log(LogReader):
             return [self.path]
         return numbered(p for p in self.path.iterdir() if p.suffix in (".h5", ".hdf5") and not p.name.startswith("."))
 
-    def _opened(self, path: Path) -> list[H5Episode]:
-        """The episodes of one file; an unreadable file among several counts as one damaged episode."""
+    def _find_episodes(self) -> list[H5Episode]:
+        """The episodes of all files; an unreadable file among several counts as one damaged episode."""
+        refused = {path: error for path in self.files if (error := self._refused(path)) is not None}
+        sound = [path for path in self.files if path not in refused]
+        answers = read_all_h5([(path, partial(self._describe, path)) for path in sound])
+        told: dict[Path, Answer | BadEpisode] = {**refused, **dict(zip(sound, answers, strict=True))}
+        found: list[H5Episode] = []
+        for path in self.files:
+            answer = told[path]
+            if not isinstance(answer, BadEpisode):
+                self.dt_s = answer[0]["dt_s"]
+                found += [H5Episode(path=path, **one) for one in answer[0]["episodes"]]
+            elif len(self.files) > 1:
+                found.append(H5Episode(path=path, group="/", length=0, problem=str(answer)))
+            else:
+                raise answer
+        return found
+
+    def _refused(self, path: Path) -> BadEpisode | None:
+        """Why a file must not be opened, if so."""
         try:
-            return self._episodes_of(self.check_file(path))
+            self.check_file(path)
         except BadEpisode as error:
-            if len(self.files) == 1:
-                raise
-            return [H5Episode(path=path, group="/", length=0, problem=str(error))]
+            return error
+        return None
+
+    def _describe(self, path: Path, file: Any, send: Send) -> dict[str, Any]:
+        """What `_find_episodes` wants to know of one file."""
+        names = [one.name for one in dataclass_fields(H5Episode) if one.name != "path"]
+        episodes = self._episodes_of(file, path)
+        told = [{name: getattr(episode, name) for name in names} for episode in episodes]
+        return {"dt_s": self._time_step(file, path), "episodes": told}
 
     def _hz(self) -> float | None:
         return 1.0 / self.dt_s if self.dt_s > 0 else None
@@ -123,29 +189,36 @@ class H5Log(LogReader):
     def _read_fields(self, index: int) -> dict[str, Field]:
         """Fields of the first intact episode, which all others must match."""
         first = self.episodes[index]
+        told = self._read_h5(first.path, partial(self._describe_fields, first))[0]
+        self.paths_in_group, self._first_names = told["paths"], set(told["names"])
+        self.encoded, self.channels_first = set(told["encoded"]), set(told["channels_first"])
+        return {name: Field(**{**one, "shape": tuple(one["shape"])}) for name, one in told["fields"].items()}
+
+    def _describe_fields(self, first: H5Episode, file: Any, send: Send) -> dict[str, Any]:
+        """What `_read_fields` wants to know of the first episode."""
         self.paths_in_group, self.encoded, self.channels_first = {}, set(), set()
         fields: dict[str, Field] = {}
-        with open_h5(first.path) as file:
-            group = member_of(file, first.group, where=first.path, field=first.group)
-            found = datasets(group, first.path)
-            self._first_names = set(found)
-            for name, dataset in sorted(found.items(), key=_in_their_order):
-                field = self._rename(name)
-                if field is not None and dataset.shape:
-                    self._check_rows(dataset.shape[0], first, name)
-                    declared = self._declare(field, dataset, first)
-                    if declared is not None:
-                        final = IMAGES + field.rpartition(".")[2] if declared.unit == "RGB" else field
-                        if final in fields:
-                            self._set_aside(final, name, fields, first)
-                        fields[final] = declared
-                        self.paths_in_group[final] = name
-                        for marked in (self.encoded, self.channels_first):
-                            if field in marked:
-                                marked.add(final)
+        group = member_of(file, first.group, where=first.path, field=first.group)
+        found = datasets(group, first.path)
+        for name, dataset in sorted(found.items(), key=_in_their_order):
+            field = self._rename(name)
+            if field is not None and dataset.shape:
+                self._check_rows(dataset.shape[0], first, name)
+                declared = self._declare(field, dataset, first)
+                if declared is not None:
+                    final = IMAGES + field.rpartition(".")[2] if declared.unit == "RGB" else field
+                    if final in fields:
+                        self._set_aside(final, name, fields, first)
+                    fields[final] = declared
+                    self.paths_in_group[final] = name
+                    for marked in (self.encoded, self.channels_first):
+                        if field in marked:
+                            marked.add(final)
         if not fields:
             raise fault(first.path, field=first.group, problem="holds no dataset with time as first axis", episode=0)
-        return fields
+        marks = {"encoded": sorted(self.encoded), "channels_first": sorted(self.channels_first)}
+        shown = {name: asdict(field) for name, field in fields.items()}
+        return {"fields": shown, "paths": self.paths_in_group, "names": sorted(found), **marks}
 
     def _set_aside(self, field: str, dataset: str, fields: dict[str, Field], episode: H5Episode) -> None:
         """Two datasets would have one name: the former keeps that of its own."""

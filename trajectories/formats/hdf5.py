@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from jepa_mpc.trajectories.episode import ACTION, DONE, IMAGES, STATE, TIMESTAMP
+from jepa_mpc.trajectories.formats.apart import Send
 from jepa_mpc.trajectories.formats.base import fault
-from jepa_mpc.trajectories.formats.h5 import MAX_MEMBERS, attribute, datasets, member_of, open_h5, read_rows
+from jepa_mpc.trajectories.formats.h5 import MAX_MEMBERS, attribute, datasets, member_of, read_rows
 from jepa_mpc.trajectories.formats.h5log import NUMBERED, H5Episode, H5Log, episode_at, numbered
 from jepa_mpc.trajectories.guards import time_step
 
@@ -45,24 +46,33 @@ class Hdf5Reader(H5Log):
     def metadata(self, index: int) -> dict[str, Any]:
         """The attributes of the episode that JSON can represent."""
         here = self.episodes[index]
-        with open_h5(here.path) as file:
+
+        def read(file: Any, send: Send) -> dict[str, Any]:
             group = member_of(file, here.group, where=here.path, field=here.group)
             names = [str(name) for name in group.attrs] if len(group.attrs) < MAX_MEMBERS else []
-            attributes = {name: _plain(attribute(group, name, here.path)) for name in names}
+            return {name: _plain(attribute(group, name, here.path)) for name in names}
+
+        attributes = self._read_h5(here.path, read)[0]
         return {"file": here.path.name, **{name: value for name, value in attributes.items() if value is not None}}
 
-    def _episodes_of(self, path: Path) -> list[H5Episode]:
-        with open_h5(path) as file:
-            self.dt_s = _time_step(file, path)
-            found = datasets(file, path)
-            at_root = [name for name in found if name.count("/") == 0 or name.split("/")[0] in HEADS]
-            if at_root:
-                return _cut(path, {name: found[name] for name in found})
-            groups = numbered({name.rpartition("/")[0].split("/")[0] for name in found})
-            inner = {name.split("/")[1] for name in found if name.count("/") > 1}
-            if len(groups) == 1 and not NUMBERED.fullmatch(groups[0]) and inner:  # data/traj_0/...
-                groups = [f"{groups[0]}/{name}" for name in numbered(inner)]
-            return [episode_at(path, group, partial(_length, found, path, prefix=group + "/")) for group in groups]
+    def _time_step(self, file: Any, path: Path) -> float:
+        """From an attribute `fps`, `hz` or `dt_s` of the file."""
+        for name, as_rate in (("fps", True), ("hz", True), ("dt_s", False)):
+            found = time_step(attribute(file, name, path), where=path, field=f"@{name}", rate=as_rate)
+            if found:
+                return found
+        return 0.0
+
+    def _episodes_of(self, file: Any, path: Path) -> list[H5Episode]:
+        found = datasets(file, path)
+        at_root = [name for name in found if name.count("/") == 0 or name.split("/")[0] in HEADS]
+        if at_root:
+            return _cut(path, {name: found[name] for name in found})
+        groups = numbered({name.rpartition("/")[0].split("/")[0] for name in found})
+        inner = {name.split("/")[1] for name in found if name.count("/") > 1}
+        if len(groups) == 1 and not NUMBERED.fullmatch(groups[0]) and inner:  # data/traj_0/...
+            groups = [f"{groups[0]}/{name}" for name in numbered(inner)]
+        return [episode_at(path, group, partial(_length, found, path, prefix=group + "/")) for group in groups]
 
     def _rename(self, dataset: str) -> str | None:
         *parents, name = dataset.split("/")
@@ -131,15 +141,6 @@ def _length(found: dict[str, Any], path: Path, *, prefix: str = "") -> int:
         name, size = next(iter(other.items()))
         raise fault(path, field=name, problem=f"has {size} steps where others have {chosen}", remedy="restore the file")
     return int(chosen)
-
-
-def _time_step(file: Any, path: Path) -> float:
-    """Seconds between two steps, from an attribute `fps`, `hz` or `dt_s` of the file."""
-    for name, as_rate in (("fps", True), ("hz", True), ("dt_s", False)):
-        found = time_step(attribute(file, name, path), where=path, field=f"@{name}", rate=as_rate)
-        if found:
-            return found
-    return 0.0
 
 
 def _plain(value: Any) -> Any:

@@ -22,11 +22,12 @@ from jepa_mpc.trajectories.formats.image_codec import encode_png
 from jepa_mpc.trajectories.formats.lerobot_base import ORIGIN
 from jepa_mpc.trajectories.formats.lerobot_features import INFO, THEIR_NAMES
 from jepa_mpc.trajectories.formats.summary import DepthSummary, PictureSummary, merge, summary
-from jepa_mpc.trajectories.formats.tables import image_column, write_table
+from jepa_mpc.trajectories.formats.tables import TableWriter, image_column, write_table
 from jepa_mpc.trajectories.formats.videos import DEPTH_CODEC, ENCODERS, GREY, VideoEncoder
 
 Frames = Literal["image", "h264", "av1", "h264_lossless"]
 DATA_MB, VIDEO_MB, CHUNK = 100, 200, 1000
+GROUP_BYTES = 32 << 20  # of encoded images in a row group
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
@@ -72,8 +73,8 @@ class _Writer:
         self.depths = [n for n, one in log.fields.items() if n.startswith(DEPTH) and len(one.shape) == 2]
         self.keys = {name: self._key(name) for name in log.fields}
         self.rows = [n for n in log.fields if n not in (*self.images, *self.depths, *COUNTERS)]
-        self.parts: list[dict[str, Any]] = []
-        self.part_bytes = self.data_file = self.first = 0
+        self.first = 0
+        self.tables = _Tables(folder)
         self.films = {n: _Films(folder, self.keys[n], fps=fps, codec=frames) for n in self.images}
         self.films |= {n: _Films(folder, self.keys[n], fps=fps, codec=DEPTH_CODEC) for n in self.depths}
         self.tasks: dict[str, int] = {}
@@ -83,7 +84,7 @@ class _Writer:
     def write(self, progress: Callable[[Iterable[int]], Iterable[int]]) -> None:
         for index in progress(range(len(self.log.lengths))):
             self._episode(index)
-        self._flush()
+        self.tables.close()
         for film in self.films.values():
             film.close()
         self._meta()
@@ -106,39 +107,52 @@ class _Writer:
         entry: dict[str, Any] = {
             "episode_index": index, "tasks": tasks, "length": length,
             "dataset_from_index": self.first, "dataset_to_index": self.first + length,
-            "data/chunk_index": self.data_file // CHUNK, "data/file_index": self.data_file % CHUNK,
+            **self.tables.begin(),
             "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0,
         }  # fmt: skip
         found |= self._pictures(index, part, entry)
         entry |= {f"stats/{name}/{key}": value for name, facts in found.items() for key, value in facts.items()}
         self.entries.append(entry)
         self.summaries.append(found)
-        self.parts.append(part)
-        self.part_bytes += sum(values.nbytes for values in part.values() if isinstance(values, np.ndarray))
         self.first += length
-        if self.part_bytes > DATA_MB << 20:
-            self._flush()
 
     def _pictures(self, index: int, part: dict[str, Any], entry: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Write the pictures of an episode block by block, note where they lie, and sum them up."""
+        """Write rows and pictures of an episode block by block, note where the pictures lie, and sum them up."""
         length = self.log.lengths[index]
         sums = {name: (DepthSummary if name in self.depths else PictureSummary)(length) for name in self.films}
-        cells: dict[str, list[bytes]] = {name: [] for name in self.films}
-        begins = {} if self.frames == "image" else {name: film.begin() for name, film in self.films.items()}
+        if self.frames == "image" and self.films:
+            self._write_images(index, part, sums)
+        else:
+            self.tables.write(part)
+            entry |= self._write_films(index, sums)
+        return {self.keys[name]: sums[name].result() for name in (*self.images, *self.depths)}
+
+    def _write_films(self, index: int, sums: Mapping[str, Any]) -> dict[str, Any]:
+        """Append an episode to the videos; where it lies in them."""
+        begins = {name: film.begin() for name, film in self.films.items()}
         for block in blocks(self.log, index, list(self.films)):
             for name, film in self.films.items():
                 sums[name].add(block[name])
-                if self.frames == "image":
-                    cells[name] += map(encode_depth if name in self.depths else encode_png, block[name])
-                else:
-                    film.write(self._levels(block[name], name, index))
-        for name, film in self.films.items():
-            if self.frames == "image":
-                self.part_bytes += sum(map(len, cells[name]))
-                part[self.keys[name]] = image_column(cells.pop(name))
-            else:
-                entry |= film.end(begins[name])
-        return {self.keys[name]: sums[name].result() for name in (*self.images, *self.depths)}
+                film.write(self._levels(block[name], name, index))
+        return {key: value for name, film in self.films.items() for key, value in film.end(begins[name]).items()}
+
+    def _write_images(self, index: int, part: Mapping[str, np.ndarray], sums: Mapping[str, Any]) -> None:
+        """Write rows with their encoded pictures; an episode with more than 32 MB of them is several row groups."""
+        first = step = size = 0
+        cells: dict[str, list[bytes]] = {name: [] for name in self.films}
+        for block in blocks(self.log, index, list(self.films)):
+            for name, pictures in block.items():
+                sums[name].add(pictures)
+            for step_pictures in zip(*(block[name] for name in self.films), strict=True):
+                for name, picture in zip(self.films, step_pictures, strict=True):
+                    cells[name].append((encode_depth if name in self.depths else encode_png)(picture))
+                    size += len(cells[name][-1])
+                step += 1
+                if size > GROUP_BYTES or step == self.log.lengths[index]:
+                    rows = {name: values[first:step] for name, values in part.items()}
+                    images = {self.keys[name]: image_column(encoded) for name, encoded in cells.items()}
+                    self.tables.write(rows | images)
+                    cells, first, size = {name: [] for name in self.films}, step, 0
 
     def _key(self, name: str) -> str:
         """LeRobot's name of a field: depth is listed among the cameras."""
@@ -173,12 +187,6 @@ class _Writer:
         if times is not None and np.abs(times - times[0] - np.arange(len(times)) / self.fps).max() > 0.5 / self.fps:
             problem = f"is uneven, LeRobot needs steps of 1/{self.fps} s"
             raise fault(self.log.path, field=TIMESTAMP, problem=problem, remedy="resample the log", episode=index)
-
-    def _flush(self) -> None:
-        if self.parts:
-            place = DATA_PATH.format(chunk_index=self.data_file // CHUNK, file_index=self.data_file % CHUNK)
-            write_table(self.folder / place, *self.parts)
-            self.parts, self.part_bytes, self.data_file = [], 0, self.data_file + 1
 
     def _meta(self) -> None:
         write_table(
@@ -229,6 +237,34 @@ class _Writer:
             "video.fps": self.fps, "video.channels": shape[2], "has_audio": False,
             **(CODES.to_info() if depth else {}),
         }  # fmt: skip
+
+
+class _Tables:
+    """The tables of all rows; a new file begins when one has grown large."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.number, self.bytes = folder, -1, 0
+        self.table: TableWriter | None = None
+
+    def begin(self) -> dict[str, int]:
+        """Where the rows of the next episode lie."""
+        if self.table is None or self.bytes > DATA_MB << 20:
+            self.close()
+            self.number, self.bytes = self.number + 1, 0
+            numbers = {"chunk_index": self.number // CHUNK, "file_index": self.number % CHUNK}
+            self.table = TableWriter(self.folder / DATA_PATH.format(**numbers))
+        return {"data/chunk_index": self.number // CHUNK, "data/file_index": self.number % CHUNK}
+
+    def write(self, part: Mapping[str, Any]) -> None:
+        """Append rows of the episode, as a row group."""
+        assert self.table is not None
+        self.table.write(part)
+        self.bytes += sum(values.nbytes for values in part.values())
+
+    def close(self) -> None:
+        if self.table is not None:
+            self.table.__exit__(None, None, None)
+            self.table = None
 
 
 class _Films:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jepa_mpc.trajectories.episode import ACTION
 from jepa_mpc.trajectories.formats.base import fault, read_json
-from jepa_mpc.trajectories.formats.h5 import datasets, member_of, names_of, open_h5, read_rows
+from jepa_mpc.trajectories.formats.h5 import datasets, member_of, names_of, read_rows
 from jepa_mpc.trajectories.formats.h5log import H5Episode, H5Log, episode_at, numbered
 from jepa_mpc.trajectories.guards import time_step
 
@@ -51,10 +51,9 @@ class MinariReader(H5Log):
         self.dt_s = time_step(self.header.get("render_fps"), where=METADATA, field="render_fps")
         return [self.path / MAIN]
 
-    def _episodes_of(self, path: Path) -> list[H5Episode]:
-        with open_h5(path) as file:
-            names = numbered(names_of(file, "episode_", path))
-            episodes = [episode_at(path, name, partial(_length, file, name, path)) for name in names]
+    def _episodes_of(self, file: Any, path: Path) -> list[H5Episode]:
+        names = numbered(names_of(file, "episode_", path))
+        episodes = [episode_at(path, name, partial(_length, file, name, path)) for name in names]
         if any(episode.problem for episode in episodes):
             return episodes  # a header count that cannot be compared
         steps = sum(episode.length - 1 for episode in episodes)

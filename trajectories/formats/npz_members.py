@@ -1,6 +1,6 @@
-"""The members of an .npz episode: a plain zip of .npy arrays, stored as they are, of which rows of pictures are read.
+"""Reads the members of an .npz episode: uncompressed .npy arrays in a zip file, of which single rows can be read.
 
-Nothing is ever unpickled, and no size that a header claims is believed before it is compared with the size of the file.
+Nothing is ever unpickled, and every size that a header declares is first compared with the size of the file.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PIECE = 1 << 20  # bytes of a member that are read at a time
 
 
 class Pictures(NamedTuple):
-    """Which rows of pictures are wanted: start..stop-1 of those that there must be.
+    """The rows start..stop-1 to read of each array of pictures.
 
     Args:
-        start: The first one.
-        stop: Behind the last one.
-        steps: How many there must be.
-        summed: Names of the arrays of this file whose checksums were compared; grows.
+        start: First row.
+        stop: One past the last row.
+        steps: Rows that the array must have.
+        summed: Names of the arrays of this file whose checksums have been compared; `read_members` adds to it.
     """
 
     start: int
@@ -55,7 +55,8 @@ def read_members(
     Args:
         path: The file.
         names: The arrays.
-        pictures: Which rows of pictures are kept in memory; all by default. Their checksums count all rows.
+        pictures: The rows to read of arrays of pictures; all by default. The checksum of an array, which covers all
+            rows, is compared when it is first read.
 
     Raises:
         BadEpisode: If the file or a member is damaged or missing.
@@ -63,7 +64,7 @@ def read_members(
     plain_file(path, path.parent)
     try:
         with BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
-            file.most = file.total  # the directory is read
+            file.most = file.total  # opening the archive has read the directory
             _check_members(archive, path.name)
             metadata = _metadata(archive, path.name)
             if names is None:
@@ -77,9 +78,9 @@ def read_members(
 
 
 class BoundedFile(io.FileIO):
-    """A file whose reads never ask for more bytes than the file has left (a lying header must not allocate).
+    """A file that never reads more bytes than are left in it, so that a false size in a header allocates nothing.
 
-    While its directory is parsed it gives no more than directories of episodes have.
+    Until `most` is raised, a read returns at most `MAX_DIRECTORY` bytes, enough for the directory of an episode.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,13 +89,13 @@ class BoundedFile(io.FileIO):
         self.most = MAX_DIRECTORY
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """At most that many bytes, and never more than are left."""
+        """Read at most `size` bytes, and never more than are left or than `most`."""
         left = min(max(self.total - self.tell(), 0), self.most)
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _bytes(archive: zipfile.ZipFile, member: str, *, field: str, where: str) -> bytes:
-    """The bytes of one member; damage is told with the field's name."""
+    """The bytes of one member; errors name the field."""
     info = _member(archive, member, field=field, where=where)
     try:
         return archive.read(info)
@@ -103,7 +104,7 @@ def _bytes(archive: zipfile.ZipFile, member: str, *, field: str, where: str) -> 
 
 
 def _member(archive: zipfile.ZipFile, member: str, *, field: str, where: str) -> zipfile.ZipInfo:
-    """What the directory says of a member that is stored as it is."""
+    """The directory entry of a member, which must be stored uncompressed."""
     try:
         info = archive.getinfo(member)
     except KeyError as error:
@@ -139,7 +140,7 @@ def _metadata(archive: zipfile.ZipFile, where: str) -> dict[str, Any]:
 
 
 def _array(archive: zipfile.ZipFile, name: str, *, where: str, rows: Pictures | None) -> np.ndarray:
-    """Parse one .npy member without ever trusting its header: dtype from a short list, size equal to the bytes."""
+    """Parse one .npy member; its dtype must be a known one and its size match the bytes that are there."""
     if rows is not None:
         return _rows(archive, name, rows, where=where)
     raw = _bytes(archive, name + ".npy", field=name, where=where)
@@ -150,7 +151,7 @@ def _array(archive: zipfile.ZipFile, name: str, *, where: str, rows: Pictures | 
 
 
 def _rows(archive: zipfile.ZipFile, name: str, rows: Pictures, *, where: str) -> np.ndarray:
-    """Some rows of a member; the first time all of it is read and summed up, piece by piece."""
+    """Some rows of a member; the first time, all of it is read piece by piece to compare its checksum."""
     info = _member(archive, name + ".npy", field=name, where=where)
     try:
         with archive.open(info) as stream:
@@ -163,7 +164,7 @@ def _rows(archive: zipfile.ZipFile, name: str, rows: Pictures, *, where: str) ->
                 problem = f"has {shape[0]} steps where the timestamps have {rows.steps}"
                 raise BadEpisode(f"{where}: field {name!r} {problem}")
             while name not in rows.summed and stream.read(PIECE):
-                pass  # at its end the checksum is compared
+                pass  # zipfile compares the checksum when it reaches the end
         rows.summed.add(name)
         file: Any = archive.fp
         file.seek(_data_at(file, info) + end + rows.start * row)
@@ -178,17 +179,17 @@ def _rows(archive: zipfile.ZipFile, name: str, rows: Pictures, *, where: str) ->
 
 
 def _data_at(file: Any, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of a stored member begin: behind a header of its own, a name and extra fields."""
+    """Position of a member's first byte in the file: after its own header, its name and its extra fields."""
     file.seek(info.header_offset)
     name, extra = struct.unpack("<HH", file.read(30)[26:])
     return int(info.header_offset) + 30 + name + extra
 
 
 def npy_header(head: bytes, name: str, *, where: str) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape, dtype and length of the header of a .npy file, from its first bytes.
+    """Shape, dtype and length in bytes of the header of a .npy file, given its first bytes.
 
     Raises:
-        BadEpisode: If it is none of version 1.0, or declares what no log has.
+        BadEpisode: If the header is not of version 1.0, is unreadable, or declares a dtype or shape that no log has.
     """
     if len(head) < 10 or head[:8] != b"\x93NUMPY\x01\x00":
         raise BadEpisode(f"{where}: field {name!r} is not a .npy array of version 1.0")

@@ -13,8 +13,9 @@ from jepa_mpc.files import atomic_file
 from jepa_mpc.plain_json import parse_json
 from jepa_mpc.trajectories.checksums import write_checksums
 from jepa_mpc.trajectories.episode import ACTION, DONE, IMAGES
+from jepa_mpc.trajectories.formats.apart import Send
 from jepa_mpc.trajectories.formats.base import Log, blocks, fault
-from jepa_mpc.trajectories.formats.h5 import READ_ERRORS, attribute, member_of, names_of, noted_count, open_h5
+from jepa_mpc.trajectories.formats.h5 import READ_ERRORS, attribute, member_of, names_of, noted_count
 from jepa_mpc.trajectories.formats.h5log import H5Episode, H5Log, episode_at, numbered
 from jepa_mpc.trajectories.guards import time_step
 
@@ -37,19 +38,26 @@ class RobomimicReader(H5Log):
     def metadata(self, index: int) -> dict[str, Any]:
         """Name of the demonstration, its attributes and the environment's arguments."""
         here = self.episodes[index]
-        with open_h5(here.path) as file:
-            group = member_of(file, here.group, where=here.path, field=here.group)
-            kept = _json(attribute(group, "metadata", here.path))
-        return {"demo": here.group.rpartition("/")[2], **kept}
 
-    def _episodes_of(self, path: Path) -> list[H5Episode]:
-        with open_h5(path) as file:
-            data = member_of(file, "data", where=path, field="data")
-            self.dt_s = _time_step(data, path)
-            names = numbered(names_of(data, "demo", path))
-            episodes = [episode_at(path, f"data/{name}", partial(_length, data, name, path)) for name in names]
-            if not any(episode.problem for episode in episodes):
-                noted_count(data, "total", sum(episode.length for episode in episodes), path)
+        def read(file: Any, send: Send) -> dict[str, Any]:
+            group = member_of(file, here.group, where=here.path, field=here.group)
+            return _json(attribute(group, "metadata", here.path))
+
+        return {"demo": here.group.rpartition("/")[2], **self._read_h5(here.path, read)[0]}
+
+    def _time_step(self, file: Any, path: Path) -> float:
+        """From the environment's arguments."""
+        data = member_of(file, "data", where=path, field="data")
+        arguments = _json(attribute(data, "env_args", path)).get("env_kwargs")
+        hz = arguments.get("control_freq") if isinstance(arguments, dict) else None
+        return time_step(hz, where=path, field="data@env_args")
+
+    def _episodes_of(self, file: Any, path: Path) -> list[H5Episode]:
+        data = member_of(file, "data", where=path, field="data")
+        names = numbered(names_of(data, "demo", path))
+        episodes = [episode_at(path, f"data/{name}", partial(_length, data, name, path)) for name in names]
+        if not any(episode.problem for episode in episodes):
+            noted_count(data, "total", sum(episode.length for episode in episodes), path)
         return episodes
 
     def _rename(self, dataset: str) -> str | None:
@@ -106,13 +114,6 @@ def _their_name(name: str) -> str:
     if name.startswith(IMAGES):
         return f"obs/{name.removeprefix(IMAGES)}_image"
     return "obs/" + name.removeprefix("observation.") if name.startswith("observation.") else OURS.get(name, name)
-
-
-def _time_step(data: Any, path: Path) -> float:
-    """Seconds between two steps from the environment's arguments, else 0."""
-    arguments = _json(attribute(data, "env_args", path)).get("env_kwargs")
-    hz = arguments.get("control_freq") if isinstance(arguments, dict) else None
-    return time_step(hz, where=path, field="data@env_args")
 
 
 def _length(data: Any, name: str, path: Path) -> int:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -254,13 +254,43 @@ def write_table(path: Path, *parts: Mapping[str, Any], index: str | None = None)
     Raises:
         OSError: If the disk is full or the file cannot be written.
     """
-    arrow, parquet = _arrow()
-    tables = [arrow.table({name: _to_arrow(arrow, value) for name, value in part.items()}) for part in parts]
-    if index is not None:
-        tables = [table.replace_schema_metadata({"pandas": _pandas_metadata(table, index)}) for table in tables]
-    with atomic_file(path) as draft, parquet.ParquetWriter(str(draft), tables[0].schema) as writer:
-        for table in tables:
-            writer.write_table(table, row_group_size=max(table.num_rows, 1))
+    with atomic_file(path) as draft, TableWriter(draft, index=index) as writer:
+        for part in parts:
+            writer.write(part)
+
+
+class TableWriter:
+    """Writes a parquet file one row group at a time; the file is complete when the block ends.
+
+    Args:
+        path: The file to write; its folder is made.
+        index: The text column that pandas uses as row index.
+
+    Raises:
+        OSError: If the disk is full or the file cannot be written.
+    """
+
+    def __init__(self, path: Path, *, index: str | None = None) -> None:
+        self.path, self.index = path, index
+        self._writer: Any = None
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, part: Mapping[str, Any]) -> None:
+        """Append a row group: name to numpy array (`G` or `G A`), list of values, or arrow array."""
+        arrow, parquet = _arrow()
+        table = arrow.table({name: _to_arrow(arrow, value) for name, value in part.items()})
+        if self.index is not None:
+            table = table.replace_schema_metadata({"pandas": _pandas_metadata(table, self.index)})
+        if self._writer is None:
+            self._writer = parquet.ParquetWriter(str(self.path), table.schema)
+        self._writer.write_table(table, row_group_size=max(table.num_rows, 1))
 
 
 def image_column(pictures: Iterable[bytes]) -> Any:

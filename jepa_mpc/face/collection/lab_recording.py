@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from omegaconf import DictConfig
@@ -22,7 +22,6 @@ from tqdm import tqdm
 from jepa_mpc import envs
 from jepa_mpc.errors import choose
 from jepa_mpc.face.collection.collection_settings import (
-    BY_FEEL,
     POLICIES,
     PRACTICE,
     TASKS,
@@ -40,11 +39,14 @@ from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
 from jepa_mpc.trajectories.motion import Reach
 from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
 
+if TYPE_CHECKING:
+    from jepa_mpc.world_model.dynamics.model import WorldModel
+
 LOGGER = logging.getLogger(__name__)
 SIZES = (0.7, 1.4)
 """Smallest and largest block that is heard, in the size of `MATERIALS`."""
 
-HANDED_OVER = {"handle": 0.8, "fumble": 0.8, "play": 0.95, "survey": 1.0, PRACTICE: 0.0}
+HANDED_OVER = {"handle": 0.8, "fumble": 0.8, "play": 0.95, "survey": 1.0}
 """Share of the episodes that begin with the object in the hand."""
 
 
@@ -79,42 +81,58 @@ def record_lab(collection: Collection, index: int) -> Episode:
         }
     if collection.task == "push":
         sensors |= {OBJECT: lambda: env.block_m().astype(np.float32)}
-    options: dict[str, Any] = {"lab": lab}
-    if collection.policy in BY_FEEL:
-        share = HANDED_OVER[collection.policy]
-        options["in_hand"] = bool(numpy_generator(collection.seed, "handed over", index).random() < share)
-    model = _practising(collection)
-    if model is not None:
-        from jepa_mpc.face.collection.practice import Practice, vary_goals
-
-        vary_goals(env, index)
-        facts["practised_by"] = model.fingerprint
-
-    def motion() -> Any:
-        if collection.task == "push":
-            return env.motion()
-        if model is not None:
-            return Practice(env, model)
-        low, high = env.arm.workspace()
-        return POLICIES[collection.policy](Reach(box=env.action_box, low=low, high=high))
-
+    mover = _mover(collection, env, index)
     return record_episode(
         env,
-        motion,
+        mover.motion,
         index=index,
         steps=collection.steps,
         seed=seed_of(collection.seed, "reset", index),
-        options=options,
+        options={"lab": lab, **mover.options},
         metadata={
             "env": TASKS[collection.task],
             "robot": collection.robot,
             "lab_index": lab_index,
             "lab": lab.to_dict(),
             **facts,
+            **mover.facts,
         },
         generator=numpy_generator(collection.seed, "motion", index),
         sensors=sensors,
     )
+
+
+class Mover(NamedTuple):
+    """What moves the arm in an episode.
+
+    Args:
+        motion: Makes the motion once the task is reset.
+        options: How the task is reset for it.
+        facts: What the log says about it.
+    """
+
+    motion: Callable[[], Any]
+    options: Mapping[str, Any] = {}
+    facts: Mapping[str, Any] = {}
+
+
+def _mover(collection: Collection, env: Any, index: int) -> Mover:
+    if collection.task == "push":
+        return Mover(env.motion)
+    if collection.policy == PRACTICE:
+        from jepa_mpc.face.collection.practice import Practice, goals_of
+
+        model = _practising(collection)
+        return Mover(lambda: Practice(env, model), goals_of(index), {"practised_by": model.fingerprint})
+
+    def by_rule() -> Any:
+        low, high = env.arm.workspace()
+        return POLICIES[collection.policy](Reach(box=env.action_box, low=low, high=high))
+
+    if collection.policy not in HANDED_OVER:
+        return Mover(by_rule)
+    share = HANDED_OVER[collection.policy]
+    return Mover(by_rule, {"in_hand": bool(numpy_generator(collection.seed, "handed over", index).random() < share)})
 
 
 def collect(collection: Collection, folder: Path, *, workers: int) -> NpzStore:
@@ -129,7 +147,8 @@ def collect(collection: Collection, folder: Path, *, workers: int) -> NpzStore:
         OSError: If the disk is full; the log is in order.
     """
     check_strangers(folder)
-    _practising(collection)  # refused before anything is written
+    if collection.policy == PRACTICE:
+        _practising(collection)  # refused before anything is written
     with only_writer(folder, what="recording"):
         settle(collection, folder)
         good = repair(folder)
@@ -176,10 +195,8 @@ def _environment(name: str, robot: str, cameras: tuple[str, ...], image_size: in
     return envs.make(TASKS[name], robot=robot, cameras=cameras, image_size=image_size, budget=steps)
 
 
-def _practising(collection: Collection) -> Any:
-    """The world model that practises, or None."""
-    if collection.policy != PRACTICE:
-        return None
+def _practising(collection: Collection) -> WorldModel:
+    """The world model that practises."""
     from jepa_mpc.face.collection.practice import practising
 
     return practising(collection.checkpoint, cameras=collection.cameras, image_size=collection.image_size)

@@ -1,7 +1,7 @@
-"""Practice: a world model's own attempts at goal images, recorded so that it learns from what it had predicted wrongly.
+"""Practice: a world model tries to reach goal images, and its attempts are recorded to train on.
 
-The agent sees what it sees in an evaluation: images, proprioception and goal images; no reward and no object position.
-Its log shows the states that its planner seeks out, which scripted motion does not visit.
+The agent sees what it sees in an evaluation: images, proprioception and goal images, but no reward and no object
+position. So the log holds the states that its planner leads to, which scripted motion does not visit.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from jepa_mpc.world_model.agents.handling_eyes import check_heads
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from jepa_mpc.world_model.dynamics.model import WorldModel
 
-PLANNING = Planning(horizon=4, num_samples=32, num_iterations=2)  # fast, and less sure of itself
-NOISE_M, FREE_GRIP = 0.01, 0.15  # largest noise of an episode's steps; share of steps with a random gripper command
-GRIPPER = 6
+PLANNING = Planning(horizon=4, num_samples=32, num_iterations=2)  # fewer plans than in an evaluation
+NOISE_M = 0.01  # largest standard deviation of the noise that an episode adds to its steps
+FREE_GRIP = 0.15  # share of steps with a random gripper command
+GRIPPER = 6  # index of the gripper in an action
 
 
 class Practice:
@@ -39,7 +40,7 @@ class Practice:
         self._agent: Looking | None = None
 
     def start(self, proprio: np.ndarray, generator: Generator) -> None:
-        """Begin an episode; its noise is drawn once."""
+        """Begin an episode and draw the size of its noise."""
         draws = torch.Generator().manual_seed(int(generator.integers(2**31)))
         self.noise_m = float(generator.uniform(0.0, NOISE_M))
         self._agent = SEEING[WORLD_MODEL](self.env, self.model, PLANNING, draws)
@@ -55,9 +56,9 @@ class Practice:
         return np.clip(action, box.low.numpy(), box.high.numpy()).astype(np.float32)
 
 
-def vary_goals(env: PickEnv, index: int) -> None:
-    """Show each episode the goals of another protocol, in turn; call it before the reset."""
-    env.protocol = PROTOCOLS[index % len(PROTOCOLS)]
+def goals_of(index: int) -> dict[str, str]:
+    """Options of the reset that show each episode the goals of another protocol, in turn."""
+    return {"protocol": PROTOCOLS[index % len(PROTOCOLS)]}
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The tasks of the headroom table, and the one cost family that all planning agents share."""
+"""The tasks of the headroom table (pushing and picking with true dynamics), and the cost of all its planning agents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def task_at(name: str, *, kind: str, cameras: tuple[str, ...] = (), image_size: 
     Args:
         name: "push" (`push-v1`, 30 steps) or a protocol of `pick-v1`.
         kind: Kind of the object of `pick-v1`, or "mixed".
-        cameras: What is drawn, nothing by default.
+        cameras: Names of the cameras to draw; none by default.
         image_size: Width and height of the pictures, px.
 
     Raises:
@@ -39,15 +39,15 @@ def task_at(name: str, *, kind: str, cameras: tuple[str, ...] = (), image_size: 
 
 
 def with_cost(task: Task, stage: Stage) -> Task:
-    """The task with another stage cost, reduced as all of this table are."""
+    """The task with another stage cost, reduced over the plan like all costs of the table."""
     return replace(task, cost=task_cost(stage, at_end=AT_END, effort=EFFORT))
 
 
 def without_object(task: Task) -> Task:
-    """The task with a cost that no object is part of: hand and grip alone."""
+    """The task with a cost that ignores the object: only hand and grip count."""
     return with_cost(task, hand_and_grip() if "grip [m]" in task.env.plant.sensors else apart(HAND))
 
 
 def hand_and_grip() -> Stage:
-    """Hand and grip to where the goal shows them, whatever the object does."""
+    """Distance of hand and grip from where the goal shows them; the object does not count."""
     return weighted((1.0, apart(HAND)), (1.0, grip))

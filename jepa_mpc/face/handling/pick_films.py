@@ -1,4 +1,4 @@
-"""Films of picking: the scene and the wrist's picture beside the goal image that counts now."""
+"""Videos of picking: the views of scene and wrist beside the current goal image."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Picture = NDArray[np.uint8]
 
 @contextmanager
 def filming(path: Path | None, env: PickEnv) -> Iterator[Callable[[], None]]:
-    """What writes one frame of an episode when it is called; the film is published when the block ends well.
+    """Yields a function that writes the present frame; the video appears when the block ends without an error.
 
     Args:
-        path: Where it will be, beside a picture of its last frame; None films nothing.
-        env: The task, with pictures.
+        path: The video to write; a picture of its last frame is put beside it. None: nothing is written.
+        env: The task, with cameras.
     """
     if path is None:
         yield lambda: None
@@ -41,7 +41,7 @@ def filming(path: Path | None, env: PickEnv) -> Iterator[Callable[[], None]]:
 
 
 def frame_of(env: PickEnv) -> Picture:
-    """Scene and wrist now, and in the goal image."""
+    """One frame of the video: the views of scene and wrist, and both in the goal image."""
     goal = env.sub_goal()
     scene = env.picture(env.cameras[0], PANEL)
     gamma = gamma_of(scene)

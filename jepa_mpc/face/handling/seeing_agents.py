@@ -33,7 +33,7 @@ SEARCH = Planning(horizon=4, num_samples=128, num_iterations=3, answer="mean")
 
 
 class Seen:
-    """An episode as images show it, in the place of the task itself: servos and the still world read it.
+    """Stands in for the task, for servos and the still world: everything is estimated from the images of one episode.
 
     Args:
         env: The task.
@@ -46,11 +46,11 @@ class Seen:
         self.plant, self.action_box = env.plant, env.action_box
 
     def plant_sensors(self) -> Array:
-        """What is read of the present."""
+        """The sensors as estimated from the present images."""
         return self.eyes.now()[0].double().numpy()
 
     def goal_sensors(self) -> Array:
-        """What is read of the goal image."""
+        """The sensors as estimated from the goal image."""
         found = self.eyes.goal().sensors
         assert found is not None
         return found[0].double().numpy()
@@ -71,11 +71,11 @@ def handling_agent(
     Args:
         model: A world model of handling (`system=handling`).
         env: The task, for its workspace and actions.
-        generator: Randomness of the search.
+        generator: Random numbers of the planner.
         planner: Searches for plans; by default `SEARCH`.
         horizon: Steps that a plan looks ahead.
-        cost: What plans cost; by default object, hand and grip to where the goal image shows them.
-        world: What plans are imagined in; by default the world model.
+        cost: Cost of plans; by default the distances of object, hand and grip from where the goal image shows them.
+        world: Makes the dynamics in which plans are rolled out; by default the world model's.
 
     Raises:
         BadCheckpoint: If the model has not learned to handle, or sees other cameras.

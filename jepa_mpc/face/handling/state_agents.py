@@ -1,4 +1,4 @@
-"""Who plays: planning in true dynamics, the same with parts taken away, and policies that plan nothing."""
+"""The agents of the headroom table: planning in true dynamics, the same with parts removed, and plain policies."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ CONTROLS = (SERVO, RELATIVE, STILL, BLIND)
 
 @dataclass(frozen=True, kw_only=True)
 class Planning:
-    """How the planning agents plan: iCEM, whose plans are smooth and go on from the last one.
+    """Settings of the planning agents. They use iCEM, whose plans are smooth and start from the previous plan.
 
     Args:
         horizon: Steps that a plan looks ahead.
         num_samples: Plans in a round.
         num_iterations: Rounds.
-        answer: What is carried out: the "best" plan, or the "mean" of the last elites, which errors of a learned cost
-            mislead less.
+        answer: The plan that is carried out: the "best" one, or the "mean" of the last elites, which depends less on
+            errors of a learned cost.
     """
 
     horizon: int
@@ -43,14 +43,14 @@ class Planning:
     answer: Answer = "best"
 
     def planner(self) -> Planner:
-        """The search."""
+        """The planner with these settings."""
         elites = max(4, self.num_samples // 6)
         search = icem(num_samples=self.num_samples, num_elites=elites, num_iterations=self.num_iterations)
         return replace(search, answer=self.answer, try_mean="end") if self.answer == "mean" else search
 
 
 class Plannable(Protocol):
-    """What is planned in: a task with its simulator, or an episode as pictures show it."""
+    """What a plan is made for: a task with its simulator, or `Seen`."""
 
     @property
     def box(self) -> ActionBox:
@@ -61,12 +61,12 @@ class Plannable(Protocol):
 
 
 class Planned:
-    """Plans anew at every step, and carries out the first action.
+    """Makes a new plan at every step and carries out its first action.
 
     Args:
-        task: What is planned in, at the start of an episode.
-        planning: How to plan.
-        generator: Randomness of the search.
+        task: The task, after its reset.
+        planning: Settings of the planner.
+        generator: Random numbers of the planner.
     """
 
     def __init__(self, task: Plannable, planning: Planning, generator: torch.Generator) -> None:
