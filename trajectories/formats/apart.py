@@ -289,7 +289,7 @@ def _received(pipe: BinaryIO) -> Answer | BadEpisode | None:
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _fill(pipe: BinaryIO, view: memoryview) -> bool:
