@@ -213,8 +213,11 @@ def simulated(env: gymnasium.Env[Any, Any]) -> tuple[Any, Any] | None:
 
 
 def seeded_reset(env: gymnasium.Env[Any, Any], *, seed: int | None, options: dict[str, Any] | None) -> tuple[Any, Any]:
-    """Reset an environment whose random numbers depend on the seed alone, although some ignore that of a reset."""
-    if seed is not None:
+    """Reset an environment whose random numbers depend on the seed alone, although some ignore that of a reset.
+
+    An environment with a random stream of its own kind is left to its reset.
+    """
+    if seed is not None and type(env.unwrapped).np_random is gymnasium.Env.np_random:
         env.unwrapped.np_random = gymnasium.utils.seeding.np_random(seed)[0]
     return env.reset(seed=seed, options=options)
 
