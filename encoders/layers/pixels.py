@@ -38,3 +38,33 @@ class NormalisePixels(nn.Module):
         """Normalise frames `(..., C, h, w)` of any dtype with values 0..255; cameras share the colour constants."""
         cameras = frames.shape[-3] // self.mean.shape[0]
         return (frames.to(self.mean.dtype) - self.mean.repeat(cameras, 1, 1)) / self.std.repeat(cameras, 1, 1)
+
+
+class ScenePixels(nn.Module):
+    """Grey levels 0..255 relative to the mean image of a log, so that what moves in a still scene stands out.
+
+        out = (x - scene) / spread
+
+    Until `measure` is called, the scene is a plain grey.
+
+    Args:
+        size: Channels, height and width of the frames.
+    """
+
+    scene: Tensor
+    spread: Tensor
+
+    def __init__(self, *, size: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("scene", torch.full(tuple(size), 255 * 0.45))
+        self.register_buffer("spread", torch.tensor(255 * 0.25))
+
+    @torch.no_grad()
+    def measure(self, frames: Tensor) -> None:
+        """Take the scene, and the spread around it (at least one grey level), from frames `(G, C, h, w)`."""
+        self.scene.copy_(frames.to(self.scene.dtype).mean(0))
+        self.spread.copy_((frames - self.scene).square().mean().sqrt().clamp_min(1.0))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames `(..., C, h, w)` of any dtype with values 0..255."""
+        return (frames.to(self.scene.dtype) - self.scene) / self.spread

@@ -26,8 +26,8 @@ from jepa_mpc.envs.gym.lanes import SharedStates
 from jepa_mpc.envs.gym.making import box_of, budget_of, kept, made, name_of
 from jepa_mpc.envs.gym.moments import Moment
 from jepa_mpc.envs.gym.physics import moves_alike, plant_of
-from jepa_mpc.envs.gym.states import CopiedStates, MujocoStates, States
-from jepa_mpc.envs.gym.view import RENDER, View, drawn
+from jepa_mpc.envs.gym.states import CopiedStates, MujocoStates, States, unshadow
+from jepa_mpc.envs.gym.view import RENDER, View, drawn, renders_nothing
 from jepa_mpc.envs.plant import Array, DirectPlant
 from jepa_mpc.interfaces import Cost
 from jepa_mpc.types import Observation
@@ -53,6 +53,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         render_mode: None or "rgb_array"; images need the latter.
         python: Another Python interpreter that runs the environment (see `envs.gym.bridge`), for packages that are
             incompatible with those of this one.
+        shadows: Whether the images of a MuJoCo environment have shadows, which take most of the time without a GPU.
         **settings: Arguments of `gymnasium.make`.
 
     Raises:
@@ -76,6 +77,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         budget: int | None = None,
         render_mode: str | None = None,
         python: str | Path | None = None,
+        shadows: bool = True,
         **settings: Any,
     ) -> None:
         if tuple(cameras) not in ((), (RENDER,)):
@@ -83,8 +85,10 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.cameras, self.image_size = tuple(cameras), image_size
         self.render_mode = "rgb_array" if cameras else render_mode
         settings |= {} if self.render_mode is None else {"render_mode": self.render_mode}
-        chosen = made(env, settings, python=python) if isinstance(env, str) else env
+        chosen = made(env, settings, python=python, shadows=shadows) if isinstance(env, str) else env
         self.name = name_of(chosen)
+        if cameras and not isinstance(env, str) and chosen.render_mode != "rgb_array":
+            raise renders_nothing(self.name)
         self.embodiment = f"gym:{self.name}"
         self.wanted = goal or GOALS.get(self.name) or GymGoal()
         self.horizon = self.wanted.horizon
@@ -100,6 +104,10 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.action_space = chosen.action_space
         self.episode_goal = EpisodeGoal(self.wanted, self.view, picture=picture)
         self.course.begin(seed=0, options=dict(self.wanted.options))
+        if not shadows and python is None:
+            unshadow(self.own)
+        if not isinstance(self.states, SharedStates):
+            self.view.frames()  # refuses an environment that renders nothing
         self.observation_space: gymnasium.Space[Any] = self.view.space(goal=self.episode_goal.shown)
         self._try_myself()
 
@@ -240,9 +248,12 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
     def _try_myself(self) -> None:
         """Test whether states can be restored exactly, and whether a plant reproduces the environment."""
         tried = None if isinstance(self.states, SharedStates) else self.course.tried()
-        if tried is None and isinstance(self.states, MujocoStates) and self.states.whole:
-            self.course.states = CopiedStates(self.own)
-            tried = self.course.tried()
+        if tried is None and isinstance(self.states, MujocoStates):
+            others: list[States] = [] if self.states.whole else [MujocoStates(self.own, whole=True)]
+            for states in (*others, CopiedStates(self.own)):
+                self.course.keep_in(states)
+                if (tried := self.course.tried()) is not None:
+                    break
         self.returns = tried is not None
         self._plant = plant_of(self)
         if tried is not None and self._plant is not None and not moves_alike(self, *tried):

@@ -8,10 +8,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy.typing import NDArray
 
+from jepa_mpc.envs.gym.bridge.near_side import BridgedEnv
 from jepa_mpc.envs.gym.making import flat
 from jepa_mpc.envs.gym.moments import Moment
-from jepa_mpc.envs.gym.states import KEPT, Array, MujocoStates, States
+from jepa_mpc.envs.gym.states import KEPT, Array, MujocoStates, States, seeded_reset
 
 TRIED = 3
 """Number of actions for testing state restoration."""
@@ -37,9 +39,13 @@ class Course:
         """The current wrapped environment."""
         return self.states.env
 
+    def keep_in(self, states: States) -> None:
+        """Save states in another way from now on; rows saved before are forgotten."""
+        self.states, self._row, self._moments = states, None, {}
+
     def begin(self, *, seed: int, options: dict[str, Any]) -> None:
         """Reset the environment."""
-        observation, info = self.own.reset(seed=seed, options=options)
+        observation, info = seeded_reset(self.own, seed=seed, options=options)
         self._row, self._moments = None, {}
         self.moment = Moment(observation=flat(self.own, observation), info=info)
 
@@ -80,6 +86,11 @@ class Course:
         """Execute actions `(H, A)` from a state, without restoring: states `(H, D)` and sensors `(H, Q)`."""
         self.set_state(state)
         self._row = None
+        if isinstance(self.own, BridgedEnv) and not self.moment.ended:
+            sensors = self.own.play(self._clipped(actions), repeat=self.repeat)
+            return np.stack(
+                [self.states.passing(self.moment.steps + step + 1) for step in range(len(actions))]
+            ), sensors
         observation, ended, info = self.moment.observation, self.moment.ended, self.moment.info
         rows, sensors = [], np.empty((len(actions), len(observation) + 2))
         for step, action in enumerate(actions):
@@ -112,14 +123,17 @@ class Course:
         self, action: Array, observation: Array, ended: bool, info: Mapping[str, Any]
     ) -> tuple[Array, float, bool, Mapping[str, Any]]:
         """Hold one action for its repeats; nothing moves after the end of the episode."""
-        reward, own, space = 0.0, self.own, self.space
-        clipped = np.clip(action, space.low, space.high).astype(space.dtype)
+        reward, own, clipped = 0.0, self.own, self._clipped(action)
         for _ in range(self.repeat):
             if ended:
                 break
             seen, gained, over, _, info = own.step(clipped)
             observation, reward, ended = flat(own, seen), reward + float(gained), bool(over)
         return observation, reward, ended, info
+
+    def _clipped(self, actions: Array) -> NDArray[Any]:
+        """Actions `(..., A)` within the box, in its type."""
+        return np.clip(actions, self.space.low, self.space.high).astype(self.space.dtype)
 
     def _read(self) -> Array:
         """The observation of a predicted state, if the environment can compute it from its physics."""

@@ -89,6 +89,7 @@ def play_ahead(
     course.begin(seed=seed, options=options)
     start = course.moment
     low, high = (np.asarray(bound, dtype=np.float64) for bound in (course.space.low, course.space.high))
+    farthest, widths = 0.0, later.widths(len(start.observation))
     for attempt in range(ATTEMPTS):
         stream = numpy_generator(seed, "later", attempt)
         motion = HeldActions(low=low, high=high, longest=later.longest)
@@ -103,7 +104,8 @@ def play_ahead(
             )
         if not later.success(row)(start):
             return row, picture
+        farthest = max(farthest, float(np.max(np.abs(row - start.observation) / widths)))
     raise ValueError(
-        f"{later.steps} random actions do not lead out of the tolerance in {ATTEMPTS} attempts: more steps, or less "
-        "tolerance"
+        f"{later.steps} random actions do not lead out of the tolerance in {ATTEMPTS} attempts, at most "
+        f"{100 * farthest:.0f} % of it: more steps, a larger repeat, or less tolerance"
     )

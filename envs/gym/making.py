@@ -18,8 +18,16 @@ from jepa_mpc.errors import UnknownName
 from jepa_mpc.types import ActionBox
 
 
-def made(name: str, settings: dict[str, Any], *, python: str | Path | None = None) -> gymnasium.Env[Any, Any]:
+def made(
+    name: str, settings: dict[str, Any], *, python: str | Path | None = None, shadows: bool = True
+) -> gymnasium.Env[Any, Any]:
     """Make the environment of an id, in another Python if one is given.
+
+    Args:
+        name: The id.
+        settings: Arguments of `gymnasium.make`.
+        python: The other Python.
+        shadows: Whether there its images have shadows.
 
     Raises:
         UnknownName: If there is no such id; lists similar ones.
@@ -27,7 +35,7 @@ def made(name: str, settings: dict[str, Any], *, python: str | Path | None = Non
         BrokenBridge: If the other Python cannot make it.
     """
     if python is not None:
-        return BridgedEnv(name, python=python, **settings)
+        return BridgedEnv(name, python=python, shadows=shadows, **settings)
     try:
         return gymnasium.make(name, **settings)
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import gymnasium
@@ -17,6 +18,9 @@ Array = NDArray[np.float64]
 
 KEPT = 64
 """Number of stored copies; older ones are dropped."""
+
+LONGEST = 1024
+"""Most numbers of an attribute that belongs to a state; larger ones are images and tables."""
 
 
 class States(Protocol):
@@ -34,13 +38,68 @@ class States(Protocol):
         """Restore a row; returns its step count."""
 
 
+class Numbers:
+    """The numbers among the attributes of an object as one row: counters, targets, the last observation.
+
+    Those that an object has now are kept, up to `LONGEST` numbers each. Arrays that are views of a simulator's memory
+    belong to the simulator.
+
+    Args:
+        owner: The object.
+    """
+
+    def __init__(self, owner: object) -> None:
+        self.owner = owner
+        self._sizes = {name: np.size(value) for name, value in vars(owner).items() if _is_numbers(value)}
+
+    @property
+    def dim(self) -> int:
+        """Width of a row."""
+        return sum(self._sizes.values())
+
+    def take(self) -> Array:
+        """The current row `(dim,)`; zeros where an attribute has no longer numbers of that size."""
+        row = np.zeros(self.dim)
+        for name, part in self._pairs(row):
+            part[:] = np.ravel(getattr(self.owner, name))
+        return row
+
+    def put(self, row: Array) -> None:
+        """Restore a row."""
+        for name, part in self._pairs(row):
+            value = getattr(self.owner, name)
+            if isinstance(value, np.ndarray):
+                setattr(self.owner, name, part.reshape(value.shape).astype(value.dtype))
+            else:
+                setattr(self.owner, name, type(value)(part[0]))
+
+    def _pairs(self, row: Array) -> Iterator[tuple[str, Array]]:
+        """Each attribute that still has numbers of its size, with its part of a row."""
+        begin = 0
+        for name, size in self._sizes.items():
+            begin, part = begin + size, row[begin : begin + size]
+            value: Any = getattr(self.owner, name, None)
+            if _is_numbers(value) and np.size(value) == size:
+                yield name, part
+
+
+def _is_numbers(value: Any) -> bool:
+    """Whether a value is a number, or an array of a few numbers in memory of its own."""
+    if not isinstance(value, np.ndarray):
+        return isinstance(value, bool | int | float | np.number | np.bool_)
+    memory: Any = value
+    while isinstance(memory.base, np.ndarray):
+        memory = memory.base
+    return value.dtype.kind in "biuf" and value.size <= LONGEST and memory.base is None
+
+
 class MujocoStates:
     """States of a MuJoCo environment: physics, step count and the solver's warm start, as in `envs.plant.StateLayout`.
 
     Args:
         env: The environment, without wrappers.
         whole: Store everything that MuJoCo integrates (mocap bodies, controls, applied forces) instead of the physics
-            alone; for environments that move more than their actuators.
+            alone, and the environment's own numbers; for environments that move more than their actuators.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], *, whole: bool = False) -> None:
@@ -53,13 +112,14 @@ class MujocoStates:
         self._mujoco: Any = mujoco
         self._kinds = [kinds.mjSTATE_INTEGRATION if whole else kinds.mjSTATE_FULLPHYSICS, kinds.mjSTATE_WARMSTART]
         self._sizes = [mujoco.mj_stateSize(self.model, kind) for kind in self._kinds]
+        self._numbers = [Numbers(env.unwrapped)] if whole else []
 
     def take(self, steps: int) -> Array:
         """The current state as one row."""
         physics, guess = map(np.empty, self._sizes)
         for kind, part in zip(self._kinds, (physics, guess), strict=True):
             self._mujoco.mj_getState(self.model, self.data, part, kind)
-        return np.concatenate([physics, [steps], guess])
+        return np.concatenate([physics, [steps], guess, *(numbers.take() for numbers in self._numbers)])
 
     def passing(self, steps: int) -> Array:
         """The current state as one row, which is restorable, too."""
@@ -71,10 +131,13 @@ class MujocoStates:
         Raises:
             ValueError: If the row has another length.
         """
-        dim = sum(self._sizes) + 1
+        first, end = self._sizes[0], sum(self._sizes) + 1
+        dim = end + sum(numbers.dim for numbers in self._numbers)
         if np.shape(row) != (dim,):
             raise ValueError(f"state must have shape ({dim},), got {np.shape(row)}")
-        physics, steps, guess = np.split(np.array(row, dtype=np.float64), [self._sizes[0], self._sizes[0] + 1])
+        physics, steps, guess, own = np.split(np.array(row, dtype=np.float64), [first, first + 1, end])
+        for numbers in self._numbers:
+            numbers.put(own)
         self._mujoco.mj_setState(self.model, self.data, physics, self._kinds[0])
         self._mujoco.mj_forward(self.model, self.data)
         self._mujoco.mj_setState(self.model, self.data, guess, self._kinds[1])
@@ -122,15 +185,15 @@ class CopiedStates:
         return int(row[1])
 
 
-def states_of(env: gymnasium.Env[Any, Any]) -> States:
+def states_of(env: gymnasium.Env[Any, Any], *, whole: bool = False) -> States:
     """The state storage of an environment.
 
-    Physics for a MuJoCo environment of gymnasium without wrappers; everything that MuJoCo integrates for other
-    packages; copies elsewhere.
+    Physics for a MuJoCo environment of gymnasium without wrappers, unless the whole state is asked for; everything that
+    MuJoCo integrates for other packages; copies elsewhere.
     """
     if simulated(env) is None:
         return CopiedStates(env)
-    return MujocoStates(env, whole=not plain_mujoco(env))
+    return MujocoStates(env, whole=whole or not plain_mujoco(env))
 
 
 def plain_mujoco(env: Any) -> bool:
@@ -147,6 +210,28 @@ def simulated(env: gymnasium.Env[Any, Any]) -> tuple[Any, Any] | None:
             if type(getattr(owner, model, None)).__name__ == "MjModel":
                 return getattr(owner, model), getattr(owner, data)
     return None
+
+
+def seeded_reset(env: gymnasium.Env[Any, Any], *, seed: int | None, options: dict[str, Any] | None) -> tuple[Any, Any]:
+    """Reset an environment whose random numbers depend on the seed alone, although some ignore that of a reset.
+
+    An environment with a random stream of its own kind is left to its reset.
+    """
+    if seed is not None and type(env.unwrapped).np_random is gymnasium.Env.np_random:
+        env.unwrapped.np_random = gymnasium.utils.seeding.np_random(seed)[0]
+    return env.reset(seed=seed, options=options)
+
+
+def unshadow(env: gymnasium.Env[Any, Any]) -> None:
+    """Switch off the shadows in the images of a MuJoCo environment: without a GPU they take most of the time.
+
+    Raises:
+        ValueError: If it does not expose MuJoCo's model.
+    """
+    model_and_data = simulated(env)
+    if model_and_data is None:
+        raise ValueError("shadows=False is for MuJoCo environments; this one does not expose MuJoCo's model")
+    model_and_data[0].light_castshadow[:] = 0
 
 
 def _copied(env: Any) -> Any:

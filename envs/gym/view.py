@@ -29,25 +29,26 @@ class View:
         cameras: ("render",), or none.
         image_size: Width and height of the frames in pixels.
 
-    Raises:
-        ValueError: If there is no such camera, or the environment does not render.
     """
 
     def __init__(self, course: Course, *, name: str, cameras: tuple[str, ...], image_size: int) -> None:
-        if cameras and course.own.render_mode != "rgb_array":
-            raise ValueError(f"{name} renders no images: make it with render_mode='rgb_array', or pass cameras=()")
         self.course, self.name, self.cameras, self.image_size = course, name, cameras, image_size
         self._nothing = np.zeros((0, image_size, image_size), np.uint8)
         self._last: tuple[Moment, NDArray[np.uint8]] | None = None
 
     def frames(self) -> NDArray[np.uint8]:
-        """The current camera image `(3, size, size)`, or an empty one `(0, size, size)` without a camera."""
+        """The current camera image `(3, size, size)`, or an empty one `(0, size, size)` without a camera.
+
+        Raises:
+            ValueError: If the environment does not render.
+        """
         if not self.cameras:
             return self._nothing
         moment = self.course.moment
         if self._last is None or self._last[0] is not moment:
             picture = drawn(self.course.own, self.name)
-            assert picture is not None
+            if picture is None:
+                raise renders_nothing(self.name)
             self._last = moment, fitted(picture, self.image_size)
         return self._last[1]
 
@@ -66,6 +67,11 @@ class View:
         row = gymnasium.spaces.Box(-np.inf, np.inf, self.course.moment.observation.shape, np.float32)
         shown = ["frames", *(["goal"] if goal else [])] if self.cameras else []
         return gymnasium.spaces.Dict({"proprio": row, **dict.fromkeys(shown, picture)})
+
+
+def renders_nothing(name: str) -> ValueError:
+    """The error of an environment without images where they are asked for."""
+    return ValueError(f"{name} renders no images: make it with render_mode='rgb_array', or pass cameras=()")
 
 
 def drawn(env: gymnasium.Env[Any, Any], name: str) -> NDArray[np.uint8] | None:

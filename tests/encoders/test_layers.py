@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from jepa_mpc.encoders.layers.attention import Attention
 from jepa_mpc.encoders.layers.blocks import AdaLNBlock, FeedForward, GatedModulation, ProjectionHead, ZeroModulation
-from jepa_mpc.encoders.layers.pixels import NormalisePixels
+from jepa_mpc.encoders.layers.pixels import NormalisePixels, ScenePixels
 from jepa_mpc.encoders.layers.positions import Rotary, resize_grid, sincos_1d, sincos_2d
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.seeding import generator
@@ -83,3 +83,19 @@ def test_pixels_of_several_cameras_share_the_colour_constants() -> None:
     normalise = NormalisePixels(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     torch.testing.assert_close(normalise(frames)[:, 3:], normalise(frames[:, 3:]))
     assert F.mse_loss(normalise(frames)[:, 1] * 0.6 + 0.2, frames[:, 1] / 255) < 1e-10
+
+
+def test_a_still_scene_vanishes_and_what_moves_in_it_stays() -> None:
+    pixels = ScenePixels(size=(3, 4, 4))
+    frames = torch.full((4, 3, 4, 4), 200, dtype=torch.uint8)
+    for index in range(4):
+        frames[index, :, index, 0] = 0  # a dark dot in another row of each frame
+    plain = pixels(frames)
+    pixels.measure(frames)
+    seen = pixels(frames)
+    assert (plain[..., 1:] == plain[0, 0, 0, 1]).all() and plain[0, 0, 0, 1] != 0
+    assert seen[..., 1:].abs().max() == 0 and seen[2, 0, 2, 0] == seen[..., 0].min()
+    torch.testing.assert_close(seen.square().mean(), torch.tensor(1.0))
+    still = ScenePixels(size=(3, 4, 4))
+    still.measure(frames[:1])
+    assert still.spread == 1

@@ -18,6 +18,8 @@ from jepa_mpc.envs.gym.adapter import GymEnv
 from jepa_mpc.envs.gym.bridge import wire
 from jepa_mpc.envs.gym.bridge.near_side import BridgedEnv
 from jepa_mpc.envs.gym.bridge.process import BrokenBridge
+from jepa_mpc.envs.gym.goals import GymGoal
+from jepa_mpc.envs.gym.moments import ended
 from tests.docs_blocks import ROOT
 from tests.envs.bridge_times import times
 
@@ -35,7 +37,7 @@ class Odd(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"]}
 
     def __init__(self, render_mode=None):
-        self.render_mode = render_mode
+        self.asked = render_mode  # some packages leave the attribute render_mode as it is
 
     def render(self):
         return np.full((4, 5, 3), 60, np.uint8)
@@ -118,6 +120,29 @@ def test_plans_are_carried_out_over_the_bridge(pair):
         with env.undisturbed():
             ahead.append(env.try_out(env.state(), plans)[1])
     assert np.array_equal(*ahead)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "parts", "falls"),
+    [("InvertedPendulum-v5", 3, 1, False), ("InvertedPendulum-v5", 70, 1, True), ("Reacher-v5", 70, 2, False)],
+)
+def test_a_plan_is_sent_at_once_and_stops_where_the_episode_ends(name, steps, parts, falls, monkeypatch):
+    ahead, asked = [], []
+    for python in (None, sys.executable):
+        env = GymEnv(name, goal=GymGoal(success=ended, repeat=2), budget=9, python=python)
+        env.reset(seed=1)
+        begin, box = env.state(), env.action_space
+        plans = np.random.default_rng(0).uniform(box.low, box.high, (2, steps, *box.shape))
+        if python is not None:
+            ask = env.own._ask
+            monkeypatch.setattr(
+                env.own, "_ask", lambda kind, *rest, ask=ask, **more: asked.append(kind) or ask(kind, *rest, **more)
+            )
+        ahead.append([env.try_out(begin, plan)[1] for plan in plans])
+        env.close()
+    assert np.array_equal(*ahead)
+    assert asked == 2 * [wire.PUT, *parts * [wire.PLAY]]
+    assert np.array(ahead)[:, :, -1, -1].all() == falls
 
 
 @pytest.mark.render

@@ -10,11 +10,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
 
 from jepa_mpc import envs
 from jepa_mpc.envs.gym.adapter import GymEnv
 from jepa_mpc.envs.gym.goals import GOALS, GymGoal
 from jepa_mpc.envs.gym.moments import near
+from jepa_mpc.envs.gym.states import MujocoStates, simulated
 from jepa_mpc.envs.gym.stepping import SteppingDynamics
 from jepa_mpc.envs.task import task_of
 from jepa_mpc.errors import MissingPackage, UnknownName
@@ -240,3 +242,62 @@ def test_pictures_and_goal_pictures_come_in_the_size_asked_for():
     env.close()
     with pytest.raises(ValueError, match="renders no images: make it with render_mode='rgb_array'"):
         GymEnv(gymnasium.make("Reacher-v5"), cameras=("render",))
+
+
+class Stacked(InvertedPendulumEnv):
+    """Observes the moment before as well, and counts its steps: neither is known to MuJoCo."""
+
+    def __init__(self, **settings):
+        self._before, self.count, self.memo = np.zeros(4), 0, "text"
+        super().__init__(**settings)
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (9,), np.float64)
+
+    def step(self, action):
+        now, *rest = super().step(action)
+        self.count += 1
+        seen = np.concatenate([now, self._before, [self.count]])
+        self._before = now
+        return seen, *rest
+
+    def reset_model(self):
+        now = super().reset_model()
+        self._before, self.count = now.copy(), 0
+        return np.concatenate([now, now, [0]])
+
+
+def test_what_an_environment_remembers_in_numbers_belongs_to_its_state():
+    env = GymEnv(Stacked(), goal=GymGoal(success=lambda moment: not moment.ended), budget=10)
+    env.reset(seed=3)
+    begin = env.state()
+    plan = np.array([[1.0], [-2.0]])
+    first, _, second = (env.try_out(begin, one)[1] for one in (plan, -plan, plan))
+    assert env.returns and env.usual_dynamics == "stepping" and isinstance(env.states, MujocoStates)
+    assert np.array_equal(first, second) and first[-1, 8] == 2
+    assert type(env.own.unwrapped.count) is int
+    env.close()
+
+
+@pytest.mark.render
+def test_shadows_can_be_left_out_of_mujocos_images_and_of_no_others():
+    drawn = []
+    for shadows in (True, False):
+        env = GymEnv("Pusher-v5", cameras=("render",), shadows=shadows)
+        drawn.append(int(simulated(env.own)[0].light_castshadow.sum()))
+        env.close()
+    assert drawn[0] > 0 and drawn[1] == 0
+    with pytest.raises(ValueError, match="shadows=False is for MuJoCo environments"):
+        GymEnv("Pendulum-v1", shadows=False)
+
+
+class Deaf(Stacked):
+    """Draws its starts from its own stream, and ignores the seed of a reset."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(options=options)
+
+
+def test_equal_seeds_give_equal_starts_where_a_reset_ignores_them():
+    env = GymEnv(Deaf(), goal=GymGoal(success=lambda moment: not moment.ended), budget=10)
+    first, other, again = (env.reset(seed=seed)[0]["proprio"] for seed in (1, 2, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    env.close()

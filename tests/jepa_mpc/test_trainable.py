@@ -33,6 +33,7 @@ def loss(model):
 def test_cameras_and_actions_of_the_robot_size_the_network(model):
     assert model.system["encoder"]["num_cameras"] == 1 and model.system["action_dim"] == 2
     assert model.system["action_scale"] == [0.5, 1.0]  # the second axis is fixed
+    assert model.system["preprocess"]["size"] == [3, 64, 64]
     loss(model).backward()
     assert all(weight.grad is not None for weight in model.objective.encoder.parameters())
 

@@ -178,8 +178,8 @@ def systems() -> dict[str, Any]:
     found = {"tiny": tiny.SYSTEM}
     with initialize_config_dir(str(CONFIGS), version_base=None):
         for path in sorted((CONFIGS / "system").glob("*.yaml")):
-            actions = ["system.action_dim=2"] if path.stem == "environment" else []  # else as many as the log has
-            made = compose("train", [f"system={path.stem}", *actions])
+            measured = ["system.action_dim=2", "system.preprocess.size=[3,64,64]"]  # else as in the log
+            made = compose("train", [f"system={path.stem}", *(measured if path.stem == "environment" else [])])
             found[path.stem] = OmegaConf.to_container(made.system, resolve=True)
     return found
 

@@ -14,7 +14,7 @@ from jepa_mpc.encoders.convnet import KeypointEncoder
 from jepa_mpc.encoders.feature_grid import resnet_grid
 from jepa_mpc.encoders.hand_eye import HandEyeEncoder
 from jepa_mpc.encoders.layers.clouds import UnitSphere, Workspace
-from jepa_mpc.encoders.layers.pixels import NormalisePixels
+from jepa_mpc.encoders.layers.pixels import NormalisePixels, ScenePixels
 from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
 from jepa_mpc.encoders.pyramid import PyramidEncoder, PyramidSizes
 from jepa_mpc.encoders.released import network
@@ -108,6 +108,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "resnet_grid": resnet_grid,
     "remembered": Remembered,
     "robot_pixels": RobotPixels,
+    "scene_pixels": ScenePixels,
     "sensor_noise": SensorNoise,
     "sigreg": SIGReg,
     "smooth_absolute_error": SmoothAbsoluteError,

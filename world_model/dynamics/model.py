@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jepa_mpc.costs import PlanCost, last, mean
-from jepa_mpc.encoders.layers.pixels import NormalisePixels
+from jepa_mpc.encoders.layers.pixels import NormalisePixels, ScenePixels
 from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.types import ActionBox, Context, Observation
@@ -250,7 +250,7 @@ def scaling(preprocess: object) -> dict[str, Any]:
     Raises:
         BadCheckpoint: If the preprocessing is unknown.
     """
-    if isinstance(preprocess, RobotPixels | EvaluationPixels):
+    if isinstance(preprocess, RobotPixels | EvaluationPixels | ScenePixels):
         return {"prepare": preprocess}
     if not isinstance(preprocess, NormalisePixels):
         raise BadCheckpoint(f"expected pixels normalised by constants, got {type(preprocess).__name__}")

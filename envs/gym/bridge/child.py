@@ -50,23 +50,28 @@ class Served:
 
         self.numpy, self.gymnasium = numpy, gymnasium
         env: Any = gymnasium.make(told["id"], **told["settings"])
-        self.chosen, self.spec = env, env.spec
+        self.spec = env.spec
         wrappers = gymnasium.wrappers
         while isinstance(env, (wrappers.TimeLimit, wrappers.OrderEnforcing, wrappers.PassiveEnvChecker)):
             env = env.env
-        self.keeping: Any = beside(HERE.parent / "states.py").states_of(env)
-        first = self._row(env.reset(seed=0)[0])
-        picture = self._picture() if env.render_mode == "rgb_array" else None
+        first = env.reset(seed=0)[0]  # some build their simulator at the first reset
+        self.states = states = beside(HERE.parent / "states.py")
+        self.keeping: Any = states.states_of(env, whole=True)
+        first = self._row(first)
+        if not told.get("shadows", True):
+            states.unshadow(env)
+        picture = self._picture() if told["settings"].get("render_mode") == "rgb_array" else None
         shape = (0, 0, 0) if picture is None else picture.shape
         actions = int(numpy.prod(getattr(env.action_space, "shape", None) or (0,)))
         self.layout = wire.Layout(actions, len(first), len(self.keeping.take(0)), shape)
-        action, observation, state, drawn, end = self.layout.starts
+        *starts, drawn, end = self.layout.starts
         os.ftruncate(memory, max(end, 1))
         view = memoryview(mmap.mmap(memory, max(end, 1)))
-        self.action, self.observation, self.state = (
+        self.action, self.observation, self.state, plan, outcome = (
             numpy.frombuffer(view[begin:stop], numpy.float64)
-            for begin, stop in ((action, observation), (observation, state), (state, drawn))
+            for begin, stop in zip(starts, [*starts[1:], drawn], strict=True)
         )
+        self.plan, self.outcome = plan.reshape(wire.PLAN, -1), outcome.reshape(wire.PLAN, -1)
         self.picture = numpy.frombuffer(view[drawn:end], numpy.uint8).reshape(shape)
         self.observation[:] = first
 
@@ -92,14 +97,15 @@ class Served:
     def answer(self, kind: int, asked: dict[str, Any]) -> dict[str, Any]:
         """Serve a request; arrays are left in the shared memory."""
         if kind == wire.STEP:
-            space = self.env.action_space
-            seen, reward, ended, _, info = self.env.step(self.action.reshape(space.shape).astype(space.dtype))
-            self.observation[:] = self._row(seen)
-            return {"reward": float(reward), "ended": bool(ended), "info": plain(info)}
-        if kind == wire.RENDER:
+            row, reward, ended, info = self._step(self.action)
+            self.observation[:] = row
+            return {"reward": reward, "ended": ended, "info": plain(info)}
+        if kind == wire.PLAY:
+            self._play(asked["steps"], asked["repeat"])
+        elif kind == wire.RENDER:
             self.picture[:] = self._picture()
         elif kind == wire.RESET:
-            seen, info = self.env.reset(seed=asked["seed"], options=asked["options"])
+            seen, info = self.states.seeded_reset(self.env, seed=asked["seed"], options=asked["options"])
             self.observation[:] = self._row(seen)
             goal = self.numpy.asarray(info.get(wire.RENDERED_GOAL))
             if shows := self.picture.size > 0 and goal.shape == self.picture.shape:
@@ -116,9 +122,27 @@ class Served:
             raise ValueError(f"unknown request {kind}")
         return {}
 
+    def _step(self, action: Any) -> tuple[Any, float, bool, dict[str, Any]]:
+        """Carry out one action: the observation as a row, the reward, whether the episode ended, and the info."""
+        space = self.env.action_space
+        seen, reward, ended, _, info = self.env.step(action.reshape(space.shape).astype(space.dtype))
+        return self._row(seen), float(reward), bool(ended), info
+
+    def _play(self, steps: int, repeat: int) -> None:
+        """Carry out the first actions of the plan, each `repeat` times; nothing moves after the end of the episode."""
+        row, ended = None, False
+        for action, outcome in zip(self.plan[:steps], self.outcome[:steps], strict=True):
+            total = 0.0
+            for _ in range(repeat):
+                if ended:
+                    break
+                row, reward, ended, _ = self._step(action)
+                total += reward
+            outcome[:-2], outcome[-2:] = row, (total, ended)
+
     def _row(self, seen: Any) -> Any:
         """An observation as one row; images are excluded."""
-        space = (self.keeping.env if hasattr(self, "keeping") else self.chosen).observation_space
+        space = self.env.observation_space
         if isinstance(space, self.gymnasium.spaces.Box):
             return self.numpy.zeros(0) if len(space.shape) == 3 else self.numpy.array(seen, dtype="f8").ravel()
         return self.numpy.asarray(self.gymnasium.spaces.flatten(space, seen), dtype="f8")

@@ -34,6 +34,7 @@ class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
         python: The Python interpreter; it needs gymnasium 1.x and nothing of this package.
         patience_s: Time limit of one step (s).
         render_mode: None or "rgb_array".
+        shadows: Whether the images of a MuJoCo environment have shadows.
         **settings: Arguments of `gymnasium.make`, JSON values.
 
     Raises:
@@ -48,11 +49,12 @@ class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
         python: str | Path,
         patience_s: float = 30.0,
         render_mode: str | None = None,
+        shadows: bool = True,
         **settings: Any,
     ) -> None:
-        self.name, self.render_mode = env, render_mode
+        self.name, self.render_mode, self.patience_s = env, render_mode, patience_s
         drawn = {} if render_mode is None else {"render_mode": render_mode}
-        asked = {"id": env, "settings": {**drawn, **settings}}
+        asked = {"id": env, "settings": {**drawn, **settings}, "shadows": shadows}
         self._child = ChildProcess(env, Path(python))
         self._line = self._child.line
         try:
@@ -74,6 +76,29 @@ class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
         self._action[:] = np.ravel(action)
         told = self._ask(wire.STEP, {})
         return self._observation.copy(), float(told["reward"]), bool(told["ended"]), False, dict(told.get("info", {}))
+
+    def play(self, actions: NDArray[Any], *, repeat: int) -> Array:
+        """Carry out a plan in one message.
+
+        Args:
+            actions: `(H, A)`.
+            repeat: Environment steps per action.
+
+        Returns:
+            The outcome of each action `(H, n + 2)`: observation, reward, whether the episode has ended; nothing moves
+            after that.
+        """
+        outcomes: list[Array] = []
+        for part in np.split(actions, range(wire.PLAN, len(actions), wire.PLAN)):
+            if outcomes and outcomes[-1][-1, -1]:
+                outcomes.append(np.tile([*outcomes[-1][-1, :-2], 0.0, 1.0], (len(part), 1)))
+                continue
+            self._plan[: len(part)] = part
+            patience_s = self.patience_s * len(part) * repeat
+            self._ask(wire.PLAY, {"steps": len(part), "repeat": repeat}, patience_s=patience_s)
+            self._line.settimeout(self.patience_s)
+            outcomes.append(self._outcome[: len(part)].copy())
+        return np.concatenate(outcomes)
 
     def render(self) -> NDArray[np.uint8] | None:
         """The environment's image `(h, w, 3)`, None if it does not render."""
@@ -113,14 +138,15 @@ class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
         if not isinstance(bounds, dict):
             raise ValueError(f"{self.name} takes actions of {bounds}: a planner needs a box of numbers (A,)")
         layout = wire.Layout.of(facts["layout"])
-        action, observation, state, drawn, end = layout.starts
+        *starts, drawn, end = layout.starts
         if os.fstat(self._child.memory.fileno()).st_size != max(end, 1):
             self._fail("shares memory of another size than declared")
         view = memoryview(mmap.mmap(self._child.memory.fileno(), max(end, 1)))
-        self._action, self._observation, self._state = (
+        self._action, self._observation, self._state, plan, outcome = (
             np.frombuffer(view[begin:stop], np.float64)
-            for begin, stop in ((action, observation), (observation, state), (state, drawn))
+            for begin, stop in zip(starts, [*starts[1:], drawn], strict=True)
         )
+        self._plan, self._outcome = plan.reshape(wire.PLAN, -1), outcome.reshape(wire.PLAN, -1)
         self._picture = np.frombuffer(view[drawn:end], np.uint8).reshape(layout.picture)
         low, high = (np.asarray(bounds[name], dtype=np.float32) for name in ("low", "high"))
         self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)

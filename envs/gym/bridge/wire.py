@@ -1,7 +1,7 @@
 """The protocol between parent and child of a bridge; both load this file, the child in its own Python.
 
 A message is a header (magic, kind, length) and a JSON value of at most `MOST` bytes. Arrays (action, observation,
-state, image) are in shared memory at offsets that the child sends once.
+state, plan and its outcome, image) are in shared memory at offsets that the child sends once.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ import json
 import socket
 import struct
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 MAGIC = 0x4A4D
 HEADER = struct.Struct("<HHI")
 MOST = 1 << 16
 LARGEST_MEMORY = 1 << 28
 """Maximum size of the shared memory in bytes."""
 
+PLAN = 64
+"""Actions that fit in the shared memory at once; longer plans are sent in parts."""
+
 RENDERED_GOAL = "goal_rendered"
 """The entry of a reset's info with the goal image, as in OGBench; passed through shared memory."""
 
-MAKE, RESET, STEP, RENDER, TAKE, PUT, END = range(1, 8)
+MAKE, RESET, STEP, RENDER, TAKE, PUT, END, PLAY = range(1, 9)
 DONE, FAULT = 100, 101
 
 
@@ -32,7 +36,9 @@ class Garbled(ValueError):
 
 @dataclass(frozen=True)
 class Layout:
-    """Array sizes in the shared memory, in this order: action, observation and state (float64), image.
+    """Array sizes in the shared memory, in this order: action, observation, state, plan, outcome (float64), image.
+
+    A plan is `PLAN` actions; its outcome an observation, the reward, and whether the episode has ended for each.
 
     Args:
         action: Width of an action.
@@ -47,12 +53,11 @@ class Layout:
     picture: tuple[int, int, int]
 
     @property
-    def starts(self) -> tuple[int, int, int, int, int]:
-        """Byte offsets of action, observation, state and image, and the total size."""
-        action, observation, state = 8 * self.action, 8 * self.observation, 8 * self.state
+    def starts(self) -> tuple[int, ...]:
+        """Byte offsets of action, observation, state, plan, outcome and image, and the total size."""
         height, width, colours = self.picture
-        picture = action + observation + state
-        return 0, action, action + observation, picture, picture + height * width * colours
+        numbers = (self.action, self.observation, self.state, PLAN * self.action, PLAN * (self.observation + 2))
+        return tuple(accumulate([*(8 * count for count in numbers), height * width * colours], initial=0))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON value."""

@@ -80,6 +80,9 @@ def new_model(
     entries |= {"action_dim": len(interface.actions), "action_scale": usual_size(torch.as_tensor(spread)).tolist()}
     if "num_cameras" in entries.get("encoder", {}):
         entries["encoder"]["num_cameras"] = len(interface.cameras)
+    if entries.get("preprocess", {}).get("_target_") == "scene_pixels":
+        side = interface.image_size
+        entries["preprocess"]["size"] = [3 * len(interface.cameras), side, side]
     return _built(entries, interface, seed=seed, name=system)
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from jepa_mpc.encoders.adapters.vjepa2 import load as load_released
+from jepa_mpc.encoders.layers.pixels import ScenePixels
 from jepa_mpc.face.command_line import Stopped
 from jepa_mpc.face.training.collapse_watch import CollapseWatch
 from jepa_mpc.face.training.distributed import device_of, first_alone, joined
@@ -37,6 +38,9 @@ from jepa_mpc.world_model.checkpoints.assembly import assemble
 from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.training.layouts import compile_blocks
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, fit
+
+SCENE = 512
+"""Frames of the log whose mean is the scene."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,8 @@ def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
     system: dict[str, Any] = OmegaConf.to_container(cfg.system, resolve=True)  # type: ignore[assignment]
     if "rate" in system:
         check_sound(bank, int(system["rate"]), contiguous=int(cfg.skip) == int(cfg.max_stride) == 1)
+    if (system.get("preprocess") or {}).get("_target_") == "scene_pixels":
+        system["preprocess"]["size"] = [3 * len(bank.cameras), *bank.picture]
     if "action_dim" not in system:  # it takes no actions
         return system
     if system["action_dim"] is None:
@@ -108,6 +114,13 @@ def build_objective(system: Mapping[str, Any], *, seed: int, freeze: list[str]) 
             parts = ", ".join(part for part, _ in objective.named_children())
             raise ValueError(f"cannot freeze {name!r}: the system has {parts}") from error
     return objective
+
+
+def measure_scene(objective: nn.Module, bank: FrameBank | MixedBank) -> None:
+    """Take the mean image of a preprocessing that needs one from frames of the log."""
+    for part in objective.modules():
+        if isinstance(part, ScenePixels):
+            part.measure(bank.sample(SCENE, 1, generator=generator(0, "scene"))["frames"][:, 0])
 
 
 def interface_of(cfg: DictConfig, bank: FrameBank | MixedBank, *, acts: bool) -> Interface:
@@ -162,6 +175,7 @@ def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
     if encoder:
         system = with_encoder(system, encoder, picture=(3 * len(data.train.cameras), *data.train.picture))
     objective = build_objective(system, seed=int(cfg.seed), freeze=list(cfg.freeze)).to(device)
+    measure_scene(objective, data.train)
     if encoder and is_released(encoder):
         arguments = {name: value for name, value in encoder.items() if name != "_target_"}
         fill_encoder(objective, load_released(**arguments), str(encoder["hub"]))
