@@ -16,7 +16,7 @@ LARGEST = 200_000  # bytes
 
 
 def test_there_are_notebooks():
-    assert {"reach", "push", "gymnasium", "video_features"} <= {path.stem for path in NOTEBOOKS}
+    assert {"reach", "push", "pick", "gymnasium", "video_features"} <= {path.stem for path in NOTEBOOKS}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
