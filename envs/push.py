@@ -84,6 +84,10 @@ class PushEnv(TabletopEnv):
         """Position of the block's centre in the base frame, in metres."""
         return self.scene.thing_in_base(BLOCK)
 
+    def block_yaw(self) -> float:
+        """Turn of the block about the vertical, in radians; it looks the same after a quarter turn."""
+        return self.scene.yaw_in_base(BLOCK)
+
     def goal_sensors(self) -> NDArray[np.float64]:
         """Hand behind the block at its goal, and the block's goal, in the base frame (m)."""
         return np.concatenate([self.goal_m, self.goal_m])

@@ -105,6 +105,13 @@ class Scene:
         """Position of a free body in the base frame, in metres."""
         return (self.data.joint(joint).qpos[:3] - self.base_in_world) @ self.base_rotation
 
+    def yaw_in_base(self, joint: str) -> float:
+        """Turn of a free body about the vertical of the base frame, in radians."""
+        turn = np.zeros(9)
+        mujoco.mju_quat2Mat(turn, self.data.joint(joint).qpos[3:7])
+        ahead = self.base_rotation.T @ turn.reshape(3, 3)[:, 0]
+        return float(np.arctan2(ahead[1], ahead[0]))
+
     def lay(self, joint: str, at_m: NDArray[np.float64]) -> None:
         """Place a free body at rest, aligned with the base; `at_m` is in the base frame (m)."""
         turn = np.zeros(4)

@@ -52,6 +52,7 @@ COMMANDS: Mapping[str, Entry] = {
     "headroom": Entry(script="headroom", does="Measure the gain from predicting the object, on true states."),
     "bench-act-jepa": Entry(script="bench_act_jepa", does="Compare ACT-JEPA with behaviour cloning."),
     "bench-encoders": Entry(script="bench_encoders", does="Compare camera encoders, each pretrained on one log."),
+    "bench-sensors": Entry(script="bench_sensors", does="Compare encoders of clouds and sounds at jobs of the robot."),
     "bench-flow": Entry(script="bench_flow", does="Compare MC-JEPA's optical flow with the simulator's."),
     "bench-objects": Entry(script="bench_objects", does="Measure object slots: binding, masks, pushes."),
     "bench-loading": Entry(script="bench_loading", does="Time ingesting and loading of logs."),

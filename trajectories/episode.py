@@ -20,6 +20,7 @@ Logs of robots without a hand omit pose and gripper. Optional fields:
     observation.gripper_command  float32 T 1       last commanded opening, m
     observation.contact          float32 T 3       force of left finger, right finger and all else on the object, N
     observation.object           float32 T 3       object position in the base frame, m (for probes, never for training)
+    observation.object_yaw       float32 T 1       turn of the object about the vertical, rad (likewise)
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ IMAGES, DEPTH = "observation.images.", "observation.depth."
 STATE, EE_POSE, GRIPPER, ACTION = "observation.state", "observation.ee_pose", "observation.gripper", "action"
 CLOUDS, SOUND, HEARD = "clouds", "sound", "sound_labels"
 GRIPPER_COMMAND, CONTACT, OBJECT = "observation.gripper_command", "observation.contact", "observation.object"
+OBJECT_YAW = "observation.object_yaw"
 OBJECT_FELT, HELD_FELT = "object_felt", "held_felt"  # not in a log: found in hindsight (`handling`) when it is opened
 TIMESTAMP, FRAME_INDEX, EPISODE_INDEX, TASK_INDEX, DONE = (
     "timestamp",
@@ -68,6 +70,7 @@ EXTRAS: dict[str, tuple[str, int, int | None, str]] = {
     GRIPPER_COMMAND: ("float32", 2, 1, "m"),
     CONTACT: ("float32", 2, 3, "N"),
     OBJECT: ("float32", 2, 3, "m"),
+    OBJECT_YAW: ("float32", 2, 1, "rad"),
 }
 """The same for optional fields."""
 

@@ -10,31 +10,25 @@ the options.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import hydra
 import torch
 import torch._dynamo  # noqa: F401  before the first OpenGL context: loading it later crashes some drivers
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
-from jepa_mpc.errors import BadCheckpoint, BadEpisode, Busy, MissingPackage, UnknownName, choose
-from jepa_mpc.experiments.evaluation.encoders.encoder_cells import PARTS, TRAINED, EncoderCell, Outcome, ordered
+from jepa_mpc.experiments.evaluation.encoders.encoder_cells import PARTS, EncoderCell, Outcome, ordered
 from jepa_mpc.experiments.evaluation.encoders.encoder_figure import draw
 from jepa_mpc.experiments.evaluation.encoders.encoder_table import markdown, rows_of, summary, verdicts
-from jepa_mpc.experiments.evaluation.encoders.encoder_work import done
-from jepa_mpc.face.command_line import Stopped
+from jepa_mpc.experiments.evaluation.encoders.encoder_work import MISTAKES, check_options, facts, worked_off
 from jepa_mpc.face.evaluation.feature_probes import READERS
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.reporting.record import plain
-from jepa_mpc.runs import origin
 from jepa_mpc.runs.run_folder import claim_run
-
-MISTAKES = (BadCheckpoint, BadEpisode, Busy, MissingPackage, UnknownName, ValueError, OSError)
 
 
 def check(cfg: DictConfig) -> None:
@@ -44,15 +38,11 @@ def check(cfg: DictConfig) -> None:
         UnknownName: If a system, part or probe is unknown.
         ValueError: If a list is empty or a number out of range; names it.
     """
-    for name in ("systems", "seeds", "parts", "readers"):
-        if not len(cfg[name]):
-            raise ValueError(f"{name} must name at least one")
-    for name, known in (("systems", cfg.trainings), ("parts", PARTS), ("readers", READERS)):
-        for value in cfg[name]:
-            choose(dict.fromkeys(map(str, known)), str(value), name)
-    for name in ("train", "held", "threads"):
-        if type(cfg[name]) is not int or cfg[name] < 1:
-            raise ValueError(f"{name} must be a whole number from 1, got {cfg[name]!r}")
+    check_options(
+        cfg,
+        lists=("systems", "seeds", "parts", "readers"),
+        known={"systems": cfg.trainings, "parts": PARTS, "readers": READERS},
+    )
     if "reach" in cfg.parts and cfg.reach_seed in cfg.seeds and "predictor" not in cfg.parts:
         raise ValueError("reaching needs the predictors: give parts=[predictor,reach], or leave reach out")
 
@@ -66,30 +56,16 @@ def bench(cfg: DictConfig) -> str:
     check(cfg)
     torch.set_num_threads(int(cfg.threads))
     claim_run(Path(cfg.out), "bench_encoders")
-    outcomes: dict[EncoderCell, Outcome] = {}
     cells = ordered(cfg.systems, map(int, cfg.seeds), parts=cfg.parts, reach_seed=cfg.reach_seed)
-    try:
-        for cell in (bar := tqdm(cells, unit="cell", desc="encoders")):
-            bar.set_postfix_str(cell.name)
-            outcomes[cell], new = done(cfg, cell, outcomes)
-            if new and cell != cells[-1]:
-                write_report(cfg, outcomes, figure=cell.encoder == TRAINED and cell.kind != "weights")
-    except KeyboardInterrupt as stop:
-        where = f"after {len(outcomes)} of {len(cells)} cells: the same command with out={cfg.out} goes on from there"
-        raise Stopped(where) from stop
-    return write_report(cfg, outcomes, figure=True)
+    report = partial(write_report, cfg)
+    return report(worked_off(cfg, cells, report, title="encoders"), figure=True)
 
 
 def write_report(cfg: DictConfig, outcomes: Mapping[EncoderCell, Outcome], *, figure: bool) -> str:
     """Write report.json, report.md and, where it has changed, the figure of all cells so far; returns the page."""
     out, rows = Path(cfg.out), rows_of(outcomes)
     report = {
-        "facts": {
-            "command": shlex.join(["python", "experiments/bench_encoders.py", *sys.argv[1:]]),
-            "commit": origin.commit(),
-            "machine": origin.machine(),
-            "versions": origin.versions(),
-        },
+        "facts": facts("bench_encoders"),
         "settings": OmegaConf.to_container(cfg, resolve=True),
         "summary": summary(rows),
         "verdicts": verdicts(rows, cfg.systems, list(cfg.seeds), least=float(cfg.least_lead), probes=len(cfg.readers)),

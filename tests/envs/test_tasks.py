@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from jepa_mpc import envs
 from jepa_mpc.envs.dmc import DmcEnv
 from jepa_mpc.envs.oracle_cpu import TrueDynamics, rows_at_once
+from jepa_mpc.envs.push import BLOCK, PushEnv
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.planners import PLANNERS
 from jepa_mpc.seeding import generator
@@ -151,3 +153,13 @@ def steps_until_solved(name, limit, num_samples):
 )
 def test_planning_on_true_dynamics_solves_it(name, limit):
     assert steps_until_solved(name, limit, num_samples=48)
+
+
+def test_the_yaw_of_a_block_is_that_in_the_frame_of_the_base():
+    env = PushEnv(cameras=())
+    env.reset(seed=1)
+    assert abs(env.block_yaw()) < 1e-6, "it begins aligned with the base"
+    pose, spin = env.scene.data.joint(BLOCK).qpos, np.zeros(4)
+    mujoco.mju_mulQuat(spin, np.array([np.cos(0.2), 0.0, 0.0, np.sin(0.2)]), pose[3:7])
+    pose[3:7] = spin
+    assert env.block_yaw() == pytest.approx(0.4)

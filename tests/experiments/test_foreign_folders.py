@@ -17,6 +17,7 @@ from jepa_mpc.experiments.commands import (
     bench_objects,
     bench_planners,
     bench_rollout,
+    bench_sensors,
     bench_speed,
     energy_landscape,
 )
@@ -31,6 +32,7 @@ RUNS: dict[str, tuple[Callable[[Any], Any], list[str]]] = {
     "bench_objects": (bench_objects.bench, []),
     "bench_planners": (bench_planners.bench, ["tasks=[dmc-reacher-easy]", "planners=[cem]"]),
     "bench_rollout": (bench_rollout.bench, []),
+    "bench_sensors": (bench_sensors.bench, []),
     "bench_speed": (bench_speed.bench, []),
     "energy_landscape": (energy_landscape.study, ["checkpoint=nowhere"]),
     "train_policy": (train_policy, ["data=nowhere", "model=nowhere"]),

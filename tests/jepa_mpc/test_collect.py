@@ -124,7 +124,8 @@ def test_pushes_are_heard_and_say_what_they_were(tmp_path, renderable):
     facts = [log.metadata(index) for index in (0, 1)]
     assert facts[0]["env"] == "push-v1" and facts[0]["materials"]["block"] == "glass"
     assert facts[0]["materials"] == facts[1]["materials"] and facts[0]["size"] == facts[1]["size"], "one lab, one block"
-    heard = log.read(0, 0, 9, ["sound", "sound_labels"])
+    heard = log.read(0, 0, 9, ["sound", "sound_labels", "observation.object_yaw"])
+    assert heard["observation.object_yaw"].shape == (9, 1) and abs(heard["observation.object_yaw"][0, 0]) < 1e-3
     assert heard["sound"].shape == (9, 3840) and heard["sound_labels"].shape == (9, 5)
     assert not heard["sound_labels"][0, [0, 2, 3, 4]].any(), "nothing has moved yet"
     assert (heard["sound_labels"][heard["sound_labels"][:, 2] > 0, 4] >= 1).all()

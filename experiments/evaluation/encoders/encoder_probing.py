@@ -9,14 +9,22 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.experiments.evaluation.encoders.encoder_cells import PIXELS, SUPERVISED, TWIN, EncoderCell, Outcome
 from jepa_mpc.experiments.evaluation.encoders.encoder_trainings import base_training, weights_of
 from jepa_mpc.experiments.evaluation.encoders.training_time import planned_steps, spending, step_seconds
 from jepa_mpc.experiments.evaluation.objects.kept_training import fit_shown
-from jepa_mpc.face.evaluation.feature_probes import READERS, AttentiveReader, Samples, judge, places_of, samples
+from jepa_mpc.face.evaluation.feature_probes import (
+    NEAR,
+    READERS,
+    AttentiveReader,
+    Distance,
+    Samples,
+    judge,
+    places_of,
+    samples,
+)
 from jepa_mpc.face.evaluation.feature_sources import PLAIN, Encode, of_checkpoint
 from jepa_mpc.face.training.distributed import device_of
 from jepa_mpc.face.training.training_run import Data, load_data
@@ -56,54 +64,102 @@ def data_of(cfg: DictConfig, device: torch.device) -> Data:
     return load_data(base_training(cfg, {"batch": int(cfg.ceiling.batch), "window": 1, "max_stride": 1}), device)
 
 
-class PlaceObjective(nn.Module):
-    """An encoder and a reader of places, trained together on the labels.
+class ReadObjective(nn.Module):
+    """An encoder and an attentive reader of its tokens, trained together on labels.
 
-        loss = smooth L1((read - middle) / scale)
+        loss = mean over what is read of distance((read - middle) / scale)
 
     Args:
-        system: The training loss of the encoder's own system, for its encoder and its way of preparing frames.
-        frames: Some frames `B 1 C h w` of the log.
-        known: Every place in them `B 3`, for mean and spread.
+        system: The training loss of the encoder's own system, for its encoder and its way of preparing inputs.
+        seen: Some inputs `B 1 ...` of the log.
+        known: What is read in them, `B Q` each, for mean and spread; rows of NaN have no label.
         stream: Draws the reader's weights.
+        distances: Between read and true numbers, by name.
     """
 
     middle: Tensor
     scale: Tensor
 
-    def __init__(self, system: Any, frames: Frames, known: Mapping[str, Tensor], *, stream: Generator) -> None:
+    def __init__(
+        self,
+        system: Any,
+        seen: Tensor,
+        known: Mapping[str, Tensor],
+        *,
+        stream: Generator,
+        distances: Mapping[str, Distance],
+    ) -> None:
         super().__init__()
         self.system = system.requires_grad_(False)
         encoder_of(system=system)
-        self.names = tuple(known)
+        self.distances, self.widths = dict(distances), {name: one.shape[1] for name, one in known.items()}
         with torch.no_grad():
-            count, width = system.encode(frames[:1]).shape[2:]
-        self.reader = AttentiveReader(count, width, outputs=3 * len(known))
+            count, width = system.encode(seen[:1]).shape[2:]
+        self.reader = AttentiveReader(count, width, outputs=sum(self.widths.values()))
         draw_weights(self.reader, stream)
-        places = torch.stack(list(known.values()), dim=1)  # (B, P, 3)
-        self.register_buffer("middle", places.mean(0))
-        self.register_buffer("scale", places.std(0))
+        labelled = [one[one.isfinite().all(1)] for one in known.values()]
+        self.register_buffer("middle", torch.cat([one.mean(0) for one in labelled]))
+        self.register_buffer("scale", torch.cat([one.std(0) for one in labelled]).clamp_min(1e-6))
 
     def forward(self, batch: Batch, generator: Generator) -> Loss:
-        """The loss of frames `B 1 C h w` whose places the batch knows."""
-        known = places_of(batch)
-        wanted = torch.stack([known[name] for name in self.names], dim=1)
-        gap = F.smooth_l1_loss(self._answers(batch["frames"]), (wanted - self.middle) / self.scale, beta=0.1)
-        return Loss(total=gap, terms={"places": gap.detach()})
+        """The loss of inputs `B 1 ...` with their labels."""
+        seen, known = self.take(batch)
+        answers = self._split(self._answers(seen))
+        wanted = self._split((torch.cat([known[name] for name in self.widths], dim=1) - self.middle) / self.scale)
+        terms = {name: _labelled(self.distances[name], answers[name], wanted[name]) for name in self.widths}
+        total = torch.stack(list(terms.values())).mean()
+        return Loss(total=total, terms={name: term.detach() for name, term in terms.items()})
+
+    def take(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Inputs `B 1 ...` and labels of a batch."""
+        return batch["seen"], batch
 
     def after_step(self, progress: float) -> None:
         """Nothing follows."""
 
     @torch.no_grad()
-    def read(self, frames: Tensor) -> Tensor:
-        """Places `G P 3` (m) of frames `G C h w`."""
+    def answers(self, seen: Tensor) -> dict[str, Tensor]:
+        """What is read in inputs `G ...`: `G Q` by name."""
         self.eval()
         device = self.middle.device
-        parts = [self._answers(part[:, None].to(device)) * self.scale + self.middle for part in frames.split(CHUNK)]
-        return torch.cat(parts).cpu()
+        parts = [self._answers(part[:, None].to(device)) * self.scale + self.middle for part in seen.split(CHUNK)]
+        return self._split(torch.cat(parts).cpu())
 
-    def _answers(self, frames: Frames) -> Tensor:
-        return self.reader(self.system.encode(frames)[:, 0]).unflatten(1, (len(self.names), 3))
+    def _answers(self, seen: Tensor) -> Tensor:
+        return self.reader(self.system.encode(seen)[:, 0])
+
+    def _split(self, flat: Tensor) -> dict[str, Tensor]:
+        return dict(zip(self.widths, flat.split(list(self.widths.values()), dim=1), strict=True))
+
+
+def _labelled(distance: Distance, answers: Tensor, wanted: Tensor) -> Tensor:
+    """The mean distance over the rows that have a label; 0 where none has."""
+    rows = wanted.isfinite().all(1, keepdim=True)
+    gap = distance(answers.where(rows, 0.0), wanted.where(rows, 0.0))
+    return gap * len(rows) / rows.sum().clamp_min(1)
+
+
+class PlaceObjective(ReadObjective):
+    """The same for places in frames.
+
+    Args:
+        system: The training loss of the encoder's own system.
+        frames: Some frames `B 1 C h w` of the log.
+        known: Every place in them `B 3`.
+        stream: Draws the reader's weights.
+    """
+
+    def __init__(self, system: Any, frames: Frames, known: Mapping[str, Tensor], *, stream: Generator) -> None:
+        super().__init__(system, frames, known, stream=stream, distances=dict.fromkeys(known, NEAR))
+        self.names = tuple(known)
+
+    def take(self, batch: Batch) -> tuple[Frames, Mapping[str, Tensor]]:
+        """Frames `B 1 C h w` and the places in them."""
+        return batch["frames"], places_of(batch)
+
+    def read(self, frames: Tensor) -> Tensor:
+        """Places `G P 3` (m) of frames `G C h w`."""
+        return torch.stack(list(self.answers(frames).values()), dim=1)
 
 
 def supervised(cfg: DictConfig, cell: EncoderCell) -> Outcome:

@@ -34,7 +34,6 @@ def rows_of(outcomes: Outcomes) -> list[Row]:
     return [
         {"system": cell.system, "encoder": cell.encoder, "seed": cell.seed, **row}
         for cell, outcome in outcomes.items()
-        if cell.kind in ("probe", "ceiling")
         for row in outcome.get("rows", ())
     ]
 

@@ -34,7 +34,7 @@ from jepa_mpc.face.collection.collection_settings import settle as settle
 from jepa_mpc.face.collection.gym_recording import record_gym
 from jepa_mpc.files import only_writer
 from jepa_mpc.seeding import numpy_generator, seed_of
-from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND, HEARD, OBJECT, SOUND, Episode
+from jepa_mpc.trajectories.episode import CLOUDS, CONTACT, GRIPPER_COMMAND, HEARD, OBJECT, OBJECT_YAW, SOUND, Episode
 from jepa_mpc.trajectories.formats.npz import MANIFEST, NpzStore, write_episode
 from jepa_mpc.trajectories.motion import Reach
 from jepa_mpc.trajectories.recording import publish_staged, record_episode, repair, staged_path, write_manifest
@@ -80,7 +80,10 @@ def record_lab(collection: Collection, index: int) -> Episode:
             OBJECT: lambda: env.object_m().astype(np.float32),
         }
     if collection.task == "push":
-        sensors |= {OBJECT: lambda: env.block_m().astype(np.float32)}
+        sensors |= {
+            OBJECT: lambda: env.block_m().astype(np.float32),
+            OBJECT_YAW: lambda: np.array([env.block_yaw()], dtype=np.float32),
+        }
     mover = _mover(collection, env, index)
     return record_episode(
         env,

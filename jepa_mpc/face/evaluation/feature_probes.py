@@ -1,10 +1,11 @@
-"""Probes: small maps from frozen tokens to a position, fitted on some labs and evaluated on others."""
+"""Probes: small maps from frozen tokens to a few numbers, fitted on some labs and evaluated on others."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,6 +21,10 @@ HAND = slice(-6, -3)
 """Position of the hand in the proprioception."""
 
 Predict = Callable[[Tensor], Tensor]
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+NEAR: Distance = partial(F.smooth_l1_loss, beta=0.1)
+"""Distance of standardised positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,7 @@ class Samples:
 
     Args:
         tokens: `G N D`.
-        places: Target positions `G 3`, m.
+        places: Target positions `G 3`, m; or other numbers to read, `G Q`.
         looks: Lab index of each frame `G`; frames of one lab look alike.
     """
 
@@ -150,7 +155,13 @@ class AttentiveReader(nn.Module):
 
 
 def attentive(
-    train: Samples, *, generator: Generator, steps: int = 600, batch: int = 128, rate: float = 2e-3
+    train: Samples,
+    *,
+    generator: Generator,
+    steps: int = 600,
+    batch: int = 128,
+    rate: float = 2e-3,
+    distance: Distance = NEAR,
 ) -> Predict:
     """An attentive probe, trained by AdamW on standardised tokens and positions.
 
@@ -160,17 +171,18 @@ def attentive(
         steps: Optimiser steps.
         batch: Frames per step.
         rate: Peak learning rate, with cosine decay to zero.
+        distance: Between read and true numbers, standardised.
     """
     centre, spread = train.tokens.mean((0, 1)), train.tokens.std((0, 1)).clamp_min(1e-6)
-    middle, scale = train.places.mean(0), train.places.std(0)
-    reader = AttentiveReader(train.tokens.shape[1], train.tokens.shape[2])
+    middle, scale = train.places.mean(0), train.places.std(0).clamp_min(1e-6)
+    reader = AttentiveReader(train.tokens.shape[1], train.tokens.shape[2], outputs=train.places.shape[1])
     draw_weights(reader, generator)
     optimiser = torch.optim.AdamW(reader.parameters(), lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
         chosen = torch.randint(len(train.places), (batch,), generator=generator)
         wanted = (train.places[chosen] - middle) / scale
-        gap = F.smooth_l1_loss(reader((train.tokens[chosen] - centre) / spread), wanted, beta=0.1)
+        gap = distance(reader((train.tokens[chosen] - centre) / spread), wanted)
         optimiser.zero_grad()
         gap.backward()
         optimiser.step()

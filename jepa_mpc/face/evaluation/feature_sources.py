@@ -56,12 +56,12 @@ def of_checkpoint(folder: str | Path, *, device: torch.device) -> FeatureSource:
     system: dict[str, Any] = config["system"]
 
     def fresh(seed: int) -> Encode:
-        return _of_objective(assemble(system, generator=generator(seed, "fresh weights")), "the system", device)
+        return of_objective(assemble(system, generator=generator(seed, "fresh weights")), "the system", device)
 
     return FeatureSource(
         name=str(folder),
         sees=_seen_by(objective, str(folder)),
-        trained=_of_objective(objective, str(folder), device),
+        trained=of_objective(objective, str(folder), device),
         fresh=fresh,
         cameras=tuple(config["interface"]["cameras"]),
     )
@@ -98,7 +98,12 @@ def released(options: Mapping[str, Any], *, image: int | None, cells: int, devic
     return FeatureSource(name=model, sees="frames", trained=encode(trained), fresh=fresh, cameras=None)
 
 
-def _of_objective(objective: nn.Module, name: str, device: torch.device) -> Encode:
+def of_objective(objective: nn.Module, name: str, device: torch.device) -> Encode:
+    """The encoder of a training loss: inputs `G ...`, each a window of one step, to tokens `G N D`.
+
+    Raises:
+        BadCheckpoint: If it does not encode.
+    """
     if not hasattr(objective, "encode"):
         raise BadCheckpoint(f"{name} is a {type(objective).__name__}, which does not encode frames")
     objective.eval().to(device)
