@@ -32,7 +32,6 @@ EXCEPTIONS: dict[str, str] = {
     r"\brender_masks\b": "pictures are drawn in tests/experiments/test_render_masks.py",
     r"\brender_rollouts\b": "films run in tests/experiments in small settings; here their options are checked",
     r"\bserve\b": "runs until it is stopped; tests/compat/test_openpi.py runs it",
-    r"pusht": "needs a Python with gym-pusht; tests/envs/test_bridge.py runs environments in another Python",
     r"device=cuda|torchrun": "needs a GPU, or several",
     r"vjepa2-ac-vitg\.pt|hub=|runs/(lewm|vjepa2_ac)\b": "needs released weights",
     r"hf://": "needs an account of the Hugging Face Hub",
