@@ -134,7 +134,10 @@ def _handling(
 ) -> EnvironmentAgent:
     """The agent that handles objects; it plays one world, on the CPU."""
     if not isinstance(robot, PickEnv):
-        raise BadCheckpoint(f"this world model handles objects in pick-v1, got {type(robot).__name__}")
+        raise BadCheckpoint(
+            f"this world model handles objects in pick-v1, got {type(robot).__name__}: kind='simple' or 'calibrated' "
+            "only moves the hand"
+        )
     if isinstance(seed, Sequence) or model.device.type != "cpu":
         raise ValueError("an agent that handles plays one world on the CPU: give one seed and no other device")
     agent = handling_agent(

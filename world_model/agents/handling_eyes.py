@@ -1,6 +1,6 @@
 """What images and proprioception say of hand, object and grip: now, and in the goal image.
 
-    now:   hand felt;  object = hand + r_object(z), filtered over the steps;  grip = the opening that was told
+    now:   hand felt;  object = hand + r_object(z), filtered over the steps;  grip = the commanded opening
     goal:  hand = felt + p(z_goal) - p(z), filtered likewise;                 object = hand + r_object(z_goal);
            grip = r_grip(z_goal)
 
@@ -25,9 +25,9 @@ from jepa_mpc.world_model.dynamics.read_out import GRIPPER, ReadOutDynamics, nea
 
 OBJECT, GRIP, HELD = "object", "grip", "held"
 SURE_M, DOUBT = 0.01, 0.15  # the goal's place seen from the hand errs by 1 cm and 15 % of the way
-MET_M = 0.008  # fingers that are no farther apart than told, give or take, have met
+MET_M = 0.008  # fingers that are no farther apart than commanded, give or take, have met
 IN_HAND_M = 0.03  # what is read nearer is read to be in the hand
-CLOSED_M = 0.01  # fingers told to be closer would hold any object
+CLOSED_M = 0.01  # fingers commanded to be closer would hold any object
 OPENING, HAND = -7, slice(-6, -3)  # of proprioception: measured opening and position of the hand, m
 MOVED_M = 0.05  # how far a hand may move what it is near, in one step
 

@@ -26,7 +26,7 @@ from jepa_mpc.interfaces import Dynamics
 from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Context, Plans, Rollout
 
-KNOWN_DIM = 7  # places of hand and object, and the opening that was last told, m
+KNOWN_DIM = 7  # positions of hand and object, and the commanded opening, m
 REACH_M, PUSHED_M = 0.045, 0.05  # so near, the hand acts on the object; so far, it pushes it in one step
 GRIPPER = 6
 
@@ -71,7 +71,7 @@ class ReadOutDynamics:
         sizes = check_shape(plans, "B S H A")
         if context.proprio is None or context.proprio.shape[-1] != KNOWN_DIM:
             raise ValueError(
-                "this world starts from where hand and object are and what the fingers were told: proprio 7"
+                "this world starts from the positions of hand and object and the commanded opening: proprio 7"
             )
         known = context.proprio[:, -1, None].expand(-1, sizes["S"], -1)  # (B, S, 7)
         felt, found = known[..., [0, 1, 2, 6]], known[..., 3:6]

@@ -92,9 +92,8 @@ class HindsightReading(nn.Module):
 
     def _bent(self, gap: Tensor) -> Tensor:
         """Smooth L1 `...` of gaps `... axes` in units."""
-        return functional.smooth_l1_loss(gap, torch.zeros_like(gap), reduction="none", beta=self.bend / self.unit).sum(
-            -1
-        )
+        none = torch.zeros_like(gap)
+        return functional.smooth_l1_loss(gap, none, reduction="none", beta=self.bend / self.unit).sum(-1)
 
     def _scaled(self, latents: Tensor) -> Tensor:
         return self.linear(latents.flatten(-2))

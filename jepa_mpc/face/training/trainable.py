@@ -80,10 +80,14 @@ def new_model(
     entries |= {"action_dim": len(interface.actions), "action_scale": usual_size(torch.as_tensor(spread)).tolist()}
     if "num_cameras" in entries.get("encoder", {}):
         entries["encoder"]["num_cameras"] = len(interface.cameras)
-    if entries.get("preprocess", {}).get("_target_") == "scene_pixels":
-        side = interface.image_size
-        entries["preprocess"]["size"] = [3 * len(interface.cameras), side, side]
+    size_scene(entries, picture=(3 * len(interface.cameras), *interface.side))
     return _built(entries, interface, seed=seed, name=system)
+
+
+def size_scene(system: Mapping[str, Any], *, picture: Sequence[int]) -> None:
+    """Give the system's mean image, if it takes one, the channels, height and width of the frames."""
+    if (system.get("preprocess") or {}).get("_target_") == "scene_pixels":
+        system["preprocess"]["size"] = list(picture)
 
 
 def described_model(value: Mapping[str, Any]) -> TrainableModel:

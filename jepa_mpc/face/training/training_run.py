@@ -24,7 +24,7 @@ from jepa_mpc.face.training.log_sources import adapter_of, check_sound, open_sou
 from jepa_mpc.face.training.monitor import Monitor, doubts, knows_hand
 from jepa_mpc.face.training.pretrained import begin_with_encoder, fill_encoder, is_released, with_encoder
 from jepa_mpc.face.training.progress import Display, Stop
-from jepa_mpc.face.training.trainable import usual_size
+from jepa_mpc.face.training.trainable import size_scene, usual_size
 from jepa_mpc.face.training.training_options import BEST, check_options, fit_settings
 from jepa_mpc.files import only_writer
 from jepa_mpc.runs.run_folder import refuse_strangers
@@ -75,8 +75,7 @@ def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
     system: dict[str, Any] = OmegaConf.to_container(cfg.system, resolve=True)  # type: ignore[assignment]
     if "rate" in system:
         check_sound(bank, int(system["rate"]), contiguous=int(cfg.skip) == int(cfg.max_stride) == 1)
-    if (system.get("preprocess") or {}).get("_target_") == "scene_pixels":
-        system["preprocess"]["size"] = [3 * len(bank.cameras), *bank.picture]
+    size_scene(system, picture=(3 * len(bank.cameras), *bank.picture))
     if "action_dim" not in system:  # it takes no actions
         return system
     if system["action_dim"] is None:
