@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import weakref
 from importlib.util import find_spec
 from typing import Protocol
@@ -16,7 +17,7 @@ from jepa_mpc.errors import MissingPackage
 
 SUPERSAMPLING = 2  # supersampling factor: cheaper than multisampling in software
 LARGEST_PX = 768
-
+LOGGER = logging.getLogger(__name__)
 
 _OPEN: weakref.WeakSet[Renderer] = weakref.WeakSet()
 
@@ -42,16 +43,17 @@ class Drawer(Protocol):
 
 
 def make_renderer(model: mujoco.MjModel) -> Drawer:
-    """OpenGL if available, else MuJoCo Warp's ray caster if that package is installed.
+    """OpenGL if available, else MuJoCo Warp's ray caster if that package is installed; then a warning is logged.
 
     Raises:
         NoOpenGL: If there is neither; says what to install.
     """
     try:
         return Renderer(model)
-    except NoOpenGL:
+    except NoOpenGL as problem:
         if find_spec("mujoco_warp") is None:
             raise
+        LOGGER.warning("MuJoCo Warp casts rays for the images, which is slow and shades otherwise: %s", problem)
     from jepa_mpc.envs.render_warp import WarpRenderer
 
     return WarpRenderer(model)

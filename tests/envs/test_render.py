@@ -246,6 +246,7 @@ def test_the_ray_caster_draws_nearly_what_opengl_draws(in_a_process, env, tmp_pa
     file = tmp_path / "frames.npy"
     run = in_a_process(WITHOUT_GL.format(file=file), MUJOCO_GL="disable")
     assert run.returncode == 0, run.stderr
+    assert "casts rays" in run.stderr and "unset MUJOCO_GL" in run.stderr, run.stderr
     first, again, other = np.load(file)
     assert np.array_equal(first, again) and not np.array_equal(first, other)
     opengl = envs.make("reach-v1", image_size=32)
