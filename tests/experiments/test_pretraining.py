@@ -16,10 +16,11 @@ from PIL import Image
 
 from jepa_mpc.checkpoint import load_checkpoint
 from jepa_mpc.encoders.layers.pixels import IMAGENET_MEAN, IMAGENET_STD, NormalisePixels
+from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.encoders.released import RELEASES, Release, vjepa2
 from jepa_mpc.errors import BadCheckpoint, UnknownName
 from jepa_mpc.experiments.commands.probe import MISTAKES, draw, probe, samples, show, summary
-from jepa_mpc.face.evaluation.feature_probes import READERS, Samples, attentive, judge, linear
+from jepa_mpc.face.evaluation.feature_probes import READERS, AttentiveReader, Samples, attentive, judge, linear
 from jepa_mpc.face.evaluation.feature_sources import PLAIN, of_checkpoint, pixels, released
 from jepa_mpc.face.training.keeper import Keeper
 from jepa_mpc.face.training.pretrained import published_encoder
@@ -42,6 +43,16 @@ TINY = [*SYSTEM, "max_stride=1", "batch=4", "fit.steps=4", "fit.log_every=2", "f
 def configured(name, *overrides):
     with initialize_config_dir(str(ROOT / "configs"), version_base=None):
         return compose(name, list(overrides))
+
+
+def test_the_attentive_probe_is_attention_of_one_query_without_its_keys_and_values():
+    reader, tokens = AttentiveReader(9, 12, outputs=2), torch.randn(4, 9, 12, generator=generator(0))
+    draw_weights(reader, generator(1))
+    embedded = reader.embed(tokens) + reader.marks
+    keys, values = (x.unflatten(-1, (4, -1)).transpose(1, 2) for x in reader.to_kv(embedded).chunk(2, dim=-1))
+    query = reader.query.expand(4, -1, -1, -1)
+    wanted = reader.mix(torch.nn.functional.scaled_dot_product_attention(query, keys, values).flatten(1))
+    torch.testing.assert_close(reader(tokens), wanted, atol=1e-5, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
