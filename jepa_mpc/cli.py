@@ -31,6 +31,9 @@ COMMANDS: Mapping[str, Entry] = {
     "pick": Entry(script="zero_shot_pick", does="Pick and place towards goal images in unseen labs."),
     "train": Entry(script="train", does="Train a system on logs."),
     "collect": Entry(script="collect", does="Record reward-free motion in simulated labs."),
+    "workflow": Entry(
+        script="workflow", does="Run the commands of a plan in a row, such as those of a whole training."
+    ),
     "evaluate": Entry(script="evaluate", does="Score a world model in any environment, beside baselines."),
     "ingest": Entry(script="ingest", does="Turn a log of any format into a checked, memory-mapped cache."),
     "inspect": Entry(script="inspect_logs", does="Describe a folder of robot logs and report problems."),

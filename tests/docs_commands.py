@@ -24,6 +24,7 @@ SHRUNKEN: dict[str, list[str]] = {
     "convert": [],
     "ingest": ["workers=1"],
     "features": [],
+    "workflow": ["dry=true"],
 }
 """Script -> options that come last and make it short."""
 

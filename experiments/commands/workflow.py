@@ -1,0 +1,122 @@
+"""Several commands in a row: `jepa-mpc workflow plan=pick out=runs/pick` trains a world model from an empty folder.
+
+A plan lists commands as they are typed after `jepa-mpc`, with `${out}` and `${seed}` filled in. Each runs in a process
+of its own. A finished step leaves a note with its core minutes, so that the same command goes on with the step that was
+stopped, which resumes by itself. `--help` lists the options.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+import jepa_mpc
+from jepa_mpc.cli import COMMANDS
+from jepa_mpc.errors import choose
+from jepa_mpc.face.command_line import INTERRUPTED, Stopped
+from jepa_mpc.files import write_json
+from jepa_mpc.places import CONFIGS
+from jepa_mpc.plain_json import read_json_file
+from jepa_mpc.reporting.saving import markdown_table
+from jepa_mpc.runs.run_folder import claim_run
+
+PLANS = CONFIGS / "plans"
+RUN = "import sys; from jepa_mpc.cli import dispatch; sys.exit(dispatch(sys.argv[1:]))"
+
+
+def steps_of(plan: str, *, out: str, seed: int) -> list[list[str]]:
+    """The words of every command of a plan.
+
+    Args:
+        plan: A name of `configs/plans`, or a YAML file.
+        out: Folder of all that the steps make.
+        seed: Of the trainings.
+
+    Raises:
+        UnknownName: If there is no such plan or command.
+        ValueError: If the plan has no list of steps.
+    """
+    known = {path.stem: path for path in PLANS.glob("*.yaml")}
+    path = Path(plan) if Path(plan).suffix == ".yaml" else choose(known, plan, "plan")
+    found: Any = OmegaConf.merge(OmegaConf.load(path), {"out": out, "seed": seed})
+    lines = OmegaConf.to_container(found, resolve=True).get("steps")  # type: ignore[union-attr]
+    if not isinstance(lines, list) or not lines or not all(isinstance(line, str) and line.strip() for line in lines):
+        raise ValueError(f"{path} needs `steps:`, a list of commands such as: collect labs=20 out=${{out}}/log")
+    steps = [shlex.split(line) for line in lines]
+    for words in steps:
+        choose({name: name for name in COMMANDS if name != "workflow"}, words[0], "command")
+    return steps
+
+
+def work_off(steps: list[list[str]], folder: Path) -> list[float]:
+    """Run the steps that are not done; returns the core minutes of all.
+
+    Raises:
+        ValueError: If a step of this number was done with other words, or fails.
+        Stopped: If it was interrupted.
+    """
+    minutes = []
+    for number, words in enumerate(steps, start=1):
+        note = folder / "steps" / f"{number:02d}.json"
+        done = read_json_file(note) if note.exists() else None
+        if done is None:
+            print(f"[{number}/{len(steps)}] {shlex.join(words)}", flush=True)
+            done = {"words": words, "core_minutes": _run(words, f"in step {number} of {len(steps)}", folder)}
+            note.parent.mkdir(exist_ok=True)
+            write_json(note, done)
+        elif done["words"] != words:
+            raise ValueError(f"step {number} in {folder} was {shlex.join(done['words'])}: choose a new folder")
+        minutes.append(float(done["core_minutes"]))
+    return minutes
+
+
+def _run(words: list[str], where: str, folder: Path) -> float:
+    """Run one command; returns its core minutes, those of its own processes included."""
+    paths = [str(Path(jepa_mpc.__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    before = _children_s()
+    child = subprocess.Popen(
+        [sys.executable, "-c", RUN, *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
+    )
+    try:
+        status = child.wait()
+    except KeyboardInterrupt:
+        os.killpg(child.pid, signal.SIGINT)
+        child.wait()
+        status = INTERRUPTED
+    if status == INTERRUPTED:
+        raise Stopped(f"{where}: the same command with out={folder} goes on there")
+    if status:
+        raise ValueError(f"stopped {where} ({words[0]}, status {status}); the same command goes on there")
+    return (_children_s() - before) / 60
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@hydra.main(version_base=None, config_path=str(CONFIGS), config_name="workflow")
+def main(cfg: DictConfig) -> None:
+    """Run the plan, and print what each step took."""
+    folder = Path(str(cfg.out))
+    steps = steps_of(str(cfg.plan), out=str(cfg.out), seed=int(cfg.seed))
+    if cfg.dry:
+        print("\n".join(f"jepa-mpc {shlex.join(words)}" for words in steps))
+        return
+    claim_run(folder, "workflow", {"plan": str(cfg.plan), "seed": int(cfg.seed)})
+    minutes = work_off(steps, folder)
+    rows = [
+        [str(at), words[0], f"{spent:.1f}"] for at, (words, spent) in enumerate(zip(steps, minutes, strict=True), 1)
+    ]
+    print(markdown_table(["step", "command", "core minutes"], [*rows, ["", "all", f"{sum(minutes):.1f}"]]))
