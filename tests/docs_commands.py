@@ -24,12 +24,17 @@ SHRUNKEN: dict[str, list[str]] = {
     "convert": [],
     "ingest": ["workers=1"],
     "features": [],
+    "train_policy": ["episodes=4", "validation=0.25", "fit.steps=2", "fit.evaluate_every=1", "policy.hidden=16"],
+    "train_critic": ["episodes=4", "fit.steps=2", "fit.log_every=1", "batch=8", "hidden=16"],
     "workflow": ["dry=true"],
+    "zero_shot_pick": ["labs=1", "episodes=1", "budget=1", "baselines=false", "films=false", "workers=1"],
 }
 """Script -> options that come last and make it short."""
 
 EXCEPTIONS: dict[str, str] = {
     r"\bbench_\w+": "benchmarks run in tests/experiments in small settings; here their options are checked",
+    r"\bagent_ablations\b": "minutes each; its parts run in tests/experiments/test_agent_ablations.py",
+    r"\bimport_weights\b": "needs released weights",
     r"\brender_masks\b": "pictures are drawn in tests/experiments/test_render_masks.py",
     r"\brender_rollouts\b": "films run in tests/experiments in small settings; here their options are checked",
     r"\bserve\b": "runs until it is stopped; tests/compat/test_openpi.py runs it",

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from jepa_mpc.places import CONFIGS
 from tests.docs_blocks import PAGES, ROOT, blocks, shell_lines, unquoted
-from tests.docs_commands import EXCEPTIONS, STANDS_IN, furnish, session, shrunken
+from tests.docs_commands import EXCEPTIONS, SHRUNKEN, STANDS_IN, furnish, session, shrunken
 from tests.docs_programs import RELEASED, prepare, runnable
 
 LANGUAGES = {"bash", "python", "text", "mermaid", "xml", "yaml"}
@@ -95,6 +95,10 @@ def test_the_commands_run_in_small_settings(tmp_path):
         if done.returncode:
             failed.append(f"{script} {' '.join(options)}\n    {done.stderr.strip()[-600:]}")
     assert not failed, "\n".join(failed)
+
+
+def test_every_command_of_the_session_has_small_settings():
+    assert {script for script, _ in session()} <= set(SHRUNKEN)
 
 
 def test_every_exception_is_needed():

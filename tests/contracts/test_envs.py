@@ -178,10 +178,11 @@ def test_vectors_of_environments_move_as_single_ones(name, env):
 ASYNC = ["reach-v1", pytest.param("dmc-reacher-easy-v1", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("name", ASYNC, scope="module")
-def test_processes_of_their_own_move_as_single_ones(name, env):
+@pytest.mark.parametrize("kind", ASYNC)
+def test_processes_of_their_own_move_as_single_ones(kind):
+    env = envs.make(kind, **SMALL)
     env.reset(seed=0)  # an OpenGL context is open here while the others start
-    vector = envs.make_async(name, count=2, **SMALL)
+    vector = envs.make_async(kind, count=2, **SMALL)
     try:
         steps = np.stack([some_actions(env, 2, seed=number) for number in (0, 1)], axis=1)
         frames = [vector.reset(seed=[5, 6])[0]] + [vector.step(actions)[0] for actions in steps]
@@ -191,6 +192,7 @@ def test_processes_of_their_own_move_as_single_ones(name, env):
         alone = [env.reset(seed=5 + number)[0]] + [env.step(actions[number])[0] for actions in steps]
         for one, many in zip(alone, frames, strict=True):
             assert same(one, {name: values[number] for name, values in many.items()})
+    env.close()
 
 
 def test_render_draws_a_picture_for_people(name):
