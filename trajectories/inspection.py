@@ -152,7 +152,7 @@ def _remarks(log: Log, fields: dict[str, FieldReport], steps_s: list[float], fla
     """Sentences on data that is readable but suspicious."""
     yield from log.remarks
     if log.dt_s <= 0:
-        yield "the log does not say how many steps it has per second: give hz=..."
+        yield "the log does not say how many steps it has per second: give robot.hz=..."
     if steps_s and log.dt_s > 0 and max(abs(step - log.dt_s) for step in steps_s) > 0.2 * log.dt_s:
         yield f"timestamps are uneven: steps of {min(steps_s):.4f} to {max(steps_s):.4f} s, expected {log.dt_s:.4f} s"
     if not log.cameras:

@@ -55,7 +55,9 @@ def write_lerobot(
     """
     fps = round(1 / log.dt_s) if log.dt_s > 0 else 0
     if fps < 1 or abs(fps * log.dt_s - 1) > 1e-6:
-        raise ValueError(f"LeRobot counts whole frames per second, this log has steps of {log.dt_s} s: give hz=...")
+        raise ValueError(
+            f"LeRobot counts whole frames per second, this log has steps of {log.dt_s} s: give robot.hz=..."
+        )
     if frames != "image" and frames not in ENCODERS:
         raise ValueError(f"unknown frames {frames!r}; known: image, {', '.join(ENCODERS)}")
     with atomic_folder(folder) as draft:
