@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from jepa_mpc.experiments.evaluation.encoders.encoder_cells import TRAINED, TWIN
 from jepa_mpc.experiments.evaluation.sensors.sensor_jobs import SENSORS
@@ -73,6 +74,8 @@ def _curves(axes: Axes, curves: Mapping[Method, Curve]) -> None:
     ticks = sorted({100 * share for curve in curves.values() for share in curve})
     axes.set(xscale="log", yscale="log", xlabel="share of the labels, %")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))  # a logarithmic axis has too few powers of ten
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.minorticks_off()
 
 
