@@ -10,6 +10,7 @@ Both are tested once, when the adapter is made.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from jepa_mpc.envs.gym.lanes import SharedStates
 from jepa_mpc.envs.gym.making import box_of, budget_of, kept, made, name_of
 from jepa_mpc.envs.gym.moments import Moment
 from jepa_mpc.envs.gym.physics import moves_alike, plant_of
-from jepa_mpc.envs.gym.states import CopiedStates, MujocoStates, States, unshadow
+from jepa_mpc.envs.gym.states import CopiedStates, MujocoStates, States, aim, unshadow
 from jepa_mpc.envs.gym.view import RENDER, View, drawn, renders_nothing
 from jepa_mpc.envs.plant import Array, DirectPlant
 from jepa_mpc.interfaces import Cost
@@ -53,7 +54,9 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         render_mode: None or "rgb_array"; images need the latter.
         python: Another Python interpreter that runs the environment (see `envs.gym.bridge`), for packages that are
             incompatible with those of this one.
-        shadows: Whether the images of a MuJoCo environment have shadows, which take most of the time without a GPU.
+        shadows: Whether the images of a MuJoCo environment have shadows, mirrors and multisampling, which take most of
+            the time without a GPU.
+        viewpoint: Where the images of a MuJoCo environment are seen from (see `envs.gym.states.aim`).
         **settings: Arguments of `gymnasium.make`.
 
     Raises:
@@ -78,6 +81,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         render_mode: str | None = None,
         python: str | Path | None = None,
         shadows: bool = True,
+        viewpoint: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         if tuple(cameras) not in ((), (RENDER,)):
@@ -85,7 +89,8 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.cameras, self.image_size = tuple(cameras), image_size
         self.render_mode = "rgb_array" if cameras else render_mode
         settings |= {} if self.render_mode is None else {"render_mode": self.render_mode}
-        chosen = made(env, settings, python=python, shadows=shadows) if isinstance(env, str) else env
+        seen = {"shadows": shadows, "viewpoint": viewpoint}
+        chosen = made(env, settings, python=python, **seen) if isinstance(env, str) else env
         self.name = name_of(chosen)
         if cameras and not isinstance(env, str) and chosen.render_mode != "rgb_array":
             raise renders_nothing(self.name)
@@ -106,6 +111,8 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.course.begin(seed=0, options=dict(self.wanted.options))
         if not shadows and python is None:
             unshadow(self.own)
+        if viewpoint and python is None:
+            aim(self.own, viewpoint)
         if not isinstance(self.states, SharedStates):
             self.view.frames()  # refuses an environment that renders nothing
         self.observation_space: gymnasium.Space[Any] = self.view.space(goal=self.episode_goal.shown)

@@ -88,6 +88,12 @@ class EpisodeGoal:
             return self._ahead is not None and self.wanted.later.success(self._ahead)(moment)
         return (self.wanted.success or told)(moment)
 
+    def gap(self) -> float | None:
+        """Largest difference of the observation from that of a `later` goal, in tolerances; None for other goals."""
+        if self.wanted.later is None or self._ahead is None:
+            return None
+        return self.wanted.later.gap(self._ahead, self.course.moment.observation)
+
     def cost(self) -> Cost:
         """Distance of the observation to the goal's; without one, the negative reward, mean over the plan."""
         self.sensors()

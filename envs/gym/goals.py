@@ -56,8 +56,11 @@ class GymGoal:
         Distance of the observation to the goal's, in tolerances for `later` goals; the negative reward without a goal.
         """
         if self.later is not None:
-            widths = torch.from_numpy(np.concatenate([self.later.widths(length), [np.inf, np.inf]]))
-            return lambda now, goal: ((now - goal) / widths).square().sum(dim=-1).add(1e-12).sqrt()
+            widths = torch.from_numpy(self.later.widths(length))
+            axes = [axis for axis, width in enumerate(widths.isfinite().tolist()) if width]
+            return lambda now, goal: (
+                ((now[..., axes] - goal[..., axes]) / widths[axes]).square().sum(dim=-1).add(1e-12).sqrt()
+            )
         if self.observation is None:
             return lambda now, goal: -now[..., -2]
         return apart([axis for axis, value in enumerate(self.observation) if value is not None])

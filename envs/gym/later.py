@@ -70,6 +70,10 @@ class Later:
         """Whether a moment is near a row `(n,)`."""
         return near(self.observation(row), self.tolerance)
 
+    def gap(self, row: Array, observation: Array) -> float:
+        """The largest difference of an observation `(n,)` from a row `(n,)`, in tolerances."""
+        return float(np.max(np.abs(row - observation) / self.widths(len(row))))
+
 
 def play_ahead(
     course: Course, later: Later, *, seed: int, options: dict[str, Any], look: Callable[[], Picture]
@@ -89,7 +93,7 @@ def play_ahead(
     course.begin(seed=seed, options=options)
     start = course.moment
     low, high = (np.asarray(bound, dtype=np.float64) for bound in (course.space.low, course.space.high))
-    farthest, widths = 0.0, later.widths(len(start.observation))
+    farthest = 0.0
     for attempt in range(ATTEMPTS):
         stream = numpy_generator(seed, "later", attempt)
         motion = HeldActions(low=low, high=high, longest=later.longest)
@@ -104,7 +108,7 @@ def play_ahead(
             )
         if not later.success(row)(start):
             return row, picture
-        farthest = max(farthest, float(np.max(np.abs(row - start.observation) / widths)))
+        farthest = max(farthest, later.gap(row, start.observation))
     raise ValueError(
         f"{later.steps} random actions do not lead out of the tolerance in {ATTEMPTS} attempts, at most "
         f"{100 * farthest:.0f} % of it: more steps, a larger repeat, or less tolerance"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ from jepa_mpc.types import ActionBox
 
 
 def made(
-    name: str, settings: dict[str, Any], *, python: str | Path | None = None, shadows: bool = True
+    name: str,
+    settings: dict[str, Any],
+    *,
+    python: str | Path | None = None,
+    shadows: bool = True,
+    viewpoint: Mapping[str, Any] | None = None,
 ) -> gymnasium.Env[Any, Any]:
     """Make the environment of an id, in another Python if one is given.
 
@@ -28,6 +34,7 @@ def made(
         settings: Arguments of `gymnasium.make`.
         python: The other Python.
         shadows: Whether there its images have shadows.
+        viewpoint: Where they are seen from there (see `envs.gym.states.aim`).
 
     Raises:
         UnknownName: If there is no such id; lists similar ones.
@@ -35,7 +42,7 @@ def made(
         BrokenBridge: If the other Python cannot make it.
     """
     if python is not None:
-        return BridgedEnv(name, python=python, shadows=shadows, **settings)
+        return BridgedEnv(name, python=python, shadows=shadows, viewpoint=viewpoint, **settings)
     try:
         return gymnasium.make(name, **settings)
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import gymnasium
@@ -15,6 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+ROBOTS = ("point_env", "ant_env")
+"""Attributes under which an environment may hold the one that it simulates."""
+
+VIEWPOINT = frozenset({"distance", "azimuth", "elevation", "lookat"})
+"""Fields of MuJoCo's free camera."""
 
 KEPT = 64
 """Number of stored copies; older ones are dropped."""
@@ -205,7 +211,7 @@ def plain_mujoco(env: Any) -> bool:
 def simulated(env: gymnasium.Env[Any, Any]) -> tuple[Any, Any] | None:
     """MuJoCo's model and data, if an environment (or the one it wraps) exposes them."""
     inner: Any = env.unwrapped
-    for owner in (inner, getattr(inner, "point_env", None), getattr(inner, "ant_env", None)):
+    for owner in (inner, *(getattr(inner, name, None) for name in ROBOTS)):
         for model, data in (("model", "data"), ("_model", "_data")):
             if type(getattr(owner, model, None)).__name__ == "MjModel":
                 return getattr(owner, model), getattr(owner, data)
@@ -223,7 +229,9 @@ def seeded_reset(env: gymnasium.Env[Any, Any], *, seed: int | None, options: dic
 
 
 def unshadow(env: gymnasium.Env[Any, Any]) -> None:
-    """Switch off the shadows in the images of a MuJoCo environment: without a GPU they take most of the time.
+    """Leave out what takes most of the time of a MuJoCo image without a GPU: shadows, mirrors and multisampling.
+
+    Multisampling is chosen with the first image, so that this has to come before it.
 
     Raises:
         ValueError: If it does not expose MuJoCo's model.
@@ -231,7 +239,32 @@ def unshadow(env: gymnasium.Env[Any, Any]) -> None:
     model_and_data = simulated(env)
     if model_and_data is None:
         raise ValueError("shadows=False is for MuJoCo environments; this one does not expose MuJoCo's model")
-    model_and_data[0].light_castshadow[:] = 0
+    model = model_and_data[0]
+    model.light_castshadow[:] = 0
+    model.mat_reflectance[:] = 0
+    model.vis.quality.offsamples = 0
+
+
+def aim(env: gymnasium.Env[Any, Any], viewpoint: Mapping[str, Any]) -> None:
+    """Show the images of a MuJoCo environment of gymnasium's own renderer from another place; before the first image.
+
+    Args:
+        env: The environment.
+        viewpoint: Fields of MuJoCo's free camera: `distance` (m), `azimuth`, `elevation` (degrees), `lookat` (m, `3`).
+
+    Raises:
+        ValueError: If there is no such renderer, or a field is unknown.
+    """
+    unknown = set(viewpoint) - VIEWPOINT
+    if unknown:
+        raise ValueError(f"viewpoint takes {', '.join(sorted(VIEWPOINT))}, got {', '.join(sorted(unknown))}")
+    inner: Any = env.unwrapped
+    owners = (inner, *(getattr(inner, name, None) for name in ROBOTS))
+    renderers = [one for owner in owners if (one := getattr(owner, "mujoco_renderer", None)) is not None]
+    if not renderers:
+        raise ValueError("viewpoint= is for environments that draw by gymnasium's MuJoCo renderer; this one does not")
+    for renderer in renderers:
+        renderer.default_cam_config, renderer.camera_id = dict(viewpoint), -1
 
 
 def _copied(env: Any) -> Any:

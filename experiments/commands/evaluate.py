@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
+from jepa_mpc.face.agents import WINDOW
 from jepa_mpc.face.command_line import Stopped
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.scoring import POLICY, TRUE, WORLD_MODEL, Scoring, markdown, summary
@@ -79,7 +80,7 @@ def scoring_of(options: str) -> Scoring:
     settings = PlanSettings(planner=name, arguments=arguments, effort=cfg["effort"], execute=cfg["execute"])
     asked = {
         name: cfg[name]
-        for name in ("task", "checkpoint", "horizon", "seed", "goal", "env", "policy", "device", "copies")
+        for name in ("task", "checkpoint", "horizon", "seed", "goal", "env", "policy", "device", "copies", "context")
     }
     return Scoring(settings=settings, **asked)
 
@@ -172,6 +173,8 @@ def options_of(cfg: DictConfig) -> dict[str, Any]:
     for name in ("episodes", "execute", "workers", "copies"):
         if type(options[name]) is not int or options[name] < 1:
             raise ValueError(f"{name} must be a whole number from 1, got {options[name]!r}")
+    if options["context"] not in range(1, WINDOW + 1):
+        raise ValueError(f"context must be a whole number from 1 to {WINDOW}, got {options['context']!r}")
     if POLICY in (options["methods"] or ()) and options["policy"] is None:
         raise ValueError("the method policy needs policy=FILE.py:NAME")
     return options

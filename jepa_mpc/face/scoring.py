@@ -14,6 +14,7 @@ import numpy as np
 
 from jepa_mpc import envs
 from jepa_mpc.envs.baselines import DoNothing, Policy, PolicyAgent, RandomActions, SideBySideAgent
+from jepa_mpc.envs.gym.adapter import GymEnv
 from jepa_mpc.envs.true_dynamics import true_dynamics
 from jepa_mpc.episode import Alone, PlayedEpisode, run_episodes
 from jepa_mpc.errors import choose
@@ -48,6 +49,7 @@ class Scoring:
         policy: A further policy to evaluate (see `motion_of`), or None.
         device: Device of the networks.
         copies: Copies of a gymnasium environment that are played side by side.
+        context: Frames that the world model sees before it predicts, 1 or 2: two show how fast things move.
     """
 
     task: str
@@ -60,11 +62,16 @@ class Scoring:
     policy: str | None = None
     device: str = "cpu"
     copies: int = 1
+    context: int = 1
 
     @cached_property
     def model(self) -> WorldModel | None:
         """The world model."""
-        return None if self.checkpoint is None else load_world_model(self.checkpoint, device=self.device)
+        return (
+            None
+            if self.checkpoint is None
+            else load_world_model(self.checkpoint, context=self.context, device=self.device)
+        )
 
     @cached_property
     def environment(self) -> Any:
@@ -162,6 +169,7 @@ class Scoring:
                 "steps": len(played.actions),
                 "return": None if not hasattr(one, "moment") else one.moment.total,
                 "distances_m": played.distances,
+                "gap": one.episode_goal.gap() if isinstance(one, GymEnv) else None,
                 "broken": played.broken,
                 "ms_per_decision": statistics.fmean(played.wall_ms) if played.wall_ms else 0.0,
                 "film": None if film is None else film.name,

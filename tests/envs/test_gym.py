@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from importlib.util import find_spec
 
@@ -15,6 +16,7 @@ from gymnasium.envs.mujoco.inverted_pendulum_v5 import InvertedPendulumEnv
 from jepa_mpc import envs
 from jepa_mpc.envs.gym.adapter import GymEnv
 from jepa_mpc.envs.gym.goals import GOALS, GymGoal
+from jepa_mpc.envs.gym.later import Later
 from jepa_mpc.envs.gym.moments import near
 from jepa_mpc.envs.gym.states import MujocoStates, simulated
 from jepa_mpc.envs.gym.stepping import SteppingDynamics
@@ -152,6 +154,22 @@ def test_an_environment_of_ones_own_is_planned_in(observation):
     assert any(played.reached) and not played.reached[0]
 
 
+def test_a_state_later_is_planned_to_in_the_simulator():
+    from jepa_mpc.episode import run_episode
+    from jepa_mpc.face.agents import true_dynamics_agent
+    from jepa_mpc.face.loading import plan_settings
+
+    later = Later(steps=6, axes=[8, 9], tolerance=0.02)
+    env = GymEnv("Reacher-v5", goal=GymGoal(later=later), budget=8)
+    settings = plan_settings(
+        {"_target_": "cem", "num_samples": 32, "num_elites": 6, "num_iterations": 4}, horizon=3, execute=1
+    )
+    agent = true_dynamics_agent(env, settings, seed=0, cost=env.cost())
+    env.reset(seed=0)
+    played = run_episode(env, agent)
+    assert env.usual_dynamics == "simulator" and any(played.reached) and not played.reached[0]
+
+
 def test_a_copy_that_is_forgotten_is_refused_and_the_newest_are_kept():
     env = GymEnv(Cart(), goal=GymGoal(success=lambda moment: False), budget=200)
     env.reset(seed=0)
@@ -282,11 +300,28 @@ def test_shadows_can_be_left_out_of_mujocos_images_and_of_no_others():
     drawn = []
     for shadows in (True, False):
         env = GymEnv("Pusher-v5", cameras=("render",), shadows=shadows)
-        drawn.append(int(simulated(env.own)[0].light_castshadow.sum()))
+        model = simulated(env.own)[0]
+        drawn.append((int(model.light_castshadow.sum()), model.vis.quality.offsamples))
         env.close()
-    assert drawn[0] > 0 and drawn[1] == 0
+    assert drawn[0][0] > 0 and drawn[0][1] > 0 and drawn[1] == (0, 0)
     with pytest.raises(ValueError, match="shadows=False is for MuJoCo environments"):
         GymEnv("Pendulum-v1", shadows=False)
+
+
+@pytest.mark.render
+def test_mujocos_images_can_be_seen_from_another_place_and_no_others():
+    above = {"distance": 2.0, "azimuth": 90.0, "elevation": -90.0, "lookat": [0.0, 0.0, 0.0]}
+    pictures = []
+    for settings in ({}, {"viewpoint": above}, {"viewpoint": above, "python": sys.executable}):
+        env = GymEnv("Reacher-v5", cameras=("render",), image_size=32, width=64, height=64, **settings)
+        env.reset(seed=0)
+        pictures.append(env.observation().frames.float())
+        env.close()
+    assert (pictures[0] - pictures[1]).abs().mean() > 3 and (pictures[1] - pictures[2]).abs().mean() < 1
+    with pytest.raises(ValueError, match="viewpoint takes azimuth, distance, elevation, lookat, got zoom"):
+        GymEnv("Reacher-v5", viewpoint={"zoom": 2})
+    with pytest.raises(ValueError, match="draw by gymnasium's MuJoCo renderer"):
+        GymEnv("Pendulum-v1", viewpoint=above)
 
 
 class Deaf(Stacked):

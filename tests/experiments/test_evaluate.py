@@ -195,6 +195,7 @@ def test_all_methods_play_the_same_episodes_and_a_run_goes_on(module, log, check
     assert list(report["summary"]) == ["world model", "policy", "true dynamics", "random", "do nothing"]
     truth, nothing = report["summary"]["true dynamics"], report["summary"]["do nothing"]
     assert truth["success"] == 1.0 and nothing["success"] == 0.0 and truth["wilson_95"][1] == pytest.approx(1.0)
+    assert all(one["success"] == (one["gap"] <= 1) for one in report["episodes"])
     assert {one["seed"] for one in report["episodes"] if one["episode"] == 1} == {
         one["seed"] for one in report["episodes"] if one["method"] == "random" and one["episode"] == 1
     }
@@ -218,9 +219,10 @@ def test_copies_play_the_episodes_that_are_played_one_by_one(module, checkpoint,
         reports.append({(one["method"], one["episode"]): one for one in report["episodes"]})
     assert len(reports[0]) == 20 and reports[0].keys() == reports[1].keys()
     for key, one in reports[0].items():
-        gained = one.pop("return"), reports[1][key].pop("return")
+        for name in ("return", "gap"):
+            gained = one.pop(name), reports[1][key].pop(name)
+            assert gained[0] == pytest.approx(gained[1], abs=1e-2 if key[0] == "world model" else 0)
         assert one == reports[1][key]
-        assert gained[0] == pytest.approx(gained[1], abs=1e-3 if key[0] == "world model" else 0)
     assert sorted(path.name for path in (tmp_path / "3/videos").iterdir()) == [
         "world_model-000.mp4", "world_model-001.mp4",
     ]  # fmt: skip
@@ -232,6 +234,7 @@ def test_copies_play_the_episodes_that_are_played_one_by_one(module, checkpoint,
         (["methods=[dance]"], UnknownName, "unknown method 'dance'"),
         (["methods=[policy]"], ValueError, "needs policy=FILE.py:NAME"),
         (["episodes=0"], ValueError, "episodes must be a whole number from 1"),
+        (["context=3"], ValueError, "context must be a whole number from 1 to 2"),
         (["copies=0"], ValueError, "copies must be a whole number from 1"),
         (["task=cart-pole-v1", "copies=2"], ValueError, "are for environments of gymnasium"),
         (["env={copies: 2}"], ValueError, "is an option of its own"),

@@ -7,7 +7,7 @@ import torch
 
 from jepa_mpc.encoders.layers.weights import draw_weights
 from jepa_mpc.seeding import generator
-from jepa_mpc.world_model.parts.position_head import HindsightDisplacement, TokenPlaces
+from jepa_mpc.world_model.parts.position_head import HindsightDisplacement, MeasuredPosition, TokenPlaces
 
 WIDTH = 12
 
@@ -109,3 +109,15 @@ def test_a_head_that_looks_at_tokens_learns_displacements():
     loss.backward()
     assert head.metres(latents).shape == (8, 4, 3)
     assert all(weight.grad.abs().sum() > 0 for weight in head.parameters())
+
+
+def test_a_measured_position_is_read_from_seen_and_predicted_latents():
+    head = MeasuredPosition(WIDTH, entries=[2, 0], unit_m=0.5).double()
+    latents = torch.randn(5, 7, 1, WIDTH, generator=generator(1), dtype=torch.float64)
+    places = head.metres(latents).detach()
+    batch = {"proprio": torch.stack([places[..., 1], torch.zeros(5, 7), places[..., 0]], dim=-1)}
+    assert head(latents, batch) < 1e-24 and head(latents[:, 2:4], batch, first=2) < 1e-24
+    assert head(latents[:, 1:], batch) > 1e-3
+    for entries, match in (([], "entries must name the numbers"), ([3], "some of the 3 numbers")):
+        with pytest.raises(ValueError, match=match):
+            MeasuredPosition(WIDTH, entries=entries).double()(latents, batch)

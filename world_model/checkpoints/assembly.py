@@ -39,7 +39,7 @@ from jepa_mpc.world_model.parts.objectives.think_views import ClipViews, cut
 from jepa_mpc.world_model.parts.objectives.views import ToCentre, Views
 from jepa_mpc.world_model.parts.photometric import Blur, Grey, Solarise, Sometimes, StandardJitter
 from jepa_mpc.world_model.parts.poses import ArmPose, GivenPose, HandPose
-from jepa_mpc.world_model.parts.position_head import FirstToken, HindsightDisplacement, TokenPlaces
+from jepa_mpc.world_model.parts.position_head import FirstToken, HindsightDisplacement, MeasuredPosition, TokenPlaces
 from jepa_mpc.world_model.parts.predictors.block_causal import BlockCausalSizes
 from jepa_mpc.world_model.parts.predictors.forms import published_sizes
 from jepa_mpc.world_model.parts.predictors.trunk import TrunkSizes
@@ -92,6 +92,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "keypoint_encoder": KeypointEncoder,
     "leworldmodel_sizes": published_sizes,
     "legacy_object_mask": LegacyObjectMask,
+    "measured_position": MeasuredPosition,
     "motion_weights": MotionWeights,
     "normalise_pixels": NormalisePixels,
     "object_mask": ObjectMask,

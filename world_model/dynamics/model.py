@@ -21,7 +21,7 @@ from jepa_mpc.world_model.dynamics.learned import LearnedDynamics
 from jepa_mpc.world_model.parts.distances import AbsoluteError
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.poses import PoseReader, check_pose
-from jepa_mpc.world_model.parts.position_head import HindsightDisplacement
+from jepa_mpc.world_model.parts.position_head import HindsightDisplacement, MeasuredPosition
 from jepa_mpc.world_model.parts.readouts import HindsightReading
 from jepa_mpc.world_model.perception.images import ImagePerception
 
@@ -190,7 +190,7 @@ def latent_world_model(
         ValueError: If `context` exceeds the predictor's window.
     """
     head = dict(objective.parts.items()).get(POSITION_HEAD)
-    position = head.metres if isinstance(head, HindsightDisplacement) else None
+    position = head.metres if isinstance(head, HindsightDisplacement | MeasuredPosition) else None
     gap = absolute if position is None and isinstance(objective.distance, AbsoluteError) else squared
     reader = objective.predictor.proprio
     return WorldModel(

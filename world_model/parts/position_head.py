@@ -6,11 +6,13 @@ The target is the sum of the actions between two frames of a window, so it needs
 dynamics over many steps, with every later frame as a goal in hindsight (Andrychowicz et al. 2017, arXiv:1707.01495).
 Since the head sees one frame at a time and is linear, the latent must represent position linearly: |W (z - z_goal)|
 grows with the true distance, where the plain latent distance saturates. Frozen latents of many tokens cannot adapt:
-`TokenPlaces` then precedes the linear map.
+`TokenPlaces` then precedes the linear map. Where actions are no displacements, `MeasuredPosition` learns the same map
+from positions in the log.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -87,3 +89,43 @@ class HindsightDisplacement(nn.Module):
     def metres(self, latents: Annotated[Tensor, "... N D"]) -> Annotated[Tensor, "... axes"]:
         """Position of a state in metres, up to a constant per lab: only differences are meaningful."""
         return self.unit_m * self.linear(self.look(latents))
+
+
+class MeasuredPosition(nn.Module):
+    """A position head for logs that measure the position: it is read from latents, seen or predicted.
+
+        loss = mean over t of |W z_t + b - x_t|^2
+
+    Args:
+        width: Width of a flattened state, N times D.
+        entries: Indices of the position in a row of proprioception.
+        unit_m: Unit of length in the loss, in metres (or whatever the entries are in).
+
+    Raises:
+        ValueError: If there are no entries.
+    """
+
+    def __init__(self, width: int, *, entries: Sequence[int], unit_m: float = 0.1) -> None:
+        super().__init__()
+        if not entries:
+            raise ValueError("entries must name the numbers of the observation that are a position, e.g. [0, 1]")
+        self.entries, self.unit_m = list(entries), unit_m
+        self.linear = nn.Linear(width, len(self.entries))
+
+    def forward(
+        self, latents: Latents, batch: Mapping[str, Tensor], *, first: int = 0, seen: Latents | None = None
+    ) -> Tensor:
+        """The loss of latents B T N D of the observations from `first` on; the batch has `proprio` B T P.
+
+        Raises:
+            ValueError: If the log has no such entries.
+        """
+        measured = batch["proprio"][:, first : first + latents.shape[1]]
+        if not -measured.shape[-1] <= min(self.entries) <= max(self.entries) < measured.shape[-1]:
+            raise ValueError(f"entries must name some of the {measured.shape[-1]} numbers logged, got {self.entries}")
+        places = measured[..., self.entries].to(latents.dtype) / self.unit_m
+        return (self.linear(latents.flatten(-2)) - places).square().sum(-1).mean()
+
+    def metres(self, latents: Annotated[Tensor, "... N D"]) -> Annotated[Tensor, "... entries"]:
+        """Position of a state in metres (or the unit of the entries)."""
+        return self.unit_m * self.linear(latents.flatten(-2))

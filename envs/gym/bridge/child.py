@@ -60,6 +60,8 @@ class Served:
         first = self._row(first)
         if not told.get("shadows", True):
             states.unshadow(env)
+        if told.get("viewpoint"):
+            states.aim(env, told["viewpoint"])
         picture = self._picture() if told["settings"].get("render_mode") == "rgb_array" else None
         shape = (0, 0, 0) if picture is None else picture.shape
         actions = int(numpy.prod(getattr(env.action_space, "shape", None) or (0,)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,7 +35,8 @@ class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
         python: The Python interpreter; it needs gymnasium 1.x and nothing of this package.
         patience_s: Time limit of one step (s).
         render_mode: None or "rgb_array".
-        shadows: Whether the images of a MuJoCo environment have shadows.
+        shadows: Whether the images of a MuJoCo environment have shadows, mirrors and multisampling.
+        viewpoint: Another viewpoint of those images (see `envs.gym.states.aim`).
         **settings: Arguments of `gymnasium.make`, JSON values.
 
     Raises:
@@ -50,11 +52,12 @@ class BridgedEnv(gymnasium.Env[Array, NDArray[Any]]):
         patience_s: float = 30.0,
         render_mode: str | None = None,
         shadows: bool = True,
+        viewpoint: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         self.name, self.render_mode, self.patience_s = env, render_mode, patience_s
         drawn = {} if render_mode is None else {"render_mode": render_mode}
-        asked = {"id": env, "settings": {**drawn, **settings}, "shadows": shadows}
+        asked = {"id": env, "settings": {**drawn, **settings}, "shadows": shadows, "viewpoint": viewpoint}
         self._child = ChildProcess(env, Path(python))
         self._line = self._child.line
         try:
