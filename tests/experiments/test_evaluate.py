@@ -219,9 +219,9 @@ def test_copies_play_the_episodes_that_are_played_one_by_one(module, checkpoint,
         reports.append({(one["method"], one["episode"]): one for one in report["episodes"]})
     assert len(reports[0]) == 20 and reports[0].keys() == reports[1].keys()
     for key, one in reports[0].items():
-        for name in ("return", "gap"):
+        for name, slack in (("return", 1e-3), ("gap", 1e-2)):  # gaps are in tolerances of 0.15
             gained = one.pop(name), reports[1][key].pop(name)
-            assert gained[0] == pytest.approx(gained[1], abs=1e-2 if key[0] == "world model" else 0)
+            assert gained[0] == pytest.approx(gained[1], abs=slack if key[0] == "world model" else 0)
         assert one == reports[1][key]
     assert sorted(path.name for path in (tmp_path / "3/videos").iterdir()) == [
         "world_model-000.mp4", "world_model-001.mp4",
