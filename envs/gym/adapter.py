@@ -89,7 +89,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self.cameras, self.image_size = tuple(cameras), image_size
         self.render_mode = "rgb_array" if cameras else render_mode
         settings |= {} if self.render_mode is None else {"render_mode": self.render_mode}
-        seen = {"shadows": shadows, "viewpoint": viewpoint}
+        seen: dict[str, Any] = {"shadows": shadows, "viewpoint": viewpoint}
         chosen = made(env, settings, python=python, **seen) if isinstance(env, str) else env
         self.name = name_of(chosen)
         if cameras and not isinstance(env, str) and chosen.render_mode != "rgb_array":
