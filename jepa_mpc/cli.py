@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ def run_command(command: Entry, *, usage: str) -> None:
         print(help_text(command.does, usage=usage, options=options, groups=groups))
         return
     sys.argv[1:] = spelled_out(command, sys.argv[1:])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends a command as Ctrl-C does
     try:
         module = importlib.import_module(f"jepa_mpc.experiments.commands.{command.script}")
         from jepa_mpc.face.command_line import run

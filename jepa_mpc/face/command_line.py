@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -29,7 +28,7 @@ class Stopped(KeyboardInterrupt):
 def run(command: Callable[[], None], *, name: str) -> None:
     """Run a hydra command.
 
-    A mistake in its options ends it with a one-line error and status 1, Ctrl-C or SIGTERM with status 130.
+    A mistake in its options ends it with a one-line error and status 1, Ctrl-C with status 130.
 
     Args:
         command: The function made by `hydra.main`.
@@ -39,7 +38,6 @@ def run(command: Callable[[], None], *, name: str) -> None:
     dashed = [word for word in sys.argv[1:] if word.startswith("--") and word[2:3].isalpha() and _is_option(word)]
     if dashed:
         sys.exit(f"{name}: options are written option=value, without dashes: {dashed[0].lstrip('-')}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # treat SIGTERM as Ctrl-C
     try:
         command()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
