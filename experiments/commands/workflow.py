@@ -29,7 +29,7 @@ from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.reporting.saving import markdown_table
 from jepa_mpc.runs.run_folder import claim_run
 
-PLANS = CONFIGS / "plans"
+PLANS = CONFIGS / "workflows"
 RUN = "import sys; from jepa_mpc.cli import dispatch; sys.exit(dispatch(sys.argv[1:]))"
 
 
@@ -37,7 +37,7 @@ def steps_of(plan: str, *, out: str, seed: int) -> list[list[str]]:
     """The words of every command of a plan.
 
     Args:
-        plan: A name of `configs/plans`, or a YAML file.
+        plan: A name of `configs/workflows`, or a YAML file.
         out: Folder of all that the steps make.
         seed: Of the trainings.
 

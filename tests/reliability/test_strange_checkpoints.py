@@ -179,7 +179,7 @@ def systems() -> dict[str, Any]:
     with initialize_config_dir(str(CONFIGS), version_base=None):
         for path in sorted((CONFIGS / "system").glob("*.yaml")):
             measured = ["system.action_dim=2", "system.preprocess.size=[3,64,64]"]  # else as in the log
-            made = compose("train", [f"system={path.stem}", *(measured if path.stem == "environment" else [])])
+            made = compose("train", [f"system={path.stem}", *(measured if path.stem.startswith("environment") else [])])
             found[path.stem] = OmegaConf.to_container(made.system, resolve=True)
     return found
 
