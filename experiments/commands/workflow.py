@@ -1,8 +1,8 @@
 """Several commands in a row: `jepa-mpc workflow plan=pick out=runs/pick` trains a world model from an empty folder.
 
 A plan lists commands as they are typed after `jepa-mpc`, with `${out}` and `${seed}` filled in. Each runs in a process
-of its own. A finished step leaves a note with its core minutes, so that the same command goes on with the step that was
-stopped, which resumes by itself. `--help` lists the options.
+of its own, and leaves a note with its core minutes, also where it is stopped. The same command goes on with the step
+that was stopped, which resumes by itself. `--help` lists the options.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from jepa_mpc.reporting.saving import markdown_table
 from jepa_mpc.runs.run_folder import claim_run
 
 PLANS = CONFIGS / "workflows"
-RUN = "import sys; from jepa_mpc.cli import dispatch; sys.exit(dispatch(sys.argv[1:]))"
+RUN = "from jepa_mpc.cli import main; main()"
 
 
 def steps_of(plan: str, *, out: str, seed: int) -> list[list[str]]:
@@ -67,38 +67,40 @@ def work_off(steps: list[list[str]], folder: Path) -> list[float]:
     minutes = []
     for number, words in enumerate(steps, start=1):
         note = folder / "steps" / f"{number:02d}.json"
-        done = read_json_file(note) if note.exists() else None
-        if done is None:
+        known = read_json_file(note) if note.exists() else {"words": words, "core_minutes": 0.0, "done": False}
+        if known["words"] != words:
+            raise ValueError(f"step {number} in {folder} was {shlex.join(known['words'])}: choose a new folder")
+        if not known["done"]:
             print(f"[{number}/{len(steps)}] {shlex.join(words)}", flush=True)
-            done = {"words": words, "core_minutes": _run(words, f"in step {number} of {len(steps)}", folder)}
+            before = _children_s()
+            status = _run(words)
+            known["core_minutes"] += (_children_s() - before) / 60
+            known["done"] = status == 0
             note.parent.mkdir(exist_ok=True)
-            write_json(note, done)
-        elif done["words"] != words:
-            raise ValueError(f"step {number} in {folder} was {shlex.join(done['words'])}: choose a new folder")
-        minutes.append(float(done["core_minutes"]))
+            write_json(note, known)
+            where = f"in step {number} of {len(steps)}"
+            if status == INTERRUPTED:
+                raise Stopped(f"{where}: the same command with out={folder} goes on there")
+            if status:
+                raise ValueError(f"stopped {where} ({words[0]}, status {status}); the same command goes on there")
+        minutes.append(float(known["core_minutes"]))
     return minutes
 
 
-def _run(words: list[str], where: str, folder: Path) -> float:
-    """Run one command; returns its core minutes, those of its own processes included."""
+def _run(words: list[str]) -> int:
+    """Run one command; returns its exit status, that of an interrupt if this process is interrupted."""
     paths = [str(Path(jepa_mpc.__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    before = _children_s()
     child = subprocess.Popen(
         [sys.executable, "-c", RUN, *words],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
     )
     try:
-        status = child.wait()
+        return child.wait()
     except KeyboardInterrupt:
         os.killpg(child.pid, signal.SIGINT)
         child.wait()
-        status = INTERRUPTED
-    if status == INTERRUPTED:
-        raise Stopped(f"{where}: the same command with out={folder} goes on there")
-    if status:
-        raise ValueError(f"stopped {where} ({words[0]}, status {status}); the same command goes on there")
-    return (_children_s() - before) / 60
+        return INTERRUPTED
 
 
 def _children_s() -> float:

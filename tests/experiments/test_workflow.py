@@ -66,8 +66,10 @@ def test_what_stops_is_named_and_goes_on_there(plan, monkeypatch, program, error
     with pytest.raises(error, match="in step 2 of 2"):
         workflow.work_off(steps, folder)
     monkeypatch.setattr(workflow, "RUN", WRITE)
-    workflow.work_off(steps, folder)
+    stopped = json.loads((folder / "steps" / "02.json").read_text())
+    minutes = workflow.work_off(steps, folder)
     assert (folder / "a").read_text() == "collect" and (folder / "b").read_text() == "train"
+    assert not stopped["done"] and minutes[1] >= stopped["core_minutes"] > 0
 
 
 @pytest.mark.parametrize("text", ["", "steps: []\n", "steps: collect\n", "steps: [3]\n"])
