@@ -18,10 +18,11 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 import jepa_mpc
 from jepa_mpc.cli import COMMANDS
-from jepa_mpc.errors import choose
+from jepa_mpc.errors import UnknownName, choose
 from jepa_mpc.face.command_line import INTERRUPTED, Stopped
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CONFIGS
@@ -112,13 +113,16 @@ def _children_s() -> float:
 def main(cfg: DictConfig) -> None:
     """Run the plan, and print what each step took."""
     folder = Path(str(cfg.out))
-    steps = steps_of(str(cfg.plan), out=str(cfg.out), seed=int(cfg.seed))
-    if cfg.dry:
-        print("\n".join(f"jepa-mpc {shlex.join(words)}" for words in steps))
-        return
-    claim_run(folder, "workflow", {"plan": str(cfg.plan), "seed": int(cfg.seed)})
-    minutes = work_off(steps, folder)
-    rows = [
-        [str(at), words[0], f"{spent:.1f}"] for at, (words, spent) in enumerate(zip(steps, minutes, strict=True), 1)
-    ]
+    try:
+        if type(cfg.seed) is not int:
+            raise ValueError(f"seed must be a whole number, got {cfg.seed!r}")
+        steps = steps_of(str(cfg.plan), out=str(cfg.out), seed=cfg.seed)
+        if cfg.dry:
+            print("\n".join(f"jepa-mpc {shlex.join(words)}" for words in steps))
+            return
+        claim_run(folder, "workflow", {"plan": str(cfg.plan), "seed": cfg.seed})
+        minutes = work_off(steps, folder)
+    except (UnknownName, ValueError, OSError, YAMLError) as mistake:
+        sys.exit(f"workflow: {' '.join(str(mistake).split())}")
+    rows = [[str(at), words[0], f"{spent:.1f}"] for at, (words, spent) in enumerate(zip(steps, minutes, strict=True), 1)]
     print(markdown_table(["step", "command", "core minutes"], [*rows, ["", "all", f"{sum(minutes):.1f}"]]))
