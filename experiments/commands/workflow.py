@@ -124,5 +124,5 @@ def main(cfg: DictConfig) -> None:
         minutes = work_off(steps, folder)
     except (UnknownName, ValueError, OSError, YAMLError) as mistake:
         sys.exit(f"workflow: {' '.join(str(mistake).split())}")
-    rows = [[str(at), words[0], f"{spent:.1f}"] for at, (words, spent) in enumerate(zip(steps, minutes, strict=True), 1)]
-    print(markdown_table(["step", "command", "core minutes"], [*rows, ["", "all", f"{sum(minutes):.1f}"]]))
+    rows = [[words[0], f"{spent:.1f}"] for words, spent in zip(steps, minutes, strict=True)]
+    print(markdown_table(["command", "core minutes"], [*rows, ["all", f"{sum(minutes):.1f}"]]))
