@@ -18,7 +18,6 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
 
 import jepa_mpc
 from jepa_mpc.cli import COMMANDS
@@ -122,7 +121,7 @@ def main(cfg: DictConfig) -> None:
             return
         claim_run(folder, "workflow", {"plan": str(cfg.plan), "seed": cfg.seed})
         minutes = work_off(steps, folder)
-    except (UnknownName, ValueError, OSError, YAMLError) as mistake:
+    except (UnknownName, ValueError, OSError) as mistake:
         sys.exit(f"workflow: {' '.join(str(mistake).split())}")
     rows = [[words[0], f"{spent:.1f}"] for words, spent in zip(steps, minutes, strict=True)]
     print(markdown_table(["command", "core minutes"], [*rows, ["all", f"{sum(minutes):.1f}"]]))

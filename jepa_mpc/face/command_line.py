@@ -10,6 +10,7 @@ from typing import NoReturn
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 HYDRA_FLAGS = (
     *("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion"),
@@ -40,7 +41,7 @@ def run(command: Callable[[], None], *, name: str) -> None:
         sys.exit(f"{name}: options are written option=value, without dashes: {dashed[0].lstrip('-')}")
     try:
         command()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         sys.exit(f"{name}: {sentence(error)}")
     except Stopped as stop:
         interrupted(f"{name}: stopped {stop}")

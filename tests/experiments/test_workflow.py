@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from jepa_mpc.cli import COMMANDS
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.experiments.commands import workflow
-from jepa_mpc.face.command_line import Stopped
+from jepa_mpc.face.command_line import Stopped, run
 from jepa_mpc.places import CONFIGS
 
 WRITE = "import sys; open(sys.argv[2].partition('=')[2], 'a').write(sys.argv[1])"
@@ -85,3 +85,11 @@ def test_unknown_plans_and_commands_are_named(tmp_path):
         workflow.steps_of(str(tmp_path / "plan.yaml"), out="x", seed=0)
     with pytest.raises(UnknownName, match="pick"):
         workflow.steps_of("pickk", out="x", seed=0)
+
+
+def test_a_plan_that_is_no_yaml_ends_in_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "plan.yaml").write_text("steps: [collect")
+    monkeypatch.setattr("sys.argv", ["workflow", f"plan={tmp_path / 'plan.yaml'}", f"out={tmp_path / 'out'}"])
+    with pytest.raises(SystemExit, match="workflow: while parsing a flow sequence") as ended:
+        run(workflow.main, name="workflow")
+    assert "\n" not in str(ended.value) and not (tmp_path / "out").exists()
