@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import mujoco
@@ -46,7 +47,7 @@ class PairStage:
 
     def __init__(self, env: TabletopEnv, *, size: int, motions: Motions, rng: np.random.Generator) -> None:
         self.env, self.size, self.motions, self.rng = env, size, motions, rng
-        self.model, self.before = env.scene.model, mujoco.MjData(env.scene.model)
+        self.model = env.scene.model
         self.things = [self.model.body(f"clutter{number}").id for number in range(len(env.lab.distractors))]
         self.places = self.model.body_pos[self.things].copy()
 
@@ -54,7 +55,7 @@ class PairStage:
         """Frames before and after `(2, 3, h, w)`, and the flow between them; `moved`: the camera moves, too."""
         camera = tuple(SIDES)[int(self.rng.integers(len(SIDES)))]
         self._wander()
-        mujoco.mj_copyData(self.before, self.model, self.env.scene.data)
+        before = copy(self.env.scene.data)
         first = self._look(camera)
         number = self.model.camera(camera).id
         pose = self.model.cam_pos[number].copy(), self.model.cam_quat[number].copy()
@@ -63,7 +64,7 @@ class PairStage:
         self._push()
         self._wander()
         second = self._look(camera)
-        truth = exact_flow(self.model, self.before, self.env.scene.data, camera=camera, size=self.size)
+        truth = exact_flow(self.model, before, self.env.scene.data, camera=camera, size=self.size)
         self.model.cam_pos[number], self.model.cam_quat[number] = pose
         self.model.body_pos[self.things] = self.places
         return np.stack([first, second]), truth

@@ -21,6 +21,7 @@ from jepa_mpc.types import ActionBox
 Array = NDArray[np.float64]
 PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
 GUESS = mujoco.mjtState.mjSTATE_WARMSTART
+EVERYTHING = mujoco.mjtState.mjSTATE_INTEGRATION
 TIME_DIM = 1  # a row of physics begins with the time (s); the positions follow
 WHOLE_PLAN = 1_000_000
 

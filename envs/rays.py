@@ -97,7 +97,8 @@ def check_perspective(model: mujoco.MjModel, camera: int) -> None:
     Raises:
         ValueError: If it is orthographic or has custom intrinsics.
     """
-    if int(model.cam_projection[camera]) or np.any(model.cam_sensorsize[camera] > 0):
+    field = "cam_projection" if hasattr(model, "cam_projection") else "cam_orthographic"  # renamed after MuJoCo 3.3
+    if int(getattr(model, field)[camera]) or np.any(model.cam_sensorsize[camera] > 0):
         raise ValueError(
             f"camera {model.camera(camera).name!r} is orthographic or has intrinsics of its own: rays need a "
             "perspective camera given by fovy"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from jepa_mpc.envs.arm import DT_S, HAND_DOWN, Arm
 from jepa_mpc.envs.image_effects import degrade
 from jepa_mpc.envs.labs import SIDES, Lab, sample_lab
-from jepa_mpc.envs.plant import Plant
+from jepa_mpc.envs.plant import EVERYTHING, Plant
 from jepa_mpc.envs.render import Drawer, make_renderer
 from jepa_mpc.envs.snapshot import from_vector, restore, take
 from jepa_mpc.envs.stepping import one_action
@@ -83,6 +83,7 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
         self.scene, self.arm, self.plant = arm.scene, arm, plant
         self._renderer: Drawer | None = None
         self._judge = mujoco.MjData(arm.scene.model)
+        self._state = np.empty(mujoco.mj_stateSize(arm.scene.model, EVERYTHING))
         self._box = plant.box
         self._low, self._high = self._box.low.double().numpy(), self._box.high.double().numpy()
         width = np.maximum(self._box.high.numpy(), np.float32(HELD_AXIS))
@@ -209,8 +210,10 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
 
     def plant_sensors(self) -> NDArray[np.float64]:
         """The plant's current sensors `(Q,)`."""
-        mujoco.mj_copyData(self._judge, self.scene.model, self.scene.data)
-        mujoco.mj_forward(self.scene.model, self._judge)
+        model = self.scene.model
+        mujoco.mj_getState(model, self.scene.data, self._state, EVERYTHING)
+        mujoco.mj_setState(model, self._judge, self._state, EVERYTHING)
+        mujoco.mj_forward(model, self._judge)
         return self.plant.read(np.zeros((1, 1, 0)), self._judge.sensordata[None, None])[0, 0]
 
     def hand_m(self) -> NDArray[np.float64]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from jepa_mpc import envs  # noqa: F401  isort: skip  (chooses how MuJoCo draws)
 
+from copy import copy
+
 import mujoco
 import numpy as np
 import pytest
@@ -220,8 +222,7 @@ def test_flow_explains_a_moving_arm_in_a_lab(renderable):
     env.reset(seed=0, options={"lab": sample_lab(3)})
     model, data = env.scene.model, env.scene.data
     mujoco.mj_forward(model, data)
-    before = mujoco.MjData(model)
-    mujoco.mj_copyData(before, model, data)
+    before = copy(data)
     first = env.picture("left", 96).astype(np.float64)
     env.step(np.array([0.05, 0.03, -0.02, 0, 0, 0, 0], dtype=np.float32))
     mujoco.mj_forward(model, data)
