@@ -27,18 +27,43 @@ _DTYPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A tensor in the header of a safetensors file.
+
+    Args:
+        shape: Its shape.
+        dtype: Its dtype.
+        start: Where it begins among the tensors, in bytes.
+    """
+
+    shape: Sequence[int]
+    dtype: torch.dtype
+    start: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Its size."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
 class Header:
     """The header of a safetensors file.
 
     Args:
-        kinds: Shape and dtype of each tensor as text, as `jepa_mpc.strict.kind_of` formats them.
+        entries: The tensors.
         notes: Metadata of the file.
         num_bytes: Size of all tensors.
     """
 
-    kinds: Mapping[str, str]
+    entries: Mapping[str, Entry]
     notes: Mapping[str, str]
     num_bytes: int
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Shape and dtype of each tensor as text, as `jepa_mpc.strict.kind_of` formats them."""
+        return {name: kind_of(entry.shape, entry.dtype) for name, entry in self.entries.items()}
 
 
 def read_header(file: IO[bytes], size: int) -> Header:
@@ -60,11 +85,34 @@ def read_header(file: IO[bytes], size: int) -> Header:
     notes = content.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
         raise ValueError("the __metadata__ of its header is not a table of strings")
-    sizes = {name: _entry(name, entry) for name, entry in content.items()}
-    num_bytes = sum(each for _, each in sizes.values())
+    entries = {name: _entry(name, entry) for name, entry in content.items()}
+    num_bytes = sum(entry.num_bytes for entry in entries.values())
     if num_bytes != size - 8 - length:
         raise ValueError(f"its tensors need {num_bytes} bytes, the file holds {size - 8 - length}")
-    return Header(kinds={name: kind for name, (kind, _) in sizes.items()}, notes=notes, num_bytes=num_bytes)
+    return Header(entries=entries, notes=notes, num_bytes=num_bytes)
+
+
+def read_tensors(file: IO[bytes], size: int) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU, in memory of their own: never more than they need.
+
+    Args:
+        file: The file, at its beginning.
+        size: Length of the whole file in bytes.
+
+    Raises:
+        ValueError: If it is not a safetensors file of that length.
+    """
+    header, tensors = read_header(file, size), {}
+    first = file.tell()
+    for name, entry in header.entries.items():
+        if not 0 <= entry.start <= header.num_bytes - entry.num_bytes:
+            raise ValueError(f"its tensor {name[:80]!r} begins at byte {entry.start} of {header.num_bytes}")
+        tensor = torch.empty(entry.num_bytes, dtype=torch.uint8)
+        file.seek(first + entry.start)
+        if file.readinto(tensor.numpy()) != entry.num_bytes:  # type: ignore[attr-defined]
+            raise ValueError(f"it ends within the tensor {name[:80]!r}")
+        tensors[name] = tensor.view(entry.dtype).view(entry.shape)
+    return tensors
 
 
 def to_bytes(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> bytes:
@@ -94,12 +142,14 @@ def part_hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return {name: seal.hexdigest() for name, seal in parts.items()}
 
 
-def _entry(name: str, entry: Any) -> tuple[str, int]:
-    """A tensor's shape and dtype as text, and its size in bytes."""
+def _entry(name: str, entry: Any) -> Entry:
     match entry:
-        case {"dtype": str(dtype), "shape": list(shape)} if dtype in _DTYPES and _are_sizes(shape):
-            kind = _DTYPES[dtype]
-            return kind_of(shape, kind), math.prod(shape) * kind.itemsize
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(end)]} if (
+            dtype in _DTYPES and _are_sizes(shape)
+        ):
+            found = Entry(shape=shape, dtype=_DTYPES[dtype], start=start)
+            if end - start == found.num_bytes:
+                return found
     raise ValueError(f"its header has no valid entry for the tensor {name[:80]!r}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Released:
 
 
 def read_released(path: str | Path, *, section: str | None = None) -> Released:
-    """Read a released file of either layout. No code of the file is executed, and large files are memory-mapped.
+    """Read a released file of either layout. No code of the file is executed; the tensors have memory of their own.
 
     Args:
         path: A `.pt`, `.pth.tar` or `.safetensors` file, or a folder that holds one.
@@ -64,7 +64,8 @@ def read_released(path: str | Path, *, section: str | None = None) -> Released:
         beside = files[0].parent / "config.json"
         released = sort_hugging_face(tensors, _read_json(beside) if beside.is_file() else {}, source=source)
     else:
-        released = sort_trainer(read_plain(files[0]), source=source, section=section)
+        mapped = sort_trainer(read_plain(files[0]), source=source, section=section)
+        released = replace(mapped, encoder=_copies(mapped.encoder), predictor=_copies(mapped.predictor))
     logger.info("%s: encoder of %d tensors from %r", source, len(released.encoder), released.section)
     return released
 
@@ -104,6 +105,10 @@ def sort_hugging_face(tensors: Mapping[str, Tensor], config: Mapping[str, Any], 
     if not encoder:
         raise BadCheckpoint(f"{source} holds no encoder among its {len(tensors)} tensors")
     return Released(source=source, section="encoder", encoder=encoder, predictor=predictor, config=config)
+
+
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def _weight_files(path: Path) -> list[Path]:

@@ -23,10 +23,11 @@ def fill(
     title: str,
     dtype: torch.dtype | None = torch.float32,
     ignored: Collection[str] = (),
+    copy: bool = True,
 ) -> None:
     """Load released weights into a module if, and only if, names and shapes match one to one.
 
-    The tensors themselves become the module's weights (nothing is copied), so it may be on the meta device.
+    The module may be on the meta device.
 
     Args:
         module: Receives the weights; its saved buffers count as weights.
@@ -35,6 +36,7 @@ def fill(
         title: Name of the module in the error message.
         dtype: Dtype of the weights; None keeps that of the file. Counters stay integers.
         ignored: Released names without a counterpart here.
+        copy: Whether the weights are copies, and not the given tensors themselves where the dtype agrees.
 
     Raises:
         BadCheckpoint: If a name is missing, unexpected or of another shape (lists all three kinds), or a weight is NaN
@@ -55,7 +57,7 @@ def fill(
     if found:
         raise BadCheckpoint(f"these weights do not fit {title}: {'; '.join(found)}")
     check_finite({name: tensors[name] for name in names}, title)
-    weights = {key: _copied(tensors[name].detach(), dtype) for name, key in names.items()}
+    weights = {key: _as(tensors[name].detach(), dtype, copy=copy) for name, key in names.items()}
     module.load_state_dict(weights, strict=True, assign=True)
 
 
@@ -65,6 +67,7 @@ class How(TypedDict, total=False):
     title: Required[str]
     dtype: torch.dtype | None
     recompute: bool
+    copy: bool
 
 
 def filled(described: Release, pour: Callable[..., None], **how: Unpack[How]) -> nn.Module:
@@ -74,19 +77,19 @@ def filled(described: Release, pour: Callable[..., None], **how: Unpack[How]) ->
         described: Its structure and sizes.
         pour: Loads the weights of the file into a network: `fill` or similar, with the file's arguments bound.
         **how: `title`, its name in error messages; `dtype` of the weights, None keeps the file's (float32 by default);
-            `recompute`, see `VideoTransformer`.
+            `recompute`, see `VideoTransformer`; `copy`, see `fill`.
 
     Raises:
         BadCheckpoint: If a weight is missing, unexpected or of another shape.
     """
     with torch.device("meta"):
         network = described(recompute=how.get("recompute", False))
-    pour(network, title=how["title"], dtype=how.get("dtype", torch.float32))
+    pour(network, title=how["title"], dtype=how.get("dtype", torch.float32), copy=how.get("copy", True))
     return network.eval()
 
 
-def _copied(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return tensor.to(dtype=dtype if tensor.is_floating_point() else None, copy=True)
+def _as(tensor: Tensor, dtype: torch.dtype | None, *, copy: bool) -> Tensor:
+    return tensor.to(dtype=dtype if tensor.is_floating_point() else None, copy=copy)
 
 
 def _some(names: list[str]) -> str:

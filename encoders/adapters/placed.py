@@ -83,6 +83,7 @@ def fill_placed(
     table: str,
     title: str,
     dtype: torch.dtype | None = torch.float32,
+    copy: bool = True,
 ) -> None:
     """Load released weights into an encoder if, and only if, names and shapes match one to one.
 
@@ -92,6 +93,7 @@ def fill_placed(
         table: Name of the table in `TABLES`.
         title: Name of the encoder in the error message.
         dtype: Dtype of the weights; None keeps the file's.
+        copy: See `fill`.
 
     Raises:
         BadCheckpoint: If a name is missing, unexpected or of another shape.
@@ -100,7 +102,7 @@ def fill_placed(
     weights.setdefault(TABLE, TABLES[table](encoder.native, encoder.width)[None])
     if PATCHES in weights and weights[PATCHES].dim() == 4:
         weights[PATCHES] = weights[PATCHES][:, :, None]  # a tubelet of one frame
-    fill(encoder, weights, spelling=placed_spelling, title=title, dtype=dtype)
+    fill(encoder, weights, spelling=placed_spelling, title=title, dtype=dtype, copy=copy)
 
 
 def _image(released: Released, sizes: VideoSizes, frames: int) -> int:

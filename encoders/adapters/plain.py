@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.weights import read_tensors
 
 UNREADABLE = (
     *(safetensors.SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, OSError),
@@ -34,14 +34,15 @@ _PLAIN_NUMBERS: list[Any] = [
 def read_plain(file: Path) -> dict[Any, Any]:
     """The table in a `.safetensors` file or a trainer's `.pt`: tensors, numbers, strings and nests of them.
 
-    Large files are memory-mapped.
+    A `.pt` file is memory-mapped, so what is not used of it is not read.
 
     Raises:
         BadCheckpoint: If the file is missing, damaged, or holds Python objects.
     """
     try:
         if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
+            with file.open("rb") as opened:
+                return read_tensors(opened, file.stat().st_size)
         with torch.serialization.safe_globals(_PLAIN_NUMBERS):
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as error:

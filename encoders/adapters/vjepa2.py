@@ -71,13 +71,13 @@ def load(
         if model is not None:
             check_release(model, found)
         name = f"{title} ({released.section!r} of {released.source})"
-        return family.build(released, found, title=name, dtype=wanted, recompute=recompute)
+        return family.build(released, found, title=name, dtype=wanted, recompute=recompute, copy=False)
     if model is not None and heads is None and not released.config and _width(released) not in USUAL_HEADS:
         raise BadCheckpoint(f"{released.source} is not {model}: no released encoder has a width of {_width(released)}")
     found = describe(released, heads=heads)
     if model is not None:
         check_release(model, found)
-    return build(released, found, title=title, dtype=wanted, recompute=recompute)
+    return build(released, found, title=title, dtype=wanted, recompute=recompute, copy=False)
 
 
 def _family(released: Released, release: Release | None) -> ModuleType | None:
@@ -95,6 +95,7 @@ def build(
     title: str = "this encoder",
     dtype: torch.dtype | None = torch.float32,
     recompute: bool = False,
+    copy: bool = True,
 ) -> VideoTransformer:
     """The encoder of a file that was read, in evaluation mode.
 
@@ -104,6 +105,7 @@ def build(
         title: Its name in error messages.
         dtype: Dtype of the weights; None keeps the file's.
         recompute: See `VideoTransformer`.
+        copy: See `fill`.
 
     Raises:
         BadCheckpoint: If a weight is missing, unexpected or of another shape.
@@ -112,7 +114,7 @@ def build(
     spelling = encoder_spelling if described.form is vjepa2_1 else single_norm_spelling
     pour = partial(fill, tensors=released.encoder, spelling=spelling, ignored=(POSITION_TABLE,))
     name = f"{title} ({released.section!r} of {released.source})"
-    encoder = filled(described, pour, title=name, dtype=dtype, recompute=recompute)
+    encoder = filled(described, pour, title=name, dtype=dtype, recompute=recompute, copy=copy)
     assert isinstance(encoder, VideoTransformer)
     return encoder
 

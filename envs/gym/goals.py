@@ -72,8 +72,8 @@ def goal_of(name: str, changes: Mapping[str, Any]) -> GymGoal:
     Args:
         name: Its id, with or without the module that registers it.
         changes: Entries of `GymGoal`; `later` holds those of `Later`. `success` is "ended", or a function of a moment
-            (`file.py:name`), `photograph` a function of the environment; a number `tolerance` turns `observation` into
-            a success criterion.
+            (`file.py:name`), `photograph` and the policy of `later` are functions of the environment; a number
+            `tolerance` turns `observation` into a success criterion.
 
     Raises:
         ValueError: If an entry is unknown or invalid.
@@ -81,7 +81,10 @@ def goal_of(name: str, changes: Mapping[str, Any]) -> GymGoal:
     entries = {str(key): value for key, value in changes.items()}
     tolerance = entries.pop("tolerance", None)
     if entries.get("later") is not None:
-        entries = {"observation": None, "success": None, **entries, "later": Later(**entries["later"])}
+        later = dict(entries["later"])
+        if isinstance(later.get("policy"), str):
+            later["policy"] = function_of(later["policy"])
+        entries = {"observation": None, "success": None, **entries, "later": Later(**later)}
     if tolerance is not None and entries.get("observation") is not None:
         entries |= {"success": near(entries["observation"], tolerance)}
     elif isinstance(entries.get("success"), str):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,6 +33,8 @@ class Later:
         axes: Indices of the observation that are compared; None for all.
         tolerance: Maximum difference on each of them, one number or one per axis, in the observation's unit.
         longest: Maximum number of steps for which one random action is held.
+        policy: Acts instead of random actions, for goals that they do not reach (an object to be pushed): given
+            the gymnasium environment, gives a `trajectories.motion.Motion`.
 
     Raises:
         ValueError: If a number is out of range.
@@ -41,12 +44,20 @@ class Later:
     tolerance: float | Sequence[float]
     axes: Sequence[int] | None = None
     longest: int = 8
+    policy: Callable[[gymnasium.Env[Any, Any]], Any] | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.longest < 1:
             raise ValueError(f"steps and longest must be at least 1, got {self.steps} and {self.longest}")
         if not np.all(np.asarray(self.tolerance, dtype=np.float64) > 0):
             raise ValueError(f"tolerance must be above 0, got {self.tolerance}")
+
+    def motion(self, course: Course) -> Any:
+        """What leads to the goal: has `start` and is called, as `HeldActions`."""
+        if self.policy is not None:
+            return self.policy(course.own)
+        low, high = (np.asarray(bound, dtype=np.float64) for bound in (course.space.low, course.space.high))
+        return HeldActions(low=low, high=high, longest=self.longest)
 
     def observation(self, row: Array) -> list[float | None]:
         """A row `(n,)` as a goal: None on ignored axes.
@@ -88,15 +99,14 @@ def play_ahead(
         look: Renders the image.
 
     Raises:
-        ValueError: If the same seed gives different starts, or random actions never leave the start.
+        ValueError: If the same seed gives different starts, or the actions never leave the start.
     """
     course.begin(seed=seed, options=options)
     start = course.moment
-    low, high = (np.asarray(bound, dtype=np.float64) for bound in (course.space.low, course.space.high))
     farthest = 0.0
     for attempt in range(ATTEMPTS):
         stream = numpy_generator(seed, "later", attempt)
-        motion = HeldActions(low=low, high=high, longest=later.longest)
+        motion = later.motion(course)
         motion.start(start.observation, stream)
         for _ in range(later.steps):
             course.advance(np.asarray(motion(course.moment.observation, stream), dtype=np.float64))
@@ -110,6 +120,7 @@ def play_ahead(
             return row, picture
         farthest = max(farthest, later.gap(row, start.observation))
     raise ValueError(
-        f"{later.steps} random actions do not lead out of the tolerance in {ATTEMPTS} attempts, at most "
-        f"{100 * farthest:.0f} % of it: more steps, a larger repeat, or less tolerance"
+        f"{later.steps} {'random actions' if later.policy is None else 'actions of the policy'} do not lead out of the "
+        f"tolerance in {ATTEMPTS} attempts, at most {100 * farthest:.0f} % of it: more steps, a larger repeat, less "
+        "tolerance, or a policy that does"
     )

@@ -6,6 +6,7 @@ import itertools
 import sys
 import threading
 from importlib.util import find_spec
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -18,6 +19,7 @@ from jepa_mpc.envs.gym.adapter import GymEnv
 from jepa_mpc.envs.gym.goals import GOALS, GymGoal
 from jepa_mpc.envs.gym.later import Later
 from jepa_mpc.envs.gym.moments import near
+from jepa_mpc.envs.gym.motions import HeldActions
 from jepa_mpc.envs.gym.states import MujocoStates, simulated
 from jepa_mpc.envs.gym.stepping import SteppingDynamics
 from jepa_mpc.envs.task import task_of
@@ -168,6 +170,29 @@ def test_a_state_later_is_planned_to_in_the_simulator():
     env.reset(seed=0)
     played = run_episode(env, agent)
     assert env.usual_dynamics == "simulator" and any(played.reached) and not played.reached[0]
+
+
+class Aside(HeldActions):
+    """Always the same action."""
+
+    def __call__(self, proprio, generator):
+        return self.high
+
+
+def test_a_policy_leads_to_a_state_later():
+    def aside(own: Any) -> Aside:
+        return Aside(low=own.action_space.low, high=own.action_space.high)
+
+    later = Later(steps=3, tolerance=1e-4, axes=[0], policy=aside)
+    env = GymEnv("Pendulum-v1", goal=GymGoal(later=later), budget=8)
+    env.reset(seed=3)
+    for _ in range(3):
+        assert not env.success()
+        env.step(env.action_space.high)
+    assert env.success()
+    still = Later(steps=3, tolerance=10.0, axes=[0], policy=aside)
+    with pytest.raises(ValueError, match="3 actions of the policy do not lead out of the tolerance"):
+        GymEnv("Pendulum-v1", goal=GymGoal(later=still), budget=8).reset(seed=3)
 
 
 def test_a_copy_that_is_forgotten_is_refused_and_the_newest_are_kept():
