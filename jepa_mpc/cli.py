@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -73,7 +74,7 @@ def main() -> None:
 def dispatch(words: Sequence[str]) -> int:
     """Run the command named by the first word; returns the exit status."""
     if not words or words[0] in ("-h", "--help"):
-        print(overview())
+        show(overview())
         return 0
     if words[0] in ("-V", "--version"):
         from jepa_mpc import __version__
@@ -89,6 +90,14 @@ def dispatch(words: Sequence[str]) -> int:
     return 0
 
 
+def show(text: str) -> None:
+    """Print a text whose reader, such as `head`, may leave before its end."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+
+
 def script(name: str) -> None:
     """Run a command from its script in experiments/."""
     command = next(command for command in COMMANDS.values() if command.script == name)
@@ -99,7 +108,7 @@ def run_command(command: Entry, *, usage: str) -> None:
     """Print the help if asked for, otherwise load and run the command."""
     if any(word in ("-h", "--help") for word in sys.argv[1:]):
         options, groups = options_of(CONFIGS / f"{command.script}.yaml")
-        print(help_text(command.does, usage=usage, options=options, groups=groups))
+        show(help_text(command.does, usage=usage, options=options, groups=groups))
         return
     sys.argv[1:] = spelled_out(command, sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends a command as Ctrl-C does

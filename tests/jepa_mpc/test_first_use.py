@@ -100,3 +100,19 @@ def test_an_option_without_a_default_is_asked_for(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["convert", "to=somewhere"])
     with pytest.raises(SystemExit, match="convert: source must be given: source=...; see --help"):
         script("convert")
+
+
+def test_help_may_be_cut_short_by_its_reader(tmp_path):
+    code = "from jepa_mpc.cli import main; import sys; sys.argv = ['jepa-mpc', 'train', '--help']; main()"
+    end, start = os.pipe()
+    os.close(end)  # the reader has left
+    with os.fdopen(start, "wb") as broken:
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=broken,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            timeout=600,
+            check=False,
+        )
+    assert (ended.returncode, ended.stderr) == (0, b"")
