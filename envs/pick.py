@@ -217,7 +217,7 @@ class PickEnv(TabletopEnv):
         self.protocol = _known_protocol(options.get("protocol", self._usual_protocol))
         self.thing = options.get("thing") or sample_thing(self.np_random, self.lab, kinds=self.kinds)
         self.thing.shape(self.scene.model)
-        mujoco.mj_setConst(self.scene.model, self.scene.data)
+        self.scene.derive()
         self._shown_m = self._object_start_m = place_of(options, "object_m", self._spot)
         away = partial(apart_from, self._shown_m, self._spot, nearest_m=NEAREST_GOAL_M, farthest_m=FARTHEST_GOAL_M)
         self.goal_m = place_of(options, "goal_m", away)

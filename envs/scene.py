@@ -41,7 +41,14 @@ def model_spec(appearance: Appearance, robot: Robot) -> mujoco.MjSpec:
 
 @lru_cache(maxsize=4)
 def _nominal(appearance: Appearance, robot: Robot, make_spec: MakeSpec) -> mujoco.MjModel:
-    return make_spec(appearance, robot).compile()
+    return _compiled(make_spec(appearance, robot))
+
+
+def _compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:
+    """The model; up to MuJoCo 3.5 several contact points of a cylinder have to be asked for."""
+    model = spec.compile()
+    model.opt.enableflags |= int(getattr(mujoco.mjtEnableBit, "mjENBL_MULTICCD", 0))
+    return model
 
 
 class Scene:
@@ -70,7 +77,7 @@ class Scene:
             raise ValueError(f"appearance must be one of {get_args(Appearance)}, got {appearance!r}")
         self.robot = choose(ROBOTS, robot, "robot")
         self.nominal = _nominal(appearance, self.robot, make_spec)
-        self.model = make_spec(appearance, self.robot).compile()
+        self.model = _compiled(make_spec(appearance, self.robot))
         self.robot.check(self.model)
         self.data = mujoco.MjData(self.model)
         self.lab: Lab | None = None
@@ -88,9 +95,19 @@ class Scene:
         for number in range(NUM_CLUTTER):
             self._place_clutter(number, lab.distractors[number] if number < len(lab.distractors) else None)
         self._tune_dynamics(lab)
-        mujoco.mj_setConst(self.model, self.data)
+        self.derive()
         mujoco.mj_resetDataKeyframe(self.model, self.data, self.model.key(HOME).id)
         mujoco.mj_forward(self.model, self.data)
+
+    def derive(self) -> None:
+        """Recompute the model's constants, such as inverse weights, after masses or poses were changed in place.
+
+        The extent stays, which scales the near plane of the cameras.
+        """
+        stat = self.model.stat
+        extent, center = stat.extent, stat.center.copy()
+        mujoco.mj_setConst(self.model, self.data)
+        stat.extent, stat.center[:] = extent, center  # up to MuJoCo 3.5 it replaces them
 
     def drift(self, time_s: float) -> None:
         """Move the drifting distractors: their position is a function of the simulated time alone."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,9 +118,12 @@ class Masks:
     targets: Annotated[Tensor, "B M L"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Loss:
-    """A training loss: `total` carries the gradient, `terms` are detached numbers to log."""
+class Loss(NamedTuple):
+    """A training loss: `total` carries the gradient, `terms` are detached numbers to log.
+
+    A tuple, so that FSDP of every PyTorch finds the tensors in it: before 2.9 it does not look into dataclasses, and no
+    gradient reaches the weights.
+    """
 
     total: Tensor
     terms: Mapping[str, Tensor]

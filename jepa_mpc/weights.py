@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -126,10 +126,7 @@ def from_bytes(content: bytes) -> dict[str, Tensor]:
     Raises:
         ValueError: If it is not a safetensors file.
     """
-    try:
-        return safetensors.torch.load(content)
-    except (safetensors.SafetensorError, KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(str(error)) from error
+    return read_tensors(io.BytesIO(content), len(content))
 
 
 def part_hashes(tensors: Mapping[str, Tensor]) -> dict[str, str]:

@@ -54,7 +54,7 @@ def huge_timestep(env, patch):
 
 
 def penetrating_start(env, patch):
-    env.reset(seed=1, options={"lab": sample_lab(0), "start_m": (0.5, 0.0, -0.12)})
+    env.reset(seed=1, options={"lab": sample_lab(0), "start_m": (0.5, 0.0, -0.2)})
     return ACTION
 
 

@@ -213,7 +213,7 @@ def ogbench(log: Log, place: Path) -> Path:
         }
         ends = [np.arange(log.lengths[index]) == log.lengths[index] - 1 for index in episodes]
         arrays["terminals"] = np.concatenate(ends).astype(np.float32)
-        np.savez_compressed(place / file, allow_pickle=False, **arrays)
+        np.savez_compressed(place / file, **arrays)
     write_checksums(place)
     return place
 

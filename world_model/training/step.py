@@ -73,6 +73,8 @@ class Training:
             group["weight_decay"] = share * decay
         self.optimiser.zero_grad(set_to_none=True)
         losses = self._losses(batches)
+        if all(weight.grad is None for weight in self.weights):
+            raise RuntimeError("no weight has a gradient after the backward pass: the loss depends on none of them")
         norm = nn.utils.clip_grad_norm_(self.weights, self.settings.clip_norm, foreach=True)
         norm = gathered(norm)
         self.finite = self.finite & torch.isfinite(losses["loss"]) & torch.isfinite(norm)
