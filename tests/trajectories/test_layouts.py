@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from inspect import signature
 
 import numpy as np
 import pytest
@@ -147,12 +146,9 @@ def test_what_minari_writes_is_read(tmp_path, monkeypatch):
     space = spaces.Dict({
         "state": spaces.Box(-np.inf, np.inf, (5,), np.float64), "image": spaces.Box(0, 255, (8, 8, 3), np.uint8),
     })  # fmt: skip
-    raw = (
-        {"jpeg_encoding": False} if "jpeg_encoding" in signature(minari.create_dataset_from_buffers).parameters else {}
-    )
     minari.create_dataset_from_buffers(
         "arm/test-v0", buffers, observation_space=space, action_space=spaces.Box(-9, 9, (2,), np.float64),
-        data_format="hdf5", **raw,
+        jpeg_encoding=False, data_format="hdf5",
     )  # fmt: skip
     folder = tmp_path / "arm/test-v0"
     read = open_log(folder)
