@@ -121,7 +121,7 @@ class Masks:
 class Loss(NamedTuple):
     """A training loss: `total` carries the gradient, `terms` are detached numbers to log.
 
-    A tuple, so that FSDP of every PyTorch finds the tensors in it: before 2.9 it does not look into dataclasses, and no
+    A tuple, so that FSDP of every PyTorch finds the tensors in it: that of 2.7 does not look into dataclasses, and no
     gradient reaches the weights.
     """
 

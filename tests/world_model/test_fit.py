@@ -240,3 +240,21 @@ def test_a_look_that_raises_stops_before_anything_is_saved():
     with pytest.raises(ArithmeticError, match="collapsed"):
         fit(Line(), draw, settings=replace(SETTINGS, watch_every=3), seed=5, callbacks=callbacks)
     assert saved == [6]
+
+
+class Aside(nn.Module):
+    """Its loss depends on something that is none of its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.elsewhere = [torch.ones(3, requires_grad=True)]
+
+    def forward(self, batch: dict[str, torch.Tensor], stream: torch.Generator) -> Loss:
+        total = (self.elsewhere[0] * batch["x"]).sum()
+        return Loss(total=total, terms={})
+
+
+def test_a_loss_that_reaches_no_weight_stops_the_training():
+    with pytest.raises(RuntimeError, match="no weight has a gradient"):
+        fit(Aside(), lambda stream: {"x": torch.ones(3)}, settings=FitSettings(steps=2), seed=0)
