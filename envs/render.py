@@ -73,15 +73,13 @@ class Renderer:
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self.model = model
-        self._largest = min(int(model.vis.global_.offwidth), int(model.vis.global_.offheight))
         try:
-            self._gl = mujoco.GLContext(self._largest, self._largest)
+            self._gl = mujoco.GLContext(int(model.vis.global_.offwidth), int(model.vis.global_.offheight))
             self._gl.make_current()
             self._scene = mujoco.MjvScene(model, maxgeom=200)
-            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+            self._context = self._buffers()
         except (AttributeError, ImportError, RuntimeError, OSError, TypeError, ValueError, mujoco.FatalError) as error:
             raise NoOpenGL(f"{type(error).__name__}: {error}") from error
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._option = mujoco.MjvOption()
         self._open = True
         if not _OPEN:
@@ -111,21 +109,36 @@ class Renderer:
         large = size * SUPERSAMPLING
         if size > LARGEST_PX:
             raise ValueError(f"image size {size} is too large: the limit is {LARGEST_PX} px")
-        self._gl.make_current()
-        if large > self._largest:
-            mujoco.mjr_resizeOffscreen(large, large, self._context)
-            self._largest = large
         view = mujoco.MjvCamera()
         view.type = mujoco.mjtCamera.mjCAMERA_FIXED
         view.fixedcamid = self.model.camera(camera).id
         mujoco.mjv_updateScene(
             self.model, data, self._option, None, view, mujoco.mjtCatBit.mjCAT_ALL.value, self._scene
         )
-        viewport = mujoco.MjrRect(0, 0, large, large)
-        mujoco.mjr_render(viewport, self._scene, self._context)
-        pixels = np.empty((large, large, 3), dtype=np.uint8)
-        mujoco.mjr_readPixels(pixels, None, viewport, self._context)
+        pixels = self._drawn(large)
+        if mujoco.mjr_getError():  # who frees an OpenGL context of MuJoCo while ours is current deletes ours
+            self._context.free()
+            self._context = self._buffers()
+            pixels = self._drawn(large)
+            if error := mujoco.mjr_getError():
+                raise NoOpenGL(f"OpenGL error {error} in an image of {size} px")
         return np.asarray(Image.fromarray(pixels[::-1]).reduce(SUPERSAMPLING))
+
+    def _buffers(self) -> mujoco.MjrContext:
+        context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
+        return context
+
+    def _drawn(self, side: int) -> np.ndarray:
+        """The current scene, `(side, side, 3)`, from the bottom up."""
+        self._gl.make_current()
+        if side > min(self._context.offWidth, self._context.offHeight):
+            mujoco.mjr_resizeOffscreen(side, side, self._context)
+        viewport = mujoco.MjrRect(0, 0, side, side)
+        mujoco.mjr_render(viewport, self._scene, self._context)
+        pixels = np.empty((side, side, 3), dtype=np.uint8)
+        mujoco.mjr_readPixels(pixels, None, viewport, self._context)
+        return pixels
 
     def close(self) -> None:
         """Free the OpenGL context."""

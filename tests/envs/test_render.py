@@ -41,6 +41,18 @@ def test_pictures_larger_than_the_buffer_are_refused(env):
         env.picture("left", 4000)
 
 
+def test_another_package_that_frees_its_context_late_spoils_no_picture(env):
+    other = mujoco.GLContext(64, 64)
+    other.make_current()
+    theirs = mujoco.MjrContext(env.scene.model, mujoco.mjtFontScale.mjFONTSCALE_100)
+    other.free()
+    expected = env.picture("left", 64)
+    theirs.free()  # in our context, which is current
+    np.testing.assert_array_equal(env.picture("left", 64), expected)
+    env.reset(seed=3)
+    assert (env.picture("left", 64) != expected).any()
+
+
 @pytest.mark.parametrize("split", sorted(SPLITS))
 def test_labs_of_every_split_can_be_seen(env, split):
     for index in range(2):
