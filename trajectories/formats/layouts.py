@@ -208,7 +208,7 @@ def ogbench(log: Log, place: Path) -> Path:
     place.mkdir(parents=True)
     last = len(log.lengths) - 1
     for file, episodes in (("arm-v0.npz", range(last)), ("arm-v0-val.npz", range(last, last + 1))):
-        arrays = {
+        arrays: dict[str, Any] = {
             theirs: np.concatenate([_column(log, index, ours) for index in episodes]) for ours, theirs in names.items()
         }
         ends = [np.arange(log.lengths[index]) == log.lengths[index] - 1 for index in episodes]
