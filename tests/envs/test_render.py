@@ -216,7 +216,7 @@ def test_a_variable_that_keeps_drawing_from_working_is_named(in_a_process, setti
         pytest.skip("OSMesa is installed")
     name, _, value = setting.partition("=")
     run = in_a_process(f"{NO_WARP}\n{PHYSICS}\nenv.reset(seed=0)", **{name: value})
-    if "raise ImportError" in run.stderr and "import mujoco" in run.stderr:
+    if name == "PYOPENGL_PLATFORM" and "ImportError: Cannot use EGL rendering platform" in run.stderr:
         pytest.skip("this MuJoCo names the variable itself, when it is imported")
     said = [line for line in run.stderr.splitlines() if line.startswith("jepa_mpc.envs.render.NoOpenGL: ")]
     assert run.returncode == 1 and len(said) == 1, run.stderr  # older MuJoCo complains once more as it ends

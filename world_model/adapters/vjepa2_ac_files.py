@@ -83,7 +83,7 @@ def load_objective(
     released = read_released(path, section="encoder")
     if not released.predictor:
         raise BadCheckpoint(f"{path} holds an encoder and no predictor: expected the file vjepa2-ac-vitg.pt")
-    encoder = build_encoder(released, describe(released, heads=encoder_heads), title="V-JEPA 2-AC")
+    encoder = build_encoder(released, describe(released, heads=encoder_heads), title="V-JEPA 2-AC", copy=False)
     predictor = load_predictor(
         released.predictor, heads=heads, rows=side, columns=side, reader=ArmPose() if reader is None else reader
     )
