@@ -10,6 +10,7 @@ Both are tested once, when the adapter is made.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -91,6 +92,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         settings |= {} if self.render_mode is None else {"render_mode": self.render_mode}
         seen: dict[str, Any] = {"shadows": shadows, "viewpoint": viewpoint}
         chosen = made(env, settings, python=python, **seen) if isinstance(env, str) else env
+        self._closing = weakref.finalize(self, chosen.close) if isinstance(env, str) else None  # before OpenGL ends
         self.name = name_of(chosen)
         if cameras and not isinstance(env, str) and chosen.render_mode != "rgb_array":
             raise renders_nothing(self.name)
@@ -250,6 +252,8 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
 
     def close(self) -> None:
         """Release all resources."""
+        if self._closing is not None:
+            self._closing.detach()
         self.own.close()
 
     def _try_myself(self) -> None:

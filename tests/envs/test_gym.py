@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 import threading
@@ -154,6 +155,16 @@ def test_an_environment_of_ones_own_is_planned_in(observation):
     env.reset(seed=0)
     played = run_episode(env, agent)
     assert any(played.reached) and not played.reached[0]
+
+
+def test_an_environment_that_was_made_by_its_id_is_closed_when_nobody_needs_it(monkeypatch):
+    closed = []
+    monkeypatch.setattr(InvertedPendulumEnv, "close", lambda self: closed.append(self))
+    own = gymnasium.make("InvertedPendulum-v5")
+    for made_of in ("InvertedPendulum-v5", own):
+        GymEnv(made_of)
+        gc.collect()
+        assert len(closed) == 1  # the second is its maker's
 
 
 def test_a_state_later_is_planned_to_in_the_simulator():
