@@ -15,14 +15,29 @@ AT_GOAL_M = 0.04  # within it, the hand's own goal starts to count
 GATE_M = 0.03
 
 
-def attending(now: Tensor, goal: Tensor) -> Tensor:
+def short_of_goal(near_m: float) -> Stage:
+    """Distance (m) of the object to its goal beyond `near_m`: nearer, it is there."""
+    if not near_m >= 0:
+        raise ValueError(f"need near_m >= 0, got {near_m}")
+    whole = apart((3, 4, 5))
+    return whole if near_m == 0 else lambda now, goal: (whole(now, goal) - near_m).clamp(min=0.0)
+
+
+def attending(short: Stage) -> Stage:
     """Distance (m) of the hand to the object and to its own goal, weighted by m and 1 - m.
 
     m = min(1, distance of the object to its goal / 4 cm)
+
+    Args:
+        short: The distance of the object to its goal.
     """
-    from_object, from_goal = _length(now[..., 0:3] - now[..., 3:6]), _length(now[..., 0:3] - goal[..., 0:3])
-    matters = (_length(now[..., 3:6] - goal[..., 3:6]) / AT_GOAL_M).clamp(max=1.0)
-    return matters * from_object + (1.0 - matters) * from_goal
+
+    def stage(now: Tensor, goal: Tensor) -> Tensor:
+        from_object, from_goal = _length(now[..., 0:3] - now[..., 3:6]), _length(now[..., 0:3] - goal[..., 0:3])
+        matters = (short(now, goal) / AT_GOAL_M).clamp(max=1.0)
+        return matters * from_object + (1.0 - matters) * from_goal
+
+    return stage
 
 
 def upright(now: Tensor, goal: Tensor) -> Tensor:
@@ -36,14 +51,23 @@ def grip(now: Tensor, goal: Tensor) -> Tensor:
     return gate * (now[..., 9] - goal[..., 9]).abs()
 
 
-def moving() -> Stage:
-    """The object to its goal, and the hand at the object until then."""
-    return weighted((OBJECT_WEIGHT, apart((3, 4, 5))), (HAND_WEIGHT, attending))
+def moving(*, near_m: float = 0.0) -> Stage:
+    """The object to its goal, and the hand at the object until then.
+
+    Args:
+        near_m: How far from its goal the object counts as there. What reads the object errs, and without such a margin
+            its error makes an agent handle an object again that is there.
+
+    Raises:
+        ValueError: If `near_m` is negative.
+    """
+    short = short_of_goal(near_m)
+    return weighted((OBJECT_WEIGHT, short), (HAND_WEIGHT, attending(short)))
 
 
-def handling() -> Stage:
+def handling(*, near_m: float = 0.0) -> Stage:
     """`moving`, the object upright, and the grip as at the goal."""
-    return weighted((1.0, moving()), (UPRIGHT_WEIGHT, upright), (GRIP_WEIGHT, grip))
+    return weighted((1.0, moving(near_m=near_m)), (UPRIGHT_WEIGHT, upright), (GRIP_WEIGHT, grip))
 
 
 def _length(vector: Tensor) -> Tensor:

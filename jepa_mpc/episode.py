@@ -69,6 +69,7 @@ class PlayedEpisode:
         wall_ms: Wall-clock time per decision (ms); with worlds side by side that of their common decision.
         busy_ms: CPU time per decision (ms), likewise.
         broken: Whether the simulation diverged.
+        ended: Whether the environment itself ended the episode: it stays in its last state.
     """
 
     actions: list[NDArray[np.float32]] = field(default_factory=list)
@@ -78,6 +79,12 @@ class PlayedEpisode:
     wall_ms: list[float] = field(default_factory=list)
     busy_ms: list[float] = field(default_factory=list)
     broken: bool = False
+    ended: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether no further action is played."""
+        return self.broken or self.ended
 
     @property
     def success(self) -> bool:
@@ -124,7 +131,7 @@ def run_episodes(
 ) -> list[PlayedEpisode]:
     """Play one episode in each of several worlds, with one decision of the agent per step for all of them.
 
-    The episode of a world whose simulation diverges ends there; the others go on.
+    The episode of a world whose simulation diverges, or that has ended (`env.ended`), stops there; the others go on.
 
     Args:
         env: The worlds, just reset.
@@ -144,7 +151,7 @@ def run_episodes(
         actions = agent.act(observation).cpu().numpy().astype(np.float32)
         busy_ms, wall_ms = 1000 * (time.process_time() - busy), 1000 * (time.perf_counter() - clock)
         log = keep(agent.last)
-        going = [None if played.broken else action for played, action in zip(episodes, actions, strict=True)]
+        going = [None if played.over else action for played, action in zip(episodes, actions, strict=True)]
         for played, action in zip(episodes, going, strict=True):
             if action is not None:
                 played.busy_ms.append(busy_ms)
@@ -155,11 +162,11 @@ def run_episodes(
             decided(episodes)
         for world, played, outcome in zip(env.playing, episodes, env.step(going), strict=True):
             if outcome is not None:
-                played.broken = outcome[2]
+                played.broken, played.ended = outcome[2], getattr(world, "ended", False)
                 _judge(world, played)
         if moved is not None:
             moved(episodes)
-        if all(played.broken for played in episodes):
+        if all(played.over for played in episodes):
             break
     return episodes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import wave
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -84,6 +85,8 @@ def shrunken(script: str, words: Sequence[str], number: int) -> list[str]:
     """The options of a command with those that make it short, and a place of its own where none is named."""
     place = [] if script in ("publish", "convert", "features") or _named(words) else [f"out=runs/{script}_{number}"]
     own = ["split=look"] if script == "zero_shot_reach" else []
+    if script == "collect" and any(word.startswith("task=gym:") for word in words):
+        own = ["episodes=40"]  # they may end after a few steps
     return [*words, *(word for word in place if script not in ("collect", "ingest")), *SHRUNKEN[script], *own]
 
 
@@ -99,6 +102,11 @@ def furnish(folder: Path) -> None:
     for number in range(8):
         np.save(folder / "CLOUDS" / f"{number}.npy", draws.standard_normal((1100, 3)).astype(np.float32))
     (folder / "FOLDER").mkdir()
+    (folder / "SOUNDS").mkdir()
+    for number in range(4):
+        with wave.open(str(folder / "SOUNDS" / f"{number}.wav"), "wb") as file:
+            file.setnchannels(1), file.setsampwidth(2), file.setframerate(16_000)
+            file.writeframes(draws.integers(-9000, 9000, 32_000).astype("<i2").tobytes())
     import imageio.v2 as imageio
 
     for number in range(4):

@@ -242,6 +242,11 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         """
         return self.episode_goal.image()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the environment has ended the episode; it then stays in its last state."""
+        return self.moment.ended
+
     def render(self) -> NDArray[np.uint8] | None:
         """The environment's own image, None if it does not render.
 

@@ -1,6 +1,6 @@
 """Prepare a trained world model for release: weights, and an album of logged frames that shows its rollouts.
 
-python experiments/publish.py run=runs/reach to=experiments/checkpoints/reach
+python experiments/publish.py run=runs/reach to=runs/published/reach
 python experiments/publish.py "run=[runs/reach_s0,runs/reach_s1]"    # both as an ensemble
 python experiments/publish.py run=runs/reach to=hf://user/reach       # on the Hugging Face Hub
 """

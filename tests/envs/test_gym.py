@@ -157,7 +157,26 @@ def test_an_environment_of_ones_own_is_planned_in(observation):
     assert any(played.reached) and not played.reached[0]
 
 
+def test_an_agent_does_not_think_for_an_episode_that_has_ended():
+    from types import SimpleNamespace
+
+    from jepa_mpc.episode import run_episode
+
+    env = GymEnv("InvertedPendulum-v5", goal=GymGoal(observation=(0.0, None, None, None), success=near((5.0,), 0.1)))
+    thoughts = []
+    push = SimpleNamespace(
+        reset=lambda goal: None,
+        act=lambda observation: thoughts.append(observation) or torch.full((1, 1), 3.0),
+        last=None,
+    )
+    env.reset(seed=0)
+    played = run_episode(env, push)
+    assert played.ended and not played.broken and not played.success
+    assert len(thoughts) == len(played.actions) < 50 < env.budget
+
+
 def test_an_environment_that_was_made_by_its_id_is_closed_when_nobody_needs_it(monkeypatch):
+    gc.collect()
     closed = []
     monkeypatch.setattr(InvertedPendulumEnv, "close", lambda self: closed.append(self))
     own = gymnasium.make("InvertedPendulum-v5")

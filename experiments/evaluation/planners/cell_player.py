@@ -72,6 +72,12 @@ def play(cell: Cell, checkpoint: Path | None = None) -> Outcome:
     sensors: list[NDArray[np.float64]] = []
     played = run_episode(task.env, agent, steps=cell.steps, moved=lambda _: sensors.append(task.env.plant_sensors()))
     actions = np.array(played.actions)
+    if played.ended:  # what it lost by ending early counts, too
+        still = np.zeros((cell.steps - len(actions), *actions.shape[1:]), dtype=actions.dtype)
+        for action in still:
+            task.env.step(action)
+            sensors.append(task.env.plant_sensors())
+        actions = np.concatenate([actions, still])
     return Outcome(
         cell=cell,
         cost=float("inf") if played.broken else course_cost(task, np.array(sensors), actions, goal=goal),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jepa_mpc.costs import MeanAndEnd, PlanCost, WeightedSum
 from jepa_mpc.envs.costs import squared_length, task_cost
+from jepa_mpc.envs.handling_cost import handling
 from jepa_mpc.envs.pick import PickEnv
 from jepa_mpc.envs.plant import Array
 from jepa_mpc.envs.servo import RelativeServo, Servo, StillWorld
@@ -28,6 +29,8 @@ from jepa_mpc.world_model.dynamics.model import WorldModel
 from jepa_mpc.world_model.dynamics.read_out import StillLatents
 from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 
+NEAR_M = 0.03
+"""Where agents that see take an object to be at its goal: their readings err by 2 cm, and 5 cm are asked for."""
 WORLD_MODEL, FROZEN = "world model", "frozen random encoder"
 SEARCH = Planning(horizon=4, num_samples=128, num_iterations=3, answer="mean")
 
@@ -74,7 +77,8 @@ def handling_agent(
         generator: Random numbers of the planner.
         planner: Searches for plans; by default `SEARCH`.
         horizon: Steps that a plan looks ahead.
-        cost: Cost of plans; by default the distances of object, hand and grip from where the goal image shows them.
+        cost: Cost of plans; by default the distances of object (beyond `NEAR_M`), hand and grip from where they are in
+            the goal image.
         world: Makes the dynamics in which plans are rolled out; by default the world model's.
 
     Raises:
@@ -88,7 +92,7 @@ def handling_agent(
         perception=model.perception,
         memory=ReplayBuffer(capacity=1, window=1, action_dim=env.action_box.dim),
         dynamics=seen.eyes.dynamics if world is None else world(seen),
-        cost=env.cost() if cost is None else cost,
+        cost=task_cost(handling(near_m=NEAR_M), at_end=AT_END, effort=EFFORT) if cost is None else cost,
         planner=SEARCH.planner() if planner is None else planner,
         box=env.action_box,
         settings=MpcSettings(horizon=horizon),
