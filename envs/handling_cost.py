@@ -16,7 +16,11 @@ GATE_M = 0.03
 
 
 def short_of_goal(near_m: float) -> Stage:
-    """Distance (m) of the object to its goal beyond `near_m`: nearer, it is there."""
+    """Distance (m) of the object to its goal beyond `near_m`: nearer, it is there.
+
+    Raises:
+        ValueError: If `near_m` is negative.
+    """
     if not near_m >= 0:
         raise ValueError(f"need near_m >= 0, got {near_m}")
     whole = apart((3, 4, 5))
