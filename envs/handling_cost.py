@@ -24,7 +24,7 @@ def short_of_goal(near_m: float) -> Stage:
     if not near_m >= 0:
         raise ValueError(f"need near_m >= 0, got {near_m}")
     whole = apart((3, 4, 5))
-    return whole if near_m == 0 else lambda now, goal: (whole(now, goal) - near_m).clamp(min=0.0)
+    return lambda now, goal: (whole(now, goal) - near_m).clamp(min=0.0)
 
 
 def attending(short: Stage) -> Stage:

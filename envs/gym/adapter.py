@@ -10,6 +10,7 @@ Both are tested once, when the adapter is made.
 
 from __future__ import annotations
 
+import atexit
 import weakref
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -92,7 +93,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         settings |= {} if self.render_mode is None else {"render_mode": self.render_mode}
         seen: dict[str, Any] = {"shadows": shadows, "viewpoint": viewpoint}
         chosen = made(env, settings, python=python, **seen) if isinstance(env, str) else env
-        self._closing = weakref.finalize(self, chosen.close) if isinstance(env, str) else None  # before OpenGL ends
+        self._closing = weakref.finalize(self, chosen.close) if isinstance(env, str) else None
         self.name = name_of(chosen)
         if cameras and not isinstance(env, str) and chosen.render_mode != "rgb_array":
             raise renders_nothing(self.name)
@@ -117,6 +118,10 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             aim(self.own, viewpoint)
         if not isinstance(self.states, SharedStates):
             self.view.frames()  # refuses an environment that renders nothing
+        if self._closing is not None:
+            self._closing.atexit = False
+            if self.cameras:
+                atexit.register(self._closing)  # it has drawn: this runs before EGL is shut down
         self.observation_space: gymnasium.Space[Any] = self.view.space(goal=self.episode_goal.shown)
         self._try_myself()
 

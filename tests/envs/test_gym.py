@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import itertools
+import subprocess
 import sys
 import threading
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -29,6 +31,7 @@ from jepa_mpc.planners import build_planner
 from jepa_mpc.types import PlanRequest
 
 MUJOCO = ("InvertedPendulum-v5", "Reacher-v5")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module", params=sorted(GOALS))
@@ -184,6 +187,17 @@ def test_an_environment_that_was_made_by_its_id_is_closed_when_nobody_needs_it(m
         GymEnv(made_of)
         gc.collect()
         assert len(closed) == 1  # the second is its maker's
+
+
+@pytest.mark.render
+def test_a_process_that_drew_a_lab_and_another_environment_ends_quietly():
+    code = (
+        "import jepa_mpc\n"
+        "labs = jepa_mpc.make_env('reach-v1'), jepa_mpc.make_env('gym:InvertedPendulum-v5', cameras=('render',))\n"
+        "for env in labs: env.reset(seed=0), env.observation()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0 and "Traceback" not in run.stderr, run.stderr
 
 
 def test_a_state_later_is_planned_to_in_the_simulator():

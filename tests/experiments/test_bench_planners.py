@@ -369,3 +369,12 @@ def test_a_learned_world_plans_and_the_true_task_judges() -> None:
     found = play(study.cells[0], study.checkpoint)
     still = play(next(each for each in study.cells if each.kind == "nothing"), study.checkpoint)
     assert found.cost < still.cost and found.believed != found.cost
+
+
+def test_an_early_end_is_paid_for_to_the_last_step():
+    def random_pushes(steps: int) -> Outcome:
+        settings = {"planner": "random", "kind": "random", "arguments": {}, "mode": "closed", "baseline": True}
+        return play(cell(task="gym:InvertedPendulum-v5", steps=steps, execute=1, **settings))
+
+    short, long = random_pushes(10), random_pushes(60)
+    assert long.cost > 1.05 * short.cost  # the fallen pole counts in every further step
