@@ -12,6 +12,7 @@ import mujoco
 import numpy as np
 import torch
 
+from jepa_mpc.envs.closing import close_first
 from jepa_mpc.envs.direct import DirectEnv
 from jepa_mpc.envs.dmc_tasks import DMC_TASKS, DmcTask
 from jepa_mpc.envs.plant import Array, DirectPlant
@@ -118,7 +119,9 @@ def _load(task: DmcTask) -> Any:
 
         source = manipulation.load(task.task, seed=0)
         source.reset()  # completes the model of a manipulation task
-        return source
-    from dm_control import suite
+    else:
+        from dm_control import suite
 
-    return suite.load(task.domain, task.task, task_kwargs={"random": 0})
+        source = suite.load(task.domain, task.task, task_kwargs={"random": 0})
+    close_first()  # dm_control has registered the end of its EGL
+    return source

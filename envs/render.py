@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import weakref
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from jepa_mpc.envs.backend import advice
+from jepa_mpc.envs.closing import close_at_exit
 from jepa_mpc.errors import MissingPackage
 
 SUPERSAMPLING = 2  # supersampling factor: cheaper than multisampling in software
@@ -83,7 +83,7 @@ class Renderer:
         self._option = mujoco.MjvOption()
         self._open = True
         if not _OPEN:
-            atexit.register(_close_all)  # after the context exists, so that it runs before EGL itself is shut down
+            close_at_exit(_close_all)
         _OPEN.add(self)
 
     def upload_textures(self) -> None:

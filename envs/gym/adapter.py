@@ -10,7 +10,6 @@ Both are tested once, when the adapter is made.
 
 from __future__ import annotations
 
-import atexit
 import weakref
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jepa_mpc.envs.baselines import Policy
+from jepa_mpc.envs.closing import close_at_exit
 from jepa_mpc.envs.gym.course import Course
 from jepa_mpc.envs.gym.episode_goal import EpisodeGoal
 from jepa_mpc.envs.gym.goals import GOALS, GymGoal
@@ -121,7 +121,7 @@ class GymEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         if self._closing is not None:
             self._closing.atexit = False
             if self.cameras:
-                atexit.register(self._closing)  # it has drawn: this runs before EGL is shut down
+                close_at_exit(self._closing)  # it has drawn
         self.observation_space: gymnasium.Space[Any] = self.view.space(goal=self.episode_goal.shown)
         self._try_myself()
 

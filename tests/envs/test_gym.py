@@ -194,7 +194,8 @@ def test_a_process_that_drew_a_lab_and_another_environment_ends_quietly():
     code = (
         "import jepa_mpc\n"
         "labs = jepa_mpc.make_env('reach-v1'), jepa_mpc.make_env('gym:InvertedPendulum-v5', cameras=('render',))\n"
-        "for env in labs: env.reset(seed=0), env.observation()"
+        "for env in labs: env.reset(seed=0), env.observation()\n"
+        "jepa_mpc.make_env('dmc-cartpole-swingup-v1')  # its package has an EGL of its own"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0 and "Traceback" not in run.stderr, run.stderr
