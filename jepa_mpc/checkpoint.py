@@ -113,7 +113,7 @@ def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, An
 def _others(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
     """Entries of a folder that are not part of the checkpoint."""
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    if entries and not (folder / MANIFEST).is_file():
+    if entries and not _is_checkpoint(folder):
         raise FileExistsError(f"{folder} holds files other than a checkpoint: choose a new folder")
     others = [entry for entry in entries if entry.name not in (*OURS, *_listed(folder))]
     taken = [entry.name for entry in others if entry.name in contents]
@@ -122,6 +122,12 @@ def _others(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
             f"{folder / taken[0]} is not part of the checkpoint there: move it, or choose a new folder"
         )
     return others
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether a folder has the manifest of a checkpoint, or one that is damaged beside a checkpoint's model."""
+    listed = _listed(folder)
+    return MODEL in listed or (not listed and (folder / MANIFEST).is_file() and (folder / MODEL).exists())
 
 
 def _listed(folder: Path) -> list[str]:

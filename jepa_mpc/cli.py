@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jepa_mpc.hangup import end_on_hangup
 from jepa_mpc.options import help_text, options_of
 from jepa_mpc.places import CONFIGS
 
@@ -112,6 +113,7 @@ def run_command(command: Entry, *, usage: str) -> None:
         return
     sys.argv[1:] = spelled_out(command, sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends a command as Ctrl-C does
+    end_on_hangup()
     try:
         module = importlib.import_module(f"jepa_mpc.experiments.commands.{command.script}")
         from jepa_mpc.face.command_line import run

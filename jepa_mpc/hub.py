@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from pathlib import Path
 
 from jepa_mpc.errors import BadCheckpoint, MissingPackage
@@ -49,7 +50,7 @@ def fetch(name: str) -> Path:
     repository, _, revision = name.partition("@")
     try:
         place = huggingface_hub.snapshot_download(repository, revision=revision or None, allow_patterns=list(FILES))
-    except (OSError, ValueError) as error:  # no network, no such repository, no space
+    except _failures() as error:  # no network, no such repository, no space
         raise BadCheckpoint(
             f"hf://{name} could not be fetched ({_sentence(error)}). On a machine with a network, run `hf download "
             f"{repository} --local-dir FOLDER`, then copy it here and give the folder"
@@ -84,12 +85,19 @@ def push(folder: str | Path, name: str, *, message: str) -> str:
         done = hub.upload_folder(
             repo_id=repository, folder_path=str(folder), commit_message=message, revision=revision or None
         )
-    except (OSError, ValueError) as error:
+    except _failures() as error:
         raise OSError(
             f"hf://{name} could not be written ({_sentence(error)}); {folder} is unchanged. Check the network and "
             "`hf auth login`, then try again"
         ) from error
     return str(done)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Whatever huggingface_hub raises: its HTTP client is one of several packages, by version."""
+    modules = [sys.modules[name] for name in ("httpx", "httpx2", "requests") if name in sys.modules]
+    kinds = [getattr(module, kind, None) for module in modules for kind in ("HTTPError", "RequestException")]
+    return (OSError, ValueError, *(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception)))
 
 
 def _sentence(error: Exception) -> str:

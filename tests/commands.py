@@ -55,7 +55,7 @@ def _status(path: Path) -> int:
 @contextlib.contextmanager
 def _kept() -> Iterator[None]:
     """Put back the handlers of signals and logging and the number of threads."""
-    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     root, threads = logging.getLogger(), torch.get_num_threads()
     handlers, level = root.handlers[:], root.level
     try:

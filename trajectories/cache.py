@@ -49,6 +49,9 @@ class CacheOptions:
         robot: Corrections to the guessed robot map: `told(map or mapping)`.
         format: The log's format; detected by default.
         leave_out: Numbers of episodes to skip (damaged ones).
+
+    Raises:
+        ValueError: If `cameras` is no list of different names.
     """
 
     cameras: tuple[str, ...] | None = None
@@ -57,6 +60,15 @@ class CacheOptions:
     robot: tuple[tuple[str, Any], ...] = ()
     format: str | None = None
     leave_out: tuple[int, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        named = self.cameras
+        if named is None:
+            return
+        if isinstance(named, str) or not all(isinstance(name, str) for name in named):
+            raise ValueError(f"cameras must be a list of names, got {named!r}: [left] for one")
+        if len(set(named)) != len(named):
+            raise ValueError(f"each camera can be taken once, got {', '.join(named)}")
 
     @property
     def fit(self) -> PictureFit:

@@ -38,11 +38,20 @@ def width(column: str, sizes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def take(columns: Mapping[str, np.ndarray], column: str) -> np.ndarray:
-    """A column, or a slice of one, as `T A`."""
+    """A column, or a slice of one, as `T A`.
+
+    Raises:
+        ValueError: If the column is narrower than the slice.
+    """
     name, match = base_name(column), SLICE.fullmatch(column)
     rows = columns[column] if column in columns else columns[name]
     rows = rows[:, None] if rows.ndim == 1 else rows
-    return rows[:, int(match[2]) : int(match[3])] if match and column not in columns else rows
+    if match is None or column in columns:
+        return rows
+    start, stop = int(match[2]), int(match[3])
+    if rows.shape[1] < stop:
+        raise ValueError(f"{column!r} asks for axes {start}..{stop - 1} of a column with {rows.shape[1]}")
+    return rows[:, start:stop]
 
 
 def joined(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

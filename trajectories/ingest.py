@@ -51,6 +51,7 @@ def ingest(
 
     Raises:
         BadEpisode: If an episode is damaged; the finished ones are kept for the next attempt.
+        FileExistsError: If `place` holds the log, or anything else that is not a cache.
         ValueError: If the log lacks what the options ask for.
         OSError: If the disk is full; an older cache is kept.
         UnknownName, MissingPackage: If the format is unknown or needs a package.
@@ -59,7 +60,7 @@ def ingest(
         raise ValueError(f"workers must be at least 1, got {workers}")
     path, options = Path(path), options or CacheOptions()
     fingerprint = source_fingerprint(path)
-    place = cache_place(path, options) if place is None else Path(place)
+    place = cache_place(path, options) if place is None else _own_folder(Path(place), path)
     found = look_up(place, options, fingerprint)
     if isinstance(found, Cache):
         return found
@@ -73,6 +74,20 @@ def ingest(
             LOGGER.warning("%s is made anew: %s", place, found)
         _build(path, options, place, fingerprint, workers=workers, progress=progress)
     return Cache(place)
+
+
+def _own_folder(place: Path, path: Path) -> Path:
+    """A folder for a cache; refuses one that holds anything else, since a cache replaces it as a whole.
+
+    Raises:
+        FileExistsError: Names the folder.
+    """
+    found, log = place.resolve(), path.resolve()
+    if found == log or found in log.parents:
+        raise FileExistsError(f"{place} holds the log itself: choose a folder of its own for the cache")
+    if place.is_file() or (place.is_dir() and not is_cache(place) and any(place.iterdir())):
+        raise FileExistsError(f"{place} holds something other than a cache: choose a new folder")
+    return place
 
 
 def cache_place(path: Path, options: CacheOptions) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,14 +22,18 @@ class MixedBank:
         weights: One positive number per bank.
 
     Raises:
-        ValueError: If there is no bank, a weight is not positive, or the banks differ; names the difference.
+        ValueError: If there is no bank, a weight is not positive and finite, or the banks differ; names the difference.
     """
 
     banks: tuple[FrameBank, ...]
     weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not self.banks or len(self.banks) != len(self.weights) or min(self.weights) <= 0:
+        if (
+            not self.banks
+            or len(self.banks) != len(self.weights)
+            or not all(0 < weight < math.inf for weight in self.weights)
+        ):
             raise ValueError(f"need banks and as many positive weights, got {len(self.banks)} and {self.weights}")
         first = self.banks[0]
         for at, bank in enumerate(self.banks):

@@ -70,7 +70,8 @@ class RobotAdapter:
                 proprioception.
 
         Raises:
-            BadObservation: If a camera or column is missing or an image has another shape or dtype.
+            BadObservation: If a camera or column is missing, an image has another shape or dtype, or a column another
+                width or numbers that are not finite.
         """
         frames = stack_cameras({IMAGES + name: self._picture(pictures, name) for name in self.cameras},
                                [IMAGES + name for name in self.cameras])  # fmt: skip
@@ -92,7 +93,7 @@ class RobotAdapter:
             well. Each `k width`; k is 1 unless actions are stacked blocks.
 
         Raises:
-            BadObservation: If a column is missing.
+            BadObservation: If a column is missing, of another width, or not finite.
         """
         each = action.reshape(self.skip if self.blocks == "stacked" else 1, -1)
         if isinstance(self.actions, CommandedActions):
@@ -134,7 +135,7 @@ class RobotAdapter:
         picture = next((pictures[name] for name in spellings if name in pictures), None)
         if picture is None:
             raise BadObservation(f"there is no image of camera {camera!r}, only of {', '.join(pictures) or 'none'}")
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
             hint = ": move the channels behind the width" if picture.ndim == 3 and picture.shape[0] == 3 else ""
             raise BadObservation(
                 f"camera {camera!r} must give uint8 images (h, w, 3), got {picture.dtype} {picture.shape}{hint}"
@@ -148,7 +149,18 @@ class RobotAdapter:
         missing = [name for name in dict.fromkeys(needed) if name not in rows]
         if missing:
             raise BadObservation(f"the robot's columns lack {', '.join(missing)}; given are {', '.join(columns)}")
-        made = self.robot(rows, [name for name in names if name in HOUSE and (name == STATE or self.robot.needs(name))])
+        try:
+            numbers = {name: rows[name].astype(np.float64) for name in needed}
+        except (TypeError, ValueError) as error:
+            raise BadObservation(f"the robot's columns must hold numbers ({error})") from error
+        broken = [name for name, value in numbers.items() if not np.isfinite(value).all()]
+        if broken:
+            raise BadObservation(f"numbers in {', '.join(broken)} are not finite: hold the robot still")
+        asked = [name for name in names if name in HOUSE and (name == STATE or self.robot.needs(name))]
+        try:
+            made = self.robot(rows, asked)
+        except ValueError as error:
+            raise BadObservation(f"a column has not the width that the log had ({error})") from error
         return made | {name: rows[name] for name in names if name not in made}
 
 

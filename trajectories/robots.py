@@ -29,6 +29,7 @@ from jepa_mpc.trajectories.episode import (
     TIMESTAMP,
 )
 from jepa_mpc.trajectories.formats.base import Log, fault, timestamps
+from jepa_mpc.trajectories.guards import RATES_HZ
 from jepa_mpc.trajectories.rotations import euler_of_quaternion, quaternion, quaternion_of_euler, rotation_vector
 
 RotationForm = Literal["rotation_vector", "euler_xyz", "quaternion_xyzw", "quaternion_wxyz"]
@@ -58,7 +59,7 @@ class RobotMap:
         hz: Steps per second, if the log does not declare them.
 
     Raises:
-        ValueError: If the form is unknown or a factor is zero or not finite.
+        ValueError: If the form is unknown, a factor is zero or not finite, or `hz` is out of range.
     """
 
     state: tuple[str, ...] = (STATE,)
@@ -80,6 +81,8 @@ class RobotMap:
         factors = (self.metre, self.radian, self.gripper_scale, *self.action_scale)
         if not np.isfinite(factors).all() or 0.0 in factors or not np.isfinite(self.gripper_offset):
             raise ValueError(f"factors must be finite and not zero, got {factors}")
+        if self.hz is not None and not RATES_HZ[0] <= self.hz <= RATES_HZ[1]:
+            raise ValueError(f"hz must lie between {RATES_HZ[0]:g} and {RATES_HZ[1]:g} steps per second, got {self.hz}")
         if bool(self.position) != bool(self.rotation):
             raise ValueError("a pose needs both position and rotation")
 

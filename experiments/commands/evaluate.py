@@ -166,7 +166,8 @@ def options_of(cfg: DictConfig) -> dict[str, Any]:
     """The options as plain values.
 
     Raises:
-        ValueError: If a number is out of range, or the method `policy` is named without a policy.
+        ValueError: If a number is out of range, a method is named twice, or the method `policy` is named without a
+            policy.
     """
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     options |= {name: options[name] or {} for name in ("env", "goal")}
@@ -175,7 +176,10 @@ def options_of(cfg: DictConfig) -> dict[str, Any]:
             raise ValueError(f"{name} must be a whole number from 1, got {options[name]!r}")
     if options["context"] not in range(1, WINDOW + 1):
         raise ValueError(f"context must be a whole number from 1 to {WINDOW}, got {options['context']!r}")
-    if POLICY in (options["methods"] or ()) and options["policy"] is None:
+    methods = options["methods"]
+    if methods is not None and (not isinstance(methods, list) or not methods or len(set(methods)) != len(methods)):
+        raise ValueError(f"methods must be a list of different names, got {methods!r}; leave it out for all")
+    if POLICY in (methods or ()) and options["policy"] is None:
         raise ValueError("the method policy needs policy=FILE.py:NAME")
     return options
 

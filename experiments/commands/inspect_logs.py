@@ -23,6 +23,7 @@ from jepa_mpc.face.log_previews import film, preview_sheet
 from jepa_mpc.files import write_json, write_text
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.reporting.video import save_picture, save_video
+from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.trajectories.formats import open_log
 from jepa_mpc.trajectories.inspection import COUNTERS, LogReport, inspect_log
 from jepa_mpc.trajectories.robots import MappedLog, chosen_map
@@ -34,8 +35,10 @@ def look(cfg: DictConfig) -> LogReport:
     """Inspect the log, print the findings and save the images.
 
     Raises:
+        ValueError: If `out` holds something else.
         BadEpisode: If the log cannot be opened at all.
     """
+    claim_run(Path(cfg.out), "inspect_logs", left=("report.json",))
     reader = open_log(Path(cfg.path), format=cfg.format)
     log = MappedLog(reader, robot=chosen_map(reader, OmegaConf.to_container(cfg.robot, resolve=True)))
     report = inspect_log(log, frames=cfg.frames, progress=lambda items: tqdm(items, unit="episode", desc="reading"))
@@ -47,7 +50,7 @@ def look(cfg: DictConfig) -> LogReport:
         frames = [frame for index in chosen for frame in film(log, index)]
         save_video(frames, folder / "preview.mp4", fps=min(1 / log.dt_s if log.dt_s > 0 else 10.0, 30.0))
     write_json(folder / "report.json", _summary(report, log))
-    write_text(folder / "robot.yaml", "# correct what is wrong, and train with robot=robot.yaml\n" + _robot(log))
+    _write_map(log, folder)
     show(report, Console(width=120))
     return report
 
@@ -91,6 +94,15 @@ def _statistics(report: LogReport) -> Table:
         if len(rows) > MOST_AXES:
             table.add_row(f"{name} ... {len(rows) - 1}", "...", "...", "...", "...")
     return table
+
+
+def _write_map(log: MappedLog, folder: Path) -> None:
+    """Write `robot.yaml`; one that is there and says something else may have been corrected by hand and is kept."""
+    path, text = folder / "robot.yaml", "# correct what is wrong, and train with robot=robot.yaml\n" + _robot(log)
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        path = folder / "robot_guessed.yaml"
+        print(f"{folder / 'robot.yaml'} is kept; the map of this inspection: {path}")
+    write_text(path, text)
 
 
 def _robot(log: MappedLog) -> str:

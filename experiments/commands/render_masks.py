@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from jepa_mpc.errors import BadEpisode, MissingPackage, UnknownName
 from jepa_mpc.face.evaluation.mask_panels import panels
+from jepa_mpc.files import atomic_file
 from jepa_mpc.places import CONFIGS
-from jepa_mpc.reporting.mask_pictures import draw
+from jepa_mpc.reporting.mask_pictures import draw, is_drawn
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.bank import load_bank
 from jepa_mpc.world_model.checkpoints.assembly import assemble
@@ -30,8 +31,13 @@ def render(cfg: DictConfig) -> Path:
     """Draw a sample and return the path of the image.
 
     Raises:
-        ValueError: If the system has no mask, or the log has no input for it.
+        ValueError: If the system has no mask, the log has no input for it, or `out` is not a PNG file of this command.
     """
+    path = Path(str(cfg.out))
+    if path.suffix != ".png":
+        raise ValueError(f"out must be a .png file, got {path}")
+    if path.exists() and not is_drawn(path):
+        raise ValueError(f"out={path} is there and was not drawn by this command: choose another name")
     objective = assemble(
         OmegaConf.to_container(cfg.system, resolve=True), generator=generator(int(cfg.seed), "weights")
     )
@@ -40,9 +46,8 @@ def render(cfg: DictConfig) -> Path:
     bank = replace(load_bank(Path(cfg.data), cameras=cfg.cameras), skip=int(cfg.skip))
     batch = bank.sample(2, int(cfg.window), generator=generator(int(cfg.seed), "sample"))
     rows = panels(objective.eval(), batch, generator(int(cfg.seed), "masks"))
-    path = Path(cfg.out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw(rows, path)
+    with atomic_file(path) as draft:
+        draw(rows, draft)
     return path
 
 

@@ -24,6 +24,7 @@ from jepa_mpc.cli import COMMANDS
 from jepa_mpc.errors import UnknownName, choose
 from jepa_mpc.face.command_line import INTERRUPTED, Stopped
 from jepa_mpc.files import write_json
+from jepa_mpc.hangup import HungUp
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.plain_json import read_json_file
 from jepa_mpc.reporting.saving import markdown_table
@@ -93,12 +94,12 @@ def _run(words: list[str]) -> int:
     child = subprocess.Popen(
         [sys.executable, "-c", RUN, *words],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
+        start_new_session=True,  # signals reach this process alone, which passes them on once
     )
     try:
         return child.wait()
-    except KeyboardInterrupt:
-        os.killpg(child.pid, signal.SIGINT)
+    except KeyboardInterrupt as stop:
+        os.killpg(child.pid, signal.SIGHUP if isinstance(stop, HungUp) else signal.SIGINT)
         child.wait()
         return INTERRUPTED
 

@@ -43,6 +43,7 @@ from jepa_mpc.face.evaluation.lab_episodes import LabJob, LabResult, play_all
 from jepa_mpc.face.evaluation.methods import FROZEN, LEARNED, WORLD_MODEL, Methods, world_model_at
 from jepa_mpc.face.evaluation.reach_films import album_at
 from jepa_mpc.face.evaluation.reach_task import robot_of
+from jepa_mpc.face.goals import goal_observation
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.two_modes import TwoModeSettings
 from jepa_mpc.files import only_writer
@@ -308,6 +309,7 @@ def main(cfg: DictConfig) -> None:
         jobs = jobs_of(cfg, methods)
         preflight(jobs[0])
         if cfg.goal is not None:
+            goal_observation(cfg.goal, cameras=jobs[0].cameras, image_size=jobs[0].image_size)  # or it is refused
             claim_run(Path(str(cfg.out)), "zero_shot_reach", chosen_of(cfg))
             print(f"Files: {play_by_hand(jobs[0], cfg.goal, Path(str(cfg.out)))}")
             return

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
+
+from jepa_mpc.places import CONFIGS
 
 HYDRA_FLAGS = (
     *("help", "hydra-help", "version", "cfg", "resolve", "package", "run", "multirun", "shell-completion"),
     *("config-path", "config-name", "config-dir", "experimental-rerun", "info"),
 )
 
+
+DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, by shell convention."""
@@ -40,13 +48,55 @@ def run(command: Callable[[], None], *, name: str) -> None:
     if dashed:
         sys.exit(f"{name}: options are written option=value, without dashes: {dashed[0].lstrip('-')}")
     try:
+        check_values(sys.argv[1:], CONFIGS / f"{name}.yaml")
         command()
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OverflowError) as error:
         sys.exit(f"{name}: {sentence(error)}")
     except Stopped as stop:
         interrupted(f"{name}: stopped {stop}")
     except KeyboardInterrupt:
         interrupted(f"{name}: interrupted before anything was saved; the same command starts again")
+
+
+def check_values(words: Sequence[str], defaults: Path) -> None:
+    """Refuse values that are no numbers where the default is one, and numbers that nothing can work with.
+
+    Args:
+        words: The command's words, `option=value` each; those that hydra cannot parse are left to it.
+        defaults: The command's configuration; a command without one is not checked.
+
+    Raises:
+        ValueError: Names the option and what it takes.
+    """
+    if not defaults.exists():
+        return
+    known = OmegaConf.to_container(OmegaConf.load(defaults))
+    assert isinstance(known, dict)
+    try:
+        given = OverridesParser.create().parse_overrides([word for word in words if not word.startswith("-")])
+    except OverrideParseException:
+        return
+    for one in given:
+        if one.is_sweep_override() or one.is_delete() or one.key_or_group not in known:
+            continue
+        name, usual, value = str(one.key_or_group), known[str(one.key_or_group)], one.value()
+        if isinstance(value, str) and "${" in value:
+            continue
+        if isinstance(usual, bool) and not isinstance(value, bool | None):
+            raise ValueError(f"{name} must be true or false, got {value!r}")
+        if type(usual) in (int, float):
+            _check_number(name, value, unbounded=usual == math.inf)
+        if name == "device" and not DEVICE.fullmatch(str(value)):
+            raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {value!r}")
+
+
+def _check_number(name: str, value: Any, *, unbounded: bool) -> None:
+    if isinstance(value, str):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not unbounded)):
+        raise ValueError(f"{name} must be a finite number, got {value}")
+    if name == "threads" and not (type(value) is int and value >= 1):
+        raise ValueError(f"threads must be a whole number from 1, got {value!r}")
 
 
 def check_complete(cfg: DictConfig, *, name: str) -> None:
@@ -76,7 +126,9 @@ def sentence(error: Exception) -> str:
             group, _, choice = str(error.missing_cfg_file).rpartition("/")
             return f"unknown {group} {choice!r}; known: {', '.join(error.options)}"
         case OverrideParseException():
-            return f"cannot parse {error.override!r}: options are written option=value"
+            name, equals, value = str(error.override).partition("=")
+            quoted = f"; quote what is not plain: \"{name}='{value}'\"" if equals and value else ""
+            return f"cannot parse {error.override!r}: options are written option=value{quoted}"
         case ConfigCompositionException() if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return f"there is no option {cause.full_key!r}{_known(cause.parent_node)}"
     return " ".join(str(error).split())

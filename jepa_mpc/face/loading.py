@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -92,7 +92,7 @@ def load_agent(
     model = checkpoint or shipped_for(robot.cameras)
     if not isinstance(model, WorldModel):
         model = load_world_model(model, device=device)
-    kind = kind or usual_kind(model)
+    kind = known_kind(kind or usual_kind(model))
     if kind == "handling":
         if effort is not None or hold_m:
             raise ValueError("an agent that handles has a cost of its own: leave out effort and hold_m")
@@ -150,6 +150,16 @@ def _handling(
     return EnvironmentAgent(agent, cameras=robot.cameras)
 
 
+def known_kind(kind: str) -> AgentKind:
+    """A kind of agent, checked.
+
+    Raises:
+        UnknownName: If there is no such kind.
+    """
+    known: dict[str, AgentKind] = {name: name for name in get_args(AgentKind)}
+    return choose(known, kind, "kind of agent")
+
+
 def usual_kind(model: WorldModel) -> AgentKind:
     """The default agent: handling, if the world model reads objects; calibrated, if it has a head and two cameras."""
     if OBJECT in model.readings:
@@ -205,7 +215,7 @@ def load_robot_agent(
         ValueError: If no limits are given and the checkpoint lacks the range of its log.
     """
     model = load_world_model(checkpoint, device=device)
-    kind = kind or usual_kind(model)
+    kind = known_kind(kind or usual_kind(model))
     size = model.interface.image_size
     if kind == "calibrated":
         size = CalibratedSettings().picture_px(size)

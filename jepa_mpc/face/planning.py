@@ -14,6 +14,8 @@ from jepa_mpc.planners import build_planner
 from jepa_mpc.types import MpcSettings
 from jepa_mpc.world_model.costs.terms import Effort
 
+LARGEST = 1e6
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings:
@@ -27,6 +29,9 @@ class PlanSettings:
         hold_m: Hold still while the estimated distance to the goal is below this value (m).
         execute: Actions of a plan executed before replanning.
         deadline_s: Time limit of one search (s).
+
+    Raises:
+        ValueError: If `effort` or `hold_m` is negative or too large, or `horizon` is no whole number from 1.
     """
 
     planner: str
@@ -36,6 +41,14 @@ class PlanSettings:
     hold_m: float = 0.0
     execute: int = 1
     deadline_s: float = float("inf")
+
+    def __post_init__(self) -> None:
+        for name in ("effort", "hold_m"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 <= value <= LARGEST:
+                raise ValueError(f"{name} must be a number from 0 to {LARGEST:g}, got {value!r}")
+        if type(self.horizon) is not int or self.horizon < 1:
+            raise ValueError(f"horizon must be a whole number from 1, got {self.horizon!r}")
 
     def build(self) -> Planner:
         """Build the planner (see `planners.build_planner`)."""

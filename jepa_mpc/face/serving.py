@@ -11,7 +11,7 @@ from typing import Any
 from jepa_mpc import __version__, envs
 from jepa_mpc.face.agents import CalibratedSettings
 from jepa_mpc.face.goals import goal_observation
-from jepa_mpc.face.loading import AgentKind, load_agent, load_world_model, usual_kind
+from jepa_mpc.face.loading import AgentKind, known_kind, load_agent, load_world_model, usual_kind
 from jepa_mpc.serving.session import DEADLINE, START, TIME, Keys, ServedAgent, Session
 from jepa_mpc.trajectories.resizing import PictureFit
 from jepa_mpc.trajectories.robot_adapter import load_robot_adapter
@@ -88,10 +88,14 @@ def service(
     Raises:
         BadCheckpoint: If the checkpoint cannot be read or was trained for another robot.
         BadObservation: If the goal cannot be read.
-        ValueError: If the entries do not match the cameras.
+        UnknownName: If there is no such kind of agent.
+        ValueError: If the entries do not match the cameras, or a time limit is not positive.
     """
     model = load_world_model(checkpoint, device=device)
-    kind = kind or usual_kind(model)
+    kind = known_kind(kind or usual_kind(model))
+    for name, limit_ms in (("deadline_ms", deadline_ms), ("max_age_ms", max_age_ms)):
+        if not limit_ms > 0:
+            raise ValueError(f"{name} must be above 0, got {limit_ms}")
     facts = _robot(model, robot, checkpoint=checkpoint, kind=kind)
     keypoints = load_hand_points("hand_points", device=device) if kind == "calibrated" else "hand_points"
     count, seeds = len(facts.cameras), itertools.count(seed)

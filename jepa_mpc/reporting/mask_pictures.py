@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 DARK, SEEN = -1, 0
 COLOURS = ("#e07b28", "#3d85c6", "#b45bb0", "#2fa39b", "#d9b92f", "#c0504d", "#7f7fd0", "#8aa84f", "#b07d62", "#6c8ea0")
+SOFTWARE = "jepa-mpc render_masks"  # marks its files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,18 @@ def draw(rows: list[list[Panel]], path: Path) -> None:
                 _draw_picture(figure, place, panel)
     figure.savefig(path, dpi=100)
     with Image.open(path) as drawn:
-        drawn.convert("RGB").quantize(96).save(path, optimize=True)
+        mark = PngInfo()
+        mark.add_text("Software", SOFTWARE)
+        drawn.convert("RGB").quantize(96).save(path, optimize=True, pnginfo=mark)
+
+
+def is_drawn(path: Path) -> bool:
+    """Whether a file is an image that `draw` has made."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.info.get("Software") == SOFTWARE
+    except (OSError, SyntaxError, ValueError):
+        return False
 
 
 def _draw_picture(figure: Figure, place: tuple[int, int, int], panel: Panel) -> None:

@@ -233,6 +233,8 @@ def test_copies_play_the_episodes_that_are_played_one_by_one(module, checkpoint,
     [
         (["methods=[dance]"], UnknownName, "unknown method 'dance'"),
         (["methods=[policy]"], ValueError, "needs policy=FILE.py:NAME"),
+        (["methods=[random,random]"], ValueError, "methods must be a list of different names"),
+        (["methods=[]"], ValueError, "methods must be a list of different names"),
         (["episodes=0"], ValueError, "episodes must be a whole number from 1"),
         (["context=3"], ValueError, "context must be a whole number from 1 to 2"),
         (["copies=0"], ValueError, "copies must be a whole number from 1"),

@@ -25,12 +25,28 @@ def test_inspection_finds_the_format_and_leaves_a_report_and_pictures(tmp_path):
     assert done.returncode == 0, done.stderr
     for words in ("robomimic: 3 episodes, 27 steps", "4 Hz", "8 to 10 steps", "observation.ee_pose", "m, rad"):
         assert words in done.stdout
-    left = {"preview.png", "preview.mp4", "report.json", "robot.yaml"}
+    left = {"preview.png", "preview.mp4", "report.json", "robot.yaml", "run.json"}
     assert {path.name for path in (tmp_path / "found").iterdir()} == left
     robot = robot_map(OmegaConf.to_container(OmegaConf.load(tmp_path / "found/robot.yaml")))
     assert robot == guess_robot(open_log(tmp_path / "demo.hdf5"))
     report = json.loads((tmp_path / "found/report.json").read_text())
     assert report["damaged"] == {} and "action: axes [3, 4, 5, 6] never change" in report["remarks"]
+
+
+def test_a_corrected_map_and_files_of_others_are_kept(tmp_path):
+    synthetic_log(tmp_path / "log", episodes=2)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("years of work")
+    refused = command("inspect_logs", "path=log", "out=mine", cwd=tmp_path)
+    assert refused.returncode == 1 and "holds files other than a run of inspect_logs" in refused.stderr
+    assert command("inspect_logs", "path=log", "out=found", cwd=tmp_path).returncode == 0
+    (tmp_path / "found/robot.yaml").write_text("hz: 7.0\n")
+    again = command("inspect_logs", "path=log", "out=found", cwd=tmp_path)
+    assert again.returncode == 0 and "robot.yaml is kept" in again.stdout
+    assert (tmp_path / "found/robot.yaml").read_text() == "hz: 7.0\n"
+    assert robot_map(OmegaConf.to_container(OmegaConf.load(tmp_path / "found/robot_guessed.yaml"))) == guess_robot(
+        open_log(tmp_path / "log")
+    )
 
 
 def test_inspection_names_damaged_episodes_and_goes_on(tmp_path):

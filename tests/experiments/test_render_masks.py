@@ -56,5 +56,9 @@ def test_the_command_leaves_a_small_picture_and_refuses_what_hides_nothing(tmp_p
     with Image.open(render(asked)) as drawn:
         assert min(drawn.size) > 100
     assert (tmp_path / "masks.png").stat().st_size < 100_000
+    render(asked)  # its own image is replaced
     with pytest.raises(ValueError, match="hides no tokens: take a masked system"):
         render(other)
+    Image.new("RGB", (4, 4)).save(tmp_path / "masks.png")
+    with pytest.raises(ValueError, match="was not drawn by this command"):
+        render(asked)

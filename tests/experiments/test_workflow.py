@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -14,6 +20,7 @@ from jepa_mpc.experiments.commands import workflow
 from jepa_mpc.face.command_line import Stopped, run
 from jepa_mpc.places import CONFIGS
 
+ROOT = Path(__file__).resolve().parents[2]
 WRITE = "import sys; open(sys.argv[2].partition('=')[2], 'a').write(sys.argv[1])"
 
 
@@ -93,3 +100,42 @@ def test_a_plan_that_is_no_yaml_ends_in_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="workflow: while parsing a flow sequence") as ended:
         run(workflow.main, name="workflow")
     assert "\n" not in str(ended.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP on this system")
+def test_a_terminal_that_closes_ends_the_step_as_well(tmp_path):
+    """The step gets the signal, may save, and is gone before the workflow is."""
+    path = tmp_path / "plan.yaml"
+    path.write_text("steps:\n  - collect out=${out}/a\n")
+    step = f"""
+import os, pathlib, time
+from jepa_mpc.hangup import HungUp, end_on_hangup
+end_on_hangup()
+place = pathlib.Path({str(tmp_path)!r})
+(place / "pid.part").write_text(str(os.getpid()))
+os.rename(place / "pid.part", place / "pid")
+try:
+    time.sleep(60)
+except HungUp:
+    (place / "saved").touch()
+    raise SystemExit(130)
+"""
+    program = f"""
+import sys
+from jepa_mpc.cli import script
+from jepa_mpc.experiments.commands import workflow
+workflow.RUN = {step!r}
+sys.argv[1:] = [{f"plan={path}"!r}, {f"out={tmp_path / 'run'}"!r}]
+script("workflow")
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if (tmp_path / "pid").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "in step 1 of 1" in said, said
+    assert (tmp_path / "saved").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -31,6 +31,7 @@ from jepa_mpc.checkpoint import (
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.reading import manifest_of
 from jepa_mpc.seeding import generator
+from jepa_mpc.trajectories.synthetic import synthetic_log
 
 SIZE = 200_000
 FORKED = multiprocessing.get_context("fork")
@@ -232,6 +233,14 @@ def test_a_folder_with_other_files_is_not_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match="files other than"):
         save_checkpoint(tmp_path, tensors(), {})
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_log_is_no_checkpoint_to_write_over(tmp_path):
+    log = synthetic_log(tmp_path / "log", episodes=2)
+    before = {path: path.read_bytes() for path in log.iterdir()}
+    with pytest.raises(FileExistsError, match="files other than a checkpoint"):
+        save_checkpoint(log, tensors(), {})
+    assert {path: path.read_bytes() for path in log.iterdir()} == before
 
 
 @pytest.mark.parametrize("num_bytes", [0, 1, 50, 150, 250, 300])

@@ -81,13 +81,16 @@ def test_a_stopped_log_goes_on_and_equals_one_that_ran_through(tmp_path):
 
 
 def test_other_settings_are_not_mixed_into_a_log(tmp_path):
-    settle(PLAN, tmp_path)
+    settle(replace(PLAN, steps=4), tmp_path)
+    settle(PLAN, tmp_path)  # nothing was recorded with the first ones
+    (tmp_path / "episode_000000.npz").touch()
     with pytest.raises(ValueError, match=r"steps=3 \(asked for 4\)"):
         settle(replace(PLAN, steps=4), tmp_path)
 
 
 def test_more_labs_extend_a_log_and_fewer_are_refused(tmp_path):
     settle(PLAN, tmp_path)
+    (tmp_path / "episode_000000.npz").touch()
     settle(replace(PLAN, labs=5), tmp_path)
     with pytest.raises(ValueError, match="holds 5 labs"):
         settle(PLAN, tmp_path)
@@ -95,6 +98,7 @@ def test_more_labs_extend_a_log_and_fewer_are_refused(tmp_path):
 
 def test_settings_written_by_hand_are_read(tmp_path):
     write_json(tmp_path / "collect.json", {**asdict(PLAN), "cameras": ["left", "right"]})
+    (tmp_path / "episode_000000.npz").touch()
     settle(PLAN, tmp_path)
 
 
@@ -106,6 +110,7 @@ def test_nothing_to_record_is_refused(name):
 
 def test_a_log_that_does_not_name_its_robot_is_of_the_default_one(tmp_path):
     settle(PLAN, tmp_path)
+    (tmp_path / "episode_000000.npz").touch()
     known = json.loads((tmp_path / "collect.json").read_text())
     assert known.pop("robot") == "panda"
     write_json(tmp_path / "collect.json", known)
@@ -262,5 +267,6 @@ def test_a_folder_with_other_files_is_refused_before_anything_is_written(tmp_pat
 @pytest.mark.parametrize("text", ["[]", "{", '{"labs": "many"}', "labs: &a [*a, *a]"])
 def test_settings_that_are_none_are_refused(tmp_path, text):
     (tmp_path / "collect.json").write_text(text)
+    (tmp_path / "episode_000000.npz").touch()
     with pytest.raises(ValueError, match="another folder|is not JSON"):
         settle(PLAN, tmp_path)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from hydra import compose, initialize_config_dir
 
+from jepa_mpc.experiments.commands import workflow
+from jepa_mpc.face.command_line import check_values, run
 from jepa_mpc.face.commands import composed
+from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.places import CONFIGS
 
 
@@ -22,3 +25,42 @@ def test_an_unknown_option_is_told_and_leaves_the_application_as_it_is():
         with pytest.raises(ValueError, match="train: .*sed"):
             composed("train", {"sed": 3})
         assert compose("train").seed == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "word", "message"),
+    [
+        ("features", "frames=inf", "frames must be a finite number, got inf"),
+        ("collect", "workers=.nan", "workers must be a number|workers must be a finite number"),
+        ("collect", "steps=many", "steps must be a number, got 'many'"),
+        ("zero_shot_reach", "budget=1e400", "budget must be a finite number"),
+        ("zero_shot_reach", "films=x", "films must be"),
+        ("features", "threads=0", "threads must be a whole number from 1, got 0"),
+        ("serve", "device=nope", "device must be auto, cpu, cuda or cuda:N, got 'nope'"),
+        ("workflow", "dry=3", "dry must be true or false, got 3"),
+    ],
+)
+def test_values_that_no_run_could_use_name_their_option(script, word, message):
+    with pytest.raises(ValueError, match=message):
+        check_values([word], CONFIGS / f"{script}.yaml")
+
+
+def test_other_words_are_left_to_hydra():
+    words = ["seed=3", "out=2024", "fit.steps=nan", "+x=inf", "~films", "--help", "deadline_ms=inf", "lr=0.1=2"]
+    for script in ("serve", "train", "zero_shot_reach"):
+        check_values(words[:-1], CONFIGS / f"{script}.yaml")
+        check_values(words, CONFIGS / f"{script}.yaml")
+
+
+def test_a_path_with_signs_is_told_how_to_be_written(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["workflow", "out=runs/lr=0.1"])
+    with pytest.raises(SystemExit, match="quote what is not plain: \"out='runs/lr=0.1'\""):
+        run(workflow.main, name="workflow")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"effort": float("nan")}, {"effort": -1.0}, {"hold_m": 1e308}, {"horizon": 2.5}, {"horizon": 0}]
+)
+def test_plans_need_sound_settings(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a"):
+        PlanSettings(planner="cem", **wrong)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -83,9 +85,16 @@ def test_without_a_network_the_sentence_says_what_to_do(hub):
         fetch("user/gone")
 
 
-def test_a_push_that_fails_says_what_to_do(hub, tmp_path, monkeypatch):
+class ConnectError(Exception):
+    """What the HTTP client raises, which is not always an OSError."""
+
+
+@pytest.mark.parametrize("kind", [OSError, ConnectError])
+def test_a_push_that_fails_says_what_to_do(hub, tmp_path, monkeypatch, kind):
+    monkeypatch.setitem(sys.modules, "httpx2", SimpleNamespace(HTTPError=ConnectError))
+
     def offline(*args: object, **facts: object) -> None:
-        raise OSError("no route to host")
+        raise kind("no route to host")
 
     monkeypatch.setattr(hub, "create_repo", offline)
     with pytest.raises(OSError, match="no route to host.*hf auth login"):

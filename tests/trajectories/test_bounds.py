@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import struct
@@ -21,7 +22,9 @@ import zstandard
 from PIL import Image
 from pyarrow import parquet
 
+from jepa_mpc.errors import BadEpisode
 from jepa_mpc.trajectories.formats import h5_filters, open_log
+from jepa_mpc.trajectories.formats.image_codec import decode_picture
 from jepa_mpc.trajectories.formats.layouts import LAYOUTS
 from jepa_mpc.trajectories.formats.mcap_file import MAGIC
 from jepa_mpc.trajectories.formats.npz import NpzStore
@@ -317,3 +320,13 @@ def test_a_large_picture_is_read_like_a_small_one(tmp_path):
     for index in range(2):
         found = log.read(index, 0, 1, list(log.fields))["observation.images.camera"][0]
         assert np.array_equal(found, np.repeat(colours[..., None], 3, 2))
+
+
+def test_a_jpeg_that_begins_anew_without_end_is_refused():
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(file, format="JPEG", progressive=True)
+    data = file.getvalue()
+    last = data.rindex(b"\xff\xda")
+    assert decode_picture(data, (64, 64, 3)).shape == (64, 64, 3)
+    with pytest.raises(BadEpisode, match="a JPEG of 5[0-9]+ scans, expected at most 100"):
+        decode_picture(data[:last] + data[last:-2] * 500 + data[-2:], (64, 64, 3))

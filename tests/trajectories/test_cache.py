@@ -389,3 +389,35 @@ def _earlier_key(log):
     stats = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(log.glob("*.npz"))]
     text = json.dumps([1, stats, ["observation.images.left", "observation.images.right"], "pose_delta"])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("place", [".", "log", "other", "thesis.txt"])
+def test_a_cache_replaces_nothing_but_a_cache(tmp_path, place):
+    folder = synthetic_log(tmp_path / "log", episodes=2)
+    (tmp_path / "other").mkdir()
+    for path in (tmp_path / "other/data.txt", tmp_path / "thesis.txt"):
+        path.write_text("years of work")
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    with pytest.raises(FileExistsError, match="holds the log itself|something other than a cache"):
+        ingest(folder, place=tmp_path / place)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+def test_a_cache_may_be_made_where_one_or_nothing_is(tmp_path):
+    folder = synthetic_log(tmp_path / "log", episodes=2)
+    (tmp_path / "cache").mkdir()
+    for options in (CacheOptions(), CacheOptions(image_size=4)):
+        assert ingest(folder, options=options, place=tmp_path / "cache").index["options"] == options.to_dict()
+
+
+@pytest.mark.parametrize("cameras", ["left", ("left", "left"), (3,)])
+def test_cameras_are_different_names(cameras):
+    with pytest.raises(ValueError, match="cameras must be a list of names|each camera can be taken once"):
+        CacheOptions(cameras=cameras)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_logs_are_mixed_by_positive_weights(folder, weight):
+    bank = load_bank(folder)
+    with pytest.raises(ValueError, match="as many positive weights"):
+        mixed([bank, bank], [1.0, weight])

@@ -112,9 +112,17 @@ def test_what_the_agent_sees_is_what_the_log_gave(tmp_path):
     ({}, None, "no image of camera 'top'"),
     ({"top": np.zeros((8, 8), np.uint8)}, None, r"must give uint8 images \(h, w, 3\)"),
     ({"top": np.zeros((8, 8, 3), np.float32)}, None, "float32"),
+    ({"top": np.zeros((0, 8, 3), np.uint8)}, None, r"got uint8 \(0, 8, 3\)"),
     ({"top": np.zeros((8, 8, 3), np.uint8)}, {"arm.width": np.ones(1)}, "lack arm.joints, arm.tcp"),
+    ({"top": np.zeros((8, 8, 3), np.uint8)}, {"arm.width": [np.nan]}, "numbers in arm.width are not finite"),
+    ({"top": np.zeros((8, 8, 3), np.uint8)}, {"arm.tcp": np.full(7, np.inf)}, "numbers in arm.tcp are not finite"),
+    ({"top": np.zeros((8, 8, 3), np.uint8)}, {"arm.tcp": [None] * 7}, "numbers in arm.tcp are not finite"),
+    ({"top": np.zeros((8, 8, 3), np.uint8)}, {"arm.width": ["wide"]}, "must hold numbers"),
+    ({"top": np.zeros((8, 8, 3), np.uint8)}, {"arm.tcp": np.ones(5)}, "has not the width that the log had"),
 ])  # fmt: skip
 def test_what_a_robot_does_not_give_is_named(pictures, columns, words):
+    if "lack" not in words and columns is not None:
+        columns = {name: rows[0] for name, rows in odd_columns().items()} | columns
     with pytest.raises(BadObservation, match=words):
         RobotAdapter(robot=ODD, cameras=("top",), step_s=0.2).observe(pictures, columns)
 
@@ -233,3 +241,16 @@ def test_columns_may_be_spelled_with_slashes():
     columns = {"observation/tcp": np.zeros(6), "observation/jaw": np.zeros(1)}
     out = adapter.commands(np.full(7, 0.1, np.float32), columns)
     np.testing.assert_allclose(out["observation.jaw"], [[0.1]], atol=1e-6)
+
+
+def test_no_command_is_made_of_a_pose_that_is_none():
+    adapter = RobotAdapter(robot=ODD, cameras=("top",), step_s=0.2)
+    columns = {name: rows[0] for name, rows in odd_columns().items()} | {"arm.tcp": np.full(7, np.nan)}
+    with pytest.raises(BadObservation, match="numbers in arm.tcp are not finite"):
+        adapter.commands(np.zeros(7), columns)
+
+
+@pytest.mark.parametrize("hz", [0.0, -4.0, float("nan"), 1e9])
+def test_a_rate_that_no_robot_has_is_refused(hz):
+    with pytest.raises(ValueError, match="hz must lie between 0.001 and 100000"):
+        replace(ODD, hz=hz)

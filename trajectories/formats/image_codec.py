@@ -17,6 +17,7 @@ STRIP = 64  # rows
 SMALL = 1 << 20  # pixels
 PLAIN, PROGRESSIVE = 7, 13  # bytes for a pixel while it is decoded
 MOST_BYTES = 240 << 20
+SCAN, MOST_SCANS = b"\xff\xda", 100  # a progressive JPEG has some ten; each decodes the whole image anew
 
 
 def decode_picture(data: Any, shape: Sequence[int]) -> np.ndarray:
@@ -77,6 +78,8 @@ def opened_picture(data: Any, formats: tuple[str, ...] = ("PNG", "JPEG")) -> Ite
             if held * image.width * image.height > 2 * len(data) + MOST_BYTES:
                 problem = f"an image of {image.height} x {image.width}, too large for a file of {len(data)} bytes"
                 raise BadEpisode(problem)
+            if image.format == "JPEG" and (scans := data.count(SCAN)) > MOST_SCANS:
+                raise BadEpisode(f"a JPEG of {scans} scans, expected at most {MOST_SCANS}")
             yield image
     except BadEpisode:
         raise

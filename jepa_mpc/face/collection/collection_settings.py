@@ -115,12 +115,15 @@ def check_strangers(folder: Path) -> None:
 
 
 def settle(collection: Collection, folder: Path) -> None:
-    """Note the settings beside a new log; refuse to mix other settings into an old one (more episodes may be added)."""
+    """Note the settings beside a new log; refuse to mix other settings into an old one (more episodes may be added).
+
+    A log without an episode takes new settings.
+    """
     check_strangers(folder)
     path = folder / SETTINGS
     wanted = OmegaConf.to_container(OmegaConf.create(asdict(collection)))
     assert isinstance(wanted, dict)
-    if path.exists():
+    if path.exists() and any(folder.rglob("episode_*")):
         known = read_json_file(path)
         if not isinstance(known, dict):
             raise ValueError(f"{path} holds no settings: use another folder")

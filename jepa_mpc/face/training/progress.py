@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from jepa_mpc.face.training.journal import Journal
 from jepa_mpc.face.training.recorders import SPEED
+from jepa_mpc.hangup import leave_terminal, listened_to
 
 
 class Display:
@@ -53,10 +54,9 @@ class Display:
 class Stop:
     """Turns a signal into a request to save and end; only inside a `with` block."""
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
     def __init__(self) -> None:
         self.asked = False
+        self.signals = (signal.SIGINT, signal.SIGTERM, *listened_to())
         self.before: list[Any] = []
 
     def __call__(self) -> bool:
@@ -64,14 +64,16 @@ class Stop:
         return self.asked
 
     def __enter__(self) -> Stop:
-        self.before = [signal.signal(number, self._ask) for number in self.SIGNALS]
+        self.before = [signal.signal(number, self._ask) for number in self.signals]
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in zip(self.SIGNALS, self.before, strict=True):
+        for number, handler in zip(self.signals, self.before, strict=True):
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: object) -> None:
+        if number in listened_to():
+            leave_terminal()
         if self.asked:  # a second signal stops at once
             raise KeyboardInterrupt
         self.asked = True
