@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -58,7 +59,7 @@ class DirectEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], ABC
         known = [plant.model.camera(number).name for number in range(plant.model.ncam)]
         if not set(cameras) <= set(known):
             raise ValueError(f"cameras must be of {known}, got {cameras}")
-        if image_size < 8 or budget < 1:
+        if not image_size >= 8 or not 1 <= budget < math.inf:
             raise ValueError(f"need image_size >= 8 and budget >= 1, got {image_size} and {budget}")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ class MjcfEnv(DirectEnv):
         render_mode: None or "rgb_array", which renders the first camera of the model.
 
     Raises:
-        ValueError: If the model cannot be read, an actuator has no range, or start or goal have another length.
+        ValueError: If the model cannot be read, an actuator has no range, start or goal have another length or are not
+            finite, or tolerance or noise is out of range.
     """
 
     describe = "Bring the sensors to what they read at the goal configuration."
@@ -61,6 +63,8 @@ class MjcfEnv(DirectEnv):
     ) -> None:
         model = _read(mjcf)
         self.horizon, self.tolerance, self._noise = horizon, tolerance, noise
+        if not 0 < tolerance < math.inf or not 0 <= noise < math.inf:
+            raise ValueError(f"need tolerance > 0 and noise >= 0, both finite, got {tolerance} and {noise}")
         self._goal = _positions(model, "goal", goal)
         self._first = _positions(model, "start", model.qpos0 if start is None else start)
         plant = DirectPlant(model, box=_box(model), substeps=substeps, sensors=_sensors(model), reading=_reading(model))
@@ -110,8 +114,8 @@ def _read(mjcf: str | Path) -> mujoco.MjModel:
 
 def _positions(model: mujoco.MjModel, name: str, value: Sequence[float] | Array) -> Array:
     found = np.asarray(value, dtype=np.float64)
-    if found.shape != (model.nq,):
-        raise ValueError(f"{name} needs {model.nq} joint positions, got shape {found.shape}")
+    if found.shape != (model.nq,) or not np.isfinite(found).all():
+        raise ValueError(f"{name} needs {model.nq} finite joint positions, got {value!r}")
     return found
 
 

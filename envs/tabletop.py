@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -73,7 +74,7 @@ class TabletopEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]], A
     ) -> None:
         for camera in cameras:
             choose(dict.fromkeys(self.camera_names), camera, "camera")
-        if image_size < 8 or budget < 1:
+        if not image_size >= 8 or not 1 <= budget < math.inf:
             raise ValueError(f"need image_size >= 8 and budget >= 1, got {image_size} and {budget}")
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")

@@ -17,6 +17,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from jepa_mpc.envs.things import KINDS
 from jepa_mpc.errors import UnknownName, choose
 from jepa_mpc.experiments.evaluation.handling.headroom_cells import Cell, Work, load, work_one
 from jepa_mpc.experiments.evaluation.handling.headroom_table import leads, markdown, summary
@@ -36,11 +37,12 @@ def cells_of(cfg: DictConfig) -> list[Cell]:
     """Every requested episode: all agents in one lab, then the next lab.
 
     Raises:
-        UnknownName: If a task or agent is unknown.
+        UnknownName: If a task, the kind of object or an agent is unknown.
         ValueError: If there is no episode.
     """
     for name in cfg.tasks:
         choose(dict.fromkeys(TASKS), name, "task")
+    choose(dict.fromkeys((*KINDS, "mixed")), str(cfg.object), "object")
     for name in cfg.agents:
         choose(AGENTS, name, "agent")
     if cfg.episodes < 1:

@@ -85,17 +85,23 @@ def check_values(words: Sequence[str], defaults: Path) -> None:
         if isinstance(usual, bool) and not isinstance(value, bool | None):
             raise ValueError(f"{name} must be true or false, got {value!r}")
         if type(usual) in (int, float):
-            _check_number(name, value, unbounded=usual == math.inf)
+            _check_number(name, value, usual)
+        if name in ("out", "to", "path") and isinstance(usual, str) and value in (None, ""):
+            raise ValueError(f"{name} must name a file or folder, got {value!r}")
         if name == "device" and not DEVICE.fullmatch(str(value)):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {value!r}")
 
 
-def _check_number(name: str, value: Any, *, unbounded: bool) -> None:
+def _check_number(name: str, value: Any, usual: float) -> None:
     if isinstance(value, str):
         raise ValueError(f"{name} must be a number, got {value!r}")
-    if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not unbounded)):
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    if math.isnan(value) or (math.isinf(value) and usual != math.inf):
         raise ValueError(f"{name} must be a finite number, got {value}")
-    if name == "threads" and not (type(value) is int and value >= 1):
+    if value < 0 <= usual:
+        raise ValueError(f"{name} must not be negative, got {value}")
+    if name == "threads" and not (isinstance(value, int) and value >= 1):
         raise ValueError(f"threads must be a whole number from 1, got {value!r}")
 
 

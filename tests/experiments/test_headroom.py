@@ -33,7 +33,7 @@ def test_a_run_leaves_a_table_and_goes_on_where_it_was_stopped(tmp_path):
 
 
 def test_an_unknown_task_or_agent_is_told(tmp_path):
-    for option, word in (("tasks=[pull]", "pull"), ("agents=[nobody]", "nobody")):
+    for option, word in (("tasks=[pull]", "pull"), ("agents=[nobody]", "nobody"), ("object=ball", "ball")):
         result = headroom(tmp_path / "run", option)
         assert result.returncode == 1 and word in result.stderr and "Traceback" not in result.stderr
 
