@@ -1,9 +1,8 @@
 """Optical flow of MC-JEPA: `python experiments/bench_flow.py out=runs/flow "seeds=[0,1,2]"`.
 
-`system=mc_jepa_two_phases fit=motion_two_phases` trains with a smoothness weight that drops near the end. The command
-records pairs of frames in training labs, and pairs with exact flow in held-out labs; trains on the frames alone;
-and evaluates against the exact flow, which no training uses. It writes pairs, checkpoints, flow.json and flow.png,
-and reuses existing ones.
+Records pairs of frames in training labs, and pairs with exact flow in held-out labs; trains on the frames alone; and
+evaluates against the exact flow, which no training uses. It writes pairs, checkpoints, flow.json and flow.png, and
+reuses existing ones.
 """
 
 from __future__ import annotations

@@ -23,13 +23,11 @@ from jepa_mpc.world_model.parts.flow import (
     warp,
 )
 from jepa_mpc.world_model.parts.masks.factored import MomentMask, PlaceMask
-from jepa_mpc.world_model.parts.objectives.motion_terms import Dropping, MotionWeights, visible
+from jepa_mpc.world_model.parts.objectives.motion_terms import MotionWeights, visible
 from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
 from jepa_mpc.world_model.parts.regularisers.vicreg import VICReg
 from jepa_mpc.world_model.recipes import mc_jepa
 from jepa_mpc.world_model.recipes.variants import mc_jepa_factored
-from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, fit
-from jepa_mpc.world_model.training.schedules import Restarted, WarmupCosine
 from tests.rounding import rounding
 
 SIZES = PyramidSizes(widths=(8, 8, 16), depths=(0, 1, 1), steps=(2, 2, 2), kernel=3, expansion=2)
@@ -233,28 +231,6 @@ def test_roughness_is_forgiven_more_and_more_if_asked_for():
     torch.testing.assert_close(torch.stack(found[1:]), found[0] * torch.tensor([0.5, 0.25]))
     with pytest.raises(ValueError, match="relax is a factor above 0"):
         tiny(relax=0.0)
-
-
-def test_a_training_in_two_phases_drops_the_price_of_roughness_where_the_rate_begins_anew():
-    """Ten steps, the last four of them in the second phase; the batch is always the same."""
-    frames = {"frames": smooth_pictures(4, 32).unflatten(0, (2, 2))}
-    objective, seen = tiny(relax=Dropping(at=0.6, to=0.1)), []
-    settings = FitSettings(
-        steps=10, learning_rate=1e-6, log_every=1, schedule=Restarted(WarmupCosine(warmup=0.0, final=0.1), at=0.6)
-    )
-    log = Callbacks(log=lambda step, numbers: seen.append((numbers["smooth"], settings.rate_at(step - 1))))
-    fit(objective, lambda stream: frames, settings=settings, seed=0, callbacks=log)
-    prices, rates = (torch.tensor(each) for each in zip(*seen, strict=True))
-    torch.testing.assert_close(prices / prices[0], torch.tensor([1.0] * 6 + [0.1] * 4), rtol=0.02, atol=0.0)
-    assert rates[:6].diff().max() < 0 and rates[6] == rates[0] and rates[6:].diff().max() < 0
-
-
-def test_phases_out_of_range_are_refused():
-    for wrong in (lambda: Dropping(at=1.5, to=0.1), lambda: Dropping(at=0.5, to=0.0)):
-        with pytest.raises(ValueError, match="roughness drops at a progress from 0 to 1"):
-            wrong()
-    with pytest.raises(ValueError, match="need 0 < at < 1"):
-        Restarted(WarmupCosine(), at=1.0)
 
 
 def test_alpha_weighs_the_motion_branch():

@@ -33,7 +33,7 @@ from jepa_mpc.world_model.parts.distances import CosineDistance, SmoothAbsoluteE
 from jepa_mpc.world_model.parts.masks.objects import LegacyObjectMask, ObjectMask, TokenMask, TubeMask
 from jepa_mpc.world_model.parts.objectives.autoregression import Autoregression
 from jepa_mpc.world_model.parts.objectives.dynamics import OpenLoop
-from jepa_mpc.world_model.parts.objectives.motion_terms import Dropping, Fading, MotionWeights
+from jepa_mpc.world_model.parts.objectives.motion_terms import MotionWeights
 from jepa_mpc.world_model.parts.objectives.think_standin import DepthTokens, OthersThoughts
 from jepa_mpc.world_model.parts.objectives.think_views import ClipViews, cut
 from jepa_mpc.world_model.parts.objectives.views import ToCentre, Views
@@ -51,7 +51,7 @@ from jepa_mpc.world_model.policies.goal import GoalPolicy
 from jepa_mpc.world_model.recipes import RECIPES
 from jepa_mpc.world_model.recipes.vjepa2_ac import ActionConditionedSizes
 from jepa_mpc.world_model.training.decay import DecayAll, DecayMatrices
-from jepa_mpc.world_model.training.schedules import CosineRise, Restarted, Stretched, WarmupCosine, WarmupHoldDecay
+from jepa_mpc.world_model.training.schedules import CosineRise, Stretched, WarmupCosine, WarmupHoldDecay
 
 TARGET = "_target_"
 
@@ -75,12 +75,10 @@ PARTS: dict[str, Callable[..., Any]] = {
     "decay_all": DecayAll,
     "decay_matrices": DecayMatrices,
     "depth_tokens": DepthTokens,
-    "dropping": Dropping,
     "encoder_of": encoder_of,
     "dino_wm": dino_wm.build,
     "dinov2_encoder": dino_wm.encoder,
     "evaluation_pixels": EvaluationPixels,
-    "fading": Fading,
     "given_pose": GivenPose,
     "goal_policy": GoalPolicy,
     "first_token": FirstToken,
@@ -105,7 +103,6 @@ PARTS: dict[str, Callable[..., Any]] = {
     "pyramid_sizes": PyramidSizes,
     "random_crop": RandomCrop,
     "released_encoder": network,
-    "restarted": Restarted,
     "resnet_grid": resnet_grid,
     "remembered": Remembered,
     "robot_pixels": RobotPixels,

@@ -24,7 +24,7 @@ from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter
 from jepa_mpc.world_model.parts.crops import RandomCrop
 from jepa_mpc.world_model.parts.flow_pyramid import PyramidFlow
 from jepa_mpc.world_model.parts.objectives.motion import MotionContentObjective, expander
-from jepa_mpc.world_model.parts.objectives.motion_terms import Fading, MotionWeights, Relaxing
+from jepa_mpc.world_model.parts.objectives.motion_terms import Fading, MotionWeights
 from jepa_mpc.world_model.parts.regularisers.two_views import TwoViews
 
 
@@ -97,7 +97,7 @@ def build(
     level: int = -1,
     num_cameras: int = 1,
     content_only: float = 0.0,
-    relax: Relaxing | float | None = None,
+    relax: float | None = None,
     generator: Generator | None = None,
     **parts: Any,
 ) -> MotionContentObjective:
@@ -109,7 +109,7 @@ def build(
         level: Pyramid level of the encoder's tokens.
         num_cameras: Number of cameras whose channels are stacked in the input of `encode`.
         content_only: Share of the training, at its start, with the content loss alone; a tenth in the paper.
-        relax: Schedule of the smoothness weight, if not the preset's; a number is its final share.
+        relax: Share to which the smoothness weight fades, if not the preset's.
         generator: Draws all initial weights; by default the global stream is used.
         **parts: Further parts of `MotionContentObjective`: views, weights, content, spread, prepare.
 
@@ -130,7 +130,7 @@ def build(
         expander=expander(sizes.encoder.widths[-1], hidden=sizes.expander),
         alpha=sizes.alpha if alpha is None else alpha,
         content_only=content_only,
-        relax=Fading(relax) if isinstance(relax, int | float) else relax,
+        relax=Fading(relax),
         **parts,
     )
     if generator is not None:

@@ -110,31 +110,6 @@ class CosineRise:
 
 
 @dataclass(frozen=True)
-class Restarted:
-    """A schedule that runs twice: over the first steps, and again over the rest.
-
-    Args:
-        schedule: The schedule.
-        at: Share of the steps after which it restarts.
-
-    Raises:
-        ValueError: If the share is out of range.
-    """
-
-    schedule: Schedule
-    at: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.at < 1:
-            raise ValueError(f"need 0 < at < 1 to restart a schedule, got {self.at}")
-
-    def __call__(self, step: int, steps: int) -> float:
-        """Share at step `step` of `steps`."""
-        first = math.ceil(self.at * steps)
-        return self.schedule(step, first) if step < first else self.schedule(step - first, steps - first)
-
-
-@dataclass(frozen=True)
 class Stretched:
     """A schedule made for more steps than are taken, so that it never reaches its end.
 

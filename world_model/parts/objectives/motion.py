@@ -20,7 +20,6 @@ from jepa_mpc.world_model.parts.objectives.motion_terms import (
     FramePairs,
     MotionWeights,
     Pictures,
-    Relaxing,
     Terms,
     motion_terms,
     turned,
@@ -85,7 +84,7 @@ class MotionContentObjective(nn.Module):
         content: TwoViews | None = None,
         spread: VICReg | None = None,
         content_only: float = 0.0,
-        relax: Relaxing | None = None,
+        relax: Fading | None = None,
     ) -> None:
         super().__init__()
         if expander is not None and views is None:

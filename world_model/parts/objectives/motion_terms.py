@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import torch
 from torch import Generator, Tensor
@@ -57,16 +57,9 @@ class MotionWeights:
     spread: float = 1.0
 
 
-class Relaxing(Protocol):
-    """Schedule of the smoothness weight, as a share of that in `MotionWeights`."""
-
-    def __call__(self, progress: Tensor) -> Tensor:
-        """The share; `progress` runs from 0 to 1."""
-
-
 @dataclass(frozen=True)
 class Fading:
-    """The weight decays exponentially: end^progress.
+    """Schedule of the smoothness weight, as a share of that in `MotionWeights`: end^progress.
 
     Args:
         end: Share at the end.
@@ -84,30 +77,6 @@ class Fading:
     def __call__(self, progress: Tensor) -> Tensor:
         """The share at this progress."""
         return self.end**progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dropping:
-    """The full weight, then a smaller one from some progress on: large motions first, then edges.
-
-    Args:
-        at: Progress at which the weight drops; the learning rate should restart there (`schedules.Restarted`).
-        to: Share after the drop.
-
-    Raises:
-        ValueError: If `at` is outside 0 to 1 or `to` is not above 0.
-    """
-
-    at: float
-    to: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.at <= 1 or self.to <= 0:
-            raise ValueError(f"roughness drops at a progress from 0 to 1, to a share above 0, got {self.at}, {self.to}")
-
-    def __call__(self, progress: Tensor) -> Tensor:
-        """The share at this progress."""
-        return torch.where(progress < self.at, 1.0, self.to)
 
 
 @dataclass(frozen=True, kw_only=True)
