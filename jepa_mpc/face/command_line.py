@@ -6,6 +6,8 @@ import math
 import os
 import re
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -37,7 +39,8 @@ class Stopped(KeyboardInterrupt):
 def run(command: Callable[[], None], *, name: str) -> None:
     """Run a hydra command.
 
-    A mistake in its options ends it with a one-line error and status 1, Ctrl-C with status 130.
+    A mistake in its options ends it with a one-line error and status 1, Ctrl-C with status 130. Of any other error the
+    traceback goes to a file, which the error names.
 
     Args:
         command: The function made by `hydra.main`.
@@ -56,6 +59,8 @@ def run(command: Callable[[], None], *, name: str) -> None:
         interrupted(f"{name}: stopped {stop}")
     except KeyboardInterrupt:
         interrupted(f"{name}: interrupted before anything was saved; the same command starts again")
+    except Exception as error:  # noqa: BLE001  told in one sentence; the traceback is kept
+        sys.exit(f"{name}: {unexpected(error)}")
 
 
 def check_values(words: Sequence[str], defaults: Path) -> None:
@@ -122,6 +127,17 @@ def interrupted(message: str) -> NoReturn:
     """Print what was interrupted, and exit."""
     sys.stderr.write(f"{message}\n")
     sys.exit(INTERRUPTED)
+
+
+def unexpected(error: Exception) -> str:
+    """The one-line message of an error that no command foresees; its traceback is written to a temporary file."""
+    with tempfile.NamedTemporaryFile("w", prefix="jepa-mpc-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        traceback.print_exception(error, file=file)
+    kind, said = type(error).__name__, " ".join(str(error).split())[:300]
+    return (
+        f"{kind}: {said}. Nothing here foresees this: is an option of another kind than `--help` says? If not, please "
+        f"report it with {file.name}"
+    )
 
 
 def sentence(error: Exception) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -67,3 +70,12 @@ def test_a_path_with_signs_is_told_how_to_be_written(monkeypatch):
 def test_plans_need_sound_settings(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a"):
         PlanSettings(planner="cem", **wrong)
+
+
+def test_an_error_that_nobody_foresees_is_one_sentence_and_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train"])
+    with pytest.raises(SystemExit, match="train: KeyError: 'colour'. Nothing here foresees this") as ended:
+        run(lambda: {}["colour"], name="train")
+    (path,) = re.findall(r"report it with (\S+)", str(ended.value))
+    assert "Traceback" in Path(path).read_text() and "\n" not in str(ended.value)
+    Path(path).unlink()
