@@ -54,8 +54,8 @@ class TokenPyramid(nn.Module):
         rows, columns = self.grids[0]
         if tokens.shape[1] != rows * columns:
             raise ValueError(
-                f"the levels are made for {rows} x {columns} tokens, the input has {tokens.shape[1]}: set the "
-                "system's image and frames to those of the data"
+                f"the levels are made for {rows} x {columns} tokens, the input has {tokens.shape[1]}: set "
+                "++system.image and ++system.frames to those of the data"
             )
         if index == 0:
             return tokens

@@ -73,6 +73,11 @@ class MelSizes:
         """Samples that fill all frames."""
         return self.window + (self.frames - 1) * self.hop
 
+    def clips(self, samples: int) -> int:
+        """Number of spectrograms of a sound of so many samples; a rest without a single frame gets none of its own."""
+        whole, rest = divmod(samples, self.samples)
+        return max(1, whole + (rest >= self.window))
+
     @property
     def fft(self) -> int:
         """Length of the Fourier transform: the window, rounded up to a power of two."""
@@ -146,9 +151,9 @@ class LogMel(nn.Module):
         cut = waves.unfold(-1, sizes.window, sizes.hop)  # (B, T, window)
         cut = cut - cut.mean(dim=-1, keepdim=True)
         before = torch.cat([cut[..., :1], cut[..., :-1]], dim=-1)
-        spectrum = torch.fft.rfft((cut - sizes.preemphasis * before) * self.taper, n=sizes.fft)
+        spectrum = torch.fft.rfft((cut - sizes.preemphasis * before) * self.taper.to(cut.dtype), n=sizes.fft)
         power = spectrum.real.square() + spectrum.imag.square()
-        return (power @ self.bank).clamp_min(FLOOR).log()
+        return (power @ self.bank.to(power.dtype)).clamp_min(FLOOR).log()
 
 
 def checked_waves(waves: Waves) -> Waves:

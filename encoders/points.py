@@ -156,6 +156,8 @@ class PointTokens(nn.Module):
                 f"{sizes.group_size}, got {tuple(clouds.shape)}: use more points, or fewer groups"
             )
         clouds = self.frame(clouds.float())
+        if not bool(clouds.isfinite().all()):
+            raise BadObservation("points are not finite, or too large to be centred: give finite positions in metres")
         centres = picked(clouds, farthest(clouds, sizes.groups, start=start))
         if self.order is not None:
             centres = picked(centres, self.order(centres))

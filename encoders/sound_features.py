@@ -17,7 +17,7 @@ def encode_sound(file: str | Path, encoder: SoundEncoder) -> State:
     """The tokens of the sound in a file, clip by clip.
 
     A clip is as long as the encoder's spectrogram. The last clip of a file is padded with zeros in the log domain, as
-    in the training of the released encoder (1 s fills a tenth of its 10 s).
+    in the training of the released encoder (1 s fills a tenth of its 10 s); a rest shorter than one frame is left out.
 
     Args:
         file: A mono `.wav` file with the encoder's sample rate.
@@ -39,7 +39,8 @@ def encode_wave(wave: Annotated[Tensor, "samples"], encoder: SoundEncoder) -> St
     mode = encoder.training
     try:
         with torch.no_grad():
-            clips = wave.to(next(encoder.parameters()).device).split(encoder.mel.sizes.samples)
+            sizes = encoder.mel.sizes
+            clips = wave.to(next(encoder.parameters()).device).split(sizes.samples)[: sizes.clips(len(wave))]
             return torch.cat([encoder.eval()(clip[None]) for clip in clips])
     finally:
         encoder.train(mode)

@@ -233,6 +233,8 @@ class VideoTransformer(nn.Module):
         channels, sides, got = self.sizes.channels, self.sizes.sides, tuple(x.shape)
         if x.dim() != 5 or x.shape[2] != channels or not x.is_floating_point():
             hint = " (channels before frames? transpose(1, 2))" if x.dim() == 5 and x.shape[1] == channels else ""
+            if x.dim() == 5 and channels == 3 and x.shape[2] in (6, 9, 12):
+                hint = f" ({x.shape[2] // 3} cameras: this takes one, such as cameras=[left])"
             wanted = f"clips (B, T, {channels}, h, w) or images (B, {channels}, h, w)"
             raise BadObservation(f"expected normalised {wanted}, got {got} of {x.dtype}{hint}")
         if x.shape[1] % tubelet or not x.shape[1]:

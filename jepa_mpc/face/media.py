@@ -146,7 +146,7 @@ class Sound:
         return torch.from_numpy(read_sound(self.source, rate=self.mel.rate)[0])
 
     def __len__(self) -> int:
-        return ceil(len(self._wave) / self.mel.samples)
+        return self.mel.clips(len(self._wave))
 
     def __getitem__(self, row: int) -> Tensor:
         """A waveform.

@@ -73,3 +73,8 @@ def test_a_training_on_sounds_of_another_rate_or_with_gaps_is_refused(data, tmp_
         trained(data, "audio_jepa_small", tmp_path / "run", "max_stride=2")
     with pytest.raises(ValueError, match="the log has no field 'sound': record one with collect.py task=push"):
         trained(data, "audio_jepa_small", tmp_path / "run", f"data={data / 'clouds'}")
+
+
+def test_a_training_on_clouds_where_there_are_none_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="the log has no field 'clouds': record one with collect.py task=push clouds="):
+        trained(data, "point_jepa_small", tmp_path / "run", f"data={data / 'sounds'}", "skip=1", "max_stride=1")

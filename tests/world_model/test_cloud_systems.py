@@ -122,3 +122,16 @@ def test_settings_out_of_range_are_told_in_one_sentence(make, said):
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(UnknownName, match="unknown mask sampler 'balls'; known: legacy_runs, runs"):
         point_jepa.build(preset="tiny", masks="balls")
+
+
+@pytest.mark.parametrize("build", [point_jepa.build, jepa_3d.build])
+@pytest.mark.parametrize("target", [0.2, [0.1, 0.2, 0.3], "ab", ["low", "high"]])
+def test_a_range_is_a_pair_of_numbers(build, target):
+    with pytest.raises(ValueError, match="target must be a range"):
+        build(preset="tiny", target=target)
+
+
+def test_clouds_too_large_to_be_centred_are_refused():
+    objective = point_jepa.build(preset="tiny", generator=generator(0)).eval()
+    with pytest.raises(BadObservation, match="not finite, or too large"):
+        objective.published.tokens.grouped(torch.full((1, 64, 3), 1e300, dtype=torch.float64))

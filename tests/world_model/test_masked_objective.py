@@ -195,8 +195,13 @@ def test_augmentation_changes_training_alone():
 @BOTH
 def test_clips_of_another_size_are_refused_or_asked_for(recipe):
     wrong = {"frames": clips(size=35, frames=6)}
-    with pytest.raises(ValueError, match="made for 32 tokens and the inputs give 75"):
-        recipe.build(preset="tiny", generator=generator(0))(wrong, generator(0))
+    objective = recipe.build(preset="tiny", generator=generator(0))
+    with pytest.raises(ValueError, match="made for images of 28 x 28, got 35 x 35"):
+        objective(wrong, generator(0))
+    with pytest.raises(ValueError, match="made for 32 tokens and the inputs give 48"):
+        objective({"frames": clips(size=28, frames=6)}, generator(0))
+    with pytest.raises(ValueError, match="made for images of 28 x 28, got 14 x 14"):
+        objective({"frames": clips(size=14, frames=16)}, generator(0))  # as many tokens in another grid
     fitting = recipe.build(preset="tiny", image=35, frames=6, generator=generator(0))
     assert bool(fitting(wrong, generator(0)).total.isfinite())
     with pytest.raises(ValueError, match="patches of 7 px"):
@@ -243,3 +248,9 @@ def test_a_constant_momentum_is_constant():
         encoder.factor.fill_(5.0)
     target.update(encoder, 0.9)
     assert float(target.encoder.factor) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("wrong", [(0.9, 1.5), (-0.1, 1.0), (float("nan"), 1.0)])
+def test_a_momentum_is_a_share(wrong):
+    with pytest.raises(ValueError, match="a momentum lies between 0 and 1"):
+        vjepa2.build(preset="tiny", momentum=wrong)

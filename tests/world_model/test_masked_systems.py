@@ -19,6 +19,7 @@ from jepa_mpc.world_model.parts.objectives.masked import MaskedObjective
 from jepa_mpc.world_model.parts.predictors.pyramid import TopDownPredictor
 from jepa_mpc.world_model.parts.targets import EMATarget, SharedTarget
 from jepa_mpc.world_model.recipes import RECIPES, hjepa_pyramid, ijepa, vjepa
+from jepa_mpc.world_model.recipes.variants import hjepa_legacy
 from jepa_mpc.world_model.training.health import CollapseMonitor, Health
 from jepa_mpc.world_model.training.loop import FitSettings
 from jepa_mpc.world_model.training.schedules import CosineRise, Stretched, WarmupCosine
@@ -122,7 +123,9 @@ def test_unknown_presets_and_sizes_that_patches_do_not_fill_are_refused(name):
     with pytest.raises(ValueError, match="not divisible into patches of 7 px"):
         SYSTEMS[name](preset="tiny", image=30)
     objective = SYSTEMS[name](preset="tiny")
-    with pytest.raises(ValueError, match="set the system's image and frames to those of the data"):
+    with pytest.raises(
+        ValueError, match=r"set \+\+system.image and \+\+system.frames to those of the data|are made for images of"
+    ):
         objective({"frames": torch.zeros(2, 4, 3, 42, 42, dtype=torch.uint8)}, generator(0))
     with pytest.raises(BadObservation, match="sides divisible by 7"):
         objective({"frames": torch.zeros(2, 4, 3, 30, 30, dtype=torch.uint8)}, generator(0))
@@ -205,3 +208,15 @@ def test_an_attentive_probe_reads_which_token_is_marked_and_bad_powers_are_refus
 
 def test_every_new_system_is_registered():
     assert set(SYSTEMS) | {"hjepa_legacy"} <= set(RECIPES)
+
+
+def test_the_public_pyramid_says_which_images_it_takes():
+    objective = hjepa_legacy.build(preset="tiny", generator=generator(0))
+    side = objective.encoder.sizes.image
+    with pytest.raises(BadObservation, match=f"expected images of {side} x {side}, got {2 * side} x {2 * side}"):
+        objective.levels(torch.zeros(2, 3, 2 * side, 2 * side), torch.ones(2, 4, dtype=torch.bool))
+
+
+def test_two_cameras_are_told_to_be_one():
+    with pytest.raises(BadObservation, match=r"\(2 cameras: this takes one, such as cameras=\[left\]\)"):
+        vjepa.build(preset="tiny").encoder(torch.zeros(2, 4, 6, 28, 28))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from jepa_mpc.encoders.layers.normed import Centred, UnbiasedNorm
-from jepa_mpc.encoders.mel import Waves
+from jepa_mpc.encoders.mel import LogMel, Waves
+from jepa_mpc.encoders.sound_features import encode_wave
 from jepa_mpc.errors import BadObservation, UnknownName
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.parts.distances import SquaredError
@@ -140,3 +142,29 @@ def test_published_forms_have_the_published_numbers_of_tokens(preset, tokens):
     with torch.device("meta"):
         objective = audio_jepa.build(preset=preset)
     assert math.prod(objective.encoder.native) == tokens and objective.predictor.sizes.depth == 6
+
+
+def test_of_a_window_longer_than_a_spectrogram_the_end_is_heard():
+    objective = audio_jepa.build(preset="tiny", generator=generator(0)).eval()
+    step = objective.published.mel.sizes.samples // 2
+    sound = torch.rand(2, 6, step, generator=generator(1))
+    later = sound.clone()
+    later[:, -1] = torch.rand(2, step, generator=generator(2))
+    before, after = objective.encode(sound), objective.encode(later)
+    assert torch.equal(before[:, :-1], after[:, :-1]) and not torch.equal(before[:, -1], after[:, -1])
+
+
+@pytest.mark.parametrize(("extra", "clips"), [(-1, 1), (0, 1), (1, 1), (399, 1), (400, 2)])
+def test_a_rest_without_a_frame_is_no_clip(extra, clips):
+    encoder = audio_jepa.build(preset="tiny", generator=generator(0)).published
+    sizes = replace(encoder.mel.sizes, window=400)
+    encoder.mel = LogMel(sizes)
+    wave = torch.rand(sizes.samples + extra, generator=generator(1))
+    assert sizes.clips(len(wave)) == clips == len(encode_wave(wave, encoder))
+
+
+def test_spectrograms_of_double_precision_agree():
+    mel = audio_jepa.build(preset="tiny", generator=generator(0)).published.mel
+    wave = torch.rand(2, 800, generator=generator(1))
+    assert mel(wave.double()).dtype == torch.float64
+    torch.testing.assert_close(mel(wave.double()).float(), mel(wave), atol=1e-3, rtol=1e-3)

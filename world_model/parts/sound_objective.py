@@ -55,13 +55,16 @@ class SoundObjective(MaskedObjective):
     def encode(self, frames: Sound) -> Latents:
         """The target's tokens of the sound in the window up to each step: `B T G` to `B T N D`.
 
-        Sounds end at the step and are preceded by silence, so that the last step has the full window as in training.
+        Sounds end at the step and are preceded by silence, so that the last step has the full window as in training;
+        of a window longer than a spectrogram its end is heard.
 
         Raises:
             BadObservation: If these are not windows of sound.
         """
         encoder = self.published
-        return torch.stack([encoder(wave) for wave in heard(frames)], dim=1)
+        assert isinstance(encoder, SoundEncoder)
+        last = encoder.mel.sizes.samples
+        return torch.stack([encoder(wave[:, -last:]) for wave in heard(frames)], dim=1)
 
 
 def heard(sound: Sound) -> list[Waves]:

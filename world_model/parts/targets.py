@@ -95,18 +95,38 @@ class EMATarget(FrozenTarget):
 
 
 def linear_momentum(start: float = 0.996, end: float = 1.0) -> Momentum:
-    """A momentum that rises linearly from `start` to `end` over the training."""
+    """A momentum that rises linearly from `start` to `end` over the training.
+
+    Raises:
+        ValueError: If one of them is not between 0 and 1.
+    """
+    _check_momentum(start, end)
     return lambda progress: start + (end - start) * progress
 
 
 def cosine_momentum(start: float = 0.996, end: float = 1.0) -> Momentum:
-    """A momentum that rises from `start` to `end` along half a cosine over the training."""
+    """A momentum that rises from `start` to `end` along half a cosine over the training.
+
+    Raises:
+        ValueError: If one of them is not between 0 and 1.
+    """
+    _check_momentum(start, end)
     return lambda progress: end - (end - start) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def constant_momentum(value: float = 0.99925) -> Momentum:
-    """A constant momentum; the default is that of V-JEPA 2 (arXiv:2506.09985)."""
+    """A constant momentum; the default is that of V-JEPA 2 (arXiv:2506.09985).
+
+    Raises:
+        ValueError: If it is not between 0 and 1.
+    """
+    _check_momentum(value)
     return lambda progress: value
+
+
+def _check_momentum(*values: float) -> None:
+    if not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"a momentum lies between 0 and 1, got {', '.join(map(str, values))}")
 
 
 def _called(encoder: nn.Module, x: Any) -> State:

@@ -111,7 +111,7 @@ def build(
     pixels = NormalisePixels(mean=mean, std=std)
     pictures = Stream(
         "images", [MaskTask(name="blocks", sampler=sampler)], prepare=pixels, augment=augment, otherwise=each_frame,
-        num_tokens=sizes.grid[1] * sizes.grid[2],
+        num_tokens=sizes.grid[1] * sizes.grid[2], side=sizes.image,
     )  # fmt: skip
     parts.setdefault("distance", sizes.distance)
     return pretraining(

@@ -17,7 +17,7 @@ from torch import Generator
 
 from jepa_mpc.errors import choose
 from jepa_mpc.world_model.parts.distances import CosineDistance, Distance
-from jepa_mpc.world_model.parts.masks.points import Balls
+from jepa_mpc.world_model.parts.masks.points import Balls, pair
 from jepa_mpc.world_model.parts.objectives.cloud_pretraining import CloudSizes, cloud_pretraining
 from jepa_mpc.world_model.parts.objectives.clouds import BallStream, CloudObjective
 from jepa_mpc.world_model.parts.predictors.cloud_places import CloudPlaces
@@ -65,7 +65,7 @@ def build(
     return cloud_pretraining(
         sizes,
         ContextAwarePredictor(sizes.predictor, places),
-        sampler=Balls(target=(target[0], target[1]), context=(context[0], context[1])),  # type: ignore[arg-type]
+        sampler=Balls(target=pair("target", target), context=pair("context", context)),  # type: ignore[arg-type]
         stream=BallStream,
         distance=distance or CosineDistance(scale=1.0),
         generator=generator,

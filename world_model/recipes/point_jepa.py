@@ -20,7 +20,7 @@ from jepa_mpc.encoders.points import PointSizes
 from jepa_mpc.errors import choose
 from jepa_mpc.world_model.parts.cloud_changes import CloudChanges, Subsample, published_changes
 from jepa_mpc.world_model.parts.distances import Distance, SmoothAbsoluteError
-from jepa_mpc.world_model.parts.masks.points import POINT_RUNS
+from jepa_mpc.world_model.parts.masks.points import POINT_RUNS, pair
 from jepa_mpc.world_model.parts.objectives.cloud_pretraining import CloudSizes, cloud_pretraining
 from jepa_mpc.world_model.parts.objectives.clouds import CloudObjective
 from jepa_mpc.world_model.parts.predictors.cloud_places import CloudPlaces
@@ -87,7 +87,7 @@ def build(
     """
     sizes = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
     runs = choose(POINT_RUNS, masks, "mask sampler")
-    sampler = runs(num_tokens=sizes.encoder.groups, target=(target[0], target[1]), context=(context[0], context[1]))
+    sampler = runs(num_tokens=sizes.encoder.groups, target=pair("target", target), context=pair("context", context))
     predictor = MaskedPredictor(sizes.predictor, CloudPlaces(sizes.predictor.width, hidden=sizes.encoder.place))
     return cloud_pretraining(
         sizes, predictor, sampler=sampler, distance=distance or SmoothAbsoluteError(beta=2.0), generator=generator,

@@ -101,7 +101,7 @@ def build(
     form = PlacedForm(image=sizes.image, frames=sizes.frames, table="even_thirds")
     predictor = MaskedPredictor(sizes.predictor, TablePlaces(even_thirds(sizes.grid, sizes.predictor.width)))
     tasks, pixels = sizes.tasks(sizes.grid, choose(TUBES, masks, "mask sampler")), NormalisePixels(mean=mean, std=std)
-    clips = Stream("frames", tasks, prepare=pixels, augment=augment, num_tokens=math.prod(sizes.grid))
+    clips = Stream("frames", tasks, prepare=pixels, augment=augment, num_tokens=math.prod(sizes.grid), side=sizes.image)
     parts.setdefault("distance", sizes.distance)
     parts.setdefault("spread", Spread())
     return pretraining(

@@ -135,7 +135,7 @@ def build(
     predictor = RotaryMaskedPredictor(sizes.predictor, grid=sizes.grid[1:], pairing="tiled")
     pixels = NormalisePixels(mean=mean, std=std)
     tasks = clip_tasks(sizes.grid, choose(TUBES, masks, "mask sampler"))
-    clips = Stream("frames", tasks, prepare=pixels, augment=augment, num_tokens=math.prod(sizes.grid))
+    clips = Stream("frames", tasks, prepare=pixels, augment=augment, num_tokens=math.prod(sizes.grid), side=sizes.image)
     return pretraining(
         encoder, predictor, streams=[clips], momentum=sizes.momentum, still=pixels, generator=generator, **parts
     )

@@ -106,7 +106,7 @@ def build(
     span = PRETRAINING_PIXELS // sizes.encoder.patch
     predictor = DenseMaskedPredictor(sizes.predictor, grid=sizes.grid[1:], span=span)
     tubes, pixels = choose(TUBES, masks, "mask sampler"), NormalisePixels(mean=mean, std=std)
-    taken: dict[str, Any] = {"prepare": pixels, "augment": augment}
+    taken: dict[str, Any] = {"prepare": pixels, "augment": augment, "side": sizes.image}
     clips = Stream("frames", clip_tasks(sizes.grid, tubes), **taken, num_tokens=math.prod(sizes.grid))
     one = (1, *sizes.grid[1:])
     blocks = tubes(grid=one, num_blocks=10, area=(0.15, 0.15))

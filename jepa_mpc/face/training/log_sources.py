@@ -107,6 +107,17 @@ def check_sound(bank: FrameBank | MixedBank, rate: int, *, contiguous: bool) -> 
         raise ValueError("sound needs consecutive steps: pass skip=1 max_stride=1")
 
 
+def check_input(bank: FrameBank | MixedBank, name: str) -> None:
+    """Refuse logs that lack what a system encodes.
+
+    Raises:
+        ValueError: Names the field and how to record it.
+    """
+    for one in bank.banks if isinstance(bank, MixedBank) else (bank,):
+        if name != "frames" and name not in one.extras:
+            raise ValueError(f"the log has no field {name!r}: record one with collect.py task=push {name}={{}}")
+
+
 def part_of(actions: Any) -> ActionPart:
     """The action part by name, or by name with arguments.
 

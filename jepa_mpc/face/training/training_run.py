@@ -16,11 +16,11 @@ from tqdm import tqdm
 from jepa_mpc.encoders.adapters.vjepa2 import load as load_released
 from jepa_mpc.encoders.layers.pixels import ScenePixels
 from jepa_mpc.face.command_line import Stopped
-from jepa_mpc.face.training.collapse_watch import CollapseWatch
+from jepa_mpc.face.training.collapse_watch import CollapseWatch, main_input
 from jepa_mpc.face.training.distributed import device_of, first_alone, joined
 from jepa_mpc.face.training.journal import CONFIG, Journal, note_origin
 from jepa_mpc.face.training.keeper import CHECKPOINT, STATE, Keeper, refuse_used
-from jepa_mpc.face.training.log_sources import adapter_of, check_sound, open_sources
+from jepa_mpc.face.training.log_sources import adapter_of, check_input, check_sound, open_sources
 from jepa_mpc.face.training.monitor import Monitor, doubts, knows_hand
 from jepa_mpc.face.training.pretrained import begin_with_encoder, fill_encoder, is_released, with_encoder
 from jepa_mpc.face.training.progress import Display, Stop
@@ -174,6 +174,7 @@ def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
     if encoder:
         system = with_encoder(system, encoder, picture=(3 * len(data.train.cameras), *data.train.picture))
     objective = build_objective(system, seed=int(cfg.seed), freeze=list(cfg.freeze)).to(device)
+    check_input(data.train, main_input(objective))
     measure_scene(objective, data.train)
     if encoder and is_released(encoder):
         arguments = {name: value for name, value in encoder.items() if name != "_target_"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -125,7 +126,11 @@ class Balls:
         Raises:
             ValueError: If repeated draws leave too few visible tokens.
         """
-        near = torch.cdist(centres, centres).argsort(dim=-1).to(generator.device)  # (B, N, N), own index first
+        near = (
+            torch.cdist(centres, centres, compute_mode="donot_use_mm_for_euclid_dist")
+            .argsort(dim=-1)
+            .to(generator.device)
+        )  # (B, N, N), own index first
         batch, total = near.shape[:2]
         length = max(1, int(total * _within(self.target, generator)))
         balls, seen = self._draw(near, length, generator)
@@ -152,6 +157,17 @@ class Balls:
 
 POINT_RUNS: dict[str, type[Runs]] = {"runs": Runs, "legacy_runs": LegacyRuns}
 """Name -> sampler of runs."""
+
+
+def pair(name: str, value: object) -> Share:
+    """A range of shares from a configuration.
+
+    Raises:
+        ValueError: If it is not a pair of numbers.
+    """
+    if isinstance(value, Sequence) and len(value) == 2 and all(isinstance(one, int | float) for one in value):
+        return (float(value[0]), float(value[1]))
+    raise ValueError(f"{name} must be a range [low, high] of shares, got {value!r}")
 
 
 def check_shares(tokens: int, targets: int, **shares: Share) -> None:

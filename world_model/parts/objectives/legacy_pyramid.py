@@ -20,6 +20,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from jepa_mpc.encoders.vit import VisionTransformer
+from jepa_mpc.errors import BadObservation
 from jepa_mpc.interfaces import Batch
 from jepa_mpc.types import Frames, Latents, Loss, State
 from jepa_mpc.world_model.parts.distances import Distance
@@ -135,7 +136,14 @@ class LegacyPyramidObjective(nn.Module):
         Args:
             images: Prepared images `(B, C, h, w)`.
             hidden: `(B, N)`, True for masked tokens.
+
+        Raises:
+            BadObservation: If the images are not of the size that the masks and positions are made for.
         """
+        side = self.encoder.sizes.image
+        if tuple(images.shape[-2:]) != (side, side):
+            got = " x ".join(map(str, images.shape[-2:]))
+            raise BadObservation(f"expected images of {side} x {side}, got {got}: pass image_size={side}")
         at, real = listed(hidden)
         seen = self.seen(images, hidden)[:, 1:]
         places = self.encoder.positions[:, 1:].expand(len(images), -1, -1)

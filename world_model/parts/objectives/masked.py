@@ -71,6 +71,7 @@ class Stream(nn.Module):
         weight: Weight of the stream in the loss.
         otherwise: Computes the entry from others if the batch lacks it; by default the stream is then skipped.
         num_tokens: Expected number of tokens of one sample, if the stream checks it.
+        side: Expected height and width of its images in pixels, if the stream checks it.
 
     Raises:
         ValueError: If there is no task or names repeat.
@@ -86,6 +87,7 @@ class Stream(nn.Module):
         weight: float = 1.0,
         otherwise: Otherwise | None = None,
         num_tokens: int | None = None,
+        side: int | None = None,
     ) -> None:
         super().__init__()
         names = [task.name for task in tasks]
@@ -95,22 +97,27 @@ class Stream(nn.Module):
         self.prepare = prepare or nn.Identity()
         self.augment = augment
         self.otherwise = otherwise
-        self.num_tokens = num_tokens
+        self.num_tokens, self.side = num_tokens, side
 
     def finds(self, batch: Batch) -> bool:
         """Whether the batch has an input for this stream."""
         return self.key in batch or (self.otherwise is not None and "frames" in batch)
 
-    def check(self, targets: Tensor) -> None:
-        """Refuse inputs whose tokens `B N D` do not fit the masks.
+    def check(self, x: Any, targets: Tensor) -> None:
+        """Refuse inputs x whose size or tokens `B N D` do not fit the masks.
 
         Raises:
             ValueError: Names both numbers.
         """
+        if self.side is not None and tuple(x.shape[-2:]) != (self.side, self.side):
+            raise ValueError(
+                f"the masks of {self.key!r} are made for images of {self.side} x {self.side}, got "
+                f"{' x '.join(map(str, x.shape[-2:]))}: pass image_size={self.side}, or another ++system.image"
+            )
         if self.num_tokens not in (None, targets.shape[1]):
             raise ValueError(
                 f"the masks of {self.key!r} are made for {self.num_tokens} tokens and the inputs give "
-                f"{targets.shape[1]}: set the system's image and frames to those of the data"
+                f"{targets.shape[1]}: set ++system.image and ++system.frames to those of the data"
             )
 
     def hide(self, task: MaskTask, x: Any, generator: Generator) -> Masks:
@@ -225,7 +232,7 @@ class MaskedObjective(nn.Module):
     def _stream(self, stream: Stream, x: Any, generator: Generator) -> dict[str, tuple[float, Tensor]]:
         online = self.encoder(x) if isinstance(self.target, SharedTarget) else None
         targets = self.target(x, online)
-        stream.check(targets)
+        stream.check(x, targets)
         whole = sum(task.weight for task in stream.tasks)
         terms: dict[str, tuple[float, Tensor]] = {}
         near: list[Tensor] = []

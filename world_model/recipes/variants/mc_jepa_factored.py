@@ -96,7 +96,7 @@ def build(
     count = sizes.grid[0] * sizes.grid[1] * sizes.grid[2]
     pixels = NormalisePixels()
     parts.setdefault("distance", SquaredError())
-    clips = Stream("frames", tasks, prepare=pixels, augment=augment, num_tokens=count)
+    clips = Stream("frames", tasks, prepare=pixels, augment=augment, num_tokens=count, side=sizes.image)
     return pretraining(
         encoder, predictor, streams=[clips], momentum=sizes.momentum, still=pixels, generator=generator, **parts
     )
