@@ -15,6 +15,7 @@ from jepa_mpc.checkpoint import MANIFEST
 from jepa_mpc.encoders.adapters import points, sounds
 from jepa_mpc.encoders.adapters.vjepa2 import load as load_released
 from jepa_mpc.encoders.cloud_features import USUAL_POINTS, encode_points, least_points
+from jepa_mpc.encoders.placed import PlacedTransformer
 from jepa_mpc.encoders.points import PointEncoder
 from jepa_mpc.encoders.preprocessing import EvaluationPixels
 from jepa_mpc.encoders.released import RELEASES
@@ -25,6 +26,7 @@ from jepa_mpc.encoders.video import VideoTransformer
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.places import folder_of
 from jepa_mpc.world_model.checkpoints.loader import load_system
+from jepa_mpc.world_model.parts.objectives.masked import MaskedObjective
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -176,7 +178,7 @@ def sound_encoder(choice: EncoderChoice) -> WaveEncoder:
 
 
 def _frames_of_system(choice: EncoderChoice) -> FrameEncoder:
-    """The encoder of a system of ours, frame by frame, at its training size."""
+    """The encoder of a system of ours at its training size: clips where it was trained on clips, otherwise frames."""
     objective, config = load_system(choice.name)
     if not hasattr(objective, "encode"):
         raise BadCheckpoint(f"{choice.name} holds a {type(objective).__name__}, which does not encode frames")
@@ -195,6 +197,10 @@ def _frames_of_system(choice: EncoderChoice) -> FrameEncoder:
         return seen.round().clamp(0, 255).to(torch.uint8)
 
     def tokens(clips: Tensor) -> Tensor:
+        network = objective.published if isinstance(objective, MaskedObjective) else None
+        if isinstance(network, VideoTransformer | PlacedTransformer) and network.sizes.tubelet > 1 < clips.shape[1]:
+            of_clips: Tensor = network(objective.still(clips))  # type: ignore[operator]
+            return of_clips
         found: Tensor = objective.encode(clips)  # type: ignore[operator]  # B T N D
         return found.flatten(1, 2)
 

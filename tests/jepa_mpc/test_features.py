@@ -24,7 +24,7 @@ from jepa_mpc.face.feature_files import FeatureSettings, write_features
 from jepa_mpc.face.features import encode_cloud, encode_image, encode_sound, encode_video
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.checkpoints.loader import save_world_model
-from jepa_mpc.world_model.recipes import audio_jepa, point_jepa
+from jepa_mpc.world_model.recipes import audio_jepa, point_jepa, vjepa
 from tests import tiny
 
 DRAWS = np.random.default_rng(0)
@@ -70,6 +70,20 @@ def test_a_film_becomes_one_row_per_clip(tmp_path, encoder):
     torch.testing.assert_close(found, encode_video(clips, encoder.name, frames=4, image_size=32))
     assert found.shape == (3, 2 * 2 * 2, 24) and told == [(2, 3), (3, 3)]
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_training_on_clips_encodes_clips(tmp_path):
+    """A V-JEPA of ours: tokens of a tubelet know both of its frames; a single frame is repeated."""
+    system = {"preset": "tiny"}
+    made = vjepa.build(**system, generator=generator(0))
+    facts = tiny.interface(cameras=("left",), actions=(), image_size=28)
+    folder = tmp_path / "vjepa"
+    save_world_model(folder, made, system={"_target_": "vjepa", **system}, interface=facts)
+    frames = DRAWS.integers(0, 255, (4, 28, 28, 3), dtype=np.uint8)
+    other = np.concatenate([frames[:1], DRAWS.integers(0, 255, (3, 28, 28, 3), dtype=np.uint8)])
+    one, two = (encode_video(each, folder, frames=4) for each in (frames, other))
+    assert one.shape == (1, 2 * 4 * 4, 32) and not torch.equal(one[0, :16], two[0, :16])
+    assert encode_image(frames[0], folder).shape == (16, 32)
 
 
 def test_a_stopped_command_goes_on_where_it_was(tmp_path, encoder):
