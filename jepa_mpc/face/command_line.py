@@ -28,6 +28,9 @@ HYDRA_FLAGS = (
 
 DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 
+UNFORESEEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
+"""Errors of which only the traceback tells what went wrong."""
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C, by shell convention."""
 
@@ -59,7 +62,7 @@ def run(command: Callable[[], None], *, name: str) -> None:
         interrupted(f"{name}: stopped {stop}")
     except KeyboardInterrupt:
         interrupted(f"{name}: interrupted before anything was saved; the same command starts again")
-    except Exception as error:  # noqa: BLE001  told in one sentence; the traceback is kept
+    except UNFORESEEN as error:
         sys.exit(f"{name}: {unexpected(error)}")
 
 
