@@ -114,14 +114,19 @@ class PlacedForm:
     """Builds a named encoder from its sizes.
 
     Args:
-        image: Side of the images of its table, in pixels.
+        image: Side of the images of its table in pixels, or height and width.
         frames: Frames per clip.
         table: Name of its table in `TABLES`.
     """
 
-    image: int
+    image: int | tuple[int, int]
     frames: int = 1
     table: str = "column_first"
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the images, px."""
+        return (self.image, self.image) if isinstance(self.image, int) else self.image
 
     def __call__(self, sizes: VideoSizes, *, recompute: bool = False) -> PlacedTransformer:
         """Build the network with random weights.
@@ -129,15 +134,16 @@ class PlacedForm:
         Raises:
             ValueError: If the images of the table are not divisible into patches and tubelets.
         """
-        if self.image % sizes.patch or self.frames % sizes.tubelet:
+        height, width = self.sides
+        if height % sizes.patch or width % sizes.patch or self.frames % sizes.tubelet:
+            pixels = str(height) if height == width else f"{height} x {width}"
             raise ValueError(
-                f"clips of {self.frames} frames of {self.image} px are not divisible into patches of {sizes.patch} px, "
+                f"clips of {self.frames} frames of {pixels} px are not divisible into patches of {sizes.patch} px, "
                 f"tubelets of {sizes.tubelet} frames"
             )
-        side = self.image // sizes.patch
         return PlacedTransformer(
             sizes,
-            grid=(self.frames // sizes.tubelet, side, side),
+            grid=(self.frames // sizes.tubelet, height // sizes.patch, width // sizes.patch),
             table=TABLES[self.table],
             resize=bicubic if self.frames == 1 else trilinear,
             recompute=recompute,

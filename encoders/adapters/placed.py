@@ -67,7 +67,7 @@ def describe(released: Released, *, heads: int | None = None) -> Release:
     frames = int(config.get("num_frames", CLIP)) if tubelet else 1
     image = _image(released, sizes, frames)
     form = PlacedForm(image=image, frames=frames, table="even_thirds" if tubelet else "column_first")
-    return Release(form=form, sizes=sizes, image=image, file=released.source)
+    return Release(form=form, sizes=sizes, image=min(form.sides), file=released.source)
 
 
 def build(released: Released, described: Release, **how: Unpack[How]) -> nn.Module:
@@ -105,20 +105,22 @@ def fill_placed(
     fill(encoder, weights, spelling=placed_spelling, title=title, dtype=dtype, copy=copy)
 
 
-def _image(released: Released, sizes: VideoSizes, frames: int) -> int:
-    """Side of the images of the table of positional embeddings."""
+def _image(released: Released, sizes: VideoSizes, frames: int) -> int | tuple[int, int]:
+    """Side of the images of the table of positional embeddings; height and width if `config.json` has two."""
     told = released.config.get("image_size", released.config.get("img_size", released.config.get("crop_size")))
-    table = released.encoder.get(TABLE)
+    table, times = released.encoder.get(TABLE), frames // sizes.tubelet
     if table is None and told is None:
         raise BadCheckpoint(
             f"{released.source} holds no positional embeddings ({TABLE}) and no config.json with the size of the "
             "images: use the authors' file, or a folder with config.json"
         )
+    if isinstance(told, list) and len(told) == 2 and told[0] != told[1]:
+        rows, columns = int(told[0]) // sizes.patch, int(told[1]) // sizes.patch
+        if table is None or rows * columns * times == table.shape[1]:
+            return int(told[0]), int(told[1])
     if table is None:
         return int(told[0] if isinstance(told, list) else told)
-    side = math.isqrt(table.shape[1] * sizes.tubelet // frames)
-    if side * side * frames // sizes.tubelet != table.shape[1]:
-        raise BadCheckpoint(
-            f"{released.source}: {table.shape[1]} positions are not a square grid of {frames // sizes.tubelet} times"
-        )
+    side = math.isqrt(table.shape[1] // times)
+    if side * side * times != table.shape[1]:
+        raise BadCheckpoint(f"{released.source}: {table.shape[1]} positions are not a square grid of {times} times")
     return side * sizes.patch

@@ -41,15 +41,27 @@ def test_features_equal_those_of_transformers(tmp_path, width, heads, frames):
 
 @pytest.fixture(scope="module")
 def reference():
+    return untrained(48)
+
+
+def untrained(image_size):
     import transformers
 
     config = transformers.IJepaConfig(
-        hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96, image_size=48, patch_size=8,
-        layer_norm_eps=1e-6,
+        hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96, image_size=image_size,
+        patch_size=8, layer_norm_eps=1e-6,
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return transformers.IJepaModel(config, add_pooling_layer=False).eval()
+
+
+def test_images_that_are_no_squares_are_those_of_the_configuration(tmp_path):
+    reference = untrained([32, 48])
+    reference.save_pretrained(tmp_path)
+    x = torch.randn(2, 3, 32, 48, generator=generator(0))
+    with torch.no_grad():
+        assert torch.allclose(vjepa2.load(hub=tmp_path)(x), reference(x).last_hidden_state, atol=1e-5)
 
 
 def test_features_equal_those_of_transformers_at_its_own_and_at_another_size(reference, tmp_path):
