@@ -78,3 +78,9 @@ def test_a_training_on_sounds_of_another_rate_or_with_gaps_is_refused(data, tmp_
 def test_a_training_on_clouds_where_there_are_none_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="the log has no field 'clouds': record one with collect.py task=push clouds="):
         trained(data, "point_jepa_small", tmp_path / "run", f"data={data / 'sounds'}", "skip=1", "max_stride=1")
+
+
+@pytest.mark.parametrize("kind", ["clouds", "sounds"])
+def test_pictures_of_clouds_and_sounds_are_nothing_to_learn_from(data, tmp_path, kind):
+    with pytest.raises(ValueError, match=f"a folder of {kind} has no images to learn from"):
+        trained(data, "lejepa_small", tmp_path / "run", f"data={data / kind}")

@@ -108,12 +108,15 @@ def check_sound(bank: FrameBank | MixedBank, rate: int, *, contiguous: bool) -> 
 
 
 def check_input(bank: FrameBank | MixedBank, name: str) -> None:
-    """Refuse logs that lack what a system encodes.
+    """Refuse logs that lack what a system encodes; the images of a folder of clouds or sounds only picture them.
 
     Raises:
         ValueError: Names the field and how to record it.
     """
     for one in bank.banks if isinstance(bank, MixedBank) else (bank,):
+        kind = one.origin.get("source", {}).get("format")
+        if name == "frames" and kind in ("clouds", "sounds"):
+            raise ValueError(f"a folder of {kind} has no images to learn from: take a system for {kind}")
         if name != "frames" and name not in one.extras:
             raise ValueError(f"the log has no field {name!r}: record one with collect.py task=push {name}={{}}")
 
