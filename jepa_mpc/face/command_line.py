@@ -26,6 +26,7 @@ HYDRA_FLAGS = (
 )
 
 
+MOST = 10**9  # of anything that is counted
 DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 
 UNFORESEEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
@@ -101,16 +102,16 @@ def check_values(words: Sequence[str], defaults: Path) -> None:
 
 
 def _check_number(name: str, value: Any, usual: float) -> None:
-    if isinstance(value, str):
-        raise ValueError(f"{name} must be a number, got {value!r}")
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float | str) or isinstance(value, bool):
         return
-    if math.isnan(value) or (math.isinf(value) and usual != math.inf):
-        raise ValueError(f"{name} must be a finite number, got {value}")
-    if value < 0 <= usual:
-        raise ValueError(f"{name} must not be negative, got {value}")
-    if name == "threads" and not (isinstance(value, int) and value >= 1):
-        raise ValueError(f"threads must be a whole number from 1, got {value!r}")
+    whole = isinstance(usual, int) and not name.endswith(("minutes", "_ms"))
+    least = 1 if name == "threads" else 0 if usual >= 0 else -math.inf
+    fits = isinstance(value, int if whole else (int, float)) and value >= least
+    if not fits or (math.isinf(value) and usual != math.inf):  # type: ignore[arg-type]
+        kind, start = "a whole number" if whole else "a number", "" if math.isinf(least) else f" from {least}"
+        raise ValueError(f"{name} must be {kind}{start}, got {value!r}")
+    if whole and value > MOST and "seed" not in name:  # type: ignore[operator]
+        raise ValueError(f"{name} must be at most {MOST}, got {value}")
 
 
 def check_complete(cfg: DictConfig, *, name: str) -> None:
