@@ -17,6 +17,7 @@ from jepa_mpc.face.goals import goal_observation
 from jepa_mpc.trajectories.formats.npz import NpzStore
 from jepa_mpc.trajectories.synthetic import synthetic_log
 from tests import tiny
+from tests.commands import command
 
 CAMERAS = ("left", "right")
 
@@ -68,3 +69,10 @@ def test_an_episode_towards_pictures_leaves_what_the_agent_believed(tmp_path):
     assert len(steps) == 2 and all(step["believed_goal_distance_m"] > 0 for step in steps)
     assert np.asarray(Image.open(out / "goal.png")).shape == (tiny.SIZE, 2 * tiny.SIZE, 3)
     assert (out / "end.png").exists()
+
+
+@pytest.mark.render
+def test_a_goal_that_is_none_leaves_no_run_behind(tmp_path):
+    options = [f"checkpoint={tiny.save(tmp_path / 'model')}", "agent=simple", "out=run", "goal=nowhere.png"]
+    done = command("zero_shot_reach", *options, cwd=tmp_path)
+    assert done.returncode == 1 and "zero_shot_reach: " in done.stderr and not (tmp_path / "run").exists()
