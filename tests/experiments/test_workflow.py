@@ -128,7 +128,13 @@ workflow.RUN = {step!r}
 sys.argv[1:] = [{f"plan={path}"!r}, {f"out={tmp_path / 'run'}"!r}]
 script("workflow")
 """
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # under nohup it would be ignored
+    )
     for _ in range(600):
         if (tmp_path / "pid").exists():
             break
