@@ -39,6 +39,7 @@ FORKED = multiprocessing.get_context("fork")
 
 def write_on(folder: Path, step: int) -> None:
     """Save one checkpoint after the other until the process is killed."""
+    torch.set_num_threads(1)  # a forked process has none of the parent's threads and would wait for them
     while True:
         step += 1
         save_checkpoint(folder, {"x": torch.full((SIZE,), float(step))}, {"step": step})
