@@ -12,6 +12,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from jepa_mpc.errors import BadEpisode
-from jepa_mpc.files import publish_folder
-from jepa_mpc.trajectories.cache import EPISODES, Cache, CacheOptions, is_cache, source_fingerprint
+from jepa_mpc.files import publish_folder, published
+from jepa_mpc.trajectories.cache import EPISODES, FRAMES, INDEX, Cache, CacheOptions, is_cache, source_fingerprint
 from jepa_mpc.trajectories.draft import Job, begin, finish, resume, write_episode
 from jepa_mpc.trajectories.formats.base import fault
 from jepa_mpc.trajectories.plan import make_plan
@@ -71,6 +72,7 @@ def ingest(
         if isinstance(found, Cache):
             return found
         if is_cache(place):
+            _refuse_strangers(place)
             LOGGER.warning("%s is made anew: %s", place, found)
         _build(path, options, place, fingerprint, workers=workers, progress=progress)
     return Cache(place)
@@ -88,6 +90,18 @@ def _own_folder(place: Path, path: Path) -> Path:
     if place.is_file() or (place.is_dir() and not is_cache(place) and any(place.iterdir())):
         raise FileExistsError(f"{place} holds something other than a cache: choose a new folder")
     return place
+
+
+def _refuse_strangers(place: Path) -> None:
+    """Refuse to replace a cache that holds files of others.
+
+    Raises:
+        FileExistsError: Names one of them.
+    """
+    ours = re.compile(rf"{re.escape(INDEX)}|{re.escape(FRAMES)}|{re.escape(EPISODES)}|column_\d+\.bin|\..*")
+    strange = sorted(entry.name for entry in published(place).iterdir() if not ours.fullmatch(entry.name))
+    if strange:
+        raise FileExistsError(f"{place / strange[0]} is not part of the cache there, which is made anew: move it first")
 
 
 def cache_place(path: Path, options: CacheOptions) -> Path:

@@ -408,6 +408,11 @@ def test_a_cache_may_be_made_where_one_or_nothing_is(tmp_path):
     (tmp_path / "cache").mkdir()
     for options in (CacheOptions(), CacheOptions(image_size=4)):
         assert ingest(folder, options=options, place=tmp_path / "cache").index["options"] == options.to_dict()
+    (tmp_path / "cache/notes.txt").write_text("mine")
+    ingest(folder, options=options, place=tmp_path / "cache")  # nothing is replaced
+    with pytest.raises(FileExistsError, match="notes.txt is not part of the cache there"):
+        ingest(folder, place=tmp_path / "cache")
+    assert (tmp_path / "cache/notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("cameras", ["left", ("left", "left"), (3,)])
