@@ -97,7 +97,7 @@ class Picture:
         """A clip of one frame `1 3 h w`.
 
         Raises:
-            BadObservation: If the image cannot be read.
+            BadObservation: If the image cannot be read, or is no RGB image of uint8.
         """
         pixels = self.source if isinstance(self.source, np.ndarray) else _picture(self.source)
         return _channels_first(pixels[None])
@@ -241,10 +241,19 @@ def media_at(source: str | Path) -> Media:
 
 
 def _channels_first(clip: Frames) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(clip.transpose(0, 3, 1, 2)))  # (T, 3, h, w)
+    """Frames `T 3 h w` of frames `T h w 3`.
+
+    Raises:
+        BadObservation: If they have another shape or dtype.
+    """
+    if clip.ndim != 4 or clip.shape[3] != 3 or clip.dtype != np.uint8 or not clip.size:
+        raise BadObservation(f"expected RGB images (h, w, 3) of uint8, got {clip.shape[1:]} of {clip.dtype}")
+    return torch.from_numpy(np.array(clip.transpose(0, 3, 1, 2), order="C"))
 
 
 def _picture(path: Path) -> Frames:
+    if not path.exists():
+        raise BadObservation(f"there is no image {path}")
     try:
         with opened_picture(read_plain(path, path)) as picture:
             return pixels_of(picture)

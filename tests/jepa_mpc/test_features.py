@@ -86,6 +86,21 @@ def test_a_training_on_clips_encodes_clips(tmp_path):
     assert encode_image(frames[0], folder).shape == (16, 32)
 
 
+@pytest.mark.parametrize(
+    "shape, dtype", [((5, 5), np.uint8), ((5, 5, 4), np.uint8), ((0, 5, 3), np.uint8), ((5, 5, 3), float)]
+)
+def test_an_array_that_is_no_image_is_told(encoder, shape, dtype):
+    with pytest.raises(BadObservation, match=r"expected RGB images \(h, w, 3\) of uint8, got "):
+        encode_image(np.zeros(shape, dtype), encoder.name, image_size=32)
+    with pytest.raises(BadObservation, match=r"expected RGB images|has no frames"):
+        encode_video(np.zeros((2, *shape), dtype), encoder.name, frames=2, image_size=32)
+
+
+def test_an_image_that_is_not_there_is_told(encoder, tmp_path):
+    with pytest.raises(BadObservation, match="there is no image .*nowhere.png"):
+        encode_image(tmp_path / "nowhere.png", encoder.name, image_size=32)
+
+
 def test_a_stopped_command_goes_on_where_it_was(tmp_path, encoder):
     clips, to, how = film(tmp_path / "film.mp4"), tmp_path / "f.safetensors", FeatureSettings(frames=4)
 
