@@ -27,6 +27,7 @@ from jepa_mpc.face.agents import WINDOW
 from jepa_mpc.face.command_line import Stopped
 from jepa_mpc.face.planning import PlanSettings
 from jepa_mpc.face.scoring import POLICY, TRUE, WORLD_MODEL, Scoring, markdown, summary
+from jepa_mpc.face.training.distributed import device_of
 from jepa_mpc.files import only_writer, write_json, write_text
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.plain_json import read_json_file
@@ -166,8 +167,8 @@ def options_of(cfg: DictConfig) -> dict[str, Any]:
     """The options as plain values.
 
     Raises:
-        ValueError: If a number is out of range, a method is named twice, or the method `policy` is named without a
-            policy.
+        ValueError: If a number is out of range, the device unknown, a method named twice, or the method `policy` named
+            without a policy.
     """
     options: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     options |= {name: options[name] or {} for name in ("env", "goal")}
@@ -176,6 +177,7 @@ def options_of(cfg: DictConfig) -> dict[str, Any]:
             raise ValueError(f"{name} must be a whole number from 1, got {options[name]!r}")
     if options["context"] not in range(1, WINDOW + 1):
         raise ValueError(f"context must be a whole number from 1 to {WINDOW}, got {options['context']!r}")
+    options["device"] = str(device_of(str(options["device"])))
     methods = options["methods"]
     if methods is not None and (not isinstance(methods, list) or not methods or len(set(methods)) != len(methods)):
         raise ValueError(f"methods must be a list of different names, got {methods!r}; leave it out for all")

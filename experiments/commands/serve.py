@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from jepa_mpc.errors import BadCheckpoint, MissingPackage, UnknownName
 from jepa_mpc.face.serving import service
+from jepa_mpc.face.training.distributed import device_of
 from jepa_mpc.places import CONFIGS
 from jepa_mpc.serving.server import Limits, PolicyServer
 
@@ -43,7 +44,7 @@ def prepared(cfg: DictConfig) -> PolicyServer:
         deadline_ms=float(cfg.deadline_ms),
         max_age_ms=float(cfg.max_age_ms),
         seed=int(cfg.seed),
-        device=str(cfg.device),
+        device=str(device_of(str(cfg.device))),
         planner=OmegaConf.to_container(cfg.planner),
         horizon=int(cfg.horizon),
         effort=float(cfg.effort),

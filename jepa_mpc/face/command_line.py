@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import sys
 import tempfile
 import traceback
@@ -27,7 +26,6 @@ HYDRA_FLAGS = (
 
 
 MOST = 10**9  # of anything that is counted
-DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
 
 UNFORESEEN = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
 """Errors of which only the traceback tells what went wrong."""
@@ -97,20 +95,22 @@ def check_values(words: Sequence[str], defaults: Path) -> None:
             _check_number(name, value, usual)
         if name in ("out", "to", "path") and isinstance(usual, str) and value in (None, ""):
             raise ValueError(f"{name} must name a file or folder, got {value!r}")
-        if name == "device" and not DEVICE.fullmatch(str(value)):
-            raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {value!r}")
 
 
 def _check_number(name: str, value: Any, usual: float) -> None:
+    """Refuse what is no number of the default's kind; the least that makes sense is the command's to say."""
     if not isinstance(value, int | float | str) or isinstance(value, bool):
         return
     whole = isinstance(usual, int) and not name.endswith(("minutes", "_ms"))
-    least = 1 if name == "threads" else 0 if usual >= 0 else -math.inf
-    fits = isinstance(value, int if whole else (int, float)) and value >= least
-    if not fits or (math.isinf(value) and usual != math.inf):  # type: ignore[arg-type]
-        kind, start = "a whole number" if whole else "a number", "" if math.isinf(least) else f" from {least}"
-        raise ValueError(f"{name} must be {kind}{start}, got {value!r}")
-    if whole and value > MOST and "seed" not in name:  # type: ignore[operator]
+    if isinstance(value, str) or math.isnan(value) or (whole and not isinstance(value, int)):
+        raise ValueError(f"{name} must be {'a whole number' if whole else 'a number'}, got {value!r}")
+    if math.isinf(value) and usual != math.inf:
+        raise ValueError(f"{name} must be finite, got {value}")
+    if value < 0 <= usual:
+        raise ValueError(f"{name} must not be negative, got {value}")
+    if name == "threads" and value < 1:
+        raise ValueError(f"threads must be at least 1, got {value}")
+    if whole and value > MOST and "seed" not in name:
         raise ValueError(f"{name} must be at most {MOST}, got {value}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
@@ -45,9 +46,9 @@ class PlanSettings:
     def __post_init__(self) -> None:
         for name in ("effort", "hold_m"):
             value = getattr(self, name)
-            if type(value) not in (int, float) or not 0 <= value <= LARGEST:
+            if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= LARGEST:
                 raise ValueError(f"{name} must be a number from 0 to {LARGEST:g}, got {value!r}")
-        if type(self.horizon) is not int or self.horizon < 1:
+        if not isinstance(self.horizon, Integral) or self.horizon < 1:
             raise ValueError(f"horizon must be a whole number from 1, got {self.horizon!r}")
 
     def build(self) -> Planner:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -33,19 +34,18 @@ def test_an_unknown_option_is_told_and_leaves_the_application_as_it_is():
 @pytest.mark.parametrize(
     ("script", "word", "message"),
     [
-        ("features", "frames=inf", "frames must be a whole number from 0, got inf"),
-        ("collect", "workers=.nan", "workers must be a whole number from 0, got"),
-        ("collect", "steps=many", "steps must be a whole number from 0, got 'many'"),
-        ("zero_shot_reach", "budget=1e400", "budget must be a whole number from 0, got inf"),
-        ("zero_shot_reach", "hold_m=nan", "hold_m must be a number from 0, got nan"),
+        ("features", "frames=inf", "frames must be a whole number, got inf"),
+        ("collect", "workers=.nan", "workers must be a whole number, got"),
+        ("collect", "steps=many", "steps must be a whole number, got 'many'"),
+        ("zero_shot_reach", "budget=1e400", "budget must be a whole number, got inf"),
+        ("zero_shot_reach", "hold_m=nan", "hold_m must be a number, got nan"),
         ("zero_shot_reach", "films=x", "films must be"),
-        ("render_masks", "skip=-1", "skip must be a whole number from 0, got -1"),
+        ("render_masks", "skip=-1", "skip must not be negative, got -1"),
         ("inspect_logs", "out=null", "out must name a file or folder, got None"),
         ("inspect_logs", "out=", "out must name a file or folder, got ''"),
-        ("collect", "lab_seed=1.5", "lab_seed must be a whole number from 0, got 1.5"),
+        ("collect", "lab_seed=1.5", "lab_seed must be a whole number, got 1.5"),
         ("zero_shot_reach", "labs=99999999999999999999", "labs must be at most 1000000000"),
-        ("features", "threads=0", "threads must be a whole number from 1, got 0"),
-        ("serve", "device=nope", "device must be auto, cpu, cuda or cuda:N, got 'nope'"),
+        ("features", "threads=0", "threads must be at least 1, got 0"),
         ("workflow", "dry=3", "dry must be true or false, got 3"),
     ],
 )
@@ -83,6 +83,7 @@ def test_a_path_with_signs_is_told_how_to_be_written(monkeypatch):
 def test_plans_need_sound_settings(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be a"):
         PlanSettings(planner="cem", **wrong)
+    PlanSettings(planner="cem", effort=np.float32(0.05), horizon=np.int64(2))  # numbers of NumPy are numbers
 
 
 def test_an_error_that_nobody_foresees_is_one_sentence_and_keeps_its_traceback(monkeypatch):
