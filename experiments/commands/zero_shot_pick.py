@@ -9,6 +9,7 @@ with the same `out=` resumes a stopped run. `--help` lists the options.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from jepa_mpc.checkpoint import place_of
+from jepa_mpc.checkpoint import checkpoint_hash, place_of
 from jepa_mpc.envs.labs import SPLITS
 from jepa_mpc.envs.pick import BUDGETS, PROTOCOLS
 from jepa_mpc.envs.things import KINDS
@@ -29,11 +30,13 @@ from jepa_mpc.errors import BadCheckpoint, UnknownName, choose
 from jepa_mpc.experiments.evaluation.handling.headroom_table import pick_rows
 from jepa_mpc.experiments.evaluation.handling.pick_cells import (
     FROM_PICTURES,
+    STATED,
     PickCell,
     PickWork,
     agents_of,
     load_cell,
     model_at,
+    other_at,
     work_cell,
 )
 from jepa_mpc.face.handling.seeing_agents import FROZEN, NEAR_M, WORLD_MODEL
@@ -48,7 +51,7 @@ from jepa_mpc.runs.run_folder import claim_run
 from jepa_mpc.runs.worker_pool import in_processes
 
 SHIPPED = {"3": "pick"}
-FREE = ("out", "workers", "films", "labs", "episodes", "baselines", "ablate", "true_dynamics", "hydra")
+FREE = ("out", "workers", "films", "labs", "episodes", "baselines", "ablate", "true_dynamics", "compare", "hydra")
 COUNTS = ("labs", "episodes", "budget", "horizon", "num_samples", "num_iterations", "workers")
 OWN = ("protocol", "object", "budget", "split", "level", "lab_seed", "seed")
 LEVELS = ("held", "validation", "dev")
@@ -71,6 +74,9 @@ def check_options(cfg: DictConfig) -> None:
             raise ValueError(f"{name} must be a whole number from 1, got {cfg[name]!r}")
     if cfg.level not in LEVELS:
         raise ValueError(f"level must be {', '.join(LEVELS)}, got {cfg.level!r}")
+    for name in cfg.compare or ():
+        if name in (*FROM_PICTURES, *STATED) or not re.fullmatch(r"[\w.,() +-]{1,40}", str(name)):
+            raise ValueError(f"compare={{NAME: FOLDER}} needs names of its own in letters and digits, got {name!r}")
     if cfg.protocol != "final" and cfg.budget != sum(BUDGETS):
         raise ValueError(f"protocol={cfg.protocol} has steps of its own ({BUDGETS}): leave budget at {sum(BUDGETS)}")
 
@@ -79,6 +85,18 @@ def checkpoints_of(cfg: DictConfig) -> tuple[Path, Path | None]:
     """Folders of the world model and, if there is one, of the control with a frozen random encoder."""
     model = place_of(str(cfg.checkpoint)) if cfg.checkpoint else CHECKPOINTS / SHIPPED[str(cfg.cameras)]
     return model, place_of(str(cfg.control)) if cfg.control else None
+
+
+def others_of(cfg: DictConfig) -> dict[str, Path]:
+    """Folders of further systems by name.
+
+    Raises:
+        BadCheckpoint: If one cannot be read, or cannot act here.
+    """
+    others = {str(name): place_of(str(folder)) for name, folder in (cfg.compare or {}).items()}
+    for folder in others.values():
+        other_at(folder)
+    return others
 
 
 def works_of(cfg: DictConfig) -> list[PickWork]:
@@ -92,13 +110,15 @@ def works_of(cfg: DictConfig) -> list[PickWork]:
         horizon=cfg.horizon, num_samples=cfg.num_samples, num_iterations=cfg.num_iterations, answer=cfg.answer
     )
     asked = {"frozen": control is not None, "ablations": cfg.ablate, "true_dynamics": cfg.true_dynamics}
-    names = agents_of(**asked) if cfg.baselines else [WORLD_MODEL]
+    others = others_of(cfg)
+    names = [*(agents_of(**asked) if cfg.baselines else [WORLD_MODEL]), *others]
+    marks = {name: checkpoint_hash(folder) for name, folder in others.items()}
     options: Any = {name: cfg[name] for name in OWN}
     works = []
     for lab in range(cfg.labs):
         for agent in names:
-            seen_by = control if agent == FROZEN and control is not None else model
-            mark = model_at(seen_by).fingerprint if agent in FROM_PICTURES else ""
+            seen_by = others.get(agent) or (control if agent == FROZEN and control is not None else model)
+            mark = model_at(seen_by).fingerprint if agent in FROM_PICTURES else marks.get(agent, "")
             for episode in range(cfg.episodes):
                 cell = PickCell(agent=agent, lab=lab, episode=episode, planning=planning, fingerprint=mark, **options)
                 filmed = cfg.films and agent == WORLD_MODEL and episode == 0

@@ -55,6 +55,8 @@ def test_a_run_leaves_a_report_and_a_film_and_goes_on_where_it_was_stopped(tmp_p
         (["labs=0"], "labs"),
         (["level=hard"], "level"),
         (["protocol=images", "budget=5"], "budget"),
+        (["compare={servo: runs/other}"], "names of its own.*'servo'"),
+        (["compare={a/b: runs/other}"], "names of its own.*'a/b'"),
     ],
 )
 def test_options_that_no_run_could_use_are_refused(options, words):
@@ -102,3 +104,22 @@ def test_leads_are_counted_on_the_episodes_that_both_have_played():
         ("blind", "grasp", 2, 50.0),
         ("blind", "place", 2, 50.0),
     ]
+
+
+def test_another_system_plays_the_same_episodes_by_its_own_distance(tmp_path, checkpoint):
+    reach = tiny.save(tmp_path / "reach")
+    options = [f"checkpoint={checkpoint}", f"compare={{Reach-JEPA: {reach}}}", "baselines=false", "films=false"]
+    done = pick(tmp_path / "run", *options, *TINY)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert set(report["baselines"]) == {"Reach-JEPA"} and report["baselines"]["Reach-JEPA"]["episodes"] == 1
+    episodes = sorted(path.name for path in (tmp_path / "run" / "episodes").iterdir())
+    assert episodes == ["Reach-JEPA-000-0.json", "world_model-000-0.json"]
+
+
+def test_a_system_with_cameras_that_the_task_lacks_is_refused(tmp_path, checkpoint):
+    other = tiny.save(tmp_path / "other", cameras=("left", "top"))
+    options = [f"checkpoint={checkpoint}", f"compare={{other: {other}}}"]
+    done = pick(tmp_path / "run", *options, *TINY)
+    assert done.returncode == 1 and not (tmp_path / "run").exists()
+    assert "sees the camera top, pick-v1 has left, right, wrist" in done.stderr

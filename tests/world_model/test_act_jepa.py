@@ -276,6 +276,21 @@ def test_it_asks_again_exactly_after_what_it_carries_out(execute, monkeypatch):
     assert all(action.shape == (2, 3) for action in actions)
 
 
+def test_another_goal_has_the_whole_budget_again(monkeypatch):
+    acting = policy()
+    asked = []
+    answer = acting.chunk
+    monkeypatch.setattr(acting, "chunk", lambda steps: asked.append(steps) or answer(steps))
+    agent = ChunkAgent(acting, budget=3)
+    agent.reset(look(1))
+    agent.act(look(10))
+    agent.act(look(11))
+    agent.aim(look(2))
+    agent.act(look(12))
+    assert asked == [3, 2, 3]
+    torch.testing.assert_close(acting.goal, acting.perception(look(2))[:, -1])
+
+
 def test_acting_without_a_goal_or_without_joints_is_refused():
     agent = ChunkAgent(policy())
     with pytest.raises(RuntimeError, match="no goal yet"):

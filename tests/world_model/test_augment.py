@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from jepa_mpc.seeding import generator
-from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, Patches, SensorNoise, ViewJitter
+from jepa_mpc.world_model.parts.augment import (
+    Augmentation,
+    ColourJitter,
+    Patches,
+    SensorNoise,
+    Shapes,
+    UnevenLight,
+    ViewJitter,
+)
 from tests import tiny
 
 SIZE = tiny.SIZE
@@ -14,6 +22,8 @@ CHANGES = {
     "colour": ColourJitter(),
     "view": ViewJitter(stretch=1.2),
     "patches": Patches(),
+    "shapes": Shapes(),
+    "light": UnevenLight(),
     "noise": SensorNoise(),
 }
 
@@ -55,7 +65,7 @@ def test_the_global_stream_is_left_alone(whole):
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("name", ["view", "patches"])
+@pytest.mark.parametrize("name", ["view", "patches", "shapes"])
 def test_what_moves_the_picture_moves_all_frames_of_a_window_alike(name):
     changed = CHANGES[name](still_window(), generator(0))
     torch.testing.assert_close(changed, changed[:, :1].expand_as(changed))
@@ -107,7 +117,13 @@ def test_patches_are_plain_and_small():
 
 def test_the_strength_can_be_turned_down_to_nothing():
     window = still_window()
-    calm = [ColourJitter(mixing=0, curve=0, permute=0), ViewJitter(shift=0, scale=1, turn_rad=0), Patches(count=0)]
+    calm = [
+        ColourJitter(mixing=0, curve=0, permute=0),
+        ViewJitter(shift=0, scale=1, turn_rad=0),
+        Patches(count=0),
+        Shapes(count=0),
+    ]
+    calm.append(UnevenLight(strength=0.0, exposure=1.0))
     for change in calm:
         torch.testing.assert_close(change(window, generator(0)), window, atol=1e-5, rtol=0)
 
@@ -131,3 +147,27 @@ def test_stretching_changes_the_height_of_things_alone():
     stretched = ViewJitter(shift=0, scale=1, turn_rad=0, stretch=1.5)(window, generator(0))
     rows, columns = (lambda v: (v[:, 0, 0, 0, :, SIZE // 2], v[:, 0, 0, 0, SIZE // 2]))(stretched)
     assert rows.std(dim=0).max() > 10 * columns.std(dim=0)[SIZE // 4 : -SIZE // 4].min()
+
+
+def test_shapes_are_as_many_and_as_large_as_allowed_and_have_two_shades():
+    plain = torch.full((64, 1, 1, 3, SIZE, SIZE), 0.5)
+    changed = Shapes(count=1, largest=0.4)(plain, generator(0))
+    covered = (changed != 0.5).any(dim=3).flatten(1).float().mean(-1)
+    assert 0.3 < (covered > 0).float().mean() < 0.7  # none or one, by chance
+    assert covered.max() <= (0.4 + 2 / SIZE) ** 2
+    colours = [len(picture.flatten(1).unique(dim=1).T) for picture in changed[:, 0, 0]]
+    assert max(colours) == 3  # of the background and the two sides
+
+
+def test_shapes_without_a_size_are_refused():
+    for smallest, largest in ((0.0, 0.3), (0.3, 0.2)):
+        with pytest.raises(ValueError, match=f"0 < smallest <= largest, got {smallest} and {largest}"):
+            Shapes(smallest=smallest, largest=largest)
+
+
+def test_uneven_light_is_a_gain_alike_for_all_channels_and_within_its_bound():
+    window = still_window()
+    gain = UnevenLight(strength=0.3, exposure=1.1)(0.5 * window, generator(0)) / (0.5 * window)
+    torch.testing.assert_close(gain, gain[..., :1, :, :].expand_as(gain))
+    assert gain.max() < 1.49 and gain.min() > 0.67 and gain.std() > 0.02
+    assert not torch.allclose(gain[:, 0], gain[:, 1], atol=0.01)

@@ -44,6 +44,10 @@ class ChunkAgent:
         self.policy.reset(goal.to(self.policy.box.low.device))
         self.last, self._plan, self._age = None, None, 0
 
+    def aim(self, goal: Observation) -> None:
+        """Continue towards another goal, with the whole budget again."""
+        self.reset(goal)
+
     def act(self, observation: Observation) -> Annotated[Tensor, "B A"]:
         """The next action `B A`: physical units, inside the box.
 

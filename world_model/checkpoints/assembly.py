@@ -26,7 +26,16 @@ from jepa_mpc.world_model.adapters import dino_wm
 from jepa_mpc.world_model.checkpoints.names import public_name
 from jepa_mpc.world_model.checkpoints.token_forms import encoder_of
 from jepa_mpc.world_model.costs.critic import Critic
-from jepa_mpc.world_model.parts.augment import Augmentation, ColourJitter, OfCameras, Patches, SensorNoise, ViewJitter
+from jepa_mpc.world_model.parts.augment import (
+    Augmentation,
+    ColourJitter,
+    OfCameras,
+    Patches,
+    SensorNoise,
+    Shapes,
+    UnevenLight,
+    ViewJitter,
+)
 from jepa_mpc.world_model.parts.cloud_changes import CloudChanges, Scale, Subsample, Turn
 from jepa_mpc.world_model.parts.crops import RandomCrop
 from jepa_mpc.world_model.parts.distances import CosineDistance, SmoothAbsoluteError
@@ -108,6 +117,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "robot_pixels": RobotPixels,
     "scene_pixels": ScenePixels,
     "sensor_noise": SensorNoise,
+    "shapes": Shapes,
     "sigreg": SIGReg,
     "smooth_absolute_error": SmoothAbsoluteError,
     "solarise": Solarise,
@@ -120,6 +130,7 @@ PARTS: dict[str, Callable[..., Any]] = {
     "trunk_sizes": TrunkSizes,
     "tube_mask": TubeMask,
     "two_views": TwoViews,
+    "uneven_light": UnevenLight,
     "unit_sphere": UnitSphere,
     "vicreg": VICReg,
     "video_sizes": VideoSizes,

@@ -196,6 +196,73 @@ class Patches:
         return views
 
 
+class Shapes:
+    """Draws turned boxes and ellipses with a bright and a dark side into the images of a window: clutter.
+
+    They stay where they are in all frames of the window; each camera of each world has its own, and its own number.
+
+    Args:
+        count: Largest number of shapes per camera.
+        smallest: Smallest side as a share of the image.
+        largest: Largest side as a share of the image.
+
+    Raises:
+        ValueError: If the sides are not in 0 < smallest <= largest.
+    """
+
+    def __init__(self, *, count: int = 4, smallest: float = 0.06, largest: float = 0.4) -> None:
+        if not 0 < smallest <= largest:
+            raise ValueError(f"need 0 < smallest <= largest, got {smallest} and {largest}")
+        self.count, self.smallest, self.largest = count, smallest, largest
+
+    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
+        """Images `B T V 3 h w` in and out."""
+        batch, _, cameras, _, height, width = views.shape
+        one = (batch, 1, cameras, 1, 1, 1)
+        x = torch.linspace(0, 1, width, device=views.device)
+        y = torch.linspace(0, 1, height, device=views.device)[:, None]
+        drawn = _uniform(one, 0, self.count + 1, generator, views).floor()
+        for number in range(self.count):
+            right, down, turn, side, tall, kind, top, dark = (_uniform(one, 0, 1, generator, views) for _ in range(8))
+            colour = _uniform((batch, 1, cameras, 3, 1, 1), 0, 1, generator, views)
+            cos, sin = (math.pi * turn).cos(), (math.pi * turn).sin()
+            half = 0.5 * self.smallest * (self.largest / self.smallest) ** side
+            along = (cos * (x - right) + sin * (y - down)) / half
+            across = (cos * (y - down) - sin * (x - right)) / (half * (0.4 + 0.6 * tall))
+            box = torch.maximum(along.abs(), across.abs()) < 1
+            inside = torch.where(kind < 0.5, along.square() + across.square() < 1, box) & (number < drawn)
+            lit = torch.where(across < 2 * top - 1, 1.0, 0.4 + 0.6 * dark)
+            views = torch.where(inside, colour * lit, views)
+        return views
+
+
+class UnevenLight:
+    """Brightens and darkens parts of every image: light from one side, shadows and textures that no log contains.
+
+    A grid of random gains, as coarse as 2 or as fine as `finest` cells, is stretched over the image, smoothly or in
+    cells; the whole image has a gain of its own.
+
+    Args:
+        strength: Largest logarithm of a gain of the grid.
+        finest: Cells of the finest grid along a side.
+        exposure: Largest factor of the whole image (and, inverted, the smallest).
+    """
+
+    def __init__(self, *, strength: float = 0.5, finest: int = 12, exposure: float = 1.8) -> None:
+        self.strength, self.finest, self.exposure = strength, finest, exposure
+
+    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
+        """Images `B T V 3 h w` in and out."""
+        pictures = views.flatten(0, 2)
+        strength = _uniform((len(pictures), 1, 1, 1), 0, self.strength, generator, views)
+        cells = int(_uniform((), 2, self.finest + 1, generator, views))
+        gains = strength * _uniform((len(pictures), 1, cells, cells), -1, 1, generator, views)
+        smooth = bool(_uniform((), 0, 1, generator, views) < 0.6)
+        field = functional.interpolate(gains, views.shape[-2:], mode="bilinear" if smooth else "nearest")
+        exposed = _factor((len(pictures), 1, 1, 1), self.exposure, generator, views)
+        return (pictures * exposed * field.exp()).clamp(0, 1).reshape(views.shape)
+
+
 class SensorNoise:
     """Adds camera noise with a random strength per frame and camera.
 

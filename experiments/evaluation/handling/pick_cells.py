@@ -16,8 +16,9 @@ from jepa_mpc.envs.ranges import Level
 from jepa_mpc.envs.task import Task
 from jepa_mpc.experiments.evaluation.handling.headroom_cells import run_episode
 from jepa_mpc.face.handling.handling_tasks import task_at
+from jepa_mpc.face.handling.other_agents import OtherSystem, other_system
 from jepa_mpc.face.handling.pick_films import filming
-from jepa_mpc.face.handling.seeing_agents import ABLATIONS, FROZEN, SEEING, WORLD_MODEL
+from jepa_mpc.face.handling.seeing_agents import ABLATIONS, FROZEN, SEEING, WORLD_MODEL, Looking
 from jepa_mpc.face.handling.state_agents import AGENTS, Planning
 from jepa_mpc.files import write_json
 from jepa_mpc.plain_json import read_json_file
@@ -36,7 +37,7 @@ class PickCell:
     """The settings of one episode.
 
     Args:
-        agent: A name of `FROM_PICTURES` or of `STATED`.
+        agent: A name of `FROM_PICTURES` or of `STATED`, or any other for another system.
         lab, episode: Number of the lab, and of the episode in it.
         protocol, object, budget: See `PickEnv`.
         split, level, lab_seed: Where the labs come from; `lab_seed` also seeds starts and goals.
@@ -62,6 +63,10 @@ class PickCell:
         """The lab."""
         return sample_lab(self.lab, split=self.split, seed=self.lab_seed, level=self.level)
 
+    def is_other(self) -> bool:
+        """Whether another system plays it."""
+        return self.agent not in (*FROM_PICTURES, *STATED)
+
     def path(self, folder: Path) -> Path:
         """The cell's file."""
         return folder / "episodes" / f"{self.agent.replace(' ', '_')}-{self.lab:03d}-{self.episode}.json"
@@ -69,7 +74,7 @@ class PickCell:
 
 @dataclass(frozen=True, kw_only=True)
 class PickWork:
-    """A cell, its run folder, that of the world model, and the path of the video, if there is one."""
+    """A cell, its run folder, that of the system that plays it, and the path of the video, if there is one."""
 
     cell: PickCell
     folder: Path
@@ -87,17 +92,21 @@ def work_cell(work: PickWork) -> dict[str, Any]:
     """Play a cell and save its result."""
     torch.set_num_threads(1)
     cell = work.cell
-    model = model_at(work.checkpoint)
-    cameras = model.interface.cameras if cell.agent in FROM_PICTURES else ()
-    task = _task(cell.protocol, cell.object, cameras, model.interface.image_size, cell.budget)
+    other = other_at(work.checkpoint) if cell.is_other() else None
+    sees = other or model_at(work.checkpoint).interface
+    cameras = () if cell.agent in STATED else sees.cameras
+    task = _task(cell.protocol, cell.object, cameras, sees.image_size, cell.budget)
     env = task.env
     assert isinstance(env, PickEnv)
     lab = cell.place()
     stream = seed_of(cell.lab_seed, lab.seed, lab.index, cell.episode)
     env.reset(seed=stream, options={"lab": lab})
-    draws = generator(seed_of(cell.seed, "agent", stream), "agent")
-    if cell.agent in FROM_PICTURES:
-        policy: Any = FROM_PICTURES[cell.agent](env, model, cell.planning, draws)
+    seed = seed_of(cell.seed, "agent", stream)
+    draws = generator(seed, "agent")
+    if other is not None:
+        policy: Any = Looking(env, other.agent(env, cell.planning, seed))
+    elif cell.agent in FROM_PICTURES:
+        policy = FROM_PICTURES[cell.agent](env, model_at(work.checkpoint), cell.planning, draws)
     else:
         policy = AGENTS[STATED[cell.agent]](task, cell.planning, draws)
     began_s = time.process_time()
@@ -127,6 +136,16 @@ def model_at(folder: Path) -> WorldModel:
     model = load_world_model(folder)
     check_heads(model)
     return model
+
+
+@lru_cache(maxsize=4)
+def other_at(folder: Path) -> OtherSystem:
+    """Another system, loaded once per process.
+
+    Raises:
+        BadCheckpoint: If it cannot be read, or sees other cameras.
+    """
+    return other_system(folder)
 
 
 @lru_cache(maxsize=2)
