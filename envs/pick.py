@@ -17,11 +17,12 @@ from jepa_mpc.envs.arm import HAND_DOWN, Arm
 from jepa_mpc.envs.baselines import Policy
 from jepa_mpc.envs.contact import Touch, touch
 from jepa_mpc.envs.costs import task_cost
-from jepa_mpc.envs.handling_cost import handling
+from jepa_mpc.envs.handling_cost import handling, moving
 from jepa_mpc.envs.handling_plant import HandlingPlant
 from jepa_mpc.envs.labs import Lab
 from jepa_mpc.envs.physical_table import OPEN_M, clear_of_clutter, make_physical, physical_spec, still
 from jepa_mpc.envs.picking import Picker
+from jepa_mpc.envs.pushing import Pusher
 from jepa_mpc.envs.robots import DEFAULT
 from jepa_mpc.envs.scene import Appearance, Scene
 from jepa_mpc.envs.snapshot import restore, take
@@ -31,7 +32,9 @@ from jepa_mpc.envs.tracing import Tracked
 from jepa_mpc.interfaces import Cost
 from jepa_mpc.types import Observation
 
-Protocol = Literal["images", "moved", "final"]
+Picking = Literal["images", "moved", "final"]
+Protocol = Literal["images", "moved", "final", "slide"]
+PICKING: tuple[Picking, ...] = get_args(Picking)
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 STAGES = ("grasp", "near", "place")
 BUDGETS = (8, 10, 6)
@@ -41,6 +44,9 @@ HEIGHTS_M = (0.012, 0.35)
 CARRIED_M = 0.10  # how far above its goal the second image shows the object, and how far the hand rises in the third
 SQUEEZE_M = 0.015
 NEAREST_GOAL_M, FARTHEST_GOAL_M = 0.08, 0.30
+FARTHEST_SLIDE_M = 0.20
+SLID_M = 0.04
+BESIDE_M = (0.085, 0.12)  # from the object's middle to the closed hand before it slides it
 MOVED_M = (0.04, 0.08)
 SPOT_LOW_M, SPOT_HIGH_M = np.array([0.38, -0.22]), np.array([0.60, 0.22])
 CLEAR_M = 0.08
@@ -54,7 +60,7 @@ class SubGoal:
     """One image of an episode, and what it shows.
 
     Args:
-        name: "grasp", "near" or "place".
+        name: "grasp", "near" or "place", or "slide".
         frames: Pictures `(3 per camera, size, size)`, uint8.
         sensors: What the plant's sensors read there (see `handling_plant.NAMES`).
         steps: Control steps until the next one counts.
@@ -72,11 +78,12 @@ class PickEnv(TabletopEnv):
     Of an action's 7 numbers dx, dy, dz and the gripper's share are free (see `TabletopEnv`). The goal image changes
     under way: the object in the closed hand, carried 10 cm above its goal, and put down with the open hand 10 cm above
     it, for 8, 10 and 6 steps. Protocols: `images` shows these three; `moved` too, but the object was moved by 4 to
-    8 cm after the first was taken; `final` shows the last one alone, for all 24 steps. Of the scene cameras' pictures
-    the part around the table is kept, the same part in every lab.
+    8 cm after the first was taken; `final` shows the last one alone, for all 24 steps. `slide` shows the object at a
+    place 8 to 20 cm away, too, but the gripper stays closed and the hand begins beside the object, so that it must be
+    pushed. Of the scene cameras' pictures the part around the table is kept, the same part in every lab.
 
     Args:
-        protocol: "images", "moved" or "final".
+        protocol: "images", "moved", "final" or "slide".
         object: Kind of the object, or "mixed" for one drawn in each episode.
         cameras: Names of the cameras: "left", "right", "wrist", or none.
         image_size: Width and height of the pictures in pixels.
@@ -118,7 +125,7 @@ class PickEnv(TabletopEnv):
         arm = Arm(Scene(appearance, robot=robot, make_spec=physical_spec), heights_m=HEIGHTS_M)
         super().__init__(
             arm,
-            HandlingPlant(arm, box=arm.robot.box(0, 1, 2, 6)),
+            HandlingPlant(arm, box=arm.robot.box(0, 1, 2, *(() if protocol == "slide" else (6,)))),
             cameras=cameras,
             image_size=image_size,
             budget=budget,
@@ -179,7 +186,12 @@ class PickEnv(TabletopEnv):
         return self.touch().held and self._gap_m() < self.reached_m
 
     def success(self) -> bool:
-        """Whether the object is placed: within 5 cm of its goal, upright, and left there by a hand that rises 10 cm."""
+        """Whether the object is placed: within 5 cm of its goal, upright, and left there by a hand that rises 10 cm.
+
+        Slid objects are where they should be within 4 cm in the plane of the table.
+        """
+        if self.protocol == "slide":
+            return float(np.linalg.norm((self.object_m() - self.goal_m)[:2])) < SLID_M
         if not self._placed():
             return False
         with self._lifted():
@@ -187,11 +199,15 @@ class PickEnv(TabletopEnv):
 
     def cost(self) -> Cost:
         """Object, hand and grip to where the goal shows them (see `handling_cost`)."""
-        return task_cost(handling(), at_end=1.0, effort=0.005)
+        return task_cost(moving() if self.protocol == "slide" else handling(), at_end=1.0, effort=0.005)
 
     def oracle(self) -> Policy:
-        """Grasps, carries and puts down by rule."""
-        return Picker(self)
+        """Grasps, carries and puts down by rule, or pushes."""
+        return Pusher(self) if self.protocol == "slide" else Picker(self)
+
+    def block_m(self) -> Array:
+        """Position of the object's middle, for `Pusher`."""
+        return self.object_m()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -202,7 +218,8 @@ class PickEnv(TabletopEnv):
         `protocol`: that of this episode alone.
 
         Raises:
-            ValueError: If the protocol is unknown.
+            ValueError: If the protocol is unknown, or needs the gripper and this environment holds it, or holds it and
+                this environment does not.
         """
         self._steps = 0
         return super().reset(seed=seed, options=options)
@@ -215,16 +232,21 @@ class PickEnv(TabletopEnv):
 
     def _choose(self, options: dict[str, Any]) -> None:
         self.protocol = _known_protocol(options.get("protocol", self._usual_protocol))
+        if "slide" in (self.protocol, self._usual_protocol) and self.protocol != self._usual_protocol:
+            raise ValueError(f"an environment of protocol {self._usual_protocol!r} cannot play {self.protocol!r}")
         self.thing = options.get("thing") or sample_thing(self.np_random, self.lab, kinds=self.kinds)
         self.thing.shape(self.scene.model)
         self.scene.derive()
         self._shown_m = self._object_start_m = place_of(options, "object_m", self._spot)
-        away = partial(apart_from, self._shown_m, self._spot, nearest_m=NEAREST_GOAL_M, farthest_m=FARTHEST_GOAL_M)
+        slide = self.protocol == "slide"
+        farthest_m = FARTHEST_SLIDE_M if slide else FARTHEST_GOAL_M
+        away = partial(apart_from, self._shown_m, self._spot, nearest_m=NEAREST_GOAL_M, farthest_m=farthest_m)
         self.goal_m = place_of(options, "goal_m", away)
         if self.protocol == "moved":
             self._object_start_m = self._aside(self._shown_m)
         self._in_hand = bool(options.get("in_hand"))
-        self.start_m = place_of(options, "start_m", lambda: self._above(self._object_start_m))
+        begin = self._beside if slide else self._above
+        self.start_m = place_of(options, "start_m", lambda: begin(self._object_start_m))
 
     def _show_goal(self) -> None:
         """Take the pictures of all goals; the last one is shown at the end."""
@@ -237,6 +259,8 @@ class PickEnv(TabletopEnv):
         steps: tuple[int, ...] = BUDGETS
         if self.protocol == "final":
             shown, steps = {"place": shown["place"]}, (self.budget,)
+        elif self.protocol == "slide":
+            shown, steps = {"slide": (self.goal_m, self.goal_m + up, 0.0)}, (self.budget,)
         goals = []
         for number, (name, count) in enumerate(zip(shown, steps, strict=True)):
             object_m, holding_m, opening_m = shown[name]
@@ -246,11 +270,13 @@ class PickEnv(TabletopEnv):
 
     def _begin(self) -> None:
         self._place(self.start_m)
-        if not self._in_hand:
-            self._lay(self._object_start_m, OPEN_M)
-            return
-        self._lay(self.start_m - np.array([0.0, 0.0, self.thing.held_at_m]), self.thing.half_width_m)
-        self.arm.command = replace(self.arm.command, opening_m=max(0.0, self.thing.half_width_m - SQUEEZE_M))
+        if self._in_hand:
+            self._lay(self.start_m - np.array([0.0, 0.0, self.thing.held_at_m]), self.thing.half_width_m)
+            opening_m = max(0.0, self.thing.half_width_m - SQUEEZE_M)
+        else:
+            opening_m = 0.0 if self.protocol == "slide" else OPEN_M
+            self._lay(self._object_start_m, opening_m)
+        self.arm.command = replace(self.arm.command, opening_m=opening_m)
         self.scene.data.ctrl[:] = self.arm.controls(self.arm.command)
 
     def _gap_m(self) -> float:
@@ -327,6 +353,15 @@ class PickEnv(TabletopEnv):
             return object_m + beside + np.array([0.0, 0.0, self.np_random.uniform(0.10, 0.18)])
 
         return self._reachable(above)
+
+    def _beside(self, object_m: Array) -> Array:
+        """A place for the closed hand 8.5 to 12 cm beside the object, as high as its middle."""
+
+        def beside() -> Array:
+            angle, way = self.np_random.uniform(-np.pi, np.pi), self.np_random.uniform(*BESIDE_M)
+            return object_m + way * np.array([np.cos(angle), np.sin(angle), 0.0])
+
+        return self._reachable(beside)
 
     def _show(self, object_m: Array, holding_m: Array, opening_m: float) -> Array:
         """Lay the object and put the hand where it would hold it at another place; what the sensors read there."""

@@ -39,7 +39,7 @@ from jepa_mpc.experiments.evaluation.handling.pick_cells import (
     other_at,
     work_cell,
 )
-from jepa_mpc.face.handling.seeing_agents import FROZEN, NEAR_M, WORLD_MODEL
+from jepa_mpc.face.handling.seeing_agents import FROZEN, NEAR_M, SHUT_M, WORLD_MODEL
 from jepa_mpc.face.handling.state_agents import Planning
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
@@ -77,7 +77,7 @@ def check_options(cfg: DictConfig) -> None:
     for name in cfg.compare or ():
         if name in (*FROM_PICTURES, *STATED) or not re.fullmatch(r"[\w.,() +-]{1,40}", str(name)):
             raise ValueError(f"compare={{NAME: FOLDER}} needs names of its own in letters and digits, got {name!r}")
-    if cfg.protocol != "final" and cfg.budget != sum(BUDGETS):
+    if cfg.protocol not in ("final", "slide") and cfg.budget != sum(BUDGETS):
         raise ValueError(f"protocol={cfg.protocol} has steps of its own ({BUDGETS}): leave budget at {sum(BUDGETS)}")
 
 
@@ -176,7 +176,9 @@ def main(cfg: DictConfig) -> None:
         works = works_of(cfg)
         settings: Any = OmegaConf.to_container(cfg, resolve=True)
         kept = {name: value for name, value in settings.items() if name not in FREE}
-        claim_run(folder, "zero_shot_pick", {**kept, "weights": works[0].cell.fingerprint, "near_m": NEAR_M})
+        claim_run(
+            folder, "zero_shot_pick", {**kept, "weights": works[0].cell.fingerprint, "near_m": NEAR_M, "shut_m": SHUT_M}
+        )
         missing = [work for work in works if load_cell(work.cell, folder) is None]
         with tqdm(total=len(works), initial=len(works) - len(missing), unit="episode", desc="picking") as bar:
             for outcome in in_processes(work_cell, missing, workers=int(cfg.workers)):

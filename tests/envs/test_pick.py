@@ -191,3 +191,50 @@ def test_in_the_still_world_only_hand_and_grip_move(env):
     expected[:, 0] = torch.tensor([0.02, 0.04, 0.06])
     expected[:, 9] = torch.tensor([-0.02, -0.04, -0.04])  # from open to closed, and no further
     torch.testing.assert_close(change, expected, atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def sliding():
+    made = envs.make("pick-v1", protocol="slide", cameras=(), budget=24)
+    yield made
+    made.close()
+
+
+def test_slide_shows_the_object_elsewhere_and_begins_beside_it_with_a_closed_gripper(sliding):
+    for seed in range(10):
+        sliding.reset(seed=seed)
+        now, goal = sliding.plant_sensors(), sliding.goal_sensors()
+        assert [shown.name for shown in sliding.sub_goals] == ["slide"] and sliding.sub_goal().steps == 24
+        assert 0.08 <= np.linalg.norm(now[3:5] - goal[3:5]) <= 0.20 and abs(now[5] - goal[5]) < 0.005
+        assert 0.08 < np.linalg.norm(now[:2] - now[3:5]) < 0.125 and abs(now[2] - now[5]) < 0.01
+        np.testing.assert_allclose([now[9], goal[9]], 0.0, atol=0.002)
+        np.testing.assert_allclose(goal[:3] - goal[3:6], [0, 0, 0.1 + sliding.thing.held_at_m], atol=0.005)
+
+
+def test_slide_holds_the_gripper_closed(sliding):
+    sliding.reset(seed=0)
+    assert sliding.action_box.high[6] == 0
+    for _ in range(3):
+        act(sliding, closing=-1.0)
+    assert sliding.plant_sensors()[9] < 0.002
+
+
+def test_the_script_slides_objects_to_their_goals(sliding):
+    done = 0
+    for seed in range(6):
+        sliding.reset(seed=seed, options={"lab": FREE_OF_CLUTTER, "thing": Thing(kind=KINDS[seed % 3])})
+        policy = sliding.oracle()
+        assert not sliding.success()
+        for _ in range(sliding.budget):
+            info = sliding.step(policy.act())[4]
+        done += info["is_success"]
+        slid = np.linalg.norm(sliding.object_m()[:2] - sliding.goal_m[:2])
+        assert info["is_success"] == (slid < 0.04)
+    assert done >= 5
+
+
+def test_slide_and_the_other_protocols_do_not_share_an_environment(env, sliding):
+    with pytest.raises(ValueError, match="'images' cannot play 'slide'"):
+        env.reset(options={"protocol": "slide"})
+    with pytest.raises(ValueError, match="'slide' cannot play 'final'"):
+        sliding.reset(options={"protocol": "final"})

@@ -13,7 +13,7 @@ import torch
 from numpy.random import Generator
 
 from jepa_mpc.checkpoint import place_of
-from jepa_mpc.envs.pick import PROTOCOLS, PickEnv
+from jepa_mpc.envs.pick import PICKING, PickEnv
 from jepa_mpc.face.handling.seeing_agents import SEEING, WORLD_MODEL, Looking
 from jepa_mpc.face.handling.state_agents import Planning
 from jepa_mpc.world_model.agents.handling_eyes import check_heads
@@ -58,7 +58,7 @@ class Practice:
 
 def goals_of(index: int) -> dict[str, str]:
     """Options of the reset that show each episode the goals of another protocol, in turn."""
-    return {"protocol": PROTOCOLS[index % len(PROTOCOLS)]}
+    return {"protocol": PICKING[index % len(PICKING)]}
 
 
 @cache

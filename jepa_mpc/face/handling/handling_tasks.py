@@ -7,7 +7,7 @@ from typing import Any
 
 from jepa_mpc import envs
 from jepa_mpc.envs.costs import Stage, apart, task_cost, weighted
-from jepa_mpc.envs.handling_cost import grip, handling, moving
+from jepa_mpc.envs.handling_cost import GATE_M, grip, handling, moving
 from jepa_mpc.envs.pick import PROTOCOLS
 from jepa_mpc.envs.task import Task
 from jepa_mpc.errors import choose
@@ -35,7 +35,8 @@ def task_at(name: str, *, kind: str, cameras: tuple[str, ...] = (), image_size: 
     pictures: dict[str, Any] = {"cameras": cameras, "image_size": image_size}
     if name == PUSH:
         return with_cost(envs.make_task("push-v1", budget=PUSH_STEPS, **pictures), moving())
-    return with_cost(envs.make_task("pick-v1", protocol=name, object=kind, **pictures), handling())
+    task = envs.make_task("pick-v1", protocol=name, object=kind, **pictures)
+    return with_cost(task, moving() if name == "slide" else handling())
 
 
 def with_cost(task: Task, stage: Stage) -> Task:
@@ -48,6 +49,6 @@ def without_object(task: Task) -> Task:
     return with_cost(task, hand_and_grip() if "grip [m]" in task.env.plant.sensors else apart(HAND))
 
 
-def hand_and_grip() -> Stage:
+def hand_and_grip(*, gate_m: float = GATE_M) -> Stage:
     """Distance of hand and grip from where the goal shows them; the object does not count."""
-    return weighted((1.0, apart(HAND)), (1.0, grip))
+    return weighted((1.0, apart(HAND)), (1.0, grip(gate_m)))
