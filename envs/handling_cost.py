@@ -49,20 +49,10 @@ def upright(now: Tensor, goal: Tensor) -> Tensor:
     return 1.0 - (now[..., 6:9] * goal[..., 6:9]).sum(dim=-1)
 
 
-def grip(gate_m: float = GATE_M) -> Stage:
-    """Difference of the grip (m), times exp(-(distance of the hand to its goal / gate_m)^2).
-
-    Raises:
-        ValueError: If `gate_m` is not positive.
-    """
-    if not gate_m > 0:
-        raise ValueError(f"need gate_m > 0, got {gate_m}")
-
-    def stage(now: Tensor, goal: Tensor) -> Tensor:
-        gate = (-((now[..., 0:3] - goal[..., 0:3]).square().sum(dim=-1)) / gate_m**2).exp()
-        return gate * (now[..., 9] - goal[..., 9]).abs()
-
-    return stage
+def grip(now: Tensor, goal: Tensor) -> Tensor:
+    """Difference of the grip (m), times exp(-(distance of the hand to its goal / 3 cm)^2)."""
+    gate = (-((now[..., 0:3] - goal[..., 0:3]).square().sum(dim=-1)) / GATE_M**2).exp()
+    return gate * (now[..., 9] - goal[..., 9]).abs()
 
 
 def moving(*, near_m: float = 0.0) -> Stage:
@@ -79,18 +69,9 @@ def moving(*, near_m: float = 0.0) -> Stage:
     return weighted((OBJECT_WEIGHT, short), (HAND_WEIGHT, attending(short)))
 
 
-def handling(*, near_m: float = 0.0, gate_m: float = GATE_M) -> Stage:
-    """`moving`, the object upright, and the grip as at the goal.
-
-    Args:
-        near_m: See `moving`.
-        gate_m: How near its goal the hand begins to open or close. Imagined hands pass through objects; fingers that
-            close before they have arrived come to rest on the object.
-
-    Raises:
-        ValueError: If `near_m` is negative, or `gate_m` not positive.
-    """
-    return weighted((1.0, moving(near_m=near_m)), (UPRIGHT_WEIGHT, upright), (GRIP_WEIGHT, grip(gate_m)))
+def handling(*, near_m: float = 0.0) -> Stage:
+    """`moving`, the object upright, and the grip as at the goal."""
+    return weighted((1.0, moving(near_m=near_m)), (UPRIGHT_WEIGHT, upright), (GRIP_WEIGHT, grip))
 
 
 def _length(vector: Tensor) -> Tensor:

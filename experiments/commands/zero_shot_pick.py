@@ -39,7 +39,7 @@ from jepa_mpc.experiments.evaluation.handling.pick_cells import (
     other_at,
     work_cell,
 )
-from jepa_mpc.face.handling.seeing_agents import FROZEN, NEAR_M, SHUT_M, WORLD_MODEL
+from jepa_mpc.face.handling.seeing_agents import FROZEN, NEAR_M, WORLD_MODEL
 from jepa_mpc.face.handling.state_agents import Planning
 from jepa_mpc.files import write_json
 from jepa_mpc.places import CHECKPOINTS, CONFIGS
@@ -176,9 +176,7 @@ def main(cfg: DictConfig) -> None:
         works = works_of(cfg)
         settings: Any = OmegaConf.to_container(cfg, resolve=True)
         kept = {name: value for name, value in settings.items() if name not in FREE}
-        claim_run(
-            folder, "zero_shot_pick", {**kept, "weights": works[0].cell.fingerprint, "near_m": NEAR_M, "shut_m": SHUT_M}
-        )
+        claim_run(folder, "zero_shot_pick", {**kept, "weights": works[0].cell.fingerprint, "near_m": NEAR_M})
         missing = [work for work in works if load_cell(work.cell, folder) is None]
         with tqdm(total=len(works), initial=len(works) - len(missing), unit="episode", desc="picking") as bar:
             for outcome in in_processes(work_cell, missing, workers=int(cfg.workers)):

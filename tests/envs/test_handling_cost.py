@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jepa_mpc.envs.handling_cost import grip, handling, moving
+from jepa_mpc.envs.handling_cost import handling, moving
 
 
 def read(hand, thing, grip=0.04):
@@ -30,14 +30,3 @@ def test_an_object_that_is_near_enough_is_left_alone():
     assert strict[1] > 0.06
     with pytest.raises(ValueError, match="near_m >= 0"):
         handling(near_m=-0.01)
-
-
-def test_the_grip_counts_within_its_gate_alone():
-    now, goal = torch.zeros(3, 10), torch.zeros(10)
-    now[:, 0], now[:, 9] = torch.tensor([0.0, 0.02, 0.10]), 0.04
-    near, wide = grip(0.01)(now, goal), grip(0.03)(now, goal)
-    torch.testing.assert_close(near, 0.04 * (-(now[:, 0] ** 2) / 0.01**2).exp())
-    assert near[0] == wide[0] and near[1] < 0.03 * wide[1] and wide[2] < 1e-6
-    for gate_m in (0.0, -0.01, float("nan")):
-        with pytest.raises(ValueError, match="gate_m > 0"):
-            grip(gate_m)

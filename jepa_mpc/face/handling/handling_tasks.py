@@ -7,7 +7,7 @@ from typing import Any
 
 from jepa_mpc import envs
 from jepa_mpc.envs.costs import Stage, apart, task_cost, weighted
-from jepa_mpc.envs.handling_cost import GATE_M, grip, handling, moving
+from jepa_mpc.envs.handling_cost import grip, handling, moving
 from jepa_mpc.envs.pick import PROTOCOLS
 from jepa_mpc.envs.task import Task
 from jepa_mpc.errors import choose
@@ -49,6 +49,6 @@ def without_object(task: Task) -> Task:
     return with_cost(task, hand_and_grip() if "grip [m]" in task.env.plant.sensors else apart(HAND))
 
 
-def hand_and_grip(*, gate_m: float = GATE_M) -> Stage:
+def hand_and_grip() -> Stage:
     """Distance of hand and grip from where the goal shows them; the object does not count."""
-    return weighted((1.0, apart(HAND)), (1.0, grip(gate_m)))
+    return weighted((1.0, apart(HAND)), (1.0, grip))

@@ -31,9 +31,6 @@ from jepa_mpc.world_model.memory.replay_buffer import ReplayBuffer
 
 NEAR_M = 0.03
 """Where agents that see take an object to be at its goal: their readings err by 2 cm, and 5 cm are asked for."""
-SHUT_M = 0.018
-"""How near its goal the hand of agents that see begins to open or close: the hand of a simulator stops at an object, that
-of a world model does not."""
 WORLD_MODEL, FROZEN = "world model", "frozen random encoder"
 SEARCH = Planning(horizon=4, num_samples=128, num_iterations=3, answer="mean")
 
@@ -95,7 +92,7 @@ def handling_agent(
         perception=model.perception,
         memory=ReplayBuffer(capacity=1, window=1, action_dim=env.action_box.dim),
         dynamics=seen.eyes.dynamics if world is None else world(seen),
-        cost=task_cost(handling(near_m=NEAR_M, gate_m=SHUT_M), at_end=AT_END, effort=EFFORT) if cost is None else cost,
+        cost=task_cost(handling(near_m=NEAR_M), at_end=AT_END, effort=EFFORT) if cost is None else cost,
         planner=SEARCH.planner() if planner is None else planner,
         box=env.action_box,
         settings=MpcSettings(horizon=horizon),
@@ -181,7 +178,7 @@ def following(kind: type[Servo]) -> Maker:
     return make
 
 
-HANDS_ALONE = task_cost(hand_and_grip(gate_m=SHUT_M), at_end=AT_END, effort=EFFORT)
+HANDS_ALONE = task_cost(hand_and_grip(), at_end=AT_END, effort=EFFORT)
 IN_LATENTS = WeightedSum(
     {"goal": (1.0, PlanCost(GoalDistance(), MeanAndEnd(AT_END))), "effort": (EFFORT, PlanCost(squared_length))}
 )
