@@ -115,6 +115,12 @@ def test_another_system_plays_the_same_episodes_by_its_own_distance(tmp_path, ch
     assert set(report["baselines"]) == {"Reach-JEPA"} and report["baselines"]["Reach-JEPA"]["episodes"] == 1
     episodes = sorted(path.name for path in (tmp_path / "run" / "episodes").iterdir())
     assert episodes == ["Reach-JEPA-000-0.json", "world_model-000-0.json"]
+    played = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "episodes").iterdir()}
+    tiny.save(reach, seed=1)
+    again = pick(tmp_path / "run", *options, *TINY)
+    assert again.returncode == 0, again.stderr
+    renewed = [path.name for path, moment in played.items() if path.stat().st_mtime_ns != moment]
+    assert renewed == ["Reach-JEPA-000-0.json"]  # other weights under the same name
 
 
 def test_a_system_with_cameras_that_the_task_lacks_is_refused(tmp_path, checkpoint):

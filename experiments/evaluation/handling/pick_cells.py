@@ -83,9 +83,12 @@ class PickWork:
 
 
 def load_cell(cell: PickCell, folder: Path) -> dict[str, Any] | None:
-    """The saved result of a cell, or None if it was not played."""
+    """The saved result of a cell, or None if it was not played, or with other weights."""
     path = cell.path(folder)
-    return read_json_file(path) if path.exists() else None
+    if not path.exists():
+        return None
+    found: dict[str, Any] = read_json_file(path)
+    return found if found["cell"]["fingerprint"] == cell.fingerprint else None
 
 
 def work_cell(work: PickWork) -> dict[str, Any]:
