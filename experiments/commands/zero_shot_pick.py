@@ -39,6 +39,7 @@ from jepa_mpc.experiments.evaluation.handling.pick_cells import (
     other_at,
     work_cell,
 )
+from jepa_mpc.face.command_line import Stopped
 from jepa_mpc.face.handling.seeing_agents import FROZEN, NEAR_M, WORLD_MODEL
 from jepa_mpc.face.handling.state_agents import Planning
 from jepa_mpc.files import write_json
@@ -127,6 +128,22 @@ def works_of(cfg: DictConfig) -> list[PickWork]:
     return works
 
 
+def play(works: Sequence[PickWork], folder: Path, *, workers: int) -> None:
+    """Play the episodes that are missing.
+
+    Raises:
+        Stopped: If it is interrupted; the episodes that were finished are kept.
+    """
+    missing = [work for work in works if load_cell(work.cell, folder) is None]
+    with tqdm(total=len(works), initial=len(works) - len(missing), unit="episode", desc="picking") as bar:
+        try:
+            for outcome in in_processes(work_cell, missing, workers=workers):
+                bar.set_postfix_str(outcome["cell"]["agent"])
+                bar.update()
+        except KeyboardInterrupt as stop:
+            raise Stopped(f"after {bar.n} of {len(works)} episodes: run the same command to resume") from stop
+
+
 def report_of(cfg: DictConfig, works: Sequence[PickWork]) -> dict[str, Any]:
     """The results of the run, and its settings."""
     played: dict[str, list[Mapping[str, Any]]] = {}
@@ -177,11 +194,7 @@ def main(cfg: DictConfig) -> None:
         settings: Any = OmegaConf.to_container(cfg, resolve=True)
         kept = {name: value for name, value in settings.items() if name not in FREE}
         claim_run(folder, "zero_shot_pick", {**kept, "weights": works[0].cell.fingerprint, "near_m": NEAR_M})
-        missing = [work for work in works if load_cell(work.cell, folder) is None]
-        with tqdm(total=len(works), initial=len(works) - len(missing), unit="episode", desc="picking") as bar:
-            for outcome in in_processes(work_cell, missing, workers=int(cfg.workers)):
-                bar.set_postfix_str(outcome["cell"]["agent"])
-                bar.update()
+        play(works, folder, workers=int(cfg.workers))
         report = plain(report_of(cfg, works))
         write_json(folder / "report.json", report)
         write_page(report, works, folder)

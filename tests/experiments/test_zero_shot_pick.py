@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from jepa_mpc.errors import UnknownName
 from jepa_mpc.experiments.commands import zero_shot_pick
 from jepa_mpc.experiments.evaluation.handling.headroom_table import pick_rows
+from jepa_mpc.face.command_line import Stopped
 from jepa_mpc.places import CONFIGS
 from tests import tiny
 from tests.commands import command
@@ -129,3 +130,17 @@ def test_a_system_with_cameras_that_the_task_lacks_is_refused(tmp_path, checkpoi
     done = pick(tmp_path / "run", *options, *TINY)
     assert done.returncode == 1 and not (tmp_path / "run").exists()
     assert "sees the camera top, pick-v1 has left, right, wrist" in done.stderr
+
+
+def test_an_interrupted_run_says_how_far_it_came(tmp_path, checkpoint, monkeypatch):
+    with initialize_config_dir(str(CONFIGS), version_base=None):
+        cfg = compose("zero_shot_pick", overrides=[f"out={tmp_path}", f"checkpoint={checkpoint}", "baselines=false"])
+    works = zero_shot_pick.works_of(cfg)
+
+    def halted(work_cell, missing, *, workers):
+        yield {"cell": {"agent": "world model"}}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zero_shot_pick, "in_processes", halted)
+    with pytest.raises(Stopped, match=f"after 1 of {len(works)} episodes: run the same command to resume"):
+        zero_shot_pick.play(works, tmp_path, workers=1)
