@@ -119,13 +119,14 @@ class PickEnv(TabletopEnv):
         robot: str = DEFAULT,
     ) -> None:
         self.protocol = self._usual_protocol = _known_protocol(protocol)
+        free = (0, 1, 2) if self._slides else (0, 1, 2, 6)
         if object not in (*KINDS, "mixed"):
             raise ValueError(f"object must be one of {(*KINDS, 'mixed')}, got {object!r}")
         self.kinds: tuple[Kind, ...] = KINDS if object == "mixed" else (object,)
         arm = Arm(Scene(appearance, robot=robot, make_spec=physical_spec), heights_m=HEIGHTS_M)
         super().__init__(
             arm,
-            HandlingPlant(arm, box=arm.robot.box(0, 1, 2, *(() if protocol == "slide" else (6,)))),
+            HandlingPlant(arm, box=arm.robot.box(*free)),
             cameras=cameras,
             image_size=image_size,
             budget=budget,
@@ -134,6 +135,11 @@ class PickEnv(TabletopEnv):
         )
         self.thing = Thing(kind=self.kinds[0])
         self.sub_goals: tuple[SubGoal, ...] = ()
+
+    @property
+    def _slides(self) -> bool:
+        """Whether objects are pushed; the gripper is held then, in every episode."""
+        return self._usual_protocol == "slide"
 
     # What the task shows and how it is judged
 
@@ -190,7 +196,7 @@ class PickEnv(TabletopEnv):
 
         Slid objects are where they should be within 4 cm in the plane of the table.
         """
-        if self.protocol == "slide":
+        if self._slides:
             return float(np.linalg.norm((self.object_m() - self.goal_m)[:2])) < SLID_M
         if not self._placed():
             return False
@@ -199,11 +205,11 @@ class PickEnv(TabletopEnv):
 
     def cost(self) -> Cost:
         """Object, hand and grip to where the goal shows them (see `handling_cost`)."""
-        return task_cost(moving() if self.protocol == "slide" else handling(), at_end=1.0, effort=0.005)
+        return task_cost(moving() if self._slides else handling(), at_end=1.0, effort=0.005)
 
     def oracle(self) -> Policy:
         """Grasps, carries and puts down by rule, or pushes."""
-        return Pusher(self) if self.protocol == "slide" else Picker(self)
+        return Pusher(self) if self._slides else Picker(self)
 
     def block_m(self) -> Array:
         """Position of the object's middle, for `Pusher`."""
@@ -231,21 +237,21 @@ class PickEnv(TabletopEnv):
         make_physical(self.scene)
 
     def _choose(self, options: dict[str, Any]) -> None:
-        self.protocol = _known_protocol(options.get("protocol", self._usual_protocol))
-        if "slide" in (self.protocol, self._usual_protocol) and self.protocol != self._usual_protocol:
-            raise ValueError(f"an environment of protocol {self._usual_protocol!r} cannot play {self.protocol!r}")
+        protocol = _known_protocol(options.get("protocol", self._usual_protocol))
+        if (protocol == "slide") != self._slides:
+            raise ValueError(f"an environment of protocol {self._usual_protocol!r} cannot play {protocol!r}")
+        self.protocol = protocol
         self.thing = options.get("thing") or sample_thing(self.np_random, self.lab, kinds=self.kinds)
         self.thing.shape(self.scene.model)
         self.scene.derive()
         self._shown_m = self._object_start_m = place_of(options, "object_m", self._spot)
-        slide = self.protocol == "slide"
-        farthest_m = FARTHEST_SLIDE_M if slide else FARTHEST_GOAL_M
+        farthest_m = FARTHEST_SLIDE_M if self._slides else FARTHEST_GOAL_M
         away = partial(apart_from, self._shown_m, self._spot, nearest_m=NEAREST_GOAL_M, farthest_m=farthest_m)
         self.goal_m = place_of(options, "goal_m", away)
         if self.protocol == "moved":
             self._object_start_m = self._aside(self._shown_m)
         self._in_hand = bool(options.get("in_hand"))
-        begin = self._beside if slide else self._above
+        begin = self._beside if self._slides else self._above
         self.start_m = place_of(options, "start_m", lambda: begin(self._object_start_m))
 
     def _show_goal(self) -> None:
@@ -259,7 +265,7 @@ class PickEnv(TabletopEnv):
         steps: tuple[int, ...] = BUDGETS
         if self.protocol == "final":
             shown, steps = {"place": shown["place"]}, (self.budget,)
-        elif self.protocol == "slide":
+        elif self._slides:
             shown, steps = {"slide": (self.goal_m, self.goal_m + up, 0.0)}, (self.budget,)
         goals = []
         for number, (name, count) in enumerate(zip(shown, steps, strict=True)):
@@ -274,7 +280,7 @@ class PickEnv(TabletopEnv):
             self._lay(self.start_m - np.array([0.0, 0.0, self.thing.held_at_m]), self.thing.half_width_m)
             opening_m = max(0.0, self.thing.half_width_m - SQUEEZE_M)
         else:
-            opening_m = 0.0 if self.protocol == "slide" else OPEN_M
+            opening_m = 0.0 if self._slides else OPEN_M
             self._lay(self._object_start_m, opening_m)
         self.arm.command = replace(self.arm.command, opening_m=opening_m)
         self.scene.data.ctrl[:] = self.arm.controls(self.arm.command)

@@ -236,5 +236,6 @@ def test_the_script_slides_objects_to_their_goals(sliding):
 def test_slide_and_the_other_protocols_do_not_share_an_environment(env, sliding):
     with pytest.raises(ValueError, match="'images' cannot play 'slide'"):
         env.reset(options={"protocol": "slide"})
+    assert env.protocol == "images"  # a refused one is not taken up
     with pytest.raises(ValueError, match="'slide' cannot play 'final'"):
         sliding.reset(options={"protocol": "final"})

@@ -124,6 +124,17 @@ def test_another_system_plays_the_same_episodes_by_its_own_distance(tmp_path, ch
     assert renewed == ["Reach-JEPA-000-0.json"]  # other weights under the same name
 
 
+def test_another_model_that_handles_plays_as_the_first_one_does(tmp_path, checkpoint):
+    options = [f"checkpoint={checkpoint}", f"compare={{twin: {checkpoint}}}", "baselines=false", "films=false"]
+    done = pick(tmp_path / "run", *options, *TINY)
+    assert done.returncode == 0, done.stderr
+    first, twin = (
+        json.loads((tmp_path / "run" / "episodes" / f"{name}-000-0.json").read_text())
+        for name in ("world_model", "twin")
+    )
+    assert first["distance_m"] == twin["distance_m"]
+
+
 def test_a_system_with_cameras_that_the_task_lacks_is_refused(tmp_path, checkpoint):
     other = tiny.save(tmp_path / "other", cameras=("left", "top"))
     options = [f"checkpoint={checkpoint}", f"compare={{other: {other}}}"]

@@ -240,16 +240,15 @@ class UnevenLight:
     """Brightens and darkens parts of every image: light from one side, shadows and textures that no log contains.
 
     A grid of random gains, as coarse as 2 or as fine as `finest` cells, is stretched over the image, smoothly or in
-    cells; the whole image has a gain of its own.
+    cells.
 
     Args:
         strength: Largest logarithm of a gain of the grid.
         finest: Cells of the finest grid along a side.
-        exposure: Largest factor of the whole image (and, inverted, the smallest).
     """
 
-    def __init__(self, *, strength: float = 0.5, finest: int = 12, exposure: float = 1.8) -> None:
-        self.strength, self.finest, self.exposure = strength, finest, exposure
+    def __init__(self, *, strength: float = 0.5, finest: int = 12) -> None:
+        self.strength, self.finest = strength, finest
 
     def __call__(self, views: Tensor, generator: Generator) -> Tensor:
         """Images `B T V 3 h w` in and out."""
@@ -259,8 +258,7 @@ class UnevenLight:
         gains = strength * _uniform((len(pictures), 1, cells, cells), -1, 1, generator, views)
         smooth = bool(_uniform((), 0, 1, generator, views) < 0.6)
         field = functional.interpolate(gains, views.shape[-2:], mode="bilinear" if smooth else "nearest")
-        exposed = _factor((len(pictures), 1, 1, 1), self.exposure, generator, views)
-        return (pictures * exposed * field.exp()).clamp(0, 1).reshape(views.shape)
+        return (pictures * field.exp()).clamp(0, 1).reshape(views.shape)
 
 
 class SensorNoise:

@@ -151,9 +151,9 @@ def other_at(folder: Path) -> OtherSystem:
     return other_system(folder)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _task(protocol: str, kind: str, cameras: tuple[str, ...], image_size: int, budget: int) -> Task:
-    """The task, made once per process with images and once without."""
+    """The task, made once per process for each set of cameras, and once without images."""
     task = task_at(protocol, kind=kind, cameras=cameras, image_size=image_size)
     task.env.budget = budget
     return task

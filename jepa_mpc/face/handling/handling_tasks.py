@@ -7,7 +7,7 @@ from typing import Any
 
 from jepa_mpc import envs
 from jepa_mpc.envs.costs import Stage, apart, task_cost, weighted
-from jepa_mpc.envs.handling_cost import grip, handling, moving
+from jepa_mpc.envs.handling_cost import grip, moving
 from jepa_mpc.envs.pick import PROTOCOLS
 from jepa_mpc.envs.task import Task
 from jepa_mpc.errors import choose
@@ -35,8 +35,7 @@ def task_at(name: str, *, kind: str, cameras: tuple[str, ...] = (), image_size: 
     pictures: dict[str, Any] = {"cameras": cameras, "image_size": image_size}
     if name == PUSH:
         return with_cost(envs.make_task("push-v1", budget=PUSH_STEPS, **pictures), moving())
-    task = envs.make_task("pick-v1", protocol=name, object=kind, **pictures)
-    return with_cost(task, moving() if name == "slide" else handling())
+    return envs.make_task("pick-v1", protocol=name, object=kind, **pictures)
 
 
 def with_cost(task: Task, stage: Stage) -> Task:

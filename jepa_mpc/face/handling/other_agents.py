@@ -1,7 +1,7 @@
-"""Agents of other systems in `pick-v1`: they see the same images and have no heads for hand, object and grip.
+"""Agents of other systems in `pick-v1`: they see the same images, and most have no heads for hand, object and grip.
 
-A world model plans with the planner of all others by its own distance to the goal image, as it was trained; ACT-JEPA
-acts by its policy.
+A world model plans with the planner of all others by its own distance to the goal image, as it was trained, or handles
+if it has learned that; ACT-JEPA acts by its policy.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jepa_mpc.checkpoint import load_checkpoint
 from jepa_mpc.envs.pick import PickEnv
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.face.agents import planning_agent
+from jepa_mpc.face.handling.seeing_agents import handling_agent
 from jepa_mpc.face.handling.state_agents import Planning
 from jepa_mpc.face.planning import PlanSettings
+from jepa_mpc.reading import open_checkpoint
+from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.agents.chunk import ChunkAgent
+from jepa_mpc.world_model.agents.handling_eyes import OBJECT
 from jepa_mpc.world_model.agents.subgoals import Aiming
 from jepa_mpc.world_model.checkpoints.loader import interface_of, load_world_model
 from jepa_mpc.world_model.checkpoints.policies import load_chunk_policy
@@ -45,7 +48,8 @@ def other_system(folder: Path) -> OtherSystem:
     Raises:
         BadCheckpoint: If it cannot be read, sees cameras that `pick-v1` does not have, or plans no actions.
     """
-    config = load_checkpoint(folder)[1]
+    with open_checkpoint(folder) as opened:
+        config = opened.config
     if isinstance(system := config.get("system"), dict) and system.get("_target_") in POLICIES:
         known, agent = interface_of(config), _by_policy(folder)
     else:
@@ -53,8 +57,11 @@ def other_system(folder: Path) -> OtherSystem:
         known = model.interface
 
         def agent(env: PickEnv, planning: Planning, seed: int) -> Aiming:
-            settings = PlanSettings(planner="icem", horizon=planning.horizon)
-            return planning_agent(model, env, settings, planner=planning.planner(), seed=seed)
+            planner, horizon = planning.planner(), planning.horizon
+            if OBJECT in model.readings:
+                draws = generator(seed, "agent")
+                return handling_agent(model, env, generator=draws, planner=planner, horizon=horizon)
+            return planning_agent(model, env, PlanSettings(planner="icem", horizon=horizon), planner=planner, seed=seed)
 
     foreign = [name for name in known.cameras if name not in PickEnv.camera_names]
     if foreign:
