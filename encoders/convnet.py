@@ -82,13 +82,17 @@ class KeypointTrunk(nn.Module):
         self.points = SoftArgMax()
         self.width = 2 * keypoints + coarse
 
-    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Images `B C h w` to heat maps `B K h/4 w/4` and the coarsest features `B C h/16 w/16`."""
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images `B C h w` to features of quarter resolution `B C h/4 w/4` and the coarsest ones `B C h/16 w/16`."""
         fine = self.stem(x)
         middle = self.middle(fine)
         deep = self.deep(middle)
         middle = middle + functional.interpolate(self.deep_to_middle(deep), size=middle.shape[-2:])
-        fine = functional.gelu(fine + functional.interpolate(self.middle_to_stem(middle), size=fine.shape[-2:]))
+        return functional.gelu(fine + functional.interpolate(self.middle_to_stem(middle), size=fine.shape[-2:])), deep
+
+    def look(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images `B C h w` to heat maps `B K h/4 w/4` and the coarsest features `B C h/16 w/16`."""
+        fine, deep = self.features(x)
         return self.heat(fine), deep
 
     def forward(self, x: Tensor) -> Tensor:

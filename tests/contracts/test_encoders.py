@@ -18,7 +18,9 @@ from tests import tiny
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/encoder"
 SPECS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.glob("*.yaml"))}
 UNTRAINED = sorted(name for name, spec in SPECS.items() if "_target_" in spec)  # the others choose released weights
-OTHER_INPUTS = {"audio_jepa_small", "hand_points", "jepa_3d_small", "point_jepa_small"}  # sound, pairs, clouds
+OTHER_INPUTS = {  # sound, pairs, clouds
+    *("audio_jepa_small", "hand_points", "jepa_3d_small", "object_finder", "point_jepa_small")
+}
 PREDICTOR = {"_target_": "leworldmodel", "preset": "tiny", "action_dim": 7, "action_scale": [0.1] * 7}
 SIZE, WORLDS = 64, 2
 

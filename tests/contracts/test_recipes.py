@@ -64,6 +64,7 @@ def batch(name: str, *, worlds: int = 16) -> Mapping[str, torch.Tensor]:
     sound = (2 * torch.pi * (400 + 150 * place[:, :, 0, 0]) * moments).sin() * place[:, :, 1, 0]
     return {
         "frames": frames, "actions": actions, "proprio": walked.clamp(-0.9, 0.9), "clouds": clouds, "sound": sound,
+        "object_felt": F.pad(0.1 * place[..., 0, 0], (0, 1)),
     }  # fmt: skip
 
 

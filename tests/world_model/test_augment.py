@@ -7,11 +7,13 @@ import torch
 
 from jepa_mpc.seeding import generator
 from jepa_mpc.world_model.parts.augment import (
+    Apart,
     Augmentation,
     ColourJitter,
     Patches,
     SensorNoise,
     Shapes,
+    Together,
     UnevenLight,
     ViewJitter,
 )
@@ -171,3 +173,13 @@ def test_uneven_light_is_a_gain_alike_for_all_channels_and_within_its_bound():
     torch.testing.assert_close(gain, gain[..., :1, :, :].expand_as(gain))
     assert gain.max() < 1.36 and gain.min() > 0.73 and gain.std() > 0.02
     assert not torch.allclose(gain[:, 0], gain[:, 1], atol=0.01)
+
+
+def test_a_change_is_drawn_once_for_all_images_of_a_window_or_anew_for_each():
+    views = still_window(worlds=2)
+    alike, anew = Together(ColourJitter())(views, generator(1)), Apart(Shapes())(views, generator(1))
+    assert alike.shape == anew.shape == views.shape
+    assert torch.equal(alike[:, 1:], alike[:, :1].expand_as(alike[:, 1:])) and not torch.equal(alike[0], alike[1])
+    assert not torch.equal(anew[:, 0], anew[:, 1])
+    kept = Together(lambda pictures, stream: pictures)(views, generator(1))
+    assert torch.equal(kept, views)

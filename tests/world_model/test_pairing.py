@@ -48,6 +48,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "mc_jepa": of_system("mc_jepa"),
     "video_slots": of_system("video_slots"),
     "hand_points": of_system("hand_points"),
+    "object_finder": of_system("object_finder"),
     "point_jepa_small": of_system("point_jepa"),
     "jepa_3d_small": of_system("jepa_3d"),
     "audio_jepa_small": of_system("audio_jepa"),
@@ -62,7 +63,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "causal_jepa": {"_target_": "causal_jepa", "preset": "tiny", **ACTS},
     "think_jepa": {"_target_": "think_jepa", "preset": "tiny"},
 }
-NO_PICTURES = {"hand_points", "point_jepa_small", "jepa_3d_small", "audio_jepa_small"}
+NO_PICTURES = {"hand_points", "object_finder", "point_jepa_small", "jepa_3d_small", "audio_jepa_small"}
 REFUSED = {
     *((encoder, system) for encoder in NO_PICTURES for system in SYSTEMS),
     *(("video_slots", system) for system in ("vjepa2_ac", "think_jepa")),

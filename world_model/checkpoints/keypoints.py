@@ -1,4 +1,4 @@
-"""Loads trained hand keypoint detectors."""
+"""Loads trained detectors: of the hand's keypoints, and of the object that another image shows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 
 from jepa_mpc.encoders.hand_points import HandPoints
+from jepa_mpc.encoders.object_finder import ObjectFinder
 from jepa_mpc.world_model.checkpoints.restore import load_network
+from jepa_mpc.world_model.parts.finding import ObjectFindingObjective
 from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective
 
 
@@ -19,3 +21,13 @@ def load_hand_points(folder: str | Path, *, device: torch.device | str = "cpu") 
     """
     objective, _ = load_network(folder, kind="system that detects hand keypoints", form=HandPointsObjective)
     return objective.encoder.to(device).eval().requires_grad_(False)
+
+
+def load_object_finder(folder: str | Path, *, device: torch.device | str = "cpu") -> tuple[ObjectFinder, str]:
+    """Load the checkpoint of a training of `system=object_finder`, and the name of its camera.
+
+    Raises:
+        BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes something else.
+    """
+    objective, config = load_network(folder, kind="system that finds objects", form=ObjectFindingObjective)
+    return objective.encoder.to(device).eval().requires_grad_(False), str(config["interface"]["cameras"][0])

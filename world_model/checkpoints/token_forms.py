@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_mpc.encoders.hand_points import HandPoints
+from jepa_mpc.encoders.object_finder import ObjectFinder
 from jepa_mpc.encoders.points import PointEncoder
 from jepa_mpc.encoders.slots import GaussianStart, SlotEncoder
 from jepa_mpc.encoders.sound import SoundEncoder
@@ -22,6 +23,7 @@ OTHER_SENSES: dict[type[nn.Module], str] = {
     PointEncoder: "takes point clouds",
     SoundEncoder: "hears sounds",
     HandPoints: "takes pairs of images (encoder=keypoint is its network for single ones)",
+    ObjectFinder: "takes pairs of images (encoder=keypoint is its kind for single ones)",
 }
 """Encoders that do not take single images, and what they take instead."""
 

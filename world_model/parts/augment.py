@@ -55,6 +55,38 @@ class OfCameras:
         return changed
 
 
+class Together:
+    """A change applied to all images of a window alike, for networks that compare them.
+
+    Args:
+        change: The change.
+    """
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+
+    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
+        """Images `B T V 3 h w` in and out."""
+        times, width = views.shape[1], views.shape[-1]
+        side_by_side = views.movedim(1, -2).flatten(-2)[:, None]  # (B, 1, V, 3, h, T w)
+        return self.change(side_by_side, generator)[:, 0].unflatten(-1, (times, width)).movedim(-2, 1)
+
+
+class Apart:
+    """A change drawn anew for every image of a window, also where it would stay the same in all of them.
+
+    Args:
+        change: The change.
+    """
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+
+    def __call__(self, views: Tensor, generator: Generator) -> Tensor:
+        """Images `B T V 3 h w` in and out."""
+        return self.change(views.flatten(0, 1)[:, None], generator)[:, 0].unflatten(0, views.shape[:2])
+
+
 def _uniform(shape: Sequence[int], low: float, high: float, generator: Generator, like: Tensor) -> Tensor:
     drawn = torch.rand(tuple(shape), generator=generator, device=generator.device)
     return (low + (high - low) * drawn).to(like.device)

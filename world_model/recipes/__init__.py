@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.world_model.dynamics.model import Interface, WorldModel, latent_world_model
+from jepa_mpc.world_model.parts.finding import ObjectFindingObjective
 from jepa_mpc.world_model.parts.objectives.chunk import ChunkObjective
 from jepa_mpc.world_model.parts.objectives.dynamics import DynamicsObjective
 from jepa_mpc.world_model.parts.objectives.legacy_pyramid import LegacyPyramidObjective
@@ -27,6 +28,7 @@ from jepa_mpc.world_model.recipes import (
     lejepa,
     leworldmodel,
     mc_jepa,
+    object_finder,
     point_jepa,
     think_jepa,
     video_slots,
@@ -47,6 +49,7 @@ Objective = (
     | ThinkObjective
     | ViewsObjective
     | HandPointsObjective
+    | ObjectFindingObjective
 )
 
 RECIPES: dict[str, Callable[..., Objective]] = {
@@ -63,6 +66,7 @@ RECIPES: dict[str, Callable[..., Objective]] = {
     "leworldmodel": leworldmodel.build,
     "mc_jepa": mc_jepa.build,
     "mc_jepa_factored": mc_jepa_factored.build,
+    "object_finder": object_finder.build,
     "point_jepa": point_jepa.build,
     "think_jepa": think_jepa.build,
     "video_slots": video_slots.build,

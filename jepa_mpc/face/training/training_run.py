@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jepa_mpc.encoders.layers.pixels import ScenePixels
 from jepa_mpc.face.command_line import Stopped
 from jepa_mpc.face.training.collapse_watch import CollapseWatch, main_input
 from jepa_mpc.face.training.distributed import device_of, first_alone, joined
+from jepa_mpc.face.training.found_labels import complete
 from jepa_mpc.face.training.journal import CONFIG, Journal, note_origin
 from jepa_mpc.face.training.keeper import CHECKPOINT, STATE, Keeper, refuse_used
 from jepa_mpc.face.training.log_sources import adapter_of, check_input, check_sound, open_sources
@@ -35,6 +37,7 @@ from jepa_mpc.trajectories.buffers import Buffers
 from jepa_mpc.trajectories.mixture import MixedBank
 from jepa_mpc.trajectories.stats import action_stats
 from jepa_mpc.world_model.checkpoints.assembly import assemble
+from jepa_mpc.world_model.checkpoints.keypoints import load_object_finder
 from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.training.layouts import compile_blocks
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, fit
@@ -66,6 +69,10 @@ class Data:
 def load_data(cfg: DictConfig, device: torch.device) -> Data:
     """Map the log and hold out some labs; on a GPU the whole log is loaded into its memory."""
     bank = open_sources(cfg)
+    if cfg.finder:
+        finder, camera = load_object_finder(str(cfg.finder))
+        bar = partial(tqdm, unit="episode", desc="finding objects", leave=False)
+        bank = complete(bank, finder, camera=camera, progress=bar)
     train, held = bank.to(device).split(float(cfg.validation), generator=generator(0, "validation labs"))
     return Data(train=train, held=held, window=int(cfg.window), batch=int(cfg.batch), max_stride=int(cfg.max_stride))
 
