@@ -19,6 +19,7 @@ from jepa_mpc.trajectories.episode import OBJECT_FELT
 from jepa_mpc.trajectories.framebank import FrameBank
 from jepa_mpc.trajectories.mixture import MixedBank
 from jepa_mpc.trajectories.tracks import tracked
+from jepa_mpc.world_model.agents.handling_eyes import HAND
 from jepa_mpc.world_model.parts.finding import shows_object
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
@@ -26,7 +27,6 @@ REFERENCES = 3  # frames of an episode that show the object; the median of what 
 APART_M = 0.03  # frames with the object below the hand are preferred to those with it in the hand
 FELT_M, SEEN_M = 0.006, 0.004  # error of what was felt; least error of what was found
 SURE_M = 0.02  # a label is completed where it is expected to be off by less
-HAND = slice(-6, -3)  # of proprioception: position of the hand, m
 
 
 def complete(
