@@ -8,7 +8,9 @@ import torch
 
 from jepa_mpc.encoders.hand_points import HandPoints
 from jepa_mpc.encoders.object_finder import ObjectFinder
-from jepa_mpc.world_model.checkpoints.restore import load_network
+from jepa_mpc.errors import BadCheckpoint
+from jepa_mpc.world_model.checkpoints.loader import interface_of
+from jepa_mpc.world_model.checkpoints.restore import MISFITS, load_network
 from jepa_mpc.world_model.parts.finding import ObjectFindingObjective
 from jepa_mpc.world_model.parts.objectives.points import HandPointsObjective
 
@@ -30,4 +32,8 @@ def load_object_finder(folder: str | Path, *, device: torch.device | str = "cpu"
         BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes something else.
     """
     objective, config = load_network(folder, kind="system that finds objects", form=ObjectFindingObjective)
-    return objective.encoder.to(device).eval().requires_grad_(False), str(config["interface"]["cameras"][0])
+    try:
+        (camera,) = interface_of(config).cameras
+    except MISFITS as error:
+        raise BadCheckpoint(f"{folder} does not say through which camera its finder looks: {error}") from error
+    return objective.encoder.to(device).eval().requires_grad_(False), camera

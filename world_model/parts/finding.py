@@ -22,6 +22,7 @@ from jepa_mpc.shapes import check_shape
 from jepa_mpc.types import Loss
 from jepa_mpc.world_model.parts.augment import CHANNELS_PER_CAMERA, Augmentation
 from jepa_mpc.world_model.parts.objectives.dynamics import total_of
+from jepa_mpc.world_model.parts.readouts import misjudged
 
 COLUMN = "object_felt"
 BELOW_M, BESIDE_M = (-0.16, 0.02), 0.04  # where a frame shows the object that stands for a goal image
@@ -74,13 +75,11 @@ class ObjectFindingObjective(nn.Module):
         wanted = labels.nan_to_num().flatten(0, 1) / UNIT_M
         weight = (known & usable[:, None]).flatten().to(place.dtype)
         weight = weight * torch.where(wanted.norm(dim=-1) < IN_HAND_M / UNIT_M, self.in_hand, 1.0)
-        off = (place - wanted).norm(dim=-1)
+        off = (place - wanted).norm(dim=-1).detach()
         bent = functional.smooth_l1_loss(place, wanted, reduction="none", beta=self.bend / UNIT_M).sum(dim=-1)
-        told = off.detach()
-        doubt = log_scale.exp().detach() * (told * (-log_scale).exp() + log_scale)
         share = weight / weight.sum().clamp_min(1.0)
-        terms = {"place": (1.0, (share * bent).sum()), "doubt": (self.doubt, (share * doubt).sum())}
-        return total_of({**terms, "off_cm": (0.0, 100 * UNIT_M * (share * told).sum())})
+        terms = {"place": (1.0, (share * bent).sum()), "doubt": (self.doubt, (share * misjudged(off, log_scale)).sum())}
+        return total_of({**terms, "off_cm": (0.0, 100 * UNIT_M * (share * off).sum())})
 
     def after_step(self, progress: float) -> None:
         """Nothing follows a step."""

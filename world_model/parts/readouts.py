@@ -29,6 +29,11 @@ from jepa_mpc.types import Latents
 LOG_SCALES = (-5.0, 2.0)  # expected errors are kept between 0.7 % and 740 % of the unit
 
 
+def misjudged(off: Tensor, log_scale: Tensor) -> Tensor:
+    """How badly the expected error exp(log_scale) fits the error that was made (no gradient): the second term above."""
+    return log_scale.exp().detach() * (off * (-log_scale).exp() + log_scale)
+
+
 class HindsightReading(nn.Module):
     """A linear head for one column of the log, which also says how far it expects to be off.
 
@@ -78,8 +83,7 @@ class HindsightReading(nn.Module):
         gap = self._bent(found - wanted)
         log_scale = self._log_scale(latents)
         off = (found - wanted).norm(dim=-1).detach()
-        doubt = log_scale.exp().detach() * (off * (-log_scale).exp() + log_scale)
-        return ((gap + doubt) * weight).sum() / weight.sum().clamp_min(1)
+        return ((gap + misjudged(off, log_scale)) * weight).sum() / weight.sum().clamp_min(1)
 
     def read(self, latents: Annotated[Tensor, "... N D"]) -> Annotated[Tensor, "... axes"]:
         """What a state says, in the column's unit."""

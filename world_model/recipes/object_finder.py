@@ -37,7 +37,6 @@ PRESETS = {"tiny": FinderSizes(widths=(8, 8, 8, 8), keypoints=2, hidden=16), "la
 def build(
     *,
     preset: str | FinderSizes = "lab",
-    widths: Sequence[int] | None = None,
     generator: Generator | None = None,
 ) -> ObjectFindingObjective:
     """The objective with its network.
@@ -47,16 +46,13 @@ def build(
 
     Args:
         preset: "lab", "tiny", or custom sizes.
-        widths: Replaces the preset's.
         generator: Draws the initial weights; by default the global stream is used.
 
     Raises:
         UnknownName: If there is no such preset.
     """
     chosen = choose(PRESETS, preset, "preset") if isinstance(preset, str) else preset
-    encoder = ObjectFinder(
-        widths=chosen.widths if widths is None else widths, keypoints=chosen.keypoints, hidden=chosen.hidden
-    )
+    encoder = ObjectFinder(widths=chosen.widths, keypoints=chosen.keypoints, hidden=chosen.hidden)
     objective = ObjectFindingObjective(
         encoder,
         augment=Augmentation(

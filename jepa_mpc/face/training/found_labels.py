@@ -1,14 +1,16 @@
 """Labels of handling logs completed by sight: where the object was in frames in which nobody felt it.
 
 In each episode a few frames show the object in or below the hand, by feel. The finder matches every frame with these;
-its readings and the felt positions are joined by a smoother (`trajectories/tracks.py`). So pushes get labels, too, and
-the world model is taught what they do.
+its readings and the felt positions are joined by the agent's own filter (`Track`) forwards and by a smoother backwards
+(Rauch, Tung, Striebel 1965): an object moves only where the hand is near, so what is seen before and after a push says
+where it was during it. So pushes get labels, too, and the world model is taught what they do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -18,8 +20,7 @@ from jepa_mpc.encoders.object_finder import ObjectFinder
 from jepa_mpc.trajectories.episode import OBJECT_FELT
 from jepa_mpc.trajectories.framebank import FrameBank
 from jepa_mpc.trajectories.mixture import MixedBank
-from jepa_mpc.trajectories.tracks import tracked
-from jepa_mpc.world_model.agents.handling_eyes import HAND
+from jepa_mpc.world_model.agents.handling_eyes import HAND, Track
 from jepa_mpc.world_model.parts.finding import shows_object
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
@@ -76,9 +77,32 @@ def _completed(labels: Tensor, frames: Tensor, proprio: Tensor, finder: ObjectFi
     differ = (torch.stack(found) - place).norm(dim=-1).mean(dim=0)
     doubt = (torch.stack(doubts).median(dim=0).values + differ / 2).square().add(SEEN_M**2).sqrt()
     place, doubt = torch.where(known[:, None], labels, place), torch.where(known, FELT_M, doubt)
-    rows = [each.double().cpu().numpy() for each in (place, doubt, proprio[:, HAND])]
-    smooth, spread = (torch.from_numpy(each).to(labels) for each in tracked(*rows))
+    smooth, spread = smoothed(place, doubt, proprio[:, HAND].float())
     return torch.where((~known & (spread < SURE_M))[:, None], smooth, labels)
+
+
+def smoothed(
+    readings: Annotated[Tensor, "T 3"], doubts: Annotated[Tensor, "T"], hand: Annotated[Tensor, "T 3"]
+) -> tuple[Annotated[Tensor, "T 3"], Annotated[Tensor, "T"]]:
+    """The object seen from the hand in every frame of an episode, and the error to be expected of it (m).
+
+    Args:
+        readings: The object as read in each frame, seen from the hand.
+        doubts: Expected error of each reading, positive.
+        hand: Position of the hand.
+    """
+    track, places, spreads, before = Track(), [], [], []
+    for t, (seen, doubt_m) in enumerate(zip(hand + readings, doubts.tolist(), strict=True)):
+        track.stir(float((hand[max(0, t - 1) : t + 1] - track.place).norm(dim=-1).min()))
+        before.append(track.variance)
+        track.add(seen[None], doubt_m)
+        places.append(track.place[0])
+        spreads.append(track.variance)
+    for t in range(len(places) - 2, -1, -1):
+        back = spreads[t] / before[t + 1]
+        places[t] = places[t] + back * (places[t + 1] - places[t])  # an object is expected to stay
+        spreads[t] += back**2 * (spreads[t + 1] - before[t + 1])
+    return torch.stack(places) - hand, torch.tensor(spreads).sqrt()
 
 
 def _references(labels: Tensor) -> list[int]:
