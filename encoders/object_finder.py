@@ -1,13 +1,14 @@
-"""Where an object is that another image shows: two images of a hand camera are matched.
+"""Where an object is that another image shows: images of a hand camera are matched.
 
     f = features(now),  g = features(shown)
     q = sum over pixels of softmax(heat(g)) * key(g)            what is shown, at its place
     m = <key(f) / |key(f)|, q / |q|>                            how much each place of the present image resembles it
-    object seen from the hand, and the expected error = head(keypoints, features where the matched map is hot)
+    object seen from the hand, and the expected error = head(keypoints, features where the matched map is hot, height)
 
 An object differs from clutter in one respect only: it is the one that the other image shows in or below the hand. So
 the matching, not the look of the object, says which of several things is meant; in images with new colours and things,
-too. Both images are standardised together: colours are compared, exposure and tint removed.
+too. The image tells its direction; with the height of the hand, which is felt, that gives its distance. All images are
+standardised by the one that shows the object: colours are compared, exposure and tint removed.
 
 Soft arg-max: Finn et al. 2016 (arXiv:1509.06113); matching features of two images at all places: Bertinetto et al.
 2016 (arXiv:1606.09549).
@@ -30,7 +31,7 @@ SHARPNESS = 5.0
 
 
 class ObjectFinder(nn.Module):
-    """Two images of one hand camera to the object's position seen from the hand in the first one.
+    """Images of one hand camera, and one that shows an object, to the object's position seen from the hand in each.
 
     Args:
         widths: Channels of the trunk at 1/2, 1/4, 1/8 and 1/16 of the resolution.
@@ -50,7 +51,7 @@ class ObjectFinder(nn.Module):
         self.heat = nn.Conv2d(fine, keypoints, 1)
         self.points = SoftArgMax()
         self.join = nn.Sequential(
-            nn.Linear(2 * keypoints + 2 * fine + coarse + 1, hidden),
+            nn.Linear(2 * keypoints + 2 * fine + coarse + 2, hidden),
             nn.LayerNorm(hidden),
             nn.GELU(),
             nn.Linear(hidden, hidden),
@@ -58,38 +59,57 @@ class ObjectFinder(nn.Module):
             nn.Linear(hidden, 4),
         )
 
-    def forward(self, now: Tensor, shown: Tensor) -> tuple[Annotated[Tensor, "B 3"], Annotated[Tensor, "B"]]:
+    def forward(
+        self, now: Tensor, shown: Tensor, height: Annotated[Tensor, "B T"]
+    ) -> tuple[Annotated[Tensor, "B T 3"], Annotated[Tensor, "B T"]]:
         """Position (in units of 10 cm, in the axes of the hand's position) and the logarithm of its expected error.
 
         Args:
-            now: Images `B 3 h w`, of any scale.
-            shown: For each another image of the same camera and scale that shows the object in or below the hand.
+            now: Images `B T 3 h w`, of any scale.
+            shown: Images `B 3 h w` of the same camera and scale that show the object in or below the hand.
+            height: Height of the hand (m) in `now`.
 
         Raises:
             ValueError: If they are not colour images, or their numbers differ.
         """
-        if now.dim() != 4 or now.shape[1] != CHANNELS_PER_CAMERA or shown.shape != now.shape:
-            raise ValueError(f"expected images (B, 3, h, w) twice, got {tuple(now.shape)}, {tuple(shown.shape)}")
-        both = torch.cat([now, shown], dim=-1)
-        spread, centre = torch.std_mean(both, dim=(-2, -1), keepdim=True)
-        fine, deep = self.trunk.features(torch.cat([now - centre, shown - centre]) / (spread.repeat(2, 1, 1, 1) + 1e-3))
-        fine, goal = fine.chunk(2)
+        if now.dim() != 5 or now.shape[2] != CHANNELS_PER_CAMERA or shown.shape != now[:, 0].shape:
+            raise ValueError(
+                f"expected images (B, T, 3, h, w) and (B, 3, h, w), got {tuple(now.shape)}, {tuple(shown.shape)}"
+            )
+        worlds, times = now.shape[:2]
+        if height.shape != now.shape[:2]:
+            raise ValueError(f"expected heights of the hand ({worlds}, {times}), got {tuple(height.shape)}")
+        spread, centre = torch.std_mean(shown, dim=(-2, -1), keepdim=True)
+        images = torch.cat([shown[:, None], now], dim=1)
+        fine, deep = self.trunk.features(((images - centre[:, None]) / (spread[:, None] + 1e-3)).flatten(0, 1))
+        fine, deep = (maps.unflatten(0, (worlds, times + 1)) for maps in (fine, deep))
+        goal, fine, deep = fine[:, 0], fine[:, 1:].flatten(0, 1), deep[:, 1:].flatten(0, 1)
         looked_at = self.trunk.heat(goal).flatten(2).softmax(dim=-1)  # (B, 1, h/4 w/4)
         wanted = functional.normalize((self._keys(goal).flatten(2) * looked_at).sum(dim=-1), dim=1)
+        wanted = wanted.repeat_interleave(times, dim=0)
         match = (self._keys(fine) * wanted[..., None, None]).sum(dim=1, keepdim=True)
         mixed = self.mix(torch.cat([fine, self.sharpness * match], dim=1))
         heat = self.heat(mixed)
         hot = heat[:, :1].flatten(2).softmax(dim=-1)
         there = [(maps.flatten(2) * hot).sum(dim=-1) for maps in (fine, mixed, match)]
-        whole = deep.chunk(2)[0].mean(dim=(-2, -1))
-        told = self.join(torch.cat([self.points(heat).flatten(1), *there, whole], dim=-1))
-        return told[:, :3], told[:, 3].clamp(*LOG_SCALES)
+        whole, high = deep.mean(dim=(-2, -1)), height.flatten()[:, None] / UNIT_M
+        told = self.join(torch.cat([self.points(heat).flatten(1), *there, whole, high], dim=-1))
+        told = told.unflatten(0, (worlds, times))
+        return told[..., :3], told[..., 3].clamp(*LOG_SCALES)
 
     @torch.no_grad()
-    def find(self, now: Tensor, shown: Tensor) -> tuple[Annotated[Tensor, "B 3"], Annotated[Tensor, "B"]]:
-        """Position of the object seen from the hand and the expected error (m), of frames `B 3 h w` of 0..255."""
-        place, log_scale = self(now.float() / 255, shown.float() / 255)
-        return UNIT_M * place, UNIT_M * log_scale.exp()
+    def find(
+        self, now: Tensor, shown: Tensor, height: Annotated[Tensor, "T"]
+    ) -> tuple[Annotated[Tensor, "T 3"], Annotated[Tensor, "T"]]:
+        """Position of the object seen from the hand and the expected error (m), of frames `T 3 h w` of 0..255.
+
+        Args:
+            now: The frames.
+            shown: Frame `3 h w` that shows the object.
+            height: Height of the hand (m) in `now`.
+        """
+        place, log_scale = self(now[None].float() / 255, shown[None].float() / 255, height[None].float())
+        return UNIT_M * place[0], UNIT_M * log_scale[0].exp()
 
     def _keys(self, features: Tensor) -> Tensor:
         return functional.normalize(self.key(features), dim=1)

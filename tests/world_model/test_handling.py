@@ -31,6 +31,7 @@ def batch(worlds: int = 2, times: int = 4):
     return {
         "frames": tiny.frames(worlds, times, channels=9),
         "actions": 0.02 * torch.randn(worlds, times - 1, 5, generator=stream),
+        "proprio": torch.rand(worlds, times, 14, generator=stream),
         "object_felt": 0.1 * torch.randn(worlds, times, 3, generator=stream),
         "observation.gripper_command": 0.04 * torch.rand(worlds, times, 1, generator=stream),
         "held_felt": torch.randint(2, (worlds, times, 1), generator=stream).float(),
@@ -128,6 +129,36 @@ def test_a_reading_in_metres_is_learned():
     assert (head.read(latents) - labels["object_felt"]).norm(dim=-1).median() < 0.01
 
 
+def test_a_direction_and_the_height_of_the_hand_give_a_place():
+    head = PlaceReading("felt", width=8, held="held", rest=0.0, height=-4)
+    with pytest.raises(ValueError, match="height of the hand"):
+        head.read(torch.zeros(1, 1, 8))
+    optimiser = torch.optim.Adam(head.parameters(), lr=0.02)
+    for number in range(400):
+        optimiser.zero_grad()
+        head(*rays(number)).backward()
+        optimiser.step()
+    latents, labels = rays(1000)
+    off = (head.read(latents, labels["proprio"][..., -4]) - labels["felt"]).norm(dim=-1)
+    higher = head.read(latents, labels["proprio"][..., -4] + 0.1)
+    assert off.median() < 0.005
+    assert (higher[..., 2] - labels["felt"][..., 2] + 0.1).abs().median() < 0.01  # so much farther below
+    with pytest.raises(ValueError, match="proprioception"):
+        head(latents, {name: rows for name, rows in labels.items() if name != "proprio"})
+
+
+def rays(number: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Latents that hold directions, and what lies there on the table below a hand at some height."""
+    stream = generator(number, "rays")
+    latents = torch.randn(32, 2, 1, 8, generator=stream)
+    proprio = 0.05 + 0.25 * torch.rand(32, 2, 14, generator=stream)
+    height = proprio[..., -4, None]
+    felt = torch.cat([0.5 * height * latents[..., 0, :2], -height], dim=-1)
+    return latents, {
+        "felt": felt, "proprio": proprio, "held": torch.zeros(32, 2, 1), "actions": torch.zeros(32, 1, 5)
+    }  # fmt: skip
+
+
 def test_heads_are_trained_on_seen_and_on_predicted_latents():
     objective = tiny.handling()
     terms = objective(batch(), generator(0)).terms
@@ -156,8 +187,8 @@ def test_plans_become_motion_and_openings_within_the_workspace():
     world = Carrying()
     dynamics = ReadOutDynamics(
         world,
-        lambda latents: latents[..., 0, :3],
-        lambda latents: torch.ones(latents.shape[:-2]),
+        lambda latents, height: latents[..., 0, :3],
+        lambda latents, height: torch.ones(latents.shape[:-2]),
         lambda latents: torch.ones(*latents.shape[:-2], 1),
         low=LOW,
         high=HIGH,
@@ -181,8 +212,8 @@ def test_an_error_of_the_present_reading_moves_nothing():
     off = torch.tensor([0.02, 0.0, 0.0])  # what the object is read too far along x, now and in every prediction
     still = ReadOutDynamics(
         StillLatents(),
-        lambda latents: off.expand(*latents.shape[:-2], 3),
-        lambda latents: torch.zeros(latents.shape[:-2]),
+        lambda latents, height: off.expand(*latents.shape[:-2], 3),
+        lambda latents, height: torch.zeros(latents.shape[:-2]),
         lambda latents: torch.zeros(*latents.shape[:-2], 1),
         low=LOW,
         high=HIGH,
@@ -200,7 +231,11 @@ def test_without_a_predictor_latents_stay_and_heads_read_them_still():
     plans = torch.zeros(2, 3, 4, 7)
     still = StillLatents().rollout(context, plans).latents
     assert still.shape == (2, 3, 4, 2, 16) and torch.equal(still[:, 2, 3], latents[:, -1])
-    heads = (lambda z: z[..., 0, :3], lambda z: torch.zeros(z.shape[:-2]), lambda z: torch.ones(*z.shape[:-2], 1))
+    heads = (
+        lambda z, height: z[..., 0, :3],
+        lambda z, height: torch.zeros(z.shape[:-2]),
+        lambda z: torch.ones(*z.shape[:-2], 1),
+    )
     dynamics = ReadOutDynamics(Carrying(), *heads, low=LOW, high=HIGH, widest_m=0.04).over(StillLatents())
     assert torch.equal(dynamics.rollout(context, plans).latents, still)
 

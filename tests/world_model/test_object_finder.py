@@ -51,7 +51,14 @@ def scenes(worlds: int, number: int) -> dict[str, torch.Tensor]:
     in_hand = table(colours, torch.stack([torch.zeros(worlds, 2), torch.full((worlds, 2), 0.8)], dim=1))
     felt = torch.zeros(worlds, 2, 3)
     felt[:, 0, :2] = UNIT_M * places[:, 0]
-    return {"frames": torch.stack([beside, in_hand], dim=1), "object_felt": felt}
+    frames = torch.stack([beside, in_hand], dim=1)
+    return {"frames": frames, "object_felt": felt, "proprio": torch.full((worlds, 2, 7), 0.1)}
+
+
+def seen_from(found: ObjectFinder, now: torch.Tensor, shown: torch.Tensor, height_m: float = 0.1) -> torch.Tensor:
+    """Places `B 3` (m) of what each of `shown` shows, in each of `now`."""
+    place, _ = found(now[:, None] / 255, shown / 255, torch.full((len(now), 1), height_m))
+    return UNIT_M * place[:, 0]
 
 
 def test_one_network_learns_which_of_two_things_is_meant_from_the_other_image_alone():
@@ -60,14 +67,15 @@ def test_one_network_learns_which_of_two_things_is_meant_from_the_other_image_al
     )
     draw_weights(objective, generator(0))
     optimiser = torch.optim.AdamW(objective.parameters(), lr=4e-3)
-    for number in range(150):
+    for number in range(300):
         optimiser.zero_grad()
         objective(scenes(32, number), generator(number)).total.backward()
         optimiser.step()
     fresh = scenes(64, 10_000)
     now, shown, wanted = fresh["frames"][:, 0], fresh["frames"][:, 1], fresh["object_felt"][:, 0]
     off, misled = (
-        (objective.eval().encoder.find(now, other)[0] - wanted).norm(dim=1).mean() for other in (shown, shown.flip(0))
+        (seen_from(objective.eval().encoder, now, other) - wanted).norm(dim=1).mean()
+        for other in (shown, shown.flip(0))
     )
     assert off < 0.02 and off < 0.4 * misled
 
@@ -90,20 +98,41 @@ def test_logs_without_the_column_and_other_cameras_are_refused():
     objective = assemble(FINDER, generator=generator(0))
     with pytest.raises(ValueError, match="object_felt.*policy=handle"):
         objective({"frames": tiny.frames(2, 3, channels=3)}, generator(0))
+    with pytest.raises(ValueError, match="proprio.*policy=handle"):
+        objective({"frames": tiny.frames(2, 3, channels=3), "object_felt": torch.zeros(2, 3, 3)}, generator(0))
     with pytest.raises(ValueError, match="got 9 channels: cameras="):
-        objective({"frames": tiny.frames(2, 3, channels=9), "object_felt": torch.zeros(2, 3, 3)}, generator(0))
-    with pytest.raises(ValueError, match="twice"):
-        finder()(torch.rand(2, 3, SIZE, SIZE), torch.rand(1, 3, SIZE, SIZE))
+        objective(
+            {
+                "frames": tiny.frames(2, 3, channels=9),
+                "object_felt": torch.zeros(2, 3, 3),
+                "proprio": torch.zeros(2, 3, 7),
+            },
+            generator(0),
+        )
+    images = torch.rand(2, 4, 3, SIZE, SIZE)
+    with pytest.raises(ValueError, match="expected images"):
+        finder()(images, torch.rand(1, 3, SIZE, SIZE), torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="heights of the hand"):
+        finder()(images, torch.rand(2, 3, SIZE, SIZE), torch.zeros(2))
 
 
 def test_exposure_and_tint_do_not_matter_but_colour_does():
     batch = scenes(8, 1)
     now, shown = batch["frames"][:, 0], batch["frames"][:, 1]
-    place, doubt_m = finder().find(now, shown)
+    place = seen_from(finder(), now, shown)
     dimmed = [0.4 * each + torch.tensor([20.0, 0.0, 40.0])[:, None, None] for each in (now, shown)]
-    torch.testing.assert_close(finder().find(*dimmed)[0], place, atol=2e-3, rtol=0)
-    assert place.shape == (8, 3) and doubt_m.shape == (8,) and (doubt_m > 0).all()
-    assert not torch.allclose(finder().find(now, shown.flip(1))[0], place, atol=1e-4)
+    torch.testing.assert_close(seen_from(finder(), *dimmed), place, atol=2e-3, rtol=0)
+    assert not torch.allclose(seen_from(finder(), now, shown.flip(1)), place, atol=1e-4)
+
+
+def test_frames_of_an_episode_are_matched_with_one_image_and_the_height_counts():
+    frames = scenes(6, 2)["frames"][:, 0]
+    heights = torch.linspace(0.05, 0.3, 6)
+    place, doubt_m = finder().find(frames, frames[2], heights)
+    assert place.shape == (6, 3) and doubt_m.shape == (6,) and (doubt_m > 0).all()
+    one, _ = finder().find(frames[4:5], frames[2], heights[4:5])
+    torch.testing.assert_close(one[0], place[4], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(finder().find(frames, frames[2], heights + 0.1)[0], place, atol=1e-4)
 
 
 def log(*, cameras: tuple[str, ...] = ("left", "wrist"), size: int = 8) -> tuple[FrameBank, torch.Tensor]:
@@ -132,7 +161,7 @@ def log(*, cameras: tuple[str, ...] = ("left", "wrist"), size: int = 8) -> tuple
 class Told(ObjectFinder):
     """Finds the object where the first pixels say; not sure of the last frame but one."""
 
-    def find(self, now, shown):
+    def find(self, now, shown, height):
         doubt_m = torch.full((len(now),), 0.005)
         doubt_m[3] = 0.5
         return (now[:, :, 0, 0].float() - 100) / 1000, doubt_m

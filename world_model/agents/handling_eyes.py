@@ -1,7 +1,8 @@
 """What images and proprioception say of hand, object and grip: now, and in the goal image.
 
-    now:   hand felt;  object = hand + r_object(z), filtered over the steps;  grip = the commanded opening
-    goal:  hand = felt + p(z_goal) - p(z), filtered likewise;                 object = hand + r_object(z_goal);
+    now:   hand felt;  object = hand + r_object(z, height of the hand), filtered over the steps;
+           grip = the commanded opening
+    goal:  hand = felt + p(z_goal) - p(z), filtered likewise;  object = hand + r_object(z_goal, its height);
            grip = r_grip(z_goal)
 
 The filter weighs each reading by the error that its head expects, so that an object that left the view stays where it
@@ -21,7 +22,7 @@ from torch import Tensor
 from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.types import Goal, Observation, State
 from jepa_mpc.world_model.dynamics.model import WorldModel
-from jepa_mpc.world_model.dynamics.read_out import GRIPPER, ReadOutDynamics, near, sensors
+from jepa_mpc.world_model.dynamics.read_out import GRIPPER, HEIGHT, ReadOutDynamics, near, sensors
 
 OBJECT, GRIP, HELD = "object", "grip", "held"
 SURE_M, DOUBT = 0.01, 0.15  # the goal's place seen from the hand errs by 1 cm and 15 % of the way
@@ -146,14 +147,15 @@ class HandlingEyes:
         """The goal, with what is read of it."""
         place = self._target.place
         grip = self.model.readings[GRIP].read(self._goal).clamp(0.0, self.dynamics.widest_m)
-        found = place + self.model.readings[OBJECT].read(self._goal)
+        found = place + self.model.readings[OBJECT].read(self._goal, place[:, HEIGHT])
         return Goal(latents=self._goal, sensors=sensors(place, found, grip))
 
     def _find(self, state: State, apart_m: float) -> None:
         """Follow the object by what is seen, unless fingers that have met say that it is not in the hand."""
         assert self._hand is not None
         head = self.model.readings[OBJECT]
-        seen, doubt_m = head.read(state), float(head.doubt(state))
+        height = self._hand[:, HEIGHT]
+        seen, doubt_m = head.read(state, height), float(head.doubt(state, height))
         met = apart_m <= MET_M and float(self._commanded) < CLOSED_M
         if not (met and float(seen.norm()) < IN_HAND_M):
             self._object.add(self._hand + seen, doubt_m)

@@ -2,7 +2,7 @@
 
     hand_h   = hand + a_1 + ... + a_h, kept within the workspace        (the model's action is the measured motion)
     object_h = object_h-1 + k_h (hand_h + r_object(z_h) + bias - object_h-1)  (z_h is predicted, r_* and s_* are heads)
-    bias     = object_0 - hand_0 - r_object(z_0)
+    bias     = object_0 - hand_0 - r_object(z_0)                         (r_object also depends on the hand's height)
     k_h      = max(w_h r_held(z_h),  v_h / (v_h + s_object(z_h)^2)),          v_h = (5 cm w_h)^2
     grip_h   = commanded opening - widest * (shares so far), within [0, widest]
     w_h      = exp(-(d_h / 4.5 cm)^2),   d_h the distance of the object from the nearer end of the hand's step
@@ -29,6 +29,7 @@ from jepa_mpc.types import Context, Plans, Rollout
 KNOWN_DIM = 7  # positions of hand and object, and the commanded opening, m
 REACH_M, PUSHED_M = 0.045, 0.05  # so near, the hand acts on the object; so far, it pushes it in one step
 GRIPPER = 6
+HEIGHT = 2  # of a position
 
 
 class ReadOutDynamics:
@@ -36,8 +37,9 @@ class ReadOutDynamics:
 
     Args:
         dynamics: The world model's; its actions are those of `trajectories.actions.HandAndGrip`.
-        read_object: Maps latents `... N D` to the object's place seen from the hand `... 3`, m.
-        doubt_m: Maps latents `... N D` to the expected error of that reading `...`, m.
+        read_object: Maps latents `... N D` and heights of the hand `...` (m) to the object's place seen from the hand
+            `... 3`, m.
+        doubt_m: Maps the same to the expected error of that reading `...`, m.
         read_held: Maps latents `... N D` to whether something is in the hand `... 1`, 0 to 1.
         low: Lowest corner `3` of where the hand is kept, m.
         high: Highest corner.
@@ -47,8 +49,8 @@ class ReadOutDynamics:
     def __init__(
         self,
         dynamics: Dynamics,
-        read_object: Callable[[Tensor], Tensor],
-        doubt_m: Callable[[Tensor], Tensor],
+        read_object: Callable[[Tensor, Tensor], Tensor],
+        doubt_m: Callable[[Tensor, Tensor], Tensor],
         read_held: Callable[[Tensor], Tensor],
         *,
         low: Annotated[Tensor, "3"],
@@ -80,11 +82,13 @@ class ReadOutDynamics:
         actions = torch.cat([places - before[..., :3], before[..., 3:], openings], dim=-1)
         newest = Context(latents=context.latents[:, -1:], actions=actions[:, 0, :0])
         imagined = self.dynamics.rollout(newest, actions)
-        bias = found - felt[..., :3] - self.read_object(context.latents[:, -1, None])
-        read = places + self.read_object(imagined.latents) + bias[:, :, None]
+        now = context.latents[:, -1, None].expand(-1, sizes["S"], -1, -1)
+        bias = found - felt[..., :3] - self.read_object(now, felt[..., HEIGHT])
+        heights = places[..., HEIGHT]
+        read = places + self.read_object(imagined.latents, heights) + bias[:, :, None]
         held = self.read_held(imagined.latents)[..., 0].clamp(0.0, 1.0)
         hand = torch.cat([felt[:, :, None, :3], places], dim=2)
-        objects = followed(found, read, hand, held, self.doubt_m(imagined.latents))
+        objects = followed(found, read, hand, held, self.doubt_m(imagined.latents, heights))
         return Rollout(latents=imagined.latents, sensors=sensors(places, objects, openings))
 
     def over(self, dynamics: Dynamics) -> ReadOutDynamics:

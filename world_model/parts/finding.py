@@ -1,7 +1,7 @@
 """Finding an object by an image of it, learned from logs of handling without object poses.
 
     loss = mean over known t of w_t (smooth-L1(p_t - x_t) + d sg(s_t) (sg|p_t - x_t| / s_t + log s_t))      in 10 cm
-    p_t, log s_t = finder(image_t, image_r),   w_t = 0.15 where the object is in the hand, else 1
+    p_t, log s_t = finder(image_t, image_r, height_t),   w_t = 0.15 where the object is in the hand, else 1
 
 x_t is the object's position seen from the hand in hindsight (`trajectories/hindsight.py`). r is a frame of the same
 window in which the object is known to be in or below the hand, as in goal images: drawn anew for each window. The
@@ -25,6 +25,7 @@ from jepa_mpc.world_model.parts.objectives.dynamics import total_of
 from jepa_mpc.world_model.parts.readouts import misjudged
 
 COLUMN = "object_felt"
+HEIGHT = -4  # entry of proprioception: the height of the hand, m
 BELOW_M, BESIDE_M = (-0.16, 0.02), 0.04  # where a frame shows the object that stands for a goal image
 IN_HAND_M = 0.01
 
@@ -54,14 +55,15 @@ class ObjectFindingObjective(nn.Module):
         self.bend, self.in_hand, self.doubt = bend, in_hand, doubt
 
     def forward(self, batch: Batch, generator: Generator) -> Loss:
-        """The loss of windows: frames `B T 3 h w` of a hand camera, and `object_felt` `B T 3`, NaN where unknown.
+        """The loss of windows: frames `B T 3 h w` of a hand camera, `proprio` `B T P`, `object_felt` `B T 3` or NaN, m.
 
         Raises:
-            ValueError: If the batch does not have the column, or the frames are of more than one camera.
+            ValueError: If the batch lacks a column, or the frames are of more than one camera.
         """
         sizes = check_shape(batch["frames"], "B T C h w")
-        if COLUMN not in batch:
-            raise ValueError(f"finding objects needs {COLUMN!r}, which the log does not have: collect policy=handle")
+        for column in (COLUMN, "proprio"):
+            if column not in batch:
+                raise ValueError(f"finding objects needs {column!r}, which the log lacks: collect policy=handle")
         if sizes["C"] != CHANNELS_PER_CAMERA:
             raise ValueError(
                 f"objects are found in images of the hand camera alone, got {sizes['C']} channels: cameras=[wrist]"
@@ -70,10 +72,10 @@ class ObjectFindingObjective(nn.Module):
         known = labels.isfinite().all(dim=-1)  # (B, T)
         usable, chosen = _shown(labels, generator)
         frames = self.augment(batch["frames"], generator) if self.training else batch["frames"].float()
-        shown = frames[torch.arange(len(frames)), chosen][:, None].expand_as(frames)
-        place, log_scale = self.encoder(frames.flatten(0, 1) / 255, shown.flatten(0, 1) / 255)
-        wanted = labels.nan_to_num().flatten(0, 1) / UNIT_M
-        weight = (known & usable[:, None]).flatten().to(place.dtype)
+        shown = frames[torch.arange(len(frames)), chosen]
+        place, log_scale = self.encoder(frames / 255, shown / 255, batch["proprio"][..., HEIGHT].to(frames.dtype))
+        wanted = labels.nan_to_num() / UNIT_M
+        weight = (known & usable[:, None]).to(place.dtype)
         weight = weight * torch.where(wanted.norm(dim=-1) < IN_HAND_M / UNIT_M, self.in_hand, 1.0)
         off = (place - wanted).norm(dim=-1).detach()
         bent = functional.smooth_l1_loss(place, wanted, reduction="none", beta=self.bend / UNIT_M).sum(dim=-1)

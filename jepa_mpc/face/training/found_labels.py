@@ -21,6 +21,7 @@ from jepa_mpc.trajectories.episode import OBJECT_FELT
 from jepa_mpc.trajectories.framebank import FrameBank
 from jepa_mpc.trajectories.mixture import MixedBank
 from jepa_mpc.world_model.agents.handling_eyes import HAND, Track
+from jepa_mpc.world_model.dynamics.read_out import HEIGHT
 from jepa_mpc.world_model.parts.finding import shows_object
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
@@ -72,12 +73,13 @@ def _completed(labels: Tensor, frames: Tensor, proprio: Tensor, finder: ObjectFi
     if not shown:
         return labels
     known = labels.isfinite().all(dim=-1)
-    found, doubts = zip(*(finder.find(frames, frames[at : at + 1].expand_as(frames)) for at in shown), strict=True)
+    hand = proprio[:, HAND].float()
+    found, doubts = zip(*(finder.find(frames, frames[at], hand[:, HEIGHT]) for at in shown), strict=True)
     place = torch.stack(found).median(dim=0).values
     differ = (torch.stack(found) - place).norm(dim=-1).mean(dim=0)
     doubt = (torch.stack(doubts).median(dim=0).values + differ / 2).square().add(SEEN_M**2).sqrt()
     place, doubt = torch.where(known[:, None], labels, place), torch.where(known, FELT_M, doubt)
-    smooth, spread = smoothed(place, doubt, proprio[:, HAND].float())
+    smooth, spread = smoothed(place, doubt, hand)
     return torch.where((~known & (spread < SURE_M))[:, None], smooth, labels)
 
 
