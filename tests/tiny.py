@@ -53,7 +53,11 @@ HANDLING: dict[str, Any] = SYSTEM | {
         ["displacement", 1.0, {"_target_": "hindsight_displacement", "width": 64, "look": {"_target_": "first_token"}}]
     ],
     "readings": [
-        ["object", 1.0, {"_target_": "hindsight_reading", "column": "object_felt", "width": 128, "axes": 3}],
+        [
+            "object",
+            1.0,
+            {"_target_": "place_reading", "column": "object_felt", "width": 128, "held": "held_felt", "height": -4},
+        ],
         [
             "grip",
             1.0,

@@ -14,9 +14,11 @@ from jepa_mpc.face.training.found_labels import complete, smoothed
 from jepa_mpc.seeding import generator
 from jepa_mpc.trajectories.framebank import FrameBank
 from jepa_mpc.trajectories.mixture import MixedBank
+from jepa_mpc.types import Observation
+from jepa_mpc.world_model.agents.handling_eyes import HandlingEyes
 from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.keypoints import load_object_finder
-from jepa_mpc.world_model.checkpoints.loader import save_world_model
+from jepa_mpc.world_model.checkpoints.keypoints import finder_config, load_object_finder
+from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_world_model
 from jepa_mpc.world_model.parts.augment import Augmentation
 from jepa_mpc.world_model.parts.finding import ObjectFindingObjective
 from tests import tiny
@@ -205,6 +207,48 @@ def test_a_trained_finder_is_loaded_with_its_camera_and_other_checkpoints_are_re
         load_object_finder(tmp_path / "two")
     with pytest.raises(BadCheckpoint, match="finds objects"):
         load_object_finder(tiny.save(tmp_path / "world"))
+
+
+def test_a_world_model_with_a_finder_looks_for_the_object_of_the_goal_image(tmp_path):
+    described = tiny.HANDLING | {"finder": {"_target_": "encoder_of", "system": FINDER}}
+    objective = assemble(described, generator=generator(0))
+    assert not any(weight.requires_grad for weight in objective.finder.parameters())
+    seen = tiny.interface(cameras=("left", "right", "wrist"), actions=tiny.HANDLING_ACTIONS)
+    save_world_model(tmp_path / "both", objective, system=described, interface=seen)
+    model = load_world_model(tmp_path / "both")
+    for name, weight in objective.finder.state_dict().items():
+        assert torch.equal(model.finder.state_dict()[name], weight)
+    now, goal = (look(seed) for seed in (0, 1))
+    head, height = model.readings["object"], now.proprio[0, -1:, -4]
+    state = model.perception(now)[:, -1]
+    read, read_m = head.read(state, height), head.doubt(state, height)
+    found, found_m = model.finder.find(now.frames[0, -1:, 6:], goal.frames[0, -1, 6:], height)
+    wanted = (read / read_m**2 + found / found_m**2) / (1 / read_m**2 + 1 / found_m**2)
+    alone = replace(model, finder=None)
+    for eyes, place in ((model, wanted), (alone, read)):
+        tracked = HandlingEyes(eyes, low=torch.zeros(3), high=torch.ones(3), widest_m=0.04)
+        tracked.reset(goal)
+        tracked.update(now, state)
+        torch.testing.assert_close(tracked.now()[:, 3:6] - tracked.now()[:, :3], place)
+
+
+def look(seed: int) -> Observation:
+    """What three cameras and an open hand show of one world."""
+    proprio = torch.zeros(1, 1, 14)
+    proprio[..., -7:-3] = torch.tensor([0.04, 0.4, 0.1, 0.2])
+    frames = tiny.frames(1, 1, channels=9, seed=seed)
+    return Observation(frames=frames, cameras=("left", "right", "wrist"), proprio=proprio)
+
+
+def test_the_finder_of_a_training_is_described_as_part_of_another_system(tmp_path):
+    objective = assemble(FINDER, generator=generator(3))
+    seen = tiny.interface(cameras=("wrist",), actions=())
+    save_world_model(tmp_path / "finder", objective, system=FINDER, interface=seen)
+    described = tiny.HANDLING | {"finder": finder_config(tmp_path / "finder")}
+    twin = assemble(described, generator=generator(0)).finder
+    assert {name: weight.shape for name, weight in twin.state_dict().items()} == {
+        name: weight.shape for name, weight in objective.encoder.state_dict().items()
+    }
 
 
 def test_an_object_is_smoothed_to_where_it_was_seen_and_moves_only_near_the_hand():

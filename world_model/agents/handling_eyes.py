@@ -1,7 +1,8 @@
 """What images and proprioception say of hand, object and grip: now, and in the goal image.
 
     now:   hand felt;  object = hand + r_object(z, height of the hand), filtered over the steps;
-           grip = the commanded opening
+           grip = the commanded opening;
+           with a finder, the object of the goal image is looked for, too: a second reading of it
     goal:  hand = felt + p(z_goal) - p(z), filtered likewise;  object = hand + r_object(z_goal, its height);
            grip = r_grip(z_goal)
 
@@ -19,6 +20,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from jepa_mpc.encoders.convnet import CHANNELS_PER_CAMERA
 from jepa_mpc.errors import BadCheckpoint, BadObservation
 from jepa_mpc.types import Goal, Observation, State
 from jepa_mpc.world_model.dynamics.model import WorldModel
@@ -86,7 +88,7 @@ class HandlingEyes:
         self.dynamics = ReadOutDynamics(
             model.dynamics, thing.read, thing.doubt, held.read, low=low, high=high, widest_m=widest_m
         )
-        self._goal = torch.zeros(0)
+        self._goal, self._shown = torch.zeros(0), torch.zeros(0)
         self._hand: Tensor | None = None
         self._commanded = torch.zeros(1, 1)
         self._target, self._object = Track(), Track()
@@ -105,6 +107,7 @@ class HandlingEyes:
     def aim(self, goal: Observation) -> Goal:
         """Take up another goal image; the object is still tracked."""
         self._goal, self._target = self.model.perception(goal)[:, -1], Track()
+        self._shown = _of_hand_camera(goal)
         return Goal(latents=self._goal)
 
     @torch.no_grad()
@@ -124,7 +127,7 @@ class HandlingEyes:
         self._target.add(self._hand + way, SURE_M + DOUBT * float(way.norm()))
         step = torch.stack([self._hand if before is None else before, self._hand])
         self._object.stir(float((step - self._object.place).norm(dim=-1).min()))
-        self._find(state, float(felt[0, OPENING]) - float(self._commanded))
+        self._find(observation, state)
         return self.goal()
 
     def did(self, action: Annotated[Tensor, "1 A"]) -> None:
@@ -150,12 +153,28 @@ class HandlingEyes:
         found = place + self.model.readings[OBJECT].read(self._goal, place[:, HEIGHT])
         return Goal(latents=self._goal, sensors=sensors(place, found, grip))
 
-    def _find(self, state: State, apart_m: float) -> None:
+    def _find(self, observation: Observation, state: State) -> None:
         """Follow the object by what is seen, unless fingers that have met say that it is not in the hand."""
-        assert self._hand is not None
-        head = self.model.readings[OBJECT]
-        height = self._hand[:, HEIGHT]
-        seen, doubt_m = head.read(state, height), float(head.doubt(state, height))
+        assert self._hand is not None and observation.proprio is not None
+        head, height = self.model.readings[OBJECT], self._hand[:, HEIGHT]
+        seen, doubt_m = head.read(state, height), head.doubt(state, height)
+        if self.model.finder is not None:
+            seen, doubt_m = _joined(
+                (seen, doubt_m), self.model.finder.find(_of_hand_camera(observation)[None], self._shown, height)
+            )
+        apart_m = float(observation.proprio[0, -1, OPENING]) - float(self._commanded)
         met = apart_m <= MET_M and float(self._commanded) < CLOSED_M
         if not (met and float(seen.norm()) < IN_HAND_M):
-            self._object.add(self._hand + seen, doubt_m)
+            self._object.add(self._hand + seen, float(doubt_m))
+
+
+def _of_hand_camera(observation: Observation) -> Annotated[Tensor, "3 h w"]:
+    """The newest image of the hand camera, which is the last one."""
+    return observation.frames[0, -1, -CHANNELS_PER_CAMERA:]
+
+
+def _joined(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Two readings `1 3` of one place, each with its expected error `1`: their mean, weighted by precision (m)."""
+    (place, doubt_m), (other, other_m) = first, second
+    share = doubt_m.square() / (doubt_m.square() + other_m.square())
+    return place + share[:, None] * (other - place), other_m * share.sqrt()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,3 +38,13 @@ def load_object_finder(folder: str | Path, *, device: torch.device | str = "cpu"
     except MISFITS as error:
         raise BadCheckpoint(f"{folder} does not say through which camera its finder looks: {error}") from error
     return objective.encoder.to(device).eval().requires_grad_(False), camera
+
+
+def finder_config(folder: str | Path) -> dict[str, Any]:
+    """The configuration of the network in a checkpoint of `system=object_finder`, as part of another system.
+
+    Raises:
+        BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes something else.
+    """
+    _, config = load_network(folder, kind="system that finds objects", form=ObjectFindingObjective)
+    return {"_target_": "encoder_of", "system": config["system"]}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jepa_mpc.costs import PlanCost, last, mean
 from jepa_mpc.encoders.layers.pixels import NormalisePixels, ScenePixels
+from jepa_mpc.encoders.object_finder import ObjectFinder
 from jepa_mpc.encoders.preprocessing import EvaluationPixels, RobotPixels
 from jepa_mpc.errors import BadCheckpoint
 from jepa_mpc.types import ActionBox, Context, Observation
@@ -90,6 +91,7 @@ class WorldModel:
         goal_cost: Distance of predicted states to the goal, as in the system's training.
         position_head: Maps latents `... N D` to positions `... 3` whose differences are in metres, or None.
         readings: Further heads by name, trained in hindsight, and their expected errors.
+        finder: Finds the object of another image in that of the hand camera, or None.
         proprio_dim: Width of the proprioception that it needs in addition to images; 0 for none.
         check_proprio: Raises ValueError for proprioception `B T P` that is not of the trained kind.
         fingerprint: Short hash of the weights.
@@ -102,6 +104,7 @@ class WorldModel:
     goal_cost: PlanCost
     position_head: Callable[[Tensor], Tensor] | None = None
     readings: Mapping[str, HindsightReading] = field(default_factory=dict)
+    finder: ObjectFinder | None = None
     proprio_dim: int = 0
     check_proprio: Callable[[Tensor], None] = lambda proprio: None
     fingerprint: str = ""
@@ -203,6 +206,7 @@ def latent_world_model(
         goal_cost=PlanCost(GoalDistance(distance=gap, metric=position), last if position is None else mean),
         position_head=position,
         readings={name: part for name, part in objective.parts.items() if isinstance(part, HindsightReading)},
+        finder=objective.finder if isinstance(objective.finder, ObjectFinder) else None,
         proprio_dim=0 if reader is None else reader.width,
         check_proprio=_pose_check(reader),
         fingerprint=fingerprint,

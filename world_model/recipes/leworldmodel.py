@@ -97,7 +97,8 @@ def build(
         num_tokens: Number of tokens of one state.
         sigreg_weight: Weight of SIGReg.
         generator: Draws all initial weights; by default the global stream is used.
-        **parts: Further parts of `DynamicsObjective`: preprocess, augment, target, distance, extra, open_loop.
+        **parts: Further parts of `DynamicsObjective`: preprocess, augment, target, distance, extra, open_loop,
+            readings, finder.
 
     Raises:
         UnknownName: If there is no such preset.

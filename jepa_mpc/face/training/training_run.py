@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from tqdm import tqdm
 
+from jepa_mpc.checkpoint import load_strict
 from jepa_mpc.encoders.adapters.vjepa2 import load as load_released
 from jepa_mpc.encoders.layers.pixels import ScenePixels
 from jepa_mpc.face.command_line import Stopped
@@ -37,7 +38,7 @@ from jepa_mpc.trajectories.buffers import Buffers
 from jepa_mpc.trajectories.mixture import MixedBank
 from jepa_mpc.trajectories.stats import action_stats
 from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.keypoints import load_object_finder
+from jepa_mpc.world_model.checkpoints.keypoints import finder_config, load_object_finder
 from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.training.layouts import compile_blocks
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, fit
@@ -97,6 +98,8 @@ def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
         )
     if system.get("action_scale") is None:
         system["action_scale"] = usual_size(action_stats(bank).std).tolist()
+    if cfg.finder and "finder" in system:
+        system["finder"] = finder_config(str(cfg.finder))
     return system
 
 
@@ -188,6 +191,9 @@ def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
         fill_encoder(objective, load_released(**arguments), str(encoder["hub"]))
     if cfg.pretrained:
         begin_with_encoder(objective, str(cfg.pretrained))
+    if system.get("finder"):
+        finder, _ = load_object_finder(str(cfg.finder))
+        load_strict(objective.get_submodule("finder"), finder.state_dict(), f"the finder (weights of {cfg.finder})")
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     interface = interface_of(cfg, data.train, acts="action_dim" in system)
     protocol = {name: settings.get(name) for name in ("validation", "window", "max_stride", "probe", "evaluate")}

@@ -121,6 +121,7 @@ class DynamicsObjective(nn.Module):
         readings: (name, weight, part); parts get latents B T N D and the batch, which holds labels from the log. They
             are applied to the true latents, to the predicted latents of the next observations (loss term
             `<name>_foreseen`), and to those of the open loop (`<name>_imagined`).
+        finder: A trained network that agents use beside the encoder, kept as it is, or None.
 
     Reference: Maes et al. 2026, arXiv:2603.19312.
     """
@@ -138,6 +139,7 @@ class DynamicsObjective(nn.Module):
         extra: Sequence[tuple[str, float, ExtraTerm]] = (),
         open_loop: FedBack | None = None,
         readings: Sequence[tuple[str, float, Reading]] = (),
+        finder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -150,6 +152,7 @@ class DynamicsObjective(nn.Module):
         self.extra = tuple(extra)
         self.open_loop = open_loop
         self.readings = tuple(readings)
+        self.finder = None if finder is None else finder.requires_grad_(False)
         named: list[tuple[str, object]] = [(name, part) for name, _, part in self.regularisers]
         named += [(name, part) for name, _, part in self.extra]
         named += [(name, part) for name, _, part in self.readings]
