@@ -27,7 +27,6 @@ from jepa_mpc.world_model.checkpoints.names import public_name
 from jepa_mpc.world_model.checkpoints.token_forms import encoder_of
 from jepa_mpc.world_model.costs.critic import Critic
 from jepa_mpc.world_model.parts.augment import (
-    Apart,
     Augmentation,
     ColourJitter,
     OfCameras,
@@ -67,7 +66,6 @@ TARGET = "_target_"
 
 PARTS: dict[str, Callable[..., Any]] = {
     **RECIPES,
-    "apart": Apart,
     "arm_pose": ArmPose,
     "augmentation": Augmentation,
     "autoregression": Autoregression,
