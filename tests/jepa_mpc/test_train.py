@@ -18,6 +18,7 @@ from tqdm import tqdm
 from jepa_mpc.checkpoint import load_checkpoint, save_checkpoint
 from jepa_mpc.errors import BadCheckpoint, BadEpisode, Busy, UnknownName
 from jepa_mpc.experiments.commands.train import MISTAKES
+from jepa_mpc.face.collection.lab_recording import Collection, record_one
 from jepa_mpc.face.command_line import Stopped
 from jepa_mpc.face.publishing import publish
 from jepa_mpc.face.training.keeper import other_settings
@@ -25,7 +26,9 @@ from jepa_mpc.face.training.monitor import doubts, probe
 from jepa_mpc.face.training.progress import Display, Stop
 from jepa_mpc.face.training.training_run import train
 from jepa_mpc.files import only_writer
+from jepa_mpc.trajectories.recording import publish_staged
 from jepa_mpc.trajectories.synthetic import synthetic_log
+from jepa_mpc.world_model.checkpoints.keypoints import load_object_finder
 from jepa_mpc.world_model.checkpoints.loader import load_world_model
 from tests import tiny
 from tests.commands import command
@@ -63,6 +66,33 @@ def whole(log, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
     train(configured(log, out))
     return out
+
+
+@pytest.mark.render
+def test_handling_keeps_the_finder_that_completed_its_labels(tmp_path, renderable):
+    plan = Collection(
+        task="pick", policy="handle", cameras=("left", "right", "wrist"), labs=3, episodes=1, steps=16, image_size=32,
+        split="train", lab_seed=0, seed=0,
+    )  # fmt: skip
+    for index in range(3):
+        record_one(plan, tmp_path / "log", index)
+    publish_staged(tmp_path / "log", 0)
+    few = [
+        "batch=2", "probe=8", "validation=0.34", "watch.frames=8", "fit.steps=1", "on_collapse=warn",
+        f"data={tmp_path / 'log'}",
+    ]  # fmt: skip
+    finding = ["system=object_finder", "fit=finder", "system.preset=tiny", "cameras=[wrist]", "window=4"]
+    handling = ["system=handling", "fit=handling", "actions=hand_and_grip", "max_stride=1", "window=4"]
+    handling += [f"finder={tmp_path / 'finder' / 'checkpoint'}"]
+    with initialize_config_dir(str(ROOT / "configs"), version_base=None):
+        first, second = (
+            compose("train", [*few, *options, f"out={tmp_path / name}"])
+            for name, options in (("finder", finding), ("model", handling))
+        )
+    taught = load_object_finder(train(first)).network.state_dict()
+    kept = load_world_model(train(second)).finder
+    assert kept is not None and taught.keys() == kept.state_dict().keys()
+    assert all(torch.equal(weight, taught[name]) for name, weight in kept.state_dict().items())
 
 
 def state_of(out):

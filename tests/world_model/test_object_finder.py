@@ -17,7 +17,7 @@ from jepa_mpc.trajectories.mixture import MixedBank
 from jepa_mpc.types import Observation
 from jepa_mpc.world_model.agents.handling_eyes import HandlingEyes
 from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.keypoints import finder_config, load_object_finder
+from jepa_mpc.world_model.checkpoints.keypoints import load_object_finder
 from jepa_mpc.world_model.checkpoints.loader import load_world_model, save_world_model
 from jepa_mpc.world_model.parts.augment import Augmentation
 from jepa_mpc.world_model.parts.finding import ObjectFindingObjective
@@ -198,10 +198,12 @@ def test_a_trained_finder_is_loaded_with_its_camera_and_other_checkpoints_are_re
     objective = assemble(FINDER, generator=generator(3))
     seen = tiny.interface(cameras=("wrist",), actions=())
     save_world_model(tmp_path / "finder", objective, system=FINDER, interface=seen)
-    loaded, camera = load_object_finder(tmp_path / "finder")
-    assert camera == "wrist" and not any(weight.requires_grad for weight in loaded.parameters())
+    loaded = load_object_finder(tmp_path / "finder")
+    assert loaded.camera == "wrist" and not any(weight.requires_grad for weight in loaded.network.parameters())
+    twin = assemble(tiny.HANDLING | {"finder": loaded.described}, generator=generator(0)).finder
     for name, weight in objective.encoder.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], weight)
+        assert torch.equal(loaded.network.state_dict()[name], weight)
+        assert twin.state_dict()[name].shape == weight.shape
     save_world_model(tmp_path / "two", objective, system=FINDER, interface=tiny.interface(actions=()))
     with pytest.raises(BadCheckpoint, match="which camera"):
         load_object_finder(tmp_path / "two")
@@ -238,17 +240,6 @@ def look(seed: int) -> Observation:
     proprio[..., -7:-3] = torch.tensor([0.04, 0.4, 0.1, 0.2])
     frames = tiny.frames(1, 1, channels=9, seed=seed)
     return Observation(frames=frames, cameras=("left", "right", "wrist"), proprio=proprio)
-
-
-def test_the_finder_of_a_training_is_described_as_part_of_another_system(tmp_path):
-    objective = assemble(FINDER, generator=generator(3))
-    seen = tiny.interface(cameras=("wrist",), actions=())
-    save_world_model(tmp_path / "finder", objective, system=FINDER, interface=seen)
-    described = tiny.HANDLING | {"finder": finder_config(tmp_path / "finder")}
-    twin = assemble(described, generator=generator(0)).finder
-    assert {name: weight.shape for name, weight in twin.state_dict().items()} == {
-        name: weight.shape for name, weight in objective.encoder.state_dict().items()
-    }
 
 
 def test_an_object_is_smoothed_to_where_it_was_seen_and_moves_only_near_the_hand():

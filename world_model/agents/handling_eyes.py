@@ -156,25 +156,17 @@ class HandlingEyes:
     def _find(self, observation: Observation, state: State) -> None:
         """Follow the object by what is seen, unless fingers that have met say that it is not in the hand."""
         assert self._hand is not None and observation.proprio is not None
-        head, height = self.model.readings[OBJECT], self._hand[:, HEIGHT]
-        seen, doubt_m = head.read(state, height), head.doubt(state, height)
+        head, height, seen = self.model.readings[OBJECT], self._hand[:, HEIGHT], Track()
+        seen.add(head.read(state, height), float(head.doubt(state, height)))
         if self.model.finder is not None:
-            seen, doubt_m = _joined(
-                (seen, doubt_m), self.model.finder.find(_of_hand_camera(observation)[None], self._shown, height)
-            )
+            found, doubt_m = self.model.finder.find(_of_hand_camera(observation)[None], self._shown, height)
+            seen.add(found, float(doubt_m))
         apart_m = float(observation.proprio[0, -1, OPENING]) - float(self._commanded)
         met = apart_m <= MET_M and float(self._commanded) < CLOSED_M
-        if not (met and float(seen.norm()) < IN_HAND_M):
-            self._object.add(self._hand + seen, float(doubt_m))
+        if not (met and float(seen.place.norm()) < IN_HAND_M):
+            self._object.add(self._hand + seen.place, math.sqrt(seen.variance))
 
 
 def _of_hand_camera(observation: Observation) -> Annotated[Tensor, "3 h w"]:
     """The newest image of the hand camera, which is the last one."""
     return observation.frames[0, -1, -CHANNELS_PER_CAMERA:]
-
-
-def _joined(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Two readings `1 3` of one place, each with its expected error `1`: their mean, weighted by precision (m)."""
-    (place, doubt_m), (other, other_m) = first, second
-    share = doubt_m.square() / (doubt_m.square() + other_m.square())
-    return place + share[:, None] * (other - place), other_m * share.sqrt()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,23 @@ def load_hand_points(folder: str | Path, *, device: torch.device | str = "cpu") 
     return objective.encoder.to(device).eval().requires_grad_(False)
 
 
-def load_object_finder(folder: str | Path, *, device: torch.device | str = "cpu") -> tuple[ObjectFinder, str]:
-    """Load the checkpoint of a training of `system=object_finder`, and the name of its camera.
+@dataclass(frozen=True, kw_only=True)
+class TrainedFinder:
+    """A finder from a checkpoint.
+
+    Args:
+        network: Finds objects.
+        camera: Name of the camera in whose images it does.
+        described: Configuration of the network, as part of another system.
+    """
+
+    network: ObjectFinder
+    camera: str
+    described: dict[str, Any]
+
+
+def load_object_finder(folder: str | Path, *, device: torch.device | str = "cpu") -> TrainedFinder:
+    """Load the checkpoint of a training of `system=object_finder`.
 
     Raises:
         BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes something else.
@@ -37,14 +53,7 @@ def load_object_finder(folder: str | Path, *, device: torch.device | str = "cpu"
         (camera,) = interface_of(config).cameras
     except MISFITS as error:
         raise BadCheckpoint(f"{folder} does not say through which camera its finder looks: {error}") from error
-    return objective.encoder.to(device).eval().requires_grad_(False), camera
-
-
-def finder_config(folder: str | Path) -> dict[str, Any]:
-    """The configuration of the network in a checkpoint of `system=object_finder`, as part of another system.
-
-    Raises:
-        BadCheckpoint: If the folder is missing, damaged, of a newer format, or describes something else.
-    """
-    _, config = load_network(folder, kind="system that finds objects", form=ObjectFindingObjective)
-    return {"_target_": "encoder_of", "system": config["system"]}
+    network = objective.encoder.to(device).eval().requires_grad_(False)
+    return TrainedFinder(
+        network=network, camera=camera, described={"_target_": "encoder_of", "system": config["system"]}
+    )

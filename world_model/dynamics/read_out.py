@@ -82,8 +82,8 @@ class ReadOutDynamics:
         actions = torch.cat([places - before[..., :3], before[..., 3:], openings], dim=-1)
         newest = Context(latents=context.latents[:, -1:], actions=actions[:, 0, :0])
         imagined = self.dynamics.rollout(newest, actions)
-        now = context.latents[:, -1, None].expand(-1, sizes["S"], -1, -1)
-        bias = found - felt[..., :3] - self.read_object(now, felt[..., HEIGHT])
+        now = self.read_object(context.latents[:, -1, None], felt[:, :1, HEIGHT])  # the same for all plans
+        bias = found - felt[..., :3] - now
         heights = places[..., HEIGHT]
         read = places + self.read_object(imagined.latents, heights) + bias[:, :, None]
         held = self.read_held(imagined.latents)[..., 0].clamp(0.0, 1.0)

@@ -38,7 +38,7 @@ from jepa_mpc.trajectories.buffers import Buffers
 from jepa_mpc.trajectories.mixture import MixedBank
 from jepa_mpc.trajectories.stats import action_stats
 from jepa_mpc.world_model.checkpoints.assembly import assemble
-from jepa_mpc.world_model.checkpoints.keypoints import finder_config, load_object_finder
+from jepa_mpc.world_model.checkpoints.keypoints import TrainedFinder, load_object_finder
 from jepa_mpc.world_model.dynamics.model import Interface
 from jepa_mpc.world_model.training.layouts import compile_blocks
 from jepa_mpc.world_model.training.loop import Callbacks, FitSettings, FitState, fit
@@ -67,13 +67,18 @@ class Data:
         return bank.sample(self.batch, self.window, into=self.buffers, **shared)
 
 
-def load_data(cfg: DictConfig, device: torch.device) -> Data:
-    """Map the log and hold out some labs; on a GPU the whole log is loaded into its memory."""
+def load_data(cfg: DictConfig, device: torch.device, *, finder: TrainedFinder | None = None) -> Data:
+    """Map the log and hold out some labs; on a GPU the whole log is loaded into its memory.
+
+    Args:
+        cfg: The options.
+        device: Where the training runs.
+        finder: Completes the labels of handling.
+    """
     bank = open_sources(cfg)
-    if cfg.finder:
-        finder, camera = load_object_finder(str(cfg.finder))
+    if finder is not None:
         bar = partial(tqdm, unit="episode", desc="finding objects", leave=False)
-        bank = complete(bank, finder, camera=camera, progress=bar)
+        bank = complete(bank, finder.network, camera=finder.camera, progress=bar)
     train, held = bank.to(device).split(float(cfg.validation), generator=generator(0, "validation labs"))
     return Data(train=train, held=held, window=int(cfg.window), batch=int(cfg.batch), max_stride=int(cfg.max_stride))
 
@@ -98,8 +103,6 @@ def system_of(cfg: DictConfig, bank: FrameBank | MixedBank) -> dict[str, Any]:
         )
     if system.get("action_scale") is None:
         system["action_scale"] = usual_size(action_stats(bank).std).tolist()
-    if cfg.finder and "finder" in system:
-        system["finder"] = finder_config(str(cfg.finder))
     return system
 
 
@@ -176,10 +179,13 @@ def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
     Raises:
         ValueError: If the folder holds a training that cannot be resumed.
     """
-    data = load_data(cfg, device)
+    finder = load_object_finder(str(cfg.finder)) if cfg.finder else None
+    data = load_data(cfg, device, finder=finder)
     if cfg.best == "hand" and not knows_hand(data.train):
         raise ValueError(f"best=hand needs a log with hand poses, {cfg.data} has none: use best=loss")
     system = system_of(cfg, data.train)
+    if finder is not None and "finder" in system:
+        system["finder"] = finder.described
     encoder: Any = OmegaConf.to_container(cfg.encoder, resolve=True) if cfg.get("encoder") else None
     if encoder:
         system = with_encoder(system, encoder, picture=(3 * len(data.train.cameras), *data.train.picture))
@@ -191,9 +197,9 @@ def prepare(cfg: DictConfig, device: torch.device, *, stop: Stop) -> Workshop:
         fill_encoder(objective, load_released(**arguments), str(encoder["hub"]))
     if cfg.pretrained:
         begin_with_encoder(objective, str(cfg.pretrained))
-    if system.get("finder"):
-        finder, _ = load_object_finder(str(cfg.finder))
-        load_strict(objective.get_submodule("finder"), finder.state_dict(), f"the finder (weights of {cfg.finder})")
+    if finder is not None and "finder" in system:
+        weights = finder.network.state_dict()
+        load_strict(objective.get_submodule("finder"), weights, f"the finder (weights of {cfg.finder})")
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     interface = interface_of(cfg, data.train, acts="action_dim" in system)
     protocol = {name: settings.get(name) for name in ("validation", "window", "max_stride", "probe", "evaluate")}
